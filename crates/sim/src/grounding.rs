@@ -98,13 +98,6 @@ impl Checker<'_> {
                     self.tracked.is_some_and(|tracked| tracked.bearing_deg == *bearing_deg);
                 tracked && *quadrant == Quadrant::of(f64::from(*bearing_deg))
             }
-            Statement::Least { firsts, name } => {
-                let seen = |(name, frame): &(String, usize)| {
-                    self.trace.first_sight(name).is_some_and(|(first, _)| first == *frame)
-                };
-                let least = firsts.iter().min_by_key(|(_, frame)| *frame);
-                firsts.iter().all(seen) && least.is_some_and(|(least, _)| least == name)
-            }
             Statement::Heading { frame, turn_deg, heading_deg } => {
                 self.turn(*frame) == Some(*turn_deg) && self.heading(*frame) == Some(*heading_deg)
             }
@@ -173,7 +166,7 @@ mod tests {
         Question: When you reach the current location, where is the lamp relative to you?\n\n\
         Choices:\nA. left\nB. right\nC. ahead\nD. behind";
 
-    const RIGHT: &str = "last lamp 1, right 50. next 2: right 50 - left 90 = right 140. \
+    const RIGHT: &str = "last lamp right 50, frame 1. next 2: right 50 - left 90 = right 140. \
         next none: right 140. right 140 is behind. so behind D.";
 
     fn checked(think: &str, answer: char) -> (bool, bool) {
@@ -187,7 +180,7 @@ mod tests {
         assert_eq!(checked(right, 'D'), (true, true));
         for (from, to) in [
             ("right 50", "right 40"),
-            ("lamp 1", "lamp 0"),
+            ("frame 1", "frame 0"),
             ("left 90", "left 60"),
             ("right 140", "right 130"),
             ("none: right 140", "none: right 130"),
@@ -210,14 +203,17 @@ mod tests {
         let right = RIGHT;
         assert_eq!(checked(right, 'A'), (true, false));
         assert_eq!(checked("so right B.", 'B'), (false, false));
-        assert_eq!(checked("last lamp 1, right 50.", 'B'), (true, false));
+        assert_eq!(checked("last lamp right 50, frame 1.", 'B'), (true, false));
     }
 
     #[test]
     fn a_reply_reasons_only_with_a_true_sighting_of_a_named_object() {
-        assert!(checked("well. last lamp 1, right 50. whatever.", 'B').0);
-        assert!(!checked("last lamp 1, right 60. so right B.", 'B').0);
-        assert!(!checked("last bed 1, left 40. so right B.", 'B').0, "the question names no bed");
+        assert!(checked("well. last lamp right 50, frame 1. whatever.", 'B').0);
+        assert!(!checked("last lamp right 60, frame 1. so right B.", 'B').0);
+        assert!(
+            !checked("last bed left 40, frame 1. so right B.", 'B').0,
+            "the question names no bed"
+        );
         assert!(!checked("last lamp none. so right B.", 'B').0);
     }
 

@@ -106,23 +106,18 @@ fn position(
     Some((statements, option(quadrant).to_owned()))
 }
 
-/// The first sighting of each name, then the earliest of all and of those that are left.
+/// The first sighting of each name, then the names by frame.
 fn order(names: &[String], trace: &CaptionTrace) -> Option<Reasoning> {
     let (mut statements, mut firsts) = (Vec::new(), Vec::new());
     for name in names {
         let first = trace.first_sight(name)?;
         statements.push(sighting(Which::First, name, Some(first)));
-        firsts.push((name.clone(), first.0));
+        firsts.push((first.0, name.as_str()));
     }
-    let mut ordered = firsts.clone();
-    ordered.sort_unstable_by_key(|(_, frame)| *frame);
+    firsts.sort_unstable();
     // The captions give no order for objects that first appear in the same frame.
-    let distinct = ordered.windows(2).all(|pair| pair[0].1 != pair[1].1);
-    for (least, _) in ordered.split_last()?.1 {
-        statements.push(Statement::Least { firsts: firsts.clone(), name: least.clone() });
-        firsts.retain(|(name, _)| name != least);
-    }
-    let ordered: Vec<_> = ordered.into_iter().map(|(name, _)| name).collect();
+    let distinct = firsts.windows(2).all(|pair| pair[0].0 != pair[1].0);
+    let ordered: Vec<_> = firsts.iter().map(|(_, name)| *name).collect();
     distinct.then(|| (statements, ordered.join(", ")))
 }
 
@@ -288,7 +283,7 @@ mod tests {
         let found = solve(WHERE_IS_THE_LAMP).unwrap();
         assert_eq!(
             found.completion(),
-            "<think>last lamp 1, right 50. next 2: right 50 - left 90 = right 140. \
+            "<think>last lamp right 50, frame 1. next 2: right 50 - left 90 = right 140. \
              next 3: right 140 - right 30 = right 110. next none: right 110. right 110 is right. so right B.\
              </think><answer>B</answer>"
         );
@@ -303,8 +298,7 @@ mod tests {
         .unwrap();
         assert_eq!(
             found.think(),
-            "first sofa 2, ahead. first lamp 0, left 10. sofa 2, lamp 0: least lamp. \
-             so lamp, sofa A."
+            "first sofa ahead, frame 2. first lamp left 10, frame 0. so lamp, sofa A."
         );
         assert_eq!(found.answer, 'A');
     }
@@ -319,7 +313,7 @@ mod tests {
         .unwrap();
         assert_eq!(
             found.think(),
-            "faced bed none. faced desk none. faced lamp 0, left 10. so face the lamp C."
+            "faced bed none. faced desk none. faced lamp left 10, frame 0. so face the lamp C."
         );
         assert_eq!(found.answer, 'C');
     }
@@ -335,9 +329,9 @@ mod tests {
             found.think(),
             "heading 1, left 60: left 60. heading 2, left 90: left 150. heading 3, right 30: left 120. \
              target ahead, left 90: left 90. \
-             direction lamp 0, left 10: left 10. off lamp: 80. \
-             direction bed 1, left 40: left 100. off bed: 10. \
-             direction sofa 2, ahead: left 150. off sofa: 60. so bed B."
+             direction lamp left 10, frame 0: left 10. off lamp: 80. \
+             direction bed left 40, frame 1: left 100. off bed: 10. \
+             direction sofa ahead, frame 2: left 150. off sofa: 60. so bed B."
         );
         assert_eq!(found.answer, 'B');
     }

@@ -8,7 +8,7 @@ use crate::geometry::Quadrant;
 /// One statement of a chain of thought, without its full stop.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Statement {
-    /// `first lamp 1, left 30` (the frame and the bearing) or `first lamp none`.
+    /// `first lamp left 30, frame 1` or `first lamp none`.
     Sighting { which: Which, name: String, at: Option<Sighting> },
     /// `next 2: left 30 - left 60 = right 30`: the next frame, the bearing of the tracked object, the rotation before
     /// that frame, and the bearing after it.
@@ -17,11 +17,9 @@ pub(crate) enum Statement {
     End { bearing_deg: i32 },
     /// `left 60 is left`: the quadrant of the tracked object's bearing.
     Quadrant { bearing_deg: i32, quadrant: Quadrant },
-    /// `lamp 3, bed 1: least bed`: the frames in which objects are first visible, and the object of the smallest.
-    Least { firsts: Vec<(String, usize)>, name: String },
     /// `heading 2, left 60: left 150`: the rotation before a frame, and the heading after it relative to frame 0.
     Heading { frame: usize, turn_deg: i32, heading_deg: i32 },
-    /// `direction lamp 1, left 30: left 90`: a sighting, and the object's direction relative to frame 0.
+    /// `direction lamp left 30, frame 1: left 90`: a sighting, and the object's direction relative to frame 0.
     Direction { name: String, at: Sighting, direction_deg: i32 },
     /// `target left 60, right 90: right 30`: a heading, a rotation and their sum.
     Target { from_deg: i32, turn_deg: i32, to_deg: i32 },
@@ -66,7 +64,7 @@ impl Which {
 
 impl fmt::Display for Sighting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}, {}", self.frame, bearing_text(self.bearing_deg))
+        write!(f, "{}, frame {}", bearing_text(self.bearing_deg), self.frame)
     }
 }
 
@@ -85,11 +83,6 @@ impl fmt::Display for Statement {
             Self::End { bearing_deg } => write!(f, "next none: {}", text(*bearing_deg)),
             Self::Quadrant { bearing_deg, quadrant } => {
                 write!(f, "{} is {}", text(*bearing_deg), quadrant.direction())
-            }
-            Self::Least { firsts, name } => {
-                let firsts: Vec<_> =
-                    firsts.iter().map(|(name, frame)| format!("{name} {frame}")).collect();
-                write!(f, "{}: least {name}", firsts.join(", "))
             }
             Self::Heading { frame, turn_deg, heading_deg } => {
                 write!(f, "heading {frame}, {}: {}", text(*turn_deg), text(*heading_deg))
@@ -115,14 +108,6 @@ impl Statement {
         if let Some((bearing, direction)) = text.split_once(" is ") {
             let quadrant = Quadrant::ALL.into_iter().find(|q| q.direction() == direction)?;
             return Some(Self::Quadrant { bearing_deg: parse_bearing(bearing)?, quadrant });
-        }
-        if let Some((firsts, name)) = text.split_once(": least ") {
-            let first = |text: &str| {
-                let (name, frame) = text.split_once(' ')?;
-                Some((name.to_owned(), frame.parse().ok()?))
-            };
-            let firsts = firsts.split(", ").map(first).collect::<Option<_>>()?;
-            return Some(Self::Least { firsts, name: name.to_owned() });
         }
         let (word, rest) = text.split_once(' ')?;
         if let Some(which) = Which::ALL.into_iter().find(|which| which.word() == word) {
@@ -184,8 +169,8 @@ impl Statement {
 
 impl Sighting {
     fn parse(text: &str) -> Option<Self> {
-        let (frame, bearing) = text.split_once(", ")?;
-        Some(Self { frame: frame.parse().ok()?, bearing_deg: parse_bearing(bearing)? })
+        let (bearing, frame) = text.split_once(", frame ")?;
+        Some(Self { bearing_deg: parse_bearing(bearing)?, frame: frame.parse().ok()? })
     }
 }
 
@@ -218,7 +203,6 @@ mod tests {
             Statement::Next { frame: 5, before_deg: 90, turn_deg: -90, after_deg: 180 },
             Statement::Quadrant { bearing_deg: 0, quadrant: Quadrant::Ahead },
             Statement::Quadrant { bearing_deg: -140, quadrant: Quadrant::Behind },
-            Statement::Least { firsts: vec![(name(), 3), ("bed".into(), 1)], name: "bed".into() },
             Statement::Heading { frame: 2, turn_deg: 60, heading_deg: -150 },
             Statement::Direction { name: name(), at, direction_deg: 0 },
             Statement::Target { from_deg: 0, turn_deg: -90, to_deg: -90 },
@@ -227,9 +211,9 @@ mod tests {
             Statement::So { content: "bed, lamp, sofa".into(), letter: 'C' },
         ];
         let text = written(&statements);
-        assert!(
-            text.starts_with("first lamp 4, right 30. last lamp 4, right 30. faced lamp none.")
-        );
+        assert!(text.starts_with(
+            "first lamp right 30, frame 4. last lamp right 30, frame 4. faced lamp none."
+        ));
         assert_eq!(parsed(&text), Some(statements));
     }
 
@@ -239,12 +223,11 @@ mod tests {
             "",
             "lamp",
             "first lamp.",
-            "first lamp 1, left far.",
+            "first lamp left far, frame 1.",
             "next two: ahead - ahead = ahead.",
             "so",
             "so left.",
             "left 30 is near.",
-            "lamp, bed 1: least bed.",
         ] {
             assert_eq!(parsed(text), None, "{text}");
         }

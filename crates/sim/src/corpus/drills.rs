@@ -5,7 +5,6 @@ use crate::catalogue::KINDS;
 use crate::geometry::Quadrant;
 use crate::geometry::wrap_whole;
 use crate::rng::Rng;
-use crate::statement::Statement;
 
 /// A multiple of 10 within (-180, 180].
 pub(super) fn angle(rng: &mut Rng) -> i32 {
@@ -38,22 +37,33 @@ pub(super) fn quadrant(rng: &mut Rng) -> String {
     format!("{} is {}.", bearing_text(bearing), Quadrant::of(f64::from(bearing)).direction())
 }
 
-/// `lamp 60, bed 20: least bed.`: the smallest of two or three angles or small numbers of objects that are not in `room`.
+/// `lamp 60, bed 20: least bed.` or `lamp frame 3, bed frame 1: bed, lamp.`: two or three objects that are not in `room`,
+/// and the one of the smallest angle or their order by frame.
 pub(super) fn comparison(room: &[String], rng: &mut Rng) -> String {
-    let unit = if rng.chance(0.5) { 10 } else { 1 };
-    let numbers: Vec<usize> = (0..if unit == 1 { 10 } else { 19 }).collect();
-    let others: Vec<String> = KINDS.iter().map(|kind| kind.name.to_owned()).collect();
-    let others: Vec<String> = others.into_iter().filter(|name| !room.contains(name)).collect();
+    let names: Vec<&str> = KINDS
+        .iter()
+        .map(|kind| kind.name)
+        .filter(|name| room.iter().all(|other| other != name))
+        .collect();
     let count = 2 + rng.below(2);
-    let numbers = rng.sample(&numbers, count).into_iter().map(|number| unit * number);
-    least(rng.sample(&others, count).into_iter().zip(numbers).collect())
-}
-
-/// `lamp 3, bed 2: least bed.`
-pub(super) fn least(firsts: Vec<(String, usize)>) -> String {
-    let least = firsts.iter().min_by_key(|(_, number)| *number);
-    let name = least.map(|(name, _)| name.clone()).unwrap_or_default();
-    format!("{}.", Statement::Least { firsts, name })
+    let names = rng.sample(&names, count);
+    let listed = |between: &str, unit: usize, numbers: &[usize]| {
+        let item = |(name, number): (&&str, &usize)| format!("{name}{between}{}", unit * number);
+        names.iter().zip(numbers).map(item).collect::<Vec<_>>().join(", ")
+    };
+    let by_number = |numbers: &[usize]| {
+        let mut order: Vec<(usize, &str)> =
+            numbers.iter().copied().zip(names.iter().copied()).collect();
+        order.sort_unstable();
+        order.into_iter().map(|(_, name)| name).collect::<Vec<_>>()
+    };
+    if rng.chance(0.3) {
+        let tens = rng.sample(&(0..19).collect::<Vec<_>>(), count);
+        let least = by_number(&tens).first().copied().unwrap_or_default();
+        return format!("{}: least {least}.", listed(" ", 10, &tens));
+    }
+    let frames = rng.sample(&(0..9).collect::<Vec<_>>(), count);
+    format!("{}: {}.", listed(" frame ", 1, &frames), by_number(&frames).join(", "))
 }
 
 #[cfg(test)]
@@ -84,12 +94,18 @@ mod tests {
     }
 
     #[test]
-    fn a_comparison_gives_the_smaller_angle() {
+    fn a_comparison_gives_the_smallest_angle_or_the_order_of_the_frames() {
         for text in texts(|rng| comparison(&[], rng)) {
-            let (pairs, least) = text.split_once(": least ").unwrap();
-            let angle = |pair: &str| pair.rsplit(' ').next().unwrap().parse::<i32>().unwrap();
-            let smallest = pairs.split(", ").min_by_key(|pair| angle(pair)).unwrap();
-            assert_eq!(smallest.split(' ').next(), least.strip_suffix('.'), "{text}");
+            let (pairs, result) = text.trim_end_matches('.').split_once(": ").unwrap();
+            let number = |pair: &&str| pair.rsplit(' ').next().unwrap().parse::<i32>().unwrap();
+            let mut pairs: Vec<&str> = pairs.split(", ").collect();
+            pairs.sort_by_key(number);
+            let names: Vec<&str> =
+                pairs.iter().map(|pair| pair.split(' ').next().unwrap()).collect();
+            match result.strip_prefix("least ") {
+                Some(least) => assert_eq!(least, names[0], "{text}"),
+                None => assert_eq!(result, names.join(", "), "{text}"),
+            }
         }
     }
 }

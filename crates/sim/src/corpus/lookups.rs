@@ -10,11 +10,11 @@ use crate::statement::{Sighting, Statement, Which};
 /// A kind of lookup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Lookup {
-    /// `first lamp 1, left 30.`
+    /// `first lamp left 30, frame 1.`
     First,
-    /// `last lamp 1, left 30.`
+    /// `last lamp left 30, frame 1.`
     Last,
-    /// `faced lamp 1, left 10.`
+    /// `faced lamp left 10, frame 1.`
     Faced,
     /// `all lamp: left 30, right 30.`
     Every,
@@ -22,8 +22,8 @@ pub(super) enum Lookup {
     View,
     /// `frame 3 after rotate left 60.`
     Action,
-    /// `seen 2, left 30. next 3: left 30 - left 60 = right 30.`: what a random bearing becomes by the rotation before the
-    /// next frame, or `seen 7, left 30. next none: left 30.`
+    /// `seen left 30, frame 2. next 3: left 30 - left 60 = right 30.`: what a random bearing becomes by the rotation before the
+    /// next frame, or `seen left 30, frame 7. next none: left 30.`
     Next,
 }
 

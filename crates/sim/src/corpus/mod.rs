@@ -301,6 +301,7 @@ mod tests {
     fn kind(statement: &str) -> &str {
         match statement.split(' ').next().unwrap_or("") {
             _ if statement.contains(": least ") => "comparison",
+            _ if statement.contains(" frame ") && statement.contains(": ") => "comparison",
             "left" | "right" | "ahead" | "behind" if statement.contains(" is ") => "quadrant",
             word => word,
         }

@@ -7,7 +7,7 @@ use embodied_r_data::prompts::{FrameText, frame_lines};
 use embodied_r_data::scene::{VisibleObject, view_text};
 
 use super::Document;
-use super::drills::{least, rotation, rotation_text};
+use super::drills::{rotation, rotation_text};
 use super::letters::LetteredList;
 use super::lookups::{Lookup, Lookups};
 use super::page::{Page, Practice};
@@ -21,11 +21,10 @@ const ROUNDS: usize = 4;
 
 /// A random list or synthetic video with lookups.
 pub(super) fn any(rng: &mut Rng) -> Document {
-    match rng.below(8) {
+    match rng.below(6) {
         0 => pairs(rng),
         1 => frames(rng),
         2 => letters(rng),
-        3 => numbers(rng),
         _ => synthetic_video(rng),
     }
 }
@@ -58,24 +57,6 @@ pub(super) fn pairs(rng: &mut Rng) -> Document {
         })
         .collect();
     Document::plain(items.join("; "), repeated(rng, &items, ". "))
-}
-
-/// `lamp 3; bed 1`, then comparisons of some, each after an item such as `bed is 1.`
-fn numbers(rng: &mut Rng) -> Document {
-    let names = names(rng, 3, 8);
-    let numbers: Vec<usize> = (0..10).collect();
-    let items: Vec<(String, usize)> =
-        names.iter().cloned().zip(rng.sample(&numbers, names.len())).collect();
-    let listed: Vec<String> =
-        items.iter().map(|(name, number)| format!("{name} {number}")).collect();
-    let lines: Vec<String> = (0..2 * ROUNDS)
-        .map(|_| {
-            let count = 2 + rng.below(2);
-            let item = rng.pick(&listed).map(|item| item.replace(' ', " is ")).unwrap_or_default();
-            format!("{item}. {}", least(rng.sample(&items, count)))
-        })
-        .collect();
-    Document::plain(listed.join("; "), lines.join("\n"))
 }
 
 /// `Frame 0: lamp`, then `frame 0: lamp.`
@@ -194,16 +175,14 @@ mod tests {
         for _ in 0..100 {
             let Document { context, statements, .. } = sights(&mut rng);
             for line in statements.lines() {
-                let Some((object, bearing)) = line
+                let Some((object, frame)) = line
                     .strip_prefix("first ")
                     .or(line.strip_prefix("last "))
-                    .and_then(|line| line.split_once(", "))
+                    .and_then(|line| line.split_once(", frame "))
                 else {
                     continue;
                 };
-                let (name, frame) = object.split_once(' ').unwrap();
-                let object = format!("{name} {}", bearing.trim_end_matches('.'));
-                let frame = format!("Frame {frame}: ");
+                let frame = format!("Frame {}: ", frame.trim_end_matches('.'));
                 let shown = context.lines().find(|shown| shown.starts_with(&frame)).unwrap();
                 assert!(shown.contains(&format!(" {object}, ")), "{line} in {context}");
                 checked += 1;
