@@ -32,8 +32,8 @@ def step(statement):
         return "comparison", statement.index("least") + 5
     if re.search(r"[A-D]\.$", statement):
         return "letter", len(statement) - 2
-    if " = " in statement:
-        return "sum", statement.index(" = ") + 2
+    if re.search(r"rotate|move forward \d", statement) and ": " in statement:
+        return "sum", statement.index(": ") + 1
     if " is " in statement:
         return "quadrant", statement.index(" is ") + 3
     return None

@@ -26,6 +26,13 @@ pub(crate) struct Action {
     pub(crate) turn_deg: i32,
 }
 
+impl Action {
+    /// The wording up to its first part: the rotation, or the move if there is none.
+    pub(crate) fn rotation(&self) -> &str {
+        self.text.split_once(" and ").map_or(&self.text, |(rotation, _)| rotation)
+    }
+}
+
 impl CaptionTrace {
     /// Parses captions in the format of `data::scene`; `None` for any other format.
     pub(crate) fn from_captions(captions: &[FrameText]) -> Option<Self> {

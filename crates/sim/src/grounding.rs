@@ -2,7 +2,7 @@
 
 use embodied_r_data::prompts::question_part;
 
-use crate::caption_trace::{CaptionTrace, captions_in, faced};
+use crate::caption_trace::{Action, CaptionTrace, captions_in, faced};
 use crate::geometry::{Quadrant, wrap_whole};
 use crate::question_template::{letter, parse_with_choices};
 use crate::statement::{Sighting, Statement, Which, parsed};
@@ -80,23 +80,31 @@ impl Checker<'_> {
                     (_, at) => known == at.map(|at| (at.frame, at.bearing_deg)),
                 }
             }
-            Statement::Next { frame, before_deg, turn_deg, after_deg } => {
-                let before = self.tracked;
+            Statement::Next { frame, before_deg, action, after_deg } => {
+                let (Some(before), Some(turn_deg)) = (self.tracked, self.turn(*frame)) else {
+                    return false;
+                };
                 self.tracked = Some(Sighting { bearing_deg: *after_deg, frame: *frame });
-                before
-                    == Some(Sighting { bearing_deg: *before_deg, frame: frame.saturating_sub(1) })
-                    && self.turn(*frame) == Some(*turn_deg)
+                let rotation = self.trace.frames[*frame].action.as_ref().map(Action::rotation);
+                before == Sighting { bearing_deg: *before_deg, frame: frame.saturating_sub(1) }
+                    && rotation == Some(action.as_str())
                     && *after_deg == wrap_whole(before_deg - turn_deg)
             }
-            Statement::End { bearing_deg } => {
-                let last =
-                    Sighting { bearing_deg: *bearing_deg, frame: self.trace.frames.len() - 1 };
-                self.tracked == Some(last)
+            Statement::End => {
+                let last = self.trace.frames.len() - 1;
+                self.tracked.is_some_and(|tracked| tracked.frame == last)
             }
             Statement::Quadrant { bearing_deg, quadrant } => {
                 let tracked =
                     self.tracked.is_some_and(|tracked| tracked.bearing_deg == *bearing_deg);
                 tracked && *quadrant == Quadrant::of(f64::from(*bearing_deg))
+            }
+            Statement::Least { firsts, name } => {
+                let seen = |(name, frame): &(String, usize)| {
+                    self.trace.first_sight(name).is_some_and(|(first, _)| first == *frame)
+                };
+                let least = firsts.iter().min_by_key(|(_, frame)| *frame);
+                firsts.iter().all(seen) && least.is_some_and(|(least, _)| least == name)
             }
             Statement::Heading { frame, turn_deg, heading_deg } => {
                 self.turn(*frame) == Some(*turn_deg) && self.heading(*frame) == Some(*heading_deg)
@@ -166,8 +174,8 @@ mod tests {
         Question: When you reach the current location, where is the lamp relative to you?\n\n\
         Choices:\nA. left\nB. right\nC. ahead\nD. behind";
 
-    const RIGHT: &str = "last lamp right 50, frame 1. next 2: right 50 - left 90 = right 140. \
-        next none: right 140. right 140 is behind. so behind D.";
+    const RIGHT: &str = "last lamp right 50, frame 1. next 2: right 50, rotate left 90: right 140. \
+        next none. right 140 is behind. so behind D.";
 
     fn checked(think: &str, answer: char) -> (bool, bool) {
         let Grounding { reasons, sound } = grounding(PROMPT, think, answer).unwrap();
@@ -181,12 +189,11 @@ mod tests {
         for (from, to) in [
             ("right 50", "right 40"),
             ("frame 1", "frame 0"),
-            ("left 90", "left 60"),
+            ("rotate left 90", "rotate left 60"),
             ("right 140", "right 130"),
-            ("none: right 140", "none: right 130"),
             ("next 2: right 50", "next 1: right 50"),
             ("next 2: right 50", "next 2: right 40"),
-            ("next 2: right 50 - left 90 = right 140. ", ""),
+            ("next 2: right 50, rotate left 90: right 140. ", ""),
             ("right 140 is", "right 130 is"),
             ("is behind", "is right"),
             ("so behind D", "so left D"),
@@ -219,7 +226,7 @@ mod tests {
 
     #[test]
     fn a_sum_without_its_operand_is_unsound() {
-        assert!(!checked("next 2: right 50 - left 90 = right 140. so behind D.", 'D').1);
+        assert!(!checked("next 2: right 50, rotate left 90: right 140. so behind D.", 'D').1);
         assert!(!checked("right 140 is behind. so behind D.", 'D').1);
     }
 

@@ -97,27 +97,32 @@ fn position(
         let action = then.action.as_ref()?;
         let before_deg = after_deg;
         after_deg = wrap_whole(before_deg - action.turn_deg);
-        let turn_deg = action.turn_deg;
-        statements.push(Statement::Next { frame, before_deg, turn_deg, after_deg });
+        let action = action.rotation().to_owned();
+        statements.push(Statement::Next { frame, before_deg, action, after_deg });
     }
-    statements.push(Statement::End { bearing_deg: after_deg });
+    statements.push(Statement::End);
     let quadrant = Quadrant::of(f64::from(after_deg));
     statements.push(Statement::Quadrant { bearing_deg: after_deg, quadrant });
     Some((statements, option(quadrant).to_owned()))
 }
 
-/// The first sighting of each name, then the names by frame.
+/// The first sighting of each name, then the earliest of all and of those that are left.
 fn order(names: &[String], trace: &CaptionTrace) -> Option<Reasoning> {
     let (mut statements, mut firsts) = (Vec::new(), Vec::new());
     for name in names {
         let first = trace.first_sight(name)?;
         statements.push(sighting(Which::First, name, Some(first)));
-        firsts.push((first.0, name.as_str()));
+        firsts.push((name.clone(), first.0));
     }
-    firsts.sort_unstable();
+    let mut ordered = firsts.clone();
+    ordered.sort_unstable_by_key(|(_, frame)| *frame);
     // The captions give no order for objects that first appear in the same frame.
-    let distinct = firsts.windows(2).all(|pair| pair[0].0 != pair[1].0);
-    let ordered: Vec<_> = firsts.iter().map(|(_, name)| *name).collect();
+    let distinct = ordered.windows(2).all(|pair| pair[0].1 != pair[1].1);
+    for (least, _) in ordered.split_last()?.1 {
+        statements.push(Statement::Least { firsts: firsts.clone(), name: least.clone() });
+        firsts.retain(|(name, _)| name != least);
+    }
+    let ordered: Vec<_> = ordered.into_iter().map(|(name, _)| name).collect();
     distinct.then(|| (statements, ordered.join(", ")))
 }
 
@@ -283,8 +288,8 @@ mod tests {
         let found = solve(WHERE_IS_THE_LAMP).unwrap();
         assert_eq!(
             found.completion(),
-            "<think>last lamp right 50, frame 1. next 2: right 50 - left 90 = right 140. \
-             next 3: right 140 - right 30 = right 110. next none: right 110. right 110 is right. so right B.\
+            "<think>last lamp right 50, frame 1. next 2: right 50, rotate left 90: right 140. \
+             next 3: right 140, rotate right 30: right 110. next none. right 110 is right. so right B.\
              </think><answer>B</answer>"
         );
     }
@@ -298,7 +303,8 @@ mod tests {
         .unwrap();
         assert_eq!(
             found.think(),
-            "first sofa ahead, frame 2. first lamp left 10, frame 0. so lamp, sofa A."
+            "first sofa ahead, frame 2. first lamp left 10, frame 0. sofa 2, lamp 0: least lamp. \
+             so lamp, sofa A."
         );
         assert_eq!(found.answer, 'A');
     }

@@ -10,13 +10,15 @@ use crate::geometry::Quadrant;
 pub(crate) enum Statement {
     /// `first lamp left 30, frame 1` or `first lamp none`.
     Sighting { which: Which, name: String, at: Option<Sighting> },
-    /// `next 2: left 30 - left 60 = right 30`: the next frame, the bearing of the tracked object, the rotation before
+    /// `next 2: left 30, rotate left 60: right 30`: the next frame, the bearing of the tracked object, the rotation before
     /// that frame, and the bearing after it.
-    Next { frame: usize, before_deg: i32, turn_deg: i32, after_deg: i32 },
-    /// `next none: left 60`: the bearing of the tracked object at the last frame.
-    End { bearing_deg: i32 },
+    Next { frame: usize, before_deg: i32, action: String, after_deg: i32 },
+    /// `next none`: the object is tracked up to the last frame.
+    End,
     /// `left 60 is left`: the quadrant of the tracked object's bearing.
     Quadrant { bearing_deg: i32, quadrant: Quadrant },
+    /// `lamp 3, bed 1: least bed`: the frames in which objects are first visible, and the object of the smallest.
+    Least { firsts: Vec<(String, usize)>, name: String },
     /// `heading 2, left 60: left 150`: the rotation before a frame, and the heading after it relative to frame 0.
     Heading { frame: usize, turn_deg: i32, heading_deg: i32 },
     /// `direction lamp left 30, frame 1: left 90`: a sighting, and the object's direction relative to frame 0.
@@ -76,13 +78,18 @@ impl fmt::Display for Statement {
                 write!(f, "{} {name} {at}", which.word())
             }
             Self::Sighting { which, name, at: None } => write!(f, "{} {name} none", which.word()),
-            Self::Next { frame, before_deg, turn_deg, after_deg } => {
-                let [before, turn, after] = [before_deg, turn_deg, after_deg].map(|deg| text(*deg));
-                write!(f, "next {frame}: {before} - {turn} = {after}")
+            Self::Next { frame, before_deg, action, after_deg } => {
+                let [before, after] = [before_deg, after_deg].map(|deg| text(*deg));
+                write!(f, "next {frame}: {before}, {action}: {after}")
             }
-            Self::End { bearing_deg } => write!(f, "next none: {}", text(*bearing_deg)),
+            Self::End => write!(f, "next none"),
             Self::Quadrant { bearing_deg, quadrant } => {
                 write!(f, "{} is {}", text(*bearing_deg), quadrant.direction())
+            }
+            Self::Least { firsts, name } => {
+                let firsts: Vec<_> =
+                    firsts.iter().map(|(name, frame)| format!("{name} {frame}")).collect();
+                write!(f, "{}: least {name}", firsts.join(", "))
             }
             Self::Heading { frame, turn_deg, heading_deg } => {
                 write!(f, "heading {frame}, {}: {}", text(*turn_deg), text(*heading_deg))
@@ -109,6 +116,14 @@ impl Statement {
             let quadrant = Quadrant::ALL.into_iter().find(|q| q.direction() == direction)?;
             return Some(Self::Quadrant { bearing_deg: parse_bearing(bearing)?, quadrant });
         }
+        if let Some((firsts, name)) = text.split_once(": least ") {
+            let first = |text: &str| {
+                let (name, frame) = text.split_once(' ')?;
+                Some((name.to_owned(), frame.parse().ok()?))
+            };
+            let firsts = firsts.split(", ").map(first).collect::<Option<_>>()?;
+            return Some(Self::Least { firsts, name: name.to_owned() });
+        }
         let (word, rest) = text.split_once(' ')?;
         if let Some(which) = Which::ALL.into_iter().find(|which| which.word() == word) {
             let (name, rest) = rest.split_once(' ')?;
@@ -120,17 +135,19 @@ impl Statement {
             let letter = letter.parse().ok().filter(char::is_ascii_uppercase)?;
             return Some(Self::So { content: content.to_owned(), letter });
         }
+        if (word, rest) == ("next", "none") {
+            return Some(Self::End);
+        }
         let (operands, result) = rest.rsplit_once(": ")?;
         match word {
-            "next" if operands == "none" => Some(Self::End { bearing_deg: parse_bearing(result)? }),
             "next" => {
-                let (before, result) = result.split_once(" - ")?;
-                let (turn, after) = result.split_once(" = ")?;
+                let (frame, operands) = operands.split_once(": ")?;
+                let (before, action) = operands.split_once(", ")?;
                 Some(Self::Next {
-                    frame: operands.parse().ok()?,
+                    frame: frame.parse().ok()?,
                     before_deg: parse_bearing(before)?,
-                    turn_deg: parse_bearing(turn)?,
-                    after_deg: parse_bearing(after)?,
+                    action: action.to_owned(),
+                    after_deg: parse_bearing(result)?,
                 })
             }
             "heading" => {
@@ -199,10 +216,16 @@ mod tests {
             Statement::Sighting { which: Which::First, name: name(), at: Some(at) },
             Statement::Sighting { which: Which::Last, name: name(), at: Some(at) },
             Statement::Sighting { which: Which::Faced, name: name(), at: None },
-            Statement::End { bearing_deg: -30 },
-            Statement::Next { frame: 5, before_deg: 90, turn_deg: -90, after_deg: 180 },
+            Statement::End,
+            Statement::Next {
+                frame: 5,
+                before_deg: 90,
+                action: "rotate right 90".into(),
+                after_deg: 180,
+            },
             Statement::Quadrant { bearing_deg: 0, quadrant: Quadrant::Ahead },
             Statement::Quadrant { bearing_deg: -140, quadrant: Quadrant::Behind },
+            Statement::Least { firsts: vec![(name(), 3), ("bed".into(), 1)], name: "bed".into() },
             Statement::Heading { frame: 2, turn_deg: 60, heading_deg: -150 },
             Statement::Direction { name: name(), at, direction_deg: 0 },
             Statement::Target { from_deg: 0, turn_deg: -90, to_deg: -90 },
@@ -224,10 +247,11 @@ mod tests {
             "lamp",
             "first lamp.",
             "first lamp left far, frame 1.",
-            "next two: ahead - ahead = ahead.",
+            "next two: ahead, stay: ahead.",
             "so",
             "so left.",
             "left 30 is near.",
+            "lamp, bed 1: least bed.",
         ] {
             assert_eq!(parsed(text), None, "{text}");
         }

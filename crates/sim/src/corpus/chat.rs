@@ -1,4 +1,4 @@
-//! Chats in the format of the quickstart's prompts and replies: statements that answer nothing, then a letter.
+//! Chats in the format of the quickstart's prompts and replies: statements that lead nowhere, then a letter.
 
 use embodied_r_data::prompts::{judge_system_prompt, judge_user_prompt, system_prompt};
 
@@ -10,20 +10,11 @@ use crate::rationale::tagged;
 use crate::rng::Rng;
 
 impl RoomText<'_> {
-    /// The prompt, and a reply of statements in which the letter is that of the subject that they mention last, or of a
-    /// random content in a list without subjects.
+    /// The prompt, and a reply of statements in which the letter is that of a random content.
     pub(super) fn chat(self, rng: &mut Rng) -> Document {
-        let lines = self.page.lines_before_letter(10 + rng.below(70), rng);
-        let mentioned = lines.iter().rev().find_map(|line| {
-            let mut words = line.split([' ', ':', ',', '.']);
-            words.find(|word| self.page.subjects.iter().any(|subject| subject == word))
-        });
-        let about = mentioned.and_then(|name| self.page.list.as_ref()?.option_about(name));
-        let (content, letter) = about.map_or_else(
-            || self.random_option(rng),
-            |(content, letter)| (content.to_owned(), letter),
-        );
-        let think = format!("{} {}", lines.join(" "), conclusion(&content, letter));
+        let (content, letter) = self.random_option(rng);
+        let words = 10 + rng.below(70);
+        let think = self.reasoning(words, &conclusion(&content, letter), rng);
         let statements = tagged(&think, letter);
         Document { system: Some(system_prompt()), context: self.prompt(), statements }
     }
@@ -38,14 +29,22 @@ impl RoomText<'_> {
                 conclusion(&content, if rng.chance(0.5) { right } else { letter(rng.below(4)) })
             }
         };
-        let lines = self.page.lines_before_letter(rng.below(60), rng);
+        let words = rng.below(60);
+        let reasoning = self.reasoning(words, &end, rng);
         let list = self.page.list.as_ref().map(LetteredList::listed).unwrap_or_default();
-        let context = judge_user_prompt(&list, &format!("{} {end}", lines.join(" ")));
+        let context = judge_user_prompt(&list, &reasoning);
         Document { system: Some(judge_system_prompt()), context, statements: right.to_string() }
     }
 
     fn random_option(&self, rng: &mut Rng) -> (String, char) {
         let option = self.page.list.as_ref().map(|list| list.option(rng));
         option.map_or_else(Default::default, |(content, letter)| (content.to_owned(), letter))
+    }
+
+    /// Statements of about `words` words, and `end`.
+    fn reasoning(&self, words: usize, end: &str, rng: &mut Rng) -> String {
+        let mut lines = self.page.lines_before_letter(words, rng);
+        lines.push(end.to_owned());
+        lines.join(" ")
     }
 }

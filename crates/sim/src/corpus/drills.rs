@@ -16,19 +16,27 @@ pub(super) fn rotation(rng: &mut Rng) -> i32 {
     wrap_whole(30 * (1 + rng.below(11)) as i32)
 }
 
+/// A random rotation or move as between two key frames, and its angle.
+fn movement(rng: &mut Rng) -> (String, i32) {
+    if rng.chance(0.1) {
+        return (format!("move forward {} m", 1 + rng.below(2)), 0);
+    }
+    let turn_deg = rotation(rng);
+    (rotation_text(turn_deg), turn_deg)
+}
+
 /// `rotate left 60`
 pub(super) fn rotation_text(turn_deg: i32) -> String {
     let side = if turn_deg > 0 { "left" } else { "right" };
     format!("rotate {side} {}", turn_deg.abs())
 }
 
-/// `left 30 - left 60 = right 30.`: what a bearing becomes by one rotation.
+/// `left 30, rotate left 60: right 30.`: what a bearing becomes by one movement.
 pub(super) fn sum(rng: &mut Rng) -> String {
-    let before_deg = angle(rng);
-    let turn_deg = if rng.chance(0.1) { 0 } else { rotation(rng) };
-    let [before, turn, after] =
-        [before_deg, turn_deg, wrap_whole(before_deg - turn_deg)].map(bearing_text);
-    format!("{before} - {turn} = {after}.")
+    let bearing = angle(rng);
+    let (movement, turn_deg) = movement(rng);
+    let after = bearing_text(wrap_whole(bearing - turn_deg));
+    format!("{}, {movement}: {after}.", bearing_text(bearing))
 }
 
 /// `left 30 is ahead.`
@@ -37,33 +45,17 @@ pub(super) fn quadrant(rng: &mut Rng) -> String {
     format!("{} is {}.", bearing_text(bearing), Quadrant::of(f64::from(bearing)).direction())
 }
 
-/// `lamp 60, bed 20: least bed.` or `lamp frame 3, bed frame 1: bed, lamp.`: two or three objects that are not in `room`,
-/// and the one of the smallest angle or their order by frame.
-pub(super) fn comparison(room: &[String], rng: &mut Rng) -> String {
-    let names: Vec<&str> = KINDS
-        .iter()
-        .map(|kind| kind.name)
-        .filter(|name| room.iter().all(|other| other != name))
-        .collect();
+/// `lamp 60, bed 20: least bed.`: the smallest of two or three angles or small numbers.
+pub(super) fn comparison(rng: &mut Rng) -> String {
+    let unit = if rng.chance(0.5) { 10 } else { 1 };
+    let numbers: Vec<usize> = (0..if unit == 1 { 10 } else { 19 }).collect();
     let count = 2 + rng.below(2);
-    let names = rng.sample(&names, count);
-    let listed = |between: &str, unit: usize, numbers: &[usize]| {
-        let item = |(name, number): (&&str, &usize)| format!("{name}{between}{}", unit * number);
-        names.iter().zip(numbers).map(item).collect::<Vec<_>>().join(", ")
-    };
-    let by_number = |numbers: &[usize]| {
-        let mut order: Vec<(usize, &str)> =
-            numbers.iter().copied().zip(names.iter().copied()).collect();
-        order.sort_unstable();
-        order.into_iter().map(|(_, name)| name).collect::<Vec<_>>()
-    };
-    if rng.chance(0.3) {
-        let tens = rng.sample(&(0..19).collect::<Vec<_>>(), count);
-        let least = by_number(&tens).first().copied().unwrap_or_default();
-        return format!("{}: least {least}.", listed(" ", 10, &tens));
-    }
-    let frames = rng.sample(&(0..9).collect::<Vec<_>>(), count);
-    format!("{}: {}.", listed(" frame ", 1, &frames), by_number(&frames).join(", "))
+    let (names, numbers) = (rng.sample(&KINDS, count), rng.sample(&numbers, count));
+    let pairs: Vec<(usize, &str)> =
+        numbers.into_iter().zip(&names).map(|(number, kind)| (unit * number, kind.name)).collect();
+    let listed: Vec<_> = pairs.iter().map(|(number, name)| format!("{name} {number}")).collect();
+    let least = pairs.iter().min().map_or("", |(_, name)| name);
+    format!("{}: least {least}.", listed.join(", "))
 }
 
 #[cfg(test)]
@@ -80,9 +72,9 @@ mod tests {
         let mut found = 0;
         for text in texts(sum) {
             for (start, after) in [
-                ("left 30 - left 60 = ", "right 30."),
-                ("ahead - right 90 = ", "left 90."),
-                ("left 120 - ahead = ", "left 120."),
+                ("left 30, rotate left 60: ", "right 30."),
+                ("ahead, rotate right 90: ", "left 90."),
+                ("left 120, move forward 1 m: ", "left 120."),
             ] {
                 if let Some(rest) = text.strip_prefix(start) {
                     assert_eq!(rest, after);
@@ -94,18 +86,12 @@ mod tests {
     }
 
     #[test]
-    fn a_comparison_gives_the_smallest_angle_or_the_order_of_the_frames() {
-        for text in texts(|rng| comparison(&[], rng)) {
-            let (pairs, result) = text.trim_end_matches('.').split_once(": ").unwrap();
-            let number = |pair: &&str| pair.rsplit(' ').next().unwrap().parse::<i32>().unwrap();
-            let mut pairs: Vec<&str> = pairs.split(", ").collect();
-            pairs.sort_by_key(number);
-            let names: Vec<&str> =
-                pairs.iter().map(|pair| pair.split(' ').next().unwrap()).collect();
-            match result.strip_prefix("least ") {
-                Some(least) => assert_eq!(least, names[0], "{text}"),
-                None => assert_eq!(result, names.join(", "), "{text}"),
-            }
+    fn a_comparison_gives_the_smaller_angle() {
+        for text in texts(comparison) {
+            let (pairs, least) = text.split_once(": least ").unwrap();
+            let angle = |pair: &str| pair.rsplit(' ').next().unwrap().parse::<i32>().unwrap();
+            let smallest = pairs.split(", ").min_by_key(|pair| angle(pair)).unwrap();
+            assert_eq!(smallest.split(' ').next(), least.strip_suffix('.'), "{text}");
         }
     }
 }

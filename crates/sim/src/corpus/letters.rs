@@ -1,4 +1,4 @@
-//! Lettered lists, and the letters of their contents.
+//! Lettered lists of unrelated contents, and the letters of some.
 
 use crate::catalogue::KINDS;
 use crate::geometry::Quadrant;
@@ -15,13 +15,9 @@ pub(super) struct LetteredList {
 }
 
 impl LetteredList {
-    /// Contents of a random kind: directions, actions, sides, or objects, orders of objects and steps, of which the first
-    /// are those of `subjects` and the others random.
-    pub(super) fn random(subjects: &[String], rng: &mut Rng) -> Self {
-        let others = KINDS.iter().map(|kind| kind.name.to_owned());
-        let others: Vec<String> = others.filter(|name| !subjects.contains(name)).collect();
-        let named = subjects.iter().take(4).cloned();
-        let names: Vec<String> = named.chain(rng.sample(&others, 4)).take(4).collect();
+    /// Contents of a random kind: objects, orders of objects, steps, directions, actions or sides.
+    pub(super) fn random(rng: &mut Rng) -> Self {
+        let names: Vec<String> = KINDS.iter().map(|kind| kind.name.to_owned()).collect();
         let names = rng.sample(&names, 4);
         let texts = |text: fn(Quadrant) -> &'static str| Quadrant::ALL.map(|q| text(q).to_owned());
         let options = match rng.below(8) {
@@ -63,13 +59,6 @@ impl LetteredList {
         (self.content(index), letter(index))
     }
 
-    /// The option that is this object or its step, and its letter.
-    pub(super) fn option_about(&self, name: &str) -> Option<(&str, char)> {
-        let step = step_text(name);
-        let index = self.options.iter().position(|option| *option == name || *option == step)?;
-        Some((self.content(index), letter(index)))
-    }
-
     fn content(&self, index: usize) -> &str {
         self.options.get(index).map_or("", String::as_str)
     }
@@ -109,7 +98,7 @@ mod tests {
     fn every_letter_belongs_to_its_content() {
         let mut rng = Rng::new(&[1]);
         for _ in 0..200 {
-            let list = LetteredList::random(&[], &mut rng);
+            let list = LetteredList::random(&mut rng);
             let listed = list.listed();
             let options: Vec<(&str, &str)> =
                 listed.lines().filter_map(|line| line.split_once(". ")).collect();

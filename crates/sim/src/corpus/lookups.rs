@@ -22,8 +22,8 @@ pub(super) enum Lookup {
     View,
     /// `frame 3 after rotate left 60.`
     Action,
-    /// `seen left 30, frame 2. next 3: left 30 - left 60 = right 30.`: what a random bearing becomes by the rotation before the
-    /// next frame, or `seen left 30, frame 7. next none: left 30.`
+    /// `at frame 2 left 30. next 3: left 30, rotate left 60: right 30.`: what a random bearing becomes by the rotation
+    /// before the next frame, or `at frame 7 left 30. next none.`
     Next,
 }
 
@@ -45,11 +45,6 @@ impl<'a> Lookups<'a> {
     pub(super) fn new(names: &'a [String], trace: &'a CaptionTrace) -> Self {
         let seen = names.iter().filter(|name| trace.first_sight(name).is_some()).cloned().collect();
         Self { trace, names, seen }
-    }
-
-    /// The candidate objects.
-    pub(super) fn names(&self) -> &[String] {
-        self.names
     }
 
     /// A random object that the captions mention.
@@ -119,11 +114,12 @@ impl<'a> Lookups<'a> {
         let next = match self.trace.frames.get(frame).and_then(|shown| shown.action.as_ref()) {
             Some(action) => {
                 let after_deg = wrap_whole(before_deg - action.turn_deg);
-                Statement::Next { frame, before_deg, turn_deg: action.turn_deg, after_deg }
+                let action = action.rotation().to_owned();
+                Statement::Next { frame, before_deg, action, after_deg }
             }
-            None => Statement::End { bearing_deg: before_deg },
+            None => Statement::End,
         };
-        format!("seen {}. {next}.", Sighting { frame: at, bearing_deg: before_deg })
+        format!("at frame {at} {}. {next}.", bearing_text(before_deg))
     }
 }
 

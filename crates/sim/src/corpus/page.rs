@@ -28,16 +28,16 @@ impl Practice {
         (Self::Lookup(Lookup::First), 4),
         (Self::Lookup(Lookup::Last), 6),
         (Self::Lookup(Lookup::Faced), 5),
-        (Self::Lookup(Lookup::Every), 3),
-        (Self::Lookup(Lookup::View), 3),
+        (Self::Lookup(Lookup::Every), 2),
+        (Self::Lookup(Lookup::View), 1),
         (Self::Lookup(Lookup::Action), 2),
         (Self::Lookup(Lookup::Next), 6),
-        (Self::Letter, 6),
+        (Self::Letter, 5),
     ];
 
     /// Lines without a context, with their weights.
     pub(super) const DRILLS: [(Self, usize); 3] =
-        [(Self::Sum, 4), (Self::Quadrant, 3), (Self::Comparison, 4)];
+        [(Self::Sum, 4), (Self::Quadrant, 3), (Self::Comparison, 2)];
 
     /// Kinds that follow each other in a rationale, or do the same as those.
     const RATIONALES: [(Self, Self); 16] = [
@@ -142,9 +142,7 @@ impl Page<'_> {
             (Practice::Letter, _) => self.list.as_ref()?.lookup(rng),
             (Practice::Sum, _) => drills::sum(rng),
             (Practice::Quadrant, _) => drills::quadrant(rng),
-            (Practice::Comparison, _) => {
-                drills::comparison(self.lookups.as_ref().map_or(&[], Lookups::names), rng)
-            }
+            (Practice::Comparison, _) => drills::comparison(rng),
         })
     }
 }

@@ -71,7 +71,7 @@ fn frames(rng: &mut Rng) -> Document {
 
 /// A lettered list, then the letters of its contents.
 pub(super) fn letters(rng: &mut Rng) -> Document {
-    let list = LetteredList::random(&[], rng);
+    let list = LetteredList::random(rng);
     Document::plain(list.listed(), list.lookups(ROUNDS, rng))
 }
 
@@ -117,7 +117,7 @@ fn captioned(
     practice: &[(Practice, usize)],
     rng: &mut Rng,
 ) -> Document {
-    let list = rng.chance(0.5).then(|| LetteredList::random(&[], rng));
+    let list = rng.chance(0.5).then(|| LetteredList::random(rng));
     let mut context = frame_lines(captions);
     if let Some(list) = &list {
         context = format!("{context}\n{}", list.listed());

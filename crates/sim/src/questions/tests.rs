@@ -197,6 +197,6 @@ fn two_questions_of_a_category_differ() {
 fn final_positions_are_both_inside_and_outside_the_view() {
     let questions = sample(Category::LandmarkPosition, 200);
     // A rotation after the last sighting.
-    let tracked = questions.iter().filter(|found| found.rationale.think().contains(" = "));
+    let tracked = questions.iter().filter(|found| found.rationale.think().contains(": "));
     assert!((100..=190).contains(&tracked.count()));
 }
