@@ -231,6 +231,21 @@ mod tests {
     }
 
     #[test]
+    fn a_false_comparison_makes_an_order_unsound() {
+        let (captions, _) = PROMPT.split_once("Question:").unwrap();
+        let prompt = format!(
+            "{captions}Question: What will be the first-time appearance order of the following categories in the \
+             video: sofa, lamp?\n\nChoices:\nA. lamp, sofa\nB. sofa, lamp"
+        );
+        let right = "first sofa ahead, frame 2. first lamp left 10, frame 0. sofa 2, lamp 0: least lamp. \
+                     so lamp, sofa A.";
+        assert!(grounding(&prompt, right, 'A').unwrap().sound);
+        for (from, to) in [("lamp 0", "lamp 1"), ("least lamp", "least sofa")] {
+            assert!(!grounding(&prompt, &right.replace(from, to), 'A').unwrap().sound, "{to}");
+        }
+    }
+
+    #[test]
     fn a_prompt_of_another_kind_is_not_checked() {
         assert_eq!(grounding("Question: Why?\n\nChoices:\nA. so", "so.", 'A'), None);
     }
