@@ -231,6 +231,12 @@ mod tests {
     }
 
     #[test]
+    fn an_object_that_is_not_tracked_to_the_last_frame_is_unsound() {
+        let early = "last lamp right 50, frame 1. next none. right 50 is right. so right B.";
+        assert_eq!(checked(early, 'B'), (true, false));
+    }
+
+    #[test]
     fn a_false_comparison_makes_an_order_unsound() {
         let (captions, _) = PROMPT.split_once("Question:").unwrap();
         let prompt = format!(

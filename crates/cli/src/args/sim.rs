@@ -45,8 +45,8 @@ pub(crate) struct RoomsArgs {
 
 /// Write a pretraining corpus for a small model.
 ///
-/// The corpus is JSONL of `prompt` and `completion`, and `system` for chats. Each document holds the captions of a room and true statements of
-/// one step each about it, but neither questions nor chains of steps that would answer one.
+/// The corpus is JSONL of `prompt` and `completion`, and `system` for chats. Each document holds the captions of a room
+/// and true statements of one step each about it, but neither questions nor chains of steps that would answer one.
 #[derive(Debug, clap::Args)]
 pub(crate) struct CorpusArgs {
     /// Number of documents.
