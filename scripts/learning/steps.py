@@ -20,7 +20,7 @@ TEMPLATE = "<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n{prompt}<|
 
 
 def step(statement):
-    """The kind of a statement, and where its answer begins; None for the random bearing before a rotation."""
+    """The kind of a statement, and where its answer begins; None for what is made up."""
     word = statement.split(" ")[0]
     if word in {"first", "last", "faced"}:
         return word, len(" ".join(statement.split(" ")[:2]))
@@ -28,14 +28,16 @@ def step(statement):
         return word, statement.index(": ") + 1
     if word in {"frame", "next"}:
         return word, len(" ".join(statement.split(" ")[:2 if word == "frame" else 1]))
-    if ": least " in statement:
-        return "comparison", statement.index("least") + 5
+    if word == "order":
+        return word, len(word)
+    if word == "so":
+        return word, len(word)
     if re.search(r"[A-D]\.$", statement):
         return "letter", len(statement) - 2
     if re.search(r"rotate|move forward \d", statement) and ": " in statement:
         return "sum", statement.index(": ") + 1
-    if " is " in statement:
-        return "quadrant", statement.index(" is ") + 3
+    if re.match(r"(ahead|(left|right|behind) ?\d*) is ", statement):
+        return "octant", 0
     return None
 
 

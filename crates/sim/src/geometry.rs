@@ -45,46 +45,48 @@ pub(crate) fn turn_at_deg(stand: &SceneObject, face: &SceneObject, target: &Scen
     wrap(towards(target) - towards(face))
 }
 
-/// A quadrant of directions around the camera.
+/// One of eight directions around the camera, each 45° wide.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Quadrant {
-    Ahead,
-    Left,
-    Right,
-    Behind,
-}
+pub(crate) struct Octant(usize);
 
-impl Quadrant {
-    pub(crate) const ALL: [Self; 4] = [Self::Ahead, Self::Left, Self::Right, Self::Behind];
+impl Octant {
+    /// All, counterclockwise from straight ahead.
+    pub(crate) const ALL: [Self; 8] =
+        [Self(0), Self(1), Self(2), Self(3), Self(4), Self(5), Self(6), Self(7)];
 
-    /// The quadrant of a bearing, with borders at 45° and 135° to either side.
+    /// Name of the direction and of the action that leads there.
+    const TEXTS: [(&'static str, &'static str); 8] = [
+        ("ahead", "go straight"),
+        ("ahead left", "turn slightly left"),
+        ("left", "turn left"),
+        ("behind left", "turn sharply left"),
+        ("behind", "turn around"),
+        ("behind right", "turn sharply right"),
+        ("right", "turn right"),
+        ("ahead right", "turn slightly right"),
+    ];
+
+    const WIDTH_DEG: f64 = 45.0;
+
+    /// The octant of a bearing.
     pub(crate) fn of(bearing_deg: f64) -> Self {
-        match bearing_deg {
-            bearing if bearing.abs() <= 45.0 => Self::Ahead,
-            bearing if bearing.abs() >= 135.0 => Self::Behind,
-            bearing if bearing > 0.0 => Self::Left,
-            _ => Self::Right,
-        }
+        Self((bearing_deg / Self::WIDTH_DEG).round().rem_euclid(Self::ALL.len() as f64) as usize)
+    }
+
+    /// Degrees from a bearing to the next border between octants.
+    pub(crate) fn to_border_deg(bearing_deg: f64) -> f64 {
+        let from_center = wrap(bearing_deg - Self::WIDTH_DEG * Self::of(bearing_deg).0 as f64);
+        Self::WIDTH_DEG / 2.0 - from_center.abs()
     }
 
     /// The option of a landmark question.
     pub(crate) fn direction(self) -> &'static str {
-        match self {
-            Self::Ahead => "ahead",
-            Self::Left => "left",
-            Self::Right => "right",
-            Self::Behind => "behind",
-        }
+        Self::TEXTS[self.0].0
     }
 
-    /// The option of an action question: the action that leads towards this quadrant.
+    /// The option of an action question: the action that leads towards this octant.
     pub(crate) fn action(self) -> &'static str {
-        match self {
-            Self::Ahead => "move forward",
-            Self::Left => "rotate left",
-            Self::Right => "rotate right",
-            Self::Behind => "turn around",
-        }
+        Self::TEXTS[self.0].1
     }
 }
 
@@ -122,5 +124,24 @@ mod tests {
     fn a_turn_at_an_object_is_positive_to_the_left() {
         let turn = turn_at_deg(&object(0.0, 0.0), &object(1.0, 0.0), &object(1.0, 1.0));
         assert!((turn - 45.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn octants_are_named_after_the_direction_in_their_middle() {
+        for (bearing, direction, to_border) in [
+            (0.0, "ahead", 22.5),
+            (-20.0, "ahead", 2.5),
+            (30.0, "ahead left", 7.5),
+            (-90.0, "right", 22.5),
+            (140.0, "behind left", 17.5),
+            (180.0, "behind", 22.5),
+            (-170.0, "behind", 12.5),
+            (-130.0, "behind right", 17.5),
+        ] {
+            assert_eq!(Octant::of(bearing).direction(), direction, "{bearing}");
+            assert!((Octant::to_border_deg(bearing) - to_border).abs() < 1e-9, "{bearing}");
+        }
+        let right = Octant::of(-90.0);
+        assert_eq!((right.action(), Octant::of(50.0).action()), ("turn right", "turn slightly left"));
     }
 }

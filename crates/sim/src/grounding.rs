@@ -3,7 +3,7 @@
 use embodied_r_data::prompts::question_part;
 
 use crate::caption_trace::{Action, CaptionTrace, captions_in, faced};
-use crate::geometry::{Quadrant, wrap_whole};
+use crate::geometry::{Octant, wrap_whole};
 use crate::question_template::{letter, parse_with_choices};
 use crate::statement::{Sighting, Statement, Which, parsed};
 
@@ -90,21 +90,20 @@ impl Checker<'_> {
                     && rotation == Some(action.as_str())
                     && *after_deg == wrap_whole(before_deg - turn_deg)
             }
-            Statement::End => {
-                let last = self.trace.frames.len() - 1;
-                self.tracked.is_some_and(|tracked| tracked.frame == last)
+            Statement::End { bearing_deg } => {
+                let frame = self.trace.frames.len() - 1;
+                self.tracked == Some(Sighting { bearing_deg: *bearing_deg, frame })
             }
-            Statement::Quadrant { bearing_deg, quadrant } => {
+            Statement::Octant { bearing_deg, octant } => {
                 let tracked =
                     self.tracked.is_some_and(|tracked| tracked.bearing_deg == *bearing_deg);
-                tracked && *quadrant == Quadrant::of(f64::from(*bearing_deg))
+                tracked && *octant == Octant::of(f64::from(*bearing_deg))
             }
-            Statement::Least { firsts, name } => {
+            Statement::Order { firsts, .. } => {
                 let seen = |(name, frame): &(String, usize)| {
                     self.trace.first_sight(name).is_some_and(|(first, _)| first == *frame)
                 };
-                let least = firsts.iter().min_by_key(|(_, frame)| *frame);
-                firsts.iter().all(seen) && least.is_some_and(|(least, _)| least == name)
+                firsts.iter().all(seen) && Statement::ordered(firsts.clone()) == *statement
             }
             Statement::Heading { frame, turn_deg, heading_deg } => {
                 self.turn(*frame) == Some(*turn_deg) && self.heading(*frame) == Some(*heading_deg)
@@ -172,10 +171,10 @@ mod tests {
         Frame 1: After rotate left 60, Observe: bed left 40, 2 m; lamp right 50, 3 m\n\
         Frame 2: After rotate left 90, Observe: sofa ahead, 3 m\n>\n\
         Question: When you reach the current location, where is the lamp relative to you?\n\n\
-        Choices:\nA. left\nB. right\nC. ahead\nD. behind";
+        Choices:\nA. left\nB. right\nC. ahead\nD. behind right";
 
     const RIGHT: &str = "last lamp right 50, frame 1. next 2: right 50, rotate left 90: right 140. \
-        next none. right 140 is behind. so behind D.";
+        next none: right 140. right 140 is behind right. so behind right D.";
 
     fn checked(think: &str, answer: char) -> (bool, bool) {
         let Grounding { reasons, sound } = grounding(PROMPT, think, answer).unwrap();
@@ -194,10 +193,11 @@ mod tests {
             ("next 2: right 50", "next 1: right 50"),
             ("next 2: right 50", "next 2: right 40"),
             ("next 2: right 50, rotate left 90: right 140. ", ""),
+            ("none: right 140", "none: right 130"),
             ("right 140 is", "right 130 is"),
-            ("is behind", "is right"),
-            ("so behind D", "so left D"),
-            ("so behind D", "so behind A"),
+            ("is behind right", "is right"),
+            ("so behind right D", "so left D"),
+            ("so behind right D", "so behind right A"),
             ("last", "first"),
             ("lamp", "bed"),
         ] {
@@ -232,7 +232,7 @@ mod tests {
 
     #[test]
     fn an_object_that_is_not_tracked_to_the_last_frame_is_unsound() {
-        let early = "last lamp right 50, frame 1. next none. right 50 is right. so right B.";
+        let early = "last lamp right 50, frame 1. next none: right 50. right 50 is right. so right B.";
         assert_eq!(checked(early, 'B'), (true, false));
     }
 
@@ -243,10 +243,10 @@ mod tests {
             "{captions}Question: What will be the first-time appearance order of the following categories in the \
              video: sofa, lamp?\n\nChoices:\nA. lamp, sofa\nB. sofa, lamp"
         );
-        let right = "first sofa ahead, frame 2. first lamp left 10, frame 0. sofa 2, lamp 0: least lamp. \
+        let right = "first sofa ahead, frame 2. first lamp left 10, frame 0. order sofa 2, lamp 0: lamp, sofa. \
                      so lamp, sofa A.";
         assert!(grounding(&prompt, right, 'A').unwrap().sound);
-        for (from, to) in [("lamp 0", "lamp 1"), ("least lamp", "least sofa")] {
+        for (from, to) in [("lamp 0", "lamp 1"), (": lamp, sofa", ": sofa, lamp")] {
             assert!(!grounding(&prompt, &right.replace(from, to), 'A').unwrap().sound, "{to}");
         }
     }

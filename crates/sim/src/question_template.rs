@@ -198,7 +198,7 @@ impl QuestionTemplate {
         {
             let names = list(steps);
             let route: Option<Vec<_>> =
-                names.iter().map(|step| Some(step.strip_prefix("face the ")?.to_owned())).collect();
+                names.iter().map(|step| Some(named_in_step(step)?.to_owned())).collect();
             return Some(Self::Progress { route: route? });
         }
         if let Some(rest) = within("If I am standing by the ", "?") {
@@ -234,6 +234,11 @@ impl QuestionTemplate {
 /// A step of a route.
 pub(crate) fn step_text(name: &str) -> String {
     format!("face the {name}")
+}
+
+/// The object of [`step_text`].
+pub(crate) fn named_in_step(step: &str) -> Option<&str> {
+    step.strip_prefix("face the ")
 }
 
 /// The letter of the option at `index`.

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use crate::caption_trace::CaptionTrace;
 use crate::captions::captions_at;
-use crate::geometry::{Quadrant, bearing_deg, closest_distance_m, turn_at_deg, wrap};
+use crate::geometry::{Octant, bearing_deg, closest_distance_m, turn_at_deg, wrap};
 use crate::question_template::{
     Category, Moment, QuestionTemplate, letter, step_text, with_choices,
 };
@@ -21,6 +21,9 @@ use crate::world::{draw, keyframes_by_pose, stops};
 
 /// Rejection-sampling limit, after which a room may lack some of its questions.
 const MAX_ATTEMPTS: u64 = 4000;
+
+/// Least distance of an answer's bearing from the borders of its octant: captions round bearings to 10°.
+const MIN_TO_BORDER_DEG: f64 = 7.5;
 
 /// A room and its questions.
 #[derive(Debug, Clone, PartialEq)]
@@ -142,7 +145,7 @@ fn generate_questions(
 /// Number of answer classes of a category to balance.
 fn answer_classes(category: Category) -> usize {
     match category {
-        Category::LandmarkPosition | Category::ActionGeneration => 4,
+        Category::LandmarkPosition | Category::ActionGeneration => Octant::ALL.len(),
         // The last completed step.
         Category::ProgressEvaluation => 4,
         // Start or end, left or right.
@@ -197,13 +200,13 @@ impl<'a> GroundTruth<'a> {
                 answer_class,
                 rng,
                 |name| QuestionTemplate::Position { name },
-                Quadrant::direction,
+                Octant::direction,
             ),
             Category::ActionGeneration => self.position(
                 answer_class,
                 rng,
                 |name| QuestionTemplate::Action { name },
-                Quadrant::action,
+                Octant::action,
             ),
             Category::ProgressEvaluation => self.progress(answer_class + 1, rng),
             Category::Counterfactual => self.counterfactual(answer_class, rng),
@@ -272,27 +275,27 @@ impl<'a> GroundTruth<'a> {
         })
     }
 
-    /// An object in the quadrant `answer_class` of the final pose, 15° or more from its borders.
+    /// An object in the octant `answer_class` of the final pose, not close to its borders.
     fn position(
         &self,
         answer_class: usize,
         rng: &mut Rng,
         template: fn(String) -> QuestionTemplate,
-        option: fn(Quadrant) -> &'static str,
+        option: fn(Octant) -> &'static str,
     ) -> Option<QuestionDraft> {
-        let quadrant = *Quadrant::ALL.get(answer_class)?;
+        let octant = *Octant::ALL.get(answer_class)?;
         let object = self.shuffled(rng).into_iter().find(|&object| {
             let Some(&bearing) = self.bearings[object].last() else { return false };
-            let from_border = (bearing.abs() - 45.0).abs().min((bearing.abs() - 135.0).abs());
-            Quadrant::of(bearing) == quadrant
-                && from_border >= 15.0
+            Octant::of(bearing) == octant
+                && Octant::to_border_deg(bearing) >= MIN_TO_BORDER_DEG
                 && self.key_trace.last_sight(&self.scene.objects[object].name).is_some()
         })?;
-        let wrong = Quadrant::ALL.into_iter().filter(|other| *other != quadrant);
+        let others: Vec<Octant> = Octant::ALL.into_iter().filter(|o| *o != octant).collect();
+        let wrong = rng.sample(&others, 3).into_iter().map(|other| option(other).to_owned());
         Some(QuestionDraft {
             template: template(self.name(object)),
-            right: option(quadrant).to_owned(),
-            wrong: wrong.map(|quadrant| option(quadrant).to_owned()).collect(),
+            right: option(octant).to_owned(),
+            wrong: wrong.collect(),
         })
     }
 

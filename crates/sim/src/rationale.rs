@@ -5,7 +5,7 @@
 use embodied_r_data::prompts::{FrameText, question_part};
 
 use crate::caption_trace::{CaptionTrace, captions_in};
-use crate::geometry::{Quadrant, wrap_whole};
+use crate::geometry::{Octant, wrap_whole};
 use crate::question_template::{Moment, QuestionTemplate, letter, parse_with_choices, step_text};
 use crate::statement::{Sighting, Statement, Which, written};
 
@@ -58,8 +58,8 @@ pub(crate) fn derive_rationale(
 ) -> Option<Rationale> {
     let (mut statements, content) = match template {
         QuestionTemplate::Order { names } => order(names, trace)?,
-        QuestionTemplate::Position { name } => position(name, trace, Quadrant::direction)?,
-        QuestionTemplate::Action { name } => position(name, trace, Quadrant::action)?,
+        QuestionTemplate::Position { name } => position(name, trace, Octant::direction)?,
+        QuestionTemplate::Action { name } => position(name, trace, Octant::action)?,
         QuestionTemplate::Progress { route } => progress(route, trace)?,
         QuestionTemplate::Counterfactual { moment, turn_deg } => {
             counterfactual(*moment, *turn_deg, options, trace)?
@@ -84,12 +84,12 @@ fn sighting(which: Which, name: &str, at: Option<(usize, i32)>) -> Statement {
     Statement::Sighting { which, name: name.to_owned(), at }
 }
 
-/// The last bearing of `name`, updated by every later rotation, and its quadrant as an option. Moves without rotation
+/// The last bearing of `name`, updated by every later rotation, and its octant as an option. Moves without rotation
 /// leave the bearing unchanged.
 fn position(
     name: &str,
     trace: &CaptionTrace,
-    option: fn(Quadrant) -> &'static str,
+    option: fn(Octant) -> &'static str,
 ) -> Option<Reasoning> {
     let last @ (seen, mut after_deg) = trace.last_sight(name)?;
     let mut statements = vec![sighting(Which::Last, name, Some(last))];
@@ -100,13 +100,13 @@ fn position(
         let action = action.rotation().to_owned();
         statements.push(Statement::Next { frame, before_deg, action, after_deg });
     }
-    statements.push(Statement::End);
-    let quadrant = Quadrant::of(f64::from(after_deg));
-    statements.push(Statement::Quadrant { bearing_deg: after_deg, quadrant });
-    Some((statements, option(quadrant).to_owned()))
+    statements.push(Statement::End { bearing_deg: after_deg });
+    let octant = Octant::of(f64::from(after_deg));
+    statements.push(Statement::Octant { bearing_deg: after_deg, octant });
+    Some((statements, option(octant).to_owned()))
 }
 
-/// The first sighting of each name, then the earliest of all and of those that are left.
+/// The first sighting of each name, then their order.
 fn order(names: &[String], trace: &CaptionTrace) -> Option<Reasoning> {
     let (mut statements, mut firsts) = (Vec::new(), Vec::new());
     for name in names {
@@ -114,16 +114,16 @@ fn order(names: &[String], trace: &CaptionTrace) -> Option<Reasoning> {
         statements.push(sighting(Which::First, name, Some(first)));
         firsts.push((name.clone(), first.0));
     }
-    let mut ordered = firsts.clone();
-    ordered.sort_unstable_by_key(|(_, frame)| *frame);
-    // The captions give no order for objects that first appear in the same frame.
-    let distinct = ordered.windows(2).all(|pair| pair[0].1 != pair[1].1);
-    for (least, _) in ordered.split_last()?.1 {
-        statements.push(Statement::Least { firsts: firsts.clone(), name: least.clone() });
-        firsts.retain(|(name, _)| name != least);
+    let mut frames: Vec<usize> = firsts.iter().map(|(_, frame)| *frame).collect();
+    frames.sort_unstable();
+    if frames.windows(2).any(|pair| pair[0] == pair[1]) {
+        // The captions give no order for objects that first appear in the same frame.
+        return None;
     }
-    let ordered: Vec<_> = ordered.into_iter().map(|(name, _)| name).collect();
-    distinct.then(|| (statements, ordered.join(", ")))
+    let order = Statement::ordered(firsts);
+    let content = order.to_string().rsplit_once(": ")?.1.to_owned();
+    statements.push(order);
+    Some((statements, content))
 }
 
 /// From the end of the route back to the first object that was faced: the last step done, if those before it were faced
@@ -289,7 +289,7 @@ mod tests {
         assert_eq!(
             found.completion(),
             "<think>last lamp right 50, frame 1. next 2: right 50, rotate left 90: right 140. \
-             next 3: right 140, rotate right 30: right 110. next none. right 110 is right. so right B.\
+             next 3: right 140, rotate right 30: right 110. next none: right 110. right 110 is right. so right B.\
              </think><answer>B</answer>"
         );
     }
@@ -303,7 +303,7 @@ mod tests {
         .unwrap();
         assert_eq!(
             found.think(),
-            "first sofa ahead, frame 2. first lamp left 10, frame 0. sofa 2, lamp 0: least lamp. \
+            "first sofa ahead, frame 2. first lamp left 10, frame 0. order sofa 2, lamp 0: lamp, sofa. \
              so lamp, sofa A."
         );
         assert_eq!(found.answer, 'A');

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::caption_trace::{bearing_text, parse_bearing};
-use crate::geometry::Quadrant;
+use crate::geometry::Octant;
 
 /// One statement of a chain of thought, without its full stop.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,12 +13,12 @@ pub(crate) enum Statement {
     /// `next 2: left 30, rotate left 60: right 30`: the next frame, the bearing of the tracked object, the rotation before
     /// that frame, and the bearing after it.
     Next { frame: usize, before_deg: i32, action: String, after_deg: i32 },
-    /// `next none`: the object is tracked up to the last frame.
-    End,
-    /// `left 60 is left`: the quadrant of the tracked object's bearing.
-    Quadrant { bearing_deg: i32, quadrant: Quadrant },
-    /// `lamp 3, bed 1: least bed`: the frames in which objects are first visible, and the object of the smallest.
-    Least { firsts: Vec<(String, usize)>, name: String },
+    /// `next none: right 30`: the object is tracked up to the last frame, and its bearing there.
+    End { bearing_deg: i32 },
+    /// `left 60 is ahead left`: the octant of the tracked object's bearing.
+    Octant { bearing_deg: i32, octant: Octant },
+    /// `order lamp 3, bed 1: bed, lamp`: the frames in which objects are first visible, and the objects in their order.
+    Order { firsts: Vec<(String, usize)>, names: Vec<String> },
     /// `heading 2, left 60: left 150`: the rotation before a frame, and the heading after it relative to frame 0.
     Heading { frame: usize, turn_deg: i32, heading_deg: i32 },
     /// `direction lamp left 30, frame 1: left 90`: a sighting, and the object's direction relative to frame 0.
@@ -82,14 +82,14 @@ impl fmt::Display for Statement {
                 let [before, after] = [before_deg, after_deg].map(|deg| text(*deg));
                 write!(f, "next {frame}: {before}, {action}: {after}")
             }
-            Self::End => write!(f, "next none"),
-            Self::Quadrant { bearing_deg, quadrant } => {
-                write!(f, "{} is {}", text(*bearing_deg), quadrant.direction())
+            Self::End { bearing_deg } => write!(f, "next none: {}", text(*bearing_deg)),
+            Self::Octant { bearing_deg, octant } => {
+                write!(f, "{} is {}", text(*bearing_deg), octant.direction())
             }
-            Self::Least { firsts, name } => {
+            Self::Order { firsts, names } => {
                 let firsts: Vec<_> =
                     firsts.iter().map(|(name, frame)| format!("{name} {frame}")).collect();
-                write!(f, "{}: least {name}", firsts.join(", "))
+                write!(f, "order {}: {}", firsts.join(", "), names.join(", "))
             }
             Self::Heading { frame, turn_deg, heading_deg } => {
                 write!(f, "heading {frame}, {}: {}", text(*turn_deg), text(*heading_deg))
@@ -110,19 +110,19 @@ impl fmt::Display for Statement {
 }
 
 impl Statement {
+    /// The order of `firsts` by frame.
+    pub(crate) fn ordered(firsts: Vec<(String, usize)>) -> Self {
+        let mut ordered: Vec<_> = firsts.iter().collect();
+        ordered.sort_by_key(|(_, frame)| *frame);
+        let names = ordered.into_iter().map(|(name, _)| name.clone()).collect();
+        Self::Order { firsts, names }
+    }
+
     /// Parses a statement without its full stop; `None` for any other text.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         if let Some((bearing, direction)) = text.split_once(" is ") {
-            let quadrant = Quadrant::ALL.into_iter().find(|q| q.direction() == direction)?;
-            return Some(Self::Quadrant { bearing_deg: parse_bearing(bearing)?, quadrant });
-        }
-        if let Some((firsts, name)) = text.split_once(": least ") {
-            let first = |text: &str| {
-                let (name, frame) = text.split_once(' ')?;
-                Some((name.to_owned(), frame.parse().ok()?))
-            };
-            let firsts = firsts.split(", ").map(first).collect::<Option<_>>()?;
-            return Some(Self::Least { firsts, name: name.to_owned() });
+            let octant = Octant::ALL.into_iter().find(|o| o.direction() == direction)?;
+            return Some(Self::Octant { bearing_deg: parse_bearing(bearing)?, octant });
         }
         let (word, rest) = text.split_once(' ')?;
         if let Some(which) = Which::ALL.into_iter().find(|which| which.word() == word) {
@@ -135,11 +135,20 @@ impl Statement {
             let letter = letter.parse().ok().filter(char::is_ascii_uppercase)?;
             return Some(Self::So { content: content.to_owned(), letter });
         }
-        if (word, rest) == ("next", "none") {
-            return Some(Self::End);
-        }
         let (operands, result) = rest.rsplit_once(": ")?;
         match word {
+            "order" => {
+                let first = |text: &str| {
+                    let (name, frame) = text.split_once(' ')?;
+                    Some((name.to_owned(), frame.parse().ok()?))
+                };
+                let firsts = operands.split(", ").map(first).collect::<Option<_>>()?;
+                let names = result.split(", ").map(str::to_owned).collect();
+                Some(Self::Order { firsts, names })
+            }
+            "next" if operands == "none" => {
+                Some(Self::End { bearing_deg: parse_bearing(result)? })
+            }
             "next" => {
                 let (frame, operands) = operands.split_once(": ")?;
                 let (before, action) = operands.split_once(", ")?;
@@ -216,16 +225,19 @@ mod tests {
             Statement::Sighting { which: Which::First, name: name(), at: Some(at) },
             Statement::Sighting { which: Which::Last, name: name(), at: Some(at) },
             Statement::Sighting { which: Which::Faced, name: name(), at: None },
-            Statement::End,
+            Statement::End { bearing_deg: 180 },
             Statement::Next {
                 frame: 5,
                 before_deg: 90,
                 action: "rotate right 90".into(),
                 after_deg: 180,
             },
-            Statement::Quadrant { bearing_deg: 0, quadrant: Quadrant::Ahead },
-            Statement::Quadrant { bearing_deg: -140, quadrant: Quadrant::Behind },
-            Statement::Least { firsts: vec![(name(), 3), ("bed".into(), 1)], name: "bed".into() },
+            Statement::Octant { bearing_deg: 0, octant: Octant::of(0.0) },
+            Statement::Octant { bearing_deg: -140, octant: Octant::of(-140.0) },
+            Statement::Order {
+                firsts: vec![(name(), 3), ("bed".into(), 1)],
+                names: vec!["bed".into(), name()],
+            },
             Statement::Heading { frame: 2, turn_deg: 60, heading_deg: -150 },
             Statement::Direction { name: name(), at, direction_deg: 0 },
             Statement::Target { from_deg: 0, turn_deg: -90, to_deg: -90 },
@@ -251,7 +263,8 @@ mod tests {
             "so",
             "so left.",
             "left 30 is near.",
-            "lamp, bed 1: least bed.",
+            "order lamp, bed 1: bed, lamp.",
+            "next none.",
         ] {
             assert_eq!(parsed(text), None, "{text}");
         }
@@ -259,7 +272,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_breaks_the_parser(text in "(first|next|off|so|heading)? ?\\PC{0,40}") {
+        fn no_text_breaks_the_parser(text in "(first|next|off|so|heading|order)? ?\\PC{0,40}") {
             if let Some(statement) = Statement::parse(&text) {
                 prop_assert!(!statement.to_string().is_empty());
             }

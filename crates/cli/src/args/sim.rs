@@ -46,7 +46,8 @@ pub(crate) struct RoomsArgs {
 /// Write a pretraining corpus for a small model.
 ///
 /// The corpus is JSONL of `prompt` and `completion`, and `system` for chats. Each document holds the captions of a room
-/// and true statements of one step each about it, but neither questions nor chains of steps that would answer one.
+/// and statements of one step each, from the captions or from made-up sightings, but neither questions nor chains of
+/// steps that would answer one.
 #[derive(Debug, clap::Args)]
 pub(crate) struct CorpusArgs {
     /// Number of documents.
@@ -75,16 +76,16 @@ pub(crate) struct PretrainArgs {
     #[arg(long, value_name = "DIR")]
     pub(crate) from: Option<PathBuf>,
     /// Number of optimizer steps.
-    #[arg(long, value_name = "N", default_value_t = 15_500)]
+    #[arg(long, value_name = "N", default_value_t = 17_000)]
     pub(crate) steps: u64,
     /// Number of steps at the start, included in `--steps`, that train only on looking up names in plain lists.
     #[arg(long, value_name = "N", default_value_t = 2000)]
     pub(crate) lookup_steps: u64,
     /// Number of steps before the chat steps, included in `--steps`, whose prompts name an object that statements are about.
-    #[arg(long, value_name = "N", default_value_t = 1500)]
+    #[arg(long, value_name = "N", default_value_t = 2000)]
     pub(crate) naming_steps: u64,
     /// Number of steps at the end, included in `--steps`, on text that is mostly chats in the format of the quickstart.
-    #[arg(long, value_name = "N", default_value_t = 4000)]
+    #[arg(long, value_name = "N", default_value_t = 5000)]
     pub(crate) chat_steps: u64,
     /// Number of tokens per step.
     #[arg(long, value_name = "N", default_value_t = 2048)]

@@ -3,6 +3,7 @@
 use embodied_r_data::prompts::{judge_system_prompt, judge_user_prompt, system_prompt};
 
 use super::letters::{LetteredList, conclusion};
+use super::notes::of_option;
 use super::{Document, RoomText};
 use crate::judge_examples::sentence;
 use crate::question_template::letter;
@@ -10,11 +11,12 @@ use crate::rationale::tagged;
 use crate::rng::Rng;
 
 impl RoomText<'_> {
-    /// The prompt, and a reply of statements in which the letter is that of a random content.
+    /// The prompt, and a reply of statements; the last is made up, and a content and its letter follow from it.
     pub(super) fn chat(self, rng: &mut Rng) -> Document {
         let (content, letter) = self.random_option(rng);
         let words = 10 + rng.below(70);
-        let think = self.reasoning(words, &conclusion(&content, letter), rng);
+        let end = conclusion(&content, letter);
+        let think = self.reasoning(words, &content, &end, rng);
         let statements = tagged(&think, letter);
         Document { system: Some(system_prompt()), context: self.prompt(), statements }
     }
@@ -30,7 +32,7 @@ impl RoomText<'_> {
             }
         };
         let words = rng.below(60);
-        let reasoning = self.reasoning(words, &end, rng);
+        let reasoning = self.reasoning(words, &content, &end, rng);
         let list = self.page.list.as_ref().map(LetteredList::listed).unwrap_or_default();
         let context = judge_user_prompt(&list, &reasoning);
         Document { system: Some(judge_system_prompt()), context, statements: right.to_string() }
@@ -41,10 +43,10 @@ impl RoomText<'_> {
         option.map_or_else(Default::default, |(content, letter)| (content.to_owned(), letter))
     }
 
-    /// Statements of about `words` words, and `end`.
-    fn reasoning(&self, words: usize, end: &str, rng: &mut Rng) -> String {
-        let mut lines = self.page.lines_before_letter(words, rng);
-        lines.push(end.to_owned());
+    /// Statements of about `words` words, one that is made up and from which `content` follows, and `end`.
+    fn reasoning(&self, words: usize, content: &str, end: &str, rng: &mut Rng) -> String {
+        let mut lines = self.page.chat_lines(words, rng);
+        lines.extend([of_option(content, rng), end.to_owned()]);
         lines.join(" ")
     }
 }

@@ -1,10 +1,11 @@
-//! Practice without a video: one sum of angles, one comparison of numbers, the name of one direction.
+//! Practice without a video: one sum of angles, one order of numbers, the name of one direction.
 
 use crate::caption_trace::bearing_text;
 use crate::catalogue::KINDS;
-use crate::geometry::Quadrant;
+use crate::geometry::Octant;
 use crate::geometry::wrap_whole;
 use crate::rng::Rng;
+use crate::statement::Statement;
 
 /// A multiple of 10 within (-180, 180].
 pub(super) fn angle(rng: &mut Rng) -> i32 {
@@ -40,22 +41,23 @@ pub(super) fn sum(rng: &mut Rng) -> String {
 }
 
 /// `left 30 is ahead.`
-pub(super) fn quadrant(rng: &mut Rng) -> String {
+pub(super) fn octant(rng: &mut Rng) -> String {
     let bearing = angle(rng);
-    format!("{} is {}.", bearing_text(bearing), Quadrant::of(f64::from(bearing)).direction())
+    format!("{} is {}.", bearing_text(bearing), Octant::of(f64::from(bearing)).direction())
 }
 
-/// `lamp 60, bed 20: least bed.`: the smallest of two or three angles or small numbers.
-pub(super) fn comparison(rng: &mut Rng) -> String {
-    let unit = if rng.chance(0.5) { 10 } else { 1 };
-    let numbers: Vec<usize> = (0..if unit == 1 { 10 } else { 19 }).collect();
+/// `order lamp 60, bed 20: bed, lamp.`: the order of two or three small numbers or angles.
+pub(super) fn order(rng: &mut Rng) -> String {
+    let (unit, most) = if rng.chance(0.7) { (1, 10) } else { (10, 19) };
+    let numbers: Vec<usize> = (0..most).map(|number| unit * number).collect();
+    format!("{}.", Statement::ordered(numbered(&numbers, rng)))
+}
+
+/// Two or three objects with different numbers out of `numbers`.
+pub(super) fn numbered(numbers: &[usize], rng: &mut Rng) -> Vec<(String, usize)> {
     let count = 2 + rng.below(2);
-    let (names, numbers) = (rng.sample(&KINDS, count), rng.sample(&numbers, count));
-    let pairs: Vec<(usize, &str)> =
-        numbers.into_iter().zip(&names).map(|(number, kind)| (unit * number, kind.name)).collect();
-    let listed: Vec<_> = pairs.iter().map(|(number, name)| format!("{name} {number}")).collect();
-    let least = pairs.iter().min().map_or("", |(_, name)| name);
-    format!("{}: least {least}.", listed.join(", "))
+    let names = rng.sample(&KINDS, count).into_iter().map(|kind| kind.name.to_owned());
+    names.zip(rng.sample(numbers, count)).collect()
 }
 
 #[cfg(test)]
@@ -86,12 +88,16 @@ mod tests {
     }
 
     #[test]
-    fn a_comparison_gives_the_smaller_angle() {
-        for text in texts(comparison) {
-            let (pairs, least) = text.split_once(": least ").unwrap();
-            let angle = |pair: &str| pair.rsplit(' ').next().unwrap().parse::<i32>().unwrap();
-            let smallest = pairs.split(", ").min_by_key(|pair| angle(pair)).unwrap();
-            assert_eq!(smallest.split(' ').next(), least.strip_suffix('.'), "{text}");
+    fn an_order_is_that_of_the_numbers() {
+        for text in texts(order) {
+            let text = text.strip_prefix("order ").unwrap();
+            let (pairs, names) = text.strip_suffix('.').unwrap().split_once(": ").unwrap();
+            let number = |name: &str| {
+                let pair = pairs.split(", ").find_map(|pair| pair.strip_prefix(name)).unwrap();
+                pair.trim().parse::<i32>().unwrap()
+            };
+            let numbers: Vec<i32> = names.split(", ").map(number).collect();
+            assert!(numbers.is_sorted() && numbers.len() == pairs.split(", ").count(), "{text}");
         }
     }
 }

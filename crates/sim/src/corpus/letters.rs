@@ -1,7 +1,7 @@
 //! Lettered lists of unrelated contents, and the letters of some.
 
 use crate::catalogue::KINDS;
-use crate::geometry::Quadrant;
+use crate::geometry::Octant;
 use crate::question_template::{choices, letter, step_text};
 use crate::rng::Rng;
 use crate::statement::Statement;
@@ -19,13 +19,13 @@ impl LetteredList {
     pub(super) fn random(rng: &mut Rng) -> Self {
         let names: Vec<String> = KINDS.iter().map(|kind| kind.name.to_owned()).collect();
         let names = rng.sample(&names, 4);
-        let texts = |text: fn(Quadrant) -> &'static str| Quadrant::ALL.map(|q| text(q).to_owned());
-        let options = match rng.below(8) {
-            0 | 1 => rng.sample(&texts(Quadrant::direction), 4),
-            2 => rng.sample(&texts(Quadrant::action), 4),
-            3 => rng.sample(&["left".to_owned(), "right".to_owned()], 2),
-            4 => names.iter().map(|name| step_text(name)).collect(),
-            5 | 6 => orders(&names[..names.len().min(3)], rng),
+        let texts = |text: fn(Octant) -> &'static str| Octant::ALL.map(|o| text(o).to_owned());
+        let options = match rng.below(10) {
+            0 | 1 => rng.sample(&texts(Octant::direction), 4),
+            2 | 3 => rng.sample(&texts(Octant::action), 4),
+            4 => rng.sample(&["left".to_owned(), "right".to_owned()], 2),
+            5 | 6 => names.iter().map(|name| step_text(name)).collect(),
+            7 | 8 => orders(&names[..names.len().min(3)], rng),
             _ => names,
         };
         Self { options }

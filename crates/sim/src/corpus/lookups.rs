@@ -1,9 +1,7 @@
 //! Single lookups in the captions of a video.
 
-use super::drills::angle;
 use crate::caption_trace::{CaptionTrace, bearing_text};
 use crate::catalogue::KINDS;
-use crate::geometry::wrap_whole;
 use crate::rng::Rng;
 use crate::statement::{Sighting, Statement, Which};
 
@@ -22,9 +20,6 @@ pub(super) enum Lookup {
     View,
     /// `frame 3 after rotate left 60.`
     Action,
-    /// `at frame 2 left 30. next 3: left 30, rotate left 60: right 30.`: what a random bearing becomes by the rotation
-    /// before the next frame, or `at frame 7 left 30. next none.`
-    Next,
 }
 
 impl Lookup {
@@ -34,7 +29,7 @@ impl Lookup {
 
 /// Looks things up in one video's captions.
 pub(super) struct Lookups<'a> {
-    trace: &'a CaptionTrace,
+    pub(super) trace: &'a CaptionTrace,
     /// The candidate objects, visible or not.
     names: &'a [String],
     /// The objects that the captions mention.
@@ -57,7 +52,6 @@ impl<'a> Lookups<'a> {
         match lookup {
             Lookup::View => self.view(rng.below(self.trace.frames.len())),
             Lookup::Action => self.action(rng.below(self.trace.frames.len())),
-            Lookup::Next => self.next(rng),
             lookup => self.about(lookup, &self.name(rng)),
         }
     }
@@ -104,22 +98,6 @@ impl<'a> Lookups<'a> {
             Some(action) => format!("frame {frame} after {}.", action.text),
             None => format!("frame {frame} start."),
         }
-    }
-
-    fn next(&self, rng: &mut Rng) -> String {
-        let last = self.trace.frames.len() - 1;
-        let at = if rng.chance(0.2) { last } else { rng.below(last.max(1)) };
-        let before_deg = angle(rng);
-        let frame = at + 1;
-        let next = match self.trace.frames.get(frame).and_then(|shown| shown.action.as_ref()) {
-            Some(action) => {
-                let after_deg = wrap_whole(before_deg - action.turn_deg);
-                let action = action.rotation().to_owned();
-                Statement::Next { frame, before_deg, action, after_deg }
-            }
-            None => Statement::End,
-        };
-        format!("at frame {at} {}. {next}.", bearing_text(before_deg))
     }
 }
 

@@ -3,6 +3,7 @@
 use super::drills;
 use super::letters::LetteredList;
 use super::lookups::{Lookup, Lookups};
+use super::notes::{self, NoteStep};
 use crate::rng::Rng;
 
 /// Fraction of lines after the first about the prompt's subject.
@@ -18,49 +19,63 @@ pub(super) enum Practice {
     /// The letter of a content.
     Letter,
     Sum,
-    Quadrant,
-    Comparison,
+    Octant,
+    Order,
+    /// A note and a step from it.
+    Note(NoteStep),
 }
 
 impl Practice {
     /// Lines about a video, with their weights.
-    pub(super) const LOOKUPS: [(Self, usize); 8] = [
+    pub(super) const LOOKUPS: [(Self, usize); 7] = [
         (Self::Lookup(Lookup::First), 4),
         (Self::Lookup(Lookup::Last), 6),
         (Self::Lookup(Lookup::Faced), 5),
         (Self::Lookup(Lookup::Every), 2),
-        (Self::Lookup(Lookup::View), 1),
-        (Self::Lookup(Lookup::Action), 2),
-        (Self::Lookup(Lookup::Next), 6),
+        (Self::Lookup(Lookup::View), 2),
+        (Self::Lookup(Lookup::Action), 5),
         (Self::Letter, 5),
     ];
 
     /// Lines without a context, with their weights.
     pub(super) const DRILLS: [(Self, usize); 3] =
-        [(Self::Sum, 4), (Self::Quadrant, 3), (Self::Comparison, 2)];
+        [(Self::Sum, 5), (Self::Octant, 3), (Self::Order, 2)];
 
-    /// Kinds that follow each other in a rationale, or do the same as those.
-    const RATIONALES: [(Self, Self); 16] = [
-        (Self::Lookup(Lookup::Last), Self::Lookup(Lookup::Action)),
-        (Self::Lookup(Lookup::Last), Self::Lookup(Lookup::Next)),
-        (Self::Lookup(Lookup::Last), Self::Quadrant),
-        (Self::Lookup(Lookup::Action), Self::Sum),
-        (Self::Lookup(Lookup::Action), Self::Lookup(Lookup::Next)),
-        (Self::Lookup(Lookup::Next), Self::Lookup(Lookup::Action)),
-        (Self::Lookup(Lookup::Next), Self::Quadrant),
-        (Self::Lookup(Lookup::First), Self::Letter),
-        (Self::Lookup(Lookup::First), Self::Comparison),
-        (Self::Lookup(Lookup::Last), Self::Comparison),
-        (Self::Lookup(Lookup::Faced), Self::Comparison),
-        (Self::Comparison, Self::Letter),
-        (Self::Lookup(Lookup::Faced), Self::Letter),
-        (Self::Sum, Self::Lookup(Lookup::Action)),
-        (Self::Sum, Self::Quadrant),
-        (Self::Quadrant, Self::Letter),
+    /// Lines of chats, with their weights.
+    const CHATS: [(Self, usize); 11] = [
+        (Self::Lookup(Lookup::First), 4),
+        (Self::Lookup(Lookup::Last), 6),
+        (Self::Lookup(Lookup::Faced), 5),
+        (Self::Lookup(Lookup::Every), 2),
+        (Self::Lookup(Lookup::View), 1),
+        (Self::Lookup(Lookup::Action), 1),
+        (Self::Letter, 3),
+        (Self::Sum, 1),
+        (Self::Note(NoteStep::Next), 6),
+        (Self::Note(NoteStep::Octant), 3),
+        (Self::Note(NoteStep::Order), 3),
     ];
 
-    /// All kinds with their weights.
-    pub(super) fn all() -> Vec<(Self, usize)> {
+    /// Kinds that follow each other in a rationale, or do the same as those.
+    const RATIONALES: [(Self, Self); 14] = [
+        (Self::Lookup(Lookup::Last), Self::Lookup(Lookup::Action)),
+        (Self::Lookup(Lookup::Last), Self::Octant),
+        (Self::Lookup(Lookup::Action), Self::Sum),
+        (Self::Lookup(Lookup::First), Self::Letter),
+        (Self::Lookup(Lookup::First), Self::Order),
+        (Self::Lookup(Lookup::Last), Self::Order),
+        (Self::Lookup(Lookup::Faced), Self::Order),
+        (Self::Order, Self::Letter),
+        (Self::Note(NoteStep::Order), Self::Letter),
+        (Self::Lookup(Lookup::Faced), Self::Letter),
+        (Self::Sum, Self::Lookup(Lookup::Action)),
+        (Self::Sum, Self::Octant),
+        (Self::Octant, Self::Letter),
+        (Self::Note(NoteStep::Octant), Self::Letter),
+    ];
+
+    /// Lines of a document that is no chat, with their weights.
+    pub(super) fn documents() -> Vec<(Self, usize)> {
         [&Self::LOOKUPS[..], &Self::DRILLS].concat()
     }
 
@@ -87,28 +102,6 @@ impl Page<'_> {
         practice: &[(Practice, usize)],
         rng: &mut Rng,
     ) -> Vec<String> {
-        self.kinds_and_lines(words, practice, rng).into_iter().map(|(_, line)| line).collect()
-    }
-
-    /// [`Self::lines`] of all kinds, of which the last is one on which a letter may follow.
-    pub(super) fn lines_before_letter(&self, words: usize, rng: &mut Rng) -> Vec<String> {
-        loop {
-            let mut lines = self.kinds_and_lines(words.max(1), &Practice::all(), rng);
-            while lines.last().is_some_and(|(kind, _)| !Practice::Letter.may_follow(Some(*kind))) {
-                lines.pop();
-            }
-            if !lines.is_empty() {
-                return lines.into_iter().map(|(_, line)| line).collect();
-            }
-        }
-    }
-
-    fn kinds_and_lines(
-        &self,
-        words: usize,
-        practice: &[(Practice, usize)],
-        rng: &mut Rng,
-    ) -> Vec<(Practice, String)> {
         let kinds: Vec<Practice> = practice
             .iter()
             .flat_map(|(kind, weight)| std::iter::repeat_n(*kind, *weight))
@@ -128,10 +121,15 @@ impl Page<'_> {
                 turns.next();
             }
             count += line.split_whitespace().count();
-            lines.push((kind, line));
+            lines.push(line);
             before = Some(kind);
         }
         lines
+    }
+
+    /// [`Self::lines`] of chats.
+    pub(super) fn chat_lines(&self, words: usize, rng: &mut Rng) -> Vec<String> {
+        self.lines(words, &Practice::CHATS, rng)
     }
 
     /// A line; `None` if it needs a context that the page lacks.
@@ -141,8 +139,11 @@ impl Page<'_> {
             (Practice::Lookup(lookup), None) => self.lookups.as_ref()?.any(lookup, rng),
             (Practice::Letter, _) => self.list.as_ref()?.lookup(rng),
             (Practice::Sum, _) => drills::sum(rng),
-            (Practice::Quadrant, _) => drills::quadrant(rng),
-            (Practice::Comparison, _) => drills::comparison(rng),
+            (Practice::Octant, _) => drills::octant(rng),
+            (Practice::Order, _) => drills::order(rng),
+            (Practice::Note(step), _) => {
+                notes::with_step(step, self.lookups.as_ref().map(|lookups| lookups.trace), rng)?
+            }
         })
     }
 }

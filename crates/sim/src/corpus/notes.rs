@@ -1,0 +1,179 @@
+//! Practice on notes: sightings that are made up, each followed by one step from it.
+//!
+//! A note `lamp right 50 in frame 2.` is of no use to any question, as its bearing and frame are random. The step after it
+//! reads it, so that the model learns to take up what was stated last.
+
+use super::drills::{angle, numbered};
+use crate::caption_trace::{CaptionTrace, bearing_text};
+use crate::catalogue::KINDS;
+use crate::geometry::{Octant, wrap_whole};
+use crate::question_template::named_in_step;
+use crate::rng::Rng;
+use crate::statement::Statement;
+
+/// Number of different frames of notes.
+const FRAMES: usize = 10;
+
+/// A step from a note.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NoteStep {
+    /// `lamp left 30 in frame 2. next 3: left 30, rotate left 60: right 30.`: what the bearing becomes by the rotation before
+    /// the next frame of the video, or `lamp left 30 in frame 7. next none: left 30.`
+    Next,
+    /// `lamp left 30 in frame 2. left 30 is ahead.`
+    Octant,
+    /// `lamp left 30 in frame 2. bed ahead in frame 1. order lamp 2, bed 1: bed, lamp.`
+    Order,
+}
+
+/// `lamp left 30 in frame 2.`
+fn note(name: &str, bearing_deg: i32, frame: usize) -> String {
+    format!("{name} {} in frame {frame}.", bearing_text(bearing_deg))
+}
+
+fn name(rng: &mut Rng) -> &'static str {
+    rng.pick(&KINDS).map_or("", |kind| kind.name)
+}
+
+/// One or several notes, and a step from them; `None` if it needs a video and there is none.
+pub(super) fn with_step(
+    step: NoteStep,
+    trace: Option<&CaptionTrace>,
+    rng: &mut Rng,
+) -> Option<String> {
+    let (notes, statement) = match step {
+        NoteStep::Next => next(trace?, rng),
+        NoteStep::Octant => {
+            let bearing_deg = angle(rng);
+            let octant = Octant::of(f64::from(bearing_deg));
+            let note = note(name(rng), bearing_deg, rng.below(FRAMES));
+            (note, Statement::Octant { bearing_deg, octant })
+        }
+        NoteStep::Order => order(rng),
+    };
+    Some(format!("{notes} {statement}."))
+}
+
+fn next(trace: &CaptionTrace, rng: &mut Rng) -> (String, Statement) {
+    let last = trace.frames.len() - 1;
+    let at = if rng.chance(0.2) { last } else { rng.below(last.max(1)) };
+    let (frame, before_deg) = (at + 1, angle(rng));
+    let action = trace.frames.get(frame).and_then(|shown| shown.action.as_ref());
+    let statement = match action {
+        Some(action) => Statement::Next {
+            frame,
+            before_deg,
+            action: action.rotation().to_owned(),
+            after_deg: wrap_whole(before_deg - action.turn_deg),
+        },
+        None => Statement::End { bearing_deg: before_deg },
+    };
+    (note(name(rng), before_deg, at), statement)
+}
+
+fn order(rng: &mut Rng) -> (String, Statement) {
+    let firsts = numbered(&(0..FRAMES).collect::<Vec<_>>(), rng);
+    let notes: Vec<String> =
+        firsts.iter().map(|(name, frame)| note(name, angle(rng), *frame)).collect();
+    (notes.join(" "), Statement::ordered(firsts))
+}
+
+/// A made-up statement from which the option `content` follows: an order, a note about its object, or its side.
+pub(super) fn of_option(content: &str, rng: &mut Rng) -> String {
+    let side = |text: fn(Octant) -> &'static str| {
+        Octant::ALL.into_iter().find(|octant| text(*octant) == content)
+    };
+    if let Some(octant) = side(Octant::direction).or(side(Octant::action)) {
+        return format!("{} is {}.", name(rng), octant.direction());
+    }
+    if content.contains(", ") {
+        return format!("{content}.");
+    }
+    note(named_in_step(content).unwrap_or(content), angle(rng), rng.below(FRAMES))
+}
+
+#[cfg(test)]
+mod tests {
+    use embodied_r_data::prompts::FrameText;
+
+    use super::*;
+    use crate::statement::parsed;
+
+    fn trace() -> CaptionTrace {
+        let frame = |action: Option<&str>| FrameText {
+            action: action.map(str::to_owned),
+            view: "bed left 40, 2 m".into(),
+        };
+        let frames = [frame(None), frame(Some("rotate left 60 and move forward 1 m"))];
+        CaptionTrace::from_captions(&frames).unwrap()
+    }
+
+    /// The notes and the step after them.
+    fn drawn(step: NoteStep) -> Vec<(String, Statement)> {
+        let mut rng = Rng::new(&[1]);
+        let lines = (0..300).map(|_| with_step(step, Some(&trace()), &mut rng).unwrap());
+        let split = lines.map(|line| {
+            let (notes, step) = line.rsplit_once(" in frame ").unwrap();
+            let (frame, step) = step.split_once(". ").unwrap();
+            let statements = parsed(step).unwrap();
+            (format!("{notes} in frame {frame}"), statements.into_iter().next().unwrap())
+        });
+        split.collect()
+    }
+
+    #[test]
+    fn the_next_frame_changes_the_bearing_of_the_note() {
+        let mut ends = 0;
+        for (note, step) in drawn(NoteStep::Next) {
+            let before = match step {
+                Statement::Next { frame, before_deg, action, after_deg } => {
+                    assert_eq!((frame, action.as_str()), (1, "rotate left 60"));
+                    assert_eq!(after_deg, wrap_whole(before_deg - 60));
+                    before_deg
+                }
+                Statement::End { bearing_deg } => {
+                    ends += 1;
+                    assert!(note.ends_with("frame 1"));
+                    bearing_deg
+                }
+                other => panic!("{other}"),
+            };
+            assert!(note.contains(&format!(" {} in frame", bearing_text(before))), "{note}");
+        }
+        assert!((30..150).contains(&ends), "{ends}");
+        assert_eq!(with_step(NoteStep::Next, None, &mut Rng::new(&[1])), None);
+    }
+
+    #[test]
+    fn an_octant_is_that_of_the_note() {
+        for (note, step) in drawn(NoteStep::Octant) {
+            let Statement::Octant { bearing_deg, octant } = step else { panic!("{step}") };
+            assert!(note.contains(&format!(" {} in frame", bearing_text(bearing_deg))));
+            assert_eq!(octant, Octant::of(f64::from(bearing_deg)));
+        }
+    }
+
+    #[test]
+    fn an_order_is_that_of_the_frames() {
+        for (notes, step) in drawn(NoteStep::Order) {
+            let Statement::Order { firsts, names } = step else { panic!("{step}") };
+            let frame = |name: &String| firsts.iter().find(|(other, _)| other == name).unwrap().1;
+            let frames: Vec<usize> = names.iter().map(frame).collect();
+            assert!(frames.is_sorted() && frames.len() == firsts.len());
+            for (note, (name, frame)) in notes.split(". ").zip(&firsts) {
+                assert!(note.starts_with(name.as_str()) && note.ends_with(&format!(" {frame}")));
+            }
+        }
+    }
+
+    #[test]
+    fn an_option_follows_from_its_statement() {
+        let mut rng = Rng::new(&[2]);
+        for content in ["bed, lamp, sofa", "bed", "face the bed", "right", "rotate right"] {
+            let statement = of_option(content, &mut rng);
+            let key = content.rsplit(' ').next().unwrap();
+            assert!(statement.contains(key), "{content}: {statement}");
+        }
+        assert!(of_option("turn around", &mut rng).ends_with(" is behind."));
+    }
+}
