@@ -142,6 +142,9 @@ mod tests {
             assert!((Octant::to_border_deg(bearing) - to_border).abs() < 1e-9, "{bearing}");
         }
         let right = Octant::of(-90.0);
-        assert_eq!((right.action(), Octant::of(50.0).action()), ("turn right", "turn slightly left"));
+        assert_eq!(
+            (right.action(), Octant::of(50.0).action()),
+            ("turn right", "turn slightly left")
+        );
     }
 }

@@ -232,7 +232,8 @@ mod tests {
 
     #[test]
     fn an_object_that_is_not_tracked_to_the_last_frame_is_unsound() {
-        let early = "last lamp right 50, frame 1. next none: right 50. right 50 is right. so right B.";
+        let early =
+            "last lamp right 50, frame 1. next none: right 50. right 50 is right. so right B.";
         assert_eq!(checked(early, 'B'), (true, false));
     }
 

@@ -146,9 +146,7 @@ impl Statement {
                 let names = result.split(", ").map(str::to_owned).collect();
                 Some(Self::Order { firsts, names })
             }
-            "next" if operands == "none" => {
-                Some(Self::End { bearing_deg: parse_bearing(result)? })
-            }
+            "next" if operands == "none" => Some(Self::End { bearing_deg: parse_bearing(result)? }),
             "next" => {
                 let (frame, operands) = operands.split_once(": ")?;
                 let (before, action) = operands.split_once(", ")?;
