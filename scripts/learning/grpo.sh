@@ -9,7 +9,7 @@ set -euo pipefail
 
 dir=${1:-results/learning}
 [ $# -eq 0 ] || shift
-[ $# -gt 0 ] || set -- '' 'learning_rate=4e-4' 'learning_rate=1e-4' 'num_generations=16' 'dynamic_sample=true' \
+[ $# -gt 0 ] || set -- '' 'learning_rate=6e-4' 'learning_rate=2e-4' 'learning_rate=2e-4;dynamic_sample=false' 'num_generations=16' \
     'epsilon_high=0.28' 'loss_type="dr_grpo";scale_rewards="none"' 'beta=0' 'sync_ref_model=true;ref_model_sync_steps=40'
 rooms "$dir/grpo-rooms" 2000 220
 data=$dir/grpo-rooms/perceived
