@@ -2,8 +2,7 @@
 
 use crate::caption_trace::bearing_text;
 use crate::catalogue::KINDS;
-use crate::geometry::Octant;
-use crate::geometry::wrap_whole;
+use crate::geometry::{Octant, wrap_whole};
 use crate::rng::Rng;
 use crate::statement::Statement;
 
@@ -40,7 +39,7 @@ pub(super) fn sum(rng: &mut Rng) -> String {
     format!("{}, {movement}: {after}.", bearing_text(bearing))
 }
 
-/// `left 30 is ahead.`
+/// `left 30 is ahead left.`
 pub(super) fn octant(rng: &mut Rng) -> String {
     let bearing = angle(rng);
     format!("{} is {}.", bearing_text(bearing), Octant::of(f64::from(bearing)).direction())

@@ -1,4 +1,4 @@
-//! Pre-training text for a small model: captions of rooms followed by true statements about them.
+//! Pre-training text for a small model: captions of rooms followed by statements about them.
 //!
 //! Every statement is one step: a lookup in the captions, a sum of angles, the order of numbers, the name of a direction, or
 //! the letter of a content in an unrelated list. It stands between statements of other kinds, none of which prepares the

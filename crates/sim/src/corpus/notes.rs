@@ -20,7 +20,7 @@ pub(super) enum NoteStep {
     /// `lamp left 30 in frame 2. next 3: left 30, rotate left 60: right 30.`: what the bearing becomes by the rotation before
     /// the next frame of the video, or `lamp left 30 in frame 7. next none: left 30.`
     Next,
-    /// `lamp left 30 in frame 2. left 30 is ahead.`
+    /// `lamp left 30 in frame 2. left 30 is ahead left.`
     Octant,
     /// `lamp left 30 in frame 2. bed ahead in frame 1. order lamp 2, bed 1: bed, lamp.`
     Order,
@@ -169,11 +169,22 @@ mod tests {
     #[test]
     fn an_option_follows_from_its_statement() {
         let mut rng = Rng::new(&[2]);
-        for content in ["bed, lamp, sofa", "bed", "face the bed", "right", "rotate right"] {
+        assert_eq!(of_option("bed, lamp, sofa", &mut rng), "bed, lamp, sofa.");
+        for content in ["bed", "face the bed"] {
             let statement = of_option(content, &mut rng);
-            let key = content.rsplit(' ').next().unwrap();
-            assert!(statement.contains(key), "{content}: {statement}");
+            assert!(
+                statement.starts_with("bed ") && statement.contains(" in frame "),
+                "{statement}"
+            );
         }
-        assert!(of_option("turn around", &mut rng).ends_with(" is behind."));
+        for octant in Octant::ALL {
+            for content in [octant.direction(), octant.action()] {
+                let statement = of_option(content, &mut rng);
+                assert!(
+                    statement.ends_with(&format!(" is {}.", octant.direction())),
+                    "{statement}"
+                );
+            }
+        }
     }
 }
