@@ -22,7 +22,7 @@ pub(crate) struct QuickstartArgs {
     /// Number of rooms; a fifth of them is held out for testing.
     #[arg(long, value_name = "N", default_value_t = 220)]
     pub(crate) rooms: u64,
-    /// Pretrain the base model with `sim pretrain` (about an hour) instead of using the bundled one.
+    /// Pretrain the base model with `sim pretrain` (about 80 minutes) instead of using the bundled one.
     #[arg(long)]
     pub(crate) from_scratch: bool,
     /// Precision of matrix multiplications; `bf16` is faster on GPUs and on most CPUs with AVX-512 BF16.
