@@ -19,9 +19,11 @@ from tokenizers import Tokenizer
 TEMPLATE = "<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n{prompt}<|im_end|>\n<|im_start|>assistant\n"
 
 
-def step(statement):
-    """The kind of a statement, and where its answer begins; None for what is made up."""
+def step(statement, before):
+    """The kind of a statement, and where its answer begins; None for what is made up, as an order or octant without a note before."""
     word = statement.split(" ")[0]
+    if word == "order" and ", frame " not in before:
+        return None
     if word in {"first", "last", "faced"}:
         return word, len(" ".join(statement.split(" ")[:2]))
     if word in {"all", "view"}:
@@ -36,7 +38,7 @@ def step(statement):
         return "letter", len(statement) - 2
     if re.search(r"rotate|move forward \d", statement) and ": " in statement:
         return "sum", statement.index(": ") + 1
-    if re.match(r"(ahead|(left|right|behind) ?\d*) is ", statement):
+    if re.match(r"(ahead|(left|right|behind) ?\d*) is ", statement) and " in frame " in before:
         return "octant", 0
     return None
 
@@ -64,8 +66,10 @@ def main():
     for (offsets, text), logprobs in zip(texts, found["logprobs"]):
         logprobs = logprobs[-len(offsets):]
         think = len("<think>")
+        before = ""
         for statement in re.finditer(r"[^. ][^.]*\.", text[think:text.index("</think>")]):
-            found_step = step(statement.group())
+            found_step = step(statement.group(), before)
+            before = statement.group()
             if found_step is None:
                 continue
             name, answer = found_step

@@ -106,24 +106,22 @@ fn position(
     Some((statements, option(octant).to_owned()))
 }
 
-/// The first sighting of each name, then their order.
+/// The first sighting of each name, and after each the order of those so far.
 fn order(names: &[String], trace: &CaptionTrace) -> Option<Reasoning> {
     let (mut statements, mut firsts) = (Vec::new(), Vec::new());
     for name in names {
         let first = trace.first_sight(name)?;
-        statements.push(sighting(Which::First, name, Some(first)));
+        if firsts.iter().any(|(_, frame)| *frame == first.0) {
+            // The captions give no order for objects that first appear in the same frame.
+            return None;
+        }
         firsts.push((name.clone(), first.0));
+        statements.push(sighting(Which::First, name, Some(first)));
+        statements.push(Statement::ordered(firsts.clone()));
     }
-    let mut frames: Vec<usize> = firsts.iter().map(|(_, frame)| *frame).collect();
-    frames.sort_unstable();
-    if frames.windows(2).any(|pair| pair[0] == pair[1]) {
-        // The captions give no order for objects that first appear in the same frame.
-        return None;
-    }
-    let order = Statement::ordered(firsts);
-    let content = order.to_string().rsplit_once(": ")?.1.to_owned();
-    statements.push(order);
-    Some((statements, content))
+    firsts.sort_by_key(|(_, frame)| *frame);
+    let names: Vec<String> = firsts.into_iter().map(|(name, _)| name).collect();
+    Some((statements, names.join(", ")))
 }
 
 /// From the end of the route back to the first object that was faced: the last step done, if those before it were faced
@@ -303,7 +301,7 @@ mod tests {
         .unwrap();
         assert_eq!(
             found.think(),
-            "first sofa ahead, frame 2. first lamp left 10, frame 0. order sofa 2, lamp 0: lamp, sofa. \
+            "first sofa ahead, frame 2. order sofa 2. first lamp left 10, frame 0. order lamp 0, sofa 2. \
              so lamp, sofa A."
         );
         assert_eq!(found.answer, 'A');

@@ -1,10 +1,8 @@
-//! Practice without a video: one sum of angles, one order of numbers, the name of one direction.
+//! Practice without a video: one sum of angles, the name of one direction.
 
 use crate::caption_trace::bearing_text;
-use crate::catalogue::KINDS;
 use crate::geometry::{Octant, wrap_whole};
 use crate::rng::Rng;
-use crate::statement::Statement;
 
 /// A multiple of 10 within (-180, 180].
 pub(super) fn angle(rng: &mut Rng) -> i32 {
@@ -45,20 +43,6 @@ pub(super) fn octant(rng: &mut Rng) -> String {
     format!("{} is {}.", bearing_text(bearing), Octant::of(f64::from(bearing)).direction())
 }
 
-/// `order lamp 60, bed 20: bed, lamp.`: the order of two or three small numbers or angles.
-pub(super) fn order(rng: &mut Rng) -> String {
-    let (unit, most) = if rng.chance(0.7) { (1, 10) } else { (10, 19) };
-    let numbers: Vec<usize> = (0..most).map(|number| unit * number).collect();
-    format!("{}.", Statement::ordered(numbered(&numbers, rng)))
-}
-
-/// Two or three objects with different numbers out of `numbers`.
-pub(super) fn numbered(numbers: &[usize], rng: &mut Rng) -> Vec<(String, usize)> {
-    let count = 2 + rng.below(2);
-    let names = rng.sample(&KINDS, count).into_iter().map(|kind| kind.name.to_owned());
-    names.zip(rng.sample(numbers, count)).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -84,19 +68,5 @@ mod tests {
             }
         }
         assert!(found > 0);
-    }
-
-    #[test]
-    fn an_order_is_that_of_the_numbers() {
-        for text in texts(order) {
-            let text = text.strip_prefix("order ").unwrap();
-            let (pairs, names) = text.strip_suffix('.').unwrap().split_once(": ").unwrap();
-            let number = |name: &str| {
-                let pair = pairs.split(", ").find_map(|pair| pair.strip_prefix(name)).unwrap();
-                pair.trim().parse::<i32>().unwrap()
-            };
-            let numbers: Vec<i32> = names.split(", ").map(number).collect();
-            assert!(numbers.is_sorted() && numbers.len() == pairs.split(", ").count(), "{text}");
-        }
     }
 }

@@ -1,15 +1,16 @@
 //! Practice on notes: sightings that are made up, each followed by one step from it.
 //!
 //! A note `lamp right 50 in frame 2.` is of no use to any question, as its bearing and frame are random. The step after it
-//! reads it, so that the model learns to take up what was stated last.
+//! reads it, so that the model learns to take up what was stated last. Before an order and before the letter of an
+//! option it is worded as a sighting in a rationale, `lamp right 50, frame 2.`, as its frame is else not found there.
 
-use super::drills::{angle, numbered};
+use super::drills::{angle, octant};
 use crate::caption_trace::{CaptionTrace, bearing_text};
 use crate::catalogue::KINDS;
 use crate::geometry::{Octant, wrap_whole};
 use crate::question_template::named_in_step;
 use crate::rng::Rng;
-use crate::statement::Statement;
+use crate::statement::{Sighting, Statement};
 
 /// Number of different frames of notes.
 const FRAMES: usize = 10;
@@ -22,13 +23,22 @@ pub(super) enum NoteStep {
     Next,
     /// `lamp left 30 in frame 2. left 30 is ahead left.`
     Octant,
-    /// `lamp left 30 in frame 2. bed ahead in frame 1. order lamp 2, bed 1: bed, lamp.`
+    /// `order bed 1, sofa 4. lamp left 30, frame 2. order bed 1, lamp 2, sofa 4.`: an object's place in an order that is
+    /// made up.
     Order,
 }
+
+/// How many objects there are after a step. Questions ask for three.
+const ORDERED: [usize; 6] = [1, 2, 2, 3, 3, 4];
 
 /// `lamp left 30 in frame 2.`
 fn note(name: &str, bearing_deg: i32, frame: usize) -> String {
     format!("{name} {} in frame {frame}.", bearing_text(bearing_deg))
+}
+
+/// `lamp left 30, frame 2.`, as in the sightings of rationales.
+fn sighting(name: &str, bearing_deg: i32, frame: usize) -> String {
+    format!("{name} {}.", Sighting { bearing_deg, frame })
 }
 
 fn name(rng: &mut Rng) -> &'static str {
@@ -54,9 +64,27 @@ pub(super) fn with_step(
     Some(format!("{notes} {statement}."))
 }
 
-fn next(trace: &CaptionTrace, rng: &mut Rng) -> (String, Statement) {
+/// A frame; often the last one or one before a move without rotation, as both are rare.
+fn from_frame(trace: &CaptionTrace, rng: &mut Rng) -> usize {
     let last = trace.frames.len() - 1;
-    let at = if rng.chance(0.2) { last } else { rng.below(last.max(1)) };
+    if rng.chance(0.2) {
+        return last;
+    }
+    let moves: Vec<usize> = (0..last)
+        .filter(|at| {
+            trace
+                .frames
+                .get(at + 1)
+                .and_then(|f| f.action.as_ref())
+                .is_some_and(|a| a.turn_deg == 0)
+        })
+        .collect();
+    let moved = rng.chance(0.2).then(|| rng.pick(&moves).copied()).flatten();
+    moved.unwrap_or_else(|| rng.below(last.max(1)))
+}
+
+fn next(trace: &CaptionTrace, rng: &mut Rng) -> (String, Statement) {
+    let at = from_frame(trace, rng);
     let (frame, before_deg) = (at + 1, angle(rng));
     let action = trace.frames.get(frame).and_then(|shown| shown.action.as_ref());
     let statement = match action {
@@ -72,10 +100,21 @@ fn next(trace: &CaptionTrace, rng: &mut Rng) -> (String, Statement) {
 }
 
 fn order(rng: &mut Rng) -> (String, Statement) {
-    let firsts = numbered(&(0..FRAMES).collect::<Vec<_>>(), rng);
-    let notes: Vec<String> =
-        firsts.iter().map(|(name, frame)| note(name, angle(rng), *frame)).collect();
-    (notes.join(" "), Statement::ordered(firsts))
+    let count = rng.pick(&ORDERED).copied().unwrap_or(1);
+    let names = rng.sample(&KINDS, count).into_iter().map(|kind| kind.name.to_owned());
+    let mut firsts: Vec<(String, usize)> = names.zip(frames(count, rng)).collect();
+    let after = Statement::ordered(firsts.clone());
+    let (name, frame) = firsts.pop().unwrap_or_default();
+    let note = sighting(&name, angle(rng), frame);
+    if firsts.is_empty() {
+        return (note, after);
+    }
+    (format!("{}. {note}", Statement::ordered(firsts)), after)
+}
+
+/// Different random frames.
+fn frames(count: usize, rng: &mut Rng) -> Vec<usize> {
+    rng.sample(&(0..FRAMES).collect::<Vec<_>>(), count)
 }
 
 /// A made-up statement from which the option `content` follows: an order, a note about its object, or its side.
@@ -87,9 +126,14 @@ pub(super) fn of_option(content: &str, rng: &mut Rng) -> String {
         return format!("{} is {}.", name(rng), octant.direction());
     }
     if content.contains(", ") {
-        return format!("{content}.");
+        let names: Vec<String> = content.split(", ").map(str::to_owned).collect();
+        let mut at = frames(names.len(), rng);
+        at.sort_unstable();
+        let order = Statement::Order { firsts: names.into_iter().zip(at).collect() };
+        // An octant that leads nowhere separates the order from a sighting.
+        return format!("{} {order}.", octant(rng));
     }
-    note(named_in_step(content).unwrap_or(content), angle(rng), rng.below(FRAMES))
+    sighting(named_in_step(content).unwrap_or(content), angle(rng), rng.below(FRAMES))
 }
 
 #[cfg(test)]
@@ -97,8 +141,6 @@ mod tests {
     use embodied_r_data::prompts::FrameText;
 
     use super::*;
-    use crate::statement::parsed;
-
     fn trace() -> CaptionTrace {
         let frame = |action: Option<&str>| FrameText {
             action: action.map(str::to_owned),
@@ -113,10 +155,8 @@ mod tests {
         let mut rng = Rng::new(&[1]);
         let lines = (0..300).map(|_| with_step(step, Some(&trace()), &mut rng).unwrap());
         let split = lines.map(|line| {
-            let (notes, step) = line.rsplit_once(" in frame ").unwrap();
-            let (frame, step) = step.split_once(". ").unwrap();
-            let statements = parsed(step).unwrap();
-            (format!("{notes} in frame {frame}"), statements.into_iter().next().unwrap())
+            let (notes, step) = line.trim_end_matches('.').rsplit_once(". ").unwrap();
+            (notes.to_owned(), Statement::parse(step).unwrap())
         });
         split.collect()
     }
@@ -156,26 +196,32 @@ mod tests {
     #[test]
     fn an_order_is_that_of_the_frames() {
         for (notes, step) in drawn(NoteStep::Order) {
-            let Statement::Order { firsts, names } = step else { panic!("{step}") };
-            let frame = |name: &String| firsts.iter().find(|(other, _)| other == name).unwrap().1;
-            let frames: Vec<usize> = names.iter().map(frame).collect();
-            assert!(frames.is_sorted() && frames.len() == firsts.len());
-            for (note, (name, frame)) in notes.split(". ").zip(&firsts) {
-                assert!(note.starts_with(name.as_str()) && note.ends_with(&format!(" {frame}")));
-            }
+            let Statement::Order { mut firsts } = step else { panic!("{step}") };
+            assert!(firsts.windows(2).all(|pair| pair[0].1 < pair[1].1));
+            let (before, note) = match notes.rsplit_once(". ") {
+                Some((before, note)) => (Statement::parse(before), note),
+                None => (None, notes.as_str()),
+            };
+            let is_new = |(name, frame): &(String, usize)| {
+                note.starts_with(name.as_str()) && note.ends_with(&format!(", frame {frame}"))
+            };
+            let at = firsts.iter().position(is_new).unwrap();
+            firsts.remove(at);
+            assert_eq!(before, (!firsts.is_empty()).then_some(Statement::Order { firsts }));
         }
     }
 
     #[test]
     fn an_option_follows_from_its_statement() {
         let mut rng = Rng::new(&[2]);
-        assert_eq!(of_option("bed, lamp, sofa", &mut rng), "bed, lamp, sofa.");
+        let ordered = of_option("bed, lamp, sofa", &mut rng);
+        let (_, order) = ordered.trim_end_matches('.').rsplit_once(". ").unwrap();
+        let Some(Statement::Order { firsts }) = Statement::parse(order) else { panic!("{order}") };
+        assert!(firsts.is_sorted_by_key(|(_, frame)| *frame));
+        assert!(firsts.iter().map(|(name, _)| name).eq(["bed", "lamp", "sofa"]));
         for content in ["bed", "face the bed"] {
             let statement = of_option(content, &mut rng);
-            assert!(
-                statement.starts_with("bed ") && statement.contains(" in frame "),
-                "{statement}"
-            );
+            assert!(statement.starts_with("bed ") && statement.contains(", frame "), "{statement}");
         }
         for octant in Octant::ALL {
             for content in [octant.direction(), octant.action()] {

@@ -20,7 +20,6 @@ pub(super) enum Practice {
     Letter,
     Sum,
     Octant,
-    Order,
     /// A note and a step from it.
     Note(NoteStep),
 }
@@ -39,7 +38,7 @@ impl Practice {
 
     /// Lines without a context, with their weights.
     pub(super) const DRILLS: [(Self, usize); 3] =
-        [(Self::Sum, 5), (Self::Octant, 3), (Self::Order, 2)];
+        [(Self::Sum, 5), (Self::Octant, 3), (Self::Note(NoteStep::Order), 2)];
 
     /// Lines of chats, with their weights.
     const CHATS: [(Self, usize); 11] = [
@@ -53,7 +52,7 @@ impl Practice {
         (Self::Sum, 1),
         (Self::Note(NoteStep::Next), 6),
         (Self::Note(NoteStep::Octant), 3),
-        (Self::Note(NoteStep::Order), 3),
+        (Self::Note(NoteStep::Order), 6),
     ];
 
     /// Kinds that follow each other in a rationale, or do the same as those.
@@ -62,10 +61,10 @@ impl Practice {
         (Self::Lookup(Lookup::Last), Self::Octant),
         (Self::Lookup(Lookup::Action), Self::Sum),
         (Self::Lookup(Lookup::First), Self::Letter),
-        (Self::Lookup(Lookup::First), Self::Order),
-        (Self::Lookup(Lookup::Last), Self::Order),
-        (Self::Lookup(Lookup::Faced), Self::Order),
-        (Self::Order, Self::Letter),
+        (Self::Lookup(Lookup::First), Self::Note(NoteStep::Order)),
+        (Self::Lookup(Lookup::Last), Self::Note(NoteStep::Order)),
+        (Self::Lookup(Lookup::Faced), Self::Note(NoteStep::Order)),
+        (Self::Note(NoteStep::Order), Self::Lookup(Lookup::First)),
         (Self::Note(NoteStep::Order), Self::Letter),
         (Self::Lookup(Lookup::Faced), Self::Letter),
         (Self::Sum, Self::Lookup(Lookup::Action)),
@@ -140,7 +139,6 @@ impl Page<'_> {
             (Practice::Letter, _) => self.list.as_ref()?.lookup(rng),
             (Practice::Sum, _) => drills::sum(rng),
             (Practice::Octant, _) => drills::octant(rng),
-            (Practice::Order, _) => drills::order(rng),
             (Practice::Note(step), _) => {
                 notes::with_step(step, self.lookups.as_ref().map(|lookups| lookups.trace), rng)?
             }
