@@ -26,7 +26,10 @@ def main():
             for question in json.load(file):
                 answer = re.search(r"<answer>\s*([A-Z])", question["content"])
                 right = bool(answer) and answer.group(1) == question["answer"]
-                exact = question["content"].strip() == solver[question["question"].strip()]
+                rationale = solver.get(question["question"].strip())
+                if rationale is None:
+                    sys.exit(f"error: {sys.argv[1]} has no rationale for question {question['Question_id']} of {name}")
+                exact = question["content"].strip() == rationale.strip()
                 found[question["question_category"]].append((right, exact))
         for category, replies in sorted(found.items()):
             right, exact = (100 * sum(column) / len(replies) for column in zip(*replies))

@@ -319,16 +319,15 @@ mod tests {
             let statements = statements.replace("<think>", "").replace("</think>", " ");
             let statements: Vec<&str> =
                 statements.split_inclusive(['.', '\n']).map(str::trim).collect();
-            for (at, pair) in statements.windows(2).enumerate() {
-                let kinds = (kind(pair[0]), kind(pair[1]));
-                // A chat's last order is made up, and an octant that leads nowhere is before it.
-                let kind_at = |at: usize| statements.get(at).map_or("", |found| kind(found));
-                if kinds == ("next", "octant") && kind_at(at + 2) == "order" {
-                    continue;
+            let mut found: Vec<&str> = statements.iter().map(|statement| kind(statement)).collect();
+            // An octant and an order at the end of a chat are made up.
+            for at in 1..found.len() {
+                if (found[at - 1], found[at]) == ("octant", "order") {
+                    found[at - 1..=at].fill("note");
                 }
-                if kinds == ("order", "so") && at > 0 && kind_at(at - 1) == "octant" {
-                    continue;
-                }
+            }
+            for (pair, kinds) in statements.windows(2).zip(found.windows(2)) {
+                let kinds = (kinds[0], kinds[1]);
                 let same = kinds.0 == kinds.1 && ["first", "last", "faced"].contains(&kinds.0);
                 let of_a_rationale = [
                     ("last", "frame"),
