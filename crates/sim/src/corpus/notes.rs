@@ -141,6 +141,7 @@ mod tests {
     use embodied_r_data::prompts::FrameText;
 
     use super::*;
+
     fn trace() -> CaptionTrace {
         let frame = |action: Option<&str>| FrameText {
             action: action.map(str::to_owned),
