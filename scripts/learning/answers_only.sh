@@ -14,5 +14,5 @@ quietly "$dir/answers.log" sim conversations --answers-only --judge-examples 0 -
     --output "$dir/answers.jsonl"
 quietly "$dir/sft.log" sft --resume auto --config "$root/configs/quickstart-sft.toml" --model "$(base)" \
     --data "$dir/answers.jsonl" --output "$dir/answers-only"
-printf 'SFT on 60 answers without reasoning: %.1f %% of unseen questions\n' \
+printf 'SFT on 48 answers without reasoning: %.1f %% of unseen questions\n' \
     "$(accuracy "$dir/answers-only/final" "$data/test_data.json")"

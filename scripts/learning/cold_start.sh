@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Learning rate and epochs of the quickstart's cold start: validation accuracy of SFT on 60 worked and 20 judge
+# Learning rate and epochs of the quickstart's cold start: validation accuracy of SFT on 48 worked and 20 judge
 # examples, on rooms that no quickstart uses. Prints a Markdown table.
 #
 #     EMBODIED_R=target/release/embodied-r scripts/learning/cold_start.sh [DIR]
