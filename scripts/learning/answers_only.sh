@@ -8,11 +8,11 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 dir=${1:-results/learning}
-rooms "$dir/validation" 1000 100
-data=$dir/validation/perceived
+rooms "$dir/validation-1000" 1000 100
+data=$dir/validation-1000/perceived
 quietly "$dir/answers.log" sim conversations --answers-only --judge-examples 0 --data "$data/train_data.json" \
     --output "$dir/answers.jsonl"
 quietly "$dir/sft.log" sft --resume auto --config "$root/configs/quickstart-sft.toml" --model "$(base)" \
     --data "$dir/answers.jsonl" --output "$dir/answers-only"
-printf 'SFT on 48 answers without reasoning: %.1f %% of unseen questions\n' \
+printf 'SFT on 40 answers without reasoning: %.1f %% of unseen questions\n' \
     "$(accuracy "$dir/answers-only/final" "$data/test_data.json")"

@@ -44,7 +44,7 @@ pub(crate) struct QuickstartArgs {
     #[arg(long, default_value_t)]
     pub(crate) device: DeviceName,
     /// Number of worked examples of the cold start, uniform over categories.
-    #[arg(long, value_name = "N", value_parser = super::perceive::at_least_one, default_value_t = 48)]
+    #[arg(long, value_name = "N", value_parser = super::perceive::at_least_one, default_value_t = 40)]
     pub(crate) examples: usize,
     /// Also train and evaluate baselines and controls: SFT of any length, SFT on answers alone, rejection sampling, GRPO
     /// with random rewards and with shuffled captions.

@@ -144,7 +144,7 @@ pub(crate) struct ConversationsArgs {
     #[arg(long, alias = "out", value_name = "FILE")]
     pub(crate) output: PathBuf,
     /// Maximum number of questions, sampled from the whole file.
-    #[arg(long, value_name = "N", default_value_t = 48)]
+    #[arg(long, value_name = "N", default_value_t = 40)]
     pub(crate) questions: usize,
     /// Write the correct answers without reasoning, after an empty `<think>` tag.
     #[arg(long)]
