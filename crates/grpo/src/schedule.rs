@@ -11,9 +11,37 @@ pub enum LrScheduler {
     Cosine,
     /// Linear decay to 0.
     Linear,
-    /// Constant.
-    #[serde(alias = "constant_with_warmup")]
+    /// Constant from the first step, without warmup.
     Constant,
+    /// Constant after warmup.
+    ConstantWithWarmup,
+}
+
+impl LrScheduler {
+    /// What follows warmup, in a word.
+    pub fn decay(self) -> &'static str {
+        match self {
+            Self::Cosine => "cosine",
+            Self::Linear => "linear",
+            Self::Constant | Self::ConstantWithWarmup => "constant",
+        }
+    }
+
+    /// Warmup steps: none for [`Self::Constant`], else `warmup_steps` if given, else `warmup_ratio` of `total_steps`,
+    /// rounded up.
+    pub fn warmup_steps(
+        self,
+        warmup_steps: Option<u64>,
+        warmup_ratio: f64,
+        total_steps: u64,
+    ) -> u64 {
+        // 0.05 * 20 is 1.0000000000000002 in binary; the margin keeps that from counting as two steps.
+        let of_ratio = || (warmup_ratio * total_steps as f64 - 1e-9).ceil().max(0.0) as u64;
+        match self {
+            Self::Constant => 0,
+            _ => warmup_steps.unwrap_or_else(of_ratio),
+        }
+    }
 }
 
 /// Linear warmup from 0, then decay of `kind` over the rest of `total_steps`.
@@ -40,18 +68,11 @@ impl LrSchedule {
         let rest = self.total_steps.saturating_sub(self.warmup_steps).max(1) as f64;
         let done = ((step - self.warmup_steps) as f64 / rest).min(1.0);
         match self.kind {
-            LrScheduler::Constant => self.peak,
+            LrScheduler::Constant | LrScheduler::ConstantWithWarmup => self.peak,
             LrScheduler::Linear => self.peak * (1.0 - done),
             LrScheduler::Cosine => self.peak * 0.5 * (1.0 + (std::f64::consts::PI * done).cos()),
         }
     }
-}
-
-/// Warmup steps: `warmup_steps` if given, else `warmup_ratio` of `total_steps`, rounded up.
-pub fn warmup_steps(warmup_steps: Option<u64>, warmup_ratio: f64, total_steps: u64) -> u64 {
-    // 0.05 * 20 is 1.0000000000000002 in binary; the margin keeps that from counting as two steps.
-    warmup_steps
-        .unwrap_or_else(|| (warmup_ratio * total_steps as f64 - 1e-9).ceil().max(0.0) as u64)
 }
 
 #[cfg(test)]
@@ -95,9 +116,20 @@ mod tests {
 
     #[test]
     fn warmup_steps_override_the_ratio_and_the_ratio_is_rounded_up() {
-        assert_eq!(warmup_steps(Some(3), 0.5, 100), 3);
-        assert_eq!(warmup_steps(None, 0.05, 20), 1);
-        assert_eq!(warmup_steps(None, 0.05, 21), 2);
-        assert_eq!(warmup_steps(None, 0.0, 21), 0);
+        for kind in [LrScheduler::Cosine, LrScheduler::Linear, LrScheduler::ConstantWithWarmup] {
+            assert_eq!(kind.warmup_steps(Some(3), 0.5, 100), 3);
+            assert_eq!(kind.warmup_steps(None, 0.05, 20), 1);
+            assert_eq!(kind.warmup_steps(None, 0.05, 21), 2);
+            assert_eq!(kind.warmup_steps(None, 0.0, 21), 0);
+        }
+    }
+
+    #[test]
+    fn a_constant_has_warmup_only_by_name() {
+        assert_eq!(LrScheduler::Constant.warmup_steps(None, 0.05, 100), 0);
+        let named: LrScheduler = serde_json::from_str("\"constant_with_warmup\"").unwrap();
+        assert_eq!(named.warmup_steps(None, 0.05, 100), 5);
+        let warm = LrSchedule { warmup_steps: 5, ..schedule(named) };
+        assert_eq!([0, 5, 100].map(|step| warm.at(step)), [0.0, 1.0, 1.0]);
     }
 }

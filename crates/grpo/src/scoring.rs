@@ -71,6 +71,7 @@ impl RewardFunction {
             external.iter().map(|reward| reward.name().to_owned()).collect();
         let parts = RewardDependencies {
             judge,
+            format: settings.format,
             soft_overlong: settings.soft_overlong(),
             repetition: settings.repetition(),
             cosine: settings.cosine(),

@@ -17,6 +17,8 @@ pub use sft::SftSettings;
 pub use train::{GrpoSettings, JudgeKind};
 pub use trainable::{ALL_LINEAR, StringList};
 
+use crate::schedule::LrScheduler;
+
 /// One invalid setting.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
@@ -64,6 +66,15 @@ impl Faults {
 
     pub(crate) fn at_least(&mut self, key: &str, value: u64, least: u64) {
         self.unless(value >= least, key, || format!("must be at least {least}, not {value}"));
+    }
+
+    /// Warmup steps that the schedule would ignore.
+    pub(crate) fn warmup(&mut self, kind: LrScheduler, warmup_steps: Option<u64>) {
+        let ignored = kind == LrScheduler::Constant && warmup_steps.is_some_and(|steps| steps > 0);
+        self.unless(!ignored, "warmup_steps", || {
+            "has no effect with `lr_scheduler_type = \"constant\"`; use \"constant_with_warmup\""
+                .to_owned()
+        });
     }
 
     pub(crate) fn fraction(&mut self, key: &str, value: f64) {

@@ -17,7 +17,7 @@ use crate::optimizer::Optimizer;
 use crate::process_group::ProcessGroup;
 use crate::random::stream;
 use crate::sampler::BatchSampler;
-use crate::schedule::{LrSchedule, warmup_steps};
+use crate::schedule::LrSchedule;
 use crate::settings::SftSettings;
 use crate::skipped::{self, Diagnosis, non_finite_weights};
 use crate::supervised::{Example, SupervisedStats, mean_loss, train_step};
@@ -140,7 +140,7 @@ impl<'a, M: Model> SftTrainer<'a, M> {
             schedule: LrSchedule {
                 kind: settings.lr_scheduler_type,
                 peak: settings.learning_rate,
-                warmup_steps: warmup_steps(
+                warmup_steps: settings.lr_scheduler_type.warmup_steps(
                     settings.warmup_steps,
                     settings.warmup_ratio,
                     total_steps,

@@ -3,7 +3,7 @@
 use embodied_r_rewards::stages::{StageLength, Weights, blend};
 use embodied_r_rewards::{RewardSchedule as Stages, Stage};
 
-use crate::schedule::{LrSchedule, LrScheduler, warmup_steps};
+use crate::schedule::{LrSchedule, LrScheduler};
 use crate::settings::{Fault, GrpoSettings};
 
 /// A stage's range of steps.
@@ -148,9 +148,9 @@ impl TrainingPlan {
         let first = restarts.clone().map(|span| span.first).filter(|&first| first <= step).max();
         let end = restarts.map(|span| span.first).find(|&first| first > step);
         let (first, end) = (first.unwrap_or(0), end.unwrap_or(self.total_steps));
-        let LrParams { kind, peak, warmup_ratio, iterations, .. } = self.learning;
+        let LrParams { kind, peak, warmup_ratio, warmup_steps, iterations } = self.learning;
         let total_steps = (end - first) * iterations;
-        let warmup_steps = warmup_steps(self.learning.warmup_steps, warmup_ratio, total_steps);
+        let warmup_steps = kind.warmup_steps(warmup_steps, warmup_ratio, total_steps);
         let schedule = LrSchedule { kind, peak, warmup_steps, total_steps };
         schedule.at((step - first) * iterations + iteration)
     }

@@ -1,18 +1,37 @@
 //! The format reward: a `<think>` tag, then an `<answer>` tag, and nothing else.
 
+use serde::{Deserialize, Serialize};
+
 use crate::answer::TAGS;
 use crate::error::Result;
 use crate::reward::{Reward, RewardInput, Score};
 
-/// 1 if the trimmed output is `<think>…</think>`, whitespace, `<answer>…</answer>`, with each tag
-/// occurring once; else 0.
-///
-/// Equivalent to the official run's regular expression
-/// `^<think>.*?</think>\s*<answer>.*?</answer>$` with DOTALL, except that repeated tags are
-/// rejected: its lazy dots would accept any number of answers. Empty tags are well formed; the other
-/// rewards penalize them.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Format;
+/// 1 if the output is `<think>…</think>`, whitespace, `<answer>…</answer>`, else 0. Empty tags are
+/// well formed; the other rewards penalize them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Format {
+    /// Each tag occurs once; whitespace around the output is ignored.
+    #[default]
+    Strict,
+    /// The regular expression of the official run, ms-swift's `format`:
+    /// `^<think>.*?</think>\s*<answer>.*?</answer>(?![\s\S])` with DOTALL. Its lazy dots accept
+    /// repeated tags, and thus several answers; whitespace around the output is an error.
+    Official,
+}
+
+impl Format {
+    /// The first format error of `completion`, if any.
+    pub fn error(self, completion: &str) -> Option<String> {
+        match self {
+            Self::Strict => format_error(completion),
+            Self::Official => (!matches_official(completion)).then(|| {
+                "the completion does not match `<think>.*?</think>\\s*<answer>.*?</answer>`"
+                    .to_owned()
+            }),
+        }
+    }
+}
 
 impl Reward for Format {
     fn name(&self) -> &str {
@@ -22,7 +41,7 @@ impl Reward for Format {
     fn score(&self, batch: &[RewardInput<'_>]) -> Result<Vec<Score>> {
         Ok(batch
             .iter()
-            .map(|input| match format_error(input.completion) {
+            .map(|input| match self.error(input.completion) {
                 None => Score::full(),
                 Some(reason) => Score::zero(reason),
             })
@@ -30,8 +49,21 @@ impl Reward for Format {
     }
 }
 
-/// The first format error of `completion`, if any.
-pub fn format_error(completion: &str) -> Option<String> {
+/// Whether the official regular expression matches: the first `</think>` that `<answer>` follows leaves the most text
+/// for the end.
+fn matches_official(completion: &str) -> bool {
+    let answered = |rest: &str| {
+        let answer = rest.trim_start().strip_prefix("<answer>");
+        answer.is_some_and(|answer| answer.ends_with("</answer>"))
+    };
+    completion.strip_prefix("<think>").is_some_and(|think| {
+        let closed = think.match_indices("</think>");
+        closed.map(|(at, tag)| &think[at + tag.len()..]).any(answered)
+    })
+}
+
+/// The first error of `completion` in the strict format, if any.
+fn format_error(completion: &str) -> Option<String> {
     let text = completion.trim();
     if text.is_empty() {
         return Some("the completion is empty".to_owned());
@@ -64,7 +96,7 @@ mod tests {
 
     fn well_formed(completion: &str) -> bool {
         let batch = [RewardInput { completion, ..RewardInput::default() }];
-        Format.score(&batch).unwrap()[0].value == Some(1.0)
+        Format::Strict.score(&batch).unwrap()[0].value == Some(1.0)
     }
 
     #[test]
@@ -124,8 +156,34 @@ mod tests {
     #[test]
     fn a_malformed_output_scores_zero_with_a_reason() {
         let batch = [RewardInput { completion: "B", ..RewardInput::default() }];
-        let scores = Format.score(&batch).unwrap();
+        let scores = Format::Strict.score(&batch).unwrap();
         assert_eq!(scores, [Score::zero("`<think>` is missing")]);
+    }
+
+    /// Expected values are those of Python's `re.match` with DOTALL and MULTILINE.
+    #[test]
+    fn the_official_format_is_its_regular_expression() {
+        for (text, matches) in [
+            ("<think>a</think><answer>B</answer>", true),
+            ("<think>a</think>\n \u{a0}<answer>B\nC</answer>", true),
+            ("<think></think><answer></answer>", true),
+            ("<think>a</think><answer>A</answer><answer>B</answer>", true),
+            ("<think>a</think>b</think><answer>B</answer>", true),
+            ("<think>a<think>b</think><answer>B</answer>", true),
+            ("<think>a</think><answer>A</answer></answer>", true),
+            ("<think>use <answer> tags</think><answer>B</answer>", true),
+            ("<think>a</think> so <answer>B</answer>", false),
+            ("<think>a</think><answer>B</answer> done", false),
+            ("<think>a</think><answer>B</answer>\n", false),
+            (" <think>a</think><answer>B</answer>", false),
+            ("x\n<think>a</think><answer>B</answer>", false),
+            ("<think>a</think><answer>B", false),
+            ("<think>a</think></answer><answer>", false),
+            ("<think>a</answer></think><answer>", false),
+            ("", false),
+        ] {
+            assert_eq!(Format::Official.error(text).is_none(), matches, "`{text}`");
+        }
     }
 
     proptest! {
@@ -135,6 +193,7 @@ mod tests {
         ) {
             let text = format!("<think>{think}</think>{gap}<answer>{answer}</answer>");
             prop_assert_eq!(format_error(&text), None);
+            prop_assert_eq!(Format::Official.error(&text), None);
         }
 
         #[test]

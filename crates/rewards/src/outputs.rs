@@ -92,7 +92,7 @@ pub fn score(outputs: &[Output], judge: Option<Box<dyn Judge>>) -> Result<Vec<Sc
         })
         .collect();
     let accuracy = Accuracy.score(&batch)?;
-    let format = Format.score(&batch)?;
+    let format = Format::default().score(&batch)?;
     let consistency = match judge {
         Some(judge) => Consistency::new(judge).score(&batch)?,
         None => vec![Score { value: None, reason: None }; batch.len()],

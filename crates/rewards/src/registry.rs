@@ -43,6 +43,8 @@ impl Default for RewardNames {
 pub struct RewardDependencies {
     /// The judge of `consistency`.
     pub judge: Option<Box<dyn Judge>>,
+    /// The reading of `format`.
+    pub format: Format,
     /// Parameters of `soft_overlong`.
     pub soft_overlong: SoftOverlong,
     /// Parameters of `repetition`.
@@ -66,7 +68,7 @@ pub fn build<'a>(
         .map(|name| -> Result<Box<dyn Reward>> {
             Ok(match name {
                 "accuracy" => Box::new(Accuracy),
-                "format" => Box::new(Format),
+                "format" => Box::new(dependencies.format),
                 "consistency" => {
                     Box::new(Consistency::new(dependencies.judge.take().ok_or(Error::NoJudge)?))
                 }
@@ -109,6 +111,7 @@ mod tests {
         let style = ExternalRewardConfig::new("style", RewardBackend::Command(vec!["true".into()]));
         RewardDependencies {
             judge,
+            format: Format::default(),
             soft_overlong: SoftOverlong { max_length: 4, cache_length: 2 },
             repetition: Repetition::default(),
             cosine: Cosine::new(4),

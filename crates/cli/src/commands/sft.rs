@@ -9,7 +9,6 @@ use embodied_r_grpo::memory_plan::MemoryPlan;
 use embodied_r_grpo::model::Model;
 use embodied_r_grpo::process_group::ProcessGroup;
 use embodied_r_grpo::sampler::BatchSampler;
-use embodied_r_grpo::schedule::warmup_steps;
 use embodied_r_grpo::settings::SftSettings;
 use embodied_r_grpo::sft::{SftInputs, SftTrainer};
 use embodied_r_grpo::supervised::Example;
@@ -151,7 +150,8 @@ fn arithmetic(
     let sampler = sampler.ok_or(Error::TooFew { what: "examples", given: left, left, needed })?;
     let per_epoch = sampler.steps_per_epoch();
     let total = per_epoch * settings.num_train_epochs;
-    let warmup = warmup_steps(settings.warmup_steps, settings.warmup_ratio, total);
+    let decay = settings.lr_scheduler_type;
+    let warmup = decay.warmup_steps(settings.warmup_steps, settings.warmup_ratio, total);
     let tokens: usize = examples.iter().map(Example::tokens).sum();
     let share = memory::share(ranks, (needed, "examples"), settings.optim);
     let share = share.map(|(name, what)| format!("{name:<12} {what}\n")).unwrap_or_default();
@@ -170,7 +170,7 @@ fn arithmetic(
         left as u64 - per_epoch * needed as u64,
         settings.num_train_epochs,
         settings.learning_rate,
-        format!("{:?}", settings.lr_scheduler_type).to_lowercase(),
+        decay.decay(),
         settings.max_tokens_per_batch,
         memory::memory_summary(memory, ranks),
     ))

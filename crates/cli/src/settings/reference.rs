@@ -68,10 +68,11 @@ const PEERS: &[(&str, &str)] = &[
     ("lora_target_modules", "TRL chooses by model; ms-swift's `target_modules` is accepted"),
     ("freeze_parameters_regex", "ms-swift's"),
     ("num_train_epochs", "TRL 3; stages have their own lengths"),
-    ("max_steps", "TRL -1, which means unset"),
+    ("max_steps", "TRL -1, which means unset; TRL counts optimizer steps"),
     ("reward_weights", "TRL takes a list in the order of `reward_funcs`; ours are by name"),
     ("stage", "own: neither can schedule reward weights"),
     ("reward", "own: TRL takes Python functions (`reward_funcs`)"),
+    ("format", "own: ms-swift's `format` reward is `official`"),
     ("soft_max_length", "ms-swift's"),
     ("soft_cache_length", "ms-swift's"),
     ("repetition_n_grams", "ms-swift's"),
@@ -81,13 +82,14 @@ const PEERS: &[(&str, &str)] = &[
     ("cosine_min_len_value_correct", "ms-swift's"),
     ("cosine_max_len_value_correct", "ms-swift's"),
     ("cosine_max_len", "ms-swift's"),
-    ("judge", "own: neither has a built-in consistency judge"),
+    ("judge", "own: the official code's judge samples at temperature 0.1; ours is greedy"),
     ("judge_base_url", "own"),
     ("judge_model", "own"),
-    ("save_steps", "TRL 500; 100 is the official scripts'"),
+    ("ref_model_sync_steps", "same; TRL counts optimizer steps"),
+    ("save_steps", "TRL 500 optimizer steps; 100 is the official scripts'"),
     ("save_total_limit", "TRL keeps all"),
     ("keep_every_epochs", "own: milestones beside the latest checkpoints"),
-    ("eval_steps", "TRL evaluates only with `eval_strategy`"),
+    ("eval_steps", "TRL evaluates only with `eval_strategy`, and counts optimizer steps"),
     ("metric_for_best_model", "TRL `loss`, with `load_best_model_at_end`"),
     ("max_skipped_steps", "own: TRL applies non-finite steps"),
     ("log_unweighted_rewards", "own: TRL always computes all of its `reward_funcs`"),
@@ -169,7 +171,8 @@ fn page() -> String {
          Settings of `train` and `sft` come from defaults, then `--config FILE` (TOML), then `--set key=value`, then flags. Names are TRL's where \
          it has the setting, else ms-swift's. The last column says what TRL 1.16 or ms-swift calls it and where defaults differ; *same* \
          is TRL's name and default, *own* is in neither. A run saves what its settings resolve to in `settings.toml`.\n\n\
-         Lengths are in tokens, intervals in steps, unless a setting says otherwise. `–` means unset. Generated from the code; to \
+         Lengths are in tokens, intervals in steps, unless a setting says otherwise. A step of `train` samples one batch of completions and \
+         has `num_iterations` optimizer steps. `–` means unset. Generated from the code; to \
          update it, run `{UPDATE}`.\n\n## train\n"
     );
     let (fields_of_train, table) =

@@ -50,6 +50,8 @@ pub enum WarningKind {
     KlRising,
     /// The training data differ from those of the run so far.
     OtherData,
+    /// A step has several optimizer steps.
+    SeveralIterations,
 }
 
 impl Event {
@@ -57,6 +59,16 @@ impl Event {
     pub(crate) fn other_data(step: u64) -> Self {
         let message = "the training data changed since the checkpoint; the run no longer reproduces the original";
         Self::Warning { step, concern: WarningKind::OtherData, message: message.into() }
+    }
+
+    /// The warning at step `step` that intervals count other steps than TRL's, as a step has several `iterations`.
+    pub(crate) fn several_iterations(step: u64, iterations: usize) -> Option<Self> {
+        let message = format!(
+            "a step has {iterations} optimizer steps (`num_iterations`); `max_steps`, `save_steps`, `eval_steps` and \
+             `ref_model_sync_steps` count steps, where TRL counts optimizer steps: divide TRL's values by {iterations}"
+        );
+        let concern = WarningKind::SeveralIterations;
+        (iterations > 1).then_some(Self::Warning { step, concern, message })
     }
 }
 

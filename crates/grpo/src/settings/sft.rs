@@ -60,7 +60,8 @@ pub struct SftSettings {
     pub freeze_parameters_regex: StringList,
     /// Peak learning rate, after warmup. Default: 1e-5.
     pub learning_rate: f64,
-    /// Learning-rate schedule after warmup: `cosine`, `linear` or `constant`. Default: `cosine`.
+    /// Learning-rate schedule: `cosine`, `linear` or `constant_with_warmup` after warmup, or `constant` without any.
+    /// Default: `cosine`.
     pub lr_scheduler_type: LrScheduler,
     /// Fraction of the optimizer steps spent on linear warmup. Default: 0.05.
     pub warmup_ratio: f64,
@@ -143,6 +144,7 @@ impl SftSettings {
         faults.at_least("max_tokens_per_batch", self.max_tokens_per_batch as u64, 1);
         faults.positive("learning_rate", self.learning_rate);
         faults.fraction("warmup_ratio", self.warmup_ratio);
+        faults.warmup(self.lr_scheduler_type, self.warmup_steps);
         self.durability_faults(&mut faults);
         self.optimizer().faults(&mut faults);
         self.trainable_settings().faults(&mut faults);

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::Device;
 use embodied_r_policy::Trainable;
-use embodied_r_rewards::{ExternalRewardConfig, Stage};
+use embodied_r_rewards::{ExternalRewardConfig, Format, Stage};
 use serde::{Deserialize, Serialize};
 
 use super::durability::BEST_METRIC;
@@ -117,7 +117,8 @@ pub struct GrpoSettings {
 
     /// Peak learning rate, after warmup. Default: 5e-7.
     pub learning_rate: f64,
-    /// Learning-rate schedule after warmup: `cosine`, `linear` or `constant`. Default: `cosine`.
+    /// Learning-rate schedule: `cosine`, `linear` or `constant_with_warmup` after warmup, or `constant` without any.
+    /// Default: `cosine`.
     pub lr_scheduler_type: LrScheduler,
     /// Fraction of the optimizer steps spent on linear warmup. Default: 0.05.
     pub warmup_ratio: f64,
@@ -192,6 +193,9 @@ pub struct GrpoSettings {
     /// External rewards, computed by commands or HTTP services. Default: none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub reward: Vec<ExternalRewardConfig>,
+    /// `format`: `strict`, where each tag occurs once and whitespace around the completion is ignored, or `official`, the
+    /// regular expression of ms-swift and the paper's code, which accepts repeated tags. Default: `strict`.
+    pub format: Format,
     /// `soft_overlong`: length in tokens at which the penalty reaches -1. Default: `max_completion_length`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub soft_max_length: Option<usize>,
@@ -316,6 +320,7 @@ impl Default for GrpoSettings {
             reward_weights: BTreeMap::new(),
             stage: Vec::new(),
             reward: Vec::new(),
+            format: Format::Strict,
             soft_max_length: None,
             soft_cache_length: None,
             repetition_n_grams: 3,
@@ -383,6 +388,7 @@ impl GrpoSettings {
     fn optimizer_faults(&self, faults: &mut Faults) {
         faults.positive("learning_rate", self.learning_rate);
         faults.fraction("warmup_ratio", self.warmup_ratio);
+        faults.warmup(self.lr_scheduler_type, self.warmup_steps);
         self.optimizer().faults(faults);
         faults.at_least("max_tokens_per_batch", self.max_tokens_per_batch as u64, 1);
     }

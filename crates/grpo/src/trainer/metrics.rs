@@ -65,29 +65,35 @@ impl<M: Model> GrpoTrainer<'_, M> {
         put(metrics, "completions/clipped_ratio", clipped);
     }
 
-    /// Loss, KL, entropy, clip ratios and gradient norm.
+    /// Loss, KL, entropy and clip ratios, means over the step's iterations as TRL logs them; gradient norm of the last.
     pub(super) fn update_metrics(
         &self,
         step: u64,
-        totals: &UpdateStats,
+        iterations: &[UpdateStats],
         applied: StepResult,
         metrics: &mut Metrics,
     ) {
-        put(metrics, "loss", totals.loss);
+        let mean = |value: &dyn Fn(&UpdateStats) -> f64| {
+            iterations.iter().map(value).sum::<f64>() / iterations.len().max(1) as f64
+        };
+        put(metrics, "loss", mean(&|stats| stats.loss));
         put(metrics, "grad_norm", applied.grad_norm);
         put(metrics, "learning_rate", self.plan.learning_rate(step, 0));
-        if let Some(kl) = totals.loss_stats.kl() {
-            put(metrics, "kl", kl);
-            put(metrics, "kl_bounded_tokens", totals.loss_stats.kl_bounded());
+        if iterations.iter().any(|stats| stats.loss_stats.kl().is_some()) {
+            put(metrics, "kl", mean(&|stats| stats.loss_stats.kl().unwrap_or(0.0)));
+            let bounded = iterations.iter().map(|stats| stats.loss_stats.kl_bounded()).sum();
+            put(metrics, "kl_bounded_tokens", bounded);
         }
-        put(metrics, "entropy", totals.entropy / totals.tokens.max(1.0));
-        let stats = &totals.loss_stats;
-        put(metrics, "clip_ratio/low_mean", stats.clip_low_mean());
-        put(metrics, "clip_ratio/low_min", stats.clip_low_min());
-        put(metrics, "clip_ratio/high_mean", stats.clip_high_mean());
-        put(metrics, "clip_ratio/high_max", stats.clip_high_max());
-        let region = stats.clip_low_mean() + stats.clip_high_mean();
-        put(metrics, "clip_ratio/region_mean", region);
+        put(metrics, "entropy", mean(&|stats| stats.entropy / stats.tokens.max(1.0)));
+        let (low, high) = (
+            mean(&|stats| stats.loss_stats.clip_low_mean()),
+            mean(&|stats| stats.loss_stats.clip_high_mean()),
+        );
+        put(metrics, "clip_ratio/low_mean", low);
+        put(metrics, "clip_ratio/low_min", mean(&|stats| stats.loss_stats.clip_low_min()));
+        put(metrics, "clip_ratio/high_mean", high);
+        put(metrics, "clip_ratio/high_max", mean(&|stats| stats.loss_stats.clip_high_max()));
+        put(metrics, "clip_ratio/region_mean", low + high);
     }
 }
 

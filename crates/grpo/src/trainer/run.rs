@@ -31,6 +31,11 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
         if self.other_data {
             self.events.emit(&Event::other_data(done))?;
         }
+        // A resumed run has this event already.
+        let warning = Event::several_iterations(done, self.settings.num_iterations);
+        if let Some(warning) = warning.filter(|_| done == 0) {
+            self.events.emit(&warning)?;
+        }
         let began = Instant::now();
         let mut saved = (done > 0).then_some(done);
         if self.evaluate_if_due()? {

@@ -52,7 +52,7 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
         let activation_cache = sampled.activation_cache.take();
         let reuses_rollout = activation_cache.is_some();
         self.process_group.enter("update");
-        let Some((totals, applied)) = self.update(step, &mut batches, activation_cache)? else {
+        let Some((iterations, applied)) = self.update(step, &mut batches, activation_cache)? else {
             return Ok(None);
         };
         times.optimizer = self.updater.optimizer_s();
@@ -64,7 +64,7 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
             sampled.resampling_metrics(&mut metrics);
         }
         self.length_metrics(rollouts, &mut metrics);
-        self.update_metrics(step, &totals, applied, &mut metrics);
+        self.update_metrics(step, &iterations, applied, &mut metrics);
         let parts: Vec<_> = batches.iter().map(|batch| batch.groups.clone()).collect();
         let groups = merged_groups(&parts);
         let own_tokens: u64 = groups.iter().map(group_tokens).sum();
@@ -145,14 +145,14 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
         Ok(())
     }
 
-    /// Runs the optimizer steps, the first with the rollout's activation cache; returns the statistics of the first and
-    /// the result of the last, or both of a skipped one.
+    /// Runs the optimizer steps, the first with the rollout's activation cache, until one is skipped; returns the
+    /// statistics of each and the result of the last.
     fn update(
         &mut self,
         step: u64,
         batches: &mut [MicroBatch],
         mut activation_cache: Option<M::ActivationCache>,
-    ) -> Result<Option<(UpdateStats, StepResult)>> {
+    ) -> Result<Option<(Vec<UpdateStats>, StepResult)>> {
         let options = self.settings.options();
         let longest = self.settings.max_completion_length;
         let loss_normalizers =
@@ -160,7 +160,7 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
         let iterations = self.settings.num_iterations as u64;
         let groups: Vec<Vec<Group>> = batches.iter().map(|batch| batch.groups.clone()).collect();
         let never_stop = std::sync::atomic::AtomicBool::new(false);
-        let mut result = None;
+        let (mut stats, mut last) = (Vec::new(), None);
         for iteration in 0..iterations {
             let share = self.settings.top_entropy_quantile;
             let temperature = self.settings.temperature;
@@ -194,16 +194,13 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
             // With several iterations, the cache is freed to make room for the later ones.
             self.activation_cache = of_rollout.filter(|_| iterations == 1);
             let UpdateOutcome::Done(applied) = update else { return Ok(None) };
-            let totals = UpdateStats::merge_ranks(self.process_group.all_gather(totals)?);
+            stats.push(UpdateStats::merge_ranks(self.process_group.all_gather(totals)?));
+            last = Some(applied);
             if !applied.taken {
-                return Ok(Some((totals, applied)));
+                break;
             }
-            result = Some(match result {
-                None => (totals, applied),
-                Some((first, _)) => (first, applied),
-            });
         }
-        Ok(result)
+        Ok(last.map(|applied| (stats, applied)))
     }
 }
 

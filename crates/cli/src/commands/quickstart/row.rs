@@ -143,7 +143,12 @@ impl Judged {
             .and_then(|(think, letter)| grounding(prompt, think, letter));
         let Grounding { reasons, sound } =
             grounded.unwrap_or(Grounding { reasons: false, sound: false });
-        Ok(Self { correct: of(&Accuracy)?, parsable: of(&Format)? == 1.0, reasons, sound })
+        Ok(Self {
+            correct: of(&Accuracy)?,
+            parsable: of(&Format::default())? == 1.0,
+            reasons,
+            sound,
+        })
     }
 
     /// Whether the reply is correct, well formed and sound.

@@ -6,7 +6,6 @@ use std::fmt::Write as _;
 
 use embodied_r_grpo::memory_plan::MemoryPlan;
 use embodied_r_grpo::sampler::BatchSampler;
-use embodied_r_grpo::schedule::warmup_steps;
 use embodied_r_grpo::scoring::needs_judge;
 use embodied_r_grpo::settings::{GrpoSettings, JudgeKind};
 use embodied_r_grpo::training_plan::TrainingPlan;
@@ -31,8 +30,12 @@ pub(super) fn text(
     let per_epoch = sampler.steps_per_epoch();
     let plan = TrainingPlan::new(settings, &schedule, per_epoch).map_err(Error::Settings)?;
     let iterations = settings.num_iterations as u64;
-    let warmup =
-        warmup_steps(settings.warmup_steps, settings.warmup_ratio, plan.total_steps * iterations);
+    let optimizer_steps = plan.total_steps * iterations;
+    let warmup = settings.lr_scheduler_type.warmup_steps(
+        settings.warmup_steps,
+        settings.warmup_ratio,
+        optimizer_steps,
+    );
 
     let mut out = String::new();
     let mut line = |name: &str, what: String| {
@@ -75,7 +78,7 @@ pub(super) fn text(
         format!(
             "{warmup} steps to {:e}, then {}",
             settings.learning_rate,
-            format!("{:?}", settings.lr_scheduler_type).to_lowercase()
+            settings.lr_scheduler_type.decay()
         ),
     );
     let budget = settings.max_tokens_per_batch;

@@ -195,6 +195,7 @@ fn the_logged_kinds_are_those_of_earlier_versions() {
         (WarningKind::Truncation, "truncation"),
         (WarningKind::KlRising, "kl_rising"),
         (WarningKind::OtherData, "other_data"),
+        (WarningKind::SeveralIterations, "several_iterations"),
     ];
     for (concern, logged) in kinds {
         assert_eq!(serde_json::to_value(concern).unwrap(), logged);
