@@ -181,7 +181,7 @@ mod tests {
     use std::time::Duration;
 
     use embodied_r_dist::{Communicator, CommunicatorOptions};
-    use embodied_r_rewards::Result as RewardResult;
+    use embodied_r_rewards::{Format, Result as RewardResult};
 
     use super::*;
     use crate::model::FinishReason;
@@ -359,6 +359,25 @@ mod tests {
             when,
             [ComputeWhen::Always, ComputeWhen::Always, ComputeWhen::Always, ComputeWhen::Weighted]
         );
+    }
+
+    #[test]
+    fn the_format_reward_reads_as_set() {
+        let score = |format: Format| {
+            let settings = GrpoSettings {
+                format,
+                reward_weights: [("format".to_owned(), 1.0)].into(),
+                ..GrpoSettings::default()
+            };
+            let stages = settings.stages().unwrap();
+            let rewards = RewardFunction::build_all(&settings, &stages, None).unwrap();
+            let reward = rewards.iter().find(|function| function.reward.name() == "format");
+            let completion = "<think>a</think><answer>A</answer><answer>B</answer>";
+            let batch = [RewardInput { completion, ..RewardInput::default() }];
+            reward.unwrap().reward.score(&batch).unwrap()[0].value
+        };
+        assert_eq!(score(Format::Strict), Some(0.0));
+        assert_eq!(score(Format::Official), Some(1.0));
     }
 
     #[test]

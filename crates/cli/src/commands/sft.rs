@@ -150,8 +150,8 @@ fn arithmetic(
     let sampler = sampler.ok_or(Error::TooFew { what: "examples", given: left, left, needed })?;
     let per_epoch = sampler.steps_per_epoch();
     let total = per_epoch * settings.num_train_epochs;
-    let decay = settings.lr_scheduler_type;
-    let warmup = decay.warmup_steps(settings.warmup_steps, settings.warmup_ratio, total);
+    let scheduler = settings.lr_scheduler_type;
+    let warmup = scheduler.warmup_steps(settings.warmup_steps, settings.warmup_ratio, total);
     let tokens: usize = examples.iter().map(Example::tokens).sum();
     let share = memory::share(ranks, (needed, "examples"), settings.optim);
     let share = share.map(|(name, what)| format!("{name:<12} {what}\n")).unwrap_or_default();
@@ -170,7 +170,7 @@ fn arithmetic(
         left as u64 - per_epoch * needed as u64,
         settings.num_train_epochs,
         settings.learning_rate,
-        decay.decay(),
+        scheduler.decay(),
         settings.max_tokens_per_batch,
         memory::memory_summary(memory, ranks),
     ))

@@ -62,13 +62,12 @@ impl Event {
     }
 
     /// The warning at step `step` that intervals count other steps than TRL's, as a step has several `iterations`.
-    pub(crate) fn several_iterations(step: u64, iterations: usize) -> Option<Self> {
+    pub(crate) fn several_iterations(step: u64, iterations: usize) -> Self {
         let message = format!(
             "a step has {iterations} optimizer steps (`num_iterations`); `max_steps`, `save_steps`, `eval_steps` and \
              `ref_model_sync_steps` count steps, where TRL counts optimizer steps: divide TRL's values by {iterations}"
         );
-        let concern = WarningKind::SeveralIterations;
-        (iterations > 1).then_some(Self::Warning { step, concern, message })
+        Self::Warning { step, concern: WarningKind::SeveralIterations, message }
     }
 }
 

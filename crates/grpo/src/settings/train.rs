@@ -193,7 +193,7 @@ pub struct GrpoSettings {
     /// External rewards, computed by commands or HTTP services. Default: none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub reward: Vec<ExternalRewardConfig>,
-    /// `format`: `strict`, where each tag occurs once and whitespace around the completion is ignored, or `official`, the
+    /// Reading of the `format` reward: `strict`, where each tag occurs once and whitespace around the completion is ignored, or `official`, the
     /// regular expression of ms-swift and the paper's code, which accepts repeated tags. Default: `strict`.
     pub format: Format,
     /// `soft_overlong`: length in tokens at which the penalty reaches -1. Default: `max_completion_length`.
@@ -475,5 +475,28 @@ mod tests {
             train.num_generations = 1;
         });
         assert_eq!(found.len(), 3, "{found:?}");
+    }
+
+    #[test]
+    fn warmup_steps_that_a_constant_would_ignore_are_a_fault() {
+        let found = |lr_scheduler_type: LrScheduler, warmup_steps: Option<u64>| {
+            faults(|train| {
+                (train.lr_scheduler_type, train.warmup_steps) = (lr_scheduler_type, warmup_steps);
+            })
+        };
+        assert_eq!(
+            found(LrScheduler::Constant, Some(5)),
+            [
+                "`warmup_steps`: has no effect with `lr_scheduler_type = \"constant\"`; use \"constant_with_warmup\""
+            ]
+        );
+        for (kind, steps) in [
+            (LrScheduler::Constant, Some(0)),
+            (LrScheduler::Constant, None),
+            (LrScheduler::ConstantWithWarmup, Some(5)),
+            (LrScheduler::Cosine, Some(5)),
+        ] {
+            assert_eq!(found(kind, steps), [""; 0]);
+        }
     }
 }

@@ -65,7 +65,7 @@ impl<M: Model> GrpoTrainer<'_, M> {
         put(metrics, "completions/clipped_ratio", clipped);
     }
 
-    /// Loss, KL, entropy and clip ratios, means over the step's iterations as TRL logs them; gradient norm of the last.
+    /// Means over the step's iterations, its learning rate, and the gradient norm of the last iteration.
     pub(super) fn update_metrics(
         &self,
         step: u64,
@@ -73,28 +73,31 @@ impl<M: Model> GrpoTrainer<'_, M> {
         applied: StepResult,
         metrics: &mut Metrics,
     ) {
-        let mean = |value: &dyn Fn(&UpdateStats) -> f64| {
-            iterations.iter().map(value).sum::<f64>() / iterations.len().max(1) as f64
-        };
-        put(metrics, "loss", mean(&|stats| stats.loss));
+        put_means(iterations, metrics);
         put(metrics, "grad_norm", applied.grad_norm);
         put(metrics, "learning_rate", self.plan.learning_rate(step, 0));
-        if iterations.iter().any(|stats| stats.loss_stats.kl().is_some()) {
-            put(metrics, "kl", mean(&|stats| stats.loss_stats.kl().unwrap_or(0.0)));
-            let bounded = iterations.iter().map(|stats| stats.loss_stats.kl_bounded()).sum();
-            put(metrics, "kl_bounded_tokens", bounded);
-        }
-        put(metrics, "entropy", mean(&|stats| stats.entropy / stats.tokens.max(1.0)));
-        let (low, high) = (
-            mean(&|stats| stats.loss_stats.clip_low_mean()),
-            mean(&|stats| stats.loss_stats.clip_high_mean()),
-        );
-        put(metrics, "clip_ratio/low_mean", low);
-        put(metrics, "clip_ratio/low_min", mean(&|stats| stats.loss_stats.clip_low_min()));
-        put(metrics, "clip_ratio/high_mean", high);
-        put(metrics, "clip_ratio/high_max", mean(&|stats| stats.loss_stats.clip_high_max()));
-        put(metrics, "clip_ratio/region_mean", low + high);
     }
+}
+
+/// Loss, KL, entropy and clip ratios, means over `iterations` as TRL logs them.
+fn put_means(iterations: &[UpdateStats], metrics: &mut Metrics) {
+    let mean = |value: &dyn Fn(&UpdateStats) -> f64| {
+        iterations.iter().map(value).sum::<f64>() / iterations.len().max(1) as f64
+    };
+    put(metrics, "loss", mean(&|stats| stats.loss));
+    if iterations.iter().any(|stats| stats.loss_stats.kl().is_some()) {
+        put(metrics, "kl", mean(&|stats| stats.loss_stats.kl().unwrap_or(0.0)));
+        let bounded = iterations.iter().map(|stats| stats.loss_stats.kl_bounded()).sum();
+        put(metrics, "kl_bounded_tokens", bounded);
+    }
+    put(metrics, "entropy", mean(&|stats| stats.entropy / stats.tokens.max(1.0)));
+    let low = mean(&|stats| stats.loss_stats.clip_low_mean());
+    let high = mean(&|stats| stats.loss_stats.clip_high_mean());
+    put(metrics, "clip_ratio/low_mean", low);
+    put(metrics, "clip_ratio/low_min", mean(&|stats| stats.loss_stats.clip_low_min()));
+    put(metrics, "clip_ratio/high_mean", high);
+    put(metrics, "clip_ratio/high_max", mean(&|stats| stats.loss_stats.clip_high_max()));
+    put(metrics, "clip_ratio/region_mean", low + high);
 }
 
 /// Seconds and peak memory of each phase.
@@ -194,5 +197,43 @@ fn put_some(metrics: &mut Metrics, name: &str, value: Option<f64>) {
 fn put(metrics: &mut Metrics, name: &str, value: f64) {
     if value.is_finite() {
         metrics.insert(name.to_owned(), value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn each_iteration_counts_equally() {
+        let stats = |loss: f64, tokens: f64, low: f64, high: f64, kl: f64| -> UpdateStats {
+            let loss_stats = json!({
+                "ratios": tokens, "low": low, "high": high, "low_min": low / tokens, "high_max": high / tokens,
+                "kl": kl * tokens, "kl_tokens": tokens, "bounded": 1.0,
+            });
+            let stats = json!({
+                "loss": loss, "loss_stats": loss_stats, "entropy": 2.0 * tokens, "logps": 0.0, "tokens": tokens,
+            });
+            serde_json::from_value(stats).unwrap()
+        };
+        let mut metrics = Metrics::new();
+        put_means(&[stats(1.0, 8.0, 0.0, 0.0, 0.0), stats(3.0, 8.0, 2.0, 4.0, 0.5)], &mut metrics);
+        let expected = [
+            ("clip_ratio/high_max", 0.25),
+            ("clip_ratio/high_mean", 0.25),
+            ("clip_ratio/low_mean", 0.125),
+            ("clip_ratio/low_min", 0.125),
+            ("clip_ratio/region_mean", 0.375),
+            ("entropy", 2.0),
+            ("kl", 0.25),
+            ("kl_bounded_tokens", 2.0),
+            ("loss", 2.0),
+        ];
+        let mut found: Vec<_> =
+            metrics.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+        found.sort_by(|a, b| a.0.cmp(b.0));
+        assert_eq!(found, expected);
     }
 }

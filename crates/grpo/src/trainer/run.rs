@@ -31,10 +31,10 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
         if self.other_data {
             self.events.emit(&Event::other_data(done))?;
         }
+        let iterations = self.settings.num_iterations;
         // A resumed run has this event already.
-        let warning = Event::several_iterations(done, self.settings.num_iterations);
-        if let Some(warning) = warning.filter(|_| done == 0) {
-            self.events.emit(&warning)?;
+        if iterations > 1 && done == 0 {
+            self.events.emit(&Event::several_iterations(done, iterations))?;
         }
         let began = Instant::now();
         let mut saved = (done > 0).then_some(done);

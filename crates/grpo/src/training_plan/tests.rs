@@ -72,6 +72,19 @@ fn every_iteration_is_a_step_of_the_schedule() {
 }
 
 #[test]
+fn a_constant_learning_rate_has_warmup_only_by_name() {
+    let rates = |kind: LrScheduler| {
+        let warm = |train: &mut GrpoSettings| {
+            (train.lr_scheduler_type, train.warmup_ratio) = (kind, 0.1);
+        };
+        let plan = plan(warm, &Stages::default());
+        [0, 6, 12, 119].map(|step| plan.learning_rate(step, 0))
+    };
+    assert_eq!(rates(LrScheduler::Constant), [1.0; 4]);
+    assert_eq!(rates(LrScheduler::ConstantWithWarmup), [0.0, 0.5, 1.0, 1.0]);
+}
+
+#[test]
 fn max_steps_may_cut_the_last_stage_short() {
     let plan = plan(|train| train.max_steps = Some(45), &Stages::default());
     assert_eq!(plan.total_steps, 45);

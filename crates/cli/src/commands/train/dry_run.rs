@@ -31,11 +31,9 @@ pub(super) fn text(
     let plan = TrainingPlan::new(settings, &schedule, per_epoch).map_err(Error::Settings)?;
     let iterations = settings.num_iterations as u64;
     let optimizer_steps = plan.total_steps * iterations;
-    let warmup = settings.lr_scheduler_type.warmup_steps(
-        settings.warmup_steps,
-        settings.warmup_ratio,
-        optimizer_steps,
-    );
+    let scheduler = settings.lr_scheduler_type;
+    let warmup =
+        scheduler.warmup_steps(settings.warmup_steps, settings.warmup_ratio, optimizer_steps);
 
     let mut out = String::new();
     let mut line = |name: &str, what: String| {
@@ -75,11 +73,7 @@ pub(super) fn text(
     );
     line(
         "warmup",
-        format!(
-            "{warmup} steps to {:e}, then {}",
-            settings.learning_rate,
-            settings.lr_scheduler_type.decay()
-        ),
+        format!("{warmup} steps to {:e}, then {}", settings.learning_rate, scheduler.decay()),
     );
     let budget = settings.max_tokens_per_batch;
     line(
