@@ -10,9 +10,10 @@ set -euo pipefail
 dir=${1:-results/learning}
 rooms "$dir/validation-1000" 1000 100
 data=$dir/validation-1000/perceived
-quietly "$dir/answers.log" sim conversations --answers-only --judge-examples 0 --data "$data/train_data.json" \
-    --output "$dir/answers.jsonl"
+worked=${WORKED:-40}
+quietly "$dir/answers.log" sim conversations --answers-only --judge-examples 0 --questions "$worked" \
+    --data "$data/train_data.json" --output "$dir/answers-$worked.jsonl"
 quietly "$dir/sft.log" sft --resume auto --config "$root/configs/quickstart-sft.toml" --model "$(base)" \
-    --data "$dir/answers.jsonl" --output "$dir/answers-only"
-printf 'SFT on 40 answers without reasoning: %.1f %% of unseen questions\n' \
-    "$(accuracy "$dir/answers-only/final" "$data/test_data.json")"
+    --data "$dir/answers-$worked.jsonl" --output "$dir/answers-only-$worked"
+printf 'SFT on %s answers without reasoning: %.1f %% of unseen questions\n' "$worked" \
+    "$(accuracy "$dir/answers-only-$worked/final" "$data/test_data.json")"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Learning rate and epochs of the quickstart's cold start: validation accuracy of SFT on $EXAMPLES worked and 20 judge
-# examples, on rooms that no quickstart uses; one column for each of $SEEDS, as runs differ more than their standard error.
+# Learning rate and epochs of the quickstart's cold start: validation accuracy of SFT on $WORKED worked and 20 judge
+# examples, on rooms that no quickstart uses: those of each of $SEEDS, as runs differ by more than the standard error.
 # Prints a Markdown table.
 #
 #     EMBODIED_R=target/release/embodied-r scripts/learning/cold_start.sh [DIR]
@@ -9,14 +9,14 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 dir=${1:-results/learning}
-examples=${EXAMPLES:-40}
+worked=${WORKED:-40}
 rates=${RATES:-1e-3 2e-3 4e-3}
 epochs=${EPOCHS:-8 16 24 48}
 seeds=${SEEDS:-1000 1100 1200}
 for seed in $seeds; do
     rooms "$dir/validation-$seed" "$seed" 100
-    quietly "$dir/conversations.log" sim conversations --questions "$examples" --seed "$seed" \
-        --data "$dir/validation-$seed/perceived/train_data.json" --output "$dir/conversations-$seed-$examples.jsonl"
+    quietly "$dir/conversations.log" sim conversations --questions "$worked" --seed "$seed" \
+        --data "$dir/validation-$seed/perceived/train_data.json" --output "$dir/conversations-$seed-$worked.jsonl"
 done
 
 printf '| learning rate | epochs | validation accuracy | mean |\n|---|--:|---|--:|\n'
@@ -24,13 +24,14 @@ for rate in $rates; do
     for count in $epochs; do
         accuracies=
         for seed in $seeds; do
-            run=$dir/cold-start-$seed-$examples-$rate-$count
+            run=$dir/cold-start-$seed-$worked-$rate-$count
             quietly "$dir/sft.log" sft --resume auto --config "$root/configs/quickstart-sft.toml" --model "$(base)" \
-                --data "$dir/conversations-$seed-$examples.jsonl" --output "$run" --set "learning_rate=$rate" \
+                --data "$dir/conversations-$seed-$worked.jsonl" --output "$run" --set "learning_rate=$rate" \
                 --set "num_train_epochs=$count"
-            accuracies+="$(printf '%.1f' "$(accuracy "$run/final" "$dir/validation-$seed/perceived/test_data.json")") "
+            found=$(accuracy "$run/final" "$dir/validation-$seed/perceived/test_data.json")
+            accuracies+=$(printf '%.1f ' "$found")
         done
-        printf '| %s | %s | %s| %.1f |\n' "$rate" "$count" "$accuracies" \
+        printf '| %s | %s | %s | %.1f |\n' "$rate" "$count" "$accuracies" \
             "$(awk '{ for (i = 1; i <= NF; i++) sum += $i; print sum / NF }' <<<"$accuracies")"
     done
 done

@@ -9,11 +9,12 @@ set -euo pipefail
 
 dir=${1:-results/learning}
 [ $# -eq 0 ] || shift
-[ $# -gt 0 ] || set -- '' 'learning_rate=6e-4' 'learning_rate=2e-4' 'learning_rate=2e-4;dynamic_sample=false' 'num_generations=16' \
-    'epsilon_high=0.28' 'beta=0.001' 'beta=0.02' 'loss_type="dr_grpo";scale_rewards="none"' 'beta=0' 'sync_ref_model=true;ref_model_sync_steps=40'
+[ $# -gt 0 ] || set -- '' 'learning_rate=4e-4' 'dynamic_sample=false' 'num_generations=16' 'epsilon_high=0.28' \
+    'beta=0' 'beta=0.001' 'beta=0.02' 'loss_type="dr_grpo";scale_rewards="none"' \
+    'sync_ref_model=true;ref_model_sync_steps=40'
 rooms "$dir/grpo-rooms" 2000 220
 data=$dir/grpo-rooms/perceived
-quietly "$dir/grpo-conversations.log" sim conversations --data "$data/train_data.json" \
+quietly "$dir/grpo-conversations.log" sim conversations --questions "${WORKED:-40}" --data "$data/train_data.json" \
     --output "$dir/grpo-conversations.jsonl"
 quietly "$dir/sft.log" sft --resume auto --config "$root/configs/quickstart-sft.toml" --model "$(base)" \
     --data "$dir/grpo-conversations.jsonl" --output "$dir/grpo-start"

@@ -205,9 +205,14 @@ mod tests {
 
     #[test]
     fn all_faults_are_reported_at_once() {
-        let sft =
-            SftSettings { num_train_epochs: 0, learning_rate: f64::NAN, ..SftSettings::default() };
+        let sft = SftSettings {
+            num_train_epochs: 0,
+            learning_rate: f64::NAN,
+            lr_scheduler_type: LrScheduler::Constant,
+            warmup_steps: Some(5),
+            ..SftSettings::default()
+        };
         let keys: Vec<_> = sft.faults().into_iter().map(|fault| fault.key).collect();
-        assert_eq!(keys, ["num_train_epochs", "learning_rate"]);
+        assert_eq!(keys, ["num_train_epochs", "learning_rate", "warmup_steps"]);
     }
 }
