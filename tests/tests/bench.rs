@@ -74,6 +74,7 @@ fn a_random_model_generates_text_that_its_tokenizer_decodes() {
             prompt: tokenizer.encode(&prompt).unwrap().into(),
             samples: 1,
             stream: 1,
+            first_sample: 0,
         };
         let sampling = SamplingParams { max_new_tokens: 8, ..SamplingParams::default() };
         let sample = policy.generate(&[request], &sampling, &|_| {}).unwrap().remove(0).remove(0);

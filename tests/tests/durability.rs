@@ -1,6 +1,6 @@
 //! Runs that are killed, damaged or out of disk space.
 //!
-//! With `-- --nocapture`, the test of a hundred random kills prints what each kill interrupted.
+//! With `-- --nocapture`, the test of a hundred kills prints what each kill interrupted.
 
 #![cfg(unix)]
 
@@ -8,11 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use assert_cmd::assert::OutputAssertExt as _;
-use embodied_r_tests::{binary, stderr_of, tiny_model, write_lamp_questions};
+use embodied_r_tests::{binary, skipped, stderr_of, tiny_model, write_lamp_questions};
 use serde_json::{Value, json};
 
 /// Twelve steps in three epochs and two stages, with a checkpoint after each step. The settings use
@@ -150,49 +150,76 @@ fn a_run_killed_several_times_is_bit_identical_to_an_uninterrupted_one() {
     assert_eq!(differences(&whole.path().join("run"), &killed.path().join("run")), SAME);
 }
 
-/// What a kill interrupted, inferred from the files it left.
-fn moment(run: &Path) -> &'static str {
+/// What a kill interrupted: from the files it left, else the last phase in the log.
+fn moment(run: &Path, log: &Path) -> String {
     let names: Vec<String> = fs::read_dir(run).map_or(Vec::new(), |entries| {
         entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect()
     });
     let ends = |end: &str| names.iter().any(|name| name.ends_with(end));
     match () {
-        () if !names.iter().any(|name| name == "events.jsonl") => "before the first event",
-        () if ends(".old.tmp") => "replacing a folder",
-        () if ends(".removed.tmp") => "removing a checkpoint",
-        () if ends(".tmp") => "writing a checkpoint",
-        () => "elsewhere",
+        () if !names.iter().any(|name| name == "events.jsonl") => "before the first event".into(),
+        () if ends(".removed.tmp") || ends(".old.tmp") => ROTATION.into(),
+        () if ends(".tmp") => WRITING.into(),
+        () => phase(log).unwrap_or_else(|| "before the first step".into()),
     }
 }
 
+/// The last phase in the log of a run.
+fn phase(log: &Path) -> Option<String> {
+    let log = fs::read_to_string(log).unwrap_or_default();
+    let (_, last) = log.rsplit_once("phase=\"")?;
+    last.split_once('"').map(|(phase, _)| phase.to_owned())
+}
+
+const WRITING: &str = "writing a checkpoint";
+const ROTATION: &str = "rotation";
+
+/// What some of the kills have to interrupt.
+const MOMENTS: [&str; 4] = ["rollout", "update", WRITING, ROTATION];
+
 #[test]
-fn a_hundred_kills_at_random_moments_change_nothing() {
-    const KILLS: u32 = 100;
+fn a_hundred_kills_change_nothing_whatever_they_interrupt() {
+    const KILLS: usize = 100;
+    /// Rotation takes a fraction of a millisecond, so that a kill can miss it.
+    const MOST_KILLS: usize = 1000;
     let began = Instant::now();
     let whole = uninterrupted();
     let longest = began.elapsed();
     let mut random = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64 | 1;
-    let mut moments: BTreeMap<&str, u32> = BTreeMap::new();
+    let mut moments: BTreeMap<String, usize> = BTreeMap::new();
     let (mut kills, mut runs) = (0, 0);
-    while kills < KILLS {
+    let are_left = |moments: &BTreeMap<String, usize>, kills: usize| {
+        let missed = MOMENTS.iter().any(|moment| !moments.contains_key(*moment));
+        kills < KILLS || missed && kills < MOST_KILLS
+    };
+    while are_left(&moments, kills) {
         let killed = inputs();
+        let (run, log) = (killed.path().join("run"), killed.path().join("log"));
         runs += 1;
         loop {
-            let mut child = resume(killed.path()).stderr(Stdio::null()).spawn().unwrap();
+            let mut command = resume(killed.path());
+            command.env("EMBODIED_R_LOG", "embodied_r_dist=debug");
+            let mut child = command.stderr(fs::File::create(&log).unwrap()).spawn().unwrap();
             random ^= random << 13;
             random ^= random >> 7;
             random ^= random << 17;
-            // Most runs are killed early.
+            // Every other kill comes at a random time, mostly early; the others wait for what has been interrupted
+            // least.
             let share = (random >> 11) as f64 / (1u64 << 53) as f64;
             let deadline = Instant::now() + longest.mul_f64(share * 0.3);
+            let rarest = MOMENTS.iter().min_by_key(|moment| moments.get(**moment)).unwrap();
+            let is_time = || match kills % 2 {
+                0 => Instant::now() >= deadline,
+                _ => Instant::now() >= deadline && moment(&run, &log) == *rarest,
+            };
             let status = loop {
                 if let Some(status) = child.try_wait().unwrap() {
                     break Some(status);
                 }
-                if Instant::now() >= deadline && kills < KILLS {
+                if is_time() && are_left(&moments, kills) {
                     break None;
                 }
-                std::thread::sleep(Duration::from_millis(1));
+                std::thread::sleep(Duration::from_micros(100));
             };
             if let Some(status) = status {
                 assert!(status.success(), "after {kills} kills: {status}");
@@ -200,11 +227,14 @@ fn a_hundred_kills_at_random_moments_change_nothing() {
             }
             kill(&mut child);
             kills += 1;
-            *moments.entry(moment(&killed.path().join("run"))).or_default() += 1;
+            *moments.entry(moment(&run, &log)).or_default() += 1;
         }
-        assert_eq!(differences(&whole.path().join("run"), &killed.path().join("run")), SAME);
+        assert_eq!(differences(&whole.path().join("run"), &run), SAME);
     }
     println!("{kills} kills in {runs} runs: {moments:?}");
+    for moment in MOMENTS {
+        assert!(moments.contains_key(moment), "no kill interrupted {moment}: {moments:?}");
+    }
 }
 
 #[test]
@@ -278,6 +308,67 @@ fn a_checkpoint_that_does_not_fit_on_disk_is_an_error_and_the_last_one_stays() {
 
     resume(short.path()).assert().code(0);
     assert_eq!(differences(&whole.path().join("run"), &run), SAME);
+}
+
+/// Runs a shell script in a folder, in a namespace of its own in which it may mount; `None` where that is not allowed.
+fn with_mounts(dir: &Path, script: &str) -> Option<Output> {
+    let unshared = |script: &str| {
+        let mut command = Command::new("unshare");
+        command.args(["--user", "--map-root-user", "--mount", "sh", "-c", script, "sh"]);
+        command.arg(binary()).current_dir(dir).output()
+    };
+    let allowed = unshared("mkdir -p mount && mount -t tmpfs none mount");
+    if !allowed.is_ok_and(|output| output.status.success()) {
+        skipped("this machine does not allow mounts in a user namespace");
+        return None;
+    }
+    Some(unshared(script).unwrap())
+}
+
+/// The bytes of a folder on a disk with pages of 4 KiB.
+fn disk_bytes(folder: &Path) -> usize {
+    files(folder).values().map(|bytes| bytes.len().next_multiple_of(4096)).sum()
+}
+
+#[test]
+fn a_full_disk_leaves_the_last_checkpoint_and_the_run_resumes_with_more_space() {
+    let (whole, short) = (uninterrupted(), uninterrupted());
+    let run = short.path().join("run");
+    for folder in ["final", "checkpoint-12"] {
+        fs::remove_dir_all(run.join(folder)).unwrap();
+    }
+    // Half of the next checkpoint fits.
+    let kib = (disk_bytes(&run) + disk_bytes(&run.join("checkpoint-8")) / 2) / 1024;
+    let script = format!(
+        "mkdir disk && mount -t tmpfs -o size={kib}k none disk && cp -a run/. disk && mount --bind disk run \
+         && \"$1\" train --resume run; status=$?; cp -a run/. left; exit $status"
+    );
+    fs::create_dir(short.path().join("left")).unwrap();
+    let Some(output) = with_mounts(short.path(), &script) else { return };
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let last = stderr.lines().last().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(last.contains("No space left on device") && last.contains("run/"), "{stderr}");
+    fs::remove_dir_all(&run).unwrap();
+    fs::rename(short.path().join("left"), &run).unwrap();
+    let names: BTreeSet<String> = files(&run).into_keys().collect();
+    assert!(!names.iter().any(|name| name.contains(".tmp")), "{names:?}");
+
+    resume(short.path()).assert().code(0);
+    assert_eq!(differences(&whole.path().join("run"), &run), SAME);
+}
+
+#[test]
+fn a_read_only_folder_is_reported_before_the_run_starts() {
+    let dir = inputs();
+    fs::create_dir(dir.path().join("run")).unwrap();
+    let script = "mount --bind run run && mount -o remount,ro,bind run \
+        && exec \"$1\" train --config run.toml --model model --data train.json --output run";
+    let Some(output) = with_mounts(dir.path(), script) else { return };
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("`run") && stderr.contains("Read-only file system"), "{stderr}");
+    assert!(!stderr.contains("step 1/"), "{stderr}");
 }
 
 #[test]

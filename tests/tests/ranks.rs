@@ -29,6 +29,11 @@ fn weights(model: &Path) -> Vec<f32> {
     values.flatten().collect()
 }
 
+/// The weights' bits.
+fn bits(model: &Path) -> Vec<u32> {
+    weights(model).into_iter().map(f32::to_bits).collect()
+}
+
 /// The prompt's token ids, the completion's token ids, and the advantage.
 type Sample = (Vec<u32>, Vec<u32>, f64);
 
@@ -94,6 +99,16 @@ fn any_number_of_ranks_gives_the_same_run_and_resumes_from_its_checkpoints() {
     }
     train(dir.path(), 3, "half", &["--resume"]).assert().code(0);
     assert_same(&at("one"), &at("half"));
+    // With the same number of ranks a resumed run is bit-identical: which rank computes what is in the checkpoint.
+    for name in ["final", "checkpoint-4"] {
+        fs::remove_dir_all(at("ranks2").join(name)).unwrap();
+    }
+    let whole = bits(&at("ranks2").join("checkpoint-2"));
+    fs::rename(at("ranks2"), at("resumed")).unwrap();
+    train(dir.path(), 2, "ranks2", &[]).assert().code(0);
+    assert_eq!(bits(&at("ranks2/checkpoint-2")), whole, "two runs on two ranks differ");
+    train(dir.path(), 2, "resumed", &["--resume"]).assert().code(0);
+    assert_eq!(bits(&at("resumed/final")), bits(&at("ranks2/final")));
 }
 
 #[test]
@@ -128,7 +143,7 @@ fn a_dry_run_reports_work_and_memory_per_rank() {
     let dry_run = |ranks| stdout_of(&mut train(dir.path(), ranks, "run", &["--dry-run"]));
     let (one, two) = (dry_run(1), dry_run(2));
     assert!(!one.contains("ranks") && !one.contains("per rank"), "{one}");
-    assert!(two.contains("2, each with at most 2 of a step's 3 questions"), "{two}");
+    assert!(two.contains("2, each with at most 5 of a step's 9 completions"), "{two}");
     assert!(two.contains("GB per rank: "), "{two}");
 }
 
@@ -145,6 +160,33 @@ fn bench_measures_a_step_on_several_ranks() {
     let parameters = weights(&dir.path().join("model")).len() as f64;
     let sent = report["bytes_sent"].as_f64().unwrap();
     assert!(sent > 4.0 * parameters && sent < 4.0 * parameters + 2_000.0, "{sent}, {parameters}");
+    // One of the three groups is split.
+    assert_eq!(report["completions_per_rank"], json!([3, 3]), "{report}");
+    let busy = report["busy_share_per_rank"].as_array().unwrap();
+    assert!(busy.len() == 2 && busy.iter().all(|share| share.as_f64().unwrap() > 0.0), "{report}");
+}
+
+#[test]
+fn four_ranks_share_two_questions_and_train_as_one_rank_does() {
+    let dir = tempfile::tempdir().unwrap();
+    tiny_run::write(dir.path());
+    let settings = ["num_generations=4", "generation_batch_size=8", "dynamic_sample=false"];
+    let sets: Vec<&str> = settings.iter().flat_map(|setting| ["--set", setting]).collect();
+    for (ranks, name) in [(1, "one"), (4, "four")] {
+        train(dir.path(), ranks, name, &sets).assert().code(0);
+    }
+    let (one, four) = (dir.path().join("one"), dir.path().join("four"));
+    assert_same(&one, &four);
+    let steps = events(&four, "step");
+    assert!(!steps.is_empty());
+    for step in steps {
+        let completions = step["completions_per_rank"].as_array().unwrap();
+        let completions: Vec<u64> = completions.iter().map(|n| n.as_u64().unwrap()).collect();
+        assert!(!completions.contains(&0) && completions.iter().sum::<u64>() == 8, "{step}");
+        let busy = step["busy_share_per_rank"].as_array().unwrap();
+        let is_busy = |share: &Value| (0.0..=1.0).contains(&share.as_f64().unwrap());
+        assert!(busy.len() == 4 && busy.iter().all(is_busy), "{step}");
+    }
 }
 
 /// A metric that the run must have.

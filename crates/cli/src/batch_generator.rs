@@ -67,7 +67,12 @@ impl BatchGenerator {
                 .map(|(index, prompt)| {
                     let prompt = chat_prompt(text, &self.system_prompt, prompt)?;
                     let stream = embodied_r_grpo::random::stream(&[self.seed, *index as u64]);
-                    Ok(GenerationRequest { prompt: prompt.into(), samples, stream })
+                    Ok(GenerationRequest {
+                        prompt: prompt.into(),
+                        samples,
+                        stream,
+                        first_sample: 0,
+                    })
                 })
                 .collect::<anyhow::Result<Vec<_>>>()?;
             let on_event = |event| match event {

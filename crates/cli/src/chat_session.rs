@@ -188,6 +188,7 @@ impl ChatSession {
             prompt: prompt.input,
             samples: 1,
             stream: stream(&[self.seed, self.completions]),
+            first_sample: 0,
         };
         self.completions += 1;
         let id = self.engine.add(&request, &self.sampling)?;

@@ -54,6 +54,15 @@ fn gpu() -> anyhow::Result<Device> {
     Ok(Device::Cpu)
 }
 
+/// Warns of f32 on a GPU, which is never the default.
+pub(crate) fn warn_of_f32(name: DeviceName) {
+    if name == DeviceName::Cuda {
+        eprintln!(
+            "warning: f32 is several times slower on a GPU than bf16, its default, which uses the tensor cores"
+        );
+    }
+}
+
 /// Peak FLOP/s of matrix products with weights in `format`; `None` for an unknown GPU. A CPU is measured for a tenth of
 /// a second.
 ///

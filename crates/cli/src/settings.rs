@@ -19,6 +19,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
+use crate::args::device::DeviceName;
 use crate::exit::Usage;
 
 /// Settings that are resolved from layers; every field has a default.
@@ -98,6 +99,14 @@ pub(crate) struct Layers {
 }
 
 impl Layers {
+    /// Adds the defaults that depend on the device: `precision`.
+    pub(crate) fn defaults_on(mut self, device: DeviceName) -> Self {
+        let precision = Value::String(device.default_precision().name().to_owned());
+        let values = Table::from_iter([("precision".to_owned(), precision)]);
+        self.layers.push(Layer { values, ..Layer::default() });
+        self
+    }
+
     /// Adds the settings of a TOML file.
     pub(crate) fn file(mut self, path: &Path) -> anyhow::Result<Self> {
         let text = std::fs::read_to_string(path).map_err(|source| {

@@ -228,6 +228,12 @@ impl Communicator {
         self.0.counters.read()
     }
 
+    /// The time that this rank's callers have spent in [`Pending::wait`] so far: for data, and for ranks that were not
+    /// there yet.
+    pub fn time_waited(&self) -> Duration {
+        self.0.rank_state.waited()
+    }
+
     /// The failure report, if the job was aborted.
     pub fn failure(&self) -> Option<FailureReport> {
         self.0.rank_state.failure().map(|report| (*report).clone())

@@ -1,7 +1,7 @@
 //! Handles of asynchronous operations.
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::error::Result;
 use crate::rank_state::{RankState, lock};
@@ -58,7 +58,9 @@ impl<T> Pending<T> {
         match self.0 {
             State::Ready(value) => Ok(value),
             State::InFlight { slot, rank_state } => {
+                let began = Instant::now();
                 let value = rank_state.wait(within, || lock(&slot.0).take());
+                rank_state.add_waited(began.elapsed());
                 let waited = within.unwrap_or_default();
                 value.map_err(|error| error.into_error(rank_state.rank(), what, waited))
             }

@@ -83,6 +83,8 @@ pub(crate) struct RankState {
     changed: Condvar,
     progress: AtomicU64,
     transfers: AtomicU64,
+    /// Nanoseconds that callers have waited for collectives.
+    waited: AtomicU64,
 }
 
 /// Why a wait ended without a result.
@@ -118,6 +120,7 @@ impl RankState {
             changed: Condvar::new(),
             progress: AtomicU64::new(0),
             transfers: AtomicU64::new(0),
+            waited: AtomicU64::new(0),
         }
     }
 
@@ -132,6 +135,17 @@ impl RankState {
     /// The compute threads made progress.
     pub(crate) fn report_progress(&self) {
         self.progress.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A caller has waited for a collective.
+    pub(crate) fn add_waited(&self, time: Duration) {
+        let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        self.waited.fetch_add(nanoseconds, Ordering::Relaxed);
+    }
+
+    /// The time that callers have waited for collectives so far.
+    pub(crate) fn waited(&self) -> Duration {
+        Duration::from_nanos(self.waited.load(Ordering::Relaxed))
     }
 
     /// Data of a call moved.

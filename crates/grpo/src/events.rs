@@ -30,8 +30,10 @@ use crate::skipped::Diagnosis;
 pub type Metrics = IndexMap<String, f64>;
 
 /// Fields and metrics that depend on clock and machine, and differ between otherwise identical runs.
-pub const NONDETERMINISTIC_FIELDS: [&str; 14] = [
+pub const NONDETERMINISTIC_FIELDS: [&str; 16] = [
     "time_s",
+    "completions_per_rank",
+    "busy_share_per_rank",
     "step_time",
     "tokens_per_second",
     "time/rollout",
@@ -88,6 +90,9 @@ pub enum Event {
         epoch: f64,
         /// Seconds since 1970.
         time_s: f64,
+        /// How a GRPO step was shared among the ranks.
+        #[serde(flatten)]
+        ranks: RankShares,
         /// The metrics of the step.
         #[serde(flatten)]
         metrics: Metrics,
@@ -155,6 +160,17 @@ impl Event {
         let dump = dump.strip_prefix(run).unwrap_or(dump).display().to_string();
         Self::Skipped { step, what: diagnosis.found.what(), dump }
     }
+}
+
+/// How a step was shared among the ranks; empty in SFT.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct RankShares {
+    /// Completions that each rank sampled.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub completions_per_rank: Vec<usize>,
+    /// The share of the step's time in which each rank did not wait for others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub busy_share_per_rank: Vec<f64>,
 }
 
 /// What triggered a stage.

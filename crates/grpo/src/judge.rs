@@ -60,6 +60,7 @@ impl<M: Model> ReferenceJudge<M> {
                     prompt: chat_prompt(tokenizer, system, user)?.into(),
                     samples: 1,
                     stream: 0,
+                    first_sample: 0,
                 })
             })
             .collect::<Result<Vec<_>>>()?;

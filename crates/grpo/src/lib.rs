@@ -17,7 +17,7 @@
 //! | [`roofline`] | step time and memory fit, estimated for any device |
 //! | [`skipped`] | steps skipped because of non-finite values |
 //! | [`model`] | the model and tokenizer traits |
-//! | [`process_group`] | the ranks that train together |
+//! | [`process_group`], [`partition`] | the ranks that train together, and how a step is partitioned over them |
 //!
 //! A step's random numbers, questions, stage and learning rate depend only on its number and on where the stages began.
 //! A resumed run is therefore identical to an uninterrupted one.
@@ -36,6 +36,7 @@ pub mod checkpoint;
 pub mod conversations;
 pub mod error;
 pub mod events;
+mod expected_lengths;
 mod fingerprint;
 pub mod inspect;
 pub mod judge;
@@ -46,6 +47,7 @@ pub mod micro_batch;
 pub mod model;
 pub mod optimizer;
 pub mod packing;
+pub mod partition;
 pub mod peak_memory;
 pub mod process_group;
 pub mod questions;

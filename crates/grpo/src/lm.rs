@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use crate::error::{Error, Result};
-use crate::events::{Event, Sink, finite, now_s};
+use crate::events::{Event, RankShares, Sink, finite, now_s};
 use crate::model::Model;
 use crate::optimizer::{Optimizer, OptimizerSettings};
 use crate::process_group::ProcessGroup;
@@ -86,7 +86,16 @@ pub fn train<M: Model>(
             ("time_left_s", left),
         ]);
         let epoch = report.steps as f64 / total as f64;
-        emit(sinks, &Event::Step { step: report.steps, epoch, time_s: now_s(), metrics })?;
+        emit(
+            sinks,
+            &Event::Step {
+                step: report.steps,
+                epoch,
+                time_s: now_s(),
+                ranks: RankShares::default(),
+                metrics,
+            },
+        )?;
     }
     emit(sinks, &Event::End { step: report.steps })?;
     if report.steps == 0 && total > 0 && !stop.load(std::sync::atomic::Ordering::Relaxed) {

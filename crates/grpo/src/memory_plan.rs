@@ -7,7 +7,7 @@ use embodied_r_policy::{ActivationCacheOptions, ModelConfig};
 
 use crate::settings::Recompute;
 
-pub use layout::{GRADIENT_BUCKET_BYTES, MemoryLayout, SamplerWeights};
+pub use layout::{MemoryLayout, Placement, SamplerWeights};
 pub use workload::{ActivationCachePolicy, Workload};
 
 /// Bytes of an f32.

@@ -28,6 +28,7 @@ use in_flight::{AllReduceQueue, ReduceScatterQueue};
 use reduction::{Reduced, Reducer};
 pub use reduction::{ReducedGradients, Reduction};
 use replicated::Replicated;
+pub use shard_layout::BUCKET_BYTES;
 use sharded::Sharded;
 use state_files::StateFiles;
 pub(crate) use state_files::file_name;

@@ -16,6 +16,11 @@ impl GroupLengths {
     pub fn tokens(&self) -> usize {
         self.prompt + self.completions.iter().sum::<usize>()
     }
+
+    /// The same prompt with a range of the completions.
+    pub fn part(&self, completions: Range<usize>) -> Self {
+        Self { prompt: self.prompt, completions: self.completions[completions].to_vec() }
+    }
 }
 
 /// Completions of one group that share one copy of the prompt.

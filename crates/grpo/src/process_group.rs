@@ -79,6 +79,12 @@ impl ProcessGroup {
         self.communicator.traffic().values().map(|traffic| traffic.bytes_sent).sum()
     }
 
+    /// Seconds that this rank has waited for others so far, and for data of theirs.
+    #[must_use]
+    pub fn seconds_waited(&self) -> f64 {
+        self.communicator.time_waited().as_secs_f64()
+    }
+
     /// The underlying communicator.
     #[must_use]
     pub fn communicator(&self) -> &Communicator {

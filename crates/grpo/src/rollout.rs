@@ -1,5 +1,7 @@
 //! Rollouts: sampled completions with their rewards and advantages.
 
+use std::ops::Range;
+
 use embodied_r_rewards::Score;
 use serde::{Deserialize, Serialize};
 
@@ -76,10 +78,21 @@ impl Rollout {
     }
 
     /// A range of the completions as the model's input.
-    pub fn group(&self, completions: std::ops::Range<usize>) -> Group {
+    pub fn group(&self, completions: Range<usize>) -> Group {
         let ids = self.completions[completions].iter().map(|completion| completion.ids.clone());
         Group { prompt: self.prompt.clone(), completions: ids.collect() }
     }
+}
+
+/// A question, and the completions of its group to sample.
+#[derive(Debug, Clone)]
+pub struct SampleRequest<'a> {
+    /// Index of the question.
+    pub index: usize,
+    /// The question with its prompt.
+    pub prompted: &'a TokenizedQuestion,
+    /// Range of the group's completions: a completion is the same whichever range it is sampled in.
+    pub completions: Range<usize>,
 }
 
 /// Samples completions, in the given precision or the model's own, and fills the activation cache for the update if one
@@ -90,29 +103,30 @@ impl Rollout {
 pub fn sample<M: Model>(
     (model, process_group): (&M, &ProcessGroup),
     text: &dyn ChatTokenizer,
-    questions: &[(usize, &TokenizedQuestion)],
-    samples: usize,
+    wanted: &[SampleRequest<'_>],
     sampling: &SamplingParams,
     with: (Option<Precision>, Option<M::ActivationCache>),
     (seed, step): (u64, u64),
 ) -> Result<(Vec<Rollout>, Option<M::ActivationCache>)> {
-    let requests: Vec<GenerationRequest> = questions
+    let requests: Vec<GenerationRequest> = wanted
         .iter()
-        .map(|(index, prompted)| GenerationRequest {
+        .map(|SampleRequest { index, prompted, completions }| GenerationRequest {
             prompt: prompted.prompt.clone().into(),
-            samples,
+            samples: completions.len(),
             stream: stream(&[seed, step, *index as u64]),
+            first_sample: completions.start,
         })
         .collect();
     let (sampled, activation_cache) =
         model.generate(&requests, sampling, with, &|| process_group.heartbeat())?;
-    if sampled.len() != questions.len() || sampled.iter().any(|group| group.len() != samples) {
+    let lengths = |sampled: &[Vec<_>]| sampled.iter().map(Vec::len).collect::<Vec<_>>();
+    if lengths(&sampled) != requests.iter().map(|request| request.samples).collect::<Vec<_>>() {
         return Err(Error::Model { what: "returned the wrong number of completions".into() });
     }
-    let rollouts: Result<Vec<Rollout>> = questions
+    let rollouts: Result<Vec<Rollout>> = wanted
         .iter()
         .zip(sampled)
-        .map(|((index, prompted), samples)| {
+        .map(|(SampleRequest { index, prompted, .. }, samples)| {
             let completions = samples.into_iter().map(|sample| {
                 Ok(Completion {
                     text: completion_text(text, &sample.ids)?,

@@ -70,11 +70,15 @@ impl Machine {
         }
     }
 
-    /// A GPU that computes in bf16.
-    pub fn gpu(gpu_spec: &GpuSpec) -> Self {
+    /// A GPU that computes in `precision`.
+    pub fn gpu(gpu_spec: &GpuSpec, precision: Precision) -> Self {
+        let flops_per_s = match precision {
+            Precision::F32 => gpu_spec.f32_flops_per_s,
+            Precision::Bf16 => gpu_spec.flops_per_s,
+        };
         Self {
-            matmul_flops_per_s: gpu_spec.flops_per_s,
-            attention_flops_per_s: gpu_spec.flops_per_s,
+            matmul_flops_per_s: flops_per_s,
+            attention_flops_per_s: flops_per_s,
             bytes_per_s: gpu_spec.bytes_per_s,
             efficiencies: gpu_spec.efficiencies,
         }

@@ -10,7 +10,7 @@ use candle_core::Device;
 use crate::batch_file::{BatchFile, FileCompletion, FileGroup};
 use crate::checkpoint::{self, BestMetric, Checkpoint, Checkpoints, State};
 use crate::error::{Error, Result};
-use crate::events::{BYTES_SENT, Event, Recorder, Sink, finite, now_s};
+use crate::events::{BYTES_SENT, Event, RankShares, Recorder, Sink, finite, now_s};
 use crate::fingerprint::fingerprint;
 use crate::model::{ChatTokenizer, Model};
 use crate::optimizer::Optimizer;
@@ -261,7 +261,13 @@ impl<'a, M: Model> SftTrainer<'a, M> {
             if let Some(diagnosis) = &skipped_step {
                 events.emit(&Event::skipped(step, output, diagnosis))?;
             }
-            events.emit(&Event::Step { step, epoch, time_s: now_s(), metrics })
+            events.emit(&Event::Step {
+                step,
+                epoch,
+                time_s: now_s(),
+                ranks: RankShares::default(),
+                metrics,
+            })
         };
         // Reporting needs no weights, so it overlaps with their all-gather.
         self.updater.optimizer.all_gather_weights(&self.model, report)??;

@@ -2,7 +2,6 @@
 
 mod dump;
 mod evaluate;
-mod expected_lengths;
 mod metrics;
 mod reference;
 mod run;
@@ -31,7 +30,6 @@ use crate::scoring::RewardFunction;
 use crate::settings::GrpoSettings;
 use crate::training_plan::TrainingPlan;
 use crate::update::Updater;
-use expected_lengths::ExpectedLengths;
 use reference::{in_process, needs_reference};
 
 /// Inputs of a run, except its model.
@@ -85,8 +83,6 @@ pub struct GrpoTrainer<'a, M: Model> {
     eval: Vec<TokenizedQuestion>,
     stop: &'a AtomicBool,
     process_group: ProcessGroup,
-    /// Expected completion lengths, for load balancing.
-    lengths: ExpectedLengths,
     policy: M,
     reference: Option<Arc<ReferenceModel<M>>>,
     /// Whether to verify the next step's packed gradients.
@@ -228,7 +224,6 @@ impl<'a, M: Model + 'static> GrpoTrainer<'a, M> {
             questions,
             eval,
             stop,
-            lengths: ExpectedLengths::new(settings.max_completion_length),
             updater: Updater::new(optimizer),
             bytes_sent: process_group.bytes_sent(),
             policy,

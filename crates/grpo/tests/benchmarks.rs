@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use embodied_r_grpo::memory_plan::{ActivationCachePolicy, MemoryPlan, Workload};
+use embodied_r_grpo::memory_plan::{ActivationCachePolicy, MemoryPlan, Placement, Workload};
 use embodied_r_grpo::optimizer::Optim;
 use embodied_r_grpo::roofline::{
     CpuPeaks, InterNodeLink, IntraNodeLink, Machine, Network, PhaseKind, StepEstimate,
@@ -194,7 +194,7 @@ fn estimate(config: &ModelConfig, options: &Options, hardware: &Hardware) -> Est
         activation_cache: ActivationCachePolicy::Auto,
         ..Workload::new(counts, Optim::Adamw)
     };
-    let workload = workload.on_cpus(ranks);
+    let workload = workload.on(Placement::Cpu(ranks), options.precision);
     let free = hardware.memory_bytes / ranks;
     let plan = MemoryPlan::new(config, &workload, options.recompute, Some(free));
     let machine = Machine::cpu(&hardware.peaks, options.precision).shared_by(ranks);

@@ -13,11 +13,11 @@ use candle_core::{DType, Device, Tensor};
 use crate::cuda::{self, weight::DeviceWeight};
 use crate::device::on_device;
 use crate::error::{Error, Result, check};
-use crate::linear::{self, matmul_f32};
+use crate::linear;
 use crate::matmul::WriteMode;
 use crate::memory::{floats, tensor};
 use crate::panels::bf16::PackedBf16;
-use crate::panels::{self, PackedF32};
+use crate::panels::{self, PackedF32, RowMajorF32};
 use crate::quantized::QuantizedMatrix;
 pub use format::WeightFormat;
 pub use fused::{forward_all, fuse_projections};
@@ -262,7 +262,10 @@ impl Weight {
 
     fn product(&self, y: &mut [f32], mode: WriteMode, x: &[f32]) -> Result<()> {
         match &self.storage {
-            Storage::F32(weight) => matmul_f32(y, mode, x, &floats(weight, OP)?, self.shape),
+            Storage::F32(weight) => {
+                let (data, inputs) = (floats(weight, OP)?, self.shape.1);
+                panels::matmul(y, mode, x, &RowMajorF32 { data: &data, inputs }, self.shape);
+            }
             Storage::PackedF32(packed) => panels::matmul(y, mode, x, packed.as_ref(), self.shape),
             Storage::PackedBf16(packed) => panels::bf16::matmul(y, mode, x, packed),
             Storage::Quantized(blocks) => panels::matmul(y, mode, x, blocks, self.shape),

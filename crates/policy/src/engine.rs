@@ -26,8 +26,8 @@ use crate::prompt::{Prompt, TokenKey, text_key};
 use crate::random::Stream;
 use crate::sampling::{History, Row, SampledToken, SamplingParams, draw_rows};
 use kv_cache::KvCacheShape;
-pub use model::InferenceModel;
 use model::{Batch, SequenceChunk};
+pub use model::{InferenceModel, LAUNCHES_PER_LAYER};
 use page_allocator::PageAllocator;
 
 /// Limits of an engine, named as in vLLM.
@@ -119,6 +119,8 @@ struct SequenceGroup {
     keys: Arc<[TokenKey]>,
     sampling: Arc<SamplingParams>,
     stream: u64,
+    /// Index of sample 0 in the stream.
+    first_sample: usize,
     /// Indices of the samples to draw; exactly one if `ids` is not empty.
     samples: Vec<usize>,
     /// The sample's tokens so far.
@@ -214,6 +216,7 @@ impl Engine {
                 keys: request.prompt.keys().into(),
                 sampling: sampling.clone(),
                 stream: request.stream,
+                first_sample: request.first_sample,
                 samples: (0..request.samples).collect(),
                 ids: Vec::new(),
                 pages: Vec::new(),
@@ -343,10 +346,12 @@ impl Engine {
     /// Samples the next token for each sample of the groups `ready`, each from its row of logits.
     fn draw(&mut self, ready: &[usize], logits: &Tensor) -> Result<Vec<EngineOutput>> {
         let row = |index: &usize| {
-            let SequenceGroup { prompt, ids, sampling, stream, samples, .. } =
+            let SequenceGroup { prompt, ids, sampling, stream, first_sample, samples, .. } =
                 &self.running[*index];
-            let uniform =
-                |sample: &usize| Stream::new(*stream, *sample as u64).uniform(ids.len() as u64);
+            let uniform = |sample: &usize| {
+                let stream = Stream::new(*stream, (first_sample + sample) as u64);
+                stream.uniform(ids.len() as u64)
+            };
             Row {
                 sampling,
                 history: History { prompt: prompt.ids(), completion: ids },

@@ -20,8 +20,10 @@ pub struct GenerationRequest {
     pub prompt: Prompt,
     /// Number of completions.
     pub samples: usize,
-    /// Seed of this request: random numbers depend on (stream, sample, position) only.
+    /// Seed of this request: random numbers depend on (stream, `first_sample` + sample, position) only.
     pub stream: u64,
+    /// Index, in the stream, of the first completion; above 0 for the later part of a group that is split over ranks.
+    pub first_sample: usize,
 }
 
 /// Why a completion finished.

@@ -37,7 +37,9 @@ pub use embodied_r_kernels::WeightPlacement;
 pub use embodied_r_kernels::paged_attention::PAGE_SIZE;
 pub use embodied_r_kernels::quantized::BlockFormat;
 pub use embodied_r_kernels::weight::WeightFormat;
-pub use engine::{Engine, EngineOptions, EngineOutput, EngineStats, InferenceModel, RequestId};
+pub use engine::{
+    Engine, EngineOptions, EngineOutput, EngineStats, InferenceModel, LAUNCHES_PER_LAYER, RequestId,
+};
 pub use error::{Error, Result};
 pub use fingerprint::fingerprint;
 pub use flops::{ActivationBytes, ForwardFlops};

@@ -51,6 +51,7 @@ fn drawn_into(
             prompt: prompt.clone().into(),
             samples: 4,
             stream,
+            first_sample: 0,
         })
         .collect();
     let sampling = SamplingParams {

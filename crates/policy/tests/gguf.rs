@@ -141,7 +141,12 @@ fn sampling_from_quantized_blocks_has_the_scores_of_the_dequantized_weights() {
     for name in MODELS {
         let model = Arc::new(InferenceModel::load(&file(name), WeightFormat::F32).unwrap());
         let prompt = expected(name).sequences[0].clone();
-        let request = GenerationRequest { prompt: prompt.clone().into(), samples: 3, stream: 2 };
+        let request = GenerationRequest {
+            prompt: prompt.clone().into(),
+            samples: 3,
+            stream: 2,
+            first_sample: 0,
+        };
         let sampling = SamplingParams { max_new_tokens: 12, ..SamplingParams::default() };
         let samples = model.generate(&[request], &sampling, &|_| {}).unwrap().remove(0);
         let drawn: Vec<f32> = samples.iter().flat_map(|sample| sample.logps.clone()).collect();

@@ -9,13 +9,9 @@ use candle_core::Device;
 use embodied_r_kernels::{Precision, device};
 use embodied_r_policy::weights::SaveOptions;
 use embodied_r_policy::{
-    ActivationCache, ActivationCacheOptions, GenerationRequest, InferenceModel, ModelConfig,
-    Policy, SamplingParams, WeightFormat,
+    ActivationCache, ActivationCacheOptions, GenerationRequest, InferenceModel, LAUNCHES_PER_LAYER,
+    ModelConfig, Policy, SamplingParams, WeightFormat,
 };
-
-/// Input norm; fused QKV matmul, split and RoPE; KV-cache store; split attention and its merge; output projection;
-/// post-attention norm; fused gate and up matmul, SwiGLU; down projection.
-const PER_LAYER: usize = 11;
 
 /// Recording a layer's activations.
 const PER_RECORDED_LAYER: usize = 1;
@@ -45,7 +41,15 @@ fn launches_per_layer(run: impl Fn(usize, usize)) -> usize {
 /// A prompt with two completions of so many tokens.
 fn requests(tokens: usize) -> (Vec<GenerationRequest>, SamplingParams) {
     let sampling = SamplingParams { max_new_tokens: tokens, ..SamplingParams::default() };
-    (vec![GenerationRequest { prompt: vec![5, 7, 11].into(), samples: 2, stream: 1 }], sampling)
+    (
+        vec![GenerationRequest {
+            prompt: vec![5, 7, 11].into(),
+            samples: 2,
+            stream: 1,
+            first_sample: 0,
+        }],
+        sampling,
+    )
 }
 
 /// A single test, since launches are counted for the whole process.
@@ -66,7 +70,7 @@ fn a_layer_of_a_token_costs_few_launches() {
             let (requests, sampling) = requests(tokens);
             Arc::new(model).generate(&requests, &sampling, &|_| ()).unwrap();
         });
-        assert_eq!(loaded, PER_LAYER);
+        assert_eq!(loaded, LAUNCHES_PER_LAYER);
         let trained = launches_per_layer(|layers, tokens| {
             let policy = policy(layers).with_precision(Precision::Bf16);
             let policy = policy.to_device(&Device::Cpu).unwrap();
@@ -76,6 +80,6 @@ fn a_layer_of_a_token_costs_few_launches() {
             let with = (policy.precision(), cache);
             policy.generate_with_activation_cache(&requests, &sampling, with, &|_| ()).unwrap();
         });
-        assert_eq!(trained, PER_LAYER + PER_RECORDED_LAYER);
+        assert_eq!(trained, LAUNCHES_PER_LAYER + PER_RECORDED_LAYER);
     });
 }

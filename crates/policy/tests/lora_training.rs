@@ -241,6 +241,7 @@ fn sample(model: &Arc<InferenceModel>, prompts: &[&[u32]]) -> Vec<Vec<Completion
         prompt: prompt.to_vec().into(),
         samples: 2,
         stream: 3,
+        first_sample: 0,
     };
     let requests: Vec<GenerationRequest> = prompts.iter().map(request).collect();
     let sampling =
@@ -271,6 +272,29 @@ fn samples_have_the_log_probabilities_of_the_adapted_model() {
         let without = base().with_precision(precision).score(&groups, 0.9).unwrap().logps;
         let difference = scored.iter().zip(without).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(difference > 0.5, "the adapter has an effect: {difference}");
+    }
+}
+
+#[test]
+fn samples_from_shared_f32_weights_do_not_depend_on_the_other_requests() {
+    let config = ModelConfig {
+        hidden_size: 64,
+        intermediate_size: 200,
+        head_dim: 32,
+        max_position_embeddings: 1024,
+        ..config()
+    };
+    let policy = Policy::random(&config, 1).unwrap();
+    let policy = policy.with_trainable(&Trainable::Lora(lora(&Module::ALL, 0.0)), SEED).unwrap();
+    randomize_b(&policy);
+    let model = Arc::new(policy.inference_model(Precision::F32).unwrap());
+    let prompt = |seed: u32| (0..330).map(|i| (i * i + seed * 17) % 40).collect::<Vec<u32>>();
+    let prompts: Vec<Vec<u32>> = (0..3).map(prompt).collect();
+    let prompts: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
+    // Together they are prefilled in steps of more than 512 rows.
+    let together = sample(&model, &prompts);
+    for (prompt, expected) in prompts.iter().zip(together) {
+        assert_eq!(sample(&model, &[prompt]), [expected]);
     }
 }
 

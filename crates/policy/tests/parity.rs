@@ -175,7 +175,8 @@ fn gradients_of_all_tensors_match_transformers() {
 fn assert_greedy_tokens(fixture: &Fixture) {
     let Greedy { prompt, ids } = &fixture.expected.greedy;
     let sampling = SamplingParams { max_new_tokens: ids.len(), ..SamplingParams::greedy() };
-    let request = GenerationRequest { prompt: prompt.clone().into(), samples: 2, stream: 0 };
+    let request =
+        GenerationRequest { prompt: prompt.clone().into(), samples: 2, stream: 0, first_sample: 0 };
     let samples = fixture.policy().generate(&[request], &sampling, &|_| {}).unwrap();
     for sample in &samples[0] {
         assert_eq!(sample.ids, *ids, "{}", fixture.name);
@@ -195,7 +196,12 @@ fn incremental_decoding_has_the_scores_of_one_forward_pass() {
         let policy = fixture.policy();
         let prompts = fixture.expected.groups.iter().map(|group| group.prompt.clone());
         let requests: Vec<GenerationRequest> = prompts
-            .map(|prompt| GenerationRequest { prompt: prompt.into(), samples: 3, stream: 5 })
+            .map(|prompt| GenerationRequest {
+                prompt: prompt.into(),
+                samples: 3,
+                stream: 5,
+                first_sample: 0,
+            })
             .collect();
         let sampling =
             SamplingParams { max_new_tokens: 80, temperature: 0.7, ..SamplingParams::default() };

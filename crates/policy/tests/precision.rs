@@ -99,7 +99,12 @@ fn samples_in_bf16_have_the_log_probabilities_of_scoring() {
     for fixture in fixtures() {
         let (f32, bf16) = (fixture.policy(Precision::F32), fixture.policy(Precision::Bf16));
         let prompt = fixture.groups[0].prompt.clone();
-        let request = GenerationRequest { prompt: prompt.clone().into(), samples: 4, stream: 7 };
+        let request = GenerationRequest {
+            prompt: prompt.clone().into(),
+            samples: 4,
+            stream: 7,
+            first_sample: 0,
+        };
         let sampling = SamplingParams { max_new_tokens: 24, ..SamplingParams::default() };
         let samples = bf16.generate(&[request], &sampling, &|_| {}).unwrap().remove(0);
         let completions = samples.iter().map(|sample| sample.ids.clone()).collect();

@@ -104,7 +104,7 @@ impl Driver {
             tickets.push(ticket);
             let submission = Submission {
                 ticket,
-                request: GenerationRequest { prompt, samples, stream },
+                request: GenerationRequest { prompt, samples, stream, first_sample: 0 },
                 sampling,
                 arrived,
                 first_choice: index * samples,

@@ -109,7 +109,9 @@ fn drawn(
     let sampling = Arc::new(sampling);
     let mut engine = Engine::new(model.decoder().clone(), options).unwrap();
     let add = |prompt| {
-        engine.add(&GenerationRequest { prompt, samples: 1, stream: 0 }, &sampling).unwrap()
+        engine
+            .add(&GenerationRequest { prompt, samples: 1, stream: 0, first_sample: 0 }, &sampling)
+            .unwrap()
     };
     let requests: Vec<_> = prompts.into_iter().map(add).collect();
     let mut drawn = vec![Sampled::default(); requests.len()];

@@ -78,7 +78,7 @@ fn completions(layout: &str, ranks: &TensorParallel) -> Vec<(Vec<u32>, Vec<f32>)
     let request = |embeddings: &[ImageEmbeddings]| {
         let messages = [MultimodalMessage::user(embeddings.len(), "What is there?")];
         let prompt = model.vision_encoder().prompt(&tokenizer, &messages, embeddings).unwrap();
-        GenerationRequest { prompt, samples: 1, stream: 0 }
+        GenerationRequest { prompt, samples: 1, stream: 0, first_sample: 0 }
     };
     let requests =
         [request(&embeddings[..2]), request(&embeddings[1..3]), request(&embeddings[3..])];

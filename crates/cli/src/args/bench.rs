@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
+use embodied_r_policy::Precision;
 
 use super::device::DeviceName;
 use super::model::{PrecisionName, WeightArgs};
@@ -33,9 +34,10 @@ pub(crate) struct WorkArgs {
     /// Model: a directory in Hugging Face layout, or a Hub ID.
     #[arg(long, value_name = "MODEL")]
     pub(crate) model: String,
-    /// Precision of matrix multiplications; `bf16` is faster on GPUs and on most CPUs with AVX-512 BF16.
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) precision: PrecisionName,
+    /// Precision of matrix multiplications; `bf16` is faster on GPUs and on most CPUs with AVX-512 BF16 [default: f32
+    /// on a CPU, bf16 on a GPU].
+    #[arg(long, value_enum)]
+    pub(crate) precision: Option<PrecisionName>,
     /// Prompt length in tokens; prompts are random tokens.
     #[arg(long, value_name = "TOKENS", default_value_t = 1024)]
     pub(crate) prompt: usize,
@@ -57,6 +59,14 @@ pub(crate) struct WorkArgs {
     /// Print one JSON object instead of text.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+impl WorkArgs {
+    /// The device, and the precision of matrix multiplications on it, for a rank of a run on `gpus` GPUs.
+    pub(crate) fn device_and_precision(&self, gpus: Option<usize>) -> (DeviceName, Precision) {
+        let device = self.device.or_gpus(gpus);
+        (device, self.precision.unwrap_or_else(|| device.default_precision()).into())
+    }
 }
 
 /// Benchmark captioning: vision encoder, prefill and decoding.

@@ -6,6 +6,7 @@ use clap::builder::{
     PossibleValue, PossibleValuesParser, TypedValueParser, ValueParser, ValueParserFactory,
 };
 
+use super::model::PrecisionName;
 use crate::device;
 
 /// A device.
@@ -22,6 +23,14 @@ impl DeviceName {
     /// This device, or CUDA if `--gpus` is given.
     pub(crate) fn or_gpus(self, gpus: Option<usize>) -> Self {
         if gpus.is_some() { Self::Cuda } else { self }
+    }
+
+    /// The precision of matrix multiplications that a command has on this device unless another is given.
+    pub(crate) fn default_precision(self) -> PrecisionName {
+        match self {
+            Self::Cpu => PrecisionName::F32,
+            Self::Cuda => PrecisionName::Bf16,
+        }
     }
 
     /// Its name on the command line.

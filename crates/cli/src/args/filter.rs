@@ -63,7 +63,8 @@ pub(crate) struct LocalArgs {
     /// Revision of the model on the Hub: a branch, tag or commit.
     #[arg(long, value_name = "REV", requires = "model")]
     pub(crate) revision: Option<String>,
-    /// Precision of matrix multiplications; `bf16` is faster on GPUs and on most CPUs with AVX-512 BF16 [default: f32].
+    /// Precision of matrix multiplications; `bf16` is faster on GPUs and on most CPUs with AVX-512 BF16 [default: f32
+    /// on a CPU, bf16 on a GPU].
     #[arg(long, value_enum, requires = "model")]
     pub(crate) precision: Option<PrecisionName>,
     /// Device to run on [default: cpu].

@@ -40,9 +40,10 @@ pub(crate) struct StoredModel {
 /// Weight format and device.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct WeightArgs {
-    /// Precision of matrix multiplications; `bf16` is faster on GPUs and on most CPUs with AVX-512 BF16.
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) precision: PrecisionName,
+    /// Precision of matrix multiplications; `bf16` is faster on GPUs and on most CPUs with AVX-512 BF16 [default: f32
+    /// on a CPU, bf16 on a GPU].
+    #[arg(long, value_enum)]
+    pub(crate) precision: Option<PrecisionName>,
     /// Quantize the weights on load, to 8.5 (`q8_0`) or 4.5 (`q4_k`) bits per weight. GGUF weights keep their format.
     #[arg(long, value_enum, value_name = "FORMAT", conflicts_with = "precision")]
     pub(crate) quantize: Option<QuantizeName>,
@@ -52,12 +53,9 @@ pub(crate) struct WeightArgs {
 }
 
 impl WeightArgs {
-    /// The format of weight matrices.
-    pub(crate) fn format(&self) -> WeightFormat {
-        match self.quantize {
-            None => Precision::from(self.precision).into(),
-            Some(name) => WeightFormat::Blocks(name.into()),
-        }
+    /// The precision of matrix multiplications on `device`.
+    pub(crate) fn precision_on(&self, device: DeviceName) -> PrecisionName {
+        self.precision.unwrap_or_else(|| device.default_precision())
     }
 
     /// The format of weight matrices and their device, which is opened.
@@ -73,8 +71,15 @@ impl WeightArgs {
     /// # Errors
     /// As [`Self::placement`].
     pub(crate) fn placement_of(&self, gpus: Option<usize>) -> anyhow::Result<WeightPlacement> {
-        let device = device::open(self.device.or_gpus(gpus))?;
-        Ok(WeightPlacement { format: self.format(), device })
+        let name = self.device.or_gpus(gpus);
+        let format = match self.quantize {
+            None => Precision::from(self.precision_on(name)).into(),
+            Some(name) => WeightFormat::Blocks(name.into()),
+        };
+        if format == WeightFormat::F32 {
+            device::warn_of_f32(name);
+        }
+        Ok(WeightPlacement { format, device: device::open(name)? })
     }
 }
 

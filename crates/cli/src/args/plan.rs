@@ -48,9 +48,6 @@ pub(crate) struct PlanArgs {
     /// Bandwidth between nodes in Gbit/s [default: 200 per GPU for InfiniBand, 100 per node for Ethernet].
     #[arg(long, value_name = "GBPS")]
     pub(crate) network_gbps: Option<f64>,
-    /// Data type of gradients on GPUs [default: f32].
-    #[arg(long, value_enum)]
-    pub(crate) gradients: Option<GradientsName>,
     /// Typical prompt length in tokens, for the time estimate; memory is always estimated for `max_prompt_length`
     /// [default: `max_prompt_length`].
     #[arg(long, value_name = "TOKENS")]
@@ -64,8 +61,8 @@ pub(crate) struct PlanArgs {
     /// Vision-language model of `perceive`, to estimate its memory: a directory in Hugging Face layout, or the Hub ID
     /// of a known model.
     #[arg(long, value_name = "MODEL", conflicts_with_all = [
-        "config", "sets", "model", "device", "gpus", "nodes", "network", "network_gbps", "gradients", "prompt",
-        "completion", "questions",
+        "config", "sets", "model", "device", "gpus", "nodes", "network", "network_gbps", "prompt", "completion",
+        "questions",
     ])]
     pub(crate) captioner: Option<String>,
     /// Tensor parallel size of the captioner [default: 1].
@@ -87,13 +84,4 @@ pub(crate) enum NetworkName {
     Infiniband,
     /// Ethernet, one adapter per node.
     Ethernet,
-}
-
-/// Data type of gradients.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum GradientsName {
-    /// float32.
-    F32,
-    /// bfloat16.
-    Bf16,
 }

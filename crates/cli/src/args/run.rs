@@ -21,7 +21,8 @@ pub(crate) struct RunArgs {
     /// Output directory of the run: checkpoints, events and the final model.
     #[arg(long, value_name = "DIR")]
     pub(crate) output: Option<PathBuf>,
-    /// Precision of matrix multiplications; `bf16` is faster on GPUs and on most CPUs with AVX-512 BF16 [default: f32].
+    /// Precision of matrix multiplications; `bf16` is faster on GPUs and on most CPUs with AVX-512 BF16 [default: f32
+    /// on a CPU, bf16 on a GPU].
     #[arg(long, value_enum)]
     pub(crate) precision: Option<PrecisionName>,
     /// Activation recomputation (gradient checkpointing) policy: trades time for memory; results change only by

@@ -101,7 +101,12 @@ fn greedy(args: &GreedyArgs) -> anyhow::Result<Status> {
     let policy = loaded(args, &folder)?;
     let requests: Vec<GenerationRequest> = sequences
         .into_iter()
-        .map(|prompt| GenerationRequest { prompt: prompt.into(), samples: 1, stream: 0 })
+        .map(|prompt| GenerationRequest {
+            prompt: prompt.into(),
+            samples: 1,
+            stream: 0,
+            first_sample: 0,
+        })
         .collect();
     let sampling =
         SamplingParams { max_new_tokens: *max_tokens, stop_ids, ..SamplingParams::greedy() };

@@ -18,13 +18,13 @@ use embodied_r_policy::ModelConfig;
 use embodied_r_policy::config::PUBLISHED;
 use embodied_r_rewards::RewardSchedule as Stages;
 
-use crate::args::plan::{GradientsName, PlanArgs};
+use crate::args::plan::PlanArgs;
 use crate::commands::train::{memory, session::explain};
 use crate::exit::{Status, Usage};
 use crate::output::{out, outln};
 use crate::settings::Layers;
 use hardware::Hardware;
-use report::{Lengths, Report};
+use report::{Estimates, Lengths, Report};
 
 /// Estimate the memory and time of a run.
 pub(crate) fn run(args: PlanArgs) -> anyhow::Result<Status> {
@@ -35,16 +35,21 @@ pub(crate) fn run(args: PlanArgs) -> anyhow::Result<Status> {
     let config = shape(&settings.model)?;
     let stages = settings.stages().map_err(|faults| explain(Error::Settings(faults)))?;
     let hardware = Hardware::of(&args, settings.precision)?;
-    let wanted = wanted(&args, &settings, &stages, &config, &hardware)?;
+    let wanted = wanted(&settings, &stages, &config, &hardware)?;
     let lengths = Lengths {
         prompt: args.prompt.unwrap_or(settings.max_prompt_length),
         completion: args.completion.unwrap_or(settings.max_completion_length),
     };
-    let (load, plan) = (wanted.workload(), wanted.memory());
-    let usual = Workload { prompt: lengths.prompt, completion: lengths.completion, ..load };
-    let estimate = StepEstimate::new(&config, &usual, &plan, &hardware.machine, &hardware.network);
+    let plan = wanted.memory();
+    let estimate = |split_groups: bool| {
+        let Lengths { prompt, completion } = lengths;
+        let total_workload = Workload { prompt, completion, split_groups, ..wanted.total_workload };
+        let usual = PlannedRun { total_workload, ..wanted }.workload();
+        StepEstimate::new(&config, &usual, &plan, &hardware.machine, &hardware.network)
+    };
+    let estimates = Estimates { step: estimate(true), whole_groups: estimate(false) };
     let steps = steps(&args, &settings, &stages)?;
-    let report = Report::new(&settings, &wanted, &hardware, lengths, &estimate, steps);
+    let report = Report::new(&settings, &wanted, &hardware, lengths, &estimates, steps);
     match args.json {
         true => outln!("{}", serde_json::to_string_pretty(&report)?)?,
         false => out!("{}", text::of(&report))?,
@@ -64,8 +69,8 @@ fn settings(args: &PlanArgs) -> anyhow::Result<GrpoSettings> {
         anyhow::ensure!(value != Some(0), Usage(format!("`{name}` must be above 0")));
     }
     let from = match &args.config {
-        Some(file) => Layers::default().file(file)?,
-        None => Layers::default(),
+        Some(file) => Layers::default().defaults_on(args.device).file(file)?,
+        None => Layers::default().defaults_on(args.device),
     };
     from.pairs(&args.sets).flags(&[("model", args.model.clone())]).resolve(&["model"])
 }
@@ -86,7 +91,6 @@ fn shape(model: &str) -> anyhow::Result<ModelConfig> {
 }
 
 fn wanted<'a>(
-    args: &PlanArgs,
     settings: &GrpoSettings,
     stages: &Stages,
     config: &'a ModelConfig,
@@ -104,8 +108,7 @@ fn wanted<'a>(
         config,
         total_workload: Workload::for_training(settings, stages, trained, longest, cache_policy),
         recompute: settings.recompute,
-        bf16_gradients: args.gradients == Some(GradientsName::Bf16),
-        quantized: false,
+        precision: settings.precision,
         placement: hardware.placement,
         usable: hardware.usable,
         // Settings that freeze parts of the model exclude an adapter; then none is suggested.

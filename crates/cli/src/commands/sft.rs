@@ -20,7 +20,6 @@ use embodied_r_policy::trainable::ParameterCounts;
 use super::train::memory::{self, RankDevice};
 use super::train::session::{self, Base, Session, explain};
 use crate::args::sft::SftArgs;
-use crate::device;
 use crate::exit::Status;
 use crate::interrupt::on_interrupt;
 use crate::output::out;
@@ -63,7 +62,7 @@ fn run_as(args: &SftArgs, process_group: &ProcessGroup) -> anyhow::Result<Status
         Some(file) => replies(file, &text, settings.max_length, process_group)?,
         None => Vec::new(),
     };
-    let device = device::open(args.run.job.device())?;
+    let device = session::device(&args.run.job, settings.precision, process_group)?;
     let rank_device = RankDevice {
         device: &device,
         precision: settings.precision,
@@ -153,7 +152,8 @@ fn arithmetic(
     let scheduler = settings.lr_scheduler_type;
     let warmup = scheduler.warmup_steps(settings.warmup_steps, settings.warmup_ratio, total);
     let tokens: usize = examples.iter().map(Example::tokens).sum();
-    let share = memory::share(ranks, (needed, "examples"), settings.optim);
+    let most = needed.div_ceil(ranks.max(1));
+    let share = memory::share(ranks, (most, needed, "examples"), settings.optim);
     let share = share.map(|(name, what)| format!("{name:<12} {what}\n")).unwrap_or_default();
     let trained_tokens: usize = examples.iter().map(|example| example.completion.len()).sum();
     Ok(format!(

@@ -26,7 +26,6 @@ use embodied_r_rewards::Judge;
 use embodied_r_rewards::http_judge::{HttpJudge, HttpJudgeOptions};
 
 use crate::args::train::TrainArgs;
-use crate::device;
 use crate::exit::{self, Status};
 use crate::interrupt::on_interrupt;
 use crate::output::out;
@@ -87,12 +86,14 @@ fn run_as(args: &TrainArgs, process_group: &ProcessGroup) -> anyhow::Result<Stat
     let cache_policy =
         memory::cache_policy(settings, resumed_from.map(|checkpoint| &checkpoint.state));
     let ranks = process_group.world_size();
-    let device = device::open(args.run.job.device())?;
+    let device = session::device(&args.run.job, settings.precision, process_group)?;
     let rank_device = RankDevice { device: &device, precision: settings.precision, ranks };
     let memory =
         memory::of_train(settings, &stages, &trained, &questions, cache_policy, &rank_device)?;
-    let arithmetic = dry_run::text(settings, trained.counts, (&memory, ranks), of_train, of_eval)
-        .map_err(explain)?;
+    let longest = memory::longest_prompt(&questions);
+    let arithmetic =
+        dry_run::text(settings, trained.counts, (&memory, ranks), longest, of_train, of_eval)
+            .map_err(explain)?;
     if args.run.dry_run {
         if process_group.is_rank_zero() {
             out!("{arithmetic}")?;

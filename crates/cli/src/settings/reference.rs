@@ -37,6 +37,7 @@ const PEERS: &[(&str, &str)] = &[
     ("max_completion_length", "TRL 512; 2048 is the paper's"),
     ("dynamic_sample", "ms-swift's"),
     ("max_resample_times", "ms-swift's"),
+    ("filter_groups", "verl's; TRL and ms-swift keep them, with an advantage of 0"),
     ("loss_type", "TRL `dapo`; `grpo` is the paper's"),
     ("beta", "TRL 0; 0.001 is the paper's"),
     ("use_bias_correction_kl", "TRL `true`; neither ms-swift nor the paper has the correction"),

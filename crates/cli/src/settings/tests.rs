@@ -1,4 +1,5 @@
 use embodied_r_grpo::loss::ImportanceSamplingMode;
+use embodied_r_policy::Precision;
 
 use super::*;
 
@@ -145,10 +146,22 @@ fn differing_settings_are_named_but_for_free_ones() {
 }
 
 #[test]
-fn the_papers_configuration_is_the_defaults_with_its_stages_written_out() {
+fn the_papers_configuration_is_the_defaults_on_a_gpu_with_its_stages_written_out() {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/embodied-r.toml");
     let train: GrpoSettings = Layers::default().file(&file).unwrap().resolve(&[]).unwrap();
-    assert_eq!(train, GrpoSettings { stage: train_stages(), ..GrpoSettings::default() });
+    let stage = train_stages();
+    let on_gpu = Layers::default().defaults_on(DeviceName::Cuda).resolve(&[]).unwrap();
+    assert_eq!(train, GrpoSettings { stage, ..on_gpu });
+}
+
+#[test]
+fn a_gpu_computes_in_bf16_unless_a_layer_says_otherwise() {
+    let precision = |layers: Layers| layers.resolve::<SftSettings>(&[]).unwrap().precision;
+    let on = |device| Layers::default().defaults_on(device);
+    assert_eq!(precision(on(DeviceName::Cpu)), Precision::F32);
+    assert_eq!(precision(on(DeviceName::Cuda)), Precision::Bf16);
+    let given = on(DeviceName::Cuda).pairs(&["precision=f32".into()]);
+    assert_eq!(precision(given), Precision::F32);
 }
 
 #[test]

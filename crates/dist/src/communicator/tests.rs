@@ -243,3 +243,19 @@ fn a_rank_with_a_heartbeat_guard_is_waited_for() {
     assert!(is_waited_for(true));
     assert!(!is_waited_for(false));
 }
+
+#[test]
+fn a_rank_that_comes_early_waits_and_the_last_one_hardly_does() {
+    let late = Duration::from_millis(300);
+    let waited = over(2, move |rank| {
+        rank.barrier().unwrap();
+        let before = rank.time_waited();
+        if rank.rank() == 1 {
+            thread::sleep(late);
+        }
+        rank.barrier().unwrap();
+        rank.time_waited() - before
+    });
+    assert!(waited[0] > late / 2 && waited[0] > waited[1], "{waited:?}");
+    assert_eq!(Communicator::single().time_waited(), Duration::ZERO);
+}

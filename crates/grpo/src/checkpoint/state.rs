@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::events::WarningMonitor;
+use crate::expected_lengths::ExpectedLengths;
 
 /// The state of a run, except weights, optimizer state and settings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -39,6 +40,9 @@ pub struct State {
     pub skipped_steps: u64,
     /// Current number of consecutive skipped steps.
     pub skipped_in_a_row: u64,
+    /// Expected completion lengths, by which work is balanced over ranks.
+    #[serde(default)]
+    pub expected_lengths: ExpectedLengths,
     /// State of the warnings.
     pub watch: WarningMonitor,
     /// Length of `events.jsonl` at the checkpoint, in bytes.
@@ -69,6 +73,7 @@ impl State {
             num_tokens: 0,
             skipped_steps: 0,
             skipped_in_a_row: 0,
+            expected_lengths: ExpectedLengths::default(),
             watch: WarningMonitor::default(),
             events_bytes: 0,
             tensorboard_bytes: 0,
@@ -153,9 +158,11 @@ mod tests {
     }
 
     #[test]
-    fn the_saved_keys_are_those_of_earlier_checkpoints() {
+    fn the_saved_keys_are_those_of_earlier_checkpoints_and_what_they_lack_is_optional() {
         let saved = serde_json::to_value(State::new("model")).unwrap();
-        let mut keys: Vec<&str> = saved.as_object().unwrap().keys().map(String::as_str).collect();
+        let mut saved = saved.as_object().unwrap().clone();
+        assert!(saved.remove("expected_lengths").is_some());
+        let mut keys: Vec<&str> = saved.keys().map(String::as_str).collect();
         keys.sort_unstable();
         let earlier = [
             "best",
@@ -177,6 +184,8 @@ mod tests {
             "watch",
         ];
         assert_eq!(keys, earlier);
+        let state: State = serde_json::from_value(serde_json::Value::Object(saved)).unwrap();
+        assert_eq!(state, State::new("model"));
     }
 
     #[test]

@@ -62,6 +62,7 @@ impl Sink for Jsonl {
 
 #[cfg(test)]
 mod tests {
+    use super::super::RankShares;
     use super::*;
 
     fn lines(path: &Path) -> Vec<Event> {
@@ -71,7 +72,7 @@ mod tests {
 
     fn step(step: u64) -> Event {
         let metrics = [("reward".to_owned(), 0.5), ("kl".to_owned(), 0.25)].into_iter().collect();
-        Event::Step { step, epoch: 0.5, time_s: 1.0, metrics }
+        Event::Step { step, epoch: 0.5, time_s: 1.0, ranks: RankShares::default(), metrics }
     }
 
     #[test]

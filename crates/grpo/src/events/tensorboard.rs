@@ -83,7 +83,7 @@ impl TensorBoard {
 impl Sink for TensorBoard {
     fn event(&mut self, event: &Event) -> Result<()> {
         match event {
-            Event::Step { step, epoch, time_s, metrics }
+            Event::Step { step, epoch, time_s, metrics, .. }
             | Event::Eval { step, epoch, time_s, metrics } => {
                 let metrics = metrics.iter().map(|(name, value)| (name.as_str(), *value));
                 // An evaluation shares the epoch of its step.

@@ -1,6 +1,8 @@
 //! Number formats of a run's tensors, and their sharding over ranks.
 
-use embodied_r_policy::WeightFormat;
+use embodied_r_policy::{Precision, WeightFormat};
+
+use crate::optimizer::BUCKET_BYTES;
 
 /// Bytes of a 32-bit float.
 const F32: usize = size_of::<f32>();
@@ -15,11 +17,29 @@ const PROGRAM: usize = 96 << 20;
 /// process after its first matmul), NCCL channels (0.3 GB), and attention's workspace.
 const CONTEXT: usize = 1 << 30;
 
-/// Communication buffers of a CPU rank: four buckets of 16 MiB in flight, one being received, and MPI's own.
-const COMMUNICATION: usize = 96 << 20;
+/// Communication buffers of a CPU rank: four buckets in flight, one being received, and MPI's own.
+const COMMUNICATION: usize = 5 * BUCKET_BYTES + (16 << 20);
 
-/// Bytes of a gradient bucket; while one is reduced the next one fills.
-pub const GRADIENT_BUCKET_BYTES: usize = 64 << 20;
+/// Gradient buckets of a GPU: four in flight, and the one that fills.
+const BUCKETS: usize = 5 * BUCKET_BYTES;
+
+/// The devices of a run's ranks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Placement {
+    /// CPUs that this many ranks share.
+    Cpu(usize),
+    /// This many GPUs, one rank each.
+    Gpus(usize),
+}
+
+impl Placement {
+    /// The number of ranks.
+    pub fn ranks(self) -> usize {
+        match self {
+            Self::Cpu(ranks) | Self::Gpus(ranks) => ranks.max(1),
+        }
+    }
+}
 
 /// Where the sampler's weights are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +83,15 @@ impl MemoryLayout {
         base: PROGRAM,
     };
 
+    /// A rank of a run that computes in `precision`. On CPUs weights are f32 in every precision.
+    pub fn new(placement: Placement, precision: Precision) -> Self {
+        match (placement, precision) {
+            (Placement::Cpu(_), _) => Self::cpu(placement.ranks()),
+            (Placement::Gpus(_), Precision::Bf16) => Self::gpu(placement.ranks()),
+            (Placement::Gpus(_), Precision::F32) => Self::gpu(placement.ranks()).in_f32(),
+        }
+    }
+
     /// One of `ranks` CPU ranks: f32 throughout.
     pub const fn cpu(ranks: usize) -> Self {
         let base = if ranks > 1 { PROGRAM + COMMUNICATION } else { PROGRAM };
@@ -78,18 +107,13 @@ impl MemoryLayout {
             master: F32,
             ranks,
             sampler_weights: SamplerWeights::Shared,
-            base: CONTEXT + 2 * GRADIENT_BUCKET_BYTES,
+            base: CONTEXT + BUCKETS,
         }
     }
 
     /// The same layout in f32 throughout.
-    pub const fn in_f32(self) -> Self {
+    const fn in_f32(self) -> Self {
         Self { weights: WeightFormat::F32, activation: F32, master: 0, ..self }
-    }
-
-    /// The same layout with bf16 gradients.
-    pub const fn with_bf16_gradients(self) -> Self {
-        Self { gradient: BF16, ..self }
     }
 
     /// Bytes of `parameters` weights.
@@ -113,7 +137,7 @@ mod tests {
         assert_eq!(layout.weight_bytes(parameters), 6_171_877_376);
         // Master, first and second moment: 12 bytes per parameter, 37.03 GB in all.
         assert_eq!(layout.shard(parameters * (layout.master + 2 * 4)), 4_628_908_032);
-        assert_eq!(layout.with_bf16_gradients().gradient * parameters, 6_171_877_376);
+        assert_eq!(layout.gradient * parameters, 12_343_754_752);
     }
 
     #[test]

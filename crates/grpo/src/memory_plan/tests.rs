@@ -41,6 +41,7 @@ fn workload() -> Workload {
         rollout: Some(Precision::F32),
         activation_cache: ActivationCachePolicy::Never,
         iterations: 1,
+        split_groups: true,
         layout: MemoryLayout::CPU,
     }
 }

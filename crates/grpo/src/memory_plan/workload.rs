@@ -4,9 +4,10 @@ use embodied_r_policy::Precision;
 use embodied_r_policy::trainable::{ParameterCounts, Trainable};
 use embodied_r_rewards::RewardSchedule as Stages;
 
-use super::layout::{MemoryLayout, SamplerWeights};
+use super::layout::{MemoryLayout, Placement, SamplerWeights};
 use crate::optimizer::Optim;
-use crate::packing::completion_budget;
+use crate::packing::{GroupLengths, completion_budget};
+use crate::partition::{GroupPart, partition, whole};
 use crate::scoring::needs_judge;
 use crate::settings::{GrpoSettings, JudgeKind};
 
@@ -37,6 +38,8 @@ pub struct Workload {
     pub activation_cache: ActivationCachePolicy,
     /// Iterations over each batch of completions; the first uses the activation cache.
     pub iterations: usize,
+    /// Whether groups are split over ranks where that balances better, as `train` does.
+    pub split_groups: bool,
     /// Number formats and sharding; prompts and completions are those of one rank.
     pub layout: MemoryLayout,
 }
@@ -68,6 +71,7 @@ impl Workload {
             rollout: None,
             activation_cache: ActivationCachePolicy::Never,
             iterations: 1,
+            split_groups: true,
             layout: MemoryLayout::CPU,
         }
     }
@@ -100,10 +104,35 @@ impl Workload {
         }
     }
 
-    /// The workload of the busiest of `ranks` CPU ranks: whole groups.
-    pub fn on_cpus(self, ranks: usize) -> Self {
-        let prompts = self.prompts.div_ceil(ranks.max(1));
-        Self { prompts, layout: MemoryLayout::cpu(ranks.max(1)), ..self }
+    /// The parts of the groups, all of maximum length, on `ranks` ranks.
+    pub fn parts(&self, ranks: usize) -> Vec<GroupPart> {
+        let completions = vec![self.completion; self.completions];
+        let groups = vec![GroupLengths { prompt: self.prompt, completions }; self.prompts];
+        match self.split_groups {
+            true => partition(&groups, ranks),
+            false => whole(&groups, ranks),
+        }
+    }
+
+    /// The share of the busiest of `ranks` ranks. Parts of groups count as equally long ones, rounded up.
+    fn of_busiest(self, ranks: usize) -> Self {
+        let parts = self.parts(ranks);
+        let share = |rank: usize| {
+            let own = parts.iter().filter(|part| part.rank == rank);
+            let prompts = own.clone().count();
+            (prompts, own.map(|part| part.completions.len()).sum::<usize>())
+        };
+        let tokens = |(prompts, completions): &(usize, usize)| {
+            (prompts * self.prompt + completions * self.completion, *completions)
+        };
+        let (prompts, completions) = (0..ranks).map(share).max_by_key(tokens).unwrap_or_default();
+        Self { prompts, completions: completions.div_ceil(prompts.max(1)), ..self }
+    }
+
+    /// The workload of the busiest rank of a run that computes in `precision`.
+    pub fn on(self, placement: Placement, precision: Precision) -> Self {
+        let layout = MemoryLayout::new(placement, precision);
+        Self { layout, ..self.of_busiest(placement.ranks()) }
     }
 
     /// Moments per trainable parameter.
@@ -131,26 +160,6 @@ impl Workload {
         match self.optim {
             Optim::Adamw => self.layout.shard(all),
             Optim::Muon => all,
-        }
-    }
-
-    /// The workload of the busiest of `ranks` GPUs: whole groups while there are at least as many as ranks, else one
-    /// prompt with part of its completions.
-    pub fn on_gpus(self, ranks: usize) -> Self {
-        let ranks = ranks.max(1);
-        let (prompts, completions) = match self.prompts >= ranks {
-            true => (self.prompts.div_ceil(ranks), self.completions),
-            false => (self.prompts.min(1), (self.prompts * self.completions).div_ceil(ranks)),
-        };
-        let layout = MemoryLayout { ranks, ..MemoryLayout::gpu(ranks) };
-        let rollout = self.rollout.map(|_| Precision::Bf16);
-        Self {
-            prompts,
-            completions,
-            layout,
-            rollout,
-            activation_cache: ActivationCachePolicy::Never,
-            ..self
         }
     }
 
@@ -198,16 +207,28 @@ mod tests {
     }
 
     fn per_rank(prompts: usize, ranks: usize) -> (usize, usize) {
-        let workload = workload(prompts).on_gpus(ranks);
+        let workload = workload(prompts).on(Placement::Gpus(ranks), Precision::Bf16);
         (workload.prompts, workload.completions)
     }
 
     #[test]
-    fn groups_stay_whole_while_there_are_as_many_as_ranks() {
+    fn groups_stay_whole_where_their_number_divides() {
         assert_eq!(
-            [per_rank(4, 1), per_rank(4, 2), per_rank(5, 2), per_rank(4, 4)],
-            [(4, 8), (2, 8), (3, 8), (1, 8)]
+            [per_rank(4, 1), per_rank(4, 2), per_rank(4, 4), per_rank(64, 8)],
+            [(4, 8), (2, 8), (1, 8), (8, 8)]
         );
+    }
+
+    #[test]
+    fn an_odd_group_is_split_unless_groups_stay_whole() {
+        // 20 of 40 completions, of three groups.
+        assert_eq!(per_rank(5, 2), (3, 7));
+        let whole = Workload { split_groups: false, ..workload(5) };
+        let share = |ranks| {
+            let workload = whole.on(Placement::Cpu(ranks), Precision::F32);
+            (workload.prompts, workload.completions)
+        };
+        assert_eq!([share(2), share(8)], [(3, 8), (1, 8)]);
     }
 
     #[test]
@@ -216,14 +237,16 @@ mod tests {
     }
 
     #[test]
-    fn ranks_take_whole_groups_and_shard_the_state_of_adamw() {
-        let rank = |ranks: usize, optim: Optim| Workload { optim, ..workload(5) }.on_cpus(ranks);
+    fn ranks_shard_the_state_of_adamw() {
+        let rank = |ranks: usize, optim: Optim| {
+            Workload { optim, ..workload(5) }.on(Placement::Cpu(ranks), Precision::F32)
+        };
         let of =
             |workload: Workload| (workload.prompts, workload.completions, workload.moment_bytes());
         assert_eq!(of(rank(1, Optim::Adamw)), (5, 8, 80));
-        assert_eq!(of(rank(2, Optim::Adamw)), (3, 8, 40));
-        assert_eq!(of(rank(8, Optim::Adamw)), (1, 8, 10));
-        assert_eq!(of(rank(8, Optim::Muon)), (1, 8, 40));
+        assert_eq!(of(rank(2, Optim::Adamw)), (3, 7, 40));
+        assert_eq!(of(rank(8, Optim::Adamw)), (2, 3, 10));
+        assert_eq!(of(rank(8, Optim::Muon)), (2, 3, 40));
         assert_eq!(rank(1, Optim::Adamw).layout, MemoryLayout::CPU);
         let on_gpus =
             |optim| Workload { layout: MemoryLayout::gpu(4), ..rank(4, optim) }.master_bytes();

@@ -11,8 +11,11 @@ use crate::error::{Error, Result};
 
 const OP: &str = "shard";
 
-/// Elements per bucket, the unit of communication. Tests use small buckets for their small models.
-const BUCKET: usize = if cfg!(test) { 16 } else { 1 << 22 };
+/// Bytes of a bucket of f32 gradients or weights, the unit of communication.
+pub const BUCKET_BYTES: usize = 16 << 20;
+
+/// Elements per bucket. Tests use small buckets for their small models.
+const BUCKET: usize = if cfg!(test) { 16 } else { BUCKET_BYTES / size_of::<f32>() };
 
 /// The flat layout of tensors in buckets that are sharded over the ranks.
 #[derive(Debug, Clone, PartialEq, Eq)]

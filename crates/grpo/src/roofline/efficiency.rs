@@ -1,5 +1,7 @@
 //! Efficiencies: the fractions of a device's peaks assumed in an estimate.
 
+use embodied_r_policy::LAUNCHES_PER_LAYER;
+
 /// How often a decoding step reads a prompt's KV cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PromptReads {
@@ -58,7 +60,7 @@ pub const CPU: Efficiencies = Efficiencies {
 /// | products 0.5 | Megatron-LM, 44 to 52 % of 312 TFLOP/s over whole steps (Narayanan and others 2021, table 1) |
 /// | attention 0.25 | assumed: scores go through memory in chunks via cuBLASLt; FlashAttention-2 reaches 0.5 to 0.7 |
 /// | reading 0.7 | gpt-fast, Llama 2 7B in bf16 on an A100-80GB: 104.9 tokens/s, 0.69 of 2,039 GB/s |
-/// | layer 25 µs | assumed: a dozen kernels of a replayed CUDA graph, 2 µs each |
+/// | layer 50 µs | assumed: 4.5 µs for each of the launches per layer, which no CUDA graph replays |
 /// | half tokens 200 | peak FLOP/s over bandwidth, 312 TFLOP/s over 1,555 GB/s: rows above which weights are not the bottleneck |
 pub const AMPERE: Efficiencies = Efficiencies {
     products: 0.5,
@@ -69,7 +71,7 @@ pub const AMPERE: Efficiencies = Efficiencies {
     decoding_attention: 0.1,
     reading: 0.7,
     prompt_reads: PromptReads::OncePerCompletion,
-    layer_s: 25e-6,
+    layer_s: LAUNCHES_PER_LAYER as f64 * 4.5e-6,
     step_s: 300e-6,
 };
 
@@ -81,7 +83,7 @@ pub const AMPERE: Efficiencies = Efficiencies {
 /// | attention 0.15 | assumed, as [`AMPERE`]'s; FlashAttention-2 reaches 0.35 |
 /// | the others | as [`AMPERE`]; half tokens 300: 989 TFLOP/s over 3,350 GB/s |
 pub const HOPPER: Efficiencies =
-    Efficiencies { products: 0.4, half_tokens: 300.0, attention: 0.15, layer_s: 20e-6, ..AMPERE };
+    Efficiencies { products: 0.4, half_tokens: 300.0, attention: 0.15, ..AMPERE };
 
 /// Ada (L40S, 4090): as [`AMPERE`]; the lower bandwidth limits more of the work between matmuls.
 pub const ADA: Efficiencies = Efficiencies { products: 0.45, half_tokens: 300.0, ..AMPERE };

@@ -1,9 +1,9 @@
 //! What fits into a device's memory, and what would make a run fit.
 
 use embodied_r_policy::trainable::ParameterCounts;
-use embodied_r_policy::{BlockFormat, ModelConfig, PAGE_SIZE, WeightFormat};
+use embodied_r_policy::{ModelConfig, PAGE_SIZE, Precision};
 
-use crate::memory_plan::{MemoryPlan, Workload};
+use crate::memory_plan::{MemoryPlan, Placement, Workload};
 use crate::settings::Recompute;
 
 /// Usable fraction of a GPU's memory; the rest is lost to fragmentation.
@@ -15,15 +15,6 @@ const BUDGET_STEP: usize = 1024;
 /// Maximum number of GPUs to advise.
 const MAX_GPUS: usize = 1024;
 
-/// The devices of a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Placement {
-    /// One CPU shared by this many ranks.
-    Cpu(usize),
-    /// This many GPUs, one rank each.
-    Gpus(usize),
-}
-
 /// A planned run, before it is partitioned over ranks.
 #[derive(Debug, Clone, Copy)]
 pub struct PlannedRun<'a> {
@@ -33,10 +24,8 @@ pub struct PlannedRun<'a> {
     pub total_workload: Workload,
     /// The activation recomputation policy.
     pub recompute: Recompute,
-    /// Whether gradients are bf16 on GPUs.
-    pub bf16_gradients: bool,
-    /// Whether the weights are block-quantized to 4.5 bits on GPUs.
-    pub quantized: bool,
+    /// Matmul precision.
+    pub precision: Precision,
     /// The devices.
     pub placement: Placement,
     /// Usable memory per rank in bytes.
@@ -52,14 +41,10 @@ pub enum MemoryReduction {
     RecomputeAll,
     /// Limit micro-batches to this many tokens.
     Budget(usize),
-    /// bf16 gradients.
-    Bf16Gradients,
     /// No reference model: neither KL nor a judge that needs it.
     NoReference,
     /// Train a LoRA adapter.
     Adapter,
-    /// Quantize the frozen base weights to 4.5 bits, with an adapter.
-    Quantized,
     /// This many GPUs in total.
     Gpus(usize),
 }
@@ -89,20 +74,7 @@ pub struct Headroom {
 impl PlannedRun<'_> {
     /// The workload of one rank.
     pub fn workload(&self) -> Workload {
-        match self.placement {
-            Placement::Cpu(ranks) => self.total_workload.on_cpus(ranks),
-            Placement::Gpus(ranks) => {
-                let workload = self.total_workload.on_gpus(ranks);
-                let mut layout = workload.layout;
-                if self.bf16_gradients {
-                    layout = layout.with_bf16_gradients();
-                }
-                if self.quantized {
-                    layout.weights = WeightFormat::Blocks(BlockFormat::Q4K);
-                }
-                Workload { layout, ..workload }
-            }
-        }
+        self.total_workload.on(self.placement, self.precision)
     }
 
     /// The memory of one rank.
@@ -156,15 +128,11 @@ impl PlannedRun<'_> {
             return alone;
         }
         let small = [MemoryReduction::RecomputeAll, MemoryReduction::Budget(BUDGET_STEP)];
-        let together: &[&[MemoryReduction]] = match self.placement {
-            Placement::Cpu(_) => &[&small, &[small[0], small[1], MemoryReduction::Adapter]],
-            Placement::Gpus(_) => &[
-                &[small[0], small[1], MemoryReduction::Bf16Gradients],
-                &[small[0], small[1], MemoryReduction::Bf16Gradients, MemoryReduction::NoReference],
-                &[small[0], small[1], MemoryReduction::Adapter],
-                &[small[0], small[1], MemoryReduction::Adapter, MemoryReduction::Quantized],
-            ],
-        };
+        let together: &[&[MemoryReduction]] = &[
+            &small,
+            &[small[0], small[1], MemoryReduction::NoReference],
+            &[small[0], small[1], MemoryReduction::Adapter],
+        ];
         let mut advice: Vec<_> =
             together.iter().find_map(|changes| self.tried(changes)).into_iter().collect();
         let gpus = single.iter().filter(|change| matches!(change, MemoryReduction::Gpus(_)));
@@ -179,7 +147,6 @@ impl PlannedRun<'_> {
             changes.push(MemoryReduction::Budget(BUDGET_STEP));
         }
         if let Placement::Gpus(ranks) = self.placement {
-            changes.push(MemoryReduction::Bf16Gradients);
             let doubled = |ranks: &usize| Some(ranks * 2).filter(|ranks| *ranks <= MAX_GPUS);
             let more =
                 std::iter::successors(doubled(&ranks.max(1)), doubled).map(MemoryReduction::Gpus);
@@ -211,7 +178,6 @@ impl PlannedRun<'_> {
             MemoryReduction::Budget(budget) => {
                 Self { total_workload: Workload { budget, ..total_workload }, ..self }
             }
-            MemoryReduction::Bf16Gradients => Self { bf16_gradients: true, ..self },
             MemoryReduction::NoReference => {
                 Self { total_workload: Workload { reference: 0, ..total_workload }, ..self }
             }
@@ -227,7 +193,6 @@ impl PlannedRun<'_> {
                     ..self
                 }
             }
-            MemoryReduction::Quantized => Self { quantized: true, ..self },
             MemoryReduction::Gpus(ranks) => Self { placement: Placement::Gpus(ranks), ..self },
         }
     }

@@ -14,6 +14,8 @@ pub struct GpuSpec {
     pub memory_bytes: usize,
     /// Peak FLOP/s of dense bf16 matmuls with f32 accumulation.
     pub flops_per_s: f64,
+    /// Peak FLOP/s of f32 matmuls, without tensor cores.
+    pub f32_flops_per_s: f64,
     /// Memory bandwidth in bytes per second.
     pub bytes_per_s: f64,
     /// The link to the other GPUs of its node.
@@ -24,11 +26,11 @@ pub struct GpuSpec {
 
 const MIB: usize = 1 << 20;
 
-/// A GPU by its data sheet: memory in MiB as `nvidia-smi` reports it, TFLOP/s, GB/s.
+/// A GPU by its data sheet: memory in MiB as `nvidia-smi` reports it, TFLOP/s in bf16 and f32, GB/s.
 const fn spec(
     name: &'static str,
     (nominal_gb, mib): (f64, usize),
-    (tflops, gigabytes_per_s): (f64, f64),
+    (tflops, f32_tflops, gigabytes_per_s): (f64, f64, f64),
     link: IntraNodeLink,
     efficiencies: Efficiencies,
 ) -> GpuSpec {
@@ -37,6 +39,7 @@ const fn spec(
         nominal_gb,
         memory_bytes: mib * MIB,
         flops_per_s: tflops * 1e12,
+        f32_flops_per_s: f32_tflops * 1e12,
         bytes_per_s: gigabytes_per_s * 1e9,
         link,
         efficiencies,
@@ -51,50 +54,50 @@ pub const GPU_SPECS: [GpuSpec; 8] = [
     spec(
         "A800",
         (40.0, 40_960),
-        (312.0, 1_555.0),
+        (312.0, 19.5, 1_555.0),
         IntraNodeLink::nvlink(200.0),
         efficiency::AMPERE,
     ),
     spec(
         "A800",
         (80.0, 81_920),
-        (312.0, 2_039.0),
+        (312.0, 19.5, 2_039.0),
         IntraNodeLink::nvlink(200.0),
         efficiency::AMPERE,
     ),
     spec(
         "A100",
         (40.0, 40_960),
-        (312.0, 1_555.0),
+        (312.0, 19.5, 1_555.0),
         IntraNodeLink::nvlink(300.0),
         efficiency::AMPERE,
     ),
     spec(
         "A100",
         (80.0, 81_920),
-        (312.0, 2_039.0),
+        (312.0, 19.5, 2_039.0),
         IntraNodeLink::nvlink(300.0),
         efficiency::AMPERE,
     ),
     spec(
         "H100",
         (80.0, 81_559),
-        (989.0, 3_350.0),
+        (989.0, 66.9, 3_350.0),
         IntraNodeLink::nvlink(450.0),
         efficiency::HOPPER,
     ),
     spec(
         "H200",
         (141.0, 143_771),
-        (989.0, 4_800.0),
+        (989.0, 66.9, 4_800.0),
         IntraNodeLink::nvlink(450.0),
         efficiency::HOPPER,
     ),
-    spec("L40S", (48.0, 46_068), (362.0, 864.0), IntraNodeLink::pcie(32.0), efficiency::ADA),
+    spec("L40S", (48.0, 46_068), (362.0, 91.6, 864.0), IntraNodeLink::pcie(32.0), efficiency::ADA),
     spec(
         "4090",
         (24.0, 24_564),
-        (165.2, 1_008.0),
+        (165.2, 82.6, 1_008.0),
         IntraNodeLink::through_host(32.0),
         efficiency::ADA,
     ),

@@ -1,6 +1,6 @@
 //! Communication volumes and times.
 
-use crate::memory_plan::GRADIENT_BUCKET_BYTES;
+use crate::optimizer::BUCKET_BYTES;
 
 /// The link between GPUs of a node.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -108,7 +108,7 @@ impl Network {
 
     /// Seconds of a reduce-scatter or an all-gather of `bytes`, bucket by bucket.
     pub fn ring_s(&self, bytes: f64) -> f64 {
-        let buckets = (bytes / GRADIENT_BUCKET_BYTES as f64).ceil();
+        let buckets = (bytes / BUCKET_BYTES as f64).ceil();
         self.ring_bytes(bytes) / self.ring_bytes_per_s + buckets * self.round_s
     }
 }

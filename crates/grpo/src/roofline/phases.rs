@@ -2,7 +2,7 @@
 
 mod kinds;
 
-use embodied_r_policy::{ForwardFlops, Group, ModelConfig};
+use embodied_r_policy::{ForwardFlops, Group, ModelConfig, Precision};
 
 use super::efficiency::{PromptReads, saturating};
 use super::{Machine, Network};
@@ -97,7 +97,7 @@ impl Step<'_> {
 
     /// Bytes of the weights in the matmul format.
     fn weight_bytes(&self) -> f64 {
-        let bf16 = self.workload.rollout == Some(embodied_r_policy::Precision::Bf16);
+        let bf16 = self.workload.rollout == Some(Precision::Bf16);
         match bf16 && self.workload.layout.master == 0 {
             true => 2.0 * self.config.matmul_parameters() as f64,
             false => self.workload.layout.weight_bytes(self.config.matmul_parameters()) as f64,
@@ -221,8 +221,9 @@ impl Step<'_> {
         Phase { kind, seconds, hidden_s: 0.0, bottleneck, flops: 0.0, bytes }
     }
 
+    /// Weights are gathered in f32.
     fn gather(&self) -> Phase {
-        let bytes = self.workload.layout.weight_bytes(self.workload.trainable) as f64;
+        let bytes = (self.workload.trainable * size_of::<f32>()) as f64;
         self.sent(PhaseKind::Gather, bytes, 0.0)
     }
 

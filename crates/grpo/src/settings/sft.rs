@@ -41,7 +41,7 @@ pub struct SftSettings {
     /// Activation recomputation (gradient checkpointing): `auto` recomputes what does not fit in memory, `all` saves
     /// the most memory, `none` is fastest. Results do not change. Default: `auto`.
     pub recompute: Recompute,
-    /// Matmul precision: `f32`, or `bf16` with f32 accumulation. Default: `f32`.
+    /// Matmul precision: `f32`, or `bf16` with f32 accumulation. Default: `f32`; on a GPU `bf16`.
     pub precision: Precision,
     /// Train a LoRA adapter instead of the full model. Default: false.
     pub use_peft: bool,

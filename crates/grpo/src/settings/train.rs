@@ -70,6 +70,9 @@ pub struct GrpoSettings {
     pub dynamic_sample: bool,
     /// Maximum resampling attempts per step with `dynamic_sample`. Default: 3.
     pub max_resample_times: u64,
+    /// Leave zero-variance groups out of the update: of the loss, the counts that it is divided by, and the KL penalty.
+    /// With `dynamic_sample` those left after the last attempt. Default: false.
+    pub filter_groups: bool,
 
     /// Loss formulation: `grpo`, `bnpo`, `dr_grpo`, `dapo`, `cispo` or `sapo`. Default: `grpo`.
     pub loss_type: LossType,
@@ -145,7 +148,7 @@ pub struct GrpoSettings {
     /// `auto` uses the available memory, `all` saves the most memory, `none` is fastest. Results change only by
     /// rounding. Default: `auto`.
     pub recompute: Recompute,
-    /// Matmul precision: `f32`, or `bf16` with f32 accumulation. Default: `f32`.
+    /// Matmul precision: `f32`, or `bf16` with f32 accumulation. Default: `f32`; on a GPU `bf16`.
     pub precision: Precision,
     /// Matmul precision of the rollout. A lower one than `precision` is faster; see `importance_sampling_correction`.
     /// Default: `precision`.
@@ -272,6 +275,7 @@ impl Default for GrpoSettings {
             top_k: 0,
             dynamic_sample: false,
             max_resample_times: 3,
+            filter_groups: false,
             loss_type: LossType::Grpo,
             importance_sampling_level: ImportanceSamplingLevel::Token,
             epsilon: 0.2,

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::events::Metrics;
 use crate::model::{FinishReason, Model, SamplingParams};
 use crate::questions::TokenizedQuestion;
-use crate::rollout::{self, Rollout};
+use crate::rollout::{self, Rollout, SampleRequest};
 use crate::scoring::{JUDGED, RewardFunction};
 use crate::settings::GrpoSettings;
 
@@ -71,7 +71,10 @@ impl<M: Model> GrpoTrainer<'_, M> {
         let owners = self.process_group.assign(&costs);
         let is_own =
             |(index, _): &(usize, &TokenizedQuestion)| owners[*index] == self.process_group.rank();
-        let questions: Vec<_> = self.eval.iter().enumerate().filter(is_own).collect();
+        let questions = self.eval.iter().enumerate().filter(is_own);
+        let wanted: Vec<_> = questions
+            .map(|(index, prompted)| SampleRequest { index, prompted, completions: 0..1 })
+            .collect();
         let sampling = SamplingParams {
             max_new_tokens: self.settings.max_completion_length,
             stop_ids: self.tokenizer.stop_ids().to_vec(),
@@ -80,8 +83,7 @@ impl<M: Model> GrpoTrainer<'_, M> {
         let (mut rollouts, _) = rollout::sample(
             (&self.policy, &self.process_group),
             self.tokenizer.as_ref(),
-            &questions,
-            1,
+            &wanted,
             &sampling,
             (None, None),
             (self.settings.seed, 0),

@@ -128,7 +128,7 @@ pub(super) fn peak_gb() -> Option<f64> {
 
 impl Times {
     /// Seconds of the entire step.
-    fn total(&self) -> f64 {
+    pub(super) fn total(&self) -> f64 {
         self.rollout + self.rewards + self.reference + self.update + self.optimizer
     }
 

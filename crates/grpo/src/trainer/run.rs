@@ -6,7 +6,9 @@ use std::time::Instant;
 use super::{GrpoTrainer, RunOutcome};
 use crate::checkpoint;
 use crate::error::{Error, Result};
-use crate::events::{BYTES_SENT, Event, FormatFailures, Metrics, StepObservation, now_s};
+use crate::events::{
+    BYTES_SENT, Event, FormatFailures, Metrics, RankShares, StepObservation, now_s,
+};
 use crate::model::Model;
 use crate::rollout::Rollout;
 use crate::skipped::{Diagnosis, non_finite_weights};
@@ -15,6 +17,7 @@ use crate::skipped::{Diagnosis, non_finite_weights};
 pub(super) struct StepOutput {
     pub(super) rollouts: Vec<Rollout>,
     pub(super) metrics: Metrics,
+    pub(super) ranks: RankShares,
     /// The diagnosis, if the step was skipped.
     pub(super) skipped: Option<Box<Diagnosis>>,
     pub(super) tokens: u64,
@@ -74,9 +77,10 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
 
     /// Updates the state after a step and reports it.
     fn record_step(&mut self, output: StepOutput, began: Instant, done_before: u64) -> Result<()> {
-        let StepOutput { rollouts, mut metrics, skipped, tokens } = output;
+        let StepOutput { rollouts, mut metrics, ranks, skipped, tokens } = output;
         self.state.step += 1;
         self.state.num_tokens += tokens;
+        self.state.expected_lengths.update(&rollouts);
         self.state.optimizer_steps = self.updater.optimizer.steps();
         let step = self.state.step;
         self.state.count_skipped(skipped.is_some());
@@ -104,7 +108,7 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
             if let Some(diagnosis) = &skipped {
                 events.emit(&Event::skipped(step, output, diagnosis))?;
             }
-            events.emit(&Event::Step { step, epoch, time_s: now_s(), metrics })?;
+            events.emit(&Event::Step { step, epoch, time_s: now_s(), ranks, metrics })?;
             events.completions(step, &rollouts)?;
             warnings.iter().try_for_each(|warning| events.emit(warning))
         };

@@ -1,5 +1,6 @@
 //! A step's groups: sampled, scored, and resampled if they have zero variance.
 
+use std::ops::Range;
 use std::time::Instant;
 
 use embodied_r_rewards::stages::weight;
@@ -9,15 +10,17 @@ use super::metrics::Times;
 use crate::error::{Error, Result};
 use crate::events::Metrics;
 use crate::model::{Model, SamplingParams};
+use crate::packing::GroupLengths;
+use crate::partition::{GroupPart, partition};
 use crate::random::stream;
-use crate::rollout::{self, Rollout};
+use crate::rollout::{self, Rollout, SampleRequest};
 use crate::scoring;
 
 /// The groups of a step, with resampling statistics.
 pub(super) struct SampledGroups<T> {
     pub(super) rollouts: Vec<Rollout>,
-    /// The rank that sampled each group.
-    pub(super) owners: Vec<usize>,
+    /// The ranks that sampled their parts, in no particular order.
+    pub(super) parts: Vec<GroupPart>,
     /// Activations of the first sampling pass, for reuse by the update; resampled groups are not in it.
     pub(super) activation_cache: Option<T>,
     /// Resampling attempts.
@@ -29,8 +32,8 @@ pub(super) struct SampledGroups<T> {
 /// Rollouts, and the activation cache of their sampling.
 type SampledRollouts<M> = (Vec<Rollout>, Option<<M as Model>::ActivationCache>);
 
-/// Rollouts of all ranks, the rank that sampled each, and this rank's activation cache.
-type ScoredRollouts<M> = (Vec<Rollout>, Vec<usize>, Option<<M as Model>::ActivationCache>);
+/// Rollouts of all ranks, the ranks that sampled their parts, and this rank's activation cache.
+type ScoredRollouts<M> = (Vec<Rollout>, Vec<GroupPart>, Option<<M as Model>::ActivationCache>);
 
 impl<M: Model + 'static> GrpoTrainer<'_, M> {
     /// Samples and scores the groups of step `step`, from 0; `None` if the user requested a stop.
@@ -46,9 +49,9 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
     ) -> Result<Option<SampledGroups<M::ActivationCache>>> {
         let mut sampled = self.sampler.batch(step);
         let scored = self.sample_and_score((step, 0), &sampled, activation_cache, times)?;
-        let Some((rollouts, owners, activation_cache)) = scored else { return Ok(None) };
+        let Some((rollouts, parts, activation_cache)) = scored else { return Ok(None) };
         let mut sampled_groups =
-            SampledGroups { rollouts, owners, activation_cache, attempts: 0, replaced: 0 };
+            SampledGroups { rollouts, parts, activation_cache, attempts: 0, replaced: 0 };
         if !self.settings.dynamic_sample {
             return Ok(Some(sampled_groups));
         }
@@ -67,16 +70,16 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
                 break;
             }
             let candidates = self.sample_and_score((step, attempt), &replacements, None, times)?;
-            let Some((candidates, owners, _)) = candidates else { return Ok(None) };
+            let Some((candidates, parts, _)) = candidates else { return Ok(None) };
             sampled.extend(replacements);
             sampled_groups.attempts = attempt;
-            for (rollout, owner) in candidates.into_iter().zip(owners) {
+            for (candidate, rollout) in candidates.into_iter().enumerate() {
                 if !has_reward_variance(&rollout) {
                     continue;
                 }
                 let Some(index) = zero_variance.pop() else { break };
-                (sampled_groups.rollouts[index], sampled_groups.owners[index]) = (rollout, owner);
-                sampled_groups.replaced += 1;
+                let parts = parts.iter().filter(|part| part.group == candidate);
+                sampled_groups.replace(index, rollout, parts);
             }
         }
         Ok(Some(sampled_groups))
@@ -88,7 +91,7 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
         self.rewards.iter().map(|function| weight(&weights, function.reward.name())).collect()
     }
 
-    /// Samples and scores completions of the questions `indices`, partitioned over ranks, and all-gathers the rollouts.
+    /// Samples and scores groups of the questions `indices`, partitioned over ranks, and all-gathers the rollouts.
     fn sample_and_score(
         &self,
         (step, attempt): (u64, u64),
@@ -99,16 +102,21 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
         let mut clock = Instant::now();
         let mut lap = || std::mem::replace(&mut clock, Instant::now()).elapsed().as_secs_f64();
         self.process_group.enter("rollout");
-        let samples = self.settings.num_generations;
-        let cost = |&index: &usize| {
-            self.questions[index].prompt.len() + self.lengths.tokens(index, samples)
+        let longest = self.settings.max_completion_length;
+        let expected = |&index: &usize| {
+            let tokens = self.state.expected_lengths.tokens(index, longest);
+            GroupLengths {
+                prompt: self.questions[index].prompt.len(),
+                completions: vec![tokens; self.settings.num_generations],
+            }
         };
-        let owners = self.process_group.assign(&indices.iter().map(cost).collect::<Vec<_>>());
-        let is_own = |(_, owner): &(&usize, &usize)| **owner == self.process_group.rank();
-        let own = indices.iter().zip(&owners).filter(is_own);
-        let own: Vec<usize> = own.map(|(index, _)| *index).collect();
+        let expected: Vec<GroupLengths> = indices.iter().map(expected).collect();
+        let parts = partition(&expected, self.process_group.world_size());
+        let own = parts.iter().filter(|part| part.rank == self.process_group.rank());
+        let wanted: Vec<_> =
+            own.map(|part| self.request(indices[part.group], part.completions.clone())).collect();
         let (mut rollouts, activation_cache) =
-            self.sample((step, attempt), &own, activation_cache)?;
+            self.sample((step, attempt), &wanted, activation_cache)?;
         times.rollout += lap();
         if self.stopping()? {
             return Ok(None);
@@ -120,18 +128,21 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
             &self.plan.weights(step),
             &self.process_group,
         )?;
-        let rollouts = merged(&owners, self.process_group.all_gather(rollouts)?)?;
+        let rollouts = joined(&parts, self.process_group.all_gather(rollouts)?)?;
         times.rewards += lap();
-        Ok((!self.stopping()?).then_some((rollouts, owners, activation_cache)))
+        Ok((!self.stopping()?).then_some((rollouts, parts, activation_cache)))
+    }
+
+    pub(super) fn request(&self, index: usize, completions: Range<usize>) -> SampleRequest<'_> {
+        SampleRequest { index, prompted: &self.questions[index], completions }
     }
 
     pub(super) fn sample(
         &self,
         (step, attempt): (u64, u64),
-        indices: &[usize],
+        wanted: &[SampleRequest<'_>],
         activation_cache: Option<M::ActivationCache>,
     ) -> Result<SampledRollouts<M>> {
-        let questions: Vec<_> = indices.iter().map(|&i| (i, &self.questions[i])).collect();
         let sampling = SamplingParams {
             temperature: self.settings.temperature,
             top_k: self.settings.top_k,
@@ -148,8 +159,7 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
         rollout::sample(
             (&self.policy, &self.process_group),
             self.tokenizer.as_ref(),
-            &questions,
-            self.settings.num_generations,
+            wanted,
             &sampling,
             (Some(self.settings.rollout_precision()), activation_cache),
             (seed, step),
@@ -165,7 +175,33 @@ pub(super) fn merged<T>(owners: &[usize], of_ranks: Vec<Vec<T>>) -> Result<Vec<T
     owners.iter().map(next).collect::<Option<_>>().ok_or_else(missing)
 }
 
+/// Joins the parts of all ranks, each rank's in the order of `parts`, to whole groups.
+fn joined(parts: &[GroupPart], of_ranks: Vec<Vec<Rollout>>) -> Result<Vec<Rollout>> {
+    let ranks: Vec<usize> = parts.iter().map(|part| part.rank).collect();
+    let mut rollouts: Vec<Rollout> = Vec::new();
+    for (part, rollout) in parts.iter().zip(merged(&ranks, of_ranks)?) {
+        match rollouts.get_mut(part.group) {
+            Some(group) => group.completions.extend(rollout.completions),
+            None => rollouts.push(rollout),
+        }
+    }
+    Ok(rollouts)
+}
+
 impl<T> SampledGroups<T> {
+    /// Replaces the group at `index` with another, which these parts make up.
+    fn replace<'p>(
+        &mut self,
+        index: usize,
+        rollout: Rollout,
+        parts: impl Iterator<Item = &'p GroupPart>,
+    ) {
+        self.parts.retain(|part| part.group != index);
+        self.parts.extend(parts.map(|part| GroupPart { group: index, ..part.clone() }));
+        self.rollouts[index] = rollout;
+        self.replaced += 1;
+    }
+
     /// Adds the resampling metrics.
     pub(super) fn resampling_metrics(&self, metrics: &mut Metrics) {
         metrics.insert("dynamic_sample/attempts".into(), self.attempts as f64);

@@ -6,7 +6,7 @@ use super::GrpoTrainer;
 use super::metrics::{Times, peak_gb};
 use super::run::StepOutput;
 use crate::error::Result;
-use crate::events::{Event, Metrics};
+use crate::events::{Event, Metrics, RankShares};
 use crate::loss::LossNormalizer;
 use crate::micro_batch::{
     MicroBatch, TokenSelection, UpdateStats, loss_normalizers, selection, to_f64,
@@ -14,6 +14,7 @@ use crate::micro_batch::{
 use crate::model::{FinishReason, Group, Model, TokenScores, TrainingPass};
 use crate::optimizer::StepResult;
 use crate::packing::{GroupLengths, GroupSlice, pack};
+use crate::partition::{GroupPart, completions_per_rank, partition};
 use crate::peak_memory;
 use crate::random::stream;
 use crate::rollout::{self, Rollout};
@@ -24,6 +25,7 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
     /// Runs step `step`, from 0; `None` if the user requested a stop, with all parameters unchanged.
     pub(super) fn step(&mut self, step: u64) -> Result<Option<StepOutput>> {
         let mut times = Times::default();
+        let waited = self.process_group.seconds_waited();
         peak_memory::reset_peak();
         let activation_cache = self
             .activation_cache
@@ -43,9 +45,8 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
             self.settings.advantage_estimator,
             self.settings.scale_rewards,
         );
-        self.lengths.update(&sampled.rollouts);
         let rollouts = &sampled.rollouts;
-        let mut batches = self.micro_batches(rollouts, &sampled.owners);
+        let mut batches = self.micro_batches(step, rollouts, &sampled.parts);
         self.process_group.enter("reference");
         self.fill_logps(&mut batches)?;
         (times.reference, times.memory.reference) = (lap(), peak_gb());
@@ -57,6 +58,8 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
         };
         times.optimizer = self.updater.optimizer_s();
         (times.update, times.memory.update) = (lap() - times.optimizer, peak_gb());
+        let waited = self.process_group.seconds_waited() - waited;
+        let ranks = self.rank_shares(&sampled.parts, 1.0 - waited / times.total().max(1e-9))?;
 
         let mut metrics = Metrics::new();
         self.reward_metrics(rollouts, &advantages, step, &mut metrics);
@@ -75,25 +78,50 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
             true => None,
             false => Some(Box::new(self.diagnose_skip(step, rollouts, &batches)?)),
         };
-        Ok(Some(StepOutput { rollouts: sampled.rollouts, metrics, skipped, tokens }))
+        Ok(Some(StepOutput { rollouts: sampled.rollouts, metrics, ranks, skipped, tokens }))
     }
 
-    /// This rank's micro-batches: the rollouts it sampled itself if their activations are cached, else a balanced share
-    /// of all tokens.
-    fn micro_batches(&self, rollouts: &[Rollout], owners: &[usize]) -> Vec<MicroBatch> {
-        let lengths: Vec<GroupLengths> = rollouts.iter().map(Rollout::lengths).collect();
-        let own: Vec<usize> = match self.activation_cache_options {
-            Some(_) => {
-                (0..rollouts.len()).filter(|&i| owners[i] == self.process_group.rank()).collect()
-            }
-            None => self
-                .process_group
-                .assigned(&lengths.iter().map(GroupLengths::tokens).collect::<Vec<_>>()),
+    /// How the step was shared among the ranks, given this rank's busy share.
+    fn rank_shares(&self, parts: &[GroupPart], busy_share: f64) -> Result<RankShares> {
+        Ok(RankShares {
+            completions_per_rank: completions_per_rank(parts, self.process_group.world_size()),
+            busy_share_per_rank: self.process_group.all_gather(busy_share.clamp(0.0, 1.0))?,
+        })
+    }
+
+    /// This rank's micro-batches: the completions it sampled itself if their activations are cached, else a balanced
+    /// share of all tokens. With `filter_groups`, without zero-variance groups.
+    fn micro_batches(
+        &self,
+        step: u64,
+        rollouts: &[Rollout],
+        sampled: &[GroupPart],
+    ) -> Vec<MicroBatch> {
+        let (weights, estimator) = (self.column_weights(step), self.settings.advantage_estimator);
+        let is_used = |group: usize| {
+            !self.settings.filter_groups || rollouts[group].has_reward_variance(&weights, estimator)
         };
-        let lengths: Vec<GroupLengths> = own.iter().map(|&index| lengths[index].clone()).collect();
+        // A group that is not used has no completions to share.
+        let lengths = rollouts.iter().map(Rollout::lengths).enumerate();
+        let lengths: Vec<GroupLengths> = lengths
+            .map(|(group, lengths)| if is_used(group) { lengths } else { lengths.part(0..0) })
+            .collect();
+        let parts = match self.activation_cache_options {
+            Some(_) => sampled.to_vec(),
+            None => partition(&lengths, self.process_group.world_size()),
+        };
+        let is_own = |part: &GroupPart| part.rank == self.process_group.rank();
+        let parts = parts.into_iter().filter(is_own);
+        let mut own: Vec<GroupPart> = parts.filter(|part| is_used(part.group)).collect();
+        own.sort_by_key(|part| part.group);
+        let lengths: Vec<GroupLengths> =
+            own.iter().map(|part| lengths[part.group].part(part.completions.clone())).collect();
         let mut packed = pack(&lengths, self.settings.max_tokens_per_batch);
         for slice in packed.iter_mut().flatten() {
-            slice.group = own[slice.group];
+            let GroupPart { group, completions, .. } = &own[slice.group];
+            slice.group = *group;
+            slice.completions.start += completions.start;
+            slice.completions.end += completions.start;
         }
         packed.iter().map(|slices| self.micro_batch(rollouts, slices)).collect()
     }

@@ -20,6 +20,11 @@ use crate::error::{Result, TensorContext as _};
 use crate::prompt::{MropePosition, Prompt};
 use crate::tensor_parallel::{Shard, TensorParallel};
 
+/// Kernels and matmuls that a GPU launches per layer of a decoding step: input norm; fused QKV matmul, split and RoPE;
+/// KV-cache store; split attention and its merge; output projection; post-attention norm; fused gate and up matmul,
+/// SwiGLU; down projection.
+pub const LAUNCHES_PER_LAYER: usize = 11;
+
 /// A decoder for inference, or one rank's tensor-parallel shard of it.
 pub struct InferenceModel {
     config: ModelConfig,

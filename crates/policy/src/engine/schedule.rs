@@ -198,6 +198,7 @@ impl SequenceGroup {
             keys: self.keys.clone(),
             sampling: self.sampling.clone(),
             stream: self.stream,
+            first_sample: self.first_sample,
             samples: Vec::new(),
             ids: Vec::new(),
             pages: Vec::new(),

@@ -35,6 +35,7 @@ fn requests() -> Vec<GenerationRequest> {
             prompt: prompt(length, length as u32).into(),
             samples: 3,
             stream: 1,
+            first_sample: 0,
         })
         .collect();
     for seed in 0..3 {
@@ -43,6 +44,7 @@ fn requests() -> Vec<GenerationRequest> {
             prompt: prompt.into(),
             samples: 2,
             stream: u64::from(seed),
+            first_sample: 0,
         });
     }
     requests
@@ -125,6 +127,22 @@ fn outputs_are_bit_identical_for_any_batch_and_any_engine_limits() {
 }
 
 #[test]
+fn a_group_that_is_split_draws_the_same_samples() {
+    let (model, requests) = (model(Precision::F32), requests());
+    let (whole, _) = run(&model, &requests, options(8, 2048, None));
+    let part = |request: &GenerationRequest, range: std::ops::Range<usize>| GenerationRequest {
+        first_sample: range.start,
+        samples: range.len(),
+        ..request.clone()
+    };
+    for (request, whole) in requests.iter().zip(whole) {
+        let parts = [part(request, 0..1), part(request, 1..request.samples)];
+        let (drawn, _) = run(&model, &parts, options(8, 2048, None));
+        assert_eq!(drawn.concat(), whole);
+    }
+}
+
+#[test]
 fn sequences_are_preempted_when_the_cache_is_full_and_all_pages_are_released_in_the_end() {
     let model = model(Precision::F32);
     let (_, stats) = run(&model, &requests(), options(16, 256, Some(6 * PAGE_SIZE)));
@@ -141,6 +159,7 @@ fn a_shared_system_prompt_is_prefilled_once() {
             prompt: [system.clone(), prompt(9, seed)].concat().into(),
             samples: 1,
             stream: 0,
+            first_sample: 0,
         })
         .collect();
     // One at a time, so that the first has finished when the second starts.
@@ -239,7 +258,8 @@ fn impossible_requests_are_rejected_when_they_are_added() {
     let model = model(Precision::F32);
     let mut engine = Engine::new(model.clone(), options(4, 64, Some(2 * PAGE_SIZE))).unwrap();
     let mut refusal = |prompt: Vec<u32>, max_new_tokens| {
-        let request = GenerationRequest { prompt: prompt.into(), samples: 1, stream: 0 };
+        let request =
+            GenerationRequest { prompt: prompt.into(), samples: 1, stream: 0, first_sample: 0 };
         engine.add(&request, &sampling(max_new_tokens)).unwrap_err().to_string()
     };
     assert!(refusal(vec![], 5).contains("the prompt is empty"));

@@ -41,8 +41,12 @@ fn drawn(path: &Path, format: WeightFormat, ranks: &TensorParallel) -> Vec<(u32,
     let mut engine = Engine::new(model, EngineOptions::default()).unwrap();
     for (seed, temperature) in [(1, 0.0), (2, 0.0), (3, 1.0)] {
         let prompt: Vec<u32> = (0..70 * seed).map(|i| (i * i * 31 + seed * 17 + i) % 60).collect();
-        let request =
-            GenerationRequest { prompt: prompt.into(), samples: 2, stream: u64::from(seed) };
+        let request = GenerationRequest {
+            prompt: prompt.into(),
+            samples: 2,
+            stream: u64::from(seed),
+            first_sample: 0,
+        };
         let sampling =
             SamplingParams { temperature, max_new_tokens: 12, ..SamplingParams::default() };
         engine.add(&request, &Arc::new(sampling)).unwrap();

@@ -117,8 +117,12 @@ fn timed(
     let again = began.elapsed().as_secs_f64();
     let prompts: Vec<Prompt> = prompts(model.vision_encoder(), tokenizer, &embeddings)?;
     let prompt_tokens = prompts.iter().map(Prompt::len).sum();
-    let request =
-        |prompt: &Prompt| GenerationRequest { prompt: prompt.clone(), samples: 1, stream: 0 };
+    let request = |prompt: &Prompt| GenerationRequest {
+        prompt: prompt.clone(),
+        samples: 1,
+        stream: 0,
+        first_sample: 0,
+    };
     let requests: Vec<GenerationRequest> = prompts.iter().map(request).collect();
     let timed = |new: usize| -> anyhow::Result<f64> {
         let sampling = SamplingParams { max_new_tokens: new, ..SamplingParams::greedy() };

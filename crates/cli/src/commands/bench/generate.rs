@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use embodied_r_policy::{InferenceModel, Precision, WeightPlacement};
+use embodied_r_policy::{InferenceModel, WeightPlacement};
 
 use crate::args::bench::WorkArgs;
 use crate::device;
@@ -13,9 +13,9 @@ use super::work::{folder, median, print, requests, sampling};
 
 /// Benchmarks sampling of completions with a fixed length.
 pub(super) fn run(work: &WorkArgs) -> anyhow::Result<Status> {
-    let format = Precision::from(work.precision).into();
-    let device = device::open(work.device)?;
-    let placement = WeightPlacement { format, device: device.clone() };
+    let (name, precision) = work.device_and_precision(None);
+    let device = device::open(name)?;
+    let placement = WeightPlacement { format: precision.into(), device: device.clone() };
     let model = InferenceModel::load(&folder(work)?, placement)?;
     let (vocabulary, model) = (model.config().vocab_size, Arc::new(model));
     let (mut seconds, mut prefills) = (Vec::new(), Vec::new());
@@ -35,5 +35,5 @@ pub(super) fn run(work: &WorkArgs) -> anyhow::Result<Status> {
         ("new_tokens_per_s", tokens / seconds),
         ("prefill_tokens_per_s", prompts / prefill),
     ];
-    print(work, &device, &metrics)
+    print(work, (&device, precision), &metrics, &[])
 }

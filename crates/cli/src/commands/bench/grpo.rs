@@ -11,10 +11,12 @@ use embodied_r_grpo::micro_batch::{
 };
 use embodied_r_grpo::optimizer::{Optim, Optimizer, OptimizerSettings};
 use embodied_r_grpo::packing::{GroupLengths, pack};
+use embodied_r_grpo::partition::{GroupPart, completions_per_rank, partition};
 use embodied_r_grpo::process_group::ProcessGroup;
 use embodied_r_grpo::random::stream;
 use embodied_r_grpo::update::{StepParams, Updater, merged_groups, score_all};
 use embodied_r_policy::{ActivationCache, CompletionOutput, GenerationRequest, Group, Policy};
+use serde_json::Value;
 
 use crate::args::bench::GrpoArgs;
 use crate::commands::train::memory::{self, RankDevice};
@@ -22,7 +24,7 @@ use crate::device::{self, peak_flops_per_s};
 use crate::exit::{Status, Usage};
 use crate::ranks::run_on_ranks;
 
-use super::work::{folder, median, print, requests, sampling};
+use super::work::{folder, median, print, requests, rounded, sampling};
 
 /// KL coefficient: above 0, so that the reference model is run.
 const BETA: f64 = 0.001;
@@ -36,6 +38,7 @@ struct StepTimes {
     optimizer: f64,
     gather: f64,
     bytes_sent: f64,
+    busy_share: f64,
 }
 
 /// Benchmarks whole steps on all ranks.
@@ -50,9 +53,10 @@ fn run_as(args: &GrpoArgs, process_group: &ProcessGroup) -> anyhow::Result<Statu
         args.max_tokens_per_batch > 0,
         Usage("`--max-tokens-per-batch` must be above 0".into())
     );
-    let device = device::open(work.device.or_gpus(args.ranks.gpus))?;
+    let (name, precision) = work.device_and_precision(args.ranks.gpus);
+    let device = device::open(name)?;
     let policy = Policy::load(&folder(work)?)?;
-    let policy = policy.with_precision(work.precision.into()).to_device(&device)?;
+    let policy = policy.with_precision(precision).to_device(&device)?;
     let config = policy.config().clone();
     let parameters = policy.parameters().elem_count();
     let load = Workload {
@@ -65,16 +69,13 @@ fn run_as(args: &GrpoArgs, process_group: &ProcessGroup) -> anyhow::Result<Statu
         completions: work.group_size,
         completion: work.new,
         budget: args.max_tokens_per_batch,
-        rollout: Some(work.precision.into()),
+        rollout: Some(precision),
         activation_cache: ActivationCachePolicy::Auto,
         iterations: 1,
+        split_groups: true,
         layout: MemoryLayout::CPU,
     };
-    let rank_device = RankDevice {
-        device: &device,
-        precision: work.precision.into(),
-        ranks: process_group.world_size(),
-    };
+    let rank_device = RankDevice { device: &device, precision, ranks: process_group.world_size() };
     let plan = memory::plan(&config, load, args.recompute.into(), &rank_device)?;
     let policy = &policy.with_activation_bytes(plan.saved_activations);
     let reference = policy.frozen_copy()?;
@@ -90,12 +91,19 @@ fn run_as(args: &GrpoArgs, process_group: &ProcessGroup) -> anyhow::Result<Statu
     let peak = peak_flops_per_s(&device, policy.precision().into())?;
     let peak = process_group.all_reduce_sum(vec![peak.unwrap_or(f64::NAN)])?[0];
     let mut cache = plan.activation_cache.map(|options| ActivationCache::new(&config, options));
+    let world_size = process_group.world_size();
+    let lengths =
+        GroupLengths { prompt: work.prompt, completions: vec![work.new; work.group_size] };
+    let parts = partition(&vec![lengths; work.groups], world_size);
+    let is_own = |part: &&GroupPart| part.rank == process_group.rank();
+    let own: Vec<GroupPart> = parts.iter().filter(is_own).cloned().collect();
     let (mut steps, mut flops) = (Vec::new(), 0.0);
     for run in 0..=work.runs {
         let mut times = StepTimes::default();
         process_group.barrier()?;
         let (began, sent) = (Instant::now(), process_group.bytes_sent());
-        let requests = share(requests(work, config.vocab_size, run), process_group);
+        let waited = process_group.seconds_waited();
+        let requests = own_requests(&requests(work, config.vocab_size, run), &own);
         let (sampling, with) = (sampling(work.new), (policy.precision(), cache.take()));
         let samples;
         (samples, cache) =
@@ -103,7 +111,7 @@ fn run_as(args: &GrpoArgs, process_group: &ProcessGroup) -> anyhow::Result<Statu
                 process_group.heartbeat()
             })?;
         times.rollout = began.elapsed().as_secs_f64();
-        let mut batches = batches(&requests, &samples, args.max_tokens_per_batch);
+        let mut batches = batches(&requests, &samples, &own, args);
         let groups: Vec<Vec<Group>> = batches.iter().map(|batch| batch.groups.clone()).collect();
         let clock = Instant::now();
         for (batch, scores) in
@@ -123,6 +131,8 @@ fn run_as(args: &GrpoArgs, process_group: &ProcessGroup) -> anyhow::Result<Statu
         device.synchronize()?;
         times.gather = clock.elapsed().as_secs_f64();
         times.bytes_sent = (process_group.bytes_sent() - sent) as f64;
+        times.busy_share =
+            1.0 - (process_group.seconds_waited() - waited) / began.elapsed().as_secs_f64();
         steps.push((began.elapsed().as_secs_f64(), times));
         // A forward pass each for rollout and reference; the update may reuse the rollout's activations.
         let all = merged_groups(&groups);
@@ -149,31 +159,44 @@ fn run_as(args: &GrpoArgs, process_group: &ProcessGroup) -> anyhow::Result<Statu
     if peak.is_finite() {
         metrics.push(("matmul_share", flops / step / peak));
     }
-    if process_group.world_size() > 1 {
+    if world_size > 1 {
         metrics.extend([
-            ("ranks", process_group.world_size() as f64),
+            ("ranks", world_size as f64),
             ("gather_s", of(|(_, times)| times.gather)),
             ("bytes_sent", of(|(_, times)| times.bytes_sent)),
         ]);
     }
-    if process_group.is_rank_zero() { print(work, &device, &metrics) } else { Ok(Status::Done) }
+    let completions = completions_per_rank(&parts, world_size);
+    let busy_shares = process_group.all_gather(of(|(_, times)| times.busy_share))?;
+    let per_rank = [
+        ("completions_per_rank", completions.into_iter().map(Value::from).collect()),
+        ("busy_share_per_rank", busy_shares.into_iter().map(rounded).collect()),
+    ];
+    match process_group.is_rank_zero() {
+        true => print(work, (&device, precision), &metrics, &per_rank),
+        false => Ok(Status::Done),
+    }
 }
 
-/// This rank's share of the requests.
-fn share(requests: Vec<GenerationRequest>, process_group: &ProcessGroup) -> Vec<GenerationRequest> {
-    let own = process_group.assigned(&vec![1; requests.len()]);
-    let requests = requests.into_iter().enumerate();
-    requests.filter(|(index, _)| own.contains(index)).map(|(_, request)| request).collect()
+/// This rank's parts of the requests.
+fn own_requests(requests: &[GenerationRequest], own: &[GroupPart]) -> Vec<GenerationRequest> {
+    let part = |part: &GroupPart| GenerationRequest {
+        samples: part.completions.len(),
+        first_sample: part.completions.start,
+        ..requests[part.group].clone()
+    };
+    own.iter().map(part).collect()
 }
 
-/// Micro-batches of the samples with random rewards.
+/// Micro-batches of the samples of this rank's parts, with random rewards.
 fn batches(
     requests: &[GenerationRequest],
     samples: &[Vec<CompletionOutput>],
-    budget: usize,
+    own: &[GroupPart],
+    args: &GrpoArgs,
 ) -> Vec<MicroBatch> {
-    let group_size = samples.first().map_or(0, Vec::len);
-    let rewards: Vec<Option<f64>> = (0..requests.len() * group_size)
+    let group_size = args.work.group_size;
+    let rewards: Vec<Option<f64>> = (0..args.work.groups * group_size)
         .map(|i| Some((stream(&[i as u64]) % 1000) as f64 / 1000.0))
         .collect();
     let advantages = advantages(&rewards, group_size, ScaleRewards::Group).values;
@@ -189,7 +212,8 @@ fn batches(
         let mut batch = MicroBatch::default();
         for piece in pieces {
             let samples = &samples[piece.group][piece.completions.clone()];
-            let first = piece.group * group_size + piece.completions.start;
+            let part = &own[piece.group];
+            let first = part.group * group_size + part.completions.start + piece.completions.start;
             batch.groups.push(Group {
                 prompt: requests[piece.group].prompt.ids().to_vec(),
                 completions: samples.iter().map(|sample| sample.ids.clone()).collect(),
@@ -199,7 +223,7 @@ fn batches(
         batch.unmasked = vec![true; batch.advantages.len()];
         batch
     };
-    pack(&lengths, budget).iter().map(batch).collect()
+    pack(&lengths, args.max_tokens_per_batch).iter().map(batch).collect()
 }
 
 /// One optimizer step.

@@ -32,6 +32,7 @@ pub(super) fn requests(work: &WorkArgs, vocabulary: usize, run: usize) -> Vec<Ge
             prompt: prompt.into(),
             samples: work.group_size,
             stream: seed(work.prompt),
+            first_sample: 0,
         }
     };
     (0..work.groups).map(request).collect()
@@ -48,22 +49,27 @@ pub(super) fn median(values: &[f64]) -> f64 {
     sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
+/// Prints metrics, and lists with one value per rank.
 pub(super) fn print(
     work: &WorkArgs,
-    device: &Device,
+    (device, precision): (&Device, Precision),
     metrics: &[(&str, f64)],
+    per_rank: &[(&str, Vec<Value>)],
 ) -> anyhow::Result<Status> {
     let metrics = with_peak(metrics, device)?;
     if work.json {
         let mut all = json!({
             "model": work.model,
-            "dtype": Precision::from(work.precision).dtype(),
+            "dtype": precision.dtype(),
             "prompt": work.prompt,
             "new": work.new,
             "group_size": work.group_size,
             "groups": work.groups,
         });
         add(&mut all, &metrics);
+        for (name, values) in per_rank {
+            all[*name] = json!(values);
+        }
         outln!("{all}")?;
         return Ok(Status::Done);
     }
@@ -74,7 +80,12 @@ pub(super) fn print(
         work.group_size,
         work.new
     )?;
-    lines(&metrics)
+    lines(&metrics)?;
+    for (name, values) in per_rank {
+        let values: Vec<String> = values.iter().map(Value::to_string).collect();
+        outln!("{name:<28} {:>14}", values.join(" "))?;
+    }
+    Ok(Status::Done)
 }
 
 /// The metrics with the peak memory of the process, and of its GPU if it has one.
@@ -92,8 +103,12 @@ pub(super) fn with_peak<'a>(
 /// Adds metrics to an object, rounded to six decimals.
 pub(super) fn add(object: &mut Value, metrics: &[(&str, f64)]) {
     for (name, value) in metrics {
-        object[*name] = json!((value * 1e6).round() / 1e6);
+        object[*name] = rounded(*value);
     }
+}
+
+pub(super) fn rounded(value: f64) -> Value {
+    json!((value * 1e6).round() / 1e6)
 }
 
 /// Prints one line per metric.

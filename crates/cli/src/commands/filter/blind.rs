@@ -58,7 +58,7 @@ impl BlindModel {
                 model: args.local.model.clone(),
                 revision: args.local.revision.clone(),
                 weights: WeightArgs {
-                    precision: args.local.precision.unwrap_or_default(),
+                    precision: args.local.precision,
                     quantize: None,
                     device: args.local.device.unwrap_or_default(),
                 },
@@ -91,7 +91,10 @@ impl BlindModel {
                     args.model.as_deref().unwrap_or_default(),
                     args.revision.as_deref(),
                 )?;
-                (embodied_r_policy::fingerprint(&dir)?, Some(args.weights.precision.name()))
+                (
+                    embodied_r_policy::fingerprint(&dir)?,
+                    Some(args.weights.precision_on(args.weights.device).name()),
+                )
             }
             Backend::Api { model, .. } => (model.clone(), None),
         };

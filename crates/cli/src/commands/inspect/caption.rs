@@ -108,7 +108,10 @@ fn greedy(
     let sampling =
         SamplingParams { max_new_tokens, stop_ids, logprobs, ..SamplingParams::greedy() };
     let mut engine = Engine::new(model.decoder().clone(), EngineOptions::default())?;
-    engine.add(&GenerationRequest { prompt, samples: 1, stream: 0 }, &Arc::new(sampling))?;
+    engine.add(
+        &GenerationRequest { prompt, samples: 1, stream: 0, first_sample: 0 },
+        &Arc::new(sampling),
+    )?;
     let mut greedy = GreedyOutput { top: Vec::new(), tokens: Vec::new() };
     while engine.has_work() {
         for output in engine.step()? {

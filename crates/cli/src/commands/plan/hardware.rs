@@ -1,6 +1,7 @@
 //! The hardware of the planned run: GPUs with their interconnect, or this machine's CPU.
 
-use embodied_r_grpo::roofline::fit::{Placement, USABLE};
+use embodied_r_grpo::memory_plan::Placement;
+use embodied_r_grpo::roofline::fit::USABLE;
 use embodied_r_grpo::roofline::{
     CpuPeaks, GpuSpec, InterNodeLink, IntraNodeLink, Machine, Network,
 };
@@ -34,12 +35,12 @@ pub(super) struct Hardware {
 impl Hardware {
     pub(super) fn of(args: &PlanArgs, precision: Precision) -> anyhow::Result<Self> {
         match args.device {
-            DeviceName::Cuda => Self::gpus(args),
+            DeviceName::Cuda => Self::gpus(args, precision),
             DeviceName::Cpu => Self::cpu(args, precision),
         }
     }
 
-    fn gpus(args: &PlanArgs) -> anyhow::Result<Self> {
+    fn gpus(args: &PlanArgs, precision: Precision) -> anyhow::Result<Self> {
         if args.ranks.is_some() {
             let what = "`--ranks` needs `--device cpu`; use `--gpus` for the number of GPUs";
             return Err(Usage(what.into()).into());
@@ -57,7 +58,7 @@ impl Hardware {
         }
         Ok(Self {
             placement: Placement::Gpus(gpus * nodes),
-            machine: Machine::gpu(&card),
+            machine: Machine::gpu(&card, precision),
             network,
             name: format!("{} {:.0} GB", card.name, card.nominal_gb),
             memory: card.memory_bytes,
@@ -74,7 +75,6 @@ impl Hardware {
             ("--nodes", args.nodes.is_some()),
             ("--network", args.network.is_some()),
             ("--network-gbps", args.network_gbps.is_some()),
-            ("--gradients", args.gradients.is_some()),
         ];
         if let Some((name, _)) = given.iter().find(|(_, given)| *given) {
             return Err(Usage(format!("`{name}` does not apply to `--device cpu`")).into());

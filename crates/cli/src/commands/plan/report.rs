@@ -1,6 +1,7 @@
 //! The report of `plan`, as `--json` prints it.
 
 use embodied_r_grpo::memory_plan::MemoryPlan;
+use embodied_r_grpo::partition::completions_per_rank;
 use embodied_r_grpo::roofline::fit::{Advice, MemoryReduction, PlannedRun};
 use embodied_r_grpo::roofline::{Phase, PhaseKind, StepEstimate};
 use embodied_r_grpo::settings::GrpoSettings;
@@ -9,6 +10,14 @@ use serde::Serialize;
 use super::hardware::Hardware;
 
 const SECONDS_PER_HOUR: f64 = 3600.0;
+
+/// The estimates of a step.
+pub(super) struct Estimates {
+    /// As `train` shares the groups.
+    pub(super) step: StepEstimate,
+    /// With whole groups only.
+    pub(super) whole_groups: StepEstimate,
+}
 
 /// The report.
 #[derive(Serialize)]
@@ -48,6 +57,8 @@ pub(super) struct Device {
 pub(super) struct Rank {
     /// Ranks with work in a step.
     pub(super) busy_ranks: usize,
+    /// Completions of the rank with the most.
+    pub(super) completions: usize,
     pub(super) questions_per_step: usize,
     pub(super) completions_per_step: usize,
     pub(super) prompts: usize,
@@ -97,6 +108,8 @@ pub(super) struct Lengths {
 #[derive(Serialize)]
 pub(super) struct Time {
     pub(super) step_s: f64,
+    /// The same if groups were not split over ranks.
+    pub(super) whole_groups_step_s: f64,
     pub(super) lengths: Lengths,
     /// Decoding throughput of all ranks.
     pub(super) new_tokens_per_s: f64,
@@ -133,12 +146,14 @@ impl Report {
         wanted: &PlannedRun<'_>,
         hardware: &Hardware,
         lengths: Lengths,
-        estimate: &StepEstimate,
+        estimates: &Estimates,
         steps: Option<u64>,
     ) -> Self {
         let (load, plan, room) = (wanted.workload(), wanted.memory(), wanted.headroom());
         let layers = wanted.config.num_hidden_layers;
-        let step_s = estimate.seconds();
+        let ranks = hardware.network.ranks;
+        let completions_per_rank = completions_per_rank(&wanted.total_workload.parts(ranks), ranks);
+        let step_s = estimates.step.seconds();
         let hours = |steps: u64| steps as f64 * step_s / SECONDS_PER_HOUR;
         Self {
             model: Model {
@@ -157,10 +172,11 @@ impl Report {
                 links: hardware.links.clone(),
             },
             rank: Rank {
-                busy_ranks: settings
-                    .generation_batch_size
-                    .div_ceil((load.prompts * load.completions).max(1))
-                    .min(hardware.network.ranks),
+                busy_ranks: completions_per_rank
+                    .iter()
+                    .filter(|completions| **completions > 0)
+                    .count(),
+                completions: completions_per_rank.iter().copied().max().unwrap_or(0),
                 questions_per_step: settings.questions_per_step(),
                 completions_per_step: settings.generation_batch_size,
                 prompts: load.prompts,
@@ -178,7 +194,7 @@ impl Report {
                 kv_pages: room.kv_pages,
                 kv_sequences: room.kv_sequences,
             },
-            time: Time::new(estimate, settings.generation_batch_size, lengths),
+            time: Time::new(estimates, settings.generation_batch_size, lengths),
             run: steps.map(|steps| Run {
                 steps,
                 hours: rounded(hours(steps)),
@@ -210,7 +226,8 @@ impl Memory {
 }
 
 impl Time {
-    fn new(estimate: &StepEstimate, completions: usize, lengths: Lengths) -> Self {
+    fn new(estimates: &Estimates, completions: usize, lengths: Lengths) -> Self {
+        let Estimates { step: estimate, whole_groups } = estimates;
         let decoding = estimate.seconds_of(PhaseKind::Decode);
         let new = (completions * lengths.completion) as f64;
         let phase = |phase: &Phase| PhaseTime {
@@ -223,6 +240,7 @@ impl Time {
         };
         Self {
             step_s: rounded(estimate.seconds()),
+            whole_groups_step_s: rounded(whole_groups.seconds()),
             lengths,
             new_tokens_per_s: if decoding > 0.0 { rounded(new / decoding) } else { 0.0 },
             phases: estimate.phases.iter().map(phase).collect(),
@@ -239,12 +257,10 @@ fn describe(change: MemoryReduction) -> String {
     match change {
         MemoryReduction::RecomputeAll => "`--set recompute=all`".into(),
         MemoryReduction::Budget(tokens) => format!("`--set max_tokens_per_batch={tokens}`"),
-        MemoryReduction::Bf16Gradients => "`--gradients bf16`".into(),
         MemoryReduction::NoReference => {
             "no reference model (`--set beta=0`, and no judge or one behind an API)".into()
         }
         MemoryReduction::Adapter => "a LoRA adapter (`--set use_peft=true`)".into(),
-        MemoryReduction::Quantized => "4.5-bit weights, q4_k (not in `train` yet)".into(),
         MemoryReduction::Gpus(gpus) => format!("{gpus} GPUs in total"),
     }
 }

@@ -80,8 +80,8 @@ fn rank(report: &Report) -> String {
         false => String::new(),
     };
     format!(
-        "{} of {} completions per step ({} questions): {} of up to {} tokens x {} of up to {}{idle}",
-        prompts * each,
+        "{} of {} completions per step ({} questions): {} of up to {} tokens, up to {} of each of up to {}{idle}",
+        rank.completions,
         rank.completions_per_step,
         rank.questions_per_step,
         counted(prompts, "prompt"),
@@ -139,8 +139,12 @@ fn capacity(report: &Report) -> String {
 
 fn time(report: &Report) -> String {
     let time = &report.time;
+    let splitting = match time.whole_groups_step_s > time.step_s {
+        true => format!(", {:.1} s if groups were not split over ranks", time.whole_groups_step_s),
+        false => String::new(),
+    };
     format!(
-        "about {:.1} s per step with prompts of {} and completions of {} tokens; decodes {:.0} tokens/s",
+        "about {:.1} s per step with prompts of {} and completions of {} tokens{splitting}; decodes {:.0} tokens/s",
         time.step_s, time.lengths.prompt, time.lengths.completion, time.new_tokens_per_s
     )
 }

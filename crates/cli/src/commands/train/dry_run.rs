@@ -4,7 +4,8 @@ mod stages;
 
 use std::fmt::Write as _;
 
-use embodied_r_grpo::memory_plan::MemoryPlan;
+use embodied_r_grpo::memory_plan::{ActivationCachePolicy, MemoryPlan, Workload};
+use embodied_r_grpo::partition::completions_per_rank;
 use embodied_r_grpo::sampler::BatchSampler;
 use embodied_r_grpo::scoring::needs_judge;
 use embodied_r_grpo::settings::{GrpoSettings, JudgeKind};
@@ -19,6 +20,7 @@ pub(super) fn text(
     settings: &GrpoSettings,
     trained: ParameterCounts,
     (memory, ranks): (&MemoryPlan, usize),
+    longest_prompt: usize,
     (given, left): (usize, usize),
     (eval_given, eval_left): (usize, usize),
 ) -> Result<String> {
@@ -83,7 +85,10 @@ pub(super) fn text(
             budget / 2
         ),
     );
-    let share = share(ranks, (needed, "questions"), settings.optim);
+    let never = ActivationCachePolicy::Never;
+    let workload = Workload::for_training(settings, &schedule, trained, longest_prompt, never);
+    let most = completions_per_rank(&workload.parts(ranks), ranks).into_iter().max().unwrap_or(0);
+    let share = share(ranks, (most, completions, "completions"), settings.optim);
     if let Some((name, what)) = share {
         line(name, what);
     }
@@ -152,7 +157,7 @@ mod tests {
             ..GrpoSettings::default()
         };
         assert_eq!(
-            text(&settings, TRAINED, (&MEMORY, 1), (4100, 4098), (0, 0)).unwrap(),
+            text(&settings, TRAINED, (&MEMORY, 1), 0, (4100, 4098), (0, 0)).unwrap(),
             "\
 model        Qwen/Qwen2.5-VL-3B-Instruct
 trainable    1500 of 6000 parameters (25.00 %)
@@ -179,7 +184,7 @@ checkpoints  every 100 steps, keeps the last 3, in run
             keep_every_epochs: Some(0.5),
             ..GrpoSettings::default()
         };
-        let text = text(&settings, TRAINED, (&MEMORY, 1), (4, 4), (0, 0)).unwrap();
+        let text = text(&settings, TRAINED, (&MEMORY, 1), 0, (4, 4), (0, 0)).unwrap();
         let line =
             "checkpoints  every 100 steps, keeps the last 3 and one every 0.5 epochs, in run\n";
         assert!(text.ends_with(line), "{text}");
@@ -187,7 +192,7 @@ checkpoints  every 100 steps, keeps the last 3, in run
 
     #[test]
     fn too_few_questions_are_refused() {
-        let error = text(&GrpoSettings::default(), TRAINED, (&MEMORY, 1), (5, 3), (0, 0))
+        let error = text(&GrpoSettings::default(), TRAINED, (&MEMORY, 1), 0, (5, 3), (0, 0))
             .unwrap_err()
             .to_string();
         assert_eq!(error, "3 of 5 questions are within the length limit, but a step needs 4");

@@ -2,7 +2,7 @@
 
 use candle_core::Device;
 use embodied_r_grpo::checkpoint::State;
-use embodied_r_grpo::memory_plan::{ActivationCachePolicy, MemoryLayout, MemoryPlan, Workload};
+use embodied_r_grpo::memory_plan::{ActivationCachePolicy, MemoryPlan, Placement, Workload};
 use embodied_r_grpo::optimizer::Optim;
 use embodied_r_grpo::questions::TokenizedQuestion;
 use embodied_r_grpo::settings::{GrpoSettings, Recompute, SftSettings};
@@ -24,11 +24,10 @@ pub(crate) struct RankDevice<'a> {
 }
 
 impl RankDevice<'_> {
-    fn layout(&self) -> MemoryLayout {
-        match (self.device.is_cpu(), self.precision) {
-            (true, _) => MemoryLayout::cpu(self.ranks),
-            (false, Precision::Bf16) => MemoryLayout::gpu(self.ranks),
-            (false, Precision::F32) => MemoryLayout::gpu(self.ranks).in_f32(),
+    fn placement(&self) -> Placement {
+        match self.device.is_cpu() {
+            true => Placement::Cpu(self.ranks),
+            false => Placement::Gpus(self.ranks),
         }
     }
 
@@ -51,9 +50,14 @@ pub(crate) fn of_train(
     cache_policy: ActivationCachePolicy,
     rank_device: &RankDevice<'_>,
 ) -> anyhow::Result<MemoryPlan> {
-    let longest = questions.iter().map(|question| question.prompt.len()).max().unwrap_or(0);
+    let longest = longest_prompt(questions);
     let load = Workload::for_training(settings, stages, trained.counts, longest, cache_policy);
     plan(&trained.config, load, settings.recompute, rank_device)
+}
+
+/// Length of the longest prompt in tokens.
+pub(super) fn longest_prompt(questions: &[TokenizedQuestion]) -> usize {
+    questions.iter().map(|question| question.prompt.len()).max().unwrap_or(0)
 }
 
 /// Whether the update reuses the rollout's activations. A run resumed with unchanged settings keeps its choice.
@@ -87,17 +91,17 @@ pub(crate) fn of_sft(
     plan(&trained.config, load, settings.recompute, rank_device)
 }
 
-/// A rank's share of a step and of the optimizer state, as a line of text; `None` for a single rank.
+/// A rank's share of a step, `most` of its `step` items, and of the optimizer state, as a line of text; `None` for a
+/// single rank.
 pub(crate) fn share(
     ranks: usize,
-    (step, what): (usize, &str),
+    (most, step, what): (usize, usize, &str),
     optim: Optim,
 ) -> Option<(&'static str, String)> {
     let moments = match optim {
         Optim::Adamw => "AdamW moments are sharded",
         Optim::Muon => "Muon moments are replicated",
     };
-    let most = step.div_ceil(ranks.max(1));
     let text = format!("{ranks}, each with at most {most} of a step's {step} {what}; {moments}");
     (ranks > 1).then_some(("ranks", text))
 }
@@ -109,7 +113,7 @@ pub(crate) fn plan(
     recompute: Recompute,
     rank_device: &RankDevice<'_>,
 ) -> anyhow::Result<MemoryPlan> {
-    let load = Workload { layout: rank_device.layout(), ..load.on_cpus(rank_device.ranks) };
+    let load = load.on(rank_device.placement(), rank_device.precision);
     Ok(MemoryPlan::new(config, &load, recompute, rank_device.free_bytes()?))
 }
 
@@ -166,11 +170,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rank_has_whole_questions_and_its_shard_of_the_moments() {
-        let (_, text) = share(2, (3, "questions"), Optim::Adamw).unwrap();
-        let expected = "2, each with at most 2 of a step's 3 questions; AdamW moments are sharded";
+    fn a_rank_has_its_share_of_a_step_and_its_shard_of_the_moments() {
+        let (_, text) = share(2, (2, 3, "examples"), Optim::Adamw).unwrap();
+        let expected = "2, each with at most 2 of a step's 3 examples; AdamW moments are sharded";
         assert_eq!(text, expected);
-        assert_eq!(share(1, (3, "questions"), Optim::Adamw), None);
+        assert_eq!(share(1, (3, 3, "examples"), Optim::Adamw), None);
     }
 
     #[test]

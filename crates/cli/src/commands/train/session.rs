@@ -3,6 +3,7 @@
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 
+use candle_core::Device;
 use embodied_r_grpo::checkpoint::{
     Checkpoint, Checkpoints, DamagedCheckpoint, LatestIntact, RunLock,
 };
@@ -12,10 +13,11 @@ use embodied_r_grpo::process_group::ProcessGroup;
 use embodied_r_grpo::trainer::RunOutcome;
 use embodied_r_grpo::{Error, settings::Fault};
 use embodied_r_policy::trainable::ParameterCounts;
-use embodied_r_policy::{ModelConfig, Trainable};
+use embodied_r_policy::{ModelConfig, Precision, Trainable};
 
 use super::memory::{RankDevice, memory_summary, shortage};
-use crate::args::run::RunArgs;
+use crate::args::run::{JobArgs, RunArgs};
+use crate::device;
 use crate::exit::{self, Status, Usage};
 use crate::output::outln;
 use crate::progress::Bar;
@@ -104,6 +106,18 @@ pub(crate) fn open<T: Settings>(
     Ok(session)
 }
 
+/// The device of a run, which is opened.
+pub(crate) fn device(
+    job: &JobArgs,
+    precision: Precision,
+    process_group: &ProcessGroup,
+) -> anyhow::Result<Device> {
+    if precision == Precision::F32 && process_group.is_rank_zero() {
+        device::warn_of_f32(job.device());
+    }
+    device::open(job.device())
+}
+
 /// The output folder of a run.
 pub(crate) fn folder<T: Settings>(
     args: &RunArgs,
@@ -162,8 +176,9 @@ fn open_alone<T: Settings>(
             ("recompute", args.recompute.map(|recompute| recompute.name().to_owned())),
         ]))
     };
+    let new_run = || layers(Layers::default().defaults_on(args.job.device()));
     let Some(resume) = args.resume.as_deref() else {
-        return Ok(Some(Session::new(layers(Layers::default())?.resolve(&REQUIRED)?, None)));
+        return Ok(Some(Session::new(new_run()?.resolve(&REQUIRED)?, None)));
     };
     let access = if args.dry_run || !process_group.is_rank_zero() {
         Access::ReadOnly
@@ -171,7 +186,7 @@ fn open_alone<T: Settings>(
         Access::Resume
     };
     let (LatestIntact { checkpoint, damaged }, lock) = if resume == Path::new(AUTO) {
-        let given: T = layers(Layers::default())?.resolve(&["output"])?;
+        let given: T = new_run()?.resolve(&["output"])?;
         last(&output(&given), access)?
     } else {
         find(resume, access)?
@@ -180,7 +195,7 @@ fn open_alone<T: Settings>(
         if process_group.is_rank_zero() {
             eprintln!("no checkpoint to resume from yet, starting a new run");
         }
-        return Ok(Some(Session::new(layers(Layers::default())?.resolve(&REQUIRED)?, lock)));
+        return Ok(Some(Session::new(new_run()?.resolve(&REQUIRED)?, lock)));
     };
     for later in damaged.iter().filter(|_| process_group.is_rank_zero()) {
         eprintln!("warning: skipped a corrupt later checkpoint: {later}");

@@ -1,4 +1,4 @@
-use super::super::{Metrics, WarningKind};
+use super::super::{Metrics, RankShares, WarningKind};
 use super::*;
 
 /// Two records of TensorBoard 2.21.0's `RecordWriter`: `Event(wall_time=1700000000.25, file_version="brain.Event:2")` and
@@ -121,7 +121,7 @@ fn scalars(path: &Path) -> Vec<(u64, String, f32)> {
 
 fn step(step: u64, reward: f64) -> Event {
     let metrics: Metrics = [("reward".to_owned(), reward)].into_iter().collect();
-    Event::Step { step, epoch: 0.5, time_s: 1.5, metrics }
+    Event::Step { step, epoch: 0.5, time_s: 1.5, ranks: RankShares::default(), metrics }
 }
 
 fn expected(step: u64, reward: f32) -> [(u64, String, f32); 2] {

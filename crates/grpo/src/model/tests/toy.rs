@@ -230,12 +230,13 @@ impl Model for Bigram {
         let draw = |request: &GenerationRequest, sample: usize| {
             let mut ids: Vec<u32> = Vec::new();
             let mut sampled = Vec::new();
+            let sample = (request.first_sample + sample) as u64;
             while ids.len() < sampling.max_new_tokens {
                 std::thread::sleep(self.pause);
                 on_step();
                 let previous = *ids.last().or(request.prompt.ids().last()).unwrap();
                 let logps = self.distribution(&weight, &bias, previous, temperature);
-                let random = stream(&[request.stream, sample as u64, ids.len() as u64]);
+                let random = stream(&[request.stream, sample, ids.len() as u64]);
                 let id = match sampling.temperature > 0.0 {
                     true => pick(&logps, (random >> 11) as f64 / (1u64 << 53) as f64),
                     false => argmax(&logps),

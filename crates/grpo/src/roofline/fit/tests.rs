@@ -10,7 +10,7 @@ const GIB: usize = 1 << 30;
 
 /// The paper's settings.
 fn with(config: &ModelConfig, ranks: usize, gib: usize, test: impl FnOnce(PlannedRun<'_>)) {
-    let settings = GrpoSettings::default();
+    let settings = GrpoSettings { precision: Precision::Bf16, ..GrpoSettings::default() };
     let counts = settings.trainable().counts(config).unwrap();
     let lora = GrpoSettings { use_peft: true, ..GrpoSettings::default() }.trainable();
     let total_workload = Workload::for_training(
@@ -24,8 +24,7 @@ fn with(config: &ModelConfig, ranks: usize, gib: usize, test: impl FnOnce(Planne
         config,
         total_workload,
         recompute: Recompute::Auto,
-        bf16_gradients: false,
-        quantized: false,
+        precision: Precision::Bf16,
         placement: Placement::Gpus(ranks),
         usable: (USABLE * (gib * GIB) as f64) as usize,
         lora_counts: lora.counts(config).unwrap(),
@@ -95,11 +94,7 @@ fn the_largest_micro_batch_fits_and_the_next_does_not() {
 #[test]
 fn a_72b_needs_several_changes_at_once_or_does_not_fit() {
     with(&of("Qwen2.5-72B"), 8, 80, |run| {
-        let advice = run.advice();
-        assert_eq!(advice.len(), 1, "{advice:?}");
-        assert!(
-            advice[0].changes.ends_with(&[MemoryReduction::Adapter, MemoryReduction::Quantized])
-        );
+        assert_eq!(run.advice(), []);
     });
     with(&of("Qwen2.5-72B"), 8, 24, |run| assert_eq!(run.advice(), []));
 }

@@ -31,7 +31,7 @@ fn estimate(workload: &Workload, recompute: Recompute, name: &str) -> StepEstima
     let plan = MemoryPlan::new(&config, workload, recompute, None);
     let ranks = workload.layout.ranks;
     let network = Network::new(ranks, card.link, 1, InterNodeLink::ethernet(100.0));
-    StepEstimate::new(&config, workload, &plan, &Machine::gpu(&card), &network)
+    StepEstimate::new(&config, workload, &plan, &Machine::gpu(&card, Precision::Bf16), &network)
 }
 
 fn phase(estimate: &StepEstimate, kind: PhaseKind) -> Phase {
@@ -77,7 +77,7 @@ fn one_rank_sends_nothing_and_eight_send_seven_eighths() {
     assert_eq!(one.seconds_of(PhaseKind::Gather) + one.seconds_of(PhaseKind::Reduce), 0.0);
     let eight = estimate(&workload(8), Recompute::All, "A100");
     let parameters = 3_085_938_688.0;
-    assert_eq!(phase(&eight, PhaseKind::Gather).bytes, 2.0 * parameters * 7.0 / 8.0);
+    assert_eq!(phase(&eight, PhaseKind::Gather).bytes, 4.0 * parameters * 7.0 / 8.0);
     let reduce = phase(&eight, PhaseKind::Reduce);
     assert_eq!(reduce.bytes, 4.0 * parameters * 7.0 / 8.0);
     assert_eq!(reduce.seconds, 0.0, "the last micro-batch's backward hides all of it");

@@ -107,7 +107,7 @@ fn of_ranks(n: usize, change: impl Fn(&mut GrpoSettings), model: fn() -> Bigram)
 
 #[test]
 fn two_and_four_ranks_reproduce_the_run_of_one() {
-    // Three groups do not divide evenly over two or four ranks; with four, one rank is idle.
+    // Three groups do not divide evenly over two or four ranks, so some are split.
     let uneven = |settings: &mut GrpoSettings| settings.generation_batch_size = 12;
     let model = || Bigram::new(6, 3);
     let one = of_ranks(1, uneven, model);
@@ -115,6 +115,48 @@ fn two_and_four_ranks_reproduce_the_run_of_one() {
     for n in [2, 4] {
         assert_same(&of_ranks(n, uneven, model), &one, &format!("{n} ranks"));
     }
+}
+
+#[test]
+fn with_two_questions_four_ranks_share_the_work() {
+    let two_groups = |settings: &mut GrpoSettings| {
+        settings.generation_batch_size = 8;
+        settings.num_generations = 4;
+        settings.max_tokens_per_batch = 10;
+    };
+    let model = || Bigram::new(6, 3);
+    let one = of_ranks(1, two_groups, model);
+    let dir = tempfile::tempdir().unwrap();
+    let mut settings = settings(dir.path());
+    two_groups(&mut settings);
+    let four = ranks(4, &settings, model, None);
+    assert_same(&four, &one, "4 ranks");
+    let lines = std::fs::read_to_string(settings.output.join("events.jsonl")).unwrap();
+    let all: Vec<Event> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let steps = all.iter().filter_map(|event| match event {
+        Event::Step { ranks, metrics, .. } => Some((ranks, metrics)),
+        _ => None,
+    });
+    assert_eq!(steps.clone().count(), four.completions.len());
+    for (ranks, metrics) in steps {
+        assert_eq!(ranks.completions_per_rank, [2, 2, 2, 2]);
+        assert_eq!(ranks.busy_share_per_rank.len(), 4);
+        assert!(metrics.contains_key("reward"));
+    }
+}
+
+#[test]
+fn ranks_resume_bit_for_bit_since_the_checkpoint_has_their_expected_lengths() {
+    let uneven = |settings: &mut GrpoSettings| settings.generation_batch_size = 12;
+    let model = || Bigram::new(6, 3);
+    let whole = of_ranks(2, uneven, model);
+    let dir = tempfile::tempdir().unwrap();
+    let mut settings = settings(dir.path());
+    uneven(&mut settings);
+    ranks(2, &settings, model, Some(3));
+    let rest = ranks(2, &settings, model, None);
+    let bits = |result: &RunResult| result.weights.iter().map(|w| w.to_bits()).collect::<Vec<_>>();
+    assert_eq!(bits(&rest), bits(&whole));
 }
 
 #[test]

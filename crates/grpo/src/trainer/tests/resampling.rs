@@ -84,6 +84,38 @@ fn zero_variance_groups_remain_after_the_last_attempt() {
 }
 
 #[test]
+fn filtered_groups_do_not_count_in_the_update() {
+    let run = |filter_groups: bool| {
+        let change = |settings: &mut GrpoSettings| settings.filter_groups = filter_groups;
+        sampled(false, change, Bigram::thinking(6))
+    };
+    let ((rollouts, kept), (filtered_rollouts, filtered)) = (run(false), run(true));
+    assert_eq!(rollouts, filtered_rollouts, "all groups are logged");
+    let groups = rollouts.iter().filter(|rollout| has_variance(rollout)).count();
+    assert!(groups > 0 && groups < 4, "{groups} groups with variance");
+    // The mean over completions is over fewer of them; groups that are left out had no gradient.
+    let norm = |metrics: &serde_json::Value| metrics["grad_norm"].as_f64().unwrap();
+    let expected = norm(&kept) * 4.0 / groups as f64;
+    assert!((norm(&filtered) - expected).abs() < 1e-5 * expected, "{filtered}, {kept}");
+    let tokens = |metrics: &serde_json::Value| metrics["num_tokens"].as_f64().unwrap();
+    assert!(tokens(&filtered) < tokens(&kept));
+}
+
+#[test]
+fn a_step_whose_groups_are_all_filtered_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut settings =
+        GrpoSettings { filter_groups: true, weight_decay: 0.0, ..one_step(dir.path()) };
+    alike(&mut settings);
+    let model = Bigram::saying(6, &[1, 2, 0]);
+    let before = model.values();
+    let (_, metrics) = first_step(model, &settings);
+    assert_eq!((&metrics["grad_norm"], &metrics["loss"]), (&0.0.into(), &0.0.into()));
+    let after = Bigram::read(&settings.output.join("final")).unwrap().values();
+    assert_eq!(after, before);
+}
+
+#[test]
 fn no_question_is_sampled_twice_in_a_step() {
     let all = |settings: &mut GrpoSettings| {
         alike(settings);
@@ -116,8 +148,8 @@ fn every_attempt_has_its_own_random_stream() {
         process_group: ProcessGroup::default(),
     };
     let trainer = GrpoTrainer::start(Bigram::new(6, 3), inputs, Vec::new()).unwrap();
-    let all: Vec<usize> = (0..8).collect();
     let ids = |attempt: u64| -> Vec<Vec<u32>> {
+        let all: Vec<_> = (0..8).map(|index| trainer.request(index, 0..4)).collect();
         let (rollouts, _) = trainer.sample((0, attempt), &all, None).unwrap();
         rollouts.into_iter().flat_map(|r| r.completions).map(|c| c.ids).collect()
     };

@@ -80,6 +80,9 @@ pub(super) fn reward_lines(settings: &GrpoSettings) -> Result<Vec<(&'static str,
             format!("zero-variance groups, up to {} times per step", settings.max_resample_times),
         ));
     }
+    if settings.filter_groups {
+        lines.push(("filtering", "zero-variance groups are left out of the update".into()));
+    }
     Ok(lines)
 }
 

@@ -71,7 +71,10 @@ impl Worker for Engine {
     ) -> Result<Vec<Result<RequestId>>> {
         cancelled.iter().for_each(|request| self.cancel(*request));
         let add = |PromptRequest { prompt, sampling, stream }| {
-            Ok(self.add(&GenerationRequest { prompt, samples: 1, stream }, &sampling)?)
+            Ok(self.add(
+                &GenerationRequest { prompt, samples: 1, stream, first_sample: 0 },
+                &sampling,
+            )?)
         };
         Ok(requests.into_iter().map(add).collect())
     }

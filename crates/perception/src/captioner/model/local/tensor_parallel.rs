@@ -148,7 +148,9 @@ impl TensorParallelWorker {
             self.image_cache.vision_encoder().expand_placeholders(&ids, embeddings)?;
         let defaults = SamplingDefaults { temperature, ..self.defaults };
         let sampling = Arc::new(defaults.sampling(max_tokens, self.stop_ids.clone()));
-        Ok(self.engine.add(&GenerationRequest { prompt, samples: 1, stream }, &sampling)?)
+        Ok(self
+            .engine
+            .add(&GenerationRequest { prompt, samples: 1, stream, first_sample: 0 }, &sampling)?)
     }
 
     fn step(&mut self) -> Result<Vec<EngineOutput>> {

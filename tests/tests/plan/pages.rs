@@ -1,0 +1,184 @@
+//! The figures on `docs/scaling.md`, and the commands in the recipes' headers, are today's.
+
+use serde_json::Value;
+
+use super::{captioner, json, number, plan};
+
+const PAGE: &str = include_str!("../../../docs/scaling.md");
+
+/// Asserts that the page has these lines; if not, all of them are printed.
+fn assert_on_page(lines: &[String]) {
+    let missing: Vec<&String> = lines.iter().filter(|line| !PAGE.contains(*line)).collect();
+    assert!(
+        missing.is_empty(),
+        "docs/scaling.md lacks {missing:#?}, of these lines:\n{}",
+        lines.join("\n")
+    );
+}
+
+fn papers_run(more: &[&str]) -> Value {
+    let arguments = ["--model", "Qwen/Qwen2.5-VL-3B-Instruct", "--gpu-memory", "40"];
+    json(&[&arguments[..], &["--config", "../configs/embodied-r.toml"], more].concat())
+}
+
+#[test]
+fn the_scaling_page_has_the_memory_of_the_papers_run() {
+    let report = papers_run(&["--gpus", "8"]);
+    let gb = |part: &str| format!("{:.1}", number(&report, &format!("/memory/{part}_gb")));
+    let (kept, layers) = (number(&report, "/fits/kept_layers"), number(&report, "/fits/layers"));
+    let mut lines: Vec<String> = [
+        ("CUDA context, libraries, buckets", "base"),
+        ("weights", "weights"),
+        ("reference", "reference"),
+        ("master weights, 1/8", "masters"),
+        ("moments, 1/8", "moments"),
+        ("gradients", "gradients"),
+    ]
+    .map(|(name, part)| format!("| {name} | {} |", gb(part)))
+    .into();
+    lines.push(format!(
+        "| activations of the update, {kept} of {layers} layers not recomputed | {} |",
+        gb("update")
+    ));
+    if number(&report, "/memory/rollout_pass_gb") > 0.0 {
+        lines.push(format!("| rollout's activations, reused | {} |", gb("rollout_pass")));
+    }
+    lines.push(format!(
+        "| total (the rollout's {} GB alternate with gradients and update) | {} |",
+        gb("rollout"),
+        gb("total")
+    ));
+    let on = |gpus: &str| number(&papers_run(&["--gpus", gpus]), "/memory/least_gb");
+    lines.push(format!(
+        "Four GPUs need at least {:.1} GB each; two do not fit ({:.1} GB).",
+        on("4"),
+        on("2")
+    ));
+    assert_on_page(&lines);
+}
+
+#[test]
+fn the_scaling_page_has_the_step_time_of_the_papers_run() {
+    let usual = papers_run(&["--gpus", "8", "--prompt", "3072", "--completion", "200"]);
+    let longest = papers_run(&["--gpus", "8"]);
+    let seconds = |report: &Value, names: &[&str]| -> f64 {
+        let phases = report["time"]["phases"].as_array().unwrap().iter();
+        let of = phases.filter(|phase| names.contains(&phase["name"].as_str().unwrap()));
+        of.map(|phase| phase["seconds"].as_f64().unwrap()).sum()
+    };
+    let mut lines: Vec<String> = [
+        ("prefill", &["prefill"][..], "compute"),
+        ("decode", &["decode"], "memory"),
+        ("reference", &["reference"], "compute"),
+        ("update", &["update"], "compute"),
+        ("gather, reduce, optimizer", &["gather", "reduce", "optimizer"], "network, memory"),
+    ]
+    .map(|(row, names, bound)| {
+        let (usual, longest) = (seconds(&usual, names), seconds(&longest, names));
+        format!("| {row} | {usual:.2} | {longest:.2} | {bound} |")
+    })
+    .into();
+    let step = |report: &Value, name: &str| number(report, &format!("/time/{name}"));
+    for (row, name) in [("step", "step_s"), ("step with whole groups", "whole_groups_step_s")] {
+        let (usual, longest) = (step(&usual, name), step(&longest, name));
+        lines.push(format!("| {row} | {usual:.1} | {longest:.1} | |"));
+    }
+    let usual = ["--gpus", "8", "--prompt", "3072", "--completion", "200"];
+    let doubled = [&usual[..], &["--set", "generation_batch_size=64"]].concat();
+    let doubled = number(&papers_run(&doubled), "/time/step_s");
+    lines.push(format!("estimate is {doubled:.1} s for twice the completions"));
+    assert_on_page(&lines);
+}
+
+#[test]
+fn the_scaling_page_has_the_step_time_on_64_gpus() {
+    let on = |network: &str| {
+        let nodes = ["--gpus", "8", "--nodes", "8", "--network", network];
+        let work =
+            ["--prompt", "3072", "--completion", "200", "--set", "generation_batch_size=512"];
+        papers_run(&[&nodes[..], &work].concat())
+    };
+    let (infiniband, ethernet) = (on("infiniband"), on("ethernet"));
+    let step = |report: &Value| number(report, "/time/step_s");
+    let phases = ethernet["time"]["phases"].as_array().unwrap().iter();
+    let sent = phases.filter(|phase| phase["bound"] == "network");
+    let sent: f64 = sent.map(|phase| phase["seconds"].as_f64().unwrap()).sum();
+    assert_on_page(&[
+        format!("{:.1} s per step over InfiniBand", step(&infiniband)),
+        format!("{:.1} s over Ethernet", step(&ethernet)),
+        format!("{sent:.1} s is communication"),
+    ]);
+}
+
+#[test]
+fn the_scaling_page_has_the_memory_of_the_captioner() {
+    let reports = [
+        &["--tp", "8", "--gpu-memory", "40"][..],
+        &["--tp", "4", "--gpu-memory", "80"],
+        &["--gpu-memory", "80", "--quantize", "q4_k"],
+        &["--gpu-memory", "80", "--quantize", "q8_0"],
+    ]
+    .map(captioner);
+    let row = |name: &str, value: &dyn Fn(&Value) -> String| {
+        format!("| {name} | {} |", reports.each_ref().map(value).join(" | "))
+    };
+    let part = |report: &Value, name: &str| number(report, &format!("/memory_gb/{name}"));
+    let gb = |name: &'static str| move |report: &Value| format!("{:.1}", part(report, name));
+    let activations = |report: &Value| part(report, "pictures") + part(report, "step");
+    let total = |report: &Value| {
+        part(report, "context")
+            + part(report, "decoder")
+            + part(report, "tower")
+            + activations(report)
+    };
+    let count = |name: &str| {
+        let name = name.to_owned();
+        move |report: &Value| report[&name].to_string()
+    };
+    assert_on_page(&[
+        row("context, libraries", &gb("context")),
+        row("decoder shard", &gb("decoder")),
+        row("vision encoder, replicated", &gb("tower")),
+        row("activations of an image and of a 2,048-token step", &|report| {
+            format!("{:.1}", activations(report))
+        }),
+        row("total, of 40.8 or 81.6", &|report| format!("{:.1}", total(report))),
+        row("KV cache, kB per token", &|report| {
+            format!("{:.0}", number(report, "/kv_bytes_per_token") / 1e3)
+        }),
+        row("concurrent captions of 3,528 tokens", &count("captions_at_once")),
+    ]);
+}
+
+/// The GPUs that each recipe is for.
+const RECIPES: [(&str, &str); 4] = [
+    ("embodied-r.toml", "40"),
+    ("5-gpus.toml", "40"),
+    ("one-80gb.toml", "80"),
+    ("lora-24gb.toml", "24"),
+];
+
+#[test]
+fn every_gpu_recipe_names_its_gpus_and_fits_them() {
+    for (recipe, gigabytes) in RECIPES {
+        let path = format!("../configs/{recipe}");
+        let text = std::fs::read_to_string(&path).unwrap();
+        let header: Vec<&str> = text
+            .lines()
+            .take_while(|line| line.starts_with('#'))
+            .flat_map(str::split_whitespace)
+            .collect();
+        let value = |option: &str| {
+            let at = header.iter().position(|word| *word == option)?;
+            header.get(at + 1).copied()
+        };
+        let gpus = value("--gpus").unwrap_or("1");
+        assert!(gpus != "1" || value("--device") == Some("cuda"), "{recipe} runs on a CPU");
+        let model = value("--model").unwrap();
+        let arguments =
+            ["--config", &path, "--model", model, "--gpus", gpus, "--gpu-memory", gigabytes];
+        let report = json(&arguments);
+        plan(&arguments).success();
+        assert_eq!(&report["rank"]["busy_ranks"], &report["device"]["ranks"], "{recipe}: {report}");
+    }
+}
