@@ -47,6 +47,7 @@ fn a_step_is_timed_in_parts_that_add_up() {
     assert!(near(of("tokens_per_s"), 38.0), "{report}");
     assert!(near(of("completion_tokens_per_s"), 20.0), "{report}");
     assert!(of("estimated_memory_gb") > 0.0 && of("matmul_share") > 0.0, "{report}");
+    assert!(of("mfu") >= of("matmul_share") && of("update_matmul_share") > 0.0, "{report}");
 }
 
 fn make_model(preset: &str, out: &Path) -> Assert {

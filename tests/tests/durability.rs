@@ -84,7 +84,8 @@ fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
 /// A file without values that depend on the clock or the machine.
 fn timeless(name: &str, bytes: &[u8]) -> Vec<u8> {
     let is_timing = |key: &str| {
-        let exact = ["time_s", "step_time", "tokens_per_second", "time_left_s", "matmul_share"];
+        let exact =
+            ["time_s", "step_time", "tokens_per_second", "time_left_s", "matmul_share", "mfu"];
         exact.contains(&key) || key.starts_with("time/") || key.starts_with("memory/")
     };
     let without = |text: &[u8], is_omitted: &dyn Fn(&str) -> bool| {

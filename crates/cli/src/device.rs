@@ -1,9 +1,7 @@
 //! Devices: the CPU, or this process's GPU.
 
 use candle_core::Device;
-use embodied_r_grpo::roofline::GpuSpec;
-use embodied_r_kernels::{device, peak};
-use embodied_r_policy::WeightFormat;
+use embodied_r_kernels::device;
 
 use crate::args::device::DeviceName;
 use crate::exit::Usage;
@@ -61,20 +59,6 @@ pub(crate) fn warn_of_f32(name: DeviceName) {
             "warning: f32 is several times slower on a GPU than bf16, its default, which uses the tensor cores"
         );
     }
-}
-
-/// Peak FLOP/s of matrix products with weights in `format`; `None` for an unknown GPU. A CPU is measured for a tenth of
-/// a second.
-///
-/// # Errors
-/// The GPU cannot be queried.
-pub(crate) fn peak_flops_per_s(
-    device: &Device,
-    format: WeightFormat,
-) -> anyhow::Result<Option<f64>> {
-    let Some(memory) = device::memory(device)? else { return Ok(Some(peak::flops_per_s())) };
-    let card = GpuSpec::of_gpu(&memory.name, memory.total_bytes);
-    Ok(card.filter(|_| format != WeightFormat::F32).map(|card| card.flops_per_s))
 }
 
 #[cfg(test)]

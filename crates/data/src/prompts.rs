@@ -61,6 +61,11 @@ pub fn question_part(prompt: &str) -> &str {
     prompt.rfind(QUESTION).map_or(prompt, |start| &prompt[start..])
 }
 
+/// A reply with this answer and an empty rationale, in the format that [`system_prompt`] asks for.
+pub fn answer_alone(answer: &str) -> String {
+    format!("<think></think><answer>{}</answer>", answer.trim())
+}
+
 /// The system prompt of the blind baseline, which answers without video or captions.
 pub fn blind_system_prompt() -> &'static str {
     "You answer multiple-choice questions about videos that you cannot see. Take the option that is \
@@ -91,6 +96,11 @@ mod tests {
 
     fn frame(action: Option<&str>, view: &str) -> FrameText {
         FrameText { action: action.map(str::to_owned), view: view.to_owned() }
+    }
+
+    #[test]
+    fn an_answer_alone_has_the_format_that_the_system_prompt_asks_for() {
+        assert_eq!(answer_alone(" B\n"), "<think></think><answer>B</answer>");
     }
 
     #[test]

@@ -1,8 +1,10 @@
-//! Training conversations: JSONL of `{"messages": [{"role", "content"}]}`.
+//! Examples of SFT: conversations, JSONL of `{"messages": [{"role", "content"}]}`, or questions with their answers.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 
+use embodied_r_data::question::read_questions;
+use embodied_r_data::{Question, prompts};
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
@@ -15,41 +17,69 @@ struct Line {
     messages: Vec<ChatMessage>,
 }
 
-/// The assistant turns of a conversations file.
+/// The examples of a file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SftExamples {
-    /// Every assistant turn with its preceding context.
+    /// Every assistant turn with its preceding context, or every question with its answer.
     pub examples: Vec<Example>,
-    /// The number of turns skipped because they exceed the length limit.
+    /// The number of examples skipped because they exceed the length limit.
     pub too_long: usize,
 }
 
-/// Reads a file of conversations, one per line; empty lines are skipped.
+impl SftExamples {
+    fn add(&mut self, example: Example, max_tokens: usize) {
+        match example.tokens() > max_tokens {
+            true => self.too_long += 1,
+            false => self.examples.push(example),
+        }
+    }
+}
+
+/// Reads a file of conversations, one per line, or a list of questions as `perceive` writes it.
 ///
-/// Every assistant turn becomes an example: the prompt is the preceding conversation with the generation prompt, the
-/// completion is the turn's content with the stop token.
+/// Every assistant turn of a conversation becomes an example: the prompt is the preceding conversation with the
+/// generation prompt, the completion is the turn's content with the stop token. A question becomes one too, with GRPO's
+/// prompt and the answer after an empty rationale as the completion. Empty lines are skipped.
 ///
 /// # Errors
-/// The file cannot be read, a line has the wrong schema or an unknown role, or there is no assistant turn.
+/// The file cannot be read, a line has the wrong schema or an unknown role, there is no assistant turn, or a question has
+/// no answer.
 pub fn read(path: &Path, text: &dyn ChatTokenizer, max_tokens: usize) -> Result<SftExamples> {
     let file = std::fs::File::open(path).map_err(Error::io("read", path))?;
+    let mut file = BufReader::new(file);
     let mut result = SftExamples { examples: Vec::new(), too_long: 0 };
-    for (index, line) in BufReader::new(file).lines().enumerate() {
+    let start = file.fill_buf().map_err(Error::io("read", path))?;
+    if start.trim_ascii_start().starts_with(b"[") {
+        for question in read_questions(path).map_err(|error| Error::Data(Box::new(error)))? {
+            result.add(answer_alone(&question, text)?, max_tokens);
+        }
+        return Ok(result);
+    }
+    for (index, line) in file.lines().enumerate() {
         let line = line.map_err(Error::io("read", path))?;
         if line.trim().is_empty() {
             continue;
         }
         let fault = |what| Error::Conversation { path: path.into(), line: index + 1, what };
         let examples = parse(&line, text).map_err(fault)?;
-        for example in examples {
-            if example.tokens() > max_tokens {
-                result.too_long += 1;
-            } else {
-                result.examples.push(example);
-            }
-        }
+        examples.into_iter().for_each(|example| result.add(example, max_tokens));
     }
     Ok(result)
+}
+
+/// A question with its answer, without reasoning.
+fn answer_alone(question: &Question, text: &dyn ChatTokenizer) -> Result<Example> {
+    let answer = question.answer.trim();
+    if answer.is_empty() {
+        let what = "has no `answer`; SFT on questions needs one".into();
+        return Err(Error::Question { id: question.id(), what });
+    }
+    let messages = [
+        ChatMessage::system(prompts::system_prompt()),
+        ChatMessage::user(&question.question),
+        ChatMessage::assistant(prompts::answer_alone(answer)),
+    ];
+    example(&messages, text)
 }
 
 /// The examples of one line, or what is wrong with it.
@@ -128,6 +158,19 @@ mod tests {
         assert_eq!(result.examples[0].completion, [2, 0]);
         assert_eq!(result.examples[1].prompt, [5, 2, 0, 5, 4]);
         assert_eq!(result.examples[1].completion, [3, 0]);
+    }
+
+    #[test]
+    fn a_question_is_an_example_with_its_answer_alone() {
+        let list = r#"
+            [{"Question_id": 1, "question": "x x", "answer": "A"}, {"Question_id": 2, "question": "x", "answer": "B"}]"#;
+        let result = read_text(list, 5).unwrap();
+        // The whole reply is one word that this tokenizer does not know.
+        let example = |prompt: &[u32]| Example { prompt: prompt.into(), completion: vec![5, 0] };
+        assert_eq!(result.examples, [example(&[5, 5, 4]), example(&[5, 4])]);
+        assert_eq!(read_text(list, 4).unwrap().too_long, 1);
+        let error = read_text(r#"[{"Question_id": 7, "question": "x"}]"#, 9).unwrap_err();
+        assert_eq!(error.to_string(), "question `7` has no `answer`; SFT on questions needs one");
     }
 
     #[test]

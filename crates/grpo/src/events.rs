@@ -30,7 +30,7 @@ use crate::skipped::Diagnosis;
 pub type Metrics = IndexMap<String, f64>;
 
 /// Fields and metrics that depend on clock and machine, and differ between otherwise identical runs.
-pub const NONDETERMINISTIC_FIELDS: [&str; 16] = [
+pub const NONDETERMINISTIC_FIELDS: [&str; 17] = [
     "time_s",
     "completions_per_rank",
     "busy_share_per_rank",
@@ -43,6 +43,7 @@ pub const NONDETERMINISTIC_FIELDS: [&str; 16] = [
     "time/optimizer",
     "time_left_s",
     "matmul_share",
+    "mfu",
     "memory/rollout_gb",
     "memory/reference_gb",
     "memory/update_gb",

@@ -14,7 +14,7 @@ pub mod network;
 mod phases;
 
 pub use efficiency::Efficiencies;
-pub use gpu_spec::{GPU_SPECS, GpuSpec};
+pub use gpu_spec::{GPU_SPECS, GpuSpec, peak_flops_per_s};
 pub use network::{InterNodeLink, IntraNodeLink, Network};
 pub use phases::{Bottleneck, Phase, PhaseKind, StepEstimate};
 

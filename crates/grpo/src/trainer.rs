@@ -91,7 +91,9 @@ pub struct GrpoTrainer<'a, M: Model> {
     activation_cache_options: Option<ActivationCacheOptions>,
     /// The cache's memory, reused from step to step.
     activation_cache: Option<M::ActivationCache>,
-    /// Measured peak f32 FLOP/s; `None` before the first step.
+    /// The device of the policy.
+    device: Device,
+    /// Peak FLOP/s of the device; `None` before the first step, NaN if unknown.
     peak_flops: Option<f64>,
     /// Bytes that this rank had sent at the last reported step.
     bytes_sent: u64,
@@ -185,6 +187,7 @@ impl<'a, M: Model + 'static> GrpoTrainer<'a, M> {
             verify_packing,
             activation_cache,
             process_group,
+            device,
             ..
         } = inputs;
         let stages = settings.stages().map_err(Error::Settings)?;
@@ -231,6 +234,7 @@ impl<'a, M: Model + 'static> GrpoTrainer<'a, M> {
             verify_packing,
             activation_cache_options: activation_cache,
             activation_cache: None,
+            device,
             peak_flops: None,
             reference_moved: false,
             rewards,

@@ -41,8 +41,20 @@ pub struct DeviceMemory {
     pub free_bytes: u64,
     /// Total memory.
     pub total_bytes: u64,
-    /// Peak memory of this process's tensors.
+    /// Peak memory of this process's tensors since the last [`reset_peak_memory`].
     pub peak_bytes: u64,
+}
+
+/// Resets the peak of [`memory`] to what is in use; does nothing on the CPU.
+///
+/// # Errors
+/// The driver call failed.
+pub fn reset_peak_memory(device: &candle_core::Device) -> crate::Result<()> {
+    match device {
+        #[cfg(feature = "cuda")]
+        candle_core::Device::Cuda(cuda) => crate::cuda::inventory::reset_peak(cuda),
+        _ => Ok(()),
+    }
 }
 
 /// The memory of a GPU; `None` for the CPU.

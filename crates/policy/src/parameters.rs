@@ -135,11 +135,10 @@ impl Parameters {
         self.elem_count() - last.map(|(_, tensor)| tensor.elem_count()).sum::<usize>()
     }
 
-    /// A deep copy.
+    /// A deep copy. Each tensor gets memory of its own: candle's copy takes the whole memory of which it is a view.
     pub(crate) fn copied(&self) -> Result<Self> {
-        let copy = |(name, t): (&String, &Tensor)| Ok((name.clone(), t.copy()?));
-        let tensors = self.tensors.iter().map(copy).collect::<candle_core::Result<_>>();
-        Ok(Self { tensors: tensors.context("copy the weights")? })
+        let copy = |(name, tensor): (&String, &Tensor)| Ok((name.clone(), memory::copy(tensor)?));
+        Ok(Self { tensors: self.tensors.iter().map(copy).collect::<Result<_>>()? })
     }
 
     /// Copies the values of `from` into these tensors, in place.
@@ -221,6 +220,19 @@ impl Gradients {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_copy_of_views_takes_the_memory_of_the_views() {
+        let whole = Tensor::arange(0.0, 12.0f32, &Device::Cpu).unwrap().reshape((6, 2)).unwrap();
+        let view = |name: &str, first| (name.to_owned(), whole.narrow(0, first, 3).unwrap());
+        let views = Parameters::new([view("q", 0), view("k", 3)].into_iter().collect());
+        for ((name, copy), (_, view)) in views.copied().unwrap().iter().zip(views.iter()) {
+            assert_eq!(copy.to_vec2::<f32>().unwrap(), view.to_vec2::<f32>().unwrap(), "{name}");
+            let (storage, _) = copy.storage_and_layout();
+            let candle_core::Storage::Cpu(storage) = &*storage else { unreachable!() };
+            assert_eq!(storage.as_slice::<f32>().unwrap().len(), 6, "{name}");
+        }
+    }
 
     #[test]
     fn a_gradient_has_to_reach_the_lowest_trained_layer() {

@@ -276,7 +276,7 @@ fn samples_have_the_log_probabilities_of_the_adapted_model() {
 }
 
 #[test]
-fn samples_from_shared_f32_weights_do_not_depend_on_the_other_requests() {
+fn a_sample_is_bit_identical_beside_others_with_shared_f32_weights() {
     let config = ModelConfig {
         hidden_size: 64,
         intermediate_size: 200,

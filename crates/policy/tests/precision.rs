@@ -3,7 +3,9 @@
 //! The tolerance is the error of torch's autocast on the same models: there is no absolute one, since random weights
 //! have much steeper distributions than trained ones. Autocast also rounds matmul outputs and attention, unlike our
 //! bf16. `bf16.json` is generated and described by `scripts/parity/make_bf16_fixtures.py`.
-#![allow(clippy::unwrap_used)]
+//!
+//! With `-- --nocapture` the tests print the mean errors that `docs/benchmarks.md` gives.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -81,7 +83,9 @@ fn rmse(a: &[f32], b: &[f32]) -> f64 {
 
 #[test]
 fn scores_in_bf16_differ_from_f32_by_less_than_autocast() {
-    for fixture in fixtures() {
+    let (mut all_ours, mut all_autocasts) = (0.0, 0.0);
+    let fixtures = fixtures();
+    for fixture in &fixtures {
         let (f32, bf16) = (fixture.policy(Precision::F32), fixture.policy(Precision::Bf16));
         let truth = f32.score(&fixture.groups, fixture.temperature).unwrap();
         let ours = bf16.score(&fixture.groups, fixture.temperature).unwrap();
@@ -91,7 +95,11 @@ fn scores_in_bf16_differ_from_f32_by_less_than_autocast() {
         assert!(entropies < fixture.autocast.logps, "{}: {entropies}", fixture.name);
         let forward = bf16.forward(&fixture.groups, fixture.temperature).unwrap();
         assert_eq!(*forward.scores(), ours, "{}", fixture.name);
+        all_ours += logps;
+        all_autocasts += fixture.autocast.logps;
     }
+    let n = fixtures.len() as f64;
+    println!("log-probabilities: RMSE {:.5}, autocast {:.5}", all_ours / n, all_autocasts / n);
 }
 
 #[test]
@@ -137,9 +145,10 @@ fn norm(x: impl Iterator<Item = f64>) -> f64 {
 #[test]
 fn gradients_in_bf16_are_closer_to_f32_than_autocast() {
     let (mut all_ours, mut all_autocasts) = (0.0, 0.0);
-    for fixture in fixtures() {
-        let truth = gradients(&fixture.policy(Precision::F32), &fixture);
-        let ours = gradients(&fixture.policy(Precision::Bf16), &fixture);
+    let fixtures = fixtures();
+    for fixture in &fixtures {
+        let truth = gradients(&fixture.policy(Precision::F32), fixture);
+        let ours = gradients(&fixture.policy(Precision::Bf16), fixture);
         let all = truth.iter().flat_map(|(name, truth)| ours[name].iter().zip(truth));
         let whole = norm(truth.values().flatten().copied());
         let error = norm(all.map(|(a, b)| a - b)) / whole;
@@ -155,6 +164,8 @@ fn gradients_in_bf16_are_closer_to_f32_than_autocast() {
             assert!(error < bound, "{}: {name}: {error}, not {bound}", fixture.name);
         }
     }
+    let n = fixtures.len() as f64;
+    println!("gradients: relative error {:.5}, autocast {:.5}", all_ours / n, all_autocasts / n);
     assert!(all_ours < all_autocasts, "{all_ours}, not {all_autocasts}");
 }
 

@@ -9,7 +9,8 @@ use super::run::RunArgs;
 /// Settings come from defaults, then `--config`, `--set` and flags; later ones override earlier ones.
 #[derive(Debug, clap::Args)]
 pub(crate) struct SftArgs {
-    /// Training conversations: JSONL of `{"messages": [{"role", "content"}]}`.
+    /// Training data: conversations, JSONL of `{"messages": [{"role", "content"}]}`; or questions, JSON as `perceive`
+    /// writes it, to train on their answers without reasoning.
     #[arg(long, value_name = "FILE")]
     pub(crate) data: Option<PathBuf>,
     /// Validation conversations, evaluated after every epoch.

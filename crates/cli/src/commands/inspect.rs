@@ -16,9 +16,6 @@ use crate::device;
 use crate::exit::Status;
 use crate::output::outln;
 
-/// Maximum tokens of a batch; a longer sequence is a batch of its own.
-const MAX_BATCH_TOKENS: usize = 16_384;
-
 /// Inspect a model's outputs.
 pub(crate) fn run(args: InspectArgs) -> anyhow::Result<Status> {
     match args.command {
@@ -53,30 +50,13 @@ fn loaded(args: &SequencesArgs, folder: &Path) -> anyhow::Result<Policy> {
 fn logprobs(args: &SequencesArgs) -> anyhow::Result<Status> {
     let sequences = read(&args.data)?;
     let policy = loaded(args, &hub::resolve(&args.model, None)?)?;
-    let mut logprobs: Vec<Vec<f32>> = Vec::with_capacity(sequences.len());
-    while logprobs.len() < sequences.len() {
-        let done = logprobs.len();
-        let together = fitting(&sequences[done..]);
-        let groups: Vec<Group> = together.iter().map(|ids| after_the_first(ids)).collect();
-        let scores = policy.score(&groups, 1.0).map_err(|error| counted_from(done, error))?;
-        let mut left = scores.logps.as_slice();
-        for ids in together {
-            let (own, others) = left.split_at(ids.len() - 1);
-            logprobs.push(own.to_vec());
-            left = others;
-        }
-    }
+    // Each in a pass of its own, so that its numbers do not depend on the others.
+    let score = |(index, ids): (usize, &Vec<u32>)| {
+        let scores = policy.score(&[after_the_first(ids)], 1.0);
+        Ok(scores.map_err(|error| error_at(index, error))?.logps)
+    };
+    let logprobs = sequences.iter().enumerate().map(score).collect::<anyhow::Result<Vec<_>>>()?;
     print(args.json, "logprobs", &logprobs)
-}
-
-/// The first sequences that fit into a batch.
-fn fitting(sequences: &[Vec<u32>]) -> &[Vec<u32>] {
-    let mut tokens = 0;
-    let too_many = sequences.iter().position(|ids| {
-        tokens += ids.len();
-        tokens > MAX_BATCH_TOKENS
-    });
-    &sequences[..too_many.unwrap_or(sequences.len()).max(1)]
 }
 
 /// A sequence with its first token as the prompt.
@@ -86,9 +66,9 @@ fn after_the_first(ids: &[u32]) -> Group {
 }
 
 /// The error with the sequence's index in the file.
-fn counted_from(done: usize, error: Error) -> Error {
+fn error_at(index: usize, error: Error) -> Error {
     match error {
-        Error::Sequence { index, fault } => Error::Sequence { index: done + index, fault },
+        Error::Sequence { fault, .. } => Error::Sequence { index, fault },
         error => error,
     }
 }
@@ -136,19 +116,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_batch_is_limited_in_tokens_and_a_long_sequence_is_its_own_batch() {
-        let of = |lengths: &[usize]| {
-            let sequences: Vec<Vec<u32>> = lengths.iter().map(|n| vec![0; *n]).collect();
-            fitting(&sequences).len()
-        };
-        assert_eq!(of(&[MAX_BATCH_TOKENS - 1, 1, 1]), 2);
-        assert_eq!(of(&[MAX_BATCH_TOKENS + 1, 1]), 1);
-        assert_eq!(of(&[3, 4]), 2);
-    }
-
-    #[test]
     fn the_index_of_a_faulty_sequence_is_that_in_the_file() {
-        let error = Error::Sequence { index: 2, fault: "is empty".into() };
-        assert!(matches!(counted_from(40, error), Error::Sequence { index: 42, .. }));
+        let error = Error::Sequence { index: 0, fault: "is empty".into() };
+        assert!(matches!(error_at(42, error), Error::Sequence { index: 42, .. }));
     }
 }

@@ -1,7 +1,12 @@
 //! Specifications of known GPUs.
 
+use candle_core::Device;
+use embodied_r_kernels::{device, peak};
+use embodied_r_policy::WeightFormat;
+
 use super::efficiency::{self, Efficiencies};
 use super::network::IntraNodeLink;
+use crate::error::Result;
 
 /// A GPU by its data sheet.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -102,6 +107,20 @@ pub const GPU_SPECS: [GpuSpec; 8] = [
         efficiency::ADA,
     ),
 ];
+
+/// Peak FLOP/s of the device in matmuls with weights in `format`; `None` for an unknown GPU. A CPU's f32 peak is measured
+/// for a tenth of a second.
+///
+/// # Errors
+/// The GPU cannot be queried.
+pub fn peak_flops_per_s(device: &Device, format: WeightFormat) -> Result<Option<f64>> {
+    let Some(memory) = device::memory(device)? else { return Ok(Some(peak::flops_per_s())) };
+    let spec = GpuSpec::of_gpu(&memory.name, memory.total_bytes);
+    Ok(spec.map(|spec| match format {
+        WeightFormat::F32 => spec.f32_flops_per_s,
+        _ => spec.flops_per_s,
+    }))
+}
 
 impl GpuSpec {
     /// The GPU of this name and nominal memory in GB. Without a name, the first with that memory; without either, the

@@ -20,7 +20,8 @@ use crate::schedule::LrScheduler;
 pub struct SftSettings {
     /// Model directory, or model ID on the Hugging Face Hub.
     pub model: String,
-    /// Training conversations, JSONL of `{"messages": [{"role", "content"}]}`.
+    /// Training data: conversations, JSONL of `{"messages": [{"role", "content"}]}`; or questions, JSON as `perceive`
+    /// writes it, to train on their answers without reasoning.
     pub data: PathBuf,
     /// Validation conversations, evaluated after every epoch. Default: no validation.
     #[serde(skip_serializing_if = "Option::is_none")]

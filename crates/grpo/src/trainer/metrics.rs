@@ -2,16 +2,16 @@
 
 use embodied_r_rewards::stages::weight;
 
-use embodied_r_kernels::peak;
-
 use super::GrpoTrainer;
 use crate::advantages::{self, Advantages};
+use crate::error::Result;
 use crate::events::Metrics;
 use crate::micro_batch::UpdateStats;
 use crate::model::{FinishReason, Group, Model};
 use crate::optimizer::StepResult;
 use crate::peak_memory;
 use crate::rollout::{self, Rollout};
+use crate::roofline::peak_flops_per_s;
 use crate::scoring::JUDGED;
 
 impl<M: Model> GrpoTrainer<'_, M> {
@@ -119,13 +119,6 @@ pub(super) struct PeakMemory {
     pub(super) update: Option<f64>,
 }
 
-/// The peak memory since the last call, in GB; resets it.
-pub(super) fn peak_gb() -> Option<f64> {
-    let peak = peak_memory::peak_bytes().map(|bytes| bytes as f64 / 1e9);
-    peak_memory::reset_peak();
-    peak
-}
-
 impl Times {
     /// Seconds of the entire step.
     pub(super) fn total(&self) -> f64 {
@@ -152,25 +145,41 @@ impl Times {
 }
 
 impl<M: Model> GrpoTrainer<'_, M> {
-    /// Model FLOPs utilization (MFU): matmul FLOPs of the step over its time, relative to the measured f32 peak. The
-    /// rollout and the reference count as one forward pass each, an update as three.
-    pub(super) fn mfu_metric(
+    /// The peak memory on the device since the last call, in GB; resets it.
+    pub(super) fn take_peak_gb(&self) -> Result<Option<f64>> {
+        Ok(peak_memory::take_peak_bytes(&self.device)?.map(|bytes| bytes as f64 / 1e9))
+    }
+
+    /// `mfu`, model FLOPs utilization: matmul FLOPs of rank 0's share of the step over the step's time, relative to the
+    /// device's peak. A forward pass each for rollout and reference, and three per iteration of the update; recomputation
+    /// does not count (Chowdhery and others 2022, appendix B). `matmul_share` leaves out the forward pass that a reused
+    /// rollout saves.
+    pub(super) fn mfu_metrics(
         &mut self,
         groups: &[Group],
         reuses_rollout: bool,
         times: &Times,
         metrics: &mut Metrics,
-    ) {
+    ) -> Result<()> {
         let forward = self.policy.forward_flops(groups);
         if forward == 0.0 {
-            return;
+            return Ok(());
         }
-        let peak = *self.peak_flops.get_or_insert_with(peak::flops_per_s);
+        let peak = match self.peak_flops {
+            Some(peak) => peak,
+            None => {
+                peak_flops_per_s(&self.device, self.settings.precision.into())?.unwrap_or(f64::NAN)
+            }
+        };
+        self.peak_flops = Some(peak);
         let reference = f64::from(u8::from(self.reference.is_some() && self.settings.beta > 0.0));
+        let passes = 1.0 + reference + 3.0 * self.settings.num_iterations as f64;
         // The first update reuses the rollout's forward pass if its activations were cached.
-        let own = 3.0 * self.settings.num_iterations as f64 - f64::from(u8::from(reuses_rollout));
-        let passes = 1.0 + reference + own;
-        put(metrics, "matmul_share", passes * forward / times.total().max(1e-9) / peak);
+        let reused = f64::from(u8::from(reuses_rollout));
+        let share = |passes: f64| passes * forward / times.total().max(1e-9) / peak;
+        put(metrics, "matmul_share", share(passes - reused));
+        put(metrics, "mfu", share(passes));
+        Ok(())
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::GrpoTrainer;
-use super::metrics::{Times, peak_gb};
+use super::metrics::Times;
 use super::run::StepOutput;
 use crate::error::Result;
 use crate::events::{Event, Metrics, RankShares};
@@ -15,7 +15,6 @@ use crate::model::{FinishReason, Group, Model, TokenScores, TrainingPass};
 use crate::optimizer::StepResult;
 use crate::packing::{GroupLengths, GroupSlice, pack};
 use crate::partition::{GroupPart, completions_per_rank, partition};
-use crate::peak_memory;
 use crate::random::stream;
 use crate::rollout::{self, Rollout};
 use crate::update::{StepParams, UpdateOutcome, merged_groups, score_all};
@@ -26,7 +25,7 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
     pub(super) fn step(&mut self, step: u64) -> Result<Option<StepOutput>> {
         let mut times = Times::default();
         let waited = self.process_group.seconds_waited();
-        peak_memory::reset_peak();
+        self.take_peak_gb()?;
         let activation_cache = self
             .activation_cache
             .take()
@@ -34,7 +33,7 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
         let Some(mut sampled) = self.sample_groups(step, activation_cache, &mut times)? else {
             return Ok(None);
         };
-        times.memory.rollout = peak_gb();
+        times.memory.rollout = self.take_peak_gb()?;
         let mut clock = Instant::now();
         let mut lap = || std::mem::replace(&mut clock, Instant::now()).elapsed().as_secs_f64();
 
@@ -49,7 +48,7 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
         let mut batches = self.micro_batches(step, rollouts, &sampled.parts);
         self.process_group.enter("reference");
         self.fill_logps(&mut batches)?;
-        (times.reference, times.memory.reference) = (lap(), peak_gb());
+        (times.reference, times.memory.reference) = (lap(), self.take_peak_gb()?);
         let activation_cache = sampled.activation_cache.take();
         let reuses_rollout = activation_cache.is_some();
         self.process_group.enter("update");
@@ -57,7 +56,7 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
             return Ok(None);
         };
         times.optimizer = self.updater.optimizer_s();
-        (times.update, times.memory.update) = (lap() - times.optimizer, peak_gb());
+        (times.update, times.memory.update) = (lap() - times.optimizer, self.take_peak_gb()?);
         let waited = self.process_group.seconds_waited() - waited;
         let ranks = self.rank_shares(&sampled.parts, 1.0 - waited / times.total().max(1e-9))?;
 
@@ -73,7 +72,7 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
         let own_tokens: u64 = groups.iter().map(group_tokens).sum();
         let tokens = self.process_group.all_reduce_sum(vec![own_tokens as f64])?[0] as u64;
         times.add_to(tokens, &mut metrics);
-        self.mfu_metric(&groups, reuses_rollout, &times, &mut metrics);
+        self.mfu_metrics(&groups, reuses_rollout, &times, &mut metrics)?;
         let skipped = match applied.taken {
             true => None,
             false => Some(Box::new(self.diagnose_skip(step, rollouts, &batches)?)),

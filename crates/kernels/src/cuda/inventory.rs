@@ -61,11 +61,19 @@ fn pool(gpu: &CudaDevice) -> std::result::Result<CUmemoryPool, DriverError> {
 /// Keeps freed memory in the pool. By default it is returned to the driver at every synchronization and has to be
 /// allocated again.
 pub(crate) fn keep_freed(gpu: &CudaDevice) -> Result<()> {
-    let mut threshold = u64::MAX;
-    let attribute = PoolAttribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+    set_attribute(gpu, PoolAttribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD, u64::MAX)
+}
+
+/// Resets the peak of [`memory`] to what is in use; the driver accepts no value but 0 for it.
+pub(crate) fn reset_peak(gpu: &CudaDevice) -> Result<()> {
+    gpu.cuda_stream().context().bind_to_thread().map_err(device_error)?;
+    set_attribute(gpu, PoolAttribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH, 0)
+}
+
+/// Sets a 64-bit attribute of the GPU's pool.
+fn set_attribute(gpu: &CudaDevice, attribute: PoolAttribute, mut value: u64) -> Result<()> {
     // SAFETY: the pool is the device's, and the attribute has 64 bits.
-    let set =
-        |pool| unsafe { mem_pool::set_attribute(pool, attribute, (&raw mut threshold).cast()) };
+    let set = |pool| unsafe { mem_pool::set_attribute(pool, attribute, (&raw mut value).cast()) };
     pool(gpu).and_then(set).map_err(device_error)
 }
 

@@ -127,7 +127,7 @@ fn outputs_are_bit_identical_for_any_batch_and_any_engine_limits() {
 }
 
 #[test]
-fn a_group_that_is_split_draws_the_same_samples() {
+fn a_sample_is_bit_identical_in_any_part_of_its_group() {
     let (model, requests) = (model(Precision::F32), requests());
     let (whole, _) = run(&model, &requests, options(8, 2048, None));
     let part = |request: &GenerationRequest, range: std::ops::Range<usize>| GenerationRequest {

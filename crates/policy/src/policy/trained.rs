@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use embodied_r_kernels::device::has_kernels;
+
 use super::Policy;
 use crate::error::{Error, Result};
 use crate::lora::{self, Lora};
@@ -69,7 +71,15 @@ impl Policy {
     pub fn frozen_copy(&self) -> Result<Self> {
         let own = match self.lora {
             Some(_) => self.weights.clone(),
-            None => self.weights.replaced_by(&self.parameters.copied()?),
+            None => {
+                let own = self.weights.replaced_by(&self.parameters.copied()?);
+                // Frozen projections stay shared.
+                let all = self.parameters.len() == own.len();
+                match all && has_kernels(self.device()) {
+                    true => own.with_contiguous_projections(self.config.num_hidden_layers)?,
+                    false => own,
+                }
+            }
         };
         let lora = self.lora.as_ref().map(Lora::copied).transpose()?.flatten();
         self.configured_like(Self::new(self.config.clone(), own)?, lora)

@@ -14,13 +14,14 @@ use embodied_r_grpo::packing::{GroupLengths, pack};
 use embodied_r_grpo::partition::{GroupPart, completions_per_rank, partition};
 use embodied_r_grpo::process_group::ProcessGroup;
 use embodied_r_grpo::random::stream;
+use embodied_r_grpo::roofline::peak_flops_per_s;
 use embodied_r_grpo::update::{StepParams, Updater, merged_groups, score_all};
 use embodied_r_policy::{ActivationCache, CompletionOutput, GenerationRequest, Group, Policy};
 use serde_json::Value;
 
 use crate::args::bench::GrpoArgs;
 use crate::commands::train::memory::{self, RankDevice};
-use crate::device::{self, peak_flops_per_s};
+use crate::device;
 use crate::exit::{Status, Usage};
 use crate::ranks::run_on_ranks;
 
@@ -97,7 +98,7 @@ fn run_as(args: &GrpoArgs, process_group: &ProcessGroup) -> anyhow::Result<Statu
     let parts = partition(&vec![lengths; work.groups], world_size);
     let is_own = |part: &&GroupPart| part.rank == process_group.rank();
     let own: Vec<GroupPart> = parts.iter().filter(is_own).cloned().collect();
-    let (mut steps, mut flops) = (Vec::new(), 0.0);
+    let (mut steps, mut flops) = (Vec::new(), Vec::new());
     for run in 0..=work.runs {
         let mut times = StepTimes::default();
         process_group.barrier()?;
@@ -136,9 +137,11 @@ fn run_as(args: &GrpoArgs, process_group: &ProcessGroup) -> anyhow::Result<Statu
         steps.push((began.elapsed().as_secs_f64(), times));
         // A forward pass each for rollout and reference; the update may reuse the rollout's activations.
         let all = merged_groups(&groups);
-        let forwards = if plan.activation_cache.is_some() { 1.0 } else { 2.0 };
-        let own = forwards * config.forward_flops(&all) + config.training_flops(&all);
-        flops = process_group.all_reduce_sum(vec![own])?[0];
+        let forward = config.forward_flops(&all);
+        let reused = if plan.activation_cache.is_some() { forward } else { 0.0 };
+        let own_update = config.training_flops(&all) - reused;
+        flops =
+            process_group.all_reduce_sum(vec![2.0 * forward + own_update, own_update, reused])?;
     }
     let of = |part: fn(&(f64, StepTimes)) -> f64| {
         median(&steps[1..].iter().map(part).collect::<Vec<f64>>())
@@ -157,7 +160,12 @@ fn run_as(args: &GrpoArgs, process_group: &ProcessGroup) -> anyhow::Result<Statu
         ("estimated_memory_gb", plan.total() as f64 / 1e9),
     ];
     if peak.is_finite() {
-        metrics.push(("matmul_share", flops / step / peak));
+        let share = |flops: f64, seconds: f64| flops / seconds / peak;
+        metrics.extend([
+            ("matmul_share", share(flops[0], step)),
+            ("mfu", share(flops[0] + flops[2], step)),
+            ("update_matmul_share", share(flops[1], of(|(_, times)| times.update))),
+        ]);
     }
     if world_size > 1 {
         metrics.extend([

@@ -3,11 +3,10 @@
 use std::path::Path;
 
 use anyhow::Context;
+use embodied_r_grpo::roofline::peak_flops_per_s;
 use embodied_r_perception::perceive::PerceiveWorkload;
 use embodied_r_policy::{Group, ModelConfig, WeightPlacement, gguf};
 use embodied_r_vision::{Processor, VisionConfig};
-
-use crate::device::peak_flops_per_s;
 
 /// Assumed utilization: FLOP/s as a fraction of the peak.
 const UTILIZATION: f64 = 0.6;

@@ -19,7 +19,11 @@ pub(super) fn run(args: ConversationsArgs) -> anyhow::Result<Status> {
     let questions = read_questions(&args.data)?;
     let system = args.system_prompt.as_deref().unwrap_or_else(|| prompts::system_prompt());
     let order = permutation(questions.len(), stream(&[args.seed]));
-    let completion = if args.answers_only { answer_alone } else { worked };
+    let answer_alone = |question: &Question| Some(prompts::answer_alone(&question.answer));
+    let completion = |question: &Question| match args.answers_only {
+        true => answer_alone(question),
+        false => worked(question),
+    };
     let completed = order.iter().filter_map(|index| {
         let question = &questions[*index];
         Some((question, completion(question)?))
@@ -54,11 +58,6 @@ pub(super) fn run(args: ConversationsArgs) -> anyhow::Result<Status> {
 fn worked(question: &Question) -> Option<String> {
     let rationale = rationale_in_prompt(&question.question)?;
     (question.answer.trim() == rationale.answer.to_string()).then(|| rationale.completion())
-}
-
-/// The correct answer after an empty rationale.
-fn answer_alone(question: &Question) -> Option<String> {
-    Some(format!("<think></think><answer>{}</answer>", question.answer.trim()))
 }
 
 /// The items in an order in which their groups take turns, so that any number of them is uniform over groups.

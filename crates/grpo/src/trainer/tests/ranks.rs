@@ -5,6 +5,7 @@ use embodied_r_dist::{Communicator, CommunicatorOptions};
 use std::time::{Duration, Instant};
 
 use super::*;
+use crate::expected_lengths::ExpectedLengths;
 use crate::loss::LossType;
 use crate::optimizer::Optim;
 
@@ -146,17 +147,20 @@ fn with_two_questions_four_ranks_share_the_work() {
 }
 
 #[test]
-fn ranks_resume_bit_for_bit_since_the_checkpoint_has_their_expected_lengths() {
-    let uneven = |settings: &mut GrpoSettings| settings.generation_batch_size = 12;
-    let model = || Bigram::new(6, 3);
-    let whole = of_ranks(2, uneven, model);
-    let dir = tempfile::tempdir().unwrap();
-    let mut settings = settings(dir.path());
-    uneven(&mut settings);
-    ranks(2, &settings, model, Some(3));
-    let rest = ranks(2, &settings, model, None);
-    let bits = |result: &RunResult| result.weights.iter().map(|w| w.to_bits()).collect::<Vec<_>>();
-    assert_eq!(bits(&rest), bits(&whole));
+fn ranks_resume_bit_for_bit_with_the_expected_lengths_of_the_checkpoint() {
+    let run = |stops: &[Option<u64>]| {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = GrpoSettings { generation_batch_size: 12, ..settings(dir.path()) };
+        let run = |stop: &Option<u64>| ranks(2, &settings, || Bigram::new(6, 3), *stop);
+        let results: Vec<RunResult> = stops.iter().map(run).collect();
+        let last = results.last().unwrap();
+        let bits: Vec<u32> = last.weights.iter().map(|weight| weight.to_bits()).collect();
+        let checkpoint = Checkpoints::new(&settings.output, 1).last().unwrap().unwrap();
+        (bits, checkpoint.state.expected_lengths)
+    };
+    let (whole, resumed) = (run(&[None]), run(&[Some(3), None]));
+    assert_eq!(resumed, whole);
+    assert_ne!(whole.1, ExpectedLengths::default());
 }
 
 #[test]
