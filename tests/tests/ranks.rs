@@ -143,7 +143,7 @@ fn a_dry_run_reports_work_and_memory_per_rank() {
     let dry_run = |ranks| stdout_of(&mut train(dir.path(), ranks, "run", &["--dry-run"]));
     let (one, two) = (dry_run(1), dry_run(2));
     assert!(!one.contains("ranks") && !one.contains("per rank"), "{one}");
-    assert!(two.contains("2, each with at most 5 of a step's 9 completions"), "{two}");
+    assert!(two.contains("2, each with at most 6 of a step's 9 completions"), "{two}");
     assert!(two.contains("GB per rank: "), "{two}");
 }
 
