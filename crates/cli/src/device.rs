@@ -1,7 +1,6 @@
 //! Devices: the CPU, or this process's GPU.
 
 use candle_core::Device;
-use embodied_r_kernels::device;
 
 use crate::args::device::DeviceName;
 use crate::exit::Usage;
@@ -17,7 +16,7 @@ pub(crate) fn available(name: DeviceName) -> Result<DeviceName, &'static str> {
 /// Whether this is a test build that emulates the CUDA kernels, and the emulation is on.
 #[cfg(feature = "cuda-host")]
 fn emulates_cuda() -> bool {
-    device::emulates_cuda()
+    embodied_r_kernels::device::emulates_cuda()
 }
 
 #[cfg(not(feature = "cuda-host"))]
@@ -43,7 +42,7 @@ pub(crate) fn open(name: DeviceName) -> anyhow::Result<Device> {
 /// This process's GPU.
 #[cfg(feature = "cuda")]
 fn gpu() -> anyhow::Result<Device> {
-    Ok(device::cuda(crate::ranks::ordinal()?)?)
+    Ok(embodied_r_kernels::device::cuda(crate::ranks::ordinal()?)?)
 }
 
 /// The CPU, on which a test build emulates the CUDA kernels.
