@@ -132,6 +132,15 @@ fn uninterrupted() -> tempfile::TempDir {
     dir
 }
 
+/// A run whose last checkpoint is that of step 8.
+fn up_to_step_8() -> tempfile::TempDir {
+    let dir = uninterrupted();
+    for folder in ["final", "checkpoint-12"] {
+        fs::remove_dir_all(dir.path().join("run").join(folder)).unwrap();
+    }
+    dir
+}
+
 fn kill(child: &mut Child) {
     child.kill().unwrap();
     child.wait().unwrap();
@@ -290,11 +299,8 @@ hint: `--resume` with the run's directory resumes from its last intact checkpoin
 
 #[test]
 fn a_checkpoint_that_does_not_fit_on_disk_is_an_error_and_the_last_one_stays() {
-    let (whole, short) = (uninterrupted(), uninterrupted());
+    let (whole, short) = (uninterrupted(), up_to_step_8());
     let run = short.path().join("run");
-    for folder in ["final", "checkpoint-12"] {
-        fs::remove_dir_all(run.join(folder)).unwrap();
-    }
     let size = fs::metadata(run.join("checkpoint-8/optimizer.safetensors")).unwrap().len();
     // The largest file, the optimizer state, exceeds the limit, which is in blocks of 512 bytes.
     let limit = format!("trap '' XFSZ; ulimit -f {}; exec \"$@\"", size / 512);
@@ -333,11 +339,8 @@ fn disk_bytes(folder: &Path) -> usize {
 
 #[test]
 fn a_full_disk_leaves_the_last_checkpoint_and_the_run_resumes_with_more_space() {
-    let (whole, short) = (uninterrupted(), uninterrupted());
+    let (whole, short) = (uninterrupted(), up_to_step_8());
     let run = short.path().join("run");
-    for folder in ["final", "checkpoint-12"] {
-        fs::remove_dir_all(run.join(folder)).unwrap();
-    }
     // Half of the next checkpoint fits.
     let kib = (disk_bytes(&run) + disk_bytes(&run.join("checkpoint-8")) / 2) / 1024;
     let script = format!(

@@ -183,6 +183,8 @@ fn four_ranks_share_two_questions_and_train_as_one_rank_does() {
         let completions = step["completions_per_rank"].as_array().unwrap();
         let completions: Vec<u64> = completions.iter().map(|n| n.as_u64().unwrap()).collect();
         assert!(!completions.contains(&0) && completions.iter().sum::<u64>() == 8, "{step}");
+        let share = |name: &str| step[name].as_f64().unwrap();
+        assert!(share("mfu") >= share("matmul_share") && share("matmul_share") > 0.0, "{step}");
         let busy = step["busy_share_per_rank"].as_array().unwrap();
         let is_busy = |share: &Value| (0.0..=1.0).contains(&share.as_f64().unwrap());
         assert!(busy.len() == 4 && busy.iter().all(is_busy), "{step}");

@@ -307,8 +307,10 @@ fn a_rank_with_a_full_disk_fails_the_save_on_all_ranks_and_the_last_checkpoint_s
         for (rank, saved) in saved_by(dir.path(), 2, 4, model[full]).into_iter().enumerate() {
             let error = saved.unwrap_err().to_string();
             assert!(error.contains("no storage space"), "{error}");
-            // Told by that rank in the save, or by the failure report if that came first.
-            let elsewhere = error.starts_with(&format!("rank {full} "));
+            // The gathered error of that rank, or its failure report, whichever arrives first.
+            let reports =
+                [format!("rank {full} failed: "), format!("rank {full} on `thread` failed: ")];
+            let elsewhere = reports.iter().any(|report| error.starts_with(report));
             assert_eq!(elsewhere, rank != full, "rank {rank}: {error}");
         }
         let checkpoints = Checkpoints::new(dir.path(), 10);
