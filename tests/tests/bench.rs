@@ -27,7 +27,7 @@ fn bench(arguments: &[&str]) -> Value {
 fn generation_is_timed() {
     let report = bench(&["generate"]);
     assert_eq!((&report["prompt"], &report["new"]), (&Value::from(9), &Value::from(5)));
-    for metric in ["seconds", "new_tokens_per_s", "prefill_tokens_per_s"] {
+    for metric in ["seconds", "new_tokens_per_s", "prefill_tokens_per_s", "decode_tokens_per_s"] {
         assert!(report[metric].as_f64().unwrap() > 0.0, "{metric}: {report}");
     }
     #[cfg(target_os = "linux")]

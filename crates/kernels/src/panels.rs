@@ -5,16 +5,20 @@
 //! element of `y` is one chain of fused multiply-adds over the inputs in order, so it is bit-identical for any batch
 //! and any number of threads. With few rows the GEMM is memory-bound, with many it is compute-bound.
 
+mod aligned;
 pub(crate) mod bf16;
+pub(crate) mod blocks;
+mod f16;
 mod packed;
 mod prefetch;
-mod quantized;
 #[cfg(target_arch = "x86_64")]
 mod skinny;
 #[cfg(test)]
 mod tests;
 mod tile;
 mod transpose;
+#[cfg(target_arch = "x86_64")]
+mod widen;
 
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -23,6 +27,8 @@ use rayon::prelude::*;
 
 use crate::matmul::WriteMode;
 use crate::simd_level::{SimdLevel, simd_level};
+use aligned::{Aligned, aligned};
+pub(crate) use f16::PackedF16;
 pub(crate) use packed::PackedF32;
 pub(crate) use prefetch::Prefetch;
 pub(crate) use tile::{TILE_ROWS, accumulate, accumulate_transposed};
@@ -59,9 +65,9 @@ pub(crate) trait PanelWeight: Sync {
         buffer: &'a mut Vec<Self::Word>,
     ) -> &'a [Self::Word];
 
-    /// The chunk to prefetch after this one, if the weight is packed in memory.
-    fn next_chunk(&self, _outputs: Range<usize>, _depth: Range<usize>) -> &[Self::Word] {
-        &[]
+    /// What to prefetch for the chunk after this one, if the weight is packed in memory.
+    fn next_chunk(&self, _outputs: Range<usize>, _depth: Range<usize>) -> Prefetch {
+        Prefetch::NONE
     }
 
     /// Skinny GEMM: writes the products of the few rows of `x` with `outputs` (at most [`PANEL`]) to `sums` (rows,
@@ -78,6 +84,7 @@ pub(crate) trait PanelWeight: Sync {
 
     /// `sums += x · w`, see [`accumulate`].
     fn accumulate(
+        &self,
         level: SimdLevel,
         sums: &mut [f32],
         x: (&[Self::Word], usize),
@@ -94,16 +101,18 @@ fn packed_chunk<T>(words: &[T], panel_words: usize, first: usize, depth: Range<u
 }
 
 /// The chunk after it, of at most the same length.
-fn following_chunk<T>(words: &[T], panel_words: usize, first: usize, depth: Range<usize>) -> &[T] {
+fn following_chunk<T>(
+    words: &[T],
+    panel_words: usize,
+    first: usize,
+    depth: Range<usize>,
+) -> Prefetch {
     let start = (first / PANEL * panel_words + depth.end) * PANEL;
-    &words[start..words.len().min(start + depth.len() * PANEL)]
+    Prefetch::new(&words[start..words.len().min(start + depth.len() * PANEL)])
 }
 
-/// A row-major weight, packed into f32 panels on the fly.
-pub(crate) trait RowMajorWeight: Sync {
-    /// As [`PanelWeight::CHUNK`].
-    const CHUNK: usize = CHUNK;
-
+/// A weight whose chunks are packed as f32 on the fly.
+pub(crate) trait UnpackedWeight: Sync {
     /// Writes the packed chunk ([`PanelWeight::chunk`]) to `out`.
     fn pack_chunk(
         &self,
@@ -112,6 +121,11 @@ pub(crate) trait RowMajorWeight: Sync {
         inputs: Range<usize>,
         out: &mut [f32],
     );
+
+    /// As [`PanelWeight::next_chunk`].
+    fn next_chunk(&self, _outputs: Range<usize>, _depth: Range<usize>) -> Prefetch {
+        Prefetch::NONE
+    }
 
     /// As [`PanelWeight::skinny`].
     fn skinny(
@@ -125,10 +139,8 @@ pub(crate) trait RowMajorWeight: Sync {
     }
 }
 
-impl<R: RowMajorWeight> PanelWeight for R {
+impl<R: UnpackedWeight> PanelWeight for R {
     type Word = f32;
-
-    const CHUNK: usize = R::CHUNK;
 
     fn chunk<'a>(
         &'a self,
@@ -137,16 +149,21 @@ impl<R: RowMajorWeight> PanelWeight for R {
         depth: Range<usize>,
         buffer: &'a mut Vec<f32>,
     ) -> &'a [f32] {
-        buffer.resize(depth.len() * PANEL, 0.0);
-        self.pack_chunk(level, outputs, depth, buffer);
-        buffer
+        let chunk = aligned(buffer, depth.len() * PANEL);
+        self.pack_chunk(level, outputs, depth, chunk);
+        chunk
+    }
+
+    fn next_chunk(&self, outputs: Range<usize>, depth: Range<usize>) -> Prefetch {
+        UnpackedWeight::next_chunk(self, outputs, depth)
     }
 
     fn skinny(&self, level: SimdLevel, sums: &mut [f32], x: &[f32], outputs: Range<usize>) -> bool {
-        RowMajorWeight::skinny(self, level, sums, x, outputs)
+        UnpackedWeight::skinny(self, level, sums, x, outputs)
     }
 
     fn accumulate(
+        &self,
         level: SimdLevel,
         sums: &mut [f32],
         x: (&[f32], usize),
@@ -165,7 +182,7 @@ pub(crate) struct RowMajorF32<'a> {
     pub(crate) inputs: usize,
 }
 
-impl RowMajorWeight for RowMajorF32<'_> {
+impl UnpackedWeight for RowMajorF32<'_> {
     fn pack_chunk(
         &self,
         level: SimdLevel,
@@ -323,11 +340,12 @@ impl<'a, W: PanelWeight> Matmul<'a, W> {
         let rows = first..self.rows.min(first + TASK_ROWS);
         let block = task / self.row_tasks * self.task_panels;
         let panels = block..self.panels.min(block + self.task_panels);
-        let mut sums = vec![0.0; rows.len() * panels.len() * PANEL];
+        let mut sums = Vec::new();
+        let sums = aligned(&mut sums, rows.len() * panels.len() * PANEL);
         let few = self.rows <= TILE_ROWS
-            && self.weight.skinny(self.level, &mut sums, self.x, self.columns(panels.start));
+            && self.weight.skinny(self.level, sums, self.x, self.columns(panels.start));
         if few {
-            return self.write(rows.start, panels.start, &sums);
+            return self.write(rows.start, panels.start, sums);
         }
         let mut buffer = Vec::new();
         for start in (0..self.depth).step_by(W::CHUNK) {
@@ -338,12 +356,12 @@ impl<'a, W: PanelWeight> Matmul<'a, W> {
                 let tiles = rows.clone().step_by(TILE_ROWS);
                 // Each tile prefetches its part of the next chunk.
                 let upcoming = self.weight.next_chunk(self.columns(panel), part.clone());
-                let piece = upcoming.len().div_ceil(tiles.len());
-                let mut upcoming = upcoming.chunks(piece.max(1));
-                for (row, sums) in tiles.zip(sums.chunks_mut(TILE_ROWS * PANEL)) {
-                    let prefetch = upcoming.next().map_or(Prefetch::NONE, Prefetch::new);
+                let upcoming = upcoming.split(tiles.len());
+                for ((row, sums), prefetch) in
+                    tiles.zip(sums.chunks_mut(TILE_ROWS * PANEL)).zip(upcoming)
+                {
                     let x = (&self.x[row * self.depth + start..], self.depth);
-                    W::accumulate(self.level, sums, x, w, prefetch);
+                    self.weight.accumulate(self.level, sums, x, w, prefetch);
                     if part.end == self.depth {
                         self.write(row, panel, sums);
                     }

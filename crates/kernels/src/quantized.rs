@@ -3,9 +3,9 @@
 //! A row is a sequence of blocks, each with its scale, so any range of whole blocks can be dequantized on its own.
 //! Nothing is unpacked up front: the bytes may be part of a memory-mapped file.
 
-mod blocks;
+pub(crate) mod blocks;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::fmt;
 use std::ops::Range;
@@ -232,7 +232,6 @@ impl QuantizedMatrix {
     }
 
     /// All bytes, row-major.
-    #[cfg(device)]
     pub(crate) fn bytes(&self) -> &[u8] {
         self.bytes.as_slice()
     }

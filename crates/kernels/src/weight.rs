@@ -1,4 +1,4 @@
-//! Weights for sampling and frozen models: shared with training, packed as f32 or bf16, or block-quantized.
+//! Weights for sampling and frozen models: shared with training, or packed as f32, f16, bf16 or quantized blocks.
 
 mod format;
 mod fused;
@@ -17,8 +17,9 @@ use crate::linear;
 use crate::matmul::WriteMode;
 use crate::memory::{floats, tensor};
 use crate::panels::bf16::PackedBf16;
-use crate::panels::{self, PackedF32, RowMajorF32};
-use crate::quantized::QuantizedMatrix;
+use crate::panels::blocks::PackedBlocks;
+use crate::panels::{self, PackedF16, PackedF32, RowMajorF32};
+use crate::quantized::{BlockFormat, QuantizedMatrix};
 pub use format::WeightFormat;
 pub use fused::{forward_all, fuse_projections};
 
@@ -35,8 +36,11 @@ pub struct Weight {
 enum Storage {
     F32(Tensor),
     PackedF32(Arc<PackedF32>),
+    PackedF16(Arc<PackedF16>),
     PackedBf16(Arc<PackedBf16>),
-    Quantized(QuantizedMatrix),
+    /// As [`Storage::PackedBf16`], multiplied by f32 activations.
+    WidenedBf16(Arc<PackedBf16>),
+    PackedBlocks(Arc<PackedBlocks>),
     #[cfg(device)]
     Device(cuda::weight::DeviceWeight),
 }
@@ -100,7 +104,7 @@ impl Weight {
             }
             WeightFormat::Blocks(format) => {
                 let blocks = QuantizedMatrix::quantize(&weight.to_device(&Device::Cpu)?, format)?;
-                Self::quantized(blocks).to_device(weight.device())
+                Self::quantized_on(&blocks, weight.device(), DType::BF16)
             }
         }
     }
@@ -112,10 +116,6 @@ impl Weight {
     pub fn to_device(self, device: &Device) -> Result<Self> {
         let shape = self.shape;
         match self.storage {
-            #[cfg(device)]
-            Storage::Quantized(blocks) if cuda::is_device(device) => {
-                Self::quantized_on(blocks, device, DType::BF16)
-            }
             #[cfg(device)]
             Storage::Device(DeviceWeight::Dense(weight)) => {
                 Ok(Self::on_device(weight.to_device(device)?, shape))
@@ -141,34 +141,48 @@ impl Weight {
         }
     }
 
-    /// Block-quantized weights, dequantized on the fly.
-    pub fn quantized(weight: QuantizedMatrix) -> Self {
-        let shape = (weight.outputs(), weight.inputs());
-        #[cfg(feature = "cuda-host")]
-        if let Ok(weight) = Self::quantized_on(weight.clone(), &Device::Cpu, DType::F32) {
-            return weight;
-        }
-        Self { shape, storage: Storage::Quantized(weight) }
+    /// A packed copy of a matrix in its format. Activations are f32: products have the bits of the weights in f32 for
+    /// f16 and bf16, and their sums for quantized blocks.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn quantized(weight: &QuantizedMatrix) -> Result<Self> {
+        Self::quantized_on(weight, &Device::Cpu, DType::F32)
     }
 
-    /// [`Self::quantized`] on a device, where looked-up rows and activations have dtype `activations`, f32 or bf16.
+    /// [`Self::quantized`] on a device, where looked-up rows and activations have dtype `activations`, f32 or bf16. On
+    /// the CPU, bf16 applies to bf16 weights, as in [`Self::bf16`].
     ///
     /// # Errors
     /// Out of memory.
     pub(crate) fn quantized_on(
-        weight: QuantizedMatrix,
+        weight: &QuantizedMatrix,
         device: &Device,
         activations: DType,
     ) -> Result<Self> {
-        let shape = (weight.outputs(), weight.inputs());
+        let shape @ (outputs, inputs) = (weight.outputs(), weight.inputs());
         #[cfg(device)]
         if cuda::is_device(device) {
-            let weight = DeviceWeight::from_quantized(&weight, device, activations)?;
+            let weight = DeviceWeight::from_quantized(weight, device, activations)?;
             return Ok(Self { shape, storage: Storage::Device(weight) });
         }
-        let _ = activations;
         check(device.is_cpu(), OP, || "this build does not support the device".into())?;
-        Ok(Self { shape, storage: Storage::Quantized(weight) })
+        let pairs = || weight.bytes().as_chunks().0;
+        let storage = match (weight.format(), PackedBlocks::new(weight)) {
+            (_, Some(packed)) => Storage::PackedBlocks(Arc::new(packed)),
+            (BlockFormat::F16, None) => {
+                Storage::PackedF16(Arc::new(PackedF16::from_bytes(pairs(), outputs, inputs)))
+            }
+            (BlockFormat::Bf16, None) => {
+                let packed = Arc::new(PackedBf16::from_bytes(pairs(), outputs, inputs));
+                match activations {
+                    DType::BF16 => Storage::PackedBf16(packed),
+                    _ => Storage::WidenedBf16(packed),
+                }
+            }
+            _ => return Self::f32_copy(&weight.dequantize()?),
+        };
+        Ok(Self { shape, storage })
     }
 
     /// Outputs and inputs.
@@ -241,10 +255,11 @@ impl Weight {
                 rows.for_each(|(out, id)| out.copy_from_slice(&weight[id * inputs..][..inputs]));
             }
             Storage::PackedF32(packed) => rows.for_each(|(out, id)| packed.read_row(*id, out)),
-            Storage::PackedBf16(packed) => rows.for_each(|(out, id)| packed.read_row(*id, out)),
-            Storage::Quantized(blocks) => {
-                rows.for_each(|(out, id)| blocks.read_blocks(*id, 0..inputs, out));
+            Storage::PackedF16(packed) => rows.for_each(|(out, id)| packed.read_row(*id, out)),
+            Storage::PackedBf16(packed) | Storage::WidenedBf16(packed) => {
+                rows.for_each(|(out, id)| packed.read_row(*id, out));
             }
+            Storage::PackedBlocks(packed) => rows.for_each(|(out, id)| packed.read_row(*id, out)),
             #[cfg(device)]
             Storage::Device(_) => return Err(Error::Storage { op: OP }),
         }
@@ -267,8 +282,12 @@ impl Weight {
                 panels::matmul(y, mode, x, &RowMajorF32 { data: &data, inputs }, self.shape);
             }
             Storage::PackedF32(packed) => panels::matmul(y, mode, x, packed.as_ref(), self.shape),
+            Storage::PackedF16(packed) => panels::matmul(y, mode, x, packed.as_ref(), self.shape),
             Storage::PackedBf16(packed) => panels::bf16::matmul(y, mode, x, packed),
-            Storage::Quantized(blocks) => panels::matmul(y, mode, x, blocks, self.shape),
+            Storage::WidenedBf16(packed) => {
+                panels::bf16::exact_matmul_all(vec![(y, mode)], x, &[packed]);
+            }
+            Storage::PackedBlocks(packed) => panels::blocks::matmul(y, mode, x, packed),
             #[cfg(device)]
             Storage::Device(_) => return Err(Error::Storage { op: OP }),
         }

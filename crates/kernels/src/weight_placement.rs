@@ -31,12 +31,12 @@ impl WeightPlacement {
         Weight::in_format(&self.vector(weight)?, self.format)
     }
 
-    /// Block-quantized weights on this device. On a GPU they stay quantized, and the format selects the activation
-    /// dtype: f32, or else bf16.
+    /// Weights of a GGUF file on this device, in their own format. Ours selects the activation dtype, on a CPU only that of
+    /// bf16 weights: f32, or else bf16.
     ///
     /// # Errors
     /// Out of memory.
-    pub fn blocks(&self, blocks: QuantizedMatrix) -> Result<Weight> {
+    pub fn blocks(&self, blocks: &QuantizedMatrix) -> Result<Weight> {
         let activations = match self.format {
             WeightFormat::F32 => DType::F32,
             _ => DType::BF16,

@@ -1,8 +1,8 @@
 //! bf16 GEMM with f32 accumulation.
 //!
 //! A word is a pair of neighbors along the reduction axis. With `avx512bf16` a single instruction multiplies and
-//! accumulates pairs; elsewhere they are widened to f32 first. Both round the operands to bf16 (nearest, ties to
-//! even) and nothing else.
+//! accumulates pairs; elsewhere, and on CPUs where that instruction is slower than two f32 ones, they are widened to f32
+//! first. Both round the operands to bf16 (nearest, ties to even) and nothing else.
 
 #[cfg(target_arch = "x86_64")]
 mod avx512;
@@ -12,14 +12,18 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+#[cfg(target_arch = "x86_64")]
+use super::widen;
 use super::{
-    CHUNK, PANEL, PanelWeight, Prefetch, RowMajorWeight, SimdLevel, following_chunk,
+    Aligned, CHUNK, PANEL, PanelWeight, Prefetch, SimdLevel, UnpackedWeight, following_chunk,
     matmul_all as words_matmul_all, matmul_at as words_matmul_at, packed_chunk, simd_level,
     transpose,
 };
 use crate::matmul::WriteMode;
 pub(crate) use pairs::round;
-use pairs::{TRANSPOSE_WORDS, floats, pair_row, paired, paired_columns, paired_over_rows};
+use pairs::{
+    TRANSPOSE_WORDS, floats, pair_bytes, pair_row, paired, paired_columns, paired_over_rows,
+};
 
 /// A weight (outputs, inputs), packed as bf16.
 #[derive(Debug, Clone)]
@@ -27,7 +31,7 @@ pub(crate) struct PackedBf16 {
     outputs: usize,
     inputs: usize,
     /// (panels, pairs of inputs, [`PANEL`]).
-    pairs: Vec<u32>,
+    pairs: Aligned<u32>,
 }
 
 impl PackedBf16 {
@@ -36,10 +40,26 @@ impl PackedBf16 {
     /// # Shapes
     /// `weight` (outputs, inputs), row-major.
     pub(crate) fn new(weight: &[f32], outputs: usize, inputs: usize) -> Self {
+        Self::pack(weight, (outputs, inputs), pair_row)
+    }
+
+    /// Packs a weight that is stored as bf16.
+    ///
+    /// # Shapes
+    /// `weight` (outputs, inputs), row-major, little-endian.
+    pub(crate) fn from_bytes(weight: &[[u8; 2]], outputs: usize, inputs: usize) -> Self {
+        Self::pack(weight, (outputs, inputs), pair_bytes)
+    }
+
+    fn pack<T: Sync>(
+        weight: &[T],
+        (outputs, inputs): (usize, usize),
+        pair_row: impl Fn(&[T], &mut [u32]) + Sync,
+    ) -> Self {
         assert!(weight.len() == outputs * inputs, "the weight's length differs from its shape");
-        let mut packed = Self { outputs, inputs, pairs: Vec::new() };
+        let mut packed = Self { outputs, inputs, pairs: Aligned::new(0) };
         let depth = packed.depth();
-        packed.pairs = vec![0; outputs.div_ceil(PANEL) * depth * PANEL];
+        packed.pairs = Aligned::new(outputs.div_ceil(PANEL) * depth * PANEL);
         let panels = packed.pairs.par_chunks_mut((depth * PANEL).max(1));
         panels.zip(weight.par_chunks((PANEL * inputs).max(1))).for_each_init(
             || vec![0; PANEL * TRANSPOSE_WORDS],
@@ -66,9 +86,9 @@ impl PackedBf16 {
     /// `weight` (rows, columns), row-major; the packed weight has `columns` outputs and `rows` inputs.
     pub(crate) fn transposed(weight: &[f32], rows: usize, columns: usize) -> Self {
         assert!(weight.len() == rows * columns, "the weight's length differs from its shape");
-        let mut packed = Self { outputs: columns, inputs: rows, pairs: Vec::new() };
+        let mut packed = Self { outputs: columns, inputs: rows, pairs: Aligned::new(0) };
         let depth = packed.depth();
-        packed.pairs = vec![0; columns.div_ceil(PANEL) * depth * PANEL];
+        packed.pairs = Aligned::new(columns.div_ceil(PANEL) * depth * PANEL);
         let panels = packed.pairs.par_chunks_mut((depth * PANEL).max(1)).enumerate();
         panels.for_each(|(panel, out)| {
             let first = panel * PANEL;
@@ -111,10 +131,10 @@ pub(crate) fn matmul_all(
     let Some(first) = weights.first() else { return };
     let pairs = paired(x, first.inputs);
     if simd_level() < SimdLevel::Avx512Bf16 {
-        for ((y, mode), weight) in results.into_iter().zip(weights) {
-            multiply(simd_level(), y, mode, pairs.clone(), weight);
-        }
-        return;
+        let weights: Vec<WidenedBf16<'_>> =
+            weights.iter().map(|weight| WidenedBf16(weight)).collect();
+        let weights: Vec<&WidenedBf16<'_>> = weights.iter().collect();
+        return words_matmul_all(results, &widened(&pairs), &weights, 2 * first.depth());
     }
     words_matmul_all(results, &pairs, weights, first.depth());
 }
@@ -127,7 +147,7 @@ pub(crate) fn matmul_at(
     x: &[f32],
     weight: &PackedBf16,
 ) {
-    multiply(level, y, mode, paired(x, weight.inputs), weight);
+    multiply(level, y, mode, &paired(x, weight.inputs), weight);
 }
 
 /// `dst += aᵀ · b`, summed over many rows, with both operands rounded to bf16: a weight gradient.
@@ -156,30 +176,47 @@ pub(crate) fn accumulate_weight_grad_at(
         level,
         dst,
         WriteMode::Accumulate,
-        paired_columns(a, m),
+        &paired_columns(a, m),
         &PackedBf16::transposed(b, rows, n),
     );
 }
 
-/// The GEMM with `x` as pairs (rows, pairs of inputs).
-fn multiply(
-    level: SimdLevel,
-    y: &mut [f32],
-    mode: WriteMode,
-    pairs: Vec<u32>,
-    weight: &PackedBf16,
+/// [`super::matmul_all`] with `x` in f32: the bits of the products with the weights in f32.
+pub(crate) fn exact_matmul_all(
+    results: Vec<(&mut [f32], WriteMode)>,
+    x: &[f32],
+    weights: &[&PackedBf16],
 ) {
-    if level >= SimdLevel::Avx512Bf16 {
-        return words_matmul_at(level, y, mode, &pairs, weight, (weight.outputs, weight.depth()));
+    let Some(first) = weights.first() else { return };
+    let weights: Vec<WidenedBf16<'_>> = weights.iter().map(|weight| WidenedBf16(weight)).collect();
+    let weights: Vec<&WidenedBf16<'_>> = weights.iter().collect();
+    let depth = 2 * first.depth();
+    if depth == first.inputs {
+        return words_matmul_all(results, x, &weights, depth);
     }
-    // Without bf16 instructions pairs are widened to f32; an odd number of inputs is padded with 0.
+    let mut padded = vec![0.0; x.len() / first.inputs * depth];
+    for (padded, x) in padded.chunks_mut(depth).zip(x.chunks(first.inputs)) {
+        padded[..x.len()].copy_from_slice(x);
+    }
+    words_matmul_all(results, &padded, &weights, depth);
+}
+
+/// The GEMM with `x` as pairs (rows, pairs of inputs).
+fn multiply(level: SimdLevel, y: &mut [f32], mode: WriteMode, pairs: &[u32], weight: &PackedBf16) {
+    if level >= SimdLevel::Avx512Bf16 {
+        return words_matmul_at(level, y, mode, pairs, weight, (weight.outputs, weight.depth()));
+    }
+    let shape = (weight.outputs, 2 * weight.depth());
+    words_matmul_at(level, y, mode, &widened(&pairs), &WidenedBf16(weight), shape);
+}
+
+/// Pairs as f32; an odd number of inputs has been padded with 0.
+fn widened(pairs: &[u32]) -> Vec<f32> {
     let mut x = vec![0.0; 2 * pairs.len()];
-    x.par_chunks_mut(2).with_min_len(4096).zip(&pairs).for_each(|(x, pair)| {
+    x.par_chunks_mut(2).with_min_len(4096).zip(pairs).for_each(|(x, pair)| {
         x.copy_from_slice(&floats(*pair));
     });
-    drop(pairs);
-    let shape = (weight.outputs, 2 * weight.depth());
-    words_matmul_at(level, y, mode, &x, &WidenedBf16(weight), shape);
+    x
 }
 
 impl PanelWeight for PackedBf16 {
@@ -195,11 +232,12 @@ impl PanelWeight for PackedBf16 {
         packed_chunk(&self.pairs, self.depth(), outputs.start, depth)
     }
 
-    fn next_chunk(&self, outputs: Range<usize>, depth: Range<usize>) -> &[u32] {
+    fn next_chunk(&self, outputs: Range<usize>, depth: Range<usize>) -> Prefetch {
         following_chunk(&self.pairs, self.depth(), outputs.start, depth)
     }
 
     fn accumulate(
+        &self,
         level: SimdLevel,
         sums: &mut [f32],
         (x, stride): (&[u32], usize),
@@ -229,22 +267,42 @@ impl PanelWeight for PackedBf16 {
 /// A packed weight, widened to f32.
 struct WidenedBf16<'a>(&'a PackedBf16);
 
-impl RowMajorWeight for WidenedBf16<'_> {
+impl UnpackedWeight for WidenedBf16<'_> {
     fn pack_chunk(
         &self,
-        _level: SimdLevel,
+        level: SimdLevel,
         outputs: Range<usize>,
         inputs: Range<usize>,
         out: &mut [f32],
     ) {
         let depth = inputs.start / 2..inputs.end / 2;
         let pairs = packed_chunk(&self.0.pairs, self.0.depth(), outputs.start, depth);
+        #[cfg(target_arch = "x86_64")]
+        if widen::bf16_chunk(level, pairs, out) {
+            return;
+        }
+        let _ = level;
         for (pairs, out) in pairs.chunks(PANEL).zip(out.chunks_mut(2 * PANEL)) {
             let (low, high) = out.split_at_mut(PANEL);
             for ((pair, low), high) in pairs.iter().zip(low).zip(high) {
                 [*low, *high] = floats(*pair);
             }
         }
+    }
+
+    fn next_chunk(&self, outputs: Range<usize>, inputs: Range<usize>) -> Prefetch {
+        self.0.next_chunk(outputs, inputs.start / 2..inputs.end / 2)
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn skinny(&self, level: SimdLevel, sums: &mut [f32], x: &[f32], outputs: Range<usize>) -> bool {
+        let depth = self.0.depth();
+        widen::bf16_rows(
+            level,
+            sums,
+            x,
+            packed_chunk(&self.0.pairs, depth, outputs.start, 0..depth),
+        )
     }
 }
 

@@ -5,8 +5,8 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::{
-    CHUNK, PANEL, PanelWeight, Prefetch, SimdLevel, accumulate, following_chunk, packed_chunk,
-    simd_level, transpose,
+    Aligned, CHUNK, PANEL, PanelWeight, Prefetch, SimdLevel, accumulate, following_chunk,
+    packed_chunk, simd_level, transpose,
 };
 
 /// A weight (outputs, inputs), packed as `f32`.
@@ -14,7 +14,7 @@ use super::{
 pub(crate) struct PackedF32 {
     inputs: usize,
     /// (panels, inputs, [`PANEL`]).
-    data: Vec<f32>,
+    data: Aligned<f32>,
 }
 
 impl PackedF32 {
@@ -24,7 +24,7 @@ impl PackedF32 {
     /// `weight` (outputs, inputs), row-major.
     pub(crate) fn new(weight: &[f32], outputs: usize, inputs: usize) -> Self {
         assert!(weight.len() == outputs * inputs, "the weight's length differs from its shape");
-        let mut data = vec![0.0; outputs.div_ceil(PANEL) * inputs * PANEL];
+        let mut data = Aligned::new(outputs.div_ceil(PANEL) * inputs * PANEL);
         let panels = data.par_chunks_mut((inputs * PANEL).max(1));
         panels.zip(weight.par_chunks((PANEL * inputs).max(1))).for_each(|(out, rows)| {
             // Chunk by chunk, so that a chunk stays in the L1 cache.
@@ -57,11 +57,12 @@ impl PanelWeight for PackedF32 {
         packed_chunk(&self.data, self.inputs, outputs.start, depth)
     }
 
-    fn next_chunk(&self, outputs: Range<usize>, depth: Range<usize>) -> &[f32] {
+    fn next_chunk(&self, outputs: Range<usize>, depth: Range<usize>) -> Prefetch {
         following_chunk(&self.data, self.inputs, outputs.start, depth)
     }
 
     fn accumulate(
+        &self,
         level: SimdLevel,
         sums: &mut [f32],
         x: (&[f32], usize),

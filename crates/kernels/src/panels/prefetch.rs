@@ -23,6 +23,16 @@ impl Prefetch {
         Self { start: data.as_ptr().cast(), lines: size_of_val(data).div_ceil(LINE) }
     }
 
+    /// This data in `parts` parts.
+    pub(crate) fn split(self, parts: usize) -> impl Iterator<Item = Self> {
+        let lines = self.lines.div_ceil(parts.max(1));
+        (0..parts).map(move |part| {
+            let first = self.lines.min(part * lines);
+            let start = self.start.wrapping_add(first * LINE);
+            Self { start, lines: lines.min(self.lines - first) }
+        })
+    }
+
     /// Number of steps that prefetch.
     #[inline(always)]
     pub(crate) fn steps(self) -> usize {

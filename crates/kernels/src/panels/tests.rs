@@ -109,6 +109,44 @@ fn f32_gemms_equal_the_naive_sum_with_the_same_bits_at_every_level() {
     }
 }
 
+#[test]
+fn widened_gemms_have_the_bits_of_the_f32_weight_at_every_level() {
+    for shape @ (rows, inputs, outputs) in SHAPES.into_iter().chain(skinny_shapes()) {
+        let bits = |to_bits: fn(f32) -> u16| -> Vec<[u8; 2]> {
+            values(outputs * inputs, 18).into_iter().map(|w| to_bits(w).to_le_bytes()).collect()
+        };
+        let halves = bits(|w| half::f16::from_f32(w).to_bits());
+        let brains = bits(|w| half::bf16::from_f32(w).to_bits());
+        let of = |bits: &[[u8; 2]], value: fn(u16) -> f32| -> Vec<f32> {
+            bits.iter().map(|bits| value(u16::from_le_bytes(*bits))).collect()
+        };
+        let wide = [
+            of(&halves, |bits| half::f16::from_bits(bits).to_f32()),
+            of(&brains, |bits| half::bf16::from_bits(bits).to_f32()),
+        ];
+        let x = to_bf16(&values(rows * inputs, 19));
+        let f16 = PackedF16::from_bytes(&halves, outputs, inputs);
+        let bf16 = PackedBf16::from_bytes(&brains, outputs, inputs);
+        let f32s = wide.each_ref().map(|wide| PackedF32::new(wide, outputs, inputs));
+        for level in SimdLevel::supported().filter(|level| *level < SimdLevel::Avx512Bf16) {
+            let expected = f32s.each_ref().map(|packed| at(level, &x, packed, shape));
+            assert_eq!(at(level, &x, &f16, shape), expected[0], "f16, {level:?}, {shape:?}");
+            let mut y = vec![f32::NAN; rows * outputs];
+            bf16::matmul_at(level, &mut y, WriteMode::Overwrite, &x, &bf16);
+            assert_eq!(y, expected[1], "bf16, {level:?}, {shape:?}");
+        }
+        let x = values(rows * inputs, 20);
+        let mut y = vec![f32::NAN; rows * outputs];
+        bf16::exact_matmul_all(vec![(&mut y, WriteMode::Overwrite)], &x, &[&bf16]);
+        assert_eq!(y, at(simd_level(), &x, &f32s[1], shape), "exact, {shape:?}");
+        let mut row = vec![0.0; inputs];
+        f16.read_row(outputs - 1, &mut row);
+        assert_eq!(row, wide[0][(outputs - 1) * inputs..]);
+        bf16.read_row(outputs - 1, &mut row);
+        assert_eq!(row, wide[1][(outputs - 1) * inputs..]);
+    }
+}
+
 #[cfg(target_arch = "x86_64")]
 #[test]
 fn skinny_gemms_run_from_avx512_on() {

@@ -144,7 +144,7 @@ impl<'a> Work<'a> {
 /// `x` has `R` elements at this stride.
 #[inline(always)]
 #[allow(unsafe_code, clippy::needless_range_loop)]
-unsafe fn add_step<S: Simd, const R: usize, const N: usize>(
+pub(super) unsafe fn add_step<S: Simd, const R: usize, const N: usize>(
     simd: S,
     sums: &mut [[S::f32s; N]; R],
     (x, stride): (*const f32, usize),

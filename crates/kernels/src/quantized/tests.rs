@@ -16,7 +16,7 @@ fn floats(bytes: &[u8]) -> Vec<f32> {
 }
 
 /// Formats with several elements per block.
-fn blocked() -> impl Iterator<Item = BlockFormat> {
+pub(crate) fn blocked() -> impl Iterator<Item = BlockFormat> {
     BlockFormat::ALL.into_iter().filter(|format| format.block_len() > 1)
 }
 
@@ -60,12 +60,17 @@ fn blocks(format: BlockFormat, count: usize, seed: u64) -> Vec<u8> {
     bytes
 }
 
-fn matrix(format: BlockFormat, outputs: usize, inputs: usize, seed: u64) -> QuantizedMatrix {
+pub(crate) fn matrix(
+    format: BlockFormat,
+    outputs: usize,
+    inputs: usize,
+    seed: u64,
+) -> QuantizedMatrix {
     let bytes = blocks(format, outputs * inputs / format.block_len(), seed);
     QuantizedMatrix::new(format, outputs, inputs, bytes.into()).unwrap()
 }
 
-fn values(matrix: &QuantizedMatrix) -> Vec<f32> {
+pub(crate) fn values(matrix: &QuantizedMatrix) -> Vec<f32> {
     matrix.dequantize().unwrap().flatten_all().unwrap().to_vec1().unwrap()
 }
 
@@ -211,7 +216,7 @@ fn device_gemms_of_every_format_agree_with_the_cpu() {
             let x = memory::tensor(wave(rows * inputs, 0.7), (rows, inputs)).unwrap();
             let y = memory::tensor(wave(rows * outputs, 0.2), (rows, outputs)).unwrap();
             let results = || {
-                let weight = Weight::quantized(blocks.clone());
+                let weight = Weight::quantized(&blocks).unwrap();
                 let rows = weight.rows(&[outputs - 1, 0, 3]).unwrap();
                 let product = weight.forward(&x, Some(&bias)).unwrap();
                 [rows, product, weight.forward_add(&x, &y, Some(&bias)).unwrap()].map(values)

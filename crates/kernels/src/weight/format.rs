@@ -10,7 +10,7 @@ pub enum WeightFormat {
     F32,
     /// bfloat16; GEMMs use bf16 operands too.
     Bf16,
-    /// Block-quantized, dequantized on the fly.
+    /// Block-quantized.
     Blocks(BlockFormat),
 }
 

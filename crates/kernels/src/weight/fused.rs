@@ -11,7 +11,8 @@ use crate::linear;
 use crate::matmul::WriteMode;
 use crate::memory::{Floats, floats, tensor};
 use crate::panels::bf16::PackedBf16;
-use crate::panels::{self, PackedF32, RowMajorF32};
+use crate::panels::blocks::PackedBlocks;
+use crate::panels::{self, PackedF16, PackedF32, RowMajorF32};
 
 /// `x · Wᵀ + b` for several weights in one parallel region, each as [`Weight::forward`]: threads do not wait for each
 /// other between them.
@@ -42,8 +43,14 @@ pub fn forward_all<const N: usize>(
         panels::matmul_all(outputs, &values, &plain, depth);
     } else if let Some(packed) = each(&weights, Storage::packed_f32) {
         panels::matmul_all(outputs, &values, &packed, depth);
+    } else if let Some(packed) = each(&weights, Storage::packed_f16) {
+        panels::matmul_all(outputs, &values, &packed, depth);
     } else if let Some(packed) = each(&weights, Storage::packed_bf16) {
         panels::bf16::matmul_all(outputs, &values, &packed);
+    } else if let Some(packed) = each(&weights, Storage::widened_bf16) {
+        panels::bf16::exact_matmul_all(outputs, &values, &packed);
+    } else if let Some(packed) = each(&weights, Storage::packed_blocks) {
+        panels::blocks::matmul_all(outputs, &values, &packed);
     } else {
         for ((y, mode), (weight, _)) in outputs.into_iter().zip(&weights) {
             weight.product(y, mode, &values)?;
@@ -110,6 +117,27 @@ impl Storage {
     fn packed_f32(&self) -> Option<&PackedF32> {
         match self {
             Self::PackedF32(packed) => Some(packed),
+            _ => None,
+        }
+    }
+
+    fn packed_f16(&self) -> Option<&PackedF16> {
+        match self {
+            Self::PackedF16(packed) => Some(packed),
+            _ => None,
+        }
+    }
+
+    fn widened_bf16(&self) -> Option<&PackedBf16> {
+        match self {
+            Self::WidenedBf16(packed) => Some(packed),
+            _ => None,
+        }
+    }
+
+    fn packed_blocks(&self) -> Option<&PackedBlocks> {
+        match self {
+            Self::PackedBlocks(packed) => Some(packed),
             _ => None,
         }
     }

@@ -10,7 +10,8 @@ fn blocks(outputs: usize, inputs: usize) -> Weight {
     let bytes = BlockFormat::Q8_0.row_bytes(inputs).unwrap() * outputs;
     let bytes: Vec<u8> = (0..bytes).map(|i| [7, 36, 21, 40][i % 4]).collect();
     let bytes = ByteRange::from(bytes);
-    Weight::quantized(QuantizedMatrix::new(BlockFormat::Q8_0, outputs, inputs, bytes).unwrap())
+    let matrix = QuantizedMatrix::new(BlockFormat::Q8_0, outputs, inputs, bytes).unwrap();
+    Weight::quantized(&matrix).unwrap()
 }
 
 #[test]

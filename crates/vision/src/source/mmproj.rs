@@ -141,7 +141,7 @@ pub(super) struct MmprojWeights<'a> {
 impl MmprojWeights<'_> {
     fn matrix(&self, name: &str, shape: [usize; 2]) -> Result<Weight> {
         match self.file.tensor(name, &shape)? {
-            GgufTensor::Matrix(matrix) => Ok(self.placement.blocks(matrix)?),
+            GgufTensor::Matrix(matrix) => Ok(self.placement.blocks(&matrix)?),
             GgufTensor::Vector(tensor) => Ok(Weight::f32(&self.placement.vector(&tensor)?)?),
         }
     }

@@ -30,10 +30,14 @@ pub(super) fn run(work: &WorkArgs) -> anyhow::Result<Status> {
     let (seconds, prefill) = (median(&seconds[1..]), median(&prefills[1..]));
     let tokens = (work.groups * work.group_size * work.new) as f64;
     let prompts = (work.groups * work.prompt) as f64;
+    // The first token of a completion comes with the prefill.
+    let decoded = (work.groups * work.group_size * (work.new - 1)) as f64;
+    let decoding = (seconds - prefill).max(f64::MIN_POSITIVE);
     let metrics = [
         ("seconds", seconds),
         ("new_tokens_per_s", tokens / seconds),
         ("prefill_tokens_per_s", prompts / prefill),
+        ("decode_tokens_per_s", decoded / decoding),
     ];
     print(work, (&device, precision), &metrics, &[])
 }

@@ -56,6 +56,14 @@ pub(super) fn pair_row(x: &[f32], out: &mut [u32]) {
     }
 }
 
+/// A row that is stored as bf16 as pairs; an odd length is padded with 0.
+pub(super) fn pair_bytes(x: &[[u8; 2]], out: &mut [u32]) {
+    for (x, out) in x.chunks(2).zip(out.iter_mut()) {
+        let high = x.get(1).copied().unwrap_or_default();
+        *out = u32::from_le_bytes([x[0][0], x[0][1], high[0], high[1]]);
+    }
+}
+
 /// Columns of `x` (rows, width) as pairs of neighboring rows, written to `out` (pairs, [`PANEL`]); an odd number of
 /// rows is padded with 0.
 #[multiversion(targets = "simd")]

@@ -131,7 +131,7 @@ impl InferenceModel {
             let stays = unmerged(name).is_some()
                 || !adapter.as_ref().is_some_and(|adapter| adapter.changes(name));
             match model.tensor_slice(name, &shard.of(name))? {
-                GgufTensor::Matrix(matrix) if stays => Ok(placement.blocks(matrix)?),
+                GgufTensor::Matrix(matrix) if stays => Ok(placement.blocks(&matrix)?),
                 _ => Ok(Weight::f32(&placement.vector(&changed(name)?)?)?),
             }
         };

@@ -89,7 +89,7 @@ fn quantized(format: BlockFormat, rows: usize, layer: (usize, usize)) -> Op {
         let (x_rows, w_rows) = (values(&x)?, values(&matrix.dequantize()?)?);
         let reference =
             move |elements: &[usize]| products(elements, &x_rows, &w_rows, (inputs, outputs));
-        let weight = Weight::quantized(matrix);
+        let weight = Weight::quantized(&matrix)?;
         Ok(Prepared::new(move || Ok(vec![weight.forward(&x, None)?]), reference))
     };
     let mut op = Op::new("linear", shape(rows, layer), (flops, bytes), make);
