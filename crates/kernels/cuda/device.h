@@ -107,3 +107,18 @@ inline unsigned blocks_for(long long items, int threads) {
 
 __device__ inline long long first_item() { return (long long)blockIdx.x * blockDim.x + threadIdx.x; }
 __device__ inline long long item_step() { return (long long)gridDim.x * blockDim.x; }
+
+// Kernels over rows of elements: the grid's x counts rows and its y the elements of a row, so that indices within a row
+// have 32 bits and nothing is divided per element. Both loop if there are too many.
+constexpr int ROW_THREADS = 256;
+
+inline dim3 row_grid(long long rows, long long items) {
+    const long long along = (items + ROW_THREADS - 1) / ROW_THREADS;
+    return dim3(blocks_for(rows, 1), unsigned(along < 1 ? 1 : along > 65535 ? 65535 : along));
+}
+
+// Whether indices within a row of `items` have 32 bits, with room for a step past the end.
+inline bool row_fits(long long items) { return items <= 1ll << 30; }
+
+__device__ inline int first_in_row() { return int(blockIdx.y * blockDim.x + threadIdx.x); }
+__device__ inline int step_in_row() { return int(gridDim.y * blockDim.x); }

@@ -63,49 +63,6 @@ template <class T, int V> __global__ void gelu_backward_kernel(T* x, const T* dy
     }
 }
 
-// Rotates the pairs (j, j + half) of each head; cos and sin are (tokens, half).
-template <class T>
-__global__ void rope_kernel(T* x, const float* cos, const float* sin, long long pairs, int heads, int half, float sign) {
-    for (long long at = first_item(); at < pairs; at += item_step()) {
-        const long long head = at / half, token = head / heads;
-        const int j = int(at % half);
-        const float c = cos[token * half + j], s = sign * sin[token * half + j];
-        T* const first = x + head * 2 * half + j;
-        const float a = to_float(first[0]), b = to_float(first[half]);
-        first[0] = from_float<T>(a * c - b * s);
-        first[half] = from_float<T>(b * c + a * s);
-    }
-}
-
-// Splits the fused QKV projection (rows, (heads + 2 kv_heads) · 2 · half), adds the biases (null: none), and applies
-// RoPE to queries and keys; cos and sin are (rows, half).
-template <class T, class B>
-__global__ void qkv_kernel(T* q, T* k, T* v, const T* fused, const B* q_bias, const B* k_bias, const B* v_bias,
-                           const float* cos, const float* sin, long long pairs, int heads, int kv_heads, int half) {
-    const int all = heads + 2 * kv_heads, dim = 2 * half;
-    for (long long at = first_item(); at < pairs; at += item_step()) {
-        const long long row = at / half / all;
-        const int j = int(at % half), head = int(at / half % all);
-        const bool is_query = head < heads, is_key = !is_query && head < heads + kv_heads;
-        const int of_part = is_query ? head : is_key ? head - heads : head - heads - kv_heads;
-        const B* const bias = is_query ? q_bias : is_key ? k_bias : v_bias;
-        const T* const from = fused + (row * all + head) * dim + j;
-        float a = to_float(from[0]), b = to_float(from[half]);
-        if (bias) {
-            a += to_float(bias[of_part * dim + j]);
-            b += to_float(bias[of_part * dim + j + half]);
-        }
-        if (is_query || is_key) {
-            const float c = cos[row * half + j], s = sin[row * half + j], first = a;
-            a = first * c - b * s;
-            b = b * c + first * s;
-        }
-        T* const to = (is_query ? q : is_key ? k : v) + (row * (is_query ? heads : kv_heads) + of_part) * dim + j;
-        to[0] = from_float<T>(a);
-        to[half] = from_float<T>(b);
-    }
-}
-
 // to = from_share · from + to_share · to.
 template <class To, class From, int V>
 __global__ void axpby_kernel(To* to, const From* from, float from_share, float to_share, long long packs) {

@@ -54,6 +54,7 @@ inline __nv_bfloat16 __float2bfloat16(float x) {
 
 inline __nv_bfloat16 __float2bfloat16_rn(float x) { return __float2bfloat16(x); }
 
+inline void sincos(double x, double* sine, double* cosine) { *sine = std::sin(x), *cosine = std::cos(x); }
 inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
 inline float __expf(float x) { return expf(x); }
 inline float __logf(float x) { return logf(x); }

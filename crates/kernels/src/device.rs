@@ -120,10 +120,16 @@ pub fn emulates_cuda() -> bool {
     crate::cuda::host::is_on()
 }
 
+/// Number of launches by the process so far, by the launcher's name in `cuda`; GEMMs are `gemm`.
+#[cfg(feature = "cuda-host")]
+pub fn launches() -> std::collections::BTreeMap<&'static str, usize> {
+    crate::cuda::host::launches()
+}
+
 /// Number of kernels and GEMMs launched by the process so far.
 #[cfg(feature = "cuda-host")]
 pub fn launch_count() -> usize {
-    crate::cuda::host::launch_count()
+    launches().values().sum()
 }
 
 /// Sets the emulated execution order of threads and blocks, for the calling thread. No result may depend on it.

@@ -1,6 +1,8 @@
 //! Rotary position embedding in the half-rotated (NeoX) layout of Llama and Qwen (Su et al., 2021), plain and
 //! multimodal.
 
+use std::sync::OnceLock;
+
 use candle_core::Tensor;
 use multiversion::multiversion;
 
@@ -20,14 +22,20 @@ pub struct Frequencies {
     pub attention_factor: f32,
 }
 
-/// Cos/sin cache for the positions of a batch, shared by all layers.
+/// Cos/sin cache for the positions of a batch, shared by all layers and by forward and backward. It is computed on
+/// first use, where the rotated tensors are.
+#[derive(Debug)]
 pub struct CosSinCache {
-    cos: Vec<f32>,
-    sin: Vec<f32>,
-    half: usize,
-    /// Cosines and sines (tokens, half) on the device, uploaded on first use.
+    /// Position ids: one per token, or three for M-RoPE.
+    positions: Vec<usize>,
+    /// The pairs that use each position id of a token; `None` if it has a single one.
+    sections: Option<[usize; 3]>,
+    frequencies: Frequencies,
+    /// Cosines and sines (tokens, half).
+    host: OnceLock<(Vec<f32>, Vec<f32>)>,
+    /// The same on the device.
     #[cfg(device)]
-    device: std::sync::OnceLock<(Tensor, Tensor)>,
+    device: OnceLock<(Tensor, Tensor)>,
 }
 
 impl CosSinCache {
@@ -36,9 +44,7 @@ impl CosSinCache {
     /// The product is rounded to `f32` as in `transformers` and vLLM: models are trained with these angles. Exact
     /// angles would shift log-probabilities by 1e-4 at 4,000 tokens.
     pub fn new(positions: &[usize], frequencies: &Frequencies) -> Self {
-        let inv_freq = &frequencies.inv_freq;
-        let angles = positions.iter().flat_map(|p| inv_freq.iter().map(|f| *p as f32 * f));
-        Self::of(angles, frequencies)
+        Self::of(positions.to_vec(), None, frequencies)
     }
 
     /// Cosines and sines for 3-D position ids (M-RoPE, Qwen2-VL).
@@ -56,58 +62,78 @@ impl CosSinCache {
         sections: [usize; 3],
         frequencies: &Frequencies,
     ) -> Result<Self> {
-        let inv_freq = &frequencies.inv_freq;
-        check(sections.iter().sum::<usize>() == inv_freq.len(), OP, || {
-            format!("M-RoPE sections {sections:?} do not sum to {} pairs", inv_freq.len())
+        let pairs = frequencies.inv_freq.len();
+        check(sections.iter().sum::<usize>() == pairs, OP, || {
+            format!("M-RoPE sections {sections:?} do not sum to {pairs} pairs")
         })?;
-        let axes: Vec<usize> =
-            (0..3).flat_map(|axis| std::iter::repeat_n(axis, sections[axis])).collect();
-        let axes = &axes;
-        let angles = positions.iter().flat_map(|position| {
-            inv_freq.iter().zip(axes).map(|(f, axis)| position[*axis] as f32 * f)
-        });
-        Ok(Self::of(angles, frequencies))
+        Ok(Self::of(positions.as_flattened().to_vec(), Some(sections), frequencies))
     }
 
-    fn of(angles: impl Iterator<Item = f32>, frequencies: &Frequencies) -> Self {
-        let factor = frequencies.attention_factor;
-        let scaled = |angle: f32| {
-            let (sin, cos) = f64::from(angle).sin_cos();
-            (cos as f32 * factor, sin as f32 * factor)
-        };
-        let (cos, sin) = angles.map(scaled).unzip();
+    fn of(positions: Vec<usize>, sections: Option<[usize; 3]>, frequencies: &Frequencies) -> Self {
         Self {
-            cos,
-            sin,
-            half: frequencies.inv_freq.len(),
+            positions,
+            sections,
+            frequencies: frequencies.clone(),
+            host: OnceLock::new(),
             #[cfg(device)]
-            device: std::sync::OnceLock::new(),
+            device: OnceLock::new(),
         }
     }
 
-    /// Cosines and sines on a device; cached for the first device, as a batch is on one device.
+    /// Position ids per token.
+    fn axes(&self) -> usize {
+        if self.sections.is_some() { 3 } else { 1 }
+    }
+
+    /// Cosines and sines on the CPU.
+    fn on_host(&self) -> &(Vec<f32>, Vec<f32>) {
+        if let Some(cached) = self.host.get() {
+            return cached;
+        }
+        // Not within `get_or_init`: a worker that waits for its part could enter it again.
+        let computed = self.computed();
+        self.host.get_or_init(|| computed)
+    }
+
+    fn computed(&self) -> (Vec<f32>, Vec<f32>) {
+        let Frequencies { inv_freq, attention_factor } = &self.frequencies;
+        let (half, axes) = (inv_freq.len(), self.axes());
+        let sections = self.sections.unwrap_or([half, 0, 0]);
+        let axis: Vec<usize> = (0..3).flat_map(|i| std::iter::repeat_n(i, sections[i])).collect();
+        let filled = |of: fn(f64) -> f64| {
+            parallel::filled(self.tokens(), half, |first, values| {
+                let positions = self.positions[first * axes..].chunks(axes);
+                for (row, position) in values.chunks_mut(half.max(1)).zip(positions) {
+                    for ((value, inv_freq), axis) in row.iter_mut().zip(inv_freq).zip(&axis) {
+                        let angle = position[*axis] as f32 * inv_freq;
+                        *value = of(f64::from(angle)) as f32 * attention_factor;
+                    }
+                }
+            })
+        };
+        (filled(f64::cos), filled(f64::sin))
+    }
+
+    /// Cosines and sines on a device, where they are computed; cached for the first device, as a batch is on one
+    /// device.
     #[cfg(device)]
     pub(crate) fn on(&self, device: &candle_core::Device) -> Result<&(Tensor, Tensor)> {
         if let Some(cached) = self.device.get() {
             return Ok(cached);
         }
-        let shape = (self.tokens(), self.half);
-        let upload = |values: &[f32]| {
-            let tensor = Tensor::from_slice(values, shape, &candle_core::Device::Cpu)?;
-            crate::memory::to_device(&tensor, device)
-        };
-        let cached = (upload(&self.cos)?, upload(&self.sin)?);
+        let Self { positions, sections, frequencies, .. } = self;
+        let cached = crate::cuda::rope::cos_sin(positions, *sections, frequencies, device, OP)?;
         Ok(self.device.get_or_init(|| cached))
     }
 
     /// Head size that they rotate.
     pub(crate) fn dim(&self) -> usize {
-        2 * self.half
+        2 * self.frequencies.inv_freq.len()
     }
 
     /// Number of tokens.
     pub fn tokens(&self) -> usize {
-        self.cos.len() / self.half.max(1)
+        self.positions.len() / self.axes()
     }
 }
 
@@ -129,7 +155,7 @@ pub enum Rotation {
 /// The shapes do not fit, or the tensor is not contiguous `f32` on the CPU.
 pub fn rotate(x: &Tensor, cos_sin: &CosSinCache, rotation: Rotation) -> Result<()> {
     let (tokens, width) = x.dims2()?;
-    let half = cos_sin.half;
+    let half = cos_sin.dim() / 2;
     check(half > 0 && width % (2 * half) == 0, OP, || {
         "the head size differs from the cos/sin cache's".into()
     })?;
@@ -137,12 +163,13 @@ pub fn rotate(x: &Tensor, cos_sin: &CosSinCache, rotation: Rotation) -> Result<(
         format!("{tokens} tokens, but cosines and sines for {}", cos_sin.tokens())
     })?;
     let sign = if rotation == Rotation::Forward { 1.0 } else { -1.0 };
-    on_device!(x, elementwise::rope(x, cos_sin.on(x.device())?, half, sign, OP));
+    on_device!(x, rope::rope(x, cos_sin.on(x.device())?, half, sign, OP));
+    let (cos, sin) = cos_sin.on_host();
     update(x, OP, |x| {
         parallel::rows(x, width, |first, x| {
             for (i, token) in x.chunks_mut(width).enumerate() {
                 let at = (first + i) * half..(first + i + 1) * half;
-                let (cos, sin) = (&cos_sin.cos[at.clone()], &cos_sin.sin[at]);
+                let (cos, sin) = (&cos[at.clone()], &sin[at]);
                 rotate_heads(token, cos, sin, sign);
             }
         });

@@ -5,6 +5,7 @@ mod layer;
 mod linear;
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use candle_core::Tensor;
 use embodied_r_kernels::Precision;
@@ -57,7 +58,7 @@ impl Decoder {
 
 /// The inputs that all layers of a pass share.
 pub(crate) struct Pass<'a> {
-    pub(crate) cos_sin: CosSinCache,
+    pub(crate) cos_sin: Arc<CosSinCache>,
     pub(crate) spans: Cow<'a, [GroupSpan]>,
     pub(crate) heads: Heads,
     pub(crate) eps: f64,

@@ -1,6 +1,9 @@
 //! Packed batches: prompts and completions concatenated without padding.
 
+use std::sync::{Arc, OnceLock};
+
 use embodied_r_kernels::attention::GroupSpan;
+use embodied_r_kernels::rope::CosSinCache;
 
 use crate::error::{Error, Result};
 
@@ -38,6 +41,19 @@ pub(crate) struct PackedBatch {
     pub(crate) sources: Vec<usize>,
     /// The scored tokens: those of all completions, in order.
     pub(crate) targets: Vec<u32>,
+    /// The rows' cosines and sines, shared by the forward and backward passes of one policy.
+    pub(crate) cos_sin: BatchCosSin,
+}
+
+/// Cosines and sines of a batch's rows, set by the first pass that uses them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct BatchCosSin {
+    /// Of all rows.
+    pub(crate) all: OnceLock<Arc<CosSinCache>>,
+    /// Of the output rows.
+    pub(crate) output_rows: OnceLock<Arc<CosSinCache>>,
+    /// Of the rows after the prompt, in a batch of one group.
+    pub(crate) after_prompt: OnceLock<Arc<CosSinCache>>,
 }
 
 impl PackedBatch {
@@ -54,6 +70,7 @@ impl PackedBatch {
             output_rows: Vec::new(),
             sources: Vec::new(),
             targets: Vec::new(),
+            cos_sin: BatchCosSin::default(),
         };
         for (index, group) in groups.iter().enumerate() {
             check(group, vocabulary, max_positions)

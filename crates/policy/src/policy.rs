@@ -10,7 +10,7 @@ use candle_core::{DType, Device, Tensor};
 use embodied_r_kernels::attention::Heads;
 use embodied_r_kernels::device::has_kernels;
 use embodied_r_kernels::lm_head::LmHead;
-use embodied_r_kernels::rope::{CosSinCache, Frequencies};
+use embodied_r_kernels::rope::Frequencies;
 use embodied_r_kernels::{Precision, embedding};
 use indexmap::IndexMap;
 
@@ -323,11 +323,6 @@ impl Policy {
 
     pub(crate) fn head(&self, temperature: f64) -> LmHead<'_> {
         LmHead { weight: &self.decoder.head, temperature, precision: self.precision }
-    }
-
-    /// The cosines and sines of text: M-RoPE positions are equal in all three components.
-    pub(crate) fn cos_sin(&self, positions: &[usize]) -> CosSinCache {
-        CosSinCache::new(positions, &self.frequencies)
     }
 
     pub(crate) fn heads(&self) -> Heads {

@@ -1,16 +1,16 @@
-//! Number of kernel and matmul launches per token on a GPU. Skipped without `EMBODIED_R_CUDA_HOST=1`.
+//! Number of kernel and matmul launches on a GPU. Skipped without `EMBODIED_R_CUDA_HOST=1`.
 #![cfg(feature = "cuda-host")]
 #![allow(clippy::unwrap_used)]
 
 use std::io::Write as _;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::Device;
 use embodied_r_kernels::{Precision, device};
 use embodied_r_policy::weights::SaveOptions;
 use embodied_r_policy::{
-    ActivationCache, ActivationCacheOptions, GenerationRequest, InferenceModel, LAUNCHES_PER_LAYER,
-    ModelConfig, Policy, SamplingParams, WeightFormat,
+    ActivationCache, ActivationCacheOptions, GenerationRequest, Group, InferenceModel,
+    LAUNCHES_PER_LAYER, ModelConfig, Policy, SamplingParams, WeightFormat,
 };
 
 /// Recording a layer's activations.
@@ -52,17 +52,31 @@ fn requests(tokens: usize) -> (Vec<GenerationRequest>, SamplingParams) {
     )
 }
 
-/// A single test, since launches are counted for the whole process.
-#[test]
-fn a_layer_of_a_token_costs_few_launches() {
+/// Runs `act` with the emulated kernels, one test at a time: launches are counted for the whole process. Skips the test
+/// without `EMBODIED_R_CUDA_HOST=1`.
+fn with_counted_launches(test: &str, act: impl FnOnce()) {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     if !device::has_kernels(&Device::Cpu) {
-        let test = "a_layer_of_a_token_costs_few_launches";
         // Unlike `eprintln!`, this is not captured by the test harness.
         let mut stderr = std::io::stderr();
         writeln!(stderr, "skipped: `{test}` needs EMBODIED_R_CUDA_HOST=1").unwrap();
         return;
     }
-    device::with_cuda_emulation(|| {
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    device::with_cuda_emulation(act);
+}
+
+/// Launches of `launcher` by `act`.
+fn launches_of(launcher: &str, act: impl FnOnce()) -> usize {
+    let count = || device::launches().get(launcher).copied().unwrap_or(0);
+    let before = count();
+    act();
+    count() - before
+}
+
+#[test]
+fn a_layer_of_a_token_costs_few_launches() {
+    with_counted_launches("a_layer_of_a_token_costs_few_launches", || {
         let dir = tempfile::tempdir().unwrap();
         let loaded = launches_per_layer(|layers, tokens| {
             policy(layers).save(dir.path(), &SaveOptions::default()).unwrap();
@@ -81,5 +95,24 @@ fn a_layer_of_a_token_costs_few_launches() {
             policy.generate_with_activation_cache(&requests, &sampling, with, &|_| ()).unwrap();
         });
         assert_eq!(trained, LAUNCHES_PER_LAYER + PER_RECORDED_LAYER);
+    });
+}
+
+#[test]
+fn a_batch_computes_its_cosines_and_sines_once_on_the_device() {
+    with_counted_launches("a_batch_computes_its_cosines_and_sines_once_on_the_device", || {
+        for layers in [2, 4] {
+            // Without memory for activations, the backward recomputes every layer.
+            let policy = policy(layers).with_activation_bytes(0);
+            let groups =
+                [Group { prompt: vec![5, 7, 11], completions: vec![vec![3, 4], vec![9; 3]] }];
+            let mut gradients = policy.zero_gradients().unwrap();
+            let launches = launches_of("er_cos_sin", || {
+                let forward = policy.forward(&groups, 1.0).unwrap();
+                forward.backward(&[1.0; 5], &mut gradients).unwrap();
+            });
+            // Of all rows, and of those whose output is needed.
+            assert_eq!(launches, 2, "{layers} layers");
+        }
     });
 }

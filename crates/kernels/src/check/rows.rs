@@ -15,9 +15,17 @@ pub(super) fn add(cases: &mut Vec<Case>) {
     for (rows, width) in SHAPES {
         at(cases, rows, width);
     }
-    for (tokens, heads, half) in [(5, 2, 64), (1, 1, 1), (3, 3, 20), (130, 2, 5), (0, 1, 8)] {
+    for (tokens, heads, half) in
+        [(5, 2, 64), (1, 1, 1), (3, 3, 20), (130, 2, 5), (3, 1, 300), (0, 1, 8)]
+    {
         let shape = format!("{tokens} x {heads} x {}", 2 * half);
-        cases.push(Case::new("rope", shape, move |case| rotated(case, tokens, heads, half)));
+        cases.push(Case::new("rope", shape.clone(), move |case| {
+            rotated(case, tokens, heads, half, None)
+        }));
+        let sections = [half / 2, half - half / 2 - half / 4, half / 4];
+        cases.push(Case::new("m-rope", shape, move |case| {
+            rotated(case, tokens, heads, half, Some(sections))
+        }));
     }
 }
 
@@ -96,11 +104,27 @@ fn lookup(case: &CaseInputs, rows: usize, width: usize) -> Result<Vec<Output>> {
     ])
 }
 
-fn rotated(case: &CaseInputs, tokens: usize, heads: usize, half: usize) -> Result<Vec<Output>> {
+fn rotated(
+    case: &CaseInputs,
+    tokens: usize,
+    heads: usize,
+    half: usize,
+    sections: Option<[usize; 3]>,
+) -> Result<Vec<Output>> {
     let x = case.noise(1, &[tokens, heads * 2 * half])?;
-    let positions: Vec<usize> = (0..tokens).map(|token| token * 37).collect();
     let inv_freq = (0..half).map(|i| 10_000f32.powf(-(i as f32) / half as f32)).collect();
-    let cos_sin = CosSinCache::new(&positions, &Frequencies { inv_freq, attention_factor: 1.1 });
+    let frequencies = Frequencies { inv_freq, attention_factor: 1.1 };
+    let cos_sin = match sections {
+        None => {
+            let positions: Vec<usize> = (0..tokens).map(|token| token * 37).collect();
+            CosSinCache::new(&positions, &frequencies)
+        }
+        Some(sections) => {
+            let positions: Vec<[usize; 3]> =
+                (0..tokens).map(|token| [token * 37, token % 11, 40_000 - 3 * token]).collect();
+            CosSinCache::multimodal(&positions, sections, &frequencies)?
+        }
+    };
     rotate(&x, &cos_sin, Rotation::Forward)?;
     let back = case.noise(2, &[tokens, heads * 2 * half])?;
     rotate(&back, &cos_sin, Rotation::Backward)?;

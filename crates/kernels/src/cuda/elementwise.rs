@@ -1,4 +1,4 @@
-//! SwiGLU, GELU and RoPE on the device.
+//! SwiGLU and GELU on the device.
 #![allow(unsafe_code)]
 
 use std::ffi::{c_int, c_longlong, c_void};
@@ -36,17 +36,6 @@ unsafe extern "C" {
         x: *mut c_void,
         dy: *const c_void,
         count: c_longlong,
-        dtype: Dtype,
-        stream: Stream,
-    ) -> c_int;
-    fn er_rope(
-        x: *mut c_void,
-        cos: *const c_void,
-        sin: *const c_void,
-        tokens: c_longlong,
-        heads: c_int,
-        half: c_int,
-        sign: f32,
         dtype: Dtype,
         stream: Stream,
     ) -> c_int;
@@ -96,25 +85,4 @@ pub(crate) fn gelu_backward(x: Tensor, dy: &Tensor, op: &'static str) -> Result<
         })?;
     }
     Ok(x)
-}
-
-/// Rotates every head of `x` (tokens, heads · 2 · half); cosines and sines are (tokens, half) f32.
-pub(crate) fn rope(
-    x: &Tensor,
-    (cos, sin): &(Tensor, Tensor),
-    half: usize,
-    sign: f32,
-    op: &'static str,
-) -> Result<()> {
-    let (tokens, width) = x.dims2()?;
-    if x.elem_count() == 0 {
-        return Ok(());
-    }
-    let (stream, dtype) = (Stream::of(x)?, Dtype::of(x, op)?);
-    let (cos, sin) =
-        (read(cos, op)?.expect_dtype(Dtype::F32)?, read(sin, op)?.expect_dtype(Dtype::F32)?);
-    let (tokens, heads) = (tokens as c_longlong, (width / (2 * half)) as c_int);
-    write([(x, dtype)], op, |[x]| {
-        launch!(op, er_rope(x, cos.ptr, sin.ptr, tokens, heads, half as c_int, sign, dtype, stream))
-    })
 }

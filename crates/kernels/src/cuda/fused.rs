@@ -8,7 +8,7 @@ use candle_core::Tensor;
 use super::gemm::{Addend, Destination, GemmOptions, Operand, gemm};
 use super::memory::cast;
 use super::weight::{DeviceWeight, operand_dtype};
-use super::{DeviceSlice, Dtype, Stream, create, launch, read, write};
+use super::{DeviceSlice, Dtype, Stream, create, launch, read, row_width, write};
 use crate::attention::Heads;
 use crate::error::{Error, Result};
 use crate::weight::Weight;
@@ -150,6 +150,7 @@ pub(crate) fn qkv(
         biases.each_ref().map(|bias| bias.as_ref().map_or(std::ptr::null(), |bias| bias.ptr));
     let (device, dtype, stream) = (x.device(), Dtype::of(x, op)?, Stream::of(x)?);
     let (rows, width) = (x.dims()[0], heads.q_size() + 2 * heads.kv_size());
+    row_width(width, op)?;
     let a = cast(x, operand_dtype, op)?;
     let (a, w) = (read(&a, op)?, read(&fused.first, op)?);
     let (a, w) = (Operand::new(&a, rows, fused.inputs), fused.operand(&w, 1));

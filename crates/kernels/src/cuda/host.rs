@@ -2,8 +2,8 @@
 #![allow(unsafe_code)]
 
 use std::cell::Cell;
-use std::sync::LazyLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::BTreeMap;
+use std::sync::{LazyLock, Mutex, PoisonError};
 
 /// Enables emulation for the process, unless it is `0`.
 const VARIABLE: &str = "EMBODIED_R_CUDA_HOST";
@@ -32,17 +32,18 @@ pub(crate) fn set<T>(on: bool, act: impl FnOnce() -> T) -> T {
     act()
 }
 
-/// Kernels and GEMMs launched by the process.
-static LAUNCHES: AtomicUsize = AtomicUsize::new(0);
+/// Launches of the process, by launcher.
+static LAUNCHES: Mutex<BTreeMap<&'static str, usize>> = Mutex::new(BTreeMap::new());
 
 /// Counts a launch.
-pub(crate) fn count_launch() {
-    LAUNCHES.fetch_add(1, Ordering::Relaxed);
+pub(crate) fn count_launch(launcher: &'static str) {
+    let mut launches = LAUNCHES.lock().unwrap_or_else(PoisonError::into_inner);
+    *launches.entry(launcher).or_default() += 1;
 }
 
-/// Number of launches so far.
-pub(crate) fn launch_count() -> usize {
-    LAUNCHES.load(Ordering::Relaxed)
+/// Number of launches so far by launcher; GEMMs are `gemm`.
+pub(crate) fn launches() -> BTreeMap<&'static str, usize> {
+    LAUNCHES.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
 /// Emulated execution order of threads and blocks.

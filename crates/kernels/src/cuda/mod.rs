@@ -29,16 +29,19 @@ pub(crate) mod optimizer;
 pub(crate) mod paged_attention;
 pub(crate) mod quantized;
 pub(crate) mod rms_norm;
+pub(crate) mod rope;
 pub(crate) mod row_buffer;
 mod row_sums;
 pub(crate) mod sample;
 pub(crate) mod weight;
 
+use std::ffi::c_int;
+
 use candle_core::{Device, Tensor};
 
 pub(crate) use buffer::{DeviceSlice, Dtype, Stream, create, read, upload, write, write_all};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, check};
 
 /// Whether an operation on this tensor runs CUDA kernels.
 pub(crate) fn on(tensor: &Tensor) -> bool {
@@ -63,13 +66,27 @@ fn check_code(op: &'static str, code: i32) -> Result<()> {
     }
 }
 
+/// Elements of a row that kernels over rows index in 32 bits (`row_fits` of `device.h`).
+const MAX_ROW_WIDTH: usize = 1 << 30;
+
+/// The number of elements of a row, for a kernel over rows.
+///
+/// # Errors
+/// [`Error::Shape`] for a row that the kernels cannot index.
+fn row_width(width: usize, op: &'static str) -> Result<c_int> {
+    check(width <= MAX_ROW_WIDTH, op, || {
+        format!("a row has {width} elements, more than {MAX_ROW_WIDTH}")
+    })?;
+    Ok(width as c_int)
+}
+
 /// Launches a kernel: `launch!(OP, launcher(arguments))`. The caller has checked that the sizes passed match the
 /// memory.
 macro_rules! launch {
     ($op:expr, $launcher:ident($($argument:expr),* $(,)?)) => {
         {
             #[cfg(feature = "cuda-host")]
-            $crate::cuda::host::count_launch();
+            $crate::cuda::host::count_launch(stringify!($launcher));
             // SAFETY: the launcher accesses the memory behind its pointers, of the sizes passed, which the operation
             // has checked; the tensors are borrowed during the launch, and later work is ordered after it on the
             // stream.
@@ -78,3 +95,18 @@ macro_rules! launch {
     };
 }
 use launch;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_that_needs_more_than_32_bit_indices_is_refused() {
+        assert_eq!(row_width(MAX_ROW_WIDTH, "test").unwrap(), 1 << 30);
+        // Truncated to 32 bits, the last would be a width of 5.
+        for width in [MAX_ROW_WIDTH + 1, 1 << 31, (1 << 32) + 5] {
+            let message = row_width(width, "test").unwrap_err().to_string();
+            assert!(message.contains(&width.to_string()), "{message}");
+        }
+    }
+}

@@ -1,9 +1,11 @@
 //! Prepares a batch's pass through the layers.
 
 use std::borrow::Cow;
+use std::sync::{Arc, OnceLock};
 
 use candle_core::Tensor;
 use embodied_r_kernels::attention::GroupSpan;
+use embodied_r_kernels::rope::CosSinCache;
 use embodied_r_kernels::thread_pool;
 
 use super::Policy;
@@ -17,14 +19,15 @@ impl Policy {
     pub(crate) fn pass<'a>(&self, batch: &'a PackedBatch, dropout_seed: Option<u64>) -> Pass<'a> {
         let keys = self.dropout_keys(batch, dropout_seed);
         let pick = |keys: &Vec<u64>| batch.output_rows.iter().map(|row| keys[*row]).collect();
-        let positions: Vec<usize> =
-            batch.output_rows.iter().map(|row| batch.positions[*row]).collect();
         let output_rows = (batch.output_rows.len() < batch.ids.len()).then(|| {
             let spans = Cow::Owned(batch.output_spans());
-            let pass = self.pass_of(&positions, spans, keys.as_ref().map(pick));
+            let positions = || batch.output_rows.iter().map(|row| batch.positions[*row]).collect();
+            let cos_sin = self.cos_sin(&batch.cos_sin.output_rows, positions);
+            let pass = self.pass_of(cos_sin, spans, keys.as_ref().map(pick));
             Box::new(OutputRows { rows: batch.output_rows.clone(), pass })
         });
-        Pass { output_rows, ..self.pass_of(&batch.positions, Cow::Borrowed(&batch.spans), keys) }
+        let cos_sin = self.cos_sin(&batch.cos_sin.all, || batch.positions.clone());
+        Pass { output_rows, ..self.pass_of(cos_sin, Cow::Borrowed(&batch.spans), keys) }
     }
 
     /// As [`Self::pass`], for the rows from `first` on, after a prompt that only contributes keys and values.
@@ -37,7 +40,9 @@ impl Policy {
         let kv_only_prompt = |span: &GroupSpan| GroupSpan { kv_only: first, ..span.clone() };
         let keys = self.dropout_keys(batch, dropout_seed).map(|mut keys| keys.split_off(first));
         let spans = batch.spans.iter().map(kv_only_prompt).collect();
-        self.pass_of(&batch.positions[first..], Cow::Owned(spans), keys)
+        let cos_sin =
+            self.cos_sin(&batch.cos_sin.after_prompt, || batch.positions[first..].to_vec());
+        self.pass_of(cos_sin, Cow::Owned(spans), keys)
     }
 
     /// Runs all layers on `x` and returns the output at the pass's output rows. `save` gets each layer's index, input
@@ -61,6 +66,16 @@ impl Policy {
         })
     }
 
+    /// The cosines and sines of the rows at `positions`, from `cached` if a pass of the batch has stored them. M-RoPE
+    /// positions of text are equal in all three components.
+    fn cos_sin(
+        &self,
+        cached: &OnceLock<Arc<CosSinCache>>,
+        positions: impl FnOnce() -> Vec<usize>,
+    ) -> Arc<CosSinCache> {
+        cached.get_or_init(|| Arc::new(CosSinCache::new(&positions(), &self.frequencies))).clone()
+    }
+
     fn dropout_keys(&self, batch: &PackedBatch, dropout_seed: Option<u64>) -> Option<Vec<u64>> {
         dropout_seed
             .filter(|_| self.has_dropout())
@@ -69,12 +84,12 @@ impl Policy {
 
     fn pass_of<'a>(
         &self,
-        positions: &[usize],
+        cos_sin: Arc<CosSinCache>,
         spans: Cow<'a, [GroupSpan]>,
         dropout: Option<Vec<u64>>,
     ) -> Pass<'a> {
         Pass {
-            cos_sin: self.cos_sin(positions),
+            cos_sin,
             spans,
             heads: self.heads(),
             eps: self.config.rms_norm_eps,
