@@ -32,19 +32,24 @@ struct Rows {
     int q_per_kv;
     int heads;
 
-    __device__ long long count() const { return (long long)queries * q_per_kv * heads; }
+    __host__ __device__ long long count() const { return (long long)queries * q_per_kv * heads; }
+
+    // Whether rows are numbered in 32 bits; the blocks of a call have fewer, as their scores are in memory.
+    bool fit() const { return row_fits(count()); }
 };
 
 // Packs (queries, heads, q_per_kv, dim) into (heads, queries, q_per_kv, dim), or unpacks.
 template <class From, class To>
 __global__ void attention_pack_kernel(const From* from, To* to, Rows rows, int dim, int unpack) {
-    long long count = rows.count() * dim;
-    for (long long i = first_item(); i < count; i += item_step()) {
-        long long inner = (long long)rows.q_per_kv * dim, within = i % inner, outer = i / inner;
-        long long head = outer % rows.heads, query = outer / rows.heads;
-        long long packed = (head * rows.queries + query) * inner + within;
-        if (unpack) to[i] = from_float<To>(to_float(from[packed]));
-        else to[packed] = from_float<To>(to_float(from[i]));
+    const int inner = rows.q_per_kv * dim, width = rows.heads * inner;
+    for (int at = first_in_row(); at < width; at += step_in_row()) {
+        const int head = at / inner, within = at - head * inner;
+        for (long long query = blockIdx.x; query < rows.queries; query += gridDim.x) {
+            const long long plain = query * width + at;
+            const long long packed = ((long long)head * rows.queries + query) * inner + within;
+            if (unpack) to[plain] = from_float<To>(to_float(from[packed]));
+            else to[packed] = from_float<To>(to_float(from[plain]));
+        }
     }
 }
 
@@ -60,8 +65,8 @@ __global__ void attention_softmax_kernel(const float* scores, T* weights, float*
     long long row = first_item() / WARP;
     int lane = threadIdx.x % WARP;
     if (row >= rows.count()) return;
-    long long of_head = (long long)rows.queries * rows.q_per_kv, head = row / of_head, within = row % of_head;
-    int query = (int)(within / rows.q_per_kv);
+    const int of_head = rows.queries * rows.q_per_kv, head = int(row) / of_head, within = int(row) - head * of_head;
+    const int query = within / rows.q_per_kv;
     int first = mask.first(query), end = mask.end(query, keys);
     const float* x = scores + row * stride;
     T* to = weights + row * stride;
@@ -91,9 +96,9 @@ __global__ void attention_merge_kernel(const float* first, const float* first_su
     long long row = first_item() / WARP;
     int lane = threadIdx.x % WARP;
     if (row >= rows.count()) return;
-    long long of_head = (long long)rows.queries * rows.q_per_kv, head = row / of_head, within = row % of_head;
-    long long query = within / rows.q_per_kv;
-    long long to = (query * rows.heads + head) * rows.q_per_kv + within % rows.q_per_kv;
+    const int of_head = rows.queries * rows.q_per_kv, head = int(row) / of_head, within = int(row) - head * of_head;
+    const int query = within / rows.q_per_kv;
+    const long long to = (query * rows.heads + head) * rows.q_per_kv + within % rows.q_per_kv;
     float a = first ? first_sums[row] : -INFINITY, b = second ? second_sums[row] : -INFINITY;
     float top = fmaxf(a, b);
     float of_a = a == -INFINITY ? 0.0f : expf(a - top), of_b = b == -INFINITY ? 0.0f : expf(b - top);
@@ -114,9 +119,9 @@ __global__ void attention_gradient_rows_kernel(const T* d_out, const T* out, con
     long long row = first_item() / WARP;
     int lane = threadIdx.x % WARP;
     if (row >= rows.count()) return;
-    long long of_head = (long long)rows.queries * rows.q_per_kv, head = row / of_head, within = row % of_head;
-    long long query = within / rows.q_per_kv;
-    long long from = (query * rows.heads + head) * rows.q_per_kv + within % rows.q_per_kv;
+    const int of_head = rows.queries * rows.q_per_kv, head = int(row) / of_head, within = int(row) - head * of_head;
+    const int query = within / rows.q_per_kv;
+    const long long from = (query * rows.heads + head) * rows.q_per_kv + within % rows.q_per_kv;
     float sum = 0.0f;
     for (int d = lane; d < dim; d += WARP) {
         T gradient = d_out[from * dim + d];
@@ -139,8 +144,8 @@ __global__ void attention_scores_gradient_kernel(const float* scores, const floa
     long long row = first_item() / WARP;
     int lane = threadIdx.x % WARP;
     if (row >= rows.count()) return;
-    long long of_head = (long long)rows.queries * rows.q_per_kv, head = row / of_head, within = row % of_head;
-    int query = (int)(within / rows.q_per_kv);
+    const int of_head = rows.queries * rows.q_per_kv, head = int(row) / of_head, within = int(row) - head * of_head;
+    const int query = within / rows.q_per_kv;
     int first = mask.first(query), end = mask.end(query, keys);
     float shift = log_sum_exp[head * per_head + within], of_row = delta[head * per_head + within];
     for (int key = lane; key < keys; key += WARP) {
@@ -157,8 +162,7 @@ constexpr int THREADS = 128;
 
 // Thread blocks for one warp per row.
 unsigned row_blocks(Rows rows) {
-    const long long count = (long long)rows.queries * rows.q_per_kv * rows.heads;
-    return unsigned((count * WARP + THREADS - 1) / THREADS);
+    return unsigned((rows.count() * WARP + THREADS - 1) / THREADS);
 }
 
 }  // namespace
@@ -166,9 +170,10 @@ unsigned row_blocks(Rows rows) {
 extern "C" int er_attention_pack(void* to, const void* from, int queries, int q_per_kv, int heads, int dim, int unpack,
                                  int to_type, int from_type, void* stream) {
     const Rows rows{queries, q_per_kv, heads};
-    const long long count = (long long)queries * q_per_kv * heads * dim;
+    const long long width = (long long)q_per_kv * heads * dim;
+    if (!row_fits(width)) return NO_SUCH_TYPE;
     WITH_TYPE(to_type, To, WITH_TYPE(from_type, From,
-        return LAUNCH((attention_pack_kernel<From, To>), blocks_for(count, THREADS), THREADS, 0, stream,
+        return LAUNCH((attention_pack_kernel<From, To>), row_grid(queries, width), ROW_THREADS, 0, stream,
                       (const From*)from, (To*)to, rows, dim, unpack)))
     return NO_SUCH_TYPE;
 }
@@ -182,6 +187,7 @@ extern "C" int er_attention_softmax(void* weights, float* log_sum_exp, const flo
                                     int causal, int window, int type, void* stream) {
     const Rows rows{queries, q_per_kv, heads};
     const Mask mask{offset, causal, window};
+    if (!rows.fit()) return NO_SUCH_TYPE;
     WITH_TYPE(type, T,
         return LAUNCH((attention_softmax_kernel<T>), row_blocks(rows), THREADS, 0, stream, scores, (T*)weights,
                       log_sum_exp, rows, keys, stride, per_head, scale, mask))
@@ -192,6 +198,7 @@ extern "C" int er_attention_merge(void* out, float* log_sum_exp, const float* fi
                                   const float* second, const float* second_sums, int queries, int q_per_kv, int heads,
                                   int dim, int type, void* stream) {
     const Rows rows{queries, q_per_kv, heads};
+    if (!rows.fit()) return NO_SUCH_TYPE;
     WITH_TYPE(type, T,
         return LAUNCH((attention_merge_kernel<T>), row_blocks(rows), THREADS, 0, stream, first, first_sums, second,
                       second_sums, (T*)out, log_sum_exp, rows, dim))
@@ -202,6 +209,7 @@ extern "C" int er_attention_gradient_rows(void* packed, float* delta, float* pac
                                           const void* out, const float* log_sum_exp, int queries, int q_per_kv,
                                           int heads, int dim, int type, void* stream) {
     const Rows rows{queries, q_per_kv, heads};
+    if (!rows.fit()) return NO_SUCH_TYPE;
     WITH_TYPE(type, T,
         return LAUNCH((attention_gradient_rows_kernel<T>), row_blocks(rows), THREADS, 0, stream, (const T*)d_out,
                       (const T*)out, log_sum_exp, (T*)packed, delta, packed_sums, rows, dim))
@@ -215,6 +223,7 @@ extern "C" int er_attention_scores_gradient(void* weights, void* d_scores, const
                                             int type, void* stream) {
     const Rows rows{queries, q_per_kv, heads};
     const Mask mask{offset, causal, window};
+    if (!rows.fit()) return NO_SUCH_TYPE;
     WITH_TYPE(type, T,
         return LAUNCH((attention_scores_gradient_kernel<T>), row_blocks(rows), THREADS, 0, stream, scores, d_weights,
                       log_sum_exp, delta, (T*)weights, (T*)d_scores, rows, keys, stride, per_head, scale, mask))

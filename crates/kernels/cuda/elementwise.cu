@@ -95,10 +95,14 @@ template <class T, int V> __global__ void scale_kernel(T* x, float factor, long 
 
 // to = keep · to + row, for every row.
 template <class To, class From>
-__global__ void rows_kernel(To* to, const From* row, int width, long long count, float keep) {
-    for (long long at = first_item(); at < count; at += item_step()) {
-        const float was = keep == 0.0f ? 0.0f : keep * to_float(to[at]);
-        to[at] = from_float<To>(was + to_float(row[at % width]));
+__global__ void rows_kernel(To* to, const From* row, long long rows, int width, float keep) {
+    for (int at = first_in_row(); at < width; at += step_in_row()) {
+        const float added = to_float(row[at]);
+        for (long long i = blockIdx.x; i < rows; i += gridDim.x) {
+            To* const element = to + i * width + at;
+            const float was = keep == 0.0f ? 0.0f : keep * to_float(*element);
+            *element = from_float<To>(was + added);
+        }
     }
 }
 
@@ -130,26 +134,6 @@ extern "C" int er_gelu_backward(void* x, const void* dy, long long count, int ty
     return NO_SUCH_TYPE;
 }
 
-extern "C" int er_rope(void* x, const float* cos, const float* sin, long long tokens, int heads, int half, float sign,
-                       int type, void* stream) {
-    const long long pairs = tokens * heads * half;
-    WITH_TYPE(type, T,
-        return LAUNCH((rope_kernel<T>), blocks_for(pairs, 256), 256, 0, stream, (T*)x, cos, sin, pairs, heads, half,
-                      sign))
-    return NO_SUCH_TYPE;
-}
-
-extern "C" int er_qkv(void* q, void* k, void* v, const void* fused, const void* q_bias, const void* k_bias,
-                      const void* v_bias, const float* cos, const float* sin, long long rows, int heads, int kv_heads,
-                      int half, int type, int bias_type, void* stream) {
-    const long long pairs = rows * (heads + 2 * kv_heads) * half;
-    WITH_TYPE(type, T, WITH_TYPE(bias_type, B,
-        return LAUNCH((qkv_kernel<T, B>), blocks_for(pairs, 256), 256, 0, stream, (T*)q, (T*)k, (T*)v,
-                      (const T*)fused, (const B*)q_bias, (const B*)k_bias, (const B*)v_bias, cos, sin, pairs, heads,
-                      kv_heads, half)))
-    return NO_SUCH_TYPE;
-}
-
 extern "C" int er_axpby(void* to, const void* from, float from_share, float to_share, long long count, int type,
                         int from_type, void* stream) {
     WITH_TYPE(type, T, WITH_TYPE(from_type, F, WITH_PACKS(vectorizable(addresses(to, from), count, PACK), V,
@@ -172,9 +156,9 @@ extern "C" int er_scale(void* x, float factor, long long count, int type, void* 
 
 extern "C" int er_rows(void* to, const void* row, long long rows, int width, float keep, int type, int row_type,
                        void* stream) {
-    const long long count = rows * width;
+    if (!row_fits(width)) return NO_SUCH_TYPE;
     WITH_TYPE(type, T, WITH_TYPE(row_type, F,
-        return LAUNCH((rows_kernel<T, F>), blocks_for(count, 256), 256, 0, stream, (T*)to, (const F*)row, width,
-                      count, keep)))
+        return LAUNCH((rows_kernel<T, F>), row_grid(rows, width), ROW_THREADS, 0, stream, (T*)to, (const F*)row, rows,
+                      width, keep)))
     return NO_SUCH_TYPE;
 }

@@ -35,10 +35,11 @@ __global__ void momentum_kernel(float* momentum, float* direction, const G* grad
 
 // square = a I + b gram + c square, all (size, size).
 __global__ void polynomial_kernel(float* square, const float* gram, float a, float b, float c, int size) {
-    const long long count = (long long)size * size;
-    for (long long at = first_item(); at < count; at += item_step()) {
-        const float diagonal = at / size == at % size ? a : 0.0f;
-        square[at] = b * gram[at] + c * square[at] + diagonal;
+    for (int column = first_in_row(); column < size; column += step_in_row()) {
+        for (int row = blockIdx.x; row < size; row += gridDim.x) {
+            const long long at = (long long)row * size + column;
+            square[at] = b * gram[at] + c * square[at] + (row == column ? a : 0.0f);
+        }
     }
 }
 
@@ -85,8 +86,8 @@ extern "C" int er_momentum(float* momentum, float* direction, const void* grad, 
 }
 
 extern "C" int er_polynomial(float* square, const float* gram, float a, float b, float c, int size, void* stream) {
-    return LAUNCH(polynomial_kernel, blocks_for((long long)size * size, 256), 256, 0, stream, square, gram, a, b, c,
-                  size);
+    if (!row_fits(size)) return NO_SUCH_TYPE;
+    return LAUNCH(polynomial_kernel, row_grid(size, size), ROW_THREADS, 0, stream, square, gram, a, b, c, size);
 }
 
 extern "C" int er_squares(float* parts, const void* x, long long count, int type, void* stream) {

@@ -108,14 +108,15 @@ struct SixBitBlock {
 // Dequantizes rows indices[i], or rows i without indices, into `out`.
 template <class T, class B>
 __global__ void block_rows_kernel(T* out, const uint8_t* blocks, const uint32_t* indices, long long rows, int width) {
-    const int runs = width / RUN;
     const long long row_bytes = (long long)(width / B::LEN) * B::BYTES;
-    for (long long item = first_item(); item < rows * runs; item += item_step()) {
-        const long long row = item / runs, from = indices ? indices[row] : row;
-        const int at = int(item % runs) * RUN;
-        float y[RUN];
-        B::run(blocks + from * row_bytes + at / B::LEN * B::BYTES, at % B::LEN, y);
-        for (int i = 0; i < RUN; i++) out[row * width + at + i] = from_float<T>(y[i]);
+    for (int run = first_in_row(); run < width / RUN; run += step_in_row()) {
+        const int at = run * RUN, in_row = at / B::LEN * B::BYTES;
+        for (long long row = blockIdx.x; row < rows; row += gridDim.x) {
+            const long long from = indices ? indices[row] : row;
+            float y[RUN];
+            B::run(blocks + from * row_bytes + in_row, at % B::LEN, y);
+            for (int i = 0; i < RUN; i++) out[row * width + at + i] = from_float<T>(y[i]);
+        }
     }
 }
 
@@ -156,11 +157,11 @@ __global__ void block_product_kernel(T* y, const T* x, const uint8_t* blocks, co
 
 extern "C" int er_block_rows(void* out, const void* blocks, const uint32_t* indices, long long rows, int width,
                              int format, int type, void* stream) {
-    const int threads = 256;
-    const unsigned grid = blocks_for(rows * (width / RUN), threads);
+    if (!row_fits(width)) return NO_SUCH_TYPE;
+    const dim3 grid = row_grid(rows, width / RUN);
     WITH_TYPE(type, T, WITH_FORMAT(format, B,
-        return LAUNCH((block_rows_kernel<T, B>), grid, threads, 0, stream, (T*)out, (const uint8_t*)blocks, indices, rows,
-                      width)))
+        return LAUNCH((block_rows_kernel<T, B>), grid, ROW_THREADS, 0, stream, (T*)out, (const uint8_t*)blocks, indices,
+                      rows, width)))
     return NO_SUCH_TYPE;
 }
 

@@ -7,7 +7,7 @@ use candle_core::Tensor;
 
 use super::gemm::{Addend, Destination, Operand, gemm, gemm_dtype, gemm_into};
 use super::memory::cast;
-use super::{Dtype, Stream, create, launch, read, row_sums, write};
+use super::{Dtype, Stream, create, launch, read, row_sums, row_width, write};
 use crate::error::{Result, check};
 use crate::matmul::WriteMode;
 use crate::precision::Precision;
@@ -121,7 +121,7 @@ pub(super) fn set_rows(
         return Ok(());
     }
     let row = read(row, op)?.expect_float()?;
-    let (rows, width) = (rows as c_longlong, width as c_int);
+    let (rows, width) = (rows as c_longlong, row_width(width, op)?);
     launch!(op, er_rows(to, row.ptr, rows, width, keep, dtype, row.dtype, stream))
 }
 

@@ -7,7 +7,7 @@ use std::ops::Range;
 use candle_core::{Device, Tensor};
 
 use super::gemm::{Destination, Operand, gemm};
-use super::{Dtype, Stream, create, launch, linear, memory, read, upload, write};
+use super::{Dtype, Stream, create, launch, linear, memory, read, row_width, upload, write};
 use crate::error::{Error, Result};
 use crate::matmul::WriteMode;
 use crate::quantized::{BlockFormat, QuantizedMatrix};
@@ -119,7 +119,7 @@ impl QuantizedBlocks {
         }
         let words = read(&self.words, op)?;
         let blocks = words.ptr.wrapping_byte_add(first * self.row_bytes);
-        let (rows, width) = (rows as c_longlong, self.inputs as c_int);
+        let (rows, width) = (rows as c_longlong, row_width(self.inputs, op)?);
         create(device, shape, dtype, op, |out| {
             launch!(op, er_block_rows(out, blocks, indices, rows, width, self.code, dtype, stream))
         })

@@ -6,7 +6,7 @@ use std::ffi::{c_int, c_longlong, c_void};
 use super::OP;
 use super::blocks::Block;
 use crate::attention::Pattern;
-use crate::cuda::{Dtype, Stream, launch};
+use crate::cuda::{Dtype, Stream, launch, row_width};
 use crate::error::Result;
 
 unsafe extern "C" {
@@ -115,6 +115,7 @@ impl Launcher {
 
     /// Packs queries (tokens, heads · dim) by KV head: (kv heads, tokens · queries per KV head, dim).
     pub(super) fn pack(&self, to: *mut c_void, from: *const c_void, tokens: usize) -> Result<()> {
+        row_width(self.pattern.heads.q_size(), OP)?;
         let (q_per_kv, heads, dim) = self.heads();
         let (n, dtype, stream) = (tokens as c_int, self.dtype, self.stream);
         launch!(OP, er_attention_pack(to, from, n, q_per_kv, heads, dim, 0, dtype, dtype, stream))
@@ -122,6 +123,7 @@ impl Launcher {
 
     /// Unpacks f32.
     pub(super) fn unpack(&self, to: *mut c_void, from: *const c_void, tokens: usize) -> Result<()> {
+        row_width(self.pattern.heads.q_size(), OP)?;
         let (q_per_kv, heads, dim) = self.heads();
         let (n, dtype, stream) = (tokens as c_int, self.dtype, self.stream);
         launch!(
@@ -137,7 +139,8 @@ impl Launcher {
         from: *const c_void,
         (rows, width): (usize, usize),
     ) -> Result<()> {
-        let (n, width, dtype, stream) = (rows as c_int, width as c_int, self.dtype, self.stream);
+        let (n, width) = (rows as c_int, row_width(width, OP)?);
+        let (dtype, stream) = (self.dtype, self.stream);
         launch!(OP, er_attention_pack(to, from, n, 1, 1, width, 1, dtype, Dtype::F32, stream))
     }
 
@@ -176,6 +179,7 @@ impl Launcher {
         [(first, first_sums), (second, second_sums)]: [(*const c_void, *const c_void); 2],
         tokens: usize,
     ) -> Result<()> {
+        row_width(self.pattern.heads.q_size(), OP)?;
         let (q_per_kv, heads, dim) = self.heads();
         let (n, dtype, stream) = (tokens as c_int, self.dtype, self.stream);
         launch!(
@@ -204,6 +208,7 @@ impl Launcher {
         [d_out, out, sums]: [*const c_void; 3],
         tokens: usize,
     ) -> Result<()> {
+        row_width(self.pattern.heads.q_size(), OP)?;
         let (q_per_kv, heads, dim) = self.heads();
         let (n, dtype, stream) = (tokens as c_int, self.dtype, self.stream);
         launch!(
