@@ -2,13 +2,15 @@
 //!
 //! A row is read once. Each chunk keeps its largest logit and the sum of its weights `e^((x - largest) · scale)`: a
 //! draw walks over the sums and searches one chunk, and top logits are found without searching chunks whose largest
-//! is too small. Sums are f32 within a chunk and f64 over chunks, in an order that depends on the row's length alone.
+//! is too small. Sums are f32 within a chunk and f64 over chunks, in an order that depends on the row's length alone
+//! ([`sums`]).
 //! Only returned top logits are sorted.
 //!
 //! An entry of -∞ or NaN has no weight and is never drawn.
 
 mod nucleus;
 mod rows;
+mod sums;
 
 use std::cmp::Ordering;
 
@@ -100,7 +102,7 @@ impl<'a> Scan<'a> {
         let (mut maxima, mut masses) = (vec![0.0; chunks], vec![0.0; chunks]);
         let factor = scale_f32(scale);
         let top = scan(logits, factor, &mut maxima, &mut masses);
-        let total = masses.iter().copied().map(f64::from).sum();
+        let total = sums::total(&masses);
         Self { logits, scale, maxima, masses, top, total }
     }
 
@@ -170,33 +172,23 @@ impl<'a> Scan<'a> {
                 &mut masses,
             );
         }
-        let total = masses.iter().copied().map(f64::from).sum();
+        let total = sums::total(&masses);
         TruncatedScan { scan: self, cutoff, masses, total }
     }
 
     /// The first entry at which the cumulative weight exceeds the fraction `uniform` of `total`.
     fn at(&self, masses: &[f32], total: f64, cutoff: Cutoff, uniform: f64) -> Option<usize> {
         let target = uniform * total;
-        let (mut before, mut chosen) = (0.0, None);
-        for (chunk, mass) in masses.iter().enumerate() {
-            // Rounding may leave the sum just below the target: the last chunk with weight is taken then.
-            if *mass > 0.0 {
-                let share = (target - before) / f64::from(*mass);
-                chosen = Some((chunk, share));
-                before += f64::from(*mass);
-                if before > target {
-                    break;
-                }
-            }
-        }
-        let (chunk, share) = chosen?;
+        let (chunk, before) = sums::position(masses, target)?;
+        let share = (target - before) / f64::from(masses[chunk]);
         let first = chunk * CHUNK;
         let mut buffer = [0.0; CHUNK];
         let weights = &mut buffer[..self.chunk(chunk).len()];
         // Relative to the chunk's largest logit, so that no weight of the chunk's sum underflows.
         let shift = self.maxima[chunk];
         truncated_weights(self.chunk(chunk), first, scale_f32(self.scale), shift, cutoff, weights);
-        Some(first + position(weights, share))
+        let target = share * sums::total(weights);
+        Some(first + sums::position(weights, target).map_or(0, |(index, _)| index))
     }
 
     fn chunk(&self, chunk: usize) -> &'a [f32] {
@@ -240,22 +232,6 @@ impl TruncatedScan<'_> {
     pub fn draw(&self, uniform: f64) -> Option<usize> {
         self.scan.at(&self.masses, self.total, self.cutoff, uniform)
     }
-}
-
-/// Index of the first weight at which the cumulative sum exceeds the fraction `share` of the total.
-fn position(weights: &[f32], share: f64) -> usize {
-    let target = share * weights.iter().copied().map(f64::from).sum::<f64>();
-    let (mut sum, mut chosen) = (0.0, 0);
-    for (i, weight) in weights.iter().enumerate() {
-        if *weight > 0.0 {
-            chosen = i;
-            sum += f64::from(*weight);
-            if sum > target {
-                break;
-            }
-        }
-    }
-    chosen
 }
 
 fn larger_first(a: &(u32, f32), b: &(u32, f32)) -> Ordering {

@@ -20,7 +20,7 @@ pub(super) fn add(cases: &mut Vec<Case>) {
             cases.push(Case::new("lm_head", shape, run));
         }
     }
-    for vocabulary in [1, 40, 257, 2003] {
+    for vocabulary in [1, 40, 257, 4703] {
         for ties in [false, true] {
             let equal = if ties { ", many of them equal" } else { "" };
             let shape = format!("vocabulary {vocabulary}{equal}");

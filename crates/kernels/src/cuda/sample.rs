@@ -7,15 +7,15 @@ use std::ffi::{c_int, c_void};
 use candle_core::{Device, Tensor};
 
 use super::{Dtype, Stream, create, launch, read, write};
-use crate::error::{Error, Result};
+use crate::error::{Result, check};
 use crate::sample::{
     CHUNK, LogitChange, LogitEdits, RowSampling, SampledIndex, SamplingMode, Truncation, scale_f32,
 };
 
 const OP: &str = "sample";
 
-/// Maximum views per launch: the grid's limit.
-const MAX_VIEWS: usize = 65535;
+/// Maximum views and requests per launch: the grid's limit.
+const MAX_ROWS: usize = 65535;
 
 unsafe extern "C" {
     fn er_sample_copy(
@@ -57,11 +57,46 @@ unsafe extern "C" {
         masses: *const c_void,
         views: *const c_void,
         requests: *const c_void,
+        truncations: *const c_void,
         uniforms: *const c_void,
         count: c_int,
         vocabulary: c_int,
         stream: Stream,
     ) -> c_int;
+    fn er_sample_truncate(
+        truncations: *mut c_void,
+        sums: *mut c_void,
+        work: *mut c_void,
+        logits: *const c_void,
+        edited: *const c_void,
+        maxima: *const c_void,
+        masses: *const c_void,
+        views: *const c_void,
+        requests: *const c_void,
+        count: c_int,
+        vocabulary: c_int,
+        by_count: c_int,
+        by_mass: c_int,
+        stream: Stream,
+    ) -> c_int;
+}
+
+/// Words of a request's truncation, and of the sums of its search (`truncate.cu`).
+const TRUNCATION_WORDS: usize = 8;
+const SUM_WORDS: usize = 2 * 256;
+
+/// Which truncations any request has.
+#[derive(Clone, Copy, Default)]
+struct Truncations {
+    min_p: bool,
+    top_k: bool,
+    top_p: bool,
+}
+
+impl Truncations {
+    fn any(self) -> bool {
+        self.min_p || self.top_k || self.top_p
+    }
 }
 
 /// Sampling requests, packed for the kernels.
@@ -81,6 +116,7 @@ struct SamplingInputs {
     values: Vec<f32>,
     /// Views of raw rows, by row and scale.
     raw: BTreeMap<(usize, u32), u32>,
+    truncations: Truncations,
 }
 
 fn f64_words(x: f64) -> [u32; 2] {
@@ -126,6 +162,9 @@ impl SamplingInputs {
             false => f64::NEG_INFINITY,
         };
         let top_k = u32::try_from(to.top_k).unwrap_or(u32::MAX);
+        self.truncations.min_p |= to.min_p > 0.0;
+        self.truncations.top_k |= top_k > 0;
+        self.truncations.top_p |= to.top_p < 1.0;
         let draws = [first as u32, uniforms.len() as u32, u32::from(greedy), top_k];
         self.requests.extend([raw, view].into_iter().chain(draws));
         self.requests.extend(f64_words(to.top_p).into_iter().chain(f64_words(min_p)));
@@ -168,12 +207,8 @@ pub(crate) fn draw(
     let mut packed = SamplingInputs::default();
     requests.iter().for_each(|request| packed.add(request));
     let (views, edits) = (packed.views.len() / 3, packed.sources.len());
-    if views > MAX_VIEWS {
-        return Err(Error::Shape {
-            op: OP,
-            what: format!("{views} rows at once, at most {MAX_VIEWS}"),
-        });
-    }
+    let rows = views.max(requests.len());
+    check(rows <= MAX_ROWS, OP, || format!("{rows} rows at once, at most {MAX_ROWS}"))?;
     let (device, stream, n) = (logits.device(), Stream::of(logits)?, vocabulary as c_int);
     let chunks = vocabulary.div_ceil(CHUNK);
     let logits = read(logits, OP)?.expect_dtype(Dtype::F32)?;
@@ -198,9 +233,43 @@ pub(crate) fn draw(
         )
     })?;
     let (maxima, masses) = (read(&maxima, OP)?, read(&masses, OP)?);
+    let Truncations { top_k, top_p, .. } = packed.truncations;
+    let count = requests.len() as c_int;
+    let words = |words: usize| create(device, words, Dtype::U32, OP, |_| Ok(()));
+    let truncations = match packed.truncations.any() {
+        false => None,
+        true => {
+            let truncations = words(requests.len() * TRUNCATION_WORDS)?;
+            let sums = words(requests.len() * SUM_WORDS)?;
+            let to = [(&truncations, Dtype::U32), (&sums, Dtype::U32), (&work, Dtype::F32)];
+            write(to, OP, |[truncations, sums, work]| {
+                launch!(
+                    OP,
+                    er_sample_truncate(
+                        truncations,
+                        sums,
+                        work,
+                        logits.ptr,
+                        edited.ptr,
+                        maxima.ptr,
+                        masses.ptr,
+                        view_list.ptr,
+                        request_list.ptr,
+                        count,
+                        n,
+                        c_int::from(top_k),
+                        c_int::from(top_p),
+                        stream
+                    )
+                )
+            })?;
+            Some(truncations)
+        }
+    };
+    let truncations = truncations.as_ref().map(|words| read(words, OP)).transpose()?;
+    let truncations = truncations.as_ref().map_or(std::ptr::null(), |words| words.ptr);
     let sampled = create(device, draws * 5, Dtype::U32, OP, |sampled| {
         write([(&work, Dtype::F32)], OP, |[work]| {
-            let count = requests.len() as c_int;
             launch!(
                 OP,
                 er_sample_draw(
@@ -212,6 +281,7 @@ pub(crate) fn draw(
                     masses.ptr,
                     view_list.ptr,
                     request_list.ptr,
+                    truncations,
                     uniforms.ptr,
                     count,
                     n,
