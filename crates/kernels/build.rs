@@ -49,7 +49,7 @@ mod host {
             .flag("-Wno-unknown-pragmas")
             .flag("-xc++")
             .files(super::sources()?)
-            .files(["cuda/host.cpp", "cuda/host_faults.cpp"])
+            .files(["cuda/host.cpp", "cuda/host_faults.cpp", "cuda/host_probes.cpp"])
             .try_compile(super::LIBRARY)
             .map_err(|e| format!("cannot compile the kernels: {e}"))
     }

@@ -1,6 +1,7 @@
 // CPU emulation of CUDA (host.h): one fiber per thread.
 
 #include "host.h"
+#include "host_mma.h"
 
 #include <csetjmp>
 #include <cstdio>
@@ -25,6 +26,13 @@ enum class State { Ready, AtBarrier, AtExchange, Done };
 // Execution order of the threads of a block, and of blocks.
 enum Order { ASCENDING = 0, DESCENDING = 1, ALTERNATING = 2 };
 
+// An asynchronous copy.
+struct Copy {
+    void* to;
+    const void* from;
+    unsigned group;
+};
+
 struct Fiber {
     ucontext_t first;
     jmp_buf at;
@@ -32,11 +40,13 @@ struct Fiber {
     bool started = false;
     State state = State::Done;
     unsigned mask = 0;
+    std::vector<Copy> copies; // asynchronous ones in flight, oldest first
+    unsigned group = 0;       // of the next asynchronous copy
 };
 
 struct Warp {
-    uint64_t sent[LANES];
-    uint64_t received[LANES];
+    Message sent[LANES];
+    Message received[LANES];
 };
 
 struct Emulator {
@@ -54,12 +64,6 @@ struct Emulator {
 
 thread_local Emulator emulator;
 
-[[noreturn]] void fault(const char* what) {
-    fprintf(stderr, "kernel `%s`, block (%u, %u, %u), thread %u: %s\n", emulator.kernel, blockIdx.x, blockIdx.y,
-            blockIdx.z, emulator.running, what);
-    abort();
-}
-
 // Yields to the scheduler. Saves registers only: no system call.
 void wait() {
     if (_setjmp(emulator.fibers[emulator.running]->at) == 0) _longjmp(emulator.scheduler, 1);
@@ -69,6 +73,7 @@ void wait() {
 void run_fiber() {
     for (;;) {
         emulator.body(emulator.context);
+        if (!emulator.fibers[emulator.running]->copies.empty()) fault("a thread exits with asynchronous copies in flight");
         emulator.fibers[emulator.running]->state = State::Done;
         wait();
     }
@@ -149,6 +154,12 @@ void run_block() {
 
 } // namespace
 
+[[noreturn]] void fault(const char* what) {
+    fprintf(stderr, "kernel `%s`, block (%u, %u, %u), thread %u: %s\n", emulator.kernel, blockIdx.x, blockIdx.y,
+            blockIdx.z, emulator.running, what);
+    abort();
+}
+
 int launch(dim3 grid, dim3 block, size_t shared, const char* kernel, Body body, void* context) {
     const uint64_t threads = uint64_t(block.x) * block.y * block.z;
     const bool valid = threads > 0 && threads <= MAX_THREADS && block.z <= 64 && grid.x > 0 && grid.x < 1u << 31 &&
@@ -176,11 +187,11 @@ void barrier() {
     wait();
 }
 
-const uint64_t* exchange(unsigned mask, uint64_t bits, int reading) {
+const Message* exchange(unsigned mask, const Message& message, int reading) {
     const unsigned warp = emulator.running / LANES, lane = emulator.running % LANES;
     if (!(mask >> lane & 1u)) fault("a lane is missing from the mask of its own exchange");
     if (reading < NO_LANE && (reading < 0 || !(mask >> reading & 1u))) fault("a shuffle reads a lane outside its mask");
-    emulator.warps[warp].sent[lane] = bits;
+    emulator.warps[warp].sent[lane] = message;
     fiber(emulator.running).mask = mask;
     fiber(emulator.running).state = State::AtExchange;
     wait();
@@ -190,6 +201,23 @@ const uint64_t* exchange(unsigned mask, uint64_t bits, int reading) {
 int lane() { return int(emulator.running % LANES); }
 
 void* dynamic_shared() { return emulator.shared.data(); }
+
+void copy_async(void* to, const void* from) {
+    if (uintptr_t(to) % COPY_BYTES || uintptr_t(from) % COPY_BYTES) fault("an asynchronous copy is not 16-byte aligned");
+    memset(to, 0xff, COPY_BYTES); // NaN until the copy is waited for
+    Fiber& of = fiber(emulator.running);
+    of.copies.push_back({to, from, of.group});
+}
+
+void copy_async_commit() { fiber(emulator.running).group++; }
+
+void copy_async_wait(unsigned pending) {
+    Fiber& of = fiber(emulator.running);
+    size_t done = 0;
+    for (; done < of.copies.size() && of.copies[done].group + pending < of.group; done++)
+        memcpy(of.copies[done].to, of.copies[done].from, COPY_BYTES);
+    of.copies.erase(of.copies.begin(), of.copies.begin() + ptrdiff_t(done));
+}
 
 } // namespace host
 

@@ -2,7 +2,8 @@
 //
 // Blocks run sequentially. The threads of a block are fibers that switch at barriers and warp operations, so
 // indexing, barriers and exchanges are really exercised. A barrier that not all threads reach, or an exchange with an
-// inactive lane, aborts the process with a message. Shared memory holds NaN until a block writes it.
+// inactive lane, aborts the process with a message. Shared memory holds NaN until a block writes it. Tensor-core
+// instructions and asynchronous copies are in host_mma.h.
 #pragma once
 
 #include <cmath>
@@ -110,21 +111,26 @@ template <class F> int launch(dim3 grid, dim3 block, size_t shared, const char* 
 // Waits for all threads of the block.
 void barrier();
 
-// Sends `bits` to the lanes of `mask`, and returns what each lane has sent once all have arrived. A `reading` below
+// What a lane sends to the others of its warp.
+struct Message { uint64_t words[3]; };
+
+// Sends `message` to the lanes of `mask`, and returns what each lane has sent once all have arrived. A `reading` below
 // 32 must be one of the lanes.
-const uint64_t* exchange(unsigned mask, uint64_t bits, int reading);
+const Message* exchange(unsigned mask, const Message& message, int reading);
 
 int lane(); // of the running thread in its warp
 
 void* dynamic_shared();
 
+[[noreturn]] void fault(const char* what);
+
 template <class T> T shuffle(unsigned mask, T x, int from) {
     static_assert(sizeof(T) <= 8, "shuffles are of at most 8 bytes");
-    uint64_t bits = 0;
-    memcpy(&bits, &x, sizeof x);
-    const uint64_t received = exchange(mask, bits, from)[from];
+    Message message{};
+    memcpy(message.words, &x, sizeof x);
+    const Message received = exchange(mask, message, from)[from];
     T out;
-    memcpy(&out, &received, sizeof out);
+    memcpy(&out, received.words, sizeof out);
     return out;
 }
 
@@ -138,7 +144,7 @@ template <class T> T shuffle(unsigned mask, T x, int from) {
 #define ALLOW_SHARED(kernel, bytes) ((bytes) > 227 * 1024 ? 1 : 0)
 
 inline void __syncthreads() { host::barrier(); }
-inline void __syncwarp(unsigned mask = 0xffffffffu) { host::exchange(mask, 0, host::NO_LANE); }
+inline void __syncwarp(unsigned mask = 0xffffffffu) { host::exchange(mask, {}, host::NO_LANE); }
 
 template <class T> T __shfl_sync(unsigned mask, T x, int from, int width = 32) {
     return host::shuffle(mask, x, host::lane() / width * width + (from & (width - 1)));
@@ -160,9 +166,9 @@ template <class T> T __shfl_up_sync(unsigned mask, T x, int step, int width = 32
 }
 
 inline unsigned __ballot_sync(unsigned mask, int holds) {
-    const uint64_t* received = host::exchange(mask, holds != 0, host::NO_LANE);
+    const host::Message* received = host::exchange(mask, {{holds != 0}}, host::NO_LANE);
     unsigned out = 0;
-    for (int i = 0; i < 32; i++) out |= (mask >> i & 1u) && received[i] ? 1u << i : 0u;
+    for (int i = 0; i < 32; i++) out |= (mask >> i & 1u) && received[i].words[0] ? 1u << i : 0u;
     return out;
 }
 

@@ -69,6 +69,9 @@ pub(crate) fn set_thread_order(order: ThreadOrder) {
 }
 
 #[cfg(test)]
+mod tensor_cores;
+
+#[cfg(test)]
 mod tests {
     use std::process::Command;
 
@@ -79,9 +82,9 @@ mod tests {
     /// Selects the fault in the child process.
     const FAULT: &str = "EMBODIED_R_TEST_FAULT";
 
-    /// Reruns this test in a child process, and returns its stderr once it has aborted.
-    fn stderr_of_abort(test: &str, fault: i32) -> String {
-        let test = format!("cuda::host::tests::{test}");
+    /// Reruns a test of this module in a child process, and returns its stderr once it has aborted.
+    pub(super) fn stderr_of_abort(test: &str, fault: i32) -> String {
+        let test = format!("cuda::host::{test}");
         let child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", &test, "--nocapture"])
             .env(FAULT, fault.to_string())
@@ -103,7 +106,8 @@ mod tests {
             (1, "missing_lane_kernel", "names a lane that does not exist"),
             (2, "left_out_kernel", "reads a lane outside its mask"),
         ] {
-            let stderr = stderr_of_abort("a_faulty_kernel_aborts_the_process_with_its_name", fault);
+            let test = "tests::a_faulty_kernel_aborts_the_process_with_its_name";
+            let stderr = stderr_of_abort(test, fault);
             assert!(stderr.contains(kernel) && stderr.contains(message), "{stderr}");
         }
     }
