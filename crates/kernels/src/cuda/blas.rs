@@ -11,11 +11,12 @@ use cudarc::cublaslt::sys::{
     self, cublasComputeType_t, cublasLtMatmulAlgo_t,
     cublasLtMatmulDescAttributes_t as MatmulAttribute,
     cublasLtMatmulPreferenceAttributes_t as PreferenceAttribute,
-    cublasLtMatrixLayoutAttribute_t as LayoutAttribute, cudaDataType,
+    cublasLtMatrixLayoutAttribute_t as LayoutAttribute, cublasLtReductionScheme_t as Reduction,
+    cublasStatus_t, cudaDataType,
 };
 use cudarc::driver::{CudaSlice, CudaStream, DevicePtr};
 
-use super::gemm::{Addend, Destination, GemmOptions, Operand};
+use super::gemm::{Addend, Algorithm, Destination, GemmOptions, Operand};
 use super::{Dtype, Stream};
 use crate::error::{Error, Result};
 
@@ -32,8 +33,8 @@ const ALIGNMENT: usize = 256;
 struct Library {
     handle: sys::cublasLtHandle_t,
     workspace: CudaSlice<u8>,
-    /// Cached plans.
-    plans: Mutex<HashMap<Problem, Arc<GemmPlan>>>,
+    /// Cached plans; `None` where the library has no algorithm.
+    plans: Mutex<HashMap<Problem, Option<Arc<GemmPlan>>>>,
 }
 
 // SAFETY: cuBLASLt's handle may be used by several threads at once.
@@ -103,9 +104,10 @@ fn device_error(op: &'static str, error: CublasError) -> Error {
     Error::Device { op, what: format!("cuBLASLt: {error}") }
 }
 
-/// The largest power of two, up to [`ALIGNMENT`], that divides an address.
-fn alignment(at: *const c_void) -> usize {
-    1 << (at as usize | ALIGNMENT).trailing_zeros()
+/// The largest power of two, up to [`ALIGNMENT`], that divides the addresses of all matrices of a batch, `stride` bytes
+/// apart.
+fn alignment(at: *const c_void, stride: usize) -> usize {
+    1 << (at as usize | stride | ALIGNMENT).trailing_zeros()
 }
 
 /// See [`super::gemm::gemm`], which has checked the shapes.
@@ -116,7 +118,7 @@ pub(super) fn gemm(
     b: Operand,
     options: GemmOptions,
     op: &'static str,
-) -> Result<()> {
+) -> Result<Algorithm> {
     let Device::Cuda(cuda) = device else { return Err(Error::DeviceStorage { op }) };
     let stream = cuda.cuda_stream();
     let Stream(raw) = Stream::of_device(device)?;
@@ -125,6 +127,17 @@ pub(super) fn gemm(
         Addend::At(base) => base,
         Addend::Zero | Addend::Destination => out.ptr.cast_const(),
     };
+    let batch_stride = |stride: usize, dtype: Dtype| match options.batch {
+        1 => 0,
+        _ => stride * dtype.bytes(),
+    };
+    let of_out = batch_stride(out.batch_stride, out.dtype);
+    let alignments = [
+        alignment(b.ptr, batch_stride(b.batch_stride, b.dtype)),
+        alignment(a.ptr, batch_stride(a.batch_stride, a.dtype)),
+        alignment(base, of_out),
+        alignment(out.ptr, of_out),
+    ];
     // Row-major matrices are transposed column-major ones: outᵀ = bᵀ · aᵀ.
     let problem = Problem {
         size: [out.cols, out.rows, a.shape().1],
@@ -135,9 +148,11 @@ pub(super) fn gemm(
         bf16: a.dtype == Dtype::Bf16,
         bf16_out: out.dtype == Dtype::Bf16,
         adds: options.addend != Addend::Zero,
-        alignments: [b.ptr, a.ptr, base, out.ptr.cast_const()].map(alignment),
+        alignments,
     };
-    let plan = plan(&library, problem).map_err(|e| device_error(op, e))?;
+    let Some(plan) = plan(&library, problem).map_err(|e| device_error(op, e))? else {
+        return Ok(Algorithm::Missing);
+    };
     let GemmPlan { descriptors, algorithm } = plan.as_ref();
     let beta: f32 = if problem.adds { 1.0 } else { 0.0 };
     let workspace = library.workspace.device_ptr(&stream).0 as usize as *mut c_void;
@@ -163,7 +178,8 @@ pub(super) fn gemm(
             raw.cast(),
         )
     }
-    .map_err(|e| device_error(op, e))
+    .map_err(|e| device_error(op, e))?;
+    Ok(Algorithm::Found)
 }
 
 /// cuBLASLt descriptors of a GEMM.
@@ -249,14 +265,20 @@ fn layout(
     Ok(layout)
 }
 
-/// The cached plan of a problem, created on first use.
-fn plan(library: &Library, problem: Problem) -> std::result::Result<Arc<GemmPlan>, CublasError> {
+/// The cached plan of a problem, created on first use; `None` if the library has no algorithm for it.
+fn plan(
+    library: &Library,
+    problem: Problem,
+) -> std::result::Result<Option<Arc<GemmPlan>>, CublasError> {
     if let Some(plan) = locked(&library.plans).get(&problem) {
         return Ok(plan.clone());
     }
     let descriptors = Descriptors::new(&problem)?;
-    let algorithm = algorithm(library, &problem, &descriptors)?;
-    let plan = Arc::new(GemmPlan { descriptors, algorithm });
+    let plan = match algorithm(library, &problem, &descriptors) {
+        Ok(algorithm) => Some(Arc::new(GemmPlan { descriptors, algorithm })),
+        Err(CublasError(cublasStatus_t::CUBLAS_STATUS_NOT_SUPPORTED)) => None,
+        Err(error) => return Err(error),
+    };
     let mut plans = locked(&library.plans);
     if plans.len() >= MAX_PLANS {
         // Frequent problems are soon cached again.
@@ -266,7 +288,8 @@ fn plan(library: &Library, problem: Problem) -> std::result::Result<Arc<GemmPlan
     Ok(plan)
 }
 
-/// The heuristic's first choice for a problem.
+/// The heuristic's first choice for a problem. Split-K parts are added in the compute type, f32: in the output's type
+/// each partial sum would be rounded to bf16.
 fn algorithm(
     library: &Library,
     problem: &Problem,
@@ -288,6 +311,11 @@ fn algorithm(
         std::ptr::from_ref(&WORKSPACE).cast(),
         size_of::<usize>(),
     )
+    .and_then(|()| {
+        let scheme = Reduction::CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE as u32;
+        let attribute = PreferenceAttribute::CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK;
+        set(attribute, std::ptr::from_ref(&scheme).cast(), size_of::<u32>())
+    })
     .and_then(|()| {
         alignments.into_iter().zip(problem.alignments).try_for_each(|(attribute, bytes)| {
             let bytes = bytes as u32;

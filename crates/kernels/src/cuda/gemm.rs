@@ -1,5 +1,7 @@
 //! GEMM on the device: cuBLASLt on a GPU, the CPU's under CPU emulation.
 
+mod padded;
+
 use std::ffi::c_void;
 
 use candle_core::{Device, Tensor};
@@ -109,6 +111,16 @@ impl<B: Into<Addend>> From<B> for GemmOptions {
     }
 }
 
+/// Whether the library has an algorithm for a product.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Algorithm {
+    /// The product has been launched.
+    Found,
+    /// Nothing has been launched.
+    #[cfg_attr(not(feature = "cuda"), allow(dead_code))]
+    Missing,
+}
+
 /// `out = addend + alpha · a · b` for each matrix of a batch, with f32 accumulation. Both operands are f32, or both
 /// bf16; `out` is f32, or bf16 if they are. The caller holds the memory, which must have the sizes given.
 ///
@@ -134,7 +146,10 @@ pub(crate) fn gemm(
     if m * n * k * options.batch == 0 {
         return Ok(());
     }
-    backend::gemm(device, out, a, b, options, op)
+    match backend::gemm(device, out, a, b, options, op)? {
+        Algorithm::Found => Ok(()),
+        Algorithm::Missing => padded::gemm(device, out, a, b, options, op),
+    }
 }
 
 /// Operand dtype of a GEMM with activations of `dtype`.
