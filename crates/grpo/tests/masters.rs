@@ -13,7 +13,8 @@ use embodied_r_grpo::optimizer::{Optim, Optimizer, OptimizerSettings};
 use embodied_r_grpo::process_group::ProcessGroup;
 use embodied_r_kernels::device::has_kernels;
 use embodied_r_kernels::memory;
-use embodied_r_policy::{Policy, Precision};
+use embodied_r_policy::lora::Module;
+use embodied_r_policy::{LoraConfig, Policy, Precision, Trainable};
 
 /// Far below half the spacing of most bf16 weights: a single step would be lost without master weights, but 80 of them
 /// move some weights of every matrix. Muon's direction is constant in a matrix of equal gradients, 0.7 / √(rows ×
@@ -39,6 +40,20 @@ fn is_emulated(test: &str) -> bool {
 fn policy(precision: Precision) -> Policy {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/loss/untied");
     Policy::load(&dir).unwrap().with_precision(precision).to_device(&Device::Cpu).unwrap()
+}
+
+/// A model with an adapter on all modules.
+fn adapted(precision: Precision) -> Policy {
+    let lora = LoraConfig {
+        r: 2,
+        lora_alpha: 4,
+        lora_dropout: 0.0,
+        target_modules: Module::ALL.to_vec(),
+        use_rslora: false,
+        base_model_name_or_path: None,
+    };
+    let policy = policy(Precision::F32).with_trainable(&Trainable::Lora(lora), 1).unwrap();
+    policy.with_precision(precision).to_device(&Device::Cpu).unwrap()
 }
 
 fn settings(optim: Optim) -> OptimizerSettings {
@@ -78,7 +93,7 @@ fn rounded(policy: &Policy) -> Vec<(String, Vec<f32>)> {
 }
 
 /// An f32 policy initialized from the bf16 one, after `count` steps.
-fn in_f32(optim: Optim, count: usize) -> Vec<(String, Vec<f32>)> {
+fn in_f32(policy: fn(Precision) -> Policy, optim: Optim, count: usize) -> Vec<(String, Vec<f32>)> {
     let policy_f32 = policy(Precision::F32);
     policy_f32.parameters().copy_from(policy(Precision::Bf16).parameters()).unwrap();
     let mut optimizer =
@@ -112,10 +127,27 @@ fn steps_below_bf16_resolution_accumulate_in_the_master_weights_across_a_checkpo
         steps(optim, &mut loaded.unwrap(), &copy, 40);
         steps(optim, &mut optimizer, &of, 40);
         assert_eq!(rounded(&copy), rounded(&of), "{optim:?}");
-        assert_eq!(in_f32(optim, 80), rounded(&of), "{optim:?}");
+        assert_eq!(in_f32(policy, optim, 80), rounded(&of), "{optim:?}");
         for ((name, before), (_, after)) in before.iter().zip(&rounded(&of)) {
             assert_ne!(before, after, "{optim:?} has not moved `{name}`");
         }
+    }
+}
+
+#[test]
+fn an_adapter_is_bf16_with_f32_master_weights() {
+    if !is_emulated("an_adapter_is_bf16_with_f32_master_weights") {
+        return;
+    }
+    let of = adapted(Precision::Bf16);
+    assert!(of.parameters().iter().all(|(_, tensor)| tensor.dtype() == DType::BF16));
+    let mut optimizer =
+        Optimizer::new(settings(Optim::Adamw), &of, &ProcessGroup::default()).unwrap();
+    let before = rounded(&of);
+    steps(Optim::Adamw, &mut optimizer, &of, 80);
+    assert_eq!(rounded(&of), in_f32(adapted, Optim::Adamw, 80));
+    for ((name, before), (_, after)) in before.iter().zip(&rounded(&of)) {
+        assert_ne!(before, after, "`{name}` has not moved");
     }
 }
 
@@ -150,7 +182,7 @@ fn ranks_shard_the_master_weights() {
         let matrices: usize = matrices.map(|(_, tensor)| tensor.elem_count()).sum();
         (of.parameters().elem_count(), matrices)
     };
-    let alone = in_f32(Optim::Adamw, 40);
+    let alone = in_f32(policy, Optim::Adamw, 40);
     for (weights, bytes) in moved {
         assert_eq!(weights, alone);
         // Half of two moments and the master weights, including those of vectors in segments with matrices; names add a

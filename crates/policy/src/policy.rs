@@ -90,8 +90,8 @@ impl Policy {
         Self::new(config.clone(), Parameters::random(config, seed)?)
     }
 
-    /// Moves the model to `device`. On a GPU, [`Precision::Bf16`] stores activations and matrices in bf16; the
-    /// optimizer keeps f32 master weights of the matrices.
+    /// Moves the model to `device`. On a GPU, [`Precision::Bf16`] stores activations and matrices in bf16, an
+    /// adapter's too; the optimizer keeps f32 master weights of the trained matrices.
     ///
     /// # Errors
     /// The device is out of memory.
@@ -109,7 +109,7 @@ impl Policy {
         }
         let trained: Vec<&str> = self.parameters.iter().map(|(name, _)| name).collect();
         let parameters = weights.only(&trained);
-        let lora = self.lora.as_ref().map(|lora| lora.to_device(device)).transpose()?;
+        let lora = self.lora.as_ref().map(|lora| lora.to_device(device, matrices)).transpose()?;
         let decoder = Decoder::new(weights.tensors(), &self.config)?;
         let moved = Self { weights, parameters, decoder, lora: None, ..self };
         Ok(match lora {

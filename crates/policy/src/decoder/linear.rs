@@ -15,8 +15,8 @@ pub(crate) struct Linear {
     pub(crate) low_rank: Option<LowRank>,
 }
 
-/// LoRA: `s · (dropout(x) · Aᵀ) · Bᵀ` (Hu et al., 2021). Its matmuls are f32 in every precision: they are small,
-/// and the two tensors are trained.
+/// LoRA: `s · (dropout(x) · Aᵀ) · Bᵀ` (Hu et al., 2021). On the CPU its matmuls are f32 in every precision: they are
+/// small, and the two tensors are trained. On a device they are in the activations' dtype, which is that of the tensors.
 #[derive(Debug, Clone)]
 pub(crate) struct LowRank {
     /// (rank, inputs).

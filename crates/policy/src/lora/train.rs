@@ -77,12 +77,10 @@ impl Lora {
         Ok(Self { config: config.clone(), tensors: Parameters::new(tensors) })
     }
 
-    /// The adapter on `device`.
-    pub(crate) fn to_device(&self, device: &Device) -> Result<Self> {
-        Ok(Self {
-            config: self.config.clone(),
-            tensors: self.tensors.to_device(device, DType::F32)?,
-        })
+    /// The adapter on `device`, in the dtype of the model's matrices there: products with bf16 activations need no
+    /// conversion, and the optimizer keeps f32 master weights, as for other matrices.
+    pub(crate) fn to_device(&self, device: &Device, matrices: DType) -> Result<Self> {
+        Ok(Self { config: self.config.clone(), tensors: self.tensors.to_device(device, matrices)? })
     }
 
     /// A deep copy, or `None` if the adapter has no effect.

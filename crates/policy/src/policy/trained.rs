@@ -95,7 +95,8 @@ impl Policy {
             let saved = match lora::holds_model(dir) {
                 true => None,
                 false => {
-                    Some(Lora::open(dir, &lora.config, &self.config)?.to_device(self.device())?)
+                    let read = Lora::open(dir, &lora.config, &self.config)?;
+                    Some(read.to_device(self.device(), self.decoder.embedding.dtype())?)
                 }
             };
             return self

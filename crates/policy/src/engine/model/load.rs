@@ -5,13 +5,13 @@ use std::path::Path;
 
 use candle_core::{DType, Tensor};
 use embodied_r_kernels::device::has_kernels;
-use embodied_r_kernels::weight::{self, Weight};
+use embodied_r_kernels::weight::{self, Weight, WeightFormat};
 use embodied_r_kernels::{Precision, WeightPlacement};
 
 use super::super::linear::{Linear, LowRank};
 use super::{InferenceModel, Layer};
 use crate::config::ModelConfig;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, TensorContext as _};
 use crate::gguf::{self, GgufModel, GgufTensor};
 use crate::lora::{self, Adapter, Module};
 use crate::policy::Policy;
@@ -73,6 +73,16 @@ fn is_shared(weight: &Tensor, precision: Precision) -> bool {
         Precision::Bf16 => DType::BF16,
     };
     has_kernels(weight.device()) && weight.dtype() == held
+}
+
+/// A matrix of an unmerged adapter: on a device in the activations' dtype, so that no product converts it.
+fn adapter_matrix(tensor: &Tensor, placement: &WeightPlacement) -> Result<Tensor> {
+    let tensor = placement.vector(tensor)?;
+    match placement.format {
+        WeightFormat::F32 => Ok(tensor),
+        _ if !has_kernels(&placement.device) => Ok(tensor),
+        _ => tensor.to_dtype(DType::BF16).context("convert an adapter"),
+    }
 }
 
 fn missing(name: &str) -> Error {
@@ -138,8 +148,9 @@ impl InferenceModel {
         let vector = |name: &str| Ok(placement.vector(&changed(name)?)?);
         let low_rank = |name: &str| match unmerged(&format!("{name}.weight")) {
             Some(update) => {
-                let (a, b) = (placement.vector(&update.a)?, placement.vector(&update.b)?);
-                LowRank::new(&a, &b, update.scale).map(Some)
+                let [a, b] =
+                    [&update.a, &update.b].map(|tensor| adapter_matrix(tensor, &placement));
+                LowRank::new(&a?, &b?, update.scale).map(Some)
             }
             None => Ok(None),
         };
