@@ -3,14 +3,16 @@
 #![allow(clippy::unwrap_used)]
 
 use std::io::Write as _;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::Device;
 use embodied_r_kernels::{Precision, device};
+use embodied_r_policy::lora::Module;
 use embodied_r_policy::weights::SaveOptions;
 use embodied_r_policy::{
     ActivationCache, ActivationCacheOptions, GenerationRequest, Group, InferenceModel,
-    LAUNCHES_PER_LAYER, ModelConfig, Policy, SamplingParams, WeightFormat,
+    LAUNCHES_PER_LAYER, LoraConfig, ModelConfig, Policy, SamplingParams, Trainable, WeightFormat,
 };
 
 /// Recording a layer's activations.
@@ -18,7 +20,7 @@ const PER_RECORDED_LAYER: usize = 1;
 
 fn policy(layers: usize) -> Policy {
     let config = ModelConfig::from_json(&serde_json::json!({
-        "model_type": "qwen2", "vocab_size": 61, "hidden_size": 32, "intermediate_size": 48,
+        "model_type": "qwen2", "vocab_size": 61, "hidden_size": 32, "intermediate_size": 64,
         "num_hidden_layers": layers, "num_attention_heads": 4, "num_key_value_heads": 2,
         "max_position_embeddings": 100, "rms_norm_eps": 1e-6, "tie_word_embeddings": true,
     }));
@@ -95,6 +97,70 @@ fn a_layer_of_a_token_costs_few_launches() {
             policy.generate_with_activation_cache(&requests, &sampling, with, &|_| ()).unwrap();
         });
         assert_eq!(trained, LAUNCHES_PER_LAYER + PER_RECORDED_LAYER);
+    });
+}
+
+/// A policy with an adapter on all modules.
+fn adapted(layers: usize, precision: Precision) -> Policy {
+    let lora = LoraConfig {
+        r: 2,
+        lora_alpha: 4,
+        lora_dropout: 0.0,
+        use_rslora: false,
+        target_modules: Module::ALL.to_vec(),
+        base_model_name_or_path: None,
+    };
+    let policy = policy(layers).with_trainable(&Trainable::Lora(lora), 1).unwrap();
+    policy.with_precision(precision).to_device(&Device::Cpu).unwrap()
+}
+
+#[test]
+fn an_adapter_is_not_converted_for_every_token_or_pass() {
+    with_counted_launches("an_adapter_is_not_converted_for_every_token_or_pass", || {
+        let sampled = |layers: usize, tokens: usize| {
+            let (requests, sampling) = requests(tokens);
+            let policy = adapted(layers, Precision::Bf16);
+            launches_of("er_convert", || {
+                let with = (policy.precision(), None);
+                policy.generate_with_activation_cache(&requests, &sampling, with, &|_| ()).unwrap();
+            })
+        };
+        // What a token converts, its embedding and the input of the LM head, does not depend on the layers.
+        assert_eq!(sampled(4, 9) - sampled(4, 5), sampled(2, 9) - sampled(2, 5));
+        let trained = |layers: usize, precision: Precision| {
+            let policy = adapted(layers, precision);
+            let groups =
+                [Group { prompt: vec![5, 7, 11], completions: vec![vec![3, 4], vec![9; 3]] }];
+            let mut gradients = policy.zero_gradients().unwrap();
+            launches_of("er_convert", || {
+                let forward = policy.forward(&groups, 1.0).unwrap();
+                forward.backward(&[1.0; 5], &mut gradients).unwrap();
+            })
+        };
+        // In f32 nothing is converted, but the same launcher copies.
+        let of_two_layers = |precision| trained(4, precision) - trained(2, precision);
+        assert_eq!(of_two_layers(Precision::Bf16), of_two_layers(Precision::F32));
+    });
+}
+
+#[test]
+fn a_decoding_step_of_many_sequences_multiplies_the_blocks_of_quantized_weights() {
+    let test = "a_decoding_step_of_many_sequences_multiplies_the_blocks_of_quantized_weights";
+    with_counted_launches(test, || {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/gguf/qwen2.gguf");
+        let model = Arc::new(InferenceModel::load(&file, WeightFormat::Bf16).unwrap());
+        let dequantized = |tokens: usize| {
+            let (requests, sampling) = requests(tokens);
+            let requests: Vec<_> = requests
+                .into_iter()
+                .map(|request| GenerationRequest { samples: 12, ..request })
+                .collect();
+            launches_of("er_block_rows", || {
+                model.clone().generate(&requests, &sampling, &|_| ()).unwrap();
+            })
+        };
+        // Of four steps, the rows of the embedding.
+        assert_eq!(dequantized(9) - dequantized(5), 4);
     });
 }
 

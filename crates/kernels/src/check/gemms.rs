@@ -1,16 +1,28 @@
 //! GEMMs with weights.
 
+use candle_core::{DType, Device};
+
 use super::{Case, CaseInputs, Output};
 use crate::attention::Heads;
 use crate::error::Result;
-use crate::quantized::BlockFormat;
+use crate::precision::Precision;
+use crate::quantized::{BlockFormat, QuantizedMatrix};
 use crate::rope::{CosSinCache, Frequencies};
 use crate::weight::{self, Weight, WeightFormat};
 use crate::{linear, qkv};
 
 /// Rows, inputs and outputs.
-const SHAPES: [(usize, usize, usize); 6] =
-    [(5, 64, 32), (1, 7, 3), (70, 33, 65), (1, 256, 130), (200, 40, 9), (9, 512, 33)];
+const SHAPES: [(usize, usize, usize); 9] = [
+    (5, 64, 32),
+    (1, 7, 3),
+    (70, 33, 65),
+    (1, 256, 130),
+    (200, 40, 9),
+    (9, 512, 33),
+    (40, 544, 70),
+    (128, 256, 31),
+    (129, 256, 9),
+];
 
 pub(super) fn add(cases: &mut Vec<Case>) {
     for (rows, inputs, outputs) in SHAPES {
@@ -130,19 +142,27 @@ fn sampling_weight(
         Output::near("first of two", first),
         Output::near("second of two", second),
     ];
+    let activations = match case.precision() {
+        Precision::F32 => DType::F32,
+        Precision::Bf16 => DType::BF16,
+    };
     for (format, names) in [
-        (BlockFormat::Q8_0, ["rows of Q8_0", "y of Q8_0", "y of Q8_0 added"]),
-        (BlockFormat::Q4K, ["rows of Q4_K", "y of Q4_K", "y of Q4_K added"]),
+        (BlockFormat::Q8_0, ["rows of Q8_0", "y of Q8_0", "y of Q8_0 added", "f32 y of Q8_0"]),
+        (BlockFormat::Q4K, ["rows of Q4_K", "y of Q4_K", "y of Q4_K added", "f32 y of Q4_K"]),
     ] {
         if format.row_bytes(inputs).is_none() {
             continue;
         }
-        let blocks = Weight::in_format(&values, WeightFormat::Blocks(format))?;
+        let blocks = QuantizedMatrix::quantize(&values.to_device(&Device::Cpu)?, format)?;
+        let blocks = Weight::quantized_on(blocks, case.device(), activations)?;
         let more = case.noise(4, &[rows, outputs])?;
         // Looked-up rows are bf16 on a device.
         results.push(Output::rounded(names[0], blocks.rows(&[outputs - 1, 0, outputs - 1])?));
         results.push(Output::near(names[1], blocks.forward(&x, Some(&bias))?));
         results.push(Output::near(names[2], blocks.forward_add(&x, &more, Some(&bias))?));
+        // The input of an LM head, which is rounded for many rows.
+        let y = blocks.forward(&case.f32(6, &[rows, inputs])?, Some(&bias))?;
+        results.push(case.chained(names[3], y, 2));
     }
     Ok(results)
 }

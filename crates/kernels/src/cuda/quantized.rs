@@ -36,10 +36,27 @@ unsafe extern "C" {
         dtype: Dtype,
         stream: Stream,
     ) -> c_int;
+    fn er_block_tile(
+        y: *mut c_void,
+        x: *const c_void,
+        blocks: *const c_void,
+        bias: *const c_void,
+        rows: c_int,
+        outputs: c_int,
+        inputs: c_int,
+        keep: f32,
+        format: c_int,
+        dtype: Dtype,
+        stream: Stream,
+    ) -> c_int;
 }
 
-/// Maximum rows for the fused dequantize-GEMV kernel. More rows dequantize the blocks and use tensor cores.
+/// Maximum rows for the fused dequantize-GEMV kernel.
 const MAX_GEMV_ROWS: usize = 8;
+
+/// Maximum rows, with bf16 operands, for the kernel that dequantizes tiles in shared memory: decoding steps. More rows, prompts, dequantize
+/// the blocks for a GEMM of cuBLASLt, which is faster per row and for which that is a small part.
+const MAX_TILE_ROWS: usize = 128;
 
 /// Elements dequantized at a time. Small in tests, so that they cover several steps.
 const DEQUANTIZED_ELEMENTS: usize = if cfg!(test) { 1024 } else { 1 << 26 };
@@ -125,17 +142,18 @@ impl QuantizedBlocks {
         })
     }
 
-    /// `x · Wᵀ + b`.
+    /// `x · Wᵀ + b`; operands may be rounded to bf16 if x or `activations` is.
     pub(crate) fn forward(
         &self,
         x: &Tensor,
         bias: Option<&Tensor>,
+        activations: Dtype,
         op: &'static str,
     ) -> Result<Tensor> {
         let (shape, dtype) = ((x.dims()[0], self.outputs), Dtype::of(x, op)?);
         create(x.device(), shape, dtype, op, |y| {
-            if shape.0 <= MAX_GEMV_ROWS {
-                return self.gemv(y, x, bias, 0.0, op);
+            if is_fused(shape.0, [dtype, activations]) {
+                return self.fused(y, x, bias, 0.0, op);
             }
             let into = match bias {
                 None => WriteMode::Overwrite,
@@ -154,12 +172,13 @@ impl QuantizedBlocks {
         x: &Tensor,
         y: &Tensor,
         bias: Option<&Tensor>,
+        activations: Dtype,
         op: &'static str,
     ) -> Result<Tensor> {
         let (rows, sum) = (x.dims()[0], memory::copy(y, op)?);
         let (dtype, out_dtype) = (Dtype::of(x, op)?, Dtype::of(y, op)?);
-        if rows <= MAX_GEMV_ROWS && dtype == out_dtype {
-            write([(&sum, out_dtype)], op, |[at]| self.gemv(at, x, bias, 1.0, op))?;
+        if is_fused(rows, [dtype, activations]) && dtype == out_dtype {
+            write([(&sum, out_dtype)], op, |[at]| self.fused(at, x, bias, 1.0, op))?;
             return Ok(sum);
         }
         if let Some(bias) = bias {
@@ -200,8 +219,8 @@ impl QuantizedBlocks {
         Ok(())
     }
 
-    /// `y = keep · y + x · Wᵀ + b` for a few rows; y has x's dtype.
-    fn gemv(
+    /// `y = keep · y + x · Wᵀ + b` from the blocks, for rows that [`is_fused`] admits; y has x's dtype.
+    fn fused(
         &self,
         y: *mut c_void,
         x: &Tensor,
@@ -218,13 +237,23 @@ impl QuantizedBlocks {
         let bias = bias.as_ref().map_or(std::ptr::null(), |bias| bias.ptr);
         let count = |n: usize| c_int::try_from(n).map_err(|_| too_large(op));
         let (outputs, inputs) = (count(self.outputs)?, count(self.inputs)?);
+        let (x, dtype, blocks, code) = (x.ptr, x.dtype, words.ptr, self.code);
+        if rows as usize > MAX_GEMV_ROWS {
+            return launch!(
+                op,
+                er_block_tile(y, x, blocks, bias, rows, outputs, inputs, keep, code, dtype, stream)
+            );
+        }
         launch!(
             op,
-            er_block_product(
-                y, x.ptr, words.ptr, bias, rows, outputs, inputs, keep, self.code, x.dtype, stream
-            )
+            er_block_product(y, x, blocks, bias, rows, outputs, inputs, keep, code, dtype, stream)
         )
     }
+}
+
+/// Whether a product with so many rows is computed from the blocks; its operands are bf16 if one of `dtypes` is.
+fn is_fused(rows: usize, dtypes: [Dtype; 2]) -> bool {
+    rows <= MAX_GEMV_ROWS || dtypes.contains(&Dtype::Bf16) && rows <= MAX_TILE_ROWS
 }
 
 fn too_large(op: &'static str) -> Error {

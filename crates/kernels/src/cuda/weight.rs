@@ -66,7 +66,7 @@ pub(crate) fn forward(
         DeviceWeight::Dense(weight) => {
             linear::forward(x, weight, bias, operand_dtype(x, weight, op)?, op)
         }
-        DeviceWeight::Blocks(blocks, _) => blocks.forward(x, bias, op),
+        DeviceWeight::Blocks(blocks, activations) => blocks.forward(x, bias, *activations, op),
     }
 }
 
@@ -80,7 +80,9 @@ pub(crate) fn forward_add(
 ) -> Result<Tensor> {
     let weight = match weight {
         DeviceWeight::Dense(weight) => weight,
-        DeviceWeight::Blocks(blocks, _) => return blocks.forward_add(x, y, bias, op),
+        DeviceWeight::Blocks(blocks, activations) => {
+            return blocks.forward_add(x, y, bias, *activations, op);
+        }
     };
     let operand_dtype = operand_dtype(x, weight, op)?;
     let Some(bias) = bias else { return linear::forward_onto(x, weight, y, operand_dtype, op) };
