@@ -102,6 +102,21 @@ fn in_f32(policy: fn(Precision) -> Policy, optim: Optim, count: usize) -> Vec<(S
     rounded(&policy_f32)
 }
 
+/// Muon's iteration is bf16 where the policy is: its steps differ by a few per cent, 1e-6 over 80 steps, and weights may
+/// round to a neighbor.
+fn assert_close(a: &[(String, Vec<f32>)], b: &[(String, Vec<f32>)], optim: Optim) {
+    let (spacing, moved) = match optim {
+        Optim::Adamw => (0.0, 0.0),
+        Optim::Muon => (1.0 / 128.0, 1e-6),
+    };
+    assert_eq!(a.len(), b.len());
+    for ((name, a), (_, b)) in a.iter().zip(b) {
+        assert_eq!(a.len(), b.len());
+        let far = a.iter().zip(b).find(|(a, b)| (**a - **b).abs() > spacing * a.abs() + moved);
+        assert_eq!(far, None, "{optim:?} `{name}`");
+    }
+}
+
 #[test]
 fn steps_below_bf16_resolution_accumulate_in_the_master_weights_across_a_checkpoint() {
     if !is_emulated(
@@ -127,7 +142,7 @@ fn steps_below_bf16_resolution_accumulate_in_the_master_weights_across_a_checkpo
         steps(optim, &mut loaded.unwrap(), &copy, 40);
         steps(optim, &mut optimizer, &of, 40);
         assert_eq!(rounded(&copy), rounded(&of), "{optim:?}");
-        assert_eq!(in_f32(policy, optim, 80), rounded(&of), "{optim:?}");
+        assert_close(&in_f32(policy, optim, 80), &rounded(&of), optim);
         for ((name, before), (_, after)) in before.iter().zip(&rounded(&of)) {
             assert_ne!(before, after, "{optim:?} has not moved `{name}`");
         }

@@ -33,16 +33,6 @@ __global__ void momentum_kernel(float* momentum, float* direction, const G* grad
     }
 }
 
-// square = a I + b gram + c square, all (size, size).
-__global__ void polynomial_kernel(float* square, const float* gram, float a, float b, float c, int size) {
-    for (int column = first_in_row(); column < size; column += step_in_row()) {
-        for (int row = blockIdx.x; row < size; row += gridDim.x) {
-            const long long at = (long long)row * size + column;
-            square[at] = b * gram[at] + c * square[at] + (row == column ? a : 0.0f);
-        }
-    }
-}
-
 constexpr int SQUARES = 4096;
 
 // parts[i] = sum of squares of the i-th 4096 elements.
@@ -83,11 +73,6 @@ extern "C" int er_momentum(float* momentum, float* direction, const void* grad, 
         return LAUNCH((momentum_kernel<G>), blocks_for(count, 256), 256, 0, stream, momentum, direction,
                       (const G*)grad, keep, scale, count))
     return NO_SUCH_TYPE;
-}
-
-extern "C" int er_polynomial(float* square, const float* gram, float a, float b, float c, int size, void* stream) {
-    if (!row_fits(size)) return NO_SUCH_TYPE;
-    return LAUNCH(polynomial_kernel, row_grid(size, size), ROW_THREADS, 0, stream, square, gram, a, b, c, size);
 }
 
 extern "C" int er_squares(float* parts, const void* x, long long count, int type, void* stream) {

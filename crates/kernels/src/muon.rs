@@ -1,8 +1,9 @@
 //! Muon (Jordan et al., 2024), in place.
 //!
 //! The momentum of a weight matrix is orthogonalized, so that directions with small gradients are learned as fast as
-//! the others. Follows `torch.optim.Muon` with `adjust_lr_fn="match_rms_adamw"` (Liu et al., 2025), in `f32` where
-//! PyTorch uses `bfloat16`.
+//! the others. Follows `torch.optim.Muon` with `adjust_lr_fn="match_rms_adamw"` (Liu et al., 2025). PyTorch iterates in
+//! bf16, and so does a GPU in bf16 training ([`MuonStep::precision`]); the CPU iterates in f32. On random matrices the
+//! directions differ by 1.4 to 1.8 % of their norm, where the iteration itself leaves singular values between 0.7 and 1.2.
 
 use candle_core::Tensor;
 
@@ -10,6 +11,7 @@ use crate::device::on_device;
 use crate::error::{Result, check};
 use crate::matmul::{Threads, View, ViewMut, WriteMode, gemm};
 use crate::memory::{floats, sum_of_squares, update};
+use crate::precision::Precision;
 
 const OP: &str = "muon";
 
@@ -35,6 +37,8 @@ pub struct MuonStep {
     pub weight_decay: f64,
     /// Gradient scale, for clipping.
     pub grad_scale: f64,
+    /// Precision of the orthogonalization's matrices on a device, with f32 accumulation; f32 on the CPU.
+    pub precision: Precision,
 }
 
 /// One step: updates `param` and `momentum` in place. It runs on the calling thread: a model has many small matrices
@@ -119,6 +123,14 @@ mod tests {
     use super::*;
     use crate::memory::tensor;
 
+    const STEP: MuonStep = MuonStep {
+        lr: 0.1,
+        momentum: 0.95,
+        weight_decay: 0.0,
+        grad_scale: 1.0,
+        precision: Precision::F32,
+    };
+
     fn noise(count: usize) -> Vec<f32> {
         (0..count).map(|i| (7.3 * i as f32 + 1.0).sin()).collect()
     }
@@ -171,7 +183,8 @@ mod tests {
         let param = tensor(vec![1.0, 0.0, 0.0, 1.0], (2, 2)).unwrap();
         let grad = tensor(vec![0.8, 0.0, 0.0, -0.4], (2, 2)).unwrap();
         let zeros = tensor(vec![0.0; 4], (2, 2)).unwrap();
-        let step = MuonStep { lr, momentum, weight_decay, grad_scale: 0.5 };
+        let precision = Precision::F32;
+        let step = MuonStep { lr, momentum, weight_decay, grad_scale: 0.5, precision };
         muon(&param, &grad, &zeros, &step).unwrap();
         let found = param.to_vec2::<f32>().unwrap();
         for i in 0..2 {
@@ -188,23 +201,52 @@ mod tests {
         // torch.optim.Muon (2.15) with lr=0.1, momentum=0.95, weight_decay=0.5 and
         // adjust_lr_fn="match_rms_adamw". Its iteration has 8 bits: 0.4 % of steps of about 0.02.
         let matrix = |values: [f32; 6]| tensor(values.to_vec(), (2, 3)).unwrap();
-        let param = matrix([0.5, -0.2, 0.1, 0.3, 0.4, -0.6]);
-        let momentum = matrix([0.0; 6]);
-        let step = MuonStep { lr: 0.1, momentum: 0.95, weight_decay: 0.5, grad_scale: 1.0 };
-        for grad in [[0.2, -0.1, 0.4, 0.3, 0.5, -0.2], [-0.3, 0.2, 0.1, 0.1, -0.4, 0.6]] {
-            muon(&param, &matrix(grad), &momentum, &step).unwrap();
-        }
-        let found = param.flatten_all().unwrap().to_vec1::<f32>().unwrap();
-        let torch = [0.457_265, -0.186_341, 0.051_333, 0.239_776, 0.342_022, -0.554_791];
-        for (actual, theirs) in found.iter().zip(torch) {
-            assert!((actual - theirs).abs() < 1e-3, "{found:?} is not {torch:?}");
+        for precision in [Precision::F32, Precision::Bf16] {
+            let param = matrix([0.5, -0.2, 0.1, 0.3, 0.4, -0.6]);
+            let momentum = matrix([0.0; 6]);
+            let step = MuonStep { weight_decay: 0.5, ..STEP };
+            let step = MuonStep { precision, ..step };
+            for grad in [[0.2, -0.1, 0.4, 0.3, 0.5, -0.2], [-0.3, 0.2, 0.1, 0.1, -0.4, 0.6]] {
+                muon(&param, &matrix(grad), &momentum, &step).unwrap();
+            }
+            let found = param.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            let torch = [0.457_265, -0.186_341, 0.051_333, 0.239_776, 0.342_022, -0.554_791];
+            for (actual, theirs) in found.iter().zip(torch) {
+                assert!((actual - theirs).abs() < 1e-3, "{found:?} is not {torch:?}");
+            }
         }
     }
 
     #[test]
     fn tensors_that_are_not_matrices_are_rejected() {
         let vector = tensor(vec![0.0; 4], 4).unwrap();
-        let step = MuonStep { lr: 0.1, momentum: 0.9, weight_decay: 0.0, grad_scale: 1.0 };
-        assert!(muon(&vector, &vector, &vector, &step).is_err());
+        assert!(muon(&vector, &vector, &vector, &STEP).is_err());
+    }
+
+    /// The distance of the direction in bf16 from that in f32, relative to the latter's norm.
+    #[cfg(feature = "cuda-host")]
+    fn distance_in_bf16(rows: usize, cols: usize) -> f64 {
+        let zeros = || tensor(vec![0.0; rows * cols], (rows, cols)).unwrap();
+        // Pseudo-random: singular values of all sizes.
+        let random = |i: usize| (1e4 * (12.9898 * i as f64 + 4.1).sin()).fract() as f32;
+        let grad = tensor((0..rows * cols).map(random).collect(), (rows, cols)).unwrap();
+        let direction = |precision| {
+            let param = zeros();
+            let step = MuonStep { precision, ..STEP };
+            crate::device::with_cuda_emulation(|| muon(&param, &grad, &zeros(), &step)).unwrap();
+            param.flatten_all().unwrap().to_vec1::<f32>().unwrap()
+        };
+        let (bf16, f32) = (direction(Precision::Bf16), direction(Precision::F32));
+        let difference: Vec<f32> = bf16.iter().zip(&f32).map(|(a, b)| a - b).collect();
+        sum_of_squares(&difference).sqrt() / sum_of_squares(&f32).sqrt()
+    }
+
+    #[cfg(feature = "cuda-host")]
+    #[test]
+    fn on_a_device_the_iteration_in_bf16_is_close_to_that_in_f32() {
+        for (rows, cols) in [(24, 24), (24, 60), (60, 24)] {
+            let distance = distance_in_bf16(rows, cols);
+            assert!((1e-3..0.03).contains(&distance), "{rows} x {cols}: {distance}");
+        }
     }
 }

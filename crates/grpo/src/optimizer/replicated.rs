@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use candle_core::{DType, Tensor};
 use embodied_r_kernels::memory;
-use embodied_r_kernels::{AdamwStep, MuonStep, adamw, muon};
+use embodied_r_kernels::{AdamwStep, MuonStep, Precision, adamw, muon};
 use rayon::prelude::*;
 
 use super::Optim;
@@ -110,7 +110,18 @@ impl Replicated {
                 Moments::Adamw { first, second } => adamw(moved, gradient, first, second, &step)?,
                 Moments::Muon { momentum } => {
                     let AdamwStep { lr, weight_decay, grad_scale, .. } = step;
-                    let step = MuonStep { lr, momentum: MUON_MOMENTUM, weight_decay, grad_scale };
+                    // As PyTorch where the model computes in bf16.
+                    let precision = match master {
+                        Some(_) => Precision::Bf16,
+                        None => Precision::F32,
+                    };
+                    let step = MuonStep {
+                        lr,
+                        momentum: MUON_MOMENTUM,
+                        weight_decay,
+                        grad_scale,
+                        precision,
+                    };
                     muon(moved, gradient, momentum, &step)?;
                 }
             }

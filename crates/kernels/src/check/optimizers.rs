@@ -37,7 +37,9 @@ fn run_adamw(case: &CaseInputs, elements: usize) -> Result<Vec<Output>> {
 fn run_muon(case: &CaseInputs, rows: usize, cols: usize) -> Result<Vec<Output>> {
     let shape = [rows, cols];
     let (param, momentum) = (case.f32(1, &shape)?, case.f32(2, &shape)?);
-    let step = MuonStep { lr: 0.1, momentum: 0.95, weight_decay: 0.1, grad_scale: 0.5 };
+    let precision = case.precision();
+    let step = MuonStep { lr: 0.1, momentum: 0.95, weight_decay: 0.1, grad_scale: 0.5, precision };
     muon(&param, &case.noise(3, &shape)?, &momentum, &step)?;
-    Ok(vec![Output::near("param", param), Output::near("momentum", momentum)])
+    // Five iterations round their matrices.
+    Ok(vec![case.chained("param", param, 5), Output::near("momentum", momentum)])
 }

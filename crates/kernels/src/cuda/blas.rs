@@ -154,7 +154,7 @@ pub(super) fn gemm(
         return Ok(Algorithm::Missing);
     };
     let GemmPlan { descriptors, algorithm } = plan.as_ref();
-    let beta: f32 = if problem.adds { 1.0 } else { 0.0 };
+    let beta: f32 = if problem.adds { options.beta } else { 0.0 };
     let workspace = library.workspace.device_ptr(&stream).0 as usize as *mut c_void;
     // SAFETY: the layouts describe memory that the caller holds; GEMMs use the workspace one after the other, in
     // stream order.

@@ -15,6 +15,7 @@ use candle_core::cuda_backend::cudarc::driver::{DevicePtr, DevicePtrMut};
 use candle_core::{DType, Device, InplaceOp1, Layout, Shape, Storage, StorageRef, Tensor};
 
 use crate::error::{Error, Result};
+use crate::precision::Precision;
 
 /// Element type in the launchers' ABI (`Dtype` of `device.h`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +39,15 @@ impl Dtype {
             DType::BF16 => Ok(Self::Bf16),
             DType::U32 => Ok(Self::U32),
             _ => Err(Error::DeviceStorage { op }),
+        }
+    }
+}
+
+impl From<Precision> for Dtype {
+    fn from(precision: Precision) -> Self {
+        match precision {
+            Precision::F32 => Self::F32,
+            Precision::Bf16 => Self::Bf16,
         }
     }
 }

@@ -118,7 +118,7 @@ fn batch<const N: usize>(
             batch_stride: rows * outputs,
             ..Destination::new(y, dtype, rows, outputs)
         };
-        let options = GemmOptions { batch: N, alpha: 1.0, addend: Addend::Zero };
+        let options = GemmOptions { batch: N, alpha: 1.0, addend: Addend::Zero, beta: 1.0 };
         gemm(x.device(), out, a, w, options, op)
     })?;
     let part = |i: usize| Ok(all.narrow(0, i * rows, rows)?);

@@ -103,11 +103,13 @@ pub(crate) struct GemmOptions {
     /// Scale of the product.
     pub(crate) alpha: f32,
     pub(crate) addend: Addend,
+    /// Scale of the addend.
+    pub(crate) beta: f32,
 }
 
 impl<B: Into<Addend>> From<B> for GemmOptions {
     fn from(addend: B) -> Self {
-        Self { batch: 1, alpha: 1.0, addend: addend.into() }
+        Self { batch: 1, alpha: 1.0, addend: addend.into(), beta: 1.0 }
     }
 }
 
@@ -121,7 +123,7 @@ pub(super) enum Algorithm {
     Missing,
 }
 
-/// `out = addend + alpha · a · b` for each matrix of a batch, with f32 accumulation. Both operands are f32, or both
+/// `out = beta · addend + alpha · a · b` for each matrix of a batch, with f32 accumulation. Both operands are f32, or both
 /// bf16; `out` is f32, or bf16 if they are. The caller holds the memory, which must have the sizes given.
 ///
 /// # Errors

@@ -82,11 +82,11 @@ fn put(out: &Destination, first: usize, sums: &[f32], options: GemmOptions) {
             match out.dtype {
                 Dtype::Bf16 => {
                     let was = base.map_or(0.0, |base| (*base.cast::<bf16>().add(at)).to_f32());
-                    *out.ptr.cast::<bf16>().add(at) = bf16::from_f32(was + sum);
+                    *out.ptr.cast::<bf16>().add(at) = bf16::from_f32(options.beta * was + sum);
                 }
                 _ => {
                     let was = base.map_or(0.0, |base| *base.cast::<f32>().add(at));
-                    *out.ptr.cast::<f32>().add(at) = was + sum;
+                    *out.ptr.cast::<f32>().add(at) = options.beta * was + sum;
                 }
             }
         }

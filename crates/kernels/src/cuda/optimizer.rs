@@ -5,11 +5,11 @@ use std::ffi::{c_int, c_longlong, c_void};
 
 use candle_core::Tensor;
 
-use super::gemm::{Destination, Operand, gemm};
+use super::gemm::{Addend, Destination, GemmOptions, Operand, gemm};
 use super::memory::{axpby, cast, scale, squared_norm};
 use super::{Dtype, Stream, create, launch, read, write};
 use crate::error::Result;
-use crate::matmul::WriteMode;
+use crate::precision::Precision;
 
 unsafe extern "C" {
     fn er_adamw(
@@ -30,15 +30,6 @@ unsafe extern "C" {
         scale: f32,
         count: c_longlong,
         dtype: Dtype,
-        stream: Stream,
-    ) -> c_int;
-    fn er_polynomial(
-        square: *mut c_void,
-        gram: *const c_void,
-        a: f32,
-        b: f32,
-        c: f32,
-        size: c_int,
         stream: Stream,
     ) -> c_int;
 }
@@ -103,51 +94,48 @@ pub(crate) fn muon(
 ) -> Result<()> {
     let factors = (step.momentum as f32, step.grad_scale as f32);
     let direction = momentum(of_grads, grad, factors, op)?;
-    orthogonal_step(param, direction, iteration, rates, op)
+    orthogonal_step(param, direction, (iteration, step.precision), rates, op)
 }
 
-/// `param = keep · param - rate · orthogonalized(direction)`.
+/// `param = keep · param - rate · orthogonalized(direction)`, where the iteration's matrices have the precision given.
 fn orthogonal_step(
     param: &Tensor,
     direction: Tensor,
-    iteration: &Iteration,
+    (iteration, precision): (&Iteration, Precision),
     (keep, rate): (f32, f32),
     op: &'static str,
 ) -> Result<()> {
-    let norm = squared_norm(&direction, op)?.sqrt().max(1e-7);
-    scale(&direction, (1.0 / norm) as f32, op)?;
-    let mut x = direction;
+    let mut x = cast(&direction, precision.into(), op)?;
+    let norm = squared_norm(&x, op)?.sqrt().max(1e-7);
+    scale(&x, (1.0 / norm) as f32, op)?;
     for _ in 0..iteration.times {
         x = iterated(&x, iteration.coefficients, op)?;
     }
-    axpby(param, &cast(&x, Dtype::of(param, op)?, op)?, (-rate, keep), op)
+    axpby(param, &x, (-rate, keep), op)
 }
 
-/// `(a + b x xᵀ + c (x xᵀ)²) x`, transposed so that the inner matrices have the smaller side's size.
+/// `a x + (b x xᵀ + c (x xᵀ)²) x`, transposed so that the inner matrices have the smaller side's size. Each of the three
+/// products is rounded to x's dtype once, as in PyTorch.
 fn iterated(x: &Tensor, [a, b, c]: [f32; 3], op: &'static str) -> Result<Tensor> {
     let (rows, cols) = x.dims2()?;
-    let (device, stream, size) = (x.device(), Stream::of(x)?, rows.min(cols));
-    let values = read(x, op)?.expect_dtype(Dtype::F32)?;
-    let of_x = Operand::new(&values, rows, cols);
-    let (lhs, rhs) = if rows > cols { (of_x.t(), of_x) } else { (of_x, of_x.t()) };
-    let square = |lhs: Operand, rhs: Operand| {
-        create(device, (size, size), Dtype::F32, op, |at| {
-            let out = Destination::new(at, Dtype::F32, size, size);
-            gemm(device, out, lhs, rhs, WriteMode::Overwrite.into(), op)
+    let (device, size) = (x.device(), rows.min(cols));
+    let values = read(x, op)?.expect_float()?;
+    let dtype = values.dtype;
+    let product = |shape: (usize, usize), [lhs, rhs]: [Operand; 2], options: GemmOptions| {
+        create(device, shape, dtype, op, |at| {
+            let out = Destination::new(at, dtype, shape.0, shape.1);
+            gemm(device, out, lhs, rhs, options, op)
         })
     };
-    let gram = square(lhs, rhs)?;
+    let of_x = Operand::new(&values, rows, cols);
+    let sides = if rows > cols { [of_x.t(), of_x] } else { [of_x, of_x.t()] };
+    let gram = product((size, size), sides, Addend::Zero.into())?;
     let gram = read(&gram, op)?;
     let of_gram = Operand::new(&gram, size, size);
-    let poly = square(of_gram, of_gram)?;
-    write([(&poly, Dtype::F32)], op, |[poly]| {
-        launch!(op, er_polynomial(poly, gram.ptr, a, b, c, size as c_int, stream))
-    })?;
+    let options = GemmOptions { alpha: c, beta: b, ..Addend::At(gram.ptr).into() };
+    let poly = product((size, size), [of_gram, of_gram], options)?;
     let poly = read(&poly, op)?;
-    let of_poly = Operand::new(&poly, size, size);
-    let (lhs, rhs) = if rows > cols { (of_x, of_poly) } else { (of_poly, of_x) };
-    create(device, (rows, cols), Dtype::F32, op, |at| {
-        let out = Destination::new(at, Dtype::F32, rows, cols);
-        gemm(device, out, lhs, rhs, WriteMode::Overwrite.into(), op)
-    })
+    let poly = Operand::new(&poly, size, size);
+    let sides = if rows > cols { [of_x, poly] } else { [poly, of_x] };
+    product((rows, cols), sides, GemmOptions { beta: a, ..Addend::At(values.ptr).into() })
 }

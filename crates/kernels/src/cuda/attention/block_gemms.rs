@@ -161,7 +161,8 @@ impl BlockGemms<'_> {
     }
 
     fn product(&self, to: Destination, a: Operand, b: Operand, into: WriteMode) -> Result<()> {
-        let options = GemmOptions { batch: self.heads().kv, alpha: 1.0, addend: into.into() };
+        let options =
+            GemmOptions { batch: self.heads().kv, alpha: 1.0, addend: into.into(), beta: 1.0 };
         gemm(self.device, to, a, b, options, OP)
     }
 }

@@ -195,7 +195,7 @@ mod tests {
                     batch_stride: m * (n + 1),
                     ..Destination::new(at, of, m, n)
                 };
-                let options = GemmOptions { batch, alpha: 0.5, addend };
+                let options = GemmOptions { batch, alpha: 0.5, addend, beta: 1.0 };
                 product(&Device::Cpu, out, lhs, rhs, options, OP)
             })
             .unwrap();

@@ -141,8 +141,13 @@ fn adam(count: usize) -> Op {
 
 /// Several matrices in parallel, one per thread.
 fn orthogonal(matrices: usize, rows: usize, columns: usize) -> Op {
-    const STEP: MuonStep =
-        MuonStep { lr: 1e-2, momentum: 0.95, weight_decay: 0.1, grad_scale: 0.5 };
+    const STEP: MuonStep = MuonStep {
+        lr: 1e-2,
+        momentum: 0.95,
+        weight_decay: 0.1,
+        grad_scale: 0.5,
+        precision: Precision::F32,
+    };
     let iteration = 4 * rows * rows * columns + 2 * rows * rows * rows;
     let work = (5.0 * (matrices * iteration) as f64, f32_bytes(matrices * rows * columns * 5));
     let shape = format!("{matrices} of {rows}x{columns}");
