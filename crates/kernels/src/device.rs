@@ -69,6 +69,25 @@ pub fn memory(device: &candle_core::Device) -> crate::Result<Option<DeviceMemory
     }
 }
 
+/// The time that the device needs for the work that `act` starts: between two CUDA events on a GPU, wall time elsewhere.
+///
+/// # Errors
+/// The driver call failed, or the error of `act`.
+pub fn timed(
+    device: &candle_core::Device,
+    act: impl FnOnce() -> crate::Result<()>,
+) -> crate::Result<std::time::Duration> {
+    match device {
+        #[cfg(feature = "cuda")]
+        candle_core::Device::Cuda(cuda) => crate::cuda::timer::timed(cuda, act),
+        _ => {
+            let began = std::time::Instant::now();
+            act()?;
+            Ok(began.elapsed())
+        }
+    }
+}
+
 /// GPUs of this machine, as the driver reports them.
 #[cfg(feature = "cuda")]
 #[derive(Debug, Clone)]

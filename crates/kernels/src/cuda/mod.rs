@@ -33,6 +33,8 @@ pub(crate) mod rope;
 pub(crate) mod row_buffer;
 mod row_sums;
 pub(crate) mod sample;
+#[cfg(feature = "cuda")]
+pub(crate) mod timer;
 pub(crate) mod weight;
 
 use std::ffi::c_int;

@@ -1,21 +1,79 @@
-//! Checks GPU kernels against their CPU implementations.
+//! Checks GPU kernels against their CPU implementations, and times them.
+
+mod table;
 
 use candle_core::Device;
 use embodied_r_data::Progress as _;
+use embodied_r_grpo::roofline::GpuSpec;
 use embodied_r_kernels::check::{ActivationDtype, Case, cases};
+use embodied_r_kernels::device;
 use serde_json::json;
 
+use super::{Machine, Peaks};
 use crate::args::bench::OpsArgs;
 use crate::exit::{Status, Usage};
 use crate::output::outln;
 use crate::progress::Bar;
 
+/// Maximum calls of a repetition, whose launches are queued.
+const MAX_CALLS: usize = 1_000;
+
+/// Times each operation on the device, by CUDA events on a GPU.
+pub(super) fn measure(args: &OpsArgs, device: &Device) -> anyhow::Result<Status> {
+    let ops = super::selected(table::ops(device), args)?;
+    super::measure(&ops, args, &machine(device)?, |op| {
+        let mut call = op.prepare()?.run;
+        // Choices of algorithms are cached, and memory is allocated.
+        call()?;
+        let mut call = || Ok(call().map(drop)?);
+        super::best_seconds(&mut call, MAX_CALLS, |act| {
+            let mut result = Ok(());
+            let took = device::timed(device, || {
+                result = act();
+                Ok(())
+            })?;
+            result.map(|()| took)
+        })
+    })
+}
+
+/// The GPU with the rates of its data sheet.
+fn machine(device: &Device) -> anyhow::Result<Machine> {
+    let memory = device::memory(device)?;
+    let name = memory.as_ref().map_or("emulated kernels", |memory| &memory.name).to_owned();
+    let spec = memory.and_then(|memory| GpuSpec::of_gpu(&memory.name, memory.total_bytes));
+    let rate = |of: fn(&GpuSpec) -> f64| spec.as_ref().map(|spec| super::rounded(of(spec) / 1e9));
+    let (f32, bf16) = (rate(|spec| spec.f32_flops_per_s), rate(|spec| spec.flops_per_s));
+    let bytes = rate(|spec| spec.bytes_per_s);
+    let peaks = match &spec {
+        Some(GpuSpec { flops_per_s, f32_flops_per_s, bytes_per_s, .. }) => format!(
+            "peak: {:.1} TFLOP/s in bf16, {:.1} in f32, {:.0} GB/s",
+            flops_per_s / 1e12,
+            f32_flops_per_s / 1e12,
+            bytes_per_s / 1e9
+        ),
+        None => "unknown peak".to_owned(),
+    };
+    Ok(Machine {
+        heading: format!("{name}, {peaks}"),
+        json: json!({
+            "device": name,
+            "threads": rayon::current_num_threads(),
+            "peak_gflops_f32": f32,
+            "peak_gflops_bf16": bf16,
+            "read_gb_per_s": bytes,
+            "copy_gb_per_s": bytes,
+        }),
+        peaks: spec.map(|spec| Peaks {
+            f32_flops_per_s: spec.f32_flops_per_s,
+            bf16_flops_per_s: spec.flops_per_s,
+            bytes_per_s: spec.bytes_per_s,
+        }),
+    })
+}
+
 /// Compares each operation on the device, in f32 and in bf16, with the CPU.
 pub(super) fn check(args: &OpsArgs, device: &Device) -> anyhow::Result<Status> {
-    if !args.check {
-        let message = "`--device cuda` needs `--check`: GPU kernels are not timed";
-        return Err(Usage(message.into()).into());
-    }
     let wanted = |case: &Case| args.only.as_deref().is_none_or(|part| case.op.contains(part));
     let cases: Vec<Case> = cases().into_iter().filter(wanted).collect();
     if cases.is_empty() {
@@ -65,11 +123,16 @@ mod tests {
     use crate::args::device::DeviceName;
 
     #[test]
-    fn device_operations_are_checked_and_not_timed() {
-        let only = Some("adamw".to_owned());
-        let args = |check, only| OpsArgs { check, device: DeviceName::Cuda, only, json: false };
-        assert!(matches!(check(&args(true, only.clone()), &Device::Cpu), Ok(Status::Done)));
-        assert!(check(&args(false, only), &Device::Cpu).is_err());
-        assert!(check(&args(true, Some("no such".to_owned())), &Device::Cpu).is_err());
+    fn device_operations_are_checked_and_timed() {
+        let args = |check, only: &str| OpsArgs {
+            check,
+            device: DeviceName::Cuda,
+            only: Some(only.to_owned()),
+            json: false,
+        };
+        for run in [check, measure] {
+            assert!(matches!(run(&args(true, "rms_norm"), &Device::Cpu), Ok(Status::Done)));
+            assert!(run(&args(true, "no such"), &Device::Cpu).is_err());
+        }
     }
 }

@@ -42,6 +42,14 @@ impl Prepared {
         Self::with_products(run, |elements| Ok(reference(elements)))
     }
 
+    /// An operation that is only timed: `kernels::check` compares its results.
+    #[cfg(any(feature = "cuda", feature = "cuda-host"))]
+    pub(super) fn timed(run: impl FnMut() -> Result<Vec<Tensor>> + 'static) -> Self {
+        Self::with_products(run, |_| {
+            Err(Error::Shape { op: "check", what: "the operation has no reference".into() })
+        })
+    }
+
     /// As [`Self::new`], for a reference that needs large matrix products: those of candle in f64, which share nothing
     /// with the kernels.
     pub(super) fn with_products(
