@@ -134,6 +134,71 @@ fn every_operation_is_launched() {
 }
 
 #[test]
+fn every_operation_is_timed() {
+    let machine = Machine::new();
+    let Ended { code, out, error } =
+        machine.run(&["bench", "ops", "--device", "cuda", "--json", "--only", "rms_norm"]);
+    assert_eq!(code, Some(0), "{error}");
+    let report: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(report["machine"]["device"], "NVIDIA H100 80GB HBM3");
+    let ops = report["ops"].as_array().unwrap();
+    assert_eq!(ops.len(), 2, "{out}");
+    for op in ops {
+        // The stub's clock gives a microsecond for any work.
+        assert!(op["seconds"].as_f64().is_some_and(|seconds| seconds <= 1e-6), "{op}");
+        for field in ["name", "shape", "dtype", "bound"] {
+            assert!(op[field].is_string(), "{op}");
+        }
+        for field in ["gb_per_s", "share_of_limit"] {
+            assert!(op[field].is_number(), "{op}");
+        }
+    }
+}
+
+#[test]
+fn the_check_of_a_machine_writes_json_of_every_step() {
+    let machine = Machine::new();
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/gpu_check.sh");
+    let output = Command::new(script)
+        .args(["--small", "--preset", "tiny-qwen2", "--out", "checked", "--program"])
+        .arg(binary())
+        .current_dir(machine.dir.path())
+        .env("STUB_CUDA_FOLDER", machine.dir.path())
+        .output()
+        .unwrap();
+    let Ended { code, out, error } = Ended::of(output);
+    // Kernels do not run, so that results are wrong.
+    assert_eq!(code, Some(1), "{out}{error}");
+    let json = |name: &str| -> Value {
+        let text = fs::read_to_string(machine.path("checked").join(name)).unwrap();
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{name}: {error}: {text}"))
+    };
+    let summary = json("summary.json");
+    let status = |step: &str| {
+        let steps = summary["steps"].as_array().unwrap();
+        let found =
+            steps.iter().find(|of| of["step"] == step).unwrap_or_else(|| panic!("no {step}"));
+        found["status"].as_str().unwrap().to_owned()
+    };
+    for step in [
+        "doctor",
+        "ops",
+        "generate-prompt-16-groups-2",
+        "grpo-recompute-none",
+        "grpo-recompute-all",
+    ] {
+        assert_eq!(status(step), "ok", "{out}");
+        json(&format!("{step}.json"));
+    }
+    for step in ["check", "logprobs-f32-difference", "logprobs-bf16-difference"] {
+        assert_eq!(status(step), "exit code 1", "{out}");
+        json(&format!("{step}.json"));
+    }
+    assert!(status("trl").starts_with("skipped"), "{out}");
+    assert!(!machine.path("checked/model").exists());
+}
+
+#[test]
 fn gpu_memory_is_freed() {
     let machine = Machine::new();
     machine.succeeds(&["bench", "make-model", "--preset", "tiny-qwen2", "model"]);
