@@ -1,24 +1,12 @@
-// Paged attention for decoding (split-KV).
-//
-// The pool is (pages, 2, heads, PAGE_SIZE, padded_dim): for each page keys then values, for each KV head.
-// `padded_dim` is the head size padded to a multiple of 8, so that tokens are 16-byte aligned.
+// Paged attention for decoding (split-KV): pages, partial results on CUDA cores, and their merge.
 
-#include "device.h"
+#include "paged_attention.h"
+
 #include "softmax.h"
 
 namespace {
 
-constexpr int PAGE_SIZE = 64;
 constexpr int THREADS = 128;
-
-struct Pool {
-    int heads;
-    int padded_dim;
-
-    __device__ long long offset(long long page, int is_value, int head) const {
-        return ((page * 2 + is_value) * heads + head) * PAGE_SIZE * padded_dim;
-    }
-};
 
 // Writes keys and values of `rows` tokens (rows, heads · dim) to their slots, page · PAGE_SIZE + offset in the page.
 template <class T>
@@ -54,16 +42,6 @@ __global__ void paged_gather_kernel(T* k, T* v, const T* kv, const unsigned* pag
         v[i] = kv[pool.offset(pages[token / PAGE_SIZE], 1, head) + at];
     }
 }
-
-// Consecutive queries, and consecutive pages that each of them attends to.
-struct WorkItem {
-    unsigned first_row;
-    unsigned rows;
-    unsigned first_page;  // index in the page list
-    unsigned pages;
-    unsigned position;    // of the first page's first token, in its sequence
-    unsigned part;        // first partial result; one per row
-};
 
 // Partial results of a work item for up to TILE query heads of a KV head: softmax-weighted values (parts, query
 // heads, dim) over the item's pages, and their log-sum-exp (parts, query heads), -inf if fully masked.
@@ -205,35 +183,65 @@ __global__ void paged_attention_kernel(float* out, float* log_sum_exp, const T* 
     }
 }
 
-// Merges each row's partial results in the order of its list, `part_list[part_starts[row]..part_starts[row + 1]]`.
-// Rows without any are left unchanged. One warp per row and query head.
+// Merges each row's partial results, `part_list[part_starts[row]..part_starts[row + 1]]`: sum of e^s · part over sum of
+// e^s, where s is a part's log-sum-exp. Rows without any are left unchanged. One block per row and query head.
+//
+// A thread reads the log-sum-exp of one part; then each warp adds up every fourth part, and the block the warps' sums.
 template <class T>
-__global__ void paged_merge_kernel(T* out, float* log_sum_exp, const float* parts, const float* part_sums,
-                                   const unsigned* part_starts, const unsigned* part_list, int rows, int heads,
-                                   int dim) {
-    const long long at = first_item() / WARP;
-    const int lane = threadIdx.x % WARP;
-    if (at >= (long long)rows * heads) return;
-    const int row = int(at / heads), head = int(at % heads);
-    const unsigned start = part_starts[row], end = part_starts[row + 1];
-    if (start == end) return;
-    float top = -INFINITY;
-    for (unsigned i = start; i < end; i++) top = fmaxf(top, part_sums[(long long)part_list[i] * heads + head]);
-    float sum = 0.0f;
-    for (unsigned i = start; i < end; i++) {
-        const float part = part_sums[(long long)part_list[i] * heads + head];
-        if (part != -INFINITY) sum += expf(part - top);
-    }
-    for (int d = lane; d < dim; d += WARP) {
-        float value = 0.0f;
-        for (unsigned i = start; i < end; i++) {
-            const long long from = (long long)part_list[i] * heads + head;
-            const float part = part_sums[from];
-            if (part != -INFINITY) value += expf(part - top) / sum * parts[from * dim + d];
+__global__ void __launch_bounds__(THREADS)
+    paged_merge_kernel(T* out, float* log_sum_exp, const float* parts, const float* part_sums,
+                       const unsigned* part_starts, const unsigned* part_list, int heads, int dim) {
+    constexpr int WARPS = THREADS / WARP, COLUMNS = MAX_DIM / WARP;
+    static_assert(THREADS >= MAX_DIM, "a thread writes one column");
+    __shared__ float weights[THREADS];
+    __shared__ long long from[THREADS];
+    __shared__ float values[WARPS][MAX_DIM];
+
+    const int row = int(blockIdx.x), head = int(blockIdx.y);
+    const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+    const int start = int(part_starts[row]), count = int(part_starts[row + 1]) - start;
+    if (count == 0) return;
+    float largest = -INFINITY;
+    for (int i = threadIdx.x; i < count; i += THREADS)
+        largest = fmaxf(largest, part_sums[(long long)part_list[start + i] * heads + head]);
+    const float top = block_max(largest);
+
+    float sum = 0.0f, result[COLUMNS] = {};
+    for (int first = 0; first < count; first += THREADS) {
+        const int i = first + int(threadIdx.x), some = min(THREADS, count - first);
+        __syncthreads(); // previous readers are done
+        if (i < count) {
+            const long long at = (long long)part_list[start + i] * heads + head;
+            const float part = part_sums[at];
+            weights[threadIdx.x] = part == -INFINITY ? 0.0f : expf(part - top);
+            from[threadIdx.x] = at * dim;
+            sum += weights[threadIdx.x];
         }
-        out[at * dim + d] = from_float<T>(value);
+        __syncthreads();
+#pragma unroll 4
+        for (int part = warp; part < some; part += WARPS) {
+            const float weight = weights[part];
+            const float* const of = parts + from[part];
+#pragma unroll
+            for (int j = 0; j < COLUMNS; j++) {
+                const int d = lane + j * WARP;
+                if (d < dim) result[j] = fmaf(weight, of[d], result[j]);
+            }
+        }
     }
-    if (lane == 0) log_sum_exp[at] = top + logf(sum);
+    sum = block_sum(sum);
+#pragma unroll
+    for (int j = 0; j < COLUMNS; j++) values[warp][lane + j * WARP] = result[j];
+    __syncthreads();
+    const long long at = (long long)row * heads + head;
+    const int d = threadIdx.x;
+    if (d < dim) {
+        float value = 0.0f;
+#pragma unroll
+        for (int of = 0; of < WARPS; of++) value += values[of][d];
+        out[at * dim + d] = from_float<T>(value / sum);
+    }
+    if (threadIdx.x == 0) log_sum_exp[at] = top + logf(sum);
 }
 
 struct LaunchParams {
@@ -302,23 +310,24 @@ extern "C" int er_paged_gather(void* k, void* v, const void* kv, const unsigned*
     return NO_SUCH_TYPE;
 }
 
-// `tile`: maximum query heads of a work item and a KV head, 8 or 32. A thread block takes `per_block` of `q_per_kv`.
+// `item_heads`: maximum query heads of a work item and a KV head, at most 32. A thread block takes `per_block` of
+// `q_per_kv`.
 extern "C" int er_paged_attention(float* out, float* log_sum_exp, const void* queries, const void* kv,
                                   const unsigned* items, const unsigned* page_list, const unsigned* positions,
-                                  int count, int heads, int dim, int padded_dim, int q_per_kv, int per_block, int tile,
-                                  float scale, int window, int type, void* stream) {
+                                  int count, int heads, int dim, int padded_dim, int q_per_kv, int per_block,
+                                  int item_heads, float scale, int window, int type, void* stream) {
     const LaunchParams params{out, log_sum_exp, queries, kv, items, page_list, positions, Pool{heads, padded_dim},
                               count, dim, q_per_kv, per_block, window, scale, stream};
-    WITH_TYPE(type, T, return tile <= 8 ? dispatch_dim<T, 8>(params) : dispatch_dim<T, 32>(params))
+    WITH_TYPE(type, T, return item_heads <= 8 ? dispatch_dim<T, 8>(params) : dispatch_dim<T, 32>(params))
     return NO_SUCH_TYPE;
 }
 
 extern "C" int er_paged_merge(void* out, float* log_sum_exp, const float* parts, const float* part_sums,
                               const unsigned* part_starts, const unsigned* part_list, int rows, int heads, int dim,
                               int type, void* stream) {
-    const long long count = (long long)rows * heads * WARP;
+    const dim3 grid(unsigned(rows), unsigned(heads), 1);
     WITH_TYPE(type, T,
-        return LAUNCH((paged_merge_kernel<T>), unsigned((count + THREADS - 1) / THREADS), THREADS, 0, stream, (T*)out,
-                      log_sum_exp, parts, part_sums, part_starts, part_list, rows, heads, dim))
+        return LAUNCH((paged_merge_kernel<T>), grid, THREADS, 0, stream, (T*)out, log_sum_exp, parts, part_sums,
+                      part_starts, part_list, heads, dim))
     return NO_SUCH_TYPE;
 }

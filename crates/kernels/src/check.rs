@@ -8,6 +8,7 @@ mod gemms;
 mod lm_head;
 mod memory;
 mod optimizers;
+mod paged_attention;
 mod rows;
 
 use candle_core::{DType, Device, Tensor};
@@ -143,6 +144,7 @@ pub fn cases() -> Vec<Case> {
     memory::add(&mut cases);
     optimizers::add(&mut cases);
     attention::add(&mut cases);
+    paged_attention::add(&mut cases);
     lm_head::add(&mut cases);
     cases
 }

@@ -6,6 +6,8 @@
 //! composition and any chunking of the prompt.
 
 #[cfg(device)]
+mod decode_kernel;
+#[cfg(device)]
 mod plan;
 #[cfg(device)]
 mod pool;
@@ -20,6 +22,8 @@ use crate::attention::{AttentionOutput, Heads};
 use crate::error::{Result, check};
 use crate::memory::{floats, tensor};
 use crate::panels::Shared;
+#[cfg(device)]
+pub use decode_kernel::DecodeKernel;
 #[cfg(device)]
 pub use plan::PagedAttentionPlan;
 #[cfg(device)]

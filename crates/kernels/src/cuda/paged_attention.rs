@@ -8,7 +8,9 @@ use candle_core::{DType, Device, Tensor};
 use super::{Dtype, Stream, attention, create, launch, read, write};
 use crate::attention::{AttentionOutput, GroupSpan, Heads, Pattern};
 use crate::error::{Error, Result};
-use crate::paged_attention::{DecodeBatch, PAGE_SIZE, PagedAttentionPlan, PrefillChunk};
+use crate::paged_attention::{
+    DecodeBatch, DecodeKernel, PAGE_SIZE, PagedAttentionPlan, PrefillChunk,
+};
 
 const OP: &str = "paged_attention";
 
@@ -59,7 +61,27 @@ unsafe extern "C" {
         padded_dim: c_int,
         q_per_kv: c_int,
         per_block: c_int,
-        tile: c_int,
+        item_heads: c_int,
+        scale: f32,
+        window: c_int,
+        dtype: Dtype,
+        stream: Stream,
+    ) -> c_int;
+    fn er_paged_attention_mma(
+        out: *mut c_void,
+        log_sum_exp: *mut c_void,
+        queries: *const c_void,
+        pool: *const c_void,
+        items: *const c_void,
+        page_list: *const c_void,
+        positions: *const c_void,
+        count: c_int,
+        heads: c_int,
+        dim: c_int,
+        padded_dim: c_int,
+        q_per_kv: c_int,
+        per_block: c_int,
+        item_heads: c_int,
         scale: f32,
         window: c_int,
         dtype: Dtype,
@@ -159,7 +181,7 @@ pub(crate) fn forward(
         false => create(device, (rows, heads.query), Dtype::F32, OP, |_| Ok(()))?,
     };
     if let Some(batch) = &plan.decode {
-        decode(q, pool, (&out, &sums), (batch, heads), window)?;
+        decode(q, pool, (&out, &sums), (batch, heads, plan.kernel), window)?;
     }
     for chunk in &plan.prefill {
         let rows = |x: &Tensor| x.narrow(0, chunk.rows.start, chunk.rows.len());
@@ -173,7 +195,7 @@ fn decode(
     q: &Tensor,
     pool: &Tensor,
     (out, sums): (&Tensor, &Tensor),
-    (batch, heads): (&DecodeBatch, Heads),
+    (batch, heads, kernel): (&DecodeBatch, Heads, DecodeKernel),
     window: Option<usize>,
 ) -> Result<()> {
     let (device, stream, rows) = (q.device(), Stream::of(q)?, q.dims()[0] as c_int);
@@ -195,15 +217,19 @@ fn decode(
     let part_sums = uninit(batch.parts * heads.query)?;
     let (kv, dim, all) = (heads.kv as c_int, heads.dim as c_int, heads.query as c_int);
     let (padded_dim, q_per_kv) = (padded_dim(heads) as c_int, heads.queries_per_kv() as c_int);
-    let (count, per_block, tile) =
-        (batch.items as c_int, batch.per_block as c_int, batch.tile as c_int);
+    let (count, per_block, item_heads) =
+        (batch.items as c_int, batch.per_block as c_int, batch.item_heads as c_int);
     let scale = 1.0 / (heads.dim as f32).sqrt();
     let window = window.map_or(0, |window| window.min(1 << 30) as c_int);
     let f32 = Dtype::F32;
+    let attend = match (kernel, dtype) {
+        (DecodeKernel::TensorCores, Dtype::Bf16) => er_paged_attention_mma,
+        _ => er_paged_attention,
+    };
     write([(&partials, f32), (&part_sums, f32)], OP, |[partials, part_sums]| {
         launch!(
             OP,
-            er_paged_attention(
+            attend(
                 partials,
                 part_sums,
                 q.ptr,
@@ -217,7 +243,7 @@ fn decode(
                 padded_dim,
                 q_per_kv,
                 per_block,
-                tile,
+                item_heads,
                 scale,
                 window,
                 dtype,

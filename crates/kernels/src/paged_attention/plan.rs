@@ -4,16 +4,18 @@ use std::ops::Range;
 
 use candle_core::{Device, Tensor};
 
+use super::decode_kernel::DecodeKernel;
 use super::pool::PooledQueryChunk;
 use super::{OP, PAGE_SIZE, last_visible};
 use crate::attention::Heads;
 use crate::cuda::upload;
 use crate::error::{Result, check};
 
-/// Maximum pages per work item. A constant, so that a query's summation order does not depend on the batch.
-const SPLIT_PAGES: usize = 8;
+/// Maximum pages per work item. A constant, so that a query's summation order does not depend on the batch. Few, so that
+/// one sequence occupies the device: the tensor-core kernel loads both pages of an item at once.
+const SPLIT_PAGES: usize = 2;
 
-/// Maximum query heads of a work item and a KV head: the larger of the kernel's two tiles.
+/// Maximum query heads of a work item and a KV head: the largest tile of the kernels.
 const TILE: usize = 32;
 
 /// Queries from which a chunk is prefilled by dense GEMMs.
@@ -28,6 +30,7 @@ pub struct PagedAttentionPlan {
     pub(crate) pages: usize,
     /// Whether all chunks are causal.
     pub(crate) causal: bool,
+    pub(crate) kernel: DecodeKernel,
     /// Whether some rows belong to no chunk.
     pub(crate) has_uncovered_rows: bool,
     /// Chunks of few queries.
@@ -44,8 +47,8 @@ pub(crate) struct DecodeBatch {
     pub(crate) parts: usize,
     /// Query heads of a KV head per thread block.
     pub(crate) per_block: usize,
-    /// The kernel's tile: maximum query heads of a work item and a KV head.
-    pub(crate) tile: usize,
+    /// Maximum query heads of a work item and a KV head; a kernel chooses its tile by it.
+    pub(crate) item_heads: usize,
     /// (items, 6): first row, rows, first index in the page list, pages, position, first partial result.
     pub(crate) item_list: Tensor,
     pub(crate) page_list: Tensor,
@@ -86,6 +89,16 @@ impl PagedAttentionPlan {
         rows: usize,
         device: &Device,
     ) -> Result<Self> {
+        Self::split(chunks, (heads, rows), device, SPLIT_PAGES)
+    }
+
+    /// A plan whose work items have up to `split` pages.
+    pub(super) fn split(
+        chunks: &[PooledQueryChunk],
+        (heads, rows): (Heads, usize),
+        device: &Device,
+        split: usize,
+    ) -> Result<Self> {
         let covered = check_chunks(chunks, rows)?;
         let fits = heads.kv > 0 && heads.query.is_multiple_of(heads.kv);
         check(fits, OP, || {
@@ -106,26 +119,33 @@ impl PagedAttentionPlan {
             rows,
             pages: chunks.iter().flat_map(|chunk| &chunk.pages).max().map_or(0, |page| page + 1),
             causal: chunks.iter().all(|chunk| chunk.causal),
+            kernel: DecodeKernel::in_use(),
             has_uncovered_rows: covered < rows,
             decode: if decode.is_empty() {
                 None
             } else {
-                Some(DecodeBatch::new(&decode, heads, rows, device)?)
+                Some(DecodeBatch::new(&decode, (heads, rows), device, split)?)
             },
             prefill: prefill.collect::<Result<_>>()?,
         })
+    }
+
+    /// Decodes with this kernel.
+    #[must_use]
+    pub fn with_kernel(self, kernel: DecodeKernel) -> Self {
+        Self { kernel, ..self }
     }
 }
 
 impl DecodeBatch {
     fn new(
         chunks: &[&PooledQueryChunk],
-        heads: Heads,
-        rows: usize,
+        (heads, rows): (Heads, usize),
         device: &Device,
+        split: usize,
     ) -> Result<Self> {
         let per_block = heads.queries_per_kv().clamp(1, TILE);
-        let items = items(chunks, (TILE / per_block).max(1));
+        let items = items(chunks, (TILE / per_block).max(1), split);
         let mut positions = vec![0; rows];
         for chunk in chunks {
             for (token, row) in chunk.rows.clone().enumerate() {
@@ -148,13 +168,13 @@ impl DecodeBatch {
         for parts in &of_rows {
             part_starts.push(part_starts.last().copied().unwrap_or(0) + parts.len());
         }
-        let most = items.iter().map(|item| item.rows.len() * per_block).max().unwrap_or(0);
+        let item_heads = items.iter().map(|item| item.rows.len() * per_block).max().unwrap_or(0);
         let upload = |values: &[usize]| upload(values, device, OP);
         Ok(Self {
             items: items.len(),
             parts,
             per_block,
-            tile: if most <= 8 { 8 } else { TILE },
+            item_heads,
             item_list: upload(&item_list)?,
             page_list: upload(&page_list)?,
             positions: upload(&positions)?,
@@ -164,18 +184,18 @@ impl DecodeBatch {
     }
 }
 
-/// Splits the chunks' rows by [`SPLIT_PAGES`] pages; up to `most` consecutive rows with the same pages form one item.
-fn items(chunks: &[&PooledQueryChunk], most: usize) -> Vec<WorkItem> {
+/// Splits the chunks' rows by `split` pages; up to `most` consecutive rows with the same pages form one item.
+fn items(chunks: &[&PooledQueryChunk], most: usize, split: usize) -> Vec<WorkItem> {
     let last = |chunk: &PooledQueryChunk, row: usize| {
         last_visible(chunk.position, row - chunk.rows.start, chunk.rows.len(), chunk.causal)
     };
     let longest = chunks.iter().map(|chunk| chunk.position + chunk.rows.len()).max().unwrap_or(0);
     let mut items: Vec<WorkItem> = Vec::new();
-    for first in (0..longest.div_ceil(PAGE_SIZE)).step_by(SPLIT_PAGES) {
+    for first in (0..longest.div_ceil(PAGE_SIZE)).step_by(split) {
         let begin = items.len();
         for chunk in chunks {
             for row in chunk.rows.clone() {
-                let end = (last(chunk, row) / PAGE_SIZE + 1).min(first + SPLIT_PAGES);
+                let end = (last(chunk, row) / PAGE_SIZE + 1).min(first + split);
                 if end <= first {
                     continue;
                 }
@@ -224,17 +244,16 @@ mod tests {
 
     #[test]
     fn rows_with_the_same_pages_share_a_work_item() {
-        let shared: Vec<usize> = (0..10).collect();
-        let pages = |own: usize| shared.iter().copied().chain([own]).collect::<Vec<_>>();
+        let pages = |own: usize| vec![5, 1, 2, own];
         let chunks: Vec<PooledQueryChunk> =
-            (0..3).map(|row| chunk(row..row + 1, 10 * PAGE_SIZE + row, pages(20 + row))).collect();
+            (0..3).map(|row| chunk(row..row + 1, 3 * PAGE_SIZE + row, pages(20 + row))).collect();
         let chunks: Vec<&PooledQueryChunk> = chunks.iter().collect();
-        let found = items(&chunks, 2);
+        let found = items(&chunks, 2, 2);
         let of =
             |rows: Range<usize>, pages: Vec<usize>, position| WorkItem { rows, pages, position };
-        let mut expected = vec![of(0..2, (0..8).collect(), 0), of(2..3, (0..8).collect(), 0)];
+        let mut expected = vec![of(0..2, vec![5, 1], 0), of(2..3, vec![5, 1], 0)];
         for row in 0..3 {
-            expected.push(of(row..row + 1, vec![8, 9, 20 + row], 8 * PAGE_SIZE));
+            expected.push(of(row..row + 1, vec![2, 20 + row], 2 * PAGE_SIZE));
         }
         assert_eq!(found, expected);
     }
@@ -244,7 +263,7 @@ mod tests {
         let chunk = chunk(4..6, PAGE_SIZE - 1, vec![7, 3]);
         let expected = [(4..5, vec![7]), (5..6, vec![7, 3])];
         let expected = expected.map(|(rows, pages)| WorkItem { rows, pages, position: 0 });
-        assert_eq!(items(&[&chunk], 8), expected);
+        assert_eq!(items(&[&chunk], 8, 2), expected);
     }
 
     #[test]
