@@ -109,13 +109,13 @@ fn decoding(cases: &mut Vec<Case>) {
     }
     let long = [sequence(64 * PAGE_SIZE, 1, 0..64)];
     both_kernels(cases, "4096 tokens", &long, GROUPS[3]);
-    cases.push(with_kernel(
-        DecodeKernel::TensorCores,
-        "4096 tokens",
-        &long,
-        GROUPS[3],
-        Some(1_000),
-    ));
+    let of = |name, batch: &[Sequence], heads, window| {
+        with_kernel(DecodeKernel::TensorCores, name, batch, heads, window)
+    };
+    cases.push(of("4096 tokens", &long, GROUPS[3], Some(1_000)));
+    // More partial results than the merge has threads.
+    let longest = [sequence(16_450, 1, 0..258)];
+    cases.push(of("16450 tokens", &longest, Heads { query: 2, kv: 1, dim: 8 }, None));
 }
 
 /// A case for each of the device's kernels.
