@@ -85,6 +85,14 @@ else
     )
 fi
 
+if [ -n "$toolkit" ]; then
+    step "registers of the CUDA kernels"
+    (
+        eval "$toolkit"
+        "$root/scripts/kernel_resources.sh" >/dev/null # errors only
+    )
+fi
+
 if [ "$all" = yes ]; then
     step "address sanitizer"
     "$root/scripts/sanitize.sh"

@@ -6,6 +6,7 @@
 #include <csetjmp>
 #include <cstdio>
 #include <cstdlib>
+#include <map>
 #include <memory>
 #include <ucontext.h>
 #include <vector>
@@ -18,8 +19,9 @@ namespace {
 constexpr int LANES = 32;
 constexpr unsigned MAX_THREADS = 1024;
 constexpr size_t MAX_SHARED = 227 * 1024;
+constexpr size_t SHARED_BY_DEFAULT = 48 * 1024;
 constexpr size_t STACK = 128 * 1024;
-constexpr int INVALID_CONFIGURATION = 9;
+constexpr int INVALID_VALUE = 1, INVALID_CONFIGURATION = 9;
 
 enum class State { Ready, AtBarrier, AtExchange, Done };
 
@@ -53,6 +55,7 @@ struct Emulator {
     std::vector<std::unique_ptr<Fiber>> fibers;
     std::vector<Warp> warps;
     std::vector<uint64_t> shared;
+    std::map<const void*, size_t> allowed; // dynamic shared memory of a kernel
     jmp_buf scheduler;
     const char* kernel = "";
     Body body = nullptr;
@@ -160,12 +163,20 @@ void run_block() {
     abort();
 }
 
-int launch(dim3 grid, dim3 block, size_t shared, const char* kernel, Body body, void* context) {
+int allow_shared(const void* kernel, size_t bytes) {
+    if (bytes > MAX_SHARED) return INVALID_VALUE;
+    emulator.allowed[kernel] = bytes;
+    return 0;
+}
+
+int launch(dim3 grid, dim3 block, size_t shared, Kernel kernel, Body body, void* context) {
     const uint64_t threads = uint64_t(block.x) * block.y * block.z;
     const bool valid = threads > 0 && threads <= MAX_THREADS && block.z <= 64 && grid.x > 0 && grid.x < 1u << 31 &&
                        grid.y > 0 && grid.y < 1u << 16 && grid.z > 0 && grid.z < 1u << 16 && shared <= MAX_SHARED;
     if (!valid) return INVALID_CONFIGURATION;
-    emulator.kernel = kernel;
+    const auto allowed = emulator.allowed.find(kernel.address);
+    if (shared > (allowed == emulator.allowed.end() ? SHARED_BY_DEFAULT : allowed->second)) return INVALID_VALUE;
+    emulator.kernel = kernel.name;
     emulator.body = body;
     emulator.context = context;
     emulator.threads = unsigned(threads);

@@ -101,12 +101,21 @@ constexpr int NO_LANE = 32;
 
 typedef void (*Body)(void*);
 
-// Runs `body(context)` once per thread of each block; returns CUDA's error code.
-int launch(dim3 grid, dim3 block, size_t shared, const char* kernel, Body body, void* context);
+// Name and address of a kernel.
+struct Kernel {
+    const char* name;
+    const void* address;
+};
 
-template <class F> int launch(dim3 grid, dim3 block, size_t shared, const char* kernel, F f) {
+// Runs `body(context)` once per thread of each block; returns CUDA's error code.
+int launch(dim3 grid, dim3 block, size_t shared, Kernel kernel, Body body, void* context);
+
+template <class F> int launch(dim3 grid, dim3 block, size_t shared, Kernel kernel, F f) {
     return launch(grid, block, shared, kernel, [](void* f) { (*static_cast<F*>(f))(); }, &f);
 }
+
+// Allows a kernel more than 48 KiB of dynamic shared memory.
+int allow_shared(const void* kernel, size_t bytes);
 
 // Waits for all threads of the block.
 void barrier();
@@ -137,11 +146,12 @@ template <class T> T shuffle(unsigned mask, T x, int from) {
 } // namespace host
 
 #define LAUNCH(kernel, grid, block, shared, stream, ...) \
-    ((void)(stream), host::launch((grid), (block), (shared), #kernel, [=] { (kernel)(__VA_ARGS__); }))
+    ((void)(stream), host::launch((grid), (block), (shared), {#kernel, (const void*)(kernel)}, \
+                                  [=] { (kernel)(__VA_ARGS__); }))
 
 #define DYNAMIC_SHARED(T, name) T* const name = static_cast<T*>(host::dynamic_shared())
 
-#define ALLOW_SHARED(kernel, bytes) ((bytes) > 227 * 1024 ? 1 : 0)
+#define ALLOW_SHARED(kernel, bytes) host::allow_shared((const void*)(kernel), (bytes))
 
 inline void __syncthreads() { host::barrier(); }
 inline void __syncwarp(unsigned mask = 0xffffffffu) { host::exchange(mask, {}, host::NO_LANE); }

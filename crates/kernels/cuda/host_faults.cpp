@@ -17,6 +17,7 @@ extern "C" int er_host_fault(int which) {
         case 0: return LAUNCH(half_a_barrier_kernel, 1, 64, 0, nullptr);
         case 1: return LAUNCH(missing_lane_kernel, 1, 20, 0, nullptr, x);
         case 2: return LAUNCH(left_out_kernel, 1, 16, 0, nullptr, x);
+        case 3: return LAUNCH(half_a_barrier_kernel, 1, 64, 48 * 1024 + 1, nullptr);
         default: return LAUNCH(half_a_barrier_kernel, 0, 64, 0, nullptr);
     }
 }

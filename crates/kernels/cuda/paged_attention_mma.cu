@@ -2,7 +2,8 @@
 //
 // The rows of a tile are the query heads of a KV head, for up to 16 pairs of a query and a head. The warps of a tile
 // have a slice of each page's tokens each, and merge their results at the end. A row's arithmetic does not depend on
-// its place in the tile, on the other rows, or on the number of tiles, so its bits do not depend on the batch.
+// its place in the tile, on the other rows, or on the number of tiles, so its bits do not depend on the batch. (That an
+// mma treats all rows alike is not documented.)
 
 #include "mma.h"
 #include "paged_attention.h"

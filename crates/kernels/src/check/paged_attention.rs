@@ -12,7 +12,7 @@ use crate::paged_attention::{
     QueryChunk, SlotMapping,
 };
 
-/// Query heads per KV head from 1 to 20: none, a part, all and more of a tile of 16 rows.
+/// 1 to 20 query heads per KV head: a part of a tile of 16 rows, all of it, and more.
 const GROUPS: [Heads; 7] = [
     Heads { query: 2, kv: 2, dim: 64 },
     Heads { query: 8, kv: 2, dim: 96 },

@@ -114,9 +114,13 @@ mod tests {
 
     #[test]
     fn an_invalid_launch_configuration_is_an_error() {
-        // SAFETY: nothing is launched.
-        let code = unsafe { er_host_fault(3) };
-        assert!(crate::cuda::check_code("test", code).unwrap_err().to_string().contains("invalid"));
+        // More shared memory than a kernel has without asking, and no block.
+        for fault in [3, 4] {
+            // SAFETY: nothing is launched.
+            let code = unsafe { er_host_fault(fault) };
+            let error = crate::cuda::check_code("test", code).unwrap_err().to_string();
+            assert!(error.contains("invalid"), "{error}");
+        }
     }
 
     #[test]
