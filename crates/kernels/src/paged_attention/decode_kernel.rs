@@ -49,13 +49,37 @@ impl DecodeKernel {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
     use super::*;
 
     #[test]
-    fn the_kernels_are_selected_by_name() {
-        for kernel in DecodeKernel::ALL {
-            assert_eq!(DecodeKernel::named(kernel.name()), Ok(kernel));
-        }
+    fn an_unknown_kernel_is_an_error_that_names_the_known_ones() {
         assert!(DecodeKernel::named("simt").unwrap_err().contains("`tensor-cores`, `cuda-cores`"));
+    }
+
+    /// Meaningful in the child processes below.
+    #[test]
+    fn the_kernel_in_use_is_that_of_the_variable() {
+        let expected = match std::env::var(VARIABLE).as_deref() {
+            Ok("cuda-cores") => DecodeKernel::CudaCores,
+            _ => DecodeKernel::TensorCores,
+        };
+        assert_eq!(DecodeKernel::in_use(), expected);
+    }
+
+    #[test]
+    fn the_variable_selects_the_kernel() {
+        let test =
+            "paged_attention::decode_kernel::tests::the_kernel_in_use_is_that_of_the_variable";
+        for value in ["tensor-cores", "cuda-cores", "unknown"] {
+            let child = Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", test])
+                .env(VARIABLE, value)
+                .output()
+                .unwrap();
+            let output = String::from_utf8_lossy(&child.stdout);
+            assert!(child.status.success() && output.contains("1 passed"), "{value}: {output}");
+        }
     }
 }

@@ -30,6 +30,7 @@ pub struct PagedAttentionPlan {
     pub(crate) pages: usize,
     /// Whether all chunks are causal.
     pub(crate) causal: bool,
+    /// Kernel for `decode` over pages in bf16.
     pub(crate) kernel: DecodeKernel,
     /// Whether some rows belong to no chunk.
     pub(crate) has_uncovered_rows: bool,

@@ -142,6 +142,19 @@ fn slots_after_the_last_visible_token_may_hold_anything() {
     });
 }
 
+#[test]
+fn each_kernel_is_its_own_over_bf16_pages_and_one_over_f32_pages() {
+    with_cuda_emulation(|| {
+        for (dtype, same) in [(DType::F32, true), (DType::BF16, false)] {
+            let (pool, q) = (filled(HEADS, dtype, None), noise(3, 12, HEADS.q_size(), dtype));
+            let [tensor, cuda] = [DecodeKernel::TensorCores, DecodeKernel::CudaCores]
+                .map(|kernel| attended_by(kernel, &pool, &q, &sharing(), None));
+            // Only one rounds the weights to bf16.
+            assert_eq!(tensor == cuda, same, "{dtype:?}");
+        }
+    });
+}
+
 /// An item of more pages than shared memory holds loads them as others are read.
 #[test]
 fn any_number_of_pages_per_work_item_gives_the_same_result() {
@@ -174,7 +187,7 @@ fn a_page_of_nan_gives_nan() {
         for (heads, dtype, kernel) in variants() {
             let pool = filled(heads, dtype, Some((9 * PAGE_SIZE, f32::NAN)));
             let q = noise(3, 1, heads.q_size(), dtype);
-            let found = attended_by(kernel, &pool, &q, &[chunk.clone()], None);
+            let found = attended_by(kernel, &pool, &q, std::slice::from_ref(&chunk), None);
             let out = &found[0][..heads.q_size()];
             assert!(out.iter().all(|x| x.is_nan()), "{heads:?} {kernel:?}");
         }
