@@ -76,6 +76,16 @@ elif [ "$all" = yes ]; then
         eval "$("$root/scripts/stub_cuda.sh")"
         cargo test --workspace --features embodied-r-cli/cuda,embodied-r-tests/cuda --test stub_cuda
     )
+    if toolkit=$("$root/scripts/cuda_toolkit.sh" --cuda 12); then
+        step "cargo check, CUDA 12"
+        (
+            eval "$toolkit"
+            export NVCC=$root/scripts/stub_nvcc.sh CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$root/target}/cuda-12"
+            cargo check --workspace --features embodied-r-cli/cuda
+        )
+    else
+        step "cargo check, CUDA 12: skipped, there is no toolkit"
+    fi
 else
     step "cargo check, CUDA build"
     (

@@ -88,7 +88,7 @@ mod gpu {
         let runs = Command::new(&nvcc).arg("--version").output();
         if !runs.is_ok_and(|output| output.status.success()) {
             return Err(
-                "feature `cuda` needs nvcc of a CUDA 13 toolkit: set CUDA_HOME to its folder, \
+                "feature `cuda` needs nvcc of a CUDA toolkit, 12 or 13: set CUDA_HOME to its folder, \
                         or install one with scripts/cuda_toolkit.sh"
                     .into(),
             );

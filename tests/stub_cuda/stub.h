@@ -1,4 +1,5 @@
-// A stub CUDA driver: the functions of the CUDA driver and runtime, cuBLASLt, cuRAND and NCCL that the program calls.
+// A stub CUDA driver: the functions of the CUDA driver and runtime, cuBLASLt, cuRAND and NCCL (a library of its own) that the
+// program calls.
 // Device memory is host memory. Copies and collectives are executed; kernels and matrix products are not, and leave their
 // outputs unchanged. So a CUDA build runs on a machine without a GPU, and its host code is tested: launch sizes, leaks,
 // the order of collectives, failing ranks.

@@ -13,6 +13,9 @@ use embodied_r_tests::{VisionModel, binary, tiny_run};
 use serde_json::Value;
 use tempfile::TempDir;
 
+#[path = "stub_cuda/nccl.rs"]
+mod nccl;
+
 /// A machine with stub GPUs, set up in the environment by `scripts/stub_cuda.sh`, and a working folder.
 struct Machine {
     dir: TempDir,
@@ -272,14 +275,15 @@ fn a_killed_rank_aborts_the_run_and_a_restart_resumes() {
 }
 
 /// One of two ranks, with `torchrun`'s variables and the job's secret.
-fn rank_of_torchrun(machine: &Machine, rank: u32, port: u16, token: &str) -> Child {
+fn rank_of_torchrun(machine: &Machine, rank: u32, port: u16, token: &str) -> Command {
     let mut command = machine.command(&train(&["--device", "cuda", "--precision", "bf16"]));
     let variables =
         [("RANK", rank), ("LOCAL_RANK", rank), ("WORLD_SIZE", 2), ("LOCAL_WORLD_SIZE", 2)];
     command.envs(variables.map(|(name, value)| (name, value.to_string())));
     command.env("MASTER_ADDR", "127.0.0.1").env("MASTER_PORT", port.to_string());
     command.env("EMBODIED_R_TOKEN", token);
-    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
 }
 
 #[test]
@@ -290,7 +294,8 @@ fn ranks_of_torchrun_join_despite_unauthenticated_connections() {
     let port = free.local_addr().unwrap().port();
     drop(free);
     let ended = |rank: Child| Ended::of(rank.wait_with_output().unwrap());
-    let first = rank_of_torchrun(&machine, 0, port, "secret");
+    let start = |rank, token| rank_of_torchrun(&machine, rank, port, token).spawn().unwrap();
+    let first = start(0, "secret");
     let mut connection = loop {
         match TcpStream::connect((Ipv4Addr::LOCALHOST, port)) {
             Ok(connection) => break connection,
@@ -298,9 +303,9 @@ fn ranks_of_torchrun_join_despite_unauthenticated_connections() {
         }
     };
     connection.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
-    let other = ended(rank_of_torchrun(&machine, 1, port, "another secret"));
+    let other = ended(start(1, "another secret"));
     assert_eq!(other.code, Some(1), "{}", other.error);
-    let second = ended(rank_of_torchrun(&machine, 1, port, "secret"));
+    let second = ended(start(1, "secret"));
     let first = ended(first);
     assert_eq!((first.code, second.code), (Some(0), Some(0)), "{}{}", first.error, second.error);
     assert!(first.out.contains("saved the model to run/final"), "{}", first.out);
@@ -313,8 +318,8 @@ fn a_rendezvous_port_in_use_is_named() {
     tiny_run::write(machine.dir.path());
     let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let port = taken.local_addr().unwrap().port();
-    let first = rank_of_torchrun(&machine, 0, port, "secret");
-    let Ended { code, error, .. } = Ended::of(first.wait_with_output().unwrap());
+    let mut first = rank_of_torchrun(&machine, 0, port, "secret");
+    let Ended { code, error, .. } = Ended::of(first.output().unwrap());
     assert_eq!(code, Some(1), "{error}");
     let expected = format!("`127.0.0.1:{port}` is already in use; choose another port");
     assert!(error.contains(&expected), "{error}");

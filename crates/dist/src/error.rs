@@ -161,6 +161,19 @@ pub enum Error {
         /// The library's error.
         why: String,
     },
+    /// NCCL is not installed, or not where the dynamic linker looks.
+    #[cfg(any(feature = "nccl", test))]
+    #[error(
+        "cannot load NCCL, over which GPUs communicate: {faults}; searched {searched} and the system's folders; \
+         install it (PyPI: `nvidia-nccl-cu13`, Debian packages of NVIDIA: `libnccl2`) and add the folder of \
+         `libnccl.so.2` to `LD_LIBRARY_PATH`"
+    )]
+    NoNccl {
+        /// The dynamic linker's message for each file name.
+        faults: String,
+        /// Where it looked first.
+        searched: String,
+    },
     /// Device memory was passed to a backend that only supports host memory.
     #[error("this backend does not support GPU tensors")]
     HostOnly,

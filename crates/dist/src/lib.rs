@@ -31,8 +31,8 @@
 //! # }
 //! ```
 //!
-//! The feature `mpi` links Open MPI. The feature `nccl` links NCCL and the CUDA driver; its ranks send GPU tensors
-//! directly ([`Communicator::all_reduce_tensor`] and the other tensor collectives).
+//! The feature `mpi` links Open MPI. The feature `nccl` links the CUDA driver and loads NCCL when ranks need it; they send
+//! GPU tensors directly ([`Communicator::all_reduce_tensor`] and the other tensor collectives).
 
 mod communicator;
 mod control_plane;
@@ -55,6 +55,8 @@ pub use control_plane::{JobToken, Rendezvous, RendezvousFault};
 pub use error::{Error, Result};
 pub use failure::{FailureCause, FailureReport};
 pub use heartbeat_guard::HeartbeatGuard;
+#[cfg(feature = "nccl")]
+pub use link::nccl::NcclVersion;
 pub use operation::{Call, Operation, Reduce};
 pub use options::CommunicatorOptions;
 pub use pending::Pending;

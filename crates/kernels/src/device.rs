@@ -121,6 +121,12 @@ pub fn gpus() -> crate::Result<Gpus> {
     crate::cuda::inventory::gpus()
 }
 
+/// Versions of the CUDA libraries that this program is linked with, by the names of their files; needs no driver.
+#[cfg(feature = "cuda")]
+pub fn library_versions() -> [(&'static str, [i32; 3]); 3] {
+    crate::cuda::inventory::library_versions()
+}
+
 /// Runs CPU tensors through the emulated CUDA kernels while `act` runs, on the calling thread.
 #[cfg(feature = "cuda-host")]
 pub fn with_cuda_emulation<T>(act: impl FnOnce() -> T) -> T {

@@ -41,13 +41,13 @@ impl Gpu {
 /// The first `count` GPUs that this program may use.
 ///
 /// # Errors
-/// This build lacks CUDA, or there are fewer.
+/// This build lacks CUDA, there are fewer, or several lack NCCL.
 pub(super) fn select(count: usize) -> anyhow::Result<Vec<Gpu>> {
     if !cfg!(feature = "cuda") {
         return Err(exit::hint(
             "`--gpus` needs CUDA, and this program was built without it",
             "rebuild with `cargo build --release --package embodied-r-cli --features cuda`; it needs NVIDIA's CUDA \
-             toolkit and NCCL. `--ranks N` trains with several processes on the CPU",
+             toolkit. `--ranks N` trains with several processes on the CPU",
         ));
     }
     let listed = Command::new("nvidia-smi")
@@ -62,6 +62,11 @@ pub(super) fn select(count: usize) -> anyhow::Result<Vec<Gpu>> {
             return Err(exit::hint(message, "run `embodied-r doctor`"));
         }
     };
+    #[cfg(feature = "cuda")]
+    if count > 1 {
+        // Before any rank starts, and once rather than by each.
+        embodied_r_dist::NcclVersion::installed()?;
+    }
     let mut gpus = choose(&listed, std::env::var(VISIBLE_DEVICES_ENV).ok().as_deref(), count)?;
     let nodes: Vec<_> = gpus
         .iter()

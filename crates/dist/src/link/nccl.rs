@@ -15,13 +15,17 @@ use crate::failure::FailureCause;
 use crate::operation::Reduce;
 use crate::rank_state::{RankState, aborted};
 
+#[cfg_attr(not(feature = "nccl"), expect(dead_code, reason = "without GPUs, only tests load it"))]
+mod functions;
 #[cfg(feature = "nccl")]
 mod library;
 #[cfg(test)]
 mod tests;
+mod version;
 
 #[cfg(feature = "nccl")]
 pub(crate) use library::Cuda;
+pub use version::NcclVersion;
 
 /// Bytes of `ncclUniqueId`.
 pub(crate) const ID: usize = 128;

@@ -4,6 +4,9 @@
 use std::ffi::c_int;
 
 use candle_core::CudaDevice;
+use cudarc::cublas::sys as cublas;
+use cudarc::cublaslt::sys as cublaslt;
+use cudarc::curand::sys as curand;
 use cudarc::driver::DriverError;
 use cudarc::driver::result::{device, init, mem_get_info, mem_pool};
 use cudarc::driver::sys::{
@@ -49,6 +52,25 @@ fn gpu(ordinal: c_int) -> std::result::Result<Gpu, DriverError> {
             attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
         ),
     })
+}
+
+pub(crate) fn library_versions() -> [(&'static str, [c_int; 3]); 3] {
+    macro_rules! version {
+        ($library:ident, $get:ident) => {{
+            use $library::libraryPropertyType::{MAJOR_VERSION, MINOR_VERSION, PATCH_LEVEL};
+            [MAJOR_VERSION, MINOR_VERSION, PATCH_LEVEL].map(|part| {
+                let mut number = 0;
+                // SAFETY: it writes one integer. Its only error is an unknown property.
+                unsafe { $library::$get(part, &raw mut number) };
+                number
+            })
+        }};
+    }
+    [
+        ("libcublas.so", version!(cublas, cublasGetProperty)),
+        ("libcublasLt.so", version!(cublaslt, cublasLtGetProperty)),
+        ("libcurand.so", version!(curand, curandGetProperty)),
+    ]
 }
 
 /// The memory pool of a GPU's tensors.

@@ -24,9 +24,15 @@ pub(super) fn checks() -> Vec<Check> {
             vec![Check::warning(AREA, "GPU", error.to_string(), advice)]
         }
     };
-    let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
-    checks.extend(libraries(&maps));
+    let versions = embodied_r_kernels::device::library_versions();
+    checks.extend(libraries(&maps(), &versions));
     checks
+}
+
+/// The memory maps of this process.
+#[cfg(feature = "cuda")]
+pub(super) fn maps() -> String {
+    std::fs::read_to_string("/proc/self/maps").unwrap_or_default()
 }
 
 /// The lowest compute capability that kernels are compiled for.
@@ -67,19 +73,27 @@ fn of_gpus(found: &embodied_r_kernels::device::Gpus) -> Vec<Check> {
     checks
 }
 
-/// Paths of the CUDA libraries mapped into this process.
+/// Versions and paths of the CUDA libraries that are linked.
 #[cfg(any(feature = "cuda", test))]
-fn libraries(maps: &str) -> Vec<Check> {
+fn libraries(maps: &str, versions: &[(&str, [i32; 3])]) -> Vec<Check> {
     const LIBRARIES: [&str; 5] =
-        ["libcuda.so", "libcudart.so", "libcublas.so", "libcublasLt.so", "libnccl.so"];
-    let path = |name: &str| {
-        let paths = maps.lines().filter_map(|line| line.find('/').map(|at| &line[at..]));
-        paths
-            .into_iter()
-            .find(|path| path.rsplit('/').next().is_some_and(|file| file.starts_with(name)))
+        ["libcuda.so", "libcudart.so", "libcublas.so", "libcublasLt.so", "libcurand.so"];
+    let check = |name: &&str| {
+        let version = versions.iter().find(|(library, _)| library == name);
+        let version = version.map(|(_, [major, minor, patch])| format!("{major}.{minor}.{patch}"));
+        let path = mapped(maps, name).map(str::to_owned);
+        let found: Vec<String> = version.into_iter().chain(path).collect();
+        (!found.is_empty())
+            .then(|| Check::note(AREA, name.trim_end_matches(".so"), found.join(", ")))
     };
-    let found = LIBRARIES.iter().filter_map(|name| Some((name, path(name)?)));
-    found.map(|(name, path)| Check::note(AREA, name.trim_end_matches(".so"), path)).collect()
+    LIBRARIES.iter().filter_map(check).collect()
+}
+
+/// The path of the library `name`, if it is mapped into this process.
+#[cfg(any(feature = "cuda", test))]
+pub(super) fn mapped<'a>(maps: &'a str, name: &str) -> Option<&'a str> {
+    let mut paths = maps.lines().filter_map(|line| line.find('/').map(|at| &line[at..]));
+    paths.find(|path| path.rsplit('/').next().is_some_and(|file| file.starts_with(name)))
 }
 
 #[cfg(test)]
@@ -91,11 +105,11 @@ mod tests {
         let maps = "7f00-7f01 r-xp 00000000 08:01 12 /usr/lib/libcublasLt.so.13.0.2\n\
                     7f01-7f02 rw-p 00001000 08:01 12 /usr/lib/libcublasLt.so.13.0.2\n\
                     7f02-7f03 rw-p 00000000 00:00 0 [heap]\n";
-        let found = libraries(maps);
+        let found = libraries(maps, &[("libcublasLt.so", [13, 0, 2])]);
         assert_eq!(found.len(), 1);
         assert_eq!(
             (found[0].name.as_str(), found[0].found.as_str()),
-            ("libcublasLt", "/usr/lib/libcublasLt.so.13.0.2")
+            ("libcublasLt", "13.0.2, /usr/lib/libcublasLt.so.13.0.2")
         );
     }
 }

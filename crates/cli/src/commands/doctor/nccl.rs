@@ -1,28 +1,51 @@
-//! NCCL, tested with an all-reduce on one rank.
+//! NCCL: its version and path, and an all-reduce on one rank.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use embodied_r_dist::{Communicator, CommunicatorOptions, RankInfo, Reduce, Rendezvous, Result};
+use embodied_r_dist::{
+    Communicator, CommunicatorOptions, Error, NcclVersion, RankInfo, Reduce, Rendezvous, Result,
+};
 
 use super::check::Check;
+use super::gpu;
 
 const AREA: &str = "GPU";
+const NAME: &str = "NCCL";
 
-/// Runs the all-reduce.
+/// Loads NCCL and runs the all-reduce. A machine with one GPU needs none.
 pub(super) fn check() -> Check {
+    let version = match NcclVersion::installed() {
+        Ok(version) => version,
+        Err(error @ Error::NoNccl { .. }) => {
+            let gpus = embodied_r_kernels::device::gpus().map_or(0, |found| found.gpus.len());
+            return match gpus {
+                ..2 => Check::note(AREA, NAME, "not found; only several GPUs need it"),
+                _ => Check::warning(AREA, NAME, "not found", error.to_string()),
+            };
+        }
+        Err(error) => {
+            let advice = "`--gpus` needs NCCL; one GPU does not";
+            return Check::warning(AREA, NAME, error.to_string(), advice);
+        }
+    };
+    let maps = gpu::maps();
+    let found =
+        format!("{version}, {}", gpu::mapped(&maps, "libnccl.so").unwrap_or("path unknown"));
     match all_reduce() {
-        Ok(sum) if sum == [1.0, 2.0] => Check::ok(AREA, "NCCL", "all-reduce on one rank works"),
+        Ok(sum) if sum == [1.0, 2.0] => {
+            Check::ok(AREA, NAME, format!("{found}; all-reduce on one rank works"))
+        }
         Ok(sum) => Check::warning(
             AREA,
-            "NCCL",
-            format!("all-reduce of [1, 2] on one rank returns {sum:?}"),
+            NAME,
+            format!("{found}; all-reduce of [1, 2] on one rank returns {sum:?}"),
             "check the driver's log, and try another version of NCCL",
         ),
         Err(error) => Check::warning(
             AREA,
-            "NCCL",
-            error.to_string(),
+            NAME,
+            format!("{found}; {error}"),
             "`--gpus` needs NCCL; `NCCL_DEBUG=WARN` shows details",
         ),
     }

@@ -2,7 +2,6 @@
 #![allow(unsafe_code)]
 
 use std::ffi::{c_int, c_void};
-use std::mem::MaybeUninit;
 use std::ptr;
 use std::sync::Arc;
 
@@ -10,10 +9,12 @@ use cudarc::driver::sys::{CUevent, CUevent_wait_flags};
 use cudarc::driver::{
     CudaContext, CudaEvent, CudaSlice, CudaStream, DevicePtr, DevicePtrMut, result,
 };
-use cudarc::nccl::{result as nccl, sys};
 
 use candle_core::DeviceLocation;
 
+use super::functions::{
+    Comm, FLOAT32, Functions, IN_PROGRESS, MAX, MIN, SUCCESS, SUM, Status, UINT8, UniqueId,
+};
 use super::{Collective, DeviceBuffer, Dtype, ID, NcclApi, Progress};
 use crate::error::{Error, Result};
 use crate::operation::Reduce;
@@ -23,10 +24,11 @@ const MAGIC: u32 = 0xcafe_beef;
 const WAIT: CUevent_wait_flags = CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT;
 /// `NCCL_CONFIG_UNDEF_INT`.
 const UNDEFINED: c_int = c_int::MIN;
-/// The NCCL version of [`Config`]'s layout; later versions accept it.
+/// The NCCL version of [`Config`]'s layout.
 const VERSION: u32 = 21_700;
 
-/// `ncclConfig_t` of NCCL 2.17; later libraries read no more than `size` bytes.
+/// `ncclConfig_t` of NCCL 2.17. Later libraries read `size` bytes and take defaults for what they added since
+/// `version`; earlier ones read the first fields, which are theirs.
 #[repr(C)]
 struct Config {
     size: usize,
@@ -42,42 +44,43 @@ struct Config {
 
 /// A GPU, the stream that collectives run on, and NCCL's communicator.
 pub(crate) struct Cuda {
+    nccl: Arc<Functions>,
     context: Arc<CudaContext>,
     stream: Arc<CudaStream>,
     /// Recorded after all queued work.
     end: CudaEvent,
-    communicator: sys::ncclComm_t,
+    communicator: Comm,
     world_size: usize,
     sent: Option<CudaSlice<u8>>,
     received: Option<CudaSlice<u8>>,
-}
-
-fn refused(what: &'static str) -> impl Fn(nccl::NcclError) -> Error {
-    move |error| Error::Nccl { what, why: format!("NCCL error {:?}", error.0) }
 }
 
 fn driver(what: &'static str) -> impl Fn(result::DriverError) -> Error {
     move |error| Error::Nccl { what, why: format!("CUDA error {error:?}") }
 }
 
-fn progress(
-    status: Result<nccl::NcclStatus, nccl::NcclError>,
-    what: &'static str,
-) -> Result<Progress> {
-    match status.map_err(refused(what))? {
-        nccl::NcclStatus::InProgress => Ok(Progress::InProgress),
-        _ => Ok(Progress::Done),
-    }
-}
-
 impl Cuda {
-    /// Opens the GPU with index `device` for the calling thread.
+    /// Loads NCCL, and opens the GPU with index `device` for the calling thread.
     pub(crate) fn new(device: usize) -> Result<Self> {
+        let (nccl, version) = Functions::load()?;
+        tracing::debug!(%version, "loaded NCCL");
+        Self::open(Arc::new(nccl), device)
+    }
+
+    fn open(nccl: Arc<Functions>, device: usize) -> Result<Self> {
         let context = CudaContext::new(device).map_err(driver("open this rank's GPU"))?;
         let stream = context.new_stream().map_err(driver("create a stream"))?;
         let end = context.new_event(None).map_err(driver("create an event"))?;
         let communicator = ptr::null_mut();
-        Ok(Self { context, stream, end, communicator, world_size: 1, sent: None, received: None })
+        let (sent, received) = (None, None);
+        Ok(Self { nccl, context, stream, end, communicator, world_size: 1, sent, received })
+    }
+
+    fn progress(&self, status: Status, what: &'static str) -> Result<Progress> {
+        match self.nccl.check(status, what)? {
+            IN_PROGRESS => Ok(Progress::InProgress),
+            _ => Ok(Progress::Done),
+        }
     }
 
     fn mark(&self) -> Result<()> {
@@ -96,29 +99,34 @@ impl Cuda {
     }
 }
 
-fn dtype(dtype: Dtype) -> sys::ncclDataType_t {
+/// `ncclDataType_t`.
+fn dtype(dtype: Dtype) -> c_int {
     match dtype {
-        Dtype::F32 => sys::ncclDataType_t::ncclFloat32,
-        Dtype::U8 => sys::ncclDataType_t::ncclUint8,
+        Dtype::F32 => FLOAT32,
+        Dtype::U8 => UINT8,
     }
 }
 
-fn reduce(how: Reduce) -> sys::ncclRedOp_t {
+/// `ncclRedOp_t`.
+fn reduce(how: Reduce) -> c_int {
     match how {
-        Reduce::Sum => sys::ncclRedOp_t::ncclSum,
-        Reduce::Max => sys::ncclRedOp_t::ncclMax,
-        Reduce::Min => sys::ncclRedOp_t::ncclMin,
+        Reduce::Sum => SUM,
+        Reduce::Max => MAX,
+        Reduce::Min => MIN,
     }
 }
 
 impl NcclApi for Cuda {
     fn duplicate(&self) -> Result<Self> {
-        Self::new(self.context.ordinal())
+        Self::open(Arc::clone(&self.nccl), self.context.ordinal())
     }
 
     fn unique_id(&self) -> Result<[u8; ID]> {
-        let id = nccl::get_uniqueid().map_err(refused("generate a unique id"))?;
-        Ok(id.internal.map(|byte| byte as u8))
+        let mut id = UniqueId([0; ID]);
+        // SAFETY: it writes an id.
+        let status = unsafe { (self.nccl.get_unique_id)(&raw mut id) };
+        self.nccl.check(status, "generate a unique id")?;
+        Ok(id.0)
     }
 
     fn join(&mut self, id: &[u8; ID], rank: usize, world_size: usize) -> Result<Progress> {
@@ -134,29 +142,25 @@ impl NcclApi for Cuda {
             net_name: ptr::null(),
             split_share: UNDEFINED,
         };
-        let mut unique = MaybeUninit::<sys::ncclUniqueId>::zeroed();
-        // SAFETY: an id is 128 plain bytes; the configuration has the layout of NCCL's and states its size. Both are
-        // read before the call returns.
+        // SAFETY: the configuration has the layout of NCCL's and states its size. It is read before the call returns.
         let begun = unsafe {
-            ptr::copy_nonoverlapping(id.as_ptr(), unique.as_mut_ptr().cast(), ID);
-            nccl::comm_init_rank_config(
-                &mut self.communicator,
+            (self.nccl.comm_init_rank_config)(
+                &raw mut self.communicator,
                 world_size as c_int,
-                unique.assume_init(),
+                UniqueId(*id),
                 rank as c_int,
                 (&raw mut config).cast(),
             )
         };
-        progress(begun, "initialize the communicator")
+        self.progress(begun, "initialize the communicator")
     }
 
     fn state(&mut self) -> Result<Progress> {
-        let mut state = sys::ncclResult_t::ncclSuccess;
+        let mut state = SUCCESS;
         // SAFETY: initialization of the communicator has started, and `NcclLink` never calls this after an abort.
-        unsafe { sys::ncclCommGetAsyncError(self.communicator, &mut state) }
-            .result()
-            .map_err(refused("query the communicator's state"))?;
-        progress(state.result(), "run the communicator")
+        let status = unsafe { (self.nccl.comm_get_async_error)(self.communicator, &raw mut state) };
+        self.nccl.check(status, "query the communicator's state")?;
+        self.progress(state, "run the communicator")
     }
 
     fn device(&self) -> DeviceLocation {
@@ -184,40 +188,47 @@ impl NcclApi for Cuda {
             (send.address as usize as *const c_void, receive.address as usize as *mut c_void);
         let kind = dtype(send.dtype);
         let (communicator, stream) = (self.communicator, self.stream.cu_stream().cast());
+        let nccl = &*self.nccl;
         // SAFETY: the communicator is initialized; the buffers are valid memory of this GPU that the caller keeps until
         // the stream is idle.
         let queued = unsafe {
             match what {
-                Collective::AllReduce(how) => {
-                    nccl::all_reduce(from, to, send.length, kind, reduce(how), communicator, stream)
-                }
+                Collective::AllReduce(how) => (nccl.all_reduce)(
+                    from,
+                    to,
+                    send.length,
+                    kind,
+                    reduce(how),
+                    communicator,
+                    stream,
+                ),
                 Collective::ReduceScatter => {
-                    let sum = sys::ncclRedOp_t::ncclSum;
-                    nccl::reduce_scatter(from, to, receive.length, kind, sum, communicator, stream)
+                    (nccl.reduce_scatter)(from, to, receive.length, kind, SUM, communicator, stream)
                 }
                 Collective::AllGather => {
-                    nccl::all_gather(from, to, send.length, kind, communicator, stream)
+                    (nccl.all_gather)(from, to, send.length, kind, communicator, stream)
                 }
                 Collective::Broadcast { root } => {
                     let root = root as c_int;
-                    nccl::broadcast(from, to, send.length, kind, root, communicator, stream)
+                    (nccl.broadcast)(from, to, send.length, kind, root, communicator, stream)
                 }
                 Collective::AllToAll => {
                     let part = send.length / self.world_size;
                     let step = part * send.dtype.size();
-                    nccl::group_start().map_err(refused("start an all-to-all"))?;
+                    nccl.check((nccl.group_start)(), "start an all-to-all")?;
                     for rank in 0..self.world_size {
                         let (from, to) = (from.byte_add(rank * step), to.byte_add(rank * step));
                         let peer = rank as c_int;
-                        nccl::send(from, part, kind, peer, communicator, stream)
-                            .and_then(|_| nccl::recv(to, part, kind, peer, communicator, stream))
-                            .map_err(refused("queue an all-to-all"))?;
+                        let sent = (nccl.send)(from, part, kind, peer, communicator, stream);
+                        nccl.check(sent, "queue an all-to-all")?;
+                        let received = (nccl.recv)(to, part, kind, peer, communicator, stream);
+                        nccl.check(received, "queue an all-to-all")?;
                     }
-                    nccl::group_end()
+                    (nccl.group_end)()
                 }
             }
         };
-        progress(queued, "queue a collective")
+        self.progress(queued, "queue a collective")
     }
 
     fn is_idle(&mut self) -> Result<bool> {
@@ -254,13 +265,14 @@ impl NcclApi for Cuda {
         let communicator = std::mem::replace(&mut self.communicator, ptr::null_mut());
         if !communicator.is_null() {
             // SAFETY: initialization has started, and the pointer was just cleared, so it is not used again.
-            let _ = unsafe { nccl::comm_abort(communicator) };
+            let _ = unsafe { (self.nccl.comm_abort)(communicator) };
         }
     }
 
     fn finalize(&mut self) -> Result<Progress> {
         // SAFETY: the communicator is initialized, and all its collectives are done.
-        progress(unsafe { nccl::comm_finalize(self.communicator) }, "finalize the communicator")
+        let status = unsafe { (self.nccl.comm_finalize)(self.communicator) };
+        self.progress(status, "finalize the communicator")
     }
 }
 
@@ -269,7 +281,7 @@ impl Drop for Cuda {
         let communicator = std::mem::replace(&mut self.communicator, ptr::null_mut());
         if !communicator.is_null() {
             // SAFETY: the communicator was finalized; after an abort it is null.
-            let _ = unsafe { nccl::comm_destroy(communicator) };
+            let _ = unsafe { (self.nccl.comm_destroy)(communicator) };
         }
     }
 }
