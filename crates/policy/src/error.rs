@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::config::ConfigFault;
 use crate::gguf::GgufFault;
+use crate::hub::HubFault;
 use crate::lora::AdapterFault;
 use crate::weights::{INDEX_FILE, SINGLE_FILE, SafetensorsFault, WeightFault, join_weight_faults};
 
@@ -333,7 +334,10 @@ pub enum Error {
         source: minijinja::Error,
     },
     /// A model is neither a local path nor a Hub ID.
-    #[error("no such model: `{model}`; give a model directory, a GGUF file or a Hub ID `org/name`")]
+    #[error(
+        "no such model: `{model}`; give a model directory, a GGUF file, or a Hub ID `org/name`, `org/name/file.gguf` \
+         or `org/name:Q4_K_M`"
+    )]
     NoSuchModel {
         /// The model as given.
         model: String,
@@ -349,17 +353,14 @@ pub enum Error {
         revision: String,
     },
     /// A model cannot be downloaded from the Hugging Face Hub.
-    #[error(
-        "cannot download `{model}` ({revision}) from the Hugging Face Hub, check its name, `HF_TOKEN` and the network, or give a \
-         local directory: {source}"
-    )]
+    #[error("cannot download `{model}` ({revision}) from the Hugging Face Hub: {fault}")]
     Hub {
         /// The model.
         model: String,
         /// The revision.
         revision: String,
-        /// The hub client's error.
-        source: Box<hf_hub::api::tokio::ApiError>,
+        /// What is wrong, and what to do.
+        fault: Box<HubFault>,
     },
     /// A tensor operation failed.
     #[error("cannot {action}: {source}")]

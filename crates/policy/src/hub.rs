@@ -1,127 +1,205 @@
 //! Resolves a model: a local path, or a name on the Hugging Face hub.
+//!
+//! Downloads go to the cache of `huggingface_hub`, which finds them too. A file resumes where an earlier download ended, and
+//! is complete and intact when it has its name. The environment variables are those of `huggingface_hub`: `HF_HOME`,
+//! `HF_HUB_CACHE`, `HF_ENDPOINT`, `HF_TOKEN`, `HF_TOKEN_PATH` and `HF_HUB_OFFLINE`.
 
+mod cache;
+mod checksum;
+mod client;
+mod download;
+mod environment;
+mod fault;
+mod name;
+mod progress;
+mod selection;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeSet;
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use hf_hub::api::tokio::{ApiBuilder, ApiError, ApiRepo};
-use hf_hub::{Cache, Repo, RepoType};
 use serde_json::Value;
 
 use crate::config::CONFIG_FILE;
 use crate::error::{Error, Result};
 use crate::gguf;
+use crate::lora;
 use crate::weights::{INDEX_FILE, SINGLE_FILE};
+use cache::{RepoCache, create_folder_of, is_relative};
+use client::Client;
+use download::Download;
+use environment::Environment;
+pub use fault::HubFault;
+use name::{Name, Part, has_quantization};
+pub use progress::DownloadProgress;
+use selection::{Selection, is_decoder, select};
 
-/// The local path of a model: `model` itself if it is a folder or a GGUF file, else the cached snapshot of `org/name`
-/// from the hub at `revision` (a branch, tag or commit; default `main`).
-///
-/// A complete snapshot in the cache is used without checking the hub for updates. Only the configuration, the
-/// tokenizer and the safetensors are downloaded. `HF_HOME`, `HF_ENDPOINT`, `HF_TOKEN` and `HF_HUB_OFFLINE` work as in
-/// `transformers`.
-///
-/// # Errors
-/// [`Error::NoSuchModel`] if `model` is neither, [`Error::HubOffline`] if it is not cached and downloads are
-/// forbidden, [`Error::Hub`] if the download fails.
-pub fn resolve(model: &str, revision: Option<&str>) -> Result<PathBuf> {
-    Hub::from_env().resolve(model, revision)
+/// The wait before the first retry.
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+
+/// What a command needs of a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Needs {
+    /// The decoder, or an adapter and its base model.
+    Decoder,
+    /// The decoder and its vision encoder, if it has one.
+    VisionEncoder,
+    /// An adapter without its base model.
+    Adapter,
 }
 
-const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// [`Hub::resolve`] of a decoder, without showing progress.
+///
+/// # Errors
+/// As [`Hub::resolve`].
+pub fn resolve(model: &str, revision: Option<&str>) -> Result<PathBuf> {
+    Hub::from_env().resolve(model, revision, Needs::Decoder)
+}
 
 /// The hub and its local cache.
-struct Hub {
-    endpoint: Option<String>,
-    cache: Cache,
-    token: Option<String>,
-    offline: bool,
+pub struct Hub {
+    environment: Environment,
+    progress: Arc<dyn DownloadProgress>,
+    first_wait: Duration,
 }
 
 impl Hub {
-    fn from_env() -> Self {
-        let variable = |name| std::env::var(name).ok().filter(|value: &String| !value.is_empty());
-        let cache = Cache::from_env();
-        let offline = variable("HF_HUB_OFFLINE").map(|value| value.to_ascii_lowercase());
-        Self {
-            endpoint: variable("HF_ENDPOINT").map(|url| url.trim_end_matches('/').to_owned()),
-            token: variable("HF_TOKEN").or_else(|| cache.token()),
-            cache,
-            offline: matches!(offline.as_deref(), Some("1" | "true" | "yes" | "on")),
-        }
+    /// As the environment variables say.
+    pub fn from_env() -> Self {
+        let environment = Environment::new(|name| std::env::var(name).ok());
+        Self { environment, progress: Arc::new(()), first_wait: FIRST_WAIT }
     }
 
-    fn resolve(&self, model: &str, revision: Option<&str>) -> Result<PathBuf> {
+    /// Reports downloads to `progress`.
+    pub fn with_progress(self, progress: Arc<dyn DownloadProgress>) -> Self {
+        Self { progress, ..self }
+    }
+
+    /// The local path of a model: `model` itself if it is a folder or a GGUF file, else the cached files of a name on
+    /// the hub at `revision` (a branch, tag or commit; default `main`).
+    ///
+    /// A name is `org/name`, `org/name/file.gguf`, or `org/name:Q4_K_M` for the GGUF file with that quantization.
+    /// `org/name` is a folder with safetensors, a LoRA adapter, or the repository's only GGUF file. The base model of an
+    /// adapter is downloaded too. A complete model in the cache is used without checking the hub for updates.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchModel`] if `model` is neither, [`Error::HubOffline`] if it is not cached and downloads are
+    /// forbidden, [`Error::Hub`] if the download fails, [`Error::AdapterBase`] if an adapter's base is none of these.
+    pub fn resolve(&self, model: &str, revision: Option<&str>, needs: Needs) -> Result<PathBuf> {
+        let found = self.find(model, revision, needs)?;
+        if needs != Needs::Adapter {
+            // So that a base model that is missing is an error here, and its download is shown.
+            lora::base_model_with(&found, |base| self.find(base, None, needs))?;
+        }
+        Ok(found)
+    }
+
+    /// [`Self::resolve`] without the base model of an adapter.
+    fn find(&self, model: &str, revision: Option<&str>, needs: Needs) -> Result<PathBuf> {
         let path = Path::new(model);
         if path.is_dir() || gguf::is_gguf(path) {
             return Ok(path.to_owned());
         }
-        if !is_hub_name(model) {
-            return Err(Error::NoSuchModel { model: model.to_owned() });
-        }
+        let unknown = || Error::NoSuchModel { model: model.to_owned() };
+        let name = Name::parse(model).ok_or_else(unknown)?;
         let revision = revision.unwrap_or("main");
-        if let Some(dir) = self.cached(model, revision)? {
-            return Ok(dir);
+        let cached = self.cached(name, revision, needs)?;
+        if let Some(path) = cached.filter(|path| self.has_vision_encoder(path, needs)) {
+            return Ok(path);
         }
-        if self.offline {
-            return Err(Error::HubOffline {
+        if self.environment.offline {
+            let (model, revision) = (model.to_owned(), revision.to_owned());
+            return Err(Error::HubOffline { model, revision });
+        }
+        // The caller may be inside an async runtime, in which another one must not block: use a thread.
+        let fetch = || self.fetch(name, revision, needs);
+        let fetched = std::thread::scope(|scope| scope.spawn(fetch).join());
+        fetched.unwrap_or_else(|panic| std::panic::resume_unwind(panic)).map_err(|fault| {
+            Error::Hub {
                 model: model.to_owned(),
                 revision: revision.to_owned(),
-            });
-        }
-        self.fetch(model, revision)
+                fault: Box::new(fault),
+            }
+        })
     }
 
-    /// The folder of a complete snapshot in the cache.
-    fn cached(&self, model: &str, revision: &str) -> Result<Option<PathBuf>> {
-        let cache = self.cache.repo(repo(model, revision));
-        // A snapshot folder is named after its commit; branches and tags are files that contain the commit.
-        let by_commit = cache.pointer_path(revision);
-        let dir = match cache.get(CONFIG_FILE) {
-            Some(config) => config.parent().map(Path::to_owned),
-            None => Some(by_commit).filter(|dir| dir.join(CONFIG_FILE).exists()),
-        };
-        let Some(dir) = dir else { return Ok(None) };
-        // Weights are downloaded last, so a snapshot with all weights is complete.
-        Ok(has_weights(&dir)?.then_some(dir))
-    }
-
-    fn fetch(&self, model: &str, revision: &str) -> Result<PathBuf> {
-        let failed = |source| Error::Hub {
-            model: model.to_owned(),
-            revision: revision.to_owned(),
-            source: Box::new(source),
-        };
-        let mut builder = ApiBuilder::from_cache(self.cache.clone())
-            .with_progress(std::io::stderr().is_terminal())
-            .with_token(self.token.clone());
-        if let Some(endpoint) = &self.endpoint {
-            builder = builder.with_endpoint(endpoint.clone());
-        }
-        let api = builder.build().map_err(failed)?.repo(repo(model, revision));
-        // The caller may be inside an async runtime, in which another one must not block: use a thread.
-        let fetched = std::thread::scope(|scope| scope.spawn(|| fetch_files(&api, model)).join());
-        match fetched {
-            Ok(dir) => dir.map_err(failed),
-            Err(panic) => std::panic::resume_unwind(panic),
+    /// The path of a model in the cache.
+    fn cached(&self, name: Name<'_>, revision: &str, needs: Needs) -> Result<Option<PathBuf>> {
+        let cache = RepoCache::new(&self.environment.cache, name.repo);
+        let Some(dir) = cache.snapshot_of(revision) else { return Ok(None) };
+        match name.part {
+            Part::File(file) => Ok(Some(dir.join(file)).filter(|path| path.is_file())),
+            Part::Quantization(wanted) => {
+                let mut found = files_below(&dir)?;
+                found.retain(|file| is_decoder(file) && has_quantization(file, wanted));
+                Ok((found.len() == 1).then(|| dir.join(&found[0])))
+            }
+            Part::Whole if needs == Needs::Adapter => {
+                let files = [lora::CONFIG_FILE, lora::WEIGHTS_FILE];
+                Ok(files.iter().all(|file| dir.join(file).exists()).then_some(dir))
+            }
+            // Weights are downloaded last, so a snapshot with all weights is complete.
+            Part::Whole if has_weights(&dir)? => Ok(dir.join(CONFIG_FILE).exists().then_some(dir)),
+            Part::Whole if lora::holds_adapter(&dir) => Ok(Some(dir)),
+            // The repository may have others, from which the user must choose.
+            Part::Whole if self.environment.offline => gguf::find(&dir),
+            Part::Whole => Ok(None),
         }
     }
-}
 
-fn repo(model: &str, revision: &str) -> Repo {
-    Repo::with_revision(model.to_owned(), RepoType::Model, revision.to_owned())
-}
+    /// Whether a cached model is all that is needed. Only the hub knows if a GGUF file has a vision encoder.
+    fn has_vision_encoder(&self, path: &Path, needs: Needs) -> bool {
+        let known = needs != Needs::VisionEncoder || self.environment.offline;
+        known || path.is_dir() || !matches!(gguf::find_mmproj(path), Ok(None))
+    }
 
-/// Whether `model` has the form `org/name` of the hub.
-fn is_hub_name(model: &str) -> bool {
-    let part = |part: &str| {
-        let letters = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-        !part.is_empty() && part.bytes().all(letters) && !part.starts_with(['.', '-'])
-    };
-    model.split_once('/').is_some_and(|(org, name)| part(org) && part(name))
+    fn fetch(&self, name: Name<'_>, revision: &str, needs: Needs) -> Result<PathBuf, HubFault> {
+        let client = Client::new(&self.environment, self.first_wait)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| HubFault::Network { why: error.to_string() })?;
+        runtime.block_on(async {
+            let listing = client.list(name.repo, revision, &*self.progress).await?;
+            let Selection { files, gguf } = select(&listing.files(), name, needs)?;
+            let cache = RepoCache::new(&self.environment.cache, name.repo);
+            let dir = cache.snapshot(&listing.commit);
+            for file in &files {
+                if !dir.join(file).exists() {
+                    self.fetch_file(&client, &cache, (name.repo, &listing.commit, file)).await?;
+                }
+            }
+            cache.set_revision(revision, &listing.commit)?;
+            Ok(gguf.map_or_else(|| dir.clone(), |file| dir.join(file)))
+        })
+    }
+
+    /// Downloads a file of a commit, unless another commit has the same.
+    async fn fetch_file(
+        &self,
+        client: &Client,
+        cache: &RepoCache,
+        (repo, commit, file): (&str, &str, &str),
+    ) -> Result<(), HubFault> {
+        if !is_relative(file) {
+            let why = format!("`{file}` is no path in a repository");
+            return Err(HubFault::Listing { why });
+        }
+        let progress = &*self.progress;
+        let url = client.file_url(repo, commit, file);
+        let metadata = client.metadata(&url, (repo, file), progress).await?;
+        let (blob, partial) = (cache.blob(&metadata.etag), cache.partial(&metadata.etag));
+        create_folder_of(&blob)?;
+        let _lock = cache.lock(&metadata.etag, file, progress)?;
+        if !blob.exists() {
+            tracing::info!(repo, file, size = metadata.size, "downloading from the hub");
+            let download =
+                Download { client, progress, repo, file, url: &url, metadata: &metadata };
+            download.run(&partial, &blob).await?;
+        }
+        cache.link(commit, file, &metadata.etag)
+    }
 }
 
 /// Whether a folder has all its weight files.
@@ -144,59 +222,19 @@ fn has_weights(dir: &Path) -> Result<bool> {
     Ok(!shards.is_empty() && shards.iter().all(|shard| dir.join(shard).exists()))
 }
 
-fn fetch_files(api: &ApiRepo, model: &str) -> Result<PathBuf, ApiError> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
-        let info = api.info().await?;
-        let files = needed(info.siblings.into_iter().map(|file| file.rfilename).collect());
-        let mut dir = PathBuf::new();
-        // If the branch has moved since an earlier, interrupted download, the first round mixes two commits and
-        // updates the reference to the newer one; the second round then completes its snapshot.
-        for _ in 0..2 {
-            let mut dirs = BTreeSet::new();
-            for file in &files {
-                tracing::info!(model, file, "downloading from the Hugging Face Hub");
-                dirs.extend(get(api, file).await?.parent().map(Path::to_owned));
+/// The files in a folder and its subfolders, relative to it.
+fn files_below(dir: &Path) -> Result<Vec<String>> {
+    let (mut files, mut folders) = (Vec::new(), vec![dir.to_owned()]);
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).map_err(Error::io("read", &folder))? {
+            let path = entry.map_err(Error::io("read", &folder))?.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.is_file() {
+                let file = path.strip_prefix(dir).unwrap_or(&path);
+                files.push(file.to_string_lossy().into_owned());
             }
-            let one = dirs.len() <= 1;
-            dir = dirs.pop_last().unwrap_or(dir);
-            if one {
-                break;
-            }
-        }
-        Ok(dir)
-    })
-}
-
-/// Downloads one file, with retries after network errors that resume the partial download.
-async fn get(api: &ApiRepo, file: &str) -> Result<PathBuf, ApiError> {
-    let mut tries = 3;
-    loop {
-        tries -= 1;
-        match api.get(file).await {
-            Err(ApiError::RequestError(fault))
-                if tries > 0 && !fault.status().is_some_and(|status| status.is_client_error()) =>
-            {
-                tracing::warn!(file, %fault, "download failed, retrying");
-                tokio::time::sleep(RETRY_AFTER).await;
-            }
-            done => return done,
         }
     }
-}
-
-/// The files to download. Weights are last, so that a snapshot with all weights is complete.
-fn needed(all: Vec<String>) -> Vec<String> {
-    let single = all.iter().any(|file| file == SINGLE_FILE);
-    let weights = |file: &str| match single {
-        true => file == SINGLE_FILE,
-        false => file.starts_with("model-") && file.ends_with(".safetensors"),
-    };
-    let small = |file: &str| {
-        let text = file.ends_with(".json") || file.ends_with(".jinja") || file == "merges.txt";
-        let unused_index = file.starts_with("pytorch_model") || (single && file == INDEX_FILE);
-        text && !file.contains('/') && !unused_index
-    };
-    let (mut files, rest): (Vec<_>, Vec<_>) = all.into_iter().partition(|file| small(file));
-    files.extend(rest.into_iter().filter(|file| weights(file)));
-    files
+    Ok(files)
 }

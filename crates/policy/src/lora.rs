@@ -24,7 +24,7 @@ use crate::config::ModelConfig;
 use crate::error::{Error, Result, TensorContext};
 use crate::parameters::Parameters;
 pub use base::base_model_dir;
-pub(crate) use base::{holds_adapter, holds_model};
+pub(crate) use base::{base_model_with, holds_adapter, holds_model};
 use config::AdapterConfig;
 pub use fault::AdapterFault;
 pub use modules::Module;

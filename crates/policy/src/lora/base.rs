@@ -15,6 +15,14 @@ use crate::{gguf, hub, weights};
 /// # Errors
 /// [`Error::AdapterBase`] if the base model is missing or an adapter itself, and [`Error::Adapter`] if it is not set.
 pub fn base_model_dir(dir: &Path) -> Result<Option<PathBuf>> {
+    base_model_with(dir, |named| hub::resolve(named, None))
+}
+
+/// [`base_model_dir`], with `resolve` for what is not beside the adapter.
+pub(crate) fn base_model_with(
+    dir: &Path,
+    resolve: impl FnOnce(&str) -> Result<PathBuf>,
+) -> Result<Option<PathBuf>> {
     if !holds_adapter(dir) {
         return Ok(None);
     }
@@ -29,7 +37,7 @@ pub fn base_model_dir(dir: &Path) -> Result<Option<PathBuf>> {
     let beside = dir.join(&named);
     let base = match !Path::new(&named).exists() && beside.is_dir() {
         true => beside,
-        false => hub::resolve(&named, None).map_err(|error| failed(error.to_string()))?,
+        false => resolve(&named).map_err(|error| failed(error.to_string()))?,
     };
     if holds_adapter(&base) {
         return Err(failed("it is an adapter itself".to_owned()));
