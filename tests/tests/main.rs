@@ -9,6 +9,7 @@ mod chat;
 mod durability;
 mod eval;
 mod filter;
+mod hub;
 mod images;
 mod infer;
 mod inspect;

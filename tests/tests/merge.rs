@@ -14,7 +14,7 @@ const HIDDEN: usize = 16;
 const CHANGED: &str = "model.layers.1.self_attn.o_proj.weight";
 
 /// A rank-1 adapter of one module: `A` is all ones, `B` counts up, and the scale is 0.5.
-fn write_adapter(dir: &Path, target: &str) {
+pub(crate) fn write_adapter(dir: &Path, target: &str) {
     fs::create_dir_all(dir).unwrap();
     let config = json!({
         "peft_type": "LORA", "r": 1, "lora_alpha": 0.5, "target_modules": [target],

@@ -6,10 +6,11 @@ use anyhow::Context;
 use embodied_r_data::Progress;
 use embodied_r_grpo::model::{ChatTokenizer, chat_prompt, completion_text};
 use embodied_r_policy::tokenizer::Tokenizer;
-use embodied_r_policy::{GenerateEvent, GenerationRequest, InferenceModel, SamplingParams, hub};
+use embodied_r_policy::{GenerateEvent, GenerationRequest, InferenceModel, SamplingParams};
 
 use crate::args::model::ModelArgs;
 use crate::exit::{self, Usage};
+use crate::hub;
 
 /// A model with its tokenizer and sampling parameters.
 pub(crate) struct BatchGenerator {
@@ -29,7 +30,7 @@ impl BatchGenerator {
             return Err(Usage("`--batch` must be at least 1, not 0".into()).into());
         }
         let name = args.model.as_deref().ok_or_else(|| Usage("`--model` is missing".into()))?;
-        let dir = hub::resolve(name, args.revision.as_deref())?;
+        let dir = hub::decoder(name, args.revision.as_deref())?;
         let tokenizer = Tokenizer::from_dir(&dir)?;
         let model = InferenceModel::load(&dir, args.weights.placement()?).map_err(|error| {
             let advice = "`embodied-r doctor --model DIR` lists missing files";

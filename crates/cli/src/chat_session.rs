@@ -11,7 +11,7 @@ use embodied_r_grpo::random::stream;
 use embodied_r_policy::tokenizer::{ChatMessage, GenerationPrompt, SpecialTokens, Tokenizer};
 use embodied_r_policy::{
     Engine, EngineOptions, EngineOutput, GenerationRequest, InferenceModel, Prompt as ModelPrompt,
-    SamplingParams, TextStream, hub,
+    SamplingParams, TextStream,
 };
 use embodied_r_vision::{
     ImageEmbeddings, MultimodalMessage, MultimodalPart, VisionLanguageModel, VisionOptions,
@@ -20,6 +20,7 @@ use embodied_r_vision::{
 use signal_hook::consts::SIGINT;
 
 use crate::args::model::{DecodingArgs, StoredModel};
+use crate::hub;
 use crate::terminal;
 use thinking::Dimmer;
 
@@ -92,7 +93,11 @@ impl ChatSession {
         echo: Echo,
         vision: VisionMode,
     ) -> anyhow::Result<Self> {
-        let dir = hub::resolve(&stored.model, stored.revision.as_deref())?;
+        let revision = stored.revision.as_deref();
+        let dir = match vision {
+            VisionMode::Enabled { .. } => hub::with_vision_encoder(&stored.model, revision)?,
+            _ => hub::decoder(&stored.model, revision)?,
+        };
         let tokenizer = Arc::new(Tokenizer::from_dir(&dir)?);
         let sampling = decoding.sampling_params(tokenizer.stop_ids());
         sampling.check()?;

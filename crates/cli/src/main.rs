@@ -10,6 +10,7 @@ mod chat_session;
 mod commands;
 mod device;
 mod exit;
+mod hub;
 mod interrupt;
 mod output;
 mod pager;

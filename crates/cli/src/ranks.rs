@@ -133,6 +133,11 @@ fn rank_info() -> anyhow::Result<RankInfo> {
         .map_err(|error| Usage(error.to_string()).into())
 }
 
+/// Whether this process is the job's first rank, or its only one.
+pub(crate) fn is_first() -> bool {
+    rank_info().map_or(true, |rank_info| rank_info.rank == 0)
+}
+
 /// Ranks on this machine (the local world size).
 pub(crate) fn local_world_size() -> usize {
     rank_info().map_or(1, |rank_info| rank_info.local_size.max(1))

@@ -3,13 +3,13 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::hub;
 use embodied_r_openai::{ApiKey, ClientOptions};
 use embodied_r_perception::captioner::{
     Caption, CaptionRequest, Captioner, ChatModel, DecodeLimit, LocalModel, LocalOptions,
     ModelCaptioner, ModelOptions, RefusalPolicy, RemoteModel, SceneCaptioner, VideoFrames,
 };
 use embodied_r_perception::keyframes;
-use embodied_r_policy::hub;
 use embodied_r_vision::{VisionLanguageModel, VisionOptions};
 use tokio::runtime::Runtime;
 
@@ -78,7 +78,7 @@ impl VideoCaptioner {
         match args.base_url.as_slice() {
             [] => {
                 let options = local_options(weights, args.max_pixels)?;
-                let model = LocalModel::load(&hub::resolve(&name, None)?, &options)?;
+                let model = LocalModel::load(&hub::with_vision_encoder(&name, None)?, &options)?;
                 Self::with_model(model, name, args, keyframes)
             }
             urls => {
@@ -104,7 +104,7 @@ impl VideoCaptioner {
     ) -> anyhow::Result<Self> {
         let keyframes = key_frames(frames);
         keyframes.check().map_err(|error| Usage(error.to_string()))?;
-        let folder = hub::resolve(&stored.model, stored.revision.as_deref())?;
+        let folder = hub::with_vision_encoder(&stored.model, stored.revision.as_deref())?;
         let options = local_options(&stored.weights, args.max_pixels)?;
         let model = LocalModel::from_model(&folder, model, &options)?;
         Self::with_model(model, stored.model.clone(), args, keyframes)

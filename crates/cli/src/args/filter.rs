@@ -51,7 +51,8 @@ pub(crate) struct FilterArgs {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Local model")]
 pub(crate) struct LocalArgs {
-    /// Model: a directory in Hugging Face layout, a GGUF file, or a Hub ID.
+    /// Model: a directory in Hugging Face layout, a GGUF file, a LoRA adapter, or a Hub ID: `org/name`, or for a GGUF
+    /// file `org/name/file.gguf` or `org/name:Q4_K_M`.
     #[arg(
         long,
         aliases = ["model-path", "model_path"],

@@ -13,9 +13,9 @@ pub(crate) struct MergeArgs {
     /// Base model of the adapter: a directory in Hugging Face layout, or a Hub ID.
     #[arg(long, value_name = "MODEL")]
     pub(crate) model: String,
-    /// Adapter: a directory with `adapter_config.json` and `adapter_model.safetensors`.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) adapter: PathBuf,
+    /// Adapter: a directory with `adapter_config.json` and `adapter_model.safetensors`, or a Hub ID.
+    #[arg(long, value_name = "ADAPTER")]
+    pub(crate) adapter: String,
     /// Directory to write the merged model to; must be new or empty.
     #[arg(long, value_name = "DIR")]
     pub(crate) output: PathBuf,

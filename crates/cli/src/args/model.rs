@@ -9,7 +9,8 @@ use crate::device;
 /// The model and its decoding options.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct ModelArgs {
-    /// Model that answers: a directory in Hugging Face layout, a GGUF file, or a Hub ID.
+    /// Model that answers: a directory in Hugging Face layout, a GGUF file, a LoRA adapter, or a Hub ID: `org/name`, or
+    /// for a GGUF file `org/name/file.gguf` or `org/name:Q4_K_M`.
     #[arg(long, aliases = ["model-path", "model_path"], value_name = "MODEL")]
     pub(crate) model: Option<String>,
     /// Revision of the model on the Hub: a branch, tag or commit.
@@ -27,7 +28,8 @@ pub(crate) struct ModelArgs {
 /// A model that the command requires.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct StoredModel {
-    /// Model: a directory in Hugging Face layout, a GGUF file, or a Hub ID.
+    /// Model: a directory in Hugging Face layout, a GGUF file, a LoRA adapter, or a Hub ID: `org/name`, or for a GGUF
+    /// file `org/name/file.gguf` or `org/name:Q4_K_M`.
     #[arg(long, aliases = ["model-path", "model_path"], value_name = "MODEL")]
     pub(crate) model: String,
     /// Revision of the model on the Hub: a branch, tag or commit.

@@ -4,10 +4,10 @@ mod trace;
 
 use std::time::Instant;
 
+use crate::hub;
 use anyhow::Context as _;
 use embodied_r_data::question_set::multiple_choice_text;
 use embodied_r_perception::captioner::{self, Caption};
-use embodied_r_policy::hub;
 use embodied_r_policy::tokenizer::{ChatMessage, Tokenizer};
 use embodied_r_rewards::answer::{answer_tag, letter, think_tag};
 use serde::Serialize;
@@ -54,7 +54,7 @@ pub(crate) fn run(args: AskArgs) -> anyhow::Result<Status> {
         || Usage("give a language model with `--policy`, or a local `--captioner`".into());
     let policy = policy.ok_or_else(missing)?;
     // Fails on missing files before the slow captioning.
-    let folder = hub::resolve(&policy, None)?;
+    let folder = hub::decoder(&policy, None)?;
     Tokenizer::from_dir(&folder)?;
     std::fs::metadata(&args.video)
         .with_context(|| format!("cannot read `{}`", args.video.display()))?;

@@ -7,13 +7,14 @@ use std::fmt::Display;
 use std::path::Path;
 
 use anyhow::Context as _;
-use embodied_r_policy::{Error, GenerationRequest, Group, Policy, SamplingParams, hub, tokenizer};
+use embodied_r_policy::{Error, GenerationRequest, Group, Policy, SamplingParams, tokenizer};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::args::inspect::{GreedyArgs, InspectArgs, InspectCommand, SequencesArgs};
 use crate::device;
 use crate::exit::Status;
+use crate::hub;
 use crate::output::outln;
 
 /// Inspect a model's outputs.
@@ -49,7 +50,7 @@ fn loaded(args: &SequencesArgs, folder: &Path) -> anyhow::Result<Policy> {
 
 fn logprobs(args: &SequencesArgs) -> anyhow::Result<Status> {
     let sequences = read(&args.data)?;
-    let policy = loaded(args, &hub::resolve(&args.model, None)?)?;
+    let policy = loaded(args, &hub::decoder(&args.model, None)?)?;
     // Each in a pass of its own, so that its numbers do not depend on the others.
     let score = |(index, ids): (usize, &Vec<u32>)| {
         let scores = policy.score(&[after_the_first(ids)], 1.0);
@@ -76,7 +77,7 @@ fn error_at(index: usize, error: Error) -> Error {
 fn greedy(args: &GreedyArgs) -> anyhow::Result<Status> {
     let GreedyArgs { sequences: args, max_tokens } = args;
     let sequences = read(&args.data)?;
-    let folder = hub::resolve(&args.model, None)?;
+    let folder = hub::decoder(&args.model, None)?;
     let stop_ids = tokenizer::stop_ids(&folder)?;
     let policy = loaded(args, &folder)?;
     let requests: Vec<GenerationRequest> = sequences

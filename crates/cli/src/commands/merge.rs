@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use embodied_r_data::Error;
 use embodied_r_policy::tokenizer::Tokenizer;
 use embodied_r_policy::weights::SaveOptions;
-use embodied_r_policy::{Adapter, Policy, WeightDtype, hub};
+use embodied_r_policy::{Adapter, Policy, WeightDtype};
 use serde_json::json;
 
 use crate::args::merge::{Dtype, MergeArgs};
 use crate::exit::{self, Status};
+use crate::hub;
 use crate::output::outln;
 
 /// Present in an adapter's folder if it has its own tokenizer.
@@ -23,15 +24,16 @@ const GENERATION_CONFIG: &str = "generation_config.json";
 /// Merge an adapter into its base model.
 pub(crate) fn run(args: MergeArgs) -> anyhow::Result<Status> {
     refuse_non_empty(&args.output)?;
-    let folder = hub::resolve(&args.model, None)?;
+    let adapter_folder = hub::adapter(&args.adapter)?;
+    let folder = hub::decoder(&args.model, None)?;
     let policy = Policy::load(&folder)?;
-    let adapter = Adapter::open(&args.adapter, policy.config())?;
+    let adapter = Adapter::open(&adapter_folder, policy.config())?;
     adapter.apply(policy.weights())?;
     let policy = if args.text_only { policy.text_only() } else { policy };
     let dtype = args.dtype.map_or(policy.config().dtype, WeightDtype::from);
     write_whole(&args.output, |temporary| {
         policy.save(temporary, &SaveOptions { dtype, ..SaveOptions::default() })?;
-        save_tokenizer(&folder, &args.adapter, temporary)
+        save_tokenizer(&folder, &adapter_folder, temporary)
     })?;
     if args.json {
         let report = json!({

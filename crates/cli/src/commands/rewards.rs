@@ -8,14 +8,15 @@ use embodied_r_data::Progress as _;
 use embodied_r_grpo::judge::{ReferenceJudge, ReferenceModel};
 use embodied_r_grpo::process_group::ProcessGroup;
 use embodied_r_openai::{ApiKey, ClientOptions};
+use embodied_r_policy::Policy;
 use embodied_r_policy::tokenizer::Tokenizer;
-use embodied_r_policy::{Policy, hub};
 use embodied_r_rewards::http_judge::{HttpJudge, HttpJudgeOptions};
 use embodied_r_rewards::outputs::{self, Output, Scorecard};
 use embodied_r_rewards::{Error, Judge};
 
 use crate::args::rewards::{JudgeArgs, RewardsArgs, RewardsCommand, ScoreArgs};
 use crate::exit::{self, Status, Usage};
+use crate::hub;
 use crate::progress::Bar;
 
 const API_KEY_ENV: &str = "OPENAI_API_KEY";
@@ -75,7 +76,7 @@ fn judge(args: JudgeArgs) -> anyhow::Result<Option<Box<dyn Judge>>> {
 
 /// The trainer's in-process judge with `model` in place of the reference model.
 fn local_judge(model: &str) -> anyhow::Result<Box<dyn Judge>> {
-    let dir = hub::resolve(model, None)?;
+    let dir = hub::decoder(model, None)?;
     let tokenizer = Arc::new(Tokenizer::from_dir(&dir)?);
     let model = Arc::new(ReferenceModel::new(Policy::load(&dir)?));
     Ok(Box::new(ReferenceJudge::new(model, tokenizer, ProcessGroup::default())))

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use embodied_r_policy::tokenizer::Tokenizer;
-use embodied_r_policy::{EngineOptions, InferenceModel, PAGE_SIZE, SamplingDefaults, hub};
+use embodied_r_policy::{EngineOptions, InferenceModel, PAGE_SIZE, SamplingDefaults};
 use embodied_r_serve::{ApiKeyHash, Error, MediaOptions, Server, ServerOptions, Vision};
 use embodied_r_vision::{
     EmbeddingCache, VisionLanguageModel, VisionOptions, is_vision_language_model,
@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 
 use crate::args::serve::ServeArgs;
 use crate::exit::{self, Status, Usage};
+use crate::hub;
 use crate::output::outln;
 
 /// Environment variable with the API key that clients must send.
@@ -34,7 +35,7 @@ pub(crate) fn run(args: ServeArgs) -> anyhow::Result<Status> {
         exit::hint(message, "choose another `--port`, or 0 for a free one")
     })?;
     let address = listener.local_addr()?;
-    let dir = hub::resolve(&args.stored.model, args.stored.revision.as_deref())?;
+    let dir = hub::with_vision_encoder(&args.stored.model, args.stored.revision.as_deref())?;
     let options = options(&args, &dir)?;
     if options.api_key.is_none() && !address.ip().is_loopback() {
         eprintln!(

@@ -97,6 +97,8 @@ impl RepoCache {
                 progress.warn(&format!("waiting for another process, which downloads `{file}`"));
                 held.lock().map_err(failed)?;
             }
+            // Some file systems of clusters. The hash tells if two processes wrote into one file.
+            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {}
             Err(TryLockError::Error(error)) => return Err(failed(error)),
         }
         Ok(Lock { _file: held })

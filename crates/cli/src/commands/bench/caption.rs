@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use embodied_r_grpo::process_group::ProcessGroup;
 use embodied_r_policy::tokenizer::Tokenizer;
-use embodied_r_policy::{GenerationRequest, Prompt, SamplingParams, TensorParallel, hub};
+use embodied_r_policy::{GenerationRequest, Prompt, SamplingParams, TensorParallel};
 use embodied_r_vision::{
     ImageEmbeddings, MultimodalMessage, VisionEncoder, VisionLanguageModel, VisionOptions,
 };
@@ -14,6 +14,7 @@ use serde_json::json;
 
 use crate::args::bench::CaptionArgs;
 use crate::exit::{Status, Usage};
+use crate::hub;
 use crate::output::outln;
 use crate::ranks::run_on_ranks;
 
@@ -39,7 +40,7 @@ pub(super) fn run(args: &CaptionArgs) -> anyhow::Result<Status> {
 fn measure(args: &CaptionArgs, process_group: &ProcessGroup) -> anyhow::Result<Status> {
     args.parallel.check_one(process_group.world_size())?;
     let ranks = TensorParallel::new(process_group.communicator().clone());
-    let folder = hub::resolve(&args.model, None)?;
+    let folder = hub::with_vision_encoder(&args.model, None)?;
     let tokenizer = Tokenizer::from_dir(&folder)?;
     let placement = args.weights.placement_of(args.parallel.ranks.gpus)?;
     let device = placement.device.clone();

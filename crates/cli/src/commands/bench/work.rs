@@ -6,11 +6,12 @@ use candle_core::Device;
 use embodied_r_grpo::peak_memory;
 use embodied_r_grpo::random::stream;
 use embodied_r_kernels::device;
-use embodied_r_policy::{GenerationRequest, Precision, SamplingParams, hub};
+use embodied_r_policy::{GenerationRequest, Precision, SamplingParams};
 use serde_json::{Value, json};
 
 use crate::args::bench::WorkArgs;
 use crate::exit::{Status, Usage};
+use crate::hub;
 use crate::output::outln;
 
 /// Validates the arguments and resolves the model's folder.
@@ -19,7 +20,7 @@ pub(super) fn folder(work: &WorkArgs) -> anyhow::Result<PathBuf> {
         let what = "`--runs`, `--prompt`, `--new`, `--groups` and `--group-size` must be above 0";
         return Err(Usage(what.into()).into());
     }
-    Ok(hub::resolve(&work.model, None)?)
+    Ok(hub::decoder(&work.model, None)?)
 }
 
 /// Random prompts for a vocabulary of `vocabulary` tokens.

@@ -3,7 +3,7 @@
 use super::check::Check;
 
 const AREA: &str = "environment";
-const PLAIN: &[&str] = &["HF_HOME", "HF_ENDPOINT", "HF_HUB_OFFLINE"];
+const PLAIN: &[&str] = &["HF_HOME", "HF_HUB_CACHE", "HF_ENDPOINT", "HF_HUB_OFFLINE"];
 const SECRET: &[&str] = &["HF_TOKEN", "OPENAI_API_KEY"];
 
 /// Notes on each variable; `variable` looks one up.

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
+use crate::hub;
 use embodied_r_data::{Progress, prompts};
 use embodied_r_grpo::random::stream;
 use embodied_r_openai::{
     ApiKey, ChatCompletionMessage, ChatCompletionRequest, Client, ClientOptions, Error,
 };
-use embodied_r_policy::hub;
 use futures_util::StreamExt as _;
 use serde_json::{Map, Value, json};
 
@@ -87,7 +87,7 @@ impl BlindModel {
     pub(super) fn settings(&self) -> anyhow::Result<Map<String, Value>> {
         let (model, precision) = match &self.backend {
             Backend::Local(args) => {
-                let dir = hub::resolve(
+                let dir = hub::decoder(
                     args.model.as_deref().unwrap_or_default(),
                     args.revision.as_deref(),
                 )?;

@@ -6,7 +6,6 @@ use embodied_r_grpo::process_group::ProcessGroup;
 use embodied_r_policy::tokenizer::{SpecialTokens, Tokenizer};
 use embodied_r_policy::{
     Engine, EngineOptions, EngineOutput, GenerationRequest, Prompt, SamplingParams, TensorParallel,
-    hub,
 };
 use embodied_r_vision::{
     MultimodalMessage, Pixels, VisionLanguageModel, VisionOptions, image_file,
@@ -16,6 +15,7 @@ use serde_json::json;
 
 use crate::args::inspect::CaptionArgs;
 use crate::exit::Status;
+use crate::hub;
 use crate::output::outln;
 use crate::ranks::run_on_ranks;
 
@@ -33,7 +33,7 @@ pub(super) fn run(args: &CaptionArgs) -> anyhow::Result<Status> {
 fn caption(args: &CaptionArgs, process_group: &ProcessGroup) -> anyhow::Result<Status> {
     args.parallel.check_one(process_group.world_size())?;
     let ranks = TensorParallel::new(process_group.communicator().clone());
-    let folder = hub::resolve(&args.model, None)?;
+    let folder = hub::with_vision_encoder(&args.model, None)?;
     // Checks the images before the slow loading of the weights.
     let images: Vec<RgbImage> =
         args.image.iter().map(|path| image_file::read(path)).collect::<Result<_, _>>()?;

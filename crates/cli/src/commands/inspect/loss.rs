@@ -3,12 +3,13 @@
 use embodied_r_grpo::batch_file::BatchFile;
 use embodied_r_grpo::inspect::{LossReport, loss};
 use embodied_r_grpo::settings::LossSettings;
-use embodied_r_policy::{Policy, hub, tokenizer};
+use embodied_r_policy::{Policy, tokenizer};
 
 use crate::args::inspect::LossArgs;
 use crate::commands::train::session::explain;
 use crate::device;
 use crate::exit::Status;
+use crate::hub;
 use crate::output::outln;
 use crate::settings::{self, Layers};
 
@@ -20,7 +21,7 @@ pub(super) fn run(args: &LossArgs) -> anyhow::Result<Status> {
         None => Layers::default(),
     };
     let settings: LossSettings = layers.pairs(&args.sets).resolve(&[])?;
-    let folder = hub::resolve(&args.model, None)?;
+    let folder = hub::decoder(&args.model, None)?;
     let stop_ids = tokenizer::stop_ids(&folder)?;
     let device = device::open(args.device)?;
     let policy = Policy::load(&folder)?.with_precision(args.precision.into()).to_device(&device)?;

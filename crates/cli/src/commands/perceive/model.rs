@@ -12,13 +12,14 @@ use embodied_r_perception::captioner::{
 };
 use embodied_r_perception::perceive::{PerceiveOptions, PerceiveWorkload};
 
-use embodied_r_policy::{EngineOptions, TensorParallel, WeightPlacement, hub};
+use embodied_r_policy::{EngineOptions, TensorParallel, WeightPlacement};
 use embodied_r_vision::VisionOptions;
 use serde::{Deserialize, Serialize};
 
 use super::estimate;
 use crate::args::perceive::{LocalArgs, OpenAiArgs, VisionModelArgs};
 use crate::exit::Usage;
+use crate::hub;
 use crate::output::outln;
 use crate::progress::Bar;
 
@@ -83,7 +84,7 @@ pub(super) fn local(
 ) -> anyhow::Result<Option<ModelCaptioner<LocalModel>>> {
     let missing = || Usage("`--backend local` needs `--captioner`, a vision-language model".into());
     let name = model_args.captioner.clone().ok_or_else(missing)?;
-    let folder = hub::resolve(&name, None)?;
+    let folder = hub::with_vision_encoder(&name, None)?;
     let local = LocalOptions {
         vision: VisionOptions { placement: placement.clone(), max_pixels: args.max_pixels },
         kv_cache_bytes: (args.kv_cache_gb * 1e9) as usize,

@@ -227,7 +227,7 @@ pub(crate) struct Base {
 
 /// Resolves the base model. On resume, fails early if it is not the model that the run started from.
 pub(crate) fn base(model: &str, checkpoint: Option<&Checkpoint>) -> anyhow::Result<Base> {
-    let folder = embodied_r_policy::hub::resolve(model, None)?;
+    let folder = crate::hub::decoder(model, None)?;
     let fingerprint = embodied_r_policy::fingerprint(&folder)?;
     if let Some(checkpoint) = checkpoint {
         checkpoint.refuse_other_model(model, &fingerprint).map_err(explain)?;
