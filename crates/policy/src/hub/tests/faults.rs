@@ -3,11 +3,11 @@
 use super::*;
 
 const FILE: &str = "model.safetensors";
+const LARGE: &str = "org/model/model.safetensors";
 
 /// A server with one large file, whose next downloads fail.
 fn server(faults: &[Fault]) -> Server {
-    let files =
-        [("org/model/config.json", b"{}".to_vec()), ("org/model/model.safetensors", bytes(5000))];
+    let files = [("org/model/config.json", b"{}".to_vec()), (LARGE, bytes(5000))];
     Server::new(&files).fails(FILE, faults)
 }
 
@@ -155,11 +155,18 @@ fn connections_that_always_end_early_are_given_up() {
 }
 
 #[test]
+fn the_same_bytes_again_are_no_progress() {
+    let files = [("org/model/config.json", b"{}".to_vec()), (LARGE, bytes(10 << 18))];
+    let server = Server::new(&files).fails(FILE, &vec![Fault::CutNoRange(2 << 20); 100]);
+    fails(&server);
+    assert_eq!(server.ranges(FILE).len(), 5);
+}
+
+#[test]
 fn a_large_file_may_be_interrupted_more_often_if_each_time_more_of_it_arrives() {
     let cache = tempfile::tempdir().unwrap();
     let large = bytes(10 << 18);
-    let files =
-        [("org/model/config.json", b"{}".to_vec()), ("org/model/model.safetensors", large.clone())];
+    let files = [("org/model/config.json", b"{}".to_vec()), (LARGE, large.clone())];
     let server = Server::new(&files).fails(FILE, &vec![Fault::Cut((1 << 20) + 1); 9]);
     let dir = find(cache.path(), Some(&server), "org/model").unwrap();
     assert!(std::fs::read(dir.join(FILE)).unwrap() == large);

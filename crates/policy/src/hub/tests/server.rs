@@ -20,6 +20,8 @@ pub(super) enum Fault {
     Cut(usize),
     /// All bytes are sent, whatever the range.
     NoRange,
+    /// Both.
+    CutNoRange(usize),
     /// A range that starts elsewhere.
     OtherRange,
     /// The first byte is another.
@@ -218,7 +220,7 @@ fn content(
     let asked = range.map(|range| range.strip_prefix("bytes=").unwrap().trim_end_matches('-'));
     let asked: Option<usize> = asked.map(|from| from.parse().unwrap());
     let from = match fault {
-        Some(Fault::NoRange) => None,
+        Some(Fault::NoRange | Fault::CutNoRange(_)) => None,
         Some(Fault::OtherRange) => asked.map(|from| from - 1),
         _ => asked,
     };
@@ -238,7 +240,7 @@ fn content(
         head.push(format!("content-range: bytes {from}-{}/{}", bytes.len() - 1, bytes.len()));
     }
     match fault {
-        Some(Fault::Cut(length)) => body.truncate(length),
+        Some(Fault::Cut(length) | Fault::CutNoRange(length)) => body.truncate(length),
         Some(Fault::Flip) => body[0] ^= 1,
         _ => {}
     }
