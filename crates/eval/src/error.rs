@@ -71,6 +71,24 @@ pub enum Error {
         /// Number of samples of the first question.
         expected: usize,
     },
+    /// A standard deviation over folds needs at least two.
+    #[error("{found} folds are too few for a cross-validation, which needs at least 2")]
+    TooFewFolds {
+        /// Number of folds.
+        found: usize,
+    },
+    /// Folds whose scores have no common mean.
+    #[error("the {what} of fold {fold} is {other}, but that of fold 0 is {first}")]
+    FoldMismatch {
+        /// What differs.
+        what: &'static str,
+        /// Its value in the first fold.
+        first: String,
+        /// The first fold with another value, from 0.
+        fold: usize,
+        /// That value.
+        other: String,
+    },
     /// The protocol scores none of the records' categories.
     #[error("`{protocol}` scores none of the records' categories: {}", found.join(", "))]
     NothingToScore {

@@ -3,7 +3,7 @@
 //! [`predictions::read`] reads a model's predictions, [`score`] scores them by a [`Protocol`] into a
 //! [`Report`], and [`markdown()`] compares it with [`published`] results. [`blind`] supports the
 //! blind baseline, which answers without the video. [`samples`] are several completions per question,
-//! which [`score_samples`] scores by [`pass_at()`].
+//! which [`score_samples`] scores by [`pass_at()`]. A [`FoldedReport`] averages over the folds of a cross-validation.
 //!
 //! # What counts
 //!
@@ -37,6 +37,7 @@
 
 pub mod blind;
 pub mod error;
+pub mod folds;
 pub mod markdown;
 pub mod pass_at;
 pub mod predictions;
@@ -47,7 +48,8 @@ pub mod samples;
 pub mod scoring;
 
 pub use error::{Error, Result};
-pub use markdown::markdown;
+pub use folds::FoldedReport;
+pub use markdown::{folded_markdown, markdown};
 pub use pass_at::{pass_at, score_samples};
 pub use predictions::Prediction;
 pub use protocol::Protocol;

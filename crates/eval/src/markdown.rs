@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use crate::folds::FoldedReport;
 use crate::protocol::Mean;
 use crate::published::{self, PublishedTable};
 use crate::report::{PassAt, Report};
@@ -12,17 +13,87 @@ use crate::report::{PassAt, Report};
 ///
 /// `name` labels the report's row, such as a model's name.
 pub fn markdown(report: &Report, name: &str) -> String {
-    let mut text = format!("# {}\n\n", report.protocol.name());
+    let mut text = heading(report);
     category_scores(&mut text, report);
-    for warning in report.warnings() {
+    warnings(&mut text, &report.warnings());
+    comparison(&mut text, report, name);
+    text
+}
+
+/// As [`markdown()`], with the mean over folds, the standard deviation and every fold in the first table; the comparison
+/// has the mean.
+pub fn folded_markdown(report: &FoldedReport, name: &str) -> String {
+    let mut text = heading(&report.mean);
+    fold_scores(&mut text, report);
+    warnings(&mut text, &report.warnings());
+    comparison(&mut text, &report.mean, name);
+    text
+}
+
+fn heading(report: &Report) -> String {
+    format!("# {}\n\n", report.protocol.name())
+}
+
+fn warnings(text: &mut String, warnings: &[String]) {
+    for warning in warnings {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "- {warning}");
     }
-    if !report.warnings().is_empty() {
+    if !warnings.is_empty() {
         text.push('\n');
     }
-    comparison(&mut text, report, name);
-    text
+}
+
+/// The label of a mean's row.
+fn mean_label(report: &Report, kind: Mean) -> String {
+    let label = match kind {
+        Mean::Micro => "mean over questions",
+        Mean::Macro => "mean over categories",
+    };
+    match kind == report.protocol.overall() {
+        true => format!("{label} (overall)"),
+        false => label.to_owned(),
+    }
+}
+
+fn fold_scores(text: &mut String, report: &FoldedReport) {
+    let FoldedReport { mean, std, folds } = report;
+    let _ = writeln!(
+        text,
+        "{} folds. Scores are means over folds, ± the sample standard deviation over folds.\n",
+        folds.len()
+    );
+    let row = |label: String,
+               n: usize,
+               mean: f64,
+               std: Option<f64>,
+               of: &dyn Fn(&Report) -> Option<f64>| {
+        let mut cells = vec![label, n.to_string(), score(Some(mean)), score(std)];
+        cells.extend(folds.iter().map(|fold| score(of(fold))));
+        cells
+    };
+    let mut rows: Vec<Vec<String>> = mean
+        .by_category
+        .iter()
+        .map(|category| {
+            let std = std.by_category.get(category.name).copied().flatten();
+            row(category.name.to_owned(), category.n, category.score, std, &|fold| {
+                fold.category(category.name).map(|category| category.score)
+            })
+        })
+        .collect();
+    let micro = mean_label(mean, Mean::Micro);
+    rows.push(row(micro, mean.n, mean.micro, Some(std.micro), &|fold| Some(fold.micro)));
+    let macro_ = mean_label(mean, Mean::Macro);
+    rows.push(row(macro_, mean.n, mean.macro_, Some(std.macro_), &|fold| Some(fold.macro_)));
+    for (k, value) in mean.pass_at.iter().flat_map(|of| &of.overall) {
+        rows.push(row(format!("pass@{k}"), mean.n, *value, std.pass_at.get(k).copied(), &|fold| {
+            fold.pass_at.as_ref()?.overall.get(k).copied()
+        }));
+    }
+    let mut header = ["category", "questions", "score", "±"].map(str::to_owned).to_vec();
+    header.extend((0..folds.len()).map(|fold| format!("fold {fold}")));
+    table(text, &header, &rows);
 }
 
 fn category_scores(text: &mut String, report: &Report) {
@@ -47,17 +118,11 @@ fn category_scores(text: &mut String, report: &Report) {
             row(category.name.to_owned(), category.n, category.score, Some(&category.pass_at))
         })
         .collect();
-    let mean = |kind: Mean| match kind == report.protocol.overall() {
-        true => "(overall)",
-        false => "",
-    };
     let pass_at = report.pass_at.as_ref().map(|of| &of.overall);
-    for (kind, label, value, pass_at) in [
-        (Mean::Micro, "mean over questions", report.micro, pass_at),
-        (Mean::Macro, "mean over categories", report.macro_, None),
-    ] {
-        let label = format!("{label} {}", mean(kind));
-        rows.push(row(label.trim_end().to_owned(), report.n, value, pass_at));
+    for (kind, value, pass_at) in
+        [(Mean::Micro, report.micro, pass_at), (Mean::Macro, report.macro_, None)]
+    {
+        rows.push(row(mean_label(report, kind), report.n, value, pass_at));
     }
     let mut header = ["category", "questions", "score"].map(str::to_owned).to_vec();
     header.extend(ks.iter().map(|k| format!("pass@{k}")));
@@ -200,6 +265,30 @@ mod tests {
              | mean over questions (overall) |         2 |  25.0 |   25.0 |   50.0 |\n\
              | mean over categories          |         2 |  25.0 |      – |      – |"
         );
+    }
+
+    #[test]
+    fn folds_have_a_column_each_beside_their_mean_and_spread() {
+        let fold = |answer| {
+            report(
+                Protocol::EmbodiedR,
+                &[("Counterfactual", Some(answer)), ("route_planning", Some("B"))],
+            )
+        };
+        let folded = FoldedReport::new(vec![fold("B"), fold("A")]).unwrap();
+        let text = folded_markdown(&folded, "ours");
+        let paragraphs: Vec<&str> = text.split("\n\n").collect();
+        assert!(paragraphs[1].starts_with("2 folds. "), "{text}");
+        assert_eq!(
+            paragraphs[2],
+            "| category                      | questions | score |    ± | fold 0 | fold 1 |\n\
+             | ----------------------------- | --------: | ----: | ---: | -----: | -----: |\n\
+             | Counterfactual                |         2 |  50.0 | 70.7 |  100.0 |    0.0 |\n\
+             | route_planning                |         2 | 100.0 |  0.0 |  100.0 |  100.0 |\n\
+             | mean over questions (overall) |         4 |  75.0 | 35.4 |  100.0 |   50.0 |\n\
+             | mean over categories          |         4 |  75.0 | 35.4 |  100.0 |   50.0 |"
+        );
+        assert!(text.contains("| **ours** "), "{text}");
     }
 
     #[test]

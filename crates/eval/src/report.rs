@@ -131,6 +131,14 @@ fn questions(count: usize) -> String {
 impl Serialize for Report {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
+        self.serialize_entries(&mut map)?;
+        map.end()
+    }
+}
+
+impl Report {
+    /// Serializes the fields into `map`.
+    pub(crate) fn serialize_entries<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {
         map.serialize_entry("protocol", self.protocol.name())?;
         map.serialize_entry("n", &self.n)?;
         map.serialize_entry("overall", &self.overall)?;
@@ -144,7 +152,7 @@ impl Serialize for Report {
                 map.serialize_entry("temperature", temperature)?;
             }
         }
-        map.end()
+        Ok(())
     }
 }
 
