@@ -29,10 +29,12 @@ use crate::{urban, vsi};
 
 mod summary;
 
-pub use summary::{CategoryCount, PreprocessSummary, SplitCount, VideoCount};
+pub use summary::{CategoryCount, PreprocessSummary, SplitCount, VideoCount, strategy_of};
 
 /// The subfolder of the output with the merged dataset.
 const FOLDER: &str = "complete";
+/// The summary, beside the question files.
+const SUMMARY: &str = "summary.json";
 
 /// Which question categories to keep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -281,7 +283,7 @@ fn write(
     for (split, questions) in &parts {
         files.push(json_file(folder.join(format!("{}_data.json", split.name())), questions)?);
     }
-    files.push(json_file(folder.join("summary.json"), &Report { options, summary })?);
+    files.push(json_file(folder.join(SUMMARY), &Report { options, summary })?);
     write_all_atomic(&files)
 }
 

@@ -1,12 +1,13 @@
 //! Statistics of a preprocessing run.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::Item;
+use super::{Item, SUMMARY};
 use crate::benchmark::Benchmark;
-use crate::split::Split;
+use crate::split::{Split, SplitStrategy};
 
 /// Statistics of a run.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -103,4 +104,20 @@ pub(super) fn count_splits(items: &[Item], splits: &BTreeMap<String, Split>) -> 
             questions,
         })
         .collect()
+}
+
+/// How the scenes of the question file at `path` were assigned to splits, from the summary beside it; `None` if there is
+/// none of [`run`](super::run).
+pub fn strategy_of(path: &Path) -> Option<SplitStrategy> {
+    #[derive(Deserialize)]
+    struct Report {
+        options: Options,
+    }
+    #[derive(Deserialize)]
+    struct Options {
+        plan: SplitStrategy,
+    }
+    let text = std::fs::read(path.with_file_name(SUMMARY)).ok()?;
+    let report: Report = serde_json::from_slice(&text).ok()?;
+    Some(report.options.plan)
 }

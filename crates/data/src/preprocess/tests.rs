@@ -242,6 +242,20 @@ fn each_scene_is_in_the_test_split_of_one_fold() {
 }
 
 #[test]
+fn the_fold_of_a_question_file_is_read_from_the_summary_beside_it() {
+    let folder = input();
+    let test = folder.path().join("complete/test_data.json");
+    assert_eq!(strategy_of(&test), None);
+    for strategy in [SplitStrategy::Fold { fold: 1, folds: 4 }, SplitStrategy::Ratios] {
+        run(&PreprocessOptions { strategy, ..options(folder.path()) }, &Silent).unwrap();
+        assert_eq!(strategy_of(&test), Some(strategy));
+    }
+    fs::write(folder.path().join("complete/summary.json"), "{\"of\": \"another program\"}")
+        .unwrap();
+    assert_eq!(strategy_of(&test), None);
+}
+
+#[test]
 fn a_folder_without_benchmark_or_annotations_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let error = |path: &Path| run(&options(path), &Silent).unwrap_err();
