@@ -70,12 +70,16 @@ impl Journal {
             Err(error) => return Err(error).context(format!("cannot read `{}`", path.display())),
         };
         // Text after the last newline was interrupted while being written.
-        let whole = text.rfind('\n').map_or("", |end| &text[..=end]);
+        let mut whole = text.rfind('\n').map_or("", |end| &text[..=end]);
         let mut lines = whole.lines();
         if let Some(header) = lines.next() {
             let header: Header = serde_json::from_str(header)
                 .with_context(|| format!("cannot parse `{}`", path.display()))?;
-            refuse_changed(path, &header.settings, &settings)?;
+            match lines.clone().next() {
+                Some(_) => refuse_changed(path, &header.settings, &settings)?,
+                // Nothing is lost: an earlier run failed before its first completion.
+                None => whole = "",
+            }
         }
         let responses = lines
             .enumerate()
@@ -271,7 +275,9 @@ mod tests {
     fn a_changed_setting_is_named_with_both_values() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("j");
-        drop(Journal::open(&path, settings(1.0)).unwrap());
+        drop(Journal::open(&path, settings(1.5)).unwrap());
+        let mut journal = Journal::open(&path, settings(1.0)).unwrap();
+        journal.add(&blind_question(0, "x"), responses("A")).unwrap();
         let error = Journal::open(&path, settings(0.5)).err().unwrap().to_string();
         assert!(error.contains("different settings: `temperature` was 1.0 and is 0.5;"), "{error}");
     }

@@ -38,12 +38,16 @@ impl Journal {
             Err(error) => return Err(error).context(format!("cannot read `{}`", path.display())),
         };
         // Text after the last newline was interrupted while being written.
-        let whole = text.rfind('\n').map_or("", |end| &text[..=end]);
+        let mut whole = text.rfind('\n').map_or("", |end| &text[..=end]);
         let mut lines = whole.lines();
         if let Some(header) = lines.next() {
             let header: Header = serde_json::from_str(header)
                 .with_context(|| format!("cannot parse `{}`", path.display()))?;
-            if header.settings != settings {
+            let is_changed = header.settings != settings;
+            if is_changed && lines.clone().next().is_none() {
+                // Nothing is lost: an earlier run failed before its first completion.
+                whole = "";
+            } else if is_changed {
                 return Err(exit::hint(
                     format!(
                         "`{}` has completions generated with different settings",
@@ -153,7 +157,18 @@ mod tests {
     fn other_settings_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("j.jsonl");
-        drop(Journal::open(&path, "s").unwrap());
+        Journal::open(&path, "s").unwrap().add(0, "q", vec!["a".into()]).unwrap();
         assert!(Journal::open(&path, "t").is_err());
+        assert!(Journal::open(&path, "s").unwrap().has(0, "q"));
+    }
+
+    #[test]
+    fn settings_can_change_before_the_first_completion() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("j.jsonl");
+        drop(Journal::open(&path, "s").unwrap());
+        Journal::open(&path, "t").unwrap().add(0, "q", vec!["a".into()]).unwrap();
+        assert!(Journal::open(&path, "t").unwrap().has(0, "q"));
+        assert!(Journal::open(&path, "s").is_err());
     }
 }
