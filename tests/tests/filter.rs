@@ -1,6 +1,6 @@
 //! `embodied-r filter`: a blind model by API and in process, interruptions, changed settings and wrong usage.
 
-mod server;
+pub(crate) mod server;
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -38,7 +38,7 @@ fn filter_bare(folder: &Path, words: &[&str]) -> Output {
 /// The command with the server, writing `kept.json`.
 fn filter(folder: &Path, server: &Server, words: &[&str]) -> Output {
     let url = server.base_url();
-    let fixed = ["--output", "kept.json", "--base-url", &url, "--api-model", "blind"];
+    let fixed = ["--output", "kept.json", "--base-url", &url, "--model", "blind"];
     filter_bare(folder, &[&fixed, words].concat())
 }
 
@@ -199,18 +199,19 @@ fn a_local_model_is_reproducible_and_its_tries_differ() {
 #[test]
 fn wrong_usage_exits_with_two_and_wrong_data_with_one() {
     let folder = workspace(&[question(1, "easy")]);
-    let url = ["--base-url", "http://127.0.0.1:9/v1", "--api-model", "m"];
+    let url = ["--base-url", "http://127.0.0.1:9/v1", "--model", "m"];
     for (words, code, reason) in [
         (vec!["--output", "o.json"], 2, "--model"),
-        (vec!["--output", "o.json", "--base-url", "http://127.0.0.1:9/v1"], 2, "--api-model"),
+        (vec!["--output", "o.json", "--base-url", "http://127.0.0.1:9/v1"], 2, "--model"),
+        (
+            ["--output", "o.json", "--device", "cpu"].iter().chain(&url).copied().collect(),
+            2,
+            "--device",
+        ),
         ([&["--output", "o.json", "--drop-at", "5"], &url[..]].concat(), 2, "exceeds the 4 tries"),
         ([&["--output", "o.json", "--temperature", "0"], &url[..]].concat(), 2, "`--tries 1`"),
         ([&["--output", "data.json"], &url[..]].concat(), 2, "would overwrite the data"),
-        (
-            vec!["--output", "o.json", "--base-url", "nowhere", "--api-model", "m"],
-            2,
-            "not a base URL",
-        ),
+        (vec!["--output", "o.json", "--base-url", "nowhere", "--model", "m"], 2, "not a base URL"),
     ] {
         let output = filter_bare(folder.path(), &words);
         assert_eq!(output.status.code(), Some(code), "{words:?}: {}", stderr(&output));

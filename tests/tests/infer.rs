@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use assert_cmd::assert::OutputAssertExt as _;
-use embodied_r_tests::{binary, stderr_of, tiny_model};
+use embodied_r_tests::{VisionModel, binary, stderr_of, stdout_of, tiny_model};
 use serde_json::{Value, json};
 
 fn embodied_r(dir: &Path, arguments: &[&str]) -> Command {
@@ -73,7 +73,80 @@ fn without_a_captioner_no_work_starts() {
     let dir = tempfile::tempdir().unwrap();
     inputs(dir.path());
     let stderr = stderr_of(&mut embodied_r(dir.path(), &INFER), 2);
-    assert!(stderr.contains("`--base-url URL` or `--scenes DIR`"), "{stderr}");
+    assert!(stderr.contains("some questions of `test.json` start with `<video>`"), "{stderr}");
+    assert!(stderr.contains("`embodied-r perceive --data test.json`"), "{stderr}");
+    assert!(
+        stderr.contains("`--captioner MODEL`") && stderr.contains("`--scenes DIR`"),
+        "{stderr}"
+    );
     let entries = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name());
     assert!(entries.into_iter().all(|name| !name.to_string_lossy().starts_with("answers")));
+}
+
+/// Options of a local captioner with short captions.
+const CAPTIONER: [&str; 6] = ["--captioner", "vl", "--caption-tokens", "5", "--max-frames", "4"];
+
+#[test]
+fn a_local_captioner_captions_once_for_all_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    inputs(dir.path());
+    VisionModel::Nested.write(&dir.path().join("vl"));
+    // The reasoner is not there yet: the captions are kept.
+    let api = ["--base-url", "http://127.0.0.1:9/v1", "--max-retries", "0", "--device", "cpu"];
+    let words = ["infer", "--data", "test.json", "--output", "answers.json", "--model", "absent"];
+    let mut first = embodied_r(dir.path(), &words);
+    let stderr = stderr_of(first.args(CAPTIONER).args(api), 1);
+    assert!(stderr.contains("the connection to `http://127.0.0.1:9/v1/"), "{stderr}");
+    let log = dir.path().join("answers.json.perceived/prompts/questions.captions.jsonl");
+    let captions = fs::read_to_string(&log).unwrap();
+    assert_eq!(captions.lines().count(), 1);
+    let stdout = stdout_of(embodied_r(dir.path(), &INFER).args(CAPTIONER));
+    assert!(stdout.contains("0 captioned, 1 cached, 0 failed"), "{stdout}");
+    assert_eq!(fs::read_to_string(&log).unwrap(), captions);
+    let answers = read(&dir.path().join("answers.json"));
+    let frames = answers[0]["question"].as_str().unwrap().matches(": Observe: ").count();
+    assert_eq!(frames, 4, "{}", answers[0]["question"]);
+    assert!(answers.iter().all(|answer| answer["content"].is_string()), "{answers:?}");
+    // Other options give other captions.
+    let mut other = embodied_r(dir.path(), &INFER);
+    let stdout = stdout_of(other.args(&CAPTIONER[..5]).arg("5"));
+    assert!(stdout.contains("1 captioned, 0 cached, 0 failed"), "{stdout}");
+}
+
+#[test]
+fn what_is_missing_is_reported_before_captioning() {
+    let dir = tempfile::tempdir().unwrap();
+    inputs(dir.path());
+    VisionModel::Nested.write(&dir.path().join("vl"));
+    let infer = ["infer", "--data", "test.json", "--output", "answers.json", "--model", "absent"];
+    let stderr = stderr_of(embodied_r(dir.path(), &infer).args(CAPTIONER), 1);
+    assert!(stderr.contains("`absent`"), "{stderr}");
+    let mut elsewhere = embodied_r(dir.path(), &INFER);
+    let stderr = stderr_of(elsewhere.args(CAPTIONER).args(["--video-dir", "model"]), 1);
+    assert!(stderr.contains("hint: give the directory of the videos"), "{stderr}");
+    let mut eval = embodied_r(dir.path(), &["eval", "--data", "test.json", "--model", "model"]);
+    let stderr = stderr_of(eval.args(CAPTIONER), 2);
+    assert!(stderr.contains("give `--output DIR` to keep the captions"), "{stderr}");
+    assert!(!dir.path().join("answers.json.perceived").exists());
+}
+
+#[test]
+fn videos_are_found_beside_the_data_file() {
+    let dir = tempfile::tempdir().unwrap();
+    inputs(dir.path());
+    let mut questions = read(&dir.path().join("test.json"));
+    let video = questions[0]["videos"].as_str().unwrap().to_owned();
+    fs::create_dir_all(dir.path().join("own/videos")).unwrap();
+    fs::rename(dir.path().join(&video), dir.path().join("own/videos/walk.mp4")).unwrap();
+    // With the annotations of the same name.
+    let stem = |path: &str| Path::new(path).file_stem().unwrap().to_str().unwrap().to_owned();
+    let scene = format!("rooms/scenes/{}.json", stem(&video));
+    fs::copy(dir.path().join(scene), dir.path().join("rooms/scenes/walk.json")).unwrap();
+    questions[0]["videos"] = json!("videos/walk.mp4");
+    questions[0]["video_id"] = json!("walk.mp4");
+    fs::write(dir.path().join("own/test.json"), json!(questions).to_string()).unwrap();
+    let words =
+        ["infer", "--data", "own/test.json", "--output", "answers.json", "--model", "model"];
+    let more = ["--scenes", "rooms/scenes", "--max-new-tokens", "4"];
+    embodied_r(dir.path(), &words).args(more).assert().code(0);
 }

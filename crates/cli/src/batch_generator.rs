@@ -1,4 +1,4 @@
-//! Batch generation for `infer`, `eval`, `filter` and `quickstart`.
+//! Batch generation with a local model, for `infer`, `eval` and `filter`.
 
 use std::sync::Arc;
 
@@ -11,6 +11,17 @@ use embodied_r_policy::{GenerateEvent, GenerationRequest, InferenceModel, Sampli
 use crate::args::model::ModelArgs;
 use crate::exit::{self, Usage};
 use crate::hub;
+use crate::interrupt;
+
+/// A question to answer.
+pub(crate) struct BatchPrompt<'a> {
+    /// Its index in the question set.
+    pub(crate) index: usize,
+    /// Its identifier, for messages.
+    pub(crate) id: String,
+    /// The user message.
+    pub(crate) text: &'a str,
+}
 
 /// A model with its tokenizer and sampling parameters.
 pub(crate) struct BatchGenerator {
@@ -47,13 +58,14 @@ impl BatchGenerator {
         })
     }
 
-    /// Samples completions of each prompt in batches; `done(index, completions)` is called in order. The completions
+    /// Samples completions of each prompt in batches; `done(position, completions)` is called in the order of `prompts`,
+    /// with a position in it. The completions
     /// of a prompt share its prefill.
     ///
     /// The random stream of a completion depends only on the seed, on `index` and on its number.
     pub(crate) fn sample(
         &self,
-        prompts: &[(usize, &str)],
+        prompts: &[BatchPrompt<'_>],
         samples: usize,
         progress: &dyn Progress,
         mut done: impl FnMut(usize, Vec<String>) -> anyhow::Result<()>,
@@ -62,10 +74,15 @@ impl BatchGenerator {
         let text: &dyn ChatTokenizer = self.tokenizer.as_ref();
         let began = std::time::Instant::now();
         let (tokens, finished) = (std::cell::Cell::new(0usize), std::cell::Cell::new(0usize));
+        let mut position = 0;
         for batch in prompts.chunks(self.batch) {
+            // Where nothing before has handled Ctrl-C, it ends the process at once.
+            if interrupt::is_requested() {
+                return Err(interrupt::interrupted());
+            }
             let requests = batch
                 .iter()
-                .map(|(index, prompt)| {
+                .map(|BatchPrompt { index, text: prompt, .. }| {
                     let prompt = chat_prompt(text, &self.system_prompt, prompt)?;
                     let stream = embodied_r_grpo::random::stream(&[self.seed, *index as u64]);
                     Ok(GenerationRequest {
@@ -86,14 +103,15 @@ impl BatchGenerator {
                 }
                 _ => {}
             };
-            let first = batch.first().map_or(0, |(index, _)| *index);
+            let first = batch.first().map_or(0, |prompt| prompt.index);
             let answers = self
                 .model
                 .generate(&requests, &self.sampling, &on_event)
                 .with_context(|| format!("in the batch starting at question {first}"))?;
-            for ((index, _), answers) in batch.iter().zip(answers) {
+            for answers in answers {
                 let texts = answers.iter().map(|answer| completion_text(text, &answer.ids));
-                done(*index, texts.collect::<Result<_, _>>()?)?;
+                done(position, texts.collect::<Result<_, _>>()?)?;
+                position += 1;
             }
         }
         progress.finish();

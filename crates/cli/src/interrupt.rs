@@ -6,8 +6,20 @@ use std::sync::{Arc, OnceLock};
 use anyhow::Context as _;
 use signal_hook::consts::SIGUSR1;
 
+use crate::exit;
+
 /// The flag that Ctrl-C sets. One per process, even if it makes several runs.
 static STOP: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+
+/// Whether Ctrl-C was pressed after [`on_interrupt`].
+pub(crate) fn is_requested() -> bool {
+    STOP.get().is_some_and(|stop| stop.load(Ordering::Relaxed))
+}
+
+/// The error of a command that Ctrl-C ended, and that resumes.
+pub(crate) fn interrupted() -> anyhow::Error {
+    exit::hint("interrupted", "run the same command again to resume")
+}
 
 /// A flag that the first Ctrl-C sets, printing `message`; a second Ctrl-C ends the process at once.
 ///

@@ -4,6 +4,7 @@
 #![allow(clippy::print_stderr)]
 
 mod allocator;
+mod api_generator;
 mod args;
 mod batch_generator;
 mod chat_session;
@@ -16,6 +17,7 @@ mod output;
 mod pager;
 mod progress;
 mod ranks;
+mod reasoner;
 mod reference;
 mod report;
 mod settings;

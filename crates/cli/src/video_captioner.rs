@@ -75,7 +75,7 @@ impl VideoCaptioner {
             Usage("give a vision-language model (`--captioner`) or annotations (`--scenes`)".into())
         };
         let name = args.captioner.clone().ok_or_else(missing)?;
-        match args.base_url.as_slice() {
+        match args.captioner_base_url.as_slice() {
             [] => {
                 let options = local_options(weights, args.max_pixels)?;
                 let model = LocalModel::load(&hub::with_vision_encoder(&name, None)?, &options)?;

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
-use super::model::ModelArgs;
 use super::perceive::at_least_one;
+use super::reasoner::ReasonerArgs;
 use super::video::VideoArgs;
 
 /// Evaluate a model or saved predictions under a benchmark's protocol.
@@ -17,6 +17,10 @@ use super::video::VideoArgs;
 /// A missing prediction counts as wrong, except under `urbanvideo-bench`, whose official script skips it. Questions in
 /// categories that the protocol does not score are skipped. Both are reported below the table, or as warnings with
 /// `--json`.
+///
+/// With `--folds N`, every fold of a cross-validation is scored, and the report has the mean over the folds and the sample
+/// standard deviation of every score. `{fold}` in `--model` or `--predictions` takes a model or a predictions file for each
+/// fold; a `--model` without it is evaluated on all of them.
 ///
 /// With `--pass-at`, several completions per question are sampled and scored by pass@k, the probability that at least one
 /// of k samples is correct. A sample is correct if it has the full score: the right option, or for numeric questions a
@@ -35,7 +39,7 @@ pub(crate) struct EvalArgs {
     #[arg(long, value_name = "TEXT", display_order = 102)]
     pub(crate) name: Option<String>,
     /// Directory for `PROTOCOL.json`, `PROTOCOL.md` and the model's `answers.json`, or its `samples.jsonl` with
-    /// `--pass-at` [default: scores are only printed].
+    /// `--pass-at`; with `--folds`, completions are in `fold-0` and so on in it [default: scores are only printed].
     #[arg(
         long,
         aliases = ["save-path", "save_path"],
@@ -45,6 +49,8 @@ pub(crate) struct EvalArgs {
     pub(crate) output: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) source: Source,
+    #[command(flatten)]
+    pub(crate) folds: FoldArgs,
     #[command(flatten)]
     pub(crate) pass_at: PassAtArgs,
 }
@@ -68,13 +74,30 @@ pub(crate) struct PassAtArgs {
     pub(crate) num_samples: Option<usize>,
 }
 
-/// Where the predictions come from: a file, or a model and questions.
+/// Cross-validation.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Cross-validation")]
+pub(crate) struct FoldArgs {
+    /// Number of folds, as for `preprocess --folds`. `{fold}` in `--data`, `--predictions` and `--model` stands for the
+    /// fold, from 0 to N-1, as in `--folds 5 --data 'fold-{fold}/test_data.json'`.
+    #[arg(long, value_name = "N", value_parser = at_least_two)]
+    pub(crate) folds: Option<usize>,
+}
+
+fn at_least_two(text: &str) -> Result<usize, String> {
+    match at_least_one(text)? {
+        1 => Err("must be at least 2".to_owned()),
+        n => Ok(n),
+    }
+}
+
+/// Where the predictions come from: a file, or a model and questions.
+#[derive(Debug, Clone, Args)]
 pub(crate) struct Source {
     /// Score these predictions instead of running a model: Embodied-R's JSON with `content`, whose `<answer>` tag is
     /// parsed, or JSONL of `id`, `category`, `solution` and `prediction`, which is taken verbatim.
     #[arg(long, value_name = "FILE", conflicts_with_all = [
-        "model", "data", "video_dir", "scenes", "base_url", "captioner",
+        "model", "data", "video_dir", "scenes", "captioner",
     ])]
     pub(crate) predictions: Option<PathBuf>,
     /// Questions to answer with `--model`: Embodied-R's JSON, with or without captions, or the file or directory of
@@ -88,7 +111,7 @@ pub(crate) struct Source {
     #[arg(long, value_name = "N", requires = "data")]
     pub(crate) limit: Option<usize>,
     #[command(flatten)]
-    pub(crate) model: ModelArgs,
+    pub(crate) reasoner: ReasonerArgs,
     #[command(flatten)]
     pub(crate) video: VideoArgs,
 }
@@ -96,9 +119,18 @@ pub(crate) struct Source {
 impl Source {
     /// The name of the model or of the predictions file.
     pub(crate) fn name(&self) -> String {
-        let model = self.model.model.as_deref().map(Path::new);
-        let path = self.predictions.as_deref().or(model).unwrap_or(Path::new(""));
-        path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+        let model = self.reasoner.model.model.as_deref();
+        let name = match (&self.predictions, model) {
+            (Some(path), _) => path.file_stem().unwrap_or(path.as_os_str()),
+            (None, Some(model)) if self.reasoner.api.is_given() => return model.to_owned(),
+            // Not the stem: a version such as 2.5 is no extension.
+            (None, Some(model)) => {
+                let name = model.strip_suffix(".gguf").unwrap_or(model);
+                Path::new(name).file_name().unwrap_or(name.as_ref())
+            }
+            (None, None) => "".as_ref(),
+        };
+        name.to_string_lossy().into_owned()
     }
 }
 

@@ -1,11 +1,11 @@
 //! Options of `embodied-r filter`.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
+use super::api::ApiArgs;
 use super::device::DeviceName;
 use super::model::PrecisionName;
-use super::perceive::{at_least_one, seconds};
+use super::perceive::at_least_one;
 
 /// Drop questions that a text-only (blind) model answers correctly.
 ///
@@ -40,66 +40,34 @@ pub(crate) struct FilterArgs {
     #[arg(long)]
     pub(crate) json: bool,
     #[command(flatten)]
-    pub(crate) local: LocalArgs,
+    pub(crate) blind: BlindModelArgs,
     #[command(flatten)]
     pub(crate) api: ApiArgs,
     #[command(flatten)]
     pub(crate) sampling: SamplingArgs,
 }
 
-/// A blind model in this process.
+/// The blind model, and where it runs.
 #[derive(Debug, clap::Args)]
-#[command(next_help_heading = "Local model")]
-pub(crate) struct LocalArgs {
+#[command(next_help_heading = "Model")]
+pub(crate) struct BlindModelArgs {
     /// Model: a directory in Hugging Face layout, a GGUF file, a LoRA adapter, or a Hub ID: `org/name`, or for a GGUF
-    /// file `org/name/file.gguf` or `org/name:Q4_K_M`.
-    #[arg(
-        long,
-        aliases = ["model-path", "model_path"],
-        value_name = "MODEL",
-        conflicts_with = "base_url",
-        required_unless_present = "base_url"
-    )]
-    pub(crate) model: Option<String>,
+    /// file `org/name/file.gguf` or `org/name:Q4_K_M`; with `--base-url`, its name on the servers.
+    #[arg(long, aliases = ["model-path", "model_path", "api-model"], value_name = "MODEL")]
+    pub(crate) model: String,
     /// Revision of the model on the Hub: a branch, tag or commit.
-    #[arg(long, value_name = "REV", requires = "model")]
+    #[arg(long, value_name = "REV", conflicts_with = "base_url")]
     pub(crate) revision: Option<String>,
     /// Precision of matrix multiplications; `bf16` is faster on GPUs and on most CPUs with AVX-512 BF16 [default: f32
     /// on a CPU, bf16 on a GPU].
-    #[arg(long, value_enum, requires = "model")]
+    #[arg(long, value_enum, conflicts_with = "base_url")]
     pub(crate) precision: Option<PrecisionName>,
     /// Device to run on [default: cpu].
-    #[arg(long, requires = "model")]
+    #[arg(long, conflicts_with = "base_url")]
     pub(crate) device: Option<DeviceName>,
     /// Batch size in questions; completions are written to disk after each batch [default: 16].
-    #[arg(long, value_name = "N", requires = "model", value_parser = at_least_one)]
+    #[arg(long, value_name = "N", conflicts_with = "base_url", value_parser = at_least_one)]
     pub(crate) batch: Option<usize>,
-}
-
-/// A blind model behind an OpenAI-compatible API.
-#[derive(Debug, clap::Args)]
-#[command(next_help_heading = "Model behind an OpenAI-compatible API")]
-pub(crate) struct ApiArgs {
-    /// Base URLs of OpenAI-compatible servers of the model, such as `http://localhost:8000/v1`; requests are balanced
-    /// across them.
-    #[arg(long, num_args = 1.., value_name = "URL", requires = "api_model")]
-    pub(crate) base_url: Vec<String>,
-    /// Name of the model on the servers.
-    #[arg(long, value_name = "NAME", requires = "base_url")]
-    pub(crate) api_model: Option<String>,
-    /// Environment variable that holds the API key [default: OPENAI_API_KEY].
-    #[arg(long, value_name = "VARIABLE", requires = "base_url")]
-    pub(crate) api_key_env: Option<String>,
-    /// Maximum number of concurrent requests [default: 16].
-    #[arg(long, value_name = "N", requires = "base_url", value_parser = at_least_one)]
-    pub(crate) concurrency: Option<usize>,
-    /// Request timeout in seconds [default: 300].
-    #[arg(long, value_name = "SECONDS", requires = "base_url", value_parser = seconds)]
-    pub(crate) timeout_s: Option<Duration>,
-    /// Maximum number of retries per failed request. Rate-limited requests (429) are retried for up to ten minutes
-    /// without counting [default: 5].
-    #[arg(long, value_name = "N", requires = "base_url")]
-    pub(crate) max_retries: Option<u32>,
 }
 
 /// Sampling parameters of the completions.
@@ -111,7 +79,7 @@ pub(crate) struct SamplingArgs {
     pub(crate) temperature: f64,
     /// Maximum number of tokens to generate per completion.
     #[arg(long, visible_alias = "max-tokens", value_name = "N", default_value_t = 512)]
-    pub(crate) max_new_tokens: u32,
+    pub(crate) max_new_tokens: usize,
     /// Random seed for sampling.
     #[arg(long, value_name = "SEED", default_value_t = 42)]
     pub(crate) seed: u64,

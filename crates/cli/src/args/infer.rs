@@ -2,14 +2,16 @@
 
 use std::path::PathBuf;
 
-use super::model::ModelArgs;
+use super::reasoner::ReasonerArgs;
 use super::video::VideoArgs;
 
 /// Answer a file of questions.
 ///
 /// Writes the questions in Embodied-R's JSON with the completions in `content`; other fields pass through. Interrupted
-/// runs keep finished batches; run the command again to resume. With a captioner, questions without captions are
-/// captioned on the fly; the captions are cached beside the output, in `OUTPUT.perceived`.
+/// runs keep finished batches, or with `--base-url` finished questions; run the command again to resume.
+///
+/// With a captioner, questions without captions are captioned first, as `perceive` does; the captions are kept beside
+/// the output, in `OUTPUT.perceived`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct InferArgs {
     /// Questions to answer: Embodied-R's JSON, with or without captions, or the file or directory of EgoSchema
@@ -26,7 +28,7 @@ pub(crate) struct InferArgs {
     #[arg(long, value_name = "N")]
     pub(crate) limit: Option<usize>,
     #[command(flatten)]
-    pub(crate) model: ModelArgs,
+    pub(crate) reasoner: ReasonerArgs,
     #[command(flatten)]
     pub(crate) video: VideoArgs,
 }

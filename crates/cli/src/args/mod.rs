@@ -1,5 +1,6 @@
 //! The command line: clap's types, and nothing else.
 
+pub(crate) mod api;
 pub(crate) mod ask;
 pub(crate) mod bench;
 pub(crate) mod captioner;
@@ -19,6 +20,7 @@ pub(crate) mod perceive;
 pub(crate) mod plan;
 pub(crate) mod preprocess;
 pub(crate) mod quickstart;
+pub(crate) mod reasoner;
 pub(crate) mod reference;
 pub(crate) mod report;
 pub(crate) mod rewards;
@@ -90,7 +92,10 @@ pub(crate) enum Command {
 
 /// The whole command line, as `--help`, completions and manual pages show it.
 pub(crate) fn command() -> clap::Command {
-    let command = Cli::command().mut_subcommand("perceive", perceive::with_backend_headings);
+    let command = Cli::command()
+        .mut_subcommand("perceive", perceive::with_backend_headings)
+        .mut_subcommand("ask", captioner::with_old_name)
+        .mut_subcommand("chat", captioner::with_old_name);
     let template = groups::help_template(&command);
     command.help_template(template)
 }
@@ -109,10 +114,14 @@ pub(crate) fn try_parse_from(
 ) -> Result<Cli, clap::Error> {
     let mut command = command();
     let matches = command.try_get_matches_from_mut(words)?;
-    if let Some(("perceive", matches)) = matches.subcommand()
-        && let Some(command) = command.find_subcommand_mut("perceive")
+    if let Some((name, matches)) = matches.subcommand()
+        && let Some(command) = command.find_subcommand_mut(name)
     {
-        perceive::check_backend(matches, command)?;
+        match name {
+            "perceive" => perceive::check_backend(matches, command)?,
+            "infer" | "eval" => reasoner::check(matches, command)?,
+            _ => {}
+        }
     }
     Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
 }

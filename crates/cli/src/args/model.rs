@@ -6,22 +6,28 @@ use embodied_r_policy::{BlockFormat, Precision, SamplingParams, WeightFormat, We
 use super::device::DeviceName;
 use crate::device;
 
-/// The model and its decoding options.
+/// The local model and its decoding options.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct ModelArgs {
     /// Model that answers: a directory in Hugging Face layout, a GGUF file, a LoRA adapter, or a Hub ID: `org/name`, or
-    /// for a GGUF file `org/name/file.gguf` or `org/name:Q4_K_M`.
+    /// for a GGUF file `org/name/file.gguf` or `org/name:Q4_K_M`; with `--base-url`, its name on the servers.
     #[arg(long, aliases = ["model-path", "model_path"], value_name = "MODEL")]
     pub(crate) model: Option<String>,
     /// Revision of the model on the Hub: a branch, tag or commit.
-    #[arg(long, value_name = "REV")]
+    #[arg(long, value_name = "REV", conflicts_with = "base_url")]
     pub(crate) revision: Option<String>,
     #[command(flatten)]
     pub(crate) weights: WeightArgs,
     #[command(flatten)]
     pub(crate) decoding: DecodingArgs,
     /// Batch size in questions; completions are written to disk after each batch.
-    #[arg(long, value_name = "N", default_value_t = 64, help_heading = "Decoding")]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 64,
+        help_heading = "Decoding",
+        conflicts_with = "base_url"
+    )]
     pub(crate) batch: usize,
 }
 
@@ -103,6 +109,16 @@ pub(crate) enum QuantizeName {
     /// 4 bits per weight, with a scale and a minimum per block of 32 in super-blocks of 256.
     #[value(name = "q4_k")]
     Q4K,
+}
+
+impl QuantizeName {
+    /// The value of `--quantize`.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Q8_0 => "q8_0",
+            Self::Q4K => "q4_k",
+        }
+    }
 }
 
 /// Precision of matrix multiplications.

@@ -151,7 +151,7 @@ impl Backend {
 }
 
 /// Key-frame selection.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Key frames")]
 pub(crate) struct KeyFrameArgs {
     /// Overlap threshold: a frame that overlaps the last key frame by less than this fraction becomes a key frame.

@@ -47,9 +47,23 @@ fn the_captioner_has_an_old_name() {
         assert_eq!(args.captioner.captioner.as_deref(), Some("vl"));
         let Command::Perceive(args) = parsed(&["perceive", flag, "vl"]) else { panic!() };
         assert_eq!(args.model.captioner.as_deref(), Some("vl"));
-        let eval = ["eval", "--model", "m", "--data", "d", "--base-url", "u", flag, "vl"];
+        let eval = ["eval", "--model", "m", "--data", "d", flag, "vl"];
         let Command::Eval(args) = parsed(&eval) else { panic!() };
-        assert_eq!(args.source.video.captioner.as_deref(), Some("vl"));
+        assert_eq!(args.source.video.captioner.captioner.as_deref(), Some("vl"));
+    }
+}
+
+#[test]
+fn the_captioners_servers_have_an_old_name_where_no_other_model_is_on_a_server() {
+    for flag in ["--captioner-base-url", "--base-url"] {
+        let ask = ["ask", "a.mp4", "where?", "--captioner", "vl", flag, "u"];
+        let Command::Ask(args) = parsed(&ask) else { panic!() };
+        assert_eq!(args.captioner.captioner_base_url, ["u"]);
+        let Command::Chat(args) = parsed(&["chat", "--model", "m", "--captioner", "vl", flag, "u"])
+        else {
+            panic!()
+        };
+        assert_eq!(args.captioner.captioner_base_url, ["u"]);
     }
 }
 
@@ -116,7 +130,12 @@ fn the_model_has_an_official_name() {
     for flag in ["--model", "--model-path", "--model_path"] {
         let infer = ["infer", "--data", "d", "--output", "a", flag, "m"];
         let Command::Infer(args) = parsed(&infer) else { panic!() };
-        assert_eq!(args.model.model.as_deref(), Some("m"));
+        assert_eq!(args.reasoner.model.model.as_deref(), Some("m"));
+        let Command::Filter(args) = parsed(&["filter", "--data", "d", "--output", "o", flag, "m"])
+        else {
+            panic!()
+        };
+        assert_eq!(args.blind.model, "m");
         let Command::Train(args) = parsed(&["train", flag, "m"]) else { panic!() };
         assert_eq!(args.run.model.as_deref(), Some("m"));
     }
@@ -157,6 +176,7 @@ fn old_spellings_are_hidden() {
         "--model-path",
         "--model_path",
         "--perceiver",
+        "--api-model",
         "gpu,",
     ];
     for_each_command(&mut command(), &mut |command| {

@@ -2,28 +2,22 @@
 
 use std::path::PathBuf;
 
+use super::captioner::CaptionerArgs;
+use super::perceive::KeyFrameArgs;
+
 /// The captioner of questions without captions: those that begin with `<video>`, and benchmarks published as videos.
-#[derive(Debug, clap::Args)]
-#[command(next_help_heading = "Captioner (for questions without captions)")]
+#[derive(Debug, Clone, clap::Args)]
 pub(crate) struct VideoArgs {
     /// Directory of the videos [default: as the questions say, else `videos` beside the data file].
-    #[arg(long, aliases = ["folder-path", "folder_path"], value_name = "DIR")]
+    #[arg(
+        long,
+        aliases = ["folder-path", "folder_path"],
+        value_name = "DIR",
+        help_heading = "Captioner"
+    )]
     pub(crate) video_dir: Option<PathBuf>,
-    /// Caption from the 3-D annotations in this directory, without a model, as `perceive --backend scene` does.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) scenes: Option<PathBuf>,
-    /// Base URLs of OpenAI-compatible servers of the captioner, such as `http://localhost:8000/v1`; requests are
-    /// balanced across them. The API key is read from `OPENAI_API_KEY`.
-    #[arg(long, value_name = "URL", conflicts_with = "scenes")]
-    pub(crate) base_url: Vec<String>,
-    /// Name of the captioner on the servers [default: Qwen/Qwen2.5-VL-72B-Instruct].
-    #[arg(long, alias = "perceiver", value_name = "NAME", requires = "base_url")]
-    pub(crate) captioner: Option<String>,
-}
-
-impl VideoArgs {
-    /// Whether a captioner is given.
-    pub(crate) fn has_captioner(&self) -> bool {
-        self.scenes.is_some() || !self.base_url.is_empty()
-    }
+    #[command(flatten)]
+    pub(crate) captioner: CaptionerArgs,
+    #[command(flatten)]
+    pub(crate) key_frames: KeyFrameArgs,
 }

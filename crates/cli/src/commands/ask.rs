@@ -46,10 +46,11 @@ pub(crate) fn run(args: AskArgs) -> anyhow::Result<Status> {
             &options.iter().map(String::as_str).collect::<Vec<_>>(),
         ),
     };
-    let policy = args.policy.clone().or_else(|| match args.captioner.base_url.is_empty() {
-        true => args.captioner.captioner.clone(),
-        false => None,
-    });
+    let policy =
+        args.policy.clone().or_else(|| match args.captioner.captioner_base_url.is_empty() {
+            true => args.captioner.captioner.clone(),
+            false => None,
+        });
     let missing =
         || Usage("give a language model with `--policy`, or a local `--captioner`".into());
     let policy = policy.ok_or_else(missing)?;

@@ -1,21 +1,20 @@
 //! `embodied-r eval`.
 
+mod folds;
+mod outputs;
 mod pass_at;
 
 use std::io::Write as _;
 use std::path::Path;
 
+use anyhow::Context as _;
+use embodied_r_data::Progress as _;
 use embodied_r_data::write::write_atomic;
-use embodied_r_data::{Progress as _, Question};
-use embodied_r_eval::{Error, Prediction, Protocol, Report, markdown, predictions, score};
+use embodied_r_eval::{Error, FoldedReport, Protocol, Report, folded_markdown, markdown};
 
-use super::infer::{self, perceived};
-use crate::args::eval::{EvalArgs, ProtocolName, Source};
-use crate::exit::{self, Status, Usage};
+use crate::args::eval::{EvalArgs, ProtocolName};
+use crate::exit::{self, Status};
 use crate::progress::Bar;
-
-/// Name of the file of a model's answers.
-const ANSWERS: &str = "answers.json";
 
 /// Score predictions with a benchmark's protocol.
 pub(crate) fn run(args: EvalArgs) -> anyhow::Result<Status> {
@@ -23,28 +22,61 @@ pub(crate) fn run(args: EvalArgs) -> anyhow::Result<Status> {
         Some(name) => name.clone(),
         None => args.source.name(),
     };
-    let output = args.output.as_deref();
-    let report = if args.pass_at.ks.is_empty() {
-        let predictions = answers(&args.source, output)?;
-        let categories = predictions.iter().map(|prediction| prediction.category.as_str());
-        score(protocol(args.protocol, categories), &predictions).map_err(explain)?
-    } else {
-        pass_at::report(&args.source, &args.pass_at, args.protocol, output)?
+    let outputs = outputs::all(&args)?;
+    let categories = outputs.iter().flat_map(outputs::Outputs::categories);
+    let protocol = protocol(args.protocol, categories);
+    let score = |(fold, outputs): (usize, &outputs::Outputs)| {
+        let report = outputs.score(protocol, &args.pass_at.ks);
+        of_fold(report, args.folds.folds.map(|_| fold))
     };
-    let json = serde_json::to_string(&report)?;
-    let table = markdown(&report, &name);
+    let reports: Vec<Report> =
+        outputs.iter().enumerate().map(score).collect::<anyhow::Result<_>>()?;
+    let scored = Scored::new(reports, &args, &name)?;
     if let Some(folder) = &args.output {
-        save(folder, &report, &json, &table)?;
+        save(folder, protocol, &scored)?;
     }
     let mut out = std::io::stdout().lock();
     if args.json {
-        writeln!(out, "{json}")?;
+        writeln!(out, "{}", scored.json)?;
         let bar = Bar::default();
-        report.warnings().iter().for_each(|remark| bar.warn(remark));
+        scored.warnings.iter().for_each(|remark| bar.warn(remark));
     } else {
-        out.write_all(table.as_bytes())?;
+        out.write_all(scored.table.as_bytes())?;
     }
     Ok(Status::Done)
+}
+
+/// `result`, whose error names the fold if there is one.
+fn of_fold<T>(result: anyhow::Result<T>, fold: Option<usize>) -> anyhow::Result<T> {
+    match fold {
+        Some(fold) => result.with_context(|| format!("fold {fold}")),
+        None => result,
+    }
+}
+
+/// A report of a question set, or of all folds, in every form.
+struct Scored {
+    json: String,
+    table: String,
+    warnings: Vec<String>,
+}
+
+impl Scored {
+    fn new(reports: Vec<Report>, args: &EvalArgs, name: &str) -> anyhow::Result<Self> {
+        if let ([report], None) = (reports.as_slice(), args.folds.folds) {
+            return Ok(Self {
+                json: serde_json::to_string(report)?,
+                table: markdown(report, name),
+                warnings: report.warnings(),
+            });
+        }
+        let report = FoldedReport::new(reports)?;
+        Ok(Self {
+            json: serde_json::to_string(&report)?,
+            table: folded_markdown(&report, name),
+            warnings: report.warnings(),
+        })
+    }
 }
 
 /// The requested protocol, or the default one for questions of these categories.
@@ -62,60 +94,10 @@ fn protocol<'a>(
     }
 }
 
-/// The predictions to score.
-fn answers(source: &Source, save_path: Option<&Path>) -> anyhow::Result<Vec<Prediction>> {
-    if let Some(path) = &source.predictions {
-        return predictions::read(path).map_err(explain);
-    }
-    let folder = Folder::new(save_path)?;
-    let questions = questions(source, &folder)?;
-    let output = folder.path().join(ANSWERS);
-    infer::answer_file(questions, &source.model, &output)?;
-    predictions::read(&output).map_err(explain)
-}
-
-/// Where completions and captions are written: the folder of `--output`, or a temporary one.
-enum Folder<'a> {
-    Kept(&'a Path),
-    Temporary(tempfile::TempDir),
-}
-
-impl<'a> Folder<'a> {
-    fn new(save_path: Option<&'a Path>) -> anyhow::Result<Self> {
-        match save_path {
-            Some(path) => Ok(Self::Kept(path)),
-            None => Ok(Self::Temporary(tempfile::tempdir()?)),
-        }
-    }
-
-    fn path(&self) -> &Path {
-        match self {
-            Self::Kept(path) => path,
-            Self::Temporary(folder) => folder.path(),
-        }
-    }
-}
-
-/// The questions of `--data` with captions, which are kept in `folder`.
-fn questions(source: &Source, folder: &Folder<'_>) -> anyhow::Result<Vec<Question>> {
-    let (Some(_), Some(data)) = (&source.model.model, &source.data) else {
-        let what = "nothing to score: give `--predictions FILE`, or `--model` and `--data`";
-        return Err(Usage(what.into()).into());
-    };
-    let set = perceived::read(data, source.answers.as_deref(), source.limit)?;
-    let is_temporary = matches!(folder, Folder::Temporary(_));
-    if perceived::needed(&set) && is_temporary && source.video.has_captioner() {
-        let what = "captioning the videos takes long: give `--output DIR` to keep the captions";
-        return Err(Usage(what.into()).into());
-    }
-    // One place for the captions, so that `--pass-at` and answers share them.
-    perceived::questions(set, &source.video, &folder.path().join(ANSWERS))
-}
-
-fn save(folder: &Path, report: &Report, json: &str, table: &str) -> anyhow::Result<()> {
-    let name = report.protocol.name();
-    write_atomic(&folder.join(format!("{name}.json")), format!("{json}\n").as_bytes())?;
-    write_atomic(&folder.join(format!("{name}.md")), table.as_bytes())?;
+fn save(folder: &Path, protocol: Protocol, scored: &Scored) -> anyhow::Result<()> {
+    let name = protocol.name();
+    write_atomic(&folder.join(format!("{name}.json")), format!("{}\n", scored.json).as_bytes())?;
+    write_atomic(&folder.join(format!("{name}.md")), scored.table.as_bytes())?;
     Ok(())
 }
 

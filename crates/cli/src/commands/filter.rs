@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::infer::{beside, perceived};
 use crate::args::filter::FilterArgs;
-use crate::exit::{self, Status, Usage};
+use crate::exit::{Status, Usage};
 use crate::output::{out, outln};
 use crate::progress::Bar;
 use blind::BlindModel;
@@ -153,19 +153,5 @@ fn warn(summary: &Summary) -> Status {
             );
             Status::Partial
         }
-    }
-}
-
-/// Adds hints to API errors.
-fn explain(error: embodied_r_openai::Error) -> anyhow::Error {
-    match &error {
-        embodied_r_openai::Error::Status { status: 401 | 403, .. } => exit::hint(
-            error.to_string(),
-            "set OPENAI_API_KEY, or name another variable with `--api-key-env`",
-        ),
-        embodied_r_openai::Error::NoBaseUrl | embodied_r_openai::Error::InvalidBaseUrl { .. } => {
-            Usage(error.to_string()).into()
-        }
-        _ => error.into(),
     }
 }

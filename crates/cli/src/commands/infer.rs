@@ -10,53 +10,58 @@ use embodied_r_data::write::write_atomic;
 pub(super) use journal::Journal;
 
 use crate::args::infer::InferArgs;
-use crate::args::model::ModelArgs;
-use crate::batch_generator::BatchGenerator;
+use crate::batch_generator::BatchPrompt;
 use crate::exit::Status;
 use crate::output::outln;
 use crate::progress::Bar;
+use crate::reasoner::Reasoner;
+use perceived::CaptioningPlan;
 
 /// Answer a file of questions.
 pub(crate) fn run(args: InferArgs) -> anyhow::Result<Status> {
     let set = perceived::read(&args.data, args.answers.as_deref(), args.limit)?;
-    let questions = perceived::questions(set, &args.video, &args.output)?;
+    let captioning = CaptioningPlan::new(vec![set], &args.video, &args.reasoner.model.weights)?;
+    // Fails on a missing model before the slow captioning.
+    let reasoner = Reasoner::new(&args.reasoner)?;
+    let questions = captioning.run(&perceived::folder(&args.output))?.concat();
     let n = questions.len();
-    answer_file(questions, &args.model, &args.output)?;
+    answer_file(questions, &reasoner, &args.output)?.remove()?;
     outln!("wrote {n} answers to {}", args.output.display())?;
     Ok(Status::Done)
 }
 
-/// Answers the questions and writes them with their answers; resumes an interrupted run with the same settings.
+/// Answers the questions and writes them with their answers; resumes an interrupted run with the same settings. The
+/// journal is beside `output` and is to be removed.
 pub(super) fn answer_file(
     mut questions: Vec<Question>,
-    model: &ModelArgs,
+    reasoner: &Reasoner,
     output: &Path,
-) -> anyhow::Result<()> {
-    let (completions, journal) = sample(&questions, model, 1, output)?;
+) -> anyhow::Result<Journal> {
+    let (completions, journal) = sample(&questions, reasoner, 1, output)?;
     for (question, completions) in questions.iter_mut().zip(completions) {
         question.content = completions.into_iter().next();
     }
     let json = serde_json::to_vec_pretty(&questions)?;
     write_atomic(output, &json)?;
-    journal.remove()
+    Ok(journal)
 }
 
 /// Samples completions of each question; resumes an interrupted run with the same settings. The journal is beside
 /// `output` and is to be removed once that is complete.
 pub(super) fn sample(
     questions: &[Question],
-    model: &ModelArgs,
+    reasoner: &Reasoner,
     samples: usize,
     output: &Path,
 ) -> anyhow::Result<(Vec<Vec<String>>, Journal)> {
     // Checks the paths before the slow loading.
-    let settings = format!("{model:?}, {samples} per question");
+    let settings = format!("{}, {samples} per question", reasoner.settings());
     let mut journal = Journal::open(&journal_path(output), &settings)?;
-    let open: Vec<(usize, &str)> = questions
+    let open: Vec<BatchPrompt<'_>> = questions
         .iter()
         .enumerate()
         .filter(|(index, question)| !journal.has(*index, &question.question))
-        .map(|(index, question)| (index, question.question.as_str()))
+        .map(|(index, question)| BatchPrompt { index, id: question.id(), text: &question.question })
         .collect();
     if open.len() < questions.len() {
         eprintln!(
@@ -66,9 +71,9 @@ pub(super) fn sample(
         );
     }
     if !open.is_empty() {
-        let generator = BatchGenerator::load(model)?;
-        generator.sample(&open, samples, &Bar::default(), |index, completions| {
-            journal.add(index, &questions[index].question, completions)
+        reasoner.sample(&open, samples, &Bar::default(), |position, completions| {
+            let BatchPrompt { index, text, .. } = open[position];
+            journal.add(index, text, completions)
         })?;
     }
     let take = |index| journal.take(index).unwrap_or_default();

@@ -1,48 +1,23 @@
 //! `embodied-r eval --pass-at`.
 
-use std::path::Path;
+use embodied_r_eval::Error;
 
-use embodied_r_eval::{Error, Report, SampledQuestion, samples, score_samples};
-
-use super::{Folder, explain, protocol, questions};
-use crate::args::eval::{PassAtArgs, ProtocolName, Source};
-use crate::args::model::ModelArgs;
-use crate::commands::infer;
+use crate::args::eval::PassAtArgs;
 use crate::exit::{self, Usage};
-
-/// Name of the file of a model's samples.
-const SAMPLES: &str = "samples.jsonl";
 
 /// Sampling temperature by default.
 const TEMPERATURE: f64 = 1.0;
 
-/// Samples completions, or reads them from a file, and scores them.
-pub(super) fn report(
-    source: &Source,
-    args: &PassAtArgs,
-    name: Option<ProtocolName>,
-    save_path: Option<&Path>,
-) -> anyhow::Result<Report> {
-    let (sampled, temperature) = match &source.predictions {
-        Some(path) => (samples::read(path).map_err(explain_samples)?, None),
-        None => {
-            let plan = SamplingPlan::new(args, source.model.decoding.temperature)?;
-            (sample(source, &plan, save_path)?, Some(plan.temperature))
-        }
-    };
-    let protocol = protocol(name, sampled.iter().map(|question| question.category.as_str()));
-    score_samples(protocol, &sampled, &args.ks, temperature).map_err(explain)
-}
-
 /// How completions are sampled.
 #[derive(Debug, PartialEq)]
-struct SamplingPlan {
-    samples: usize,
-    temperature: f64,
+pub(super) struct SamplingPlan {
+    /// Number of samples per question.
+    pub(super) samples: usize,
+    pub(super) temperature: f64,
 }
 
 impl SamplingPlan {
-    fn new(args: &PassAtArgs, temperature: Option<f64>) -> Result<Self, Usage> {
+    pub(super) fn new(args: &PassAtArgs, temperature: Option<f64>) -> Result<Self, Usage> {
         let largest = args.ks.iter().copied().max().unwrap_or(1);
         let samples = args.num_samples.unwrap_or(largest);
         if samples < largest {
@@ -61,30 +36,8 @@ impl SamplingPlan {
     }
 }
 
-/// Samples completions of the questions, and writes them if `save_path` is given.
-fn sample(
-    source: &Source,
-    plan: &SamplingPlan,
-    save_path: Option<&Path>,
-) -> anyhow::Result<Vec<SampledQuestion>> {
-    let folder = Folder::new(save_path)?;
-    let questions = questions(source, &folder)?;
-    let mut model: ModelArgs = source.model.clone();
-    model.decoding.temperature = Some(plan.temperature);
-    let output = folder.path().join(SAMPLES);
-    let (completions, journal) = infer::sample(&questions, &model, plan.samples, &output)?;
-    let sampled: Vec<SampledQuestion> = questions
-        .iter()
-        .zip(completions)
-        .map(|(question, samples)| SampledQuestion::new(question, samples))
-        .collect();
-    samples::write(&output, &sampled)?;
-    journal.remove()?;
-    Ok(sampled)
-}
-
 /// Adds hints about files of samples.
-fn explain_samples(error: Error) -> anyhow::Error {
+pub(super) fn explain_samples(error: Error) -> anyhow::Error {
     match &error {
         Error::Records(embodied_r_rewards::Error::Field { .. }) => {
             let advice = "`--pass-at` scores the `samples.jsonl` that `eval --pass-at K --output DIR` writes";

@@ -7,9 +7,11 @@ use anyhow::Context;
 use embodied_r_data::question::{Question, read_questions};
 use embodied_r_data::question_set::{QuestionSet, read_question_set};
 use embodied_r_data::write::write_atomic;
+use embodied_r_perception::perceive::video_path;
 
+use crate::args::model::WeightArgs;
 use crate::args::video::VideoArgs;
-use crate::exit::{Status, Usage};
+use crate::exit::{self, Status, Usage};
 
 /// Placeholder at the start of a question whose video is not captioned yet.
 const VIDEO: &str = "<video>";
@@ -33,103 +35,185 @@ pub(crate) fn read(
     Ok(set)
 }
 
-/// Whether some questions need captions.
-pub(crate) fn needed(set: &QuestionSet) -> bool {
-    !open(set).is_empty()
+/// Question sets, some of whose questions may need captions, and the arguments of `perceive` to make them.
+pub(crate) struct CaptioningPlan {
+    sets: Vec<QuestionSet>,
+    /// The questions of each set that need captions: their indices, and what `perceive` reads.
+    uncaptioned: Vec<Vec<(usize, Question)>>,
+    captioner: Vec<OsString>,
 }
 
-/// The questions of `set`, with captions added where they are missing. The captions, which may have a cost, are kept
-/// next to `output`.
-pub(crate) fn questions(
-    set: QuestionSet,
-    args: &VideoArgs,
-    output: &Path,
-) -> anyhow::Result<Vec<Question>> {
-    let open = open(&set);
-    if open.is_empty() {
-        return Ok(set.questions);
+impl CaptioningPlan {
+    /// Checks that every question has captions, or a captioner and a video. `weights` are those of a local captioner.
+    ///
+    /// # Errors
+    /// Questions need captions, but there is no captioner, or a model has no video to caption.
+    pub(crate) fn new(
+        sets: Vec<QuestionSet>,
+        args: &VideoArgs,
+        weights: &WeightArgs,
+    ) -> anyhow::Result<Self> {
+        let captioner = match sets.iter().find(|set| has_uncaptioned(set)) {
+            Some(set) if !args.captioner.is_given() => return Err(no_captioner(set).into()),
+            Some(_) => captioner_words(args, weights)?,
+            None => Vec::new(),
+        };
+        let uncaptioned =
+            sets.iter().map(|set| uncaptioned(set, args)).collect::<anyhow::Result<_>>()?;
+        Ok(Self { sets, uncaptioned, captioner })
     }
-    let captioner = captioner_words(args, &set)?;
-    let folder = super::beside(output, ".perceived");
-    std::fs::create_dir_all(&folder)
-        .with_context(|| format!("cannot create `{}`", folder.display()))?;
-    let mut questions = set.questions;
-    let uncaptioned: Vec<Question> = open
-        .iter()
-        .map(|i| {
-            let mut question = questions[*i].clone();
+
+    /// Whether some questions need captions.
+    pub(crate) fn is_needed(&self) -> bool {
+        self.uncaptioned.iter().any(|questions| !questions.is_empty())
+    }
+
+    /// The questions of each set, with captions added where they are missing. The captions, which may have a cost, are
+    /// kept in `folder`; an interrupted run resumes from it.
+    ///
+    /// # Errors
+    /// Captioning fails, also of some questions only.
+    pub(crate) fn run(self, folder: &Path) -> anyhow::Result<Vec<Vec<Question>>> {
+        if !self.is_needed() {
+            return Ok(self.sets.into_iter().map(|set| set.questions).collect());
+        }
+        std::fs::create_dir_all(folder)
+            .with_context(|| format!("cannot create `{}`", folder.display()))?;
+        let prompts = folder.join("prompts");
+        // The captions are those of the given options; responses to other ones stay in the cache.
+        let mut words: Vec<OsString> =
+            vec!["perceive".into(), "--redo-changed".into(), "--output".into()];
+        words.extend([prompts.clone().into_os_string(), "--data".into()]);
+        let is_single = self.sets.len() == 1;
+        let name = |set: usize| match is_single {
+            true => "questions.json".to_owned(),
+            false => format!("fold-{set}.json"),
+        };
+        for (set, questions) in self.uncaptioned.iter().enumerate() {
+            let questions: Vec<&Question> =
+                questions.iter().map(|(_, question)| question).collect();
+            let input = folder.join(name(set));
+            write_atomic(&input, &serde_json::to_vec(&questions)?)?;
+            words.push(input.into_os_string());
+        }
+        words.extend(self.captioner);
+        let status = crate::commands::run_words(words)?;
+        if status != Status::Done {
+            return Err(exit::hint(
+                "some videos could not be captioned",
+                "finished captions are kept; fix the cause and run the same command again to resume",
+            ));
+        }
+        let mut all = Vec::with_capacity(self.sets.len());
+        for (index, (set, uncaptioned)) in self.sets.into_iter().zip(self.uncaptioned).enumerate() {
+            let perceived = read_questions(&prompts.join(name(index)))?;
+            anyhow::ensure!(
+                perceived.len() == uncaptioned.len(),
+                "`perceive` returned a different number of questions"
+            );
+            let mut questions = set.questions;
+            for ((index, _), prompt) in uncaptioned.into_iter().zip(perceived) {
+                questions[index].question = prompt.question;
+            }
+            all.push(questions);
+        }
+        Ok(all)
+    }
+}
+
+fn is_uncaptioned(set: &QuestionSet, question: &Question) -> bool {
+    set.is_raw() || question.question.trim_start().starts_with(VIDEO)
+}
+
+fn has_uncaptioned(set: &QuestionSet) -> bool {
+    set.questions.iter().any(|question| is_uncaptioned(set, question))
+}
+
+/// The questions without captions, with the paths of their videos, since `perceive` reads them from another folder.
+fn uncaptioned(set: &QuestionSet, args: &VideoArgs) -> anyhow::Result<Vec<(usize, Question)>> {
+    let all = set.questions.iter().enumerate();
+    all.filter(|(_, question)| is_uncaptioned(set, question))
+        .map(|(index, question)| {
+            let mut question = question.clone();
             let text = question.question.trim_start().trim_start_matches(VIDEO);
             question.question = text.trim_start().to_owned();
-            question
+            match video_path(&question, args.video_dir.as_deref(), &set.path) {
+                Ok(video) => question.videos = Some(video.to_string_lossy().into_owned()),
+                // Annotations may describe a scene without its video.
+                Err(_) if args.captioner.scenes.is_some() => {}
+                Err(error) => {
+                    let message = format!("question `{}`: {error}", question.id());
+                    return Err(exit::hint(
+                        message,
+                        "give the directory of the videos with `--video-dir`",
+                    ));
+                }
+            }
+            Ok((index, question))
         })
-        .collect();
-    let input = folder.join("questions.json");
-    write_atomic(&input, &serde_json::to_vec(&uncaptioned)?)?;
-    let save_path = folder.join("prompts");
-    let mut words = vec![
-        "perceive".into(),
-        "--data".into(),
-        input.into_os_string(),
-        "--output".into(),
-        save_path.clone().into_os_string(),
-    ];
-    words.extend(captioner);
-    let status = crate::commands::run_words(words)?;
-    anyhow::ensure!(
-        status == Status::Done,
-        "some videos could not be captioned; fix the cause and run the same command again to resume"
-    );
-    let perceived = read_questions(&save_path.join("questions.json"))?;
-    anyhow::ensure!(
-        perceived.len() == open.len(),
-        "`perceive` returned a different number of questions"
-    );
-    for (index, prompt) in open.into_iter().zip(perceived) {
-        questions[index].question = prompt.question;
-    }
-    Ok(questions)
+        .collect()
 }
 
-/// Indices of the questions without captions.
-fn open(set: &QuestionSet) -> Vec<usize> {
-    let is_open =
-        |question: &Question| set.is_raw() || question.question.trim_start().starts_with(VIDEO);
-    let all = set.questions.iter().enumerate();
-    all.filter(|(_, question)| is_open(question)).map(|(index, _)| index).collect()
+fn no_captioner(set: &QuestionSet) -> Usage {
+    let path = set.path.display();
+    let what = match set.is_raw() {
+        true => format!("the questions of `{path}` are about videos without captions"),
+        false => format!("some questions of `{path}` start with `{VIDEO}` and have no captions"),
+    };
+    Usage(format!(
+        "{what}; run `embodied-r perceive --data {path}` first and use its output, or give a captioner here: \
+         `--captioner MODEL`, with `--captioner-base-url URL` if it is on a server, or `--scenes DIR`"
+    ))
 }
 
 /// The captioner's arguments of a `perceive` command line.
-fn captioner_words(args: &VideoArgs, set: &QuestionSet) -> anyhow::Result<Vec<OsString>> {
-    let mut words: Vec<OsString> = Vec::new();
-    if let Some(folder) = args.video_dir.clone().or_else(|| videos_beside(set)) {
-        words.extend(["--video-dir".into(), folder.into()]);
+fn captioner_words(args: &VideoArgs, weights: &WeightArgs) -> Result<Vec<OsString>, Usage> {
+    let VideoArgs { video_dir, captioner, key_frames } = args;
+    let mut words = Words::default();
+    words.option("--video-dir", video_dir.as_deref());
+    words.option("--threshold", Some(key_frames.threshold.to_string()));
+    words.option("--min-frames", Some(key_frames.min_frames.to_string()));
+    words.option("--max-frames", Some(key_frames.max_frames.to_string()));
+    if let Some(scenes) = &captioner.scenes {
+        words.option("--backend", Some("scene"));
+        words.option("--scenes", Some(scenes));
+        return Ok(words.0);
     }
-    if let Some(scenes) = &args.scenes {
-        words.extend(["--backend".into(), "scene".into(), "--scenes".into(), scenes.into()]);
-    } else if !args.base_url.is_empty() {
-        words.extend(["--backend".into(), "openai".into(), "--base-url".into()]);
-        words.extend(args.base_url.iter().map(OsString::from));
-        if let Some(name) = &args.captioner {
-            words.extend(["--captioner".into(), name.into()]);
-        }
-    } else if set.is_raw() {
-        let path = set.path.display();
-        let what = format!(
-            "the questions of `{path}` are about videos without captions; run `embodied-r perceive \
-             --data {path}` first and use its output, or give a captioner here: `--base-url URL` \
-             or `--scenes DIR`"
-        );
-        return Err(Usage(what).into());
-    } else {
-        let what = "some questions start with `<video>`: give a captioner, `--base-url URL` or \
-                    `--scenes DIR`";
-        return Err(Usage(what.into()).into());
+    words.option("--captioner", captioner.captioner.as_ref());
+    words.option("--max-tokens", captioner.caption_tokens.map(|n| n.to_string()));
+    words.option("--cache", captioner.cache.as_ref());
+    if captioner.captioner_base_url.is_empty() {
+        words.option("--backend", Some("local"));
+        words.option("--max-pixels", captioner.max_pixels.map(|n| n.to_string()));
+        words.option("--device", Some(weights.device.name()));
+        words.option("--precision", weights.precision.map(|precision| precision.name()));
+        words.option("--quantize", weights.quantize.map(|format| format.name()));
+        return Ok(words.0);
     }
-    Ok(words)
+    if captioner.max_pixels.is_some() {
+        let what = "`--max-pixels` belongs to a local captioner, but with `--captioner-base-url` it is on a server";
+        return Err(Usage(what.into()));
+    }
+    words.option("--backend", Some("openai"));
+    words.0.push("--base-url".into());
+    words.0.extend(captioner.captioner_base_url.iter().map(OsString::from));
+    Ok(words.0)
 }
 
-/// The folder `videos` next to a benchmark file whose records name no folders.
-fn videos_beside(set: &QuestionSet) -> Option<PathBuf> {
-    let folder = set.path.with_file_name("videos");
-    (set.is_raw() && folder.is_dir()).then_some(folder)
+/// Arguments of a command line.
+#[derive(Default)]
+struct Words(Vec<OsString>);
+
+impl Words {
+    /// Adds an option if it has a value.
+    fn option(&mut self, name: &str, value: Option<impl AsRef<std::ffi::OsStr>>) {
+        if let Some(value) = value {
+            self.0.extend([name.into(), value.as_ref().to_owned()]);
+        }
+    }
+}
+
+/// The folder of the captions for the answers in `output`.
+pub(crate) fn folder(output: &Path) -> PathBuf {
+    super::beside(output, ".perceived")
 }

@@ -1,0 +1,229 @@
+//! Batch generation with a model behind an OpenAI-compatible API, for `infer`, `eval` and `filter`.
+
+mod pending;
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use embodied_r_data::Progress;
+use embodied_r_grpo::random::stream;
+use embodied_r_openai::{
+    ApiKey, ChatCompletion, ChatCompletionMessage, ChatCompletionRequest, Client, ClientOptions,
+    Error,
+};
+use futures_util::{Stream, StreamExt as _};
+use serde_json::json;
+
+use crate::args::api::ApiArgs;
+use crate::args::model::DecodingArgs;
+use crate::batch_generator::BatchPrompt;
+use crate::exit::{self, Usage};
+use crate::interrupt::{interrupted, on_interrupt};
+use pending::Pending;
+
+const API_KEY_ENV: &str = "OPENAI_API_KEY";
+const TIMEOUT: Duration = Duration::from_secs(300);
+const MAX_RETRIES: u32 = 5;
+const CONCURRENCY: usize = 16;
+
+/// Maximum failures that are printed.
+const MAX_PRINTED_FAILURES: usize = 10;
+/// Consecutive failed questions after which the run is aborted: all of them before the first response, later those
+/// that another attempt may answer.
+const MAX_CONSECUTIVE_FAILURES: usize = 8;
+
+/// A model behind an API, with its sampling parameters.
+pub(crate) struct ApiGenerator {
+    client: Client,
+    concurrency: usize,
+    model: String,
+    decoding: DecodingArgs,
+}
+
+/// The questions without completions.
+#[derive(Debug, Default)]
+pub(crate) struct Failures {
+    /// Their number.
+    pub(crate) count: usize,
+    /// The first error.
+    pub(crate) first: Option<Error>,
+}
+
+/// A sample of the question at `position`; `None` if its request was not sent.
+struct Sampled {
+    position: usize,
+    sample: usize,
+    result: Option<Result<ChatCompletion, Error>>,
+}
+
+impl ApiGenerator {
+    /// A client of the servers; nothing is sent yet.
+    ///
+    /// # Errors
+    /// A base URL is not one.
+    pub(crate) fn new(api: &ApiArgs, model: &str, decoding: &DecodingArgs) -> anyhow::Result<Self> {
+        let concurrency = api.concurrency.unwrap_or(CONCURRENCY);
+        let options = ClientOptions {
+            api_key: ApiKey::from_env(api.api_key_env.as_deref().unwrap_or(API_KEY_ENV)),
+            concurrency,
+            timeout: api.timeout_s.unwrap_or(TIMEOUT),
+            max_retries: api.max_retries.unwrap_or(MAX_RETRIES),
+            ..ClientOptions::new(&api.base_url)
+        };
+        let client = Client::new(&options).map_err(explain)?;
+        Ok(Self { client, concurrency, model: model.to_owned(), decoding: decoding.clone() })
+    }
+
+    /// The settings that completions depend on.
+    pub(crate) fn settings(&self) -> String {
+        format!("{} behind an API, {:?}", self.model, self.decoding)
+    }
+
+    /// Samples completions of each prompt and calls `done(position, completions)` as they finish, with the position in
+    /// `prompts`. Questions whose requests fail are printed and returned.
+    ///
+    /// The seed of a request depends only on the seed of the options, on the question's index and on the number of the
+    /// sample.
+    ///
+    /// # Errors
+    /// The servers reject every request or fail several times in a row, the run is interrupted, or `done` fails.
+    pub(crate) fn sample(
+        &self,
+        prompts: &[BatchPrompt<'_>],
+        samples: usize,
+        progress: &dyn Progress,
+        done: impl FnMut(usize, Vec<String>) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Failures> {
+        let stop = on_interrupt("waiting for requests in flight")?;
+        progress.start("answering", Some(prompts.len() as u64));
+        let pending = Pending::new(prompts.len(), samples);
+        let all = (0..prompts.len()).flat_map(|position| (0..samples).map(move |n| (position, n)));
+        let work = all.map(|(position, sample)| {
+            let (pending, stop) = (&pending, &stop);
+            async move {
+                if pending.has_failed(position) || stop.load(Ordering::Relaxed) {
+                    return Sampled { position, sample, result: None };
+                }
+                let request = self.request(&prompts[position], sample);
+                Sampled { position, sample, result: Some(self.client.chat(&request).await) }
+            }
+        });
+        let work = futures_util::stream::iter(work).buffer_unordered(self.concurrency);
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        let failures = runtime.block_on(collect(work, prompts, &pending, progress, done));
+        progress.finish();
+        match pending.is_complete() {
+            true => failures,
+            false => Err(failures.err().unwrap_or_else(interrupted)),
+        }
+    }
+
+    /// The request of a sample: the messages of the local model's prompt, and its sampling parameters.
+    fn request(&self, prompt: &BatchPrompt<'_>, sample: usize) -> ChatCompletionRequest {
+        let decoding = &self.decoding;
+        let temperature = decoding.temperature.unwrap_or(0.0);
+        let messages = vec![
+            ChatCompletionMessage::system(decoding.system_prompt()),
+            ChatCompletionMessage::user(prompt.text),
+        ];
+        let mut request = ChatCompletionRequest {
+            temperature: Some(temperature),
+            // Greedy decoding ignores it, and some servers accept only one of the two.
+            top_p: (temperature > 0.0).then_some(decoding.top_p),
+            max_tokens: Some(u32::try_from(decoding.max_new_tokens).unwrap_or(u32::MAX)),
+            // Distinct seeds, as servers repeat a response for a repeated seed; all accept 31 bits.
+            seed: Some(stream(&[decoding.seed, prompt.index as u64, sample as u64]) >> 33),
+            ..ChatCompletionRequest::new(&self.model, messages)
+        };
+        // Not part of OpenAI's API, whose servers refuse it.
+        if decoding.top_k > 0 {
+            request.extra.insert("top_k".to_owned(), json!(decoding.top_k));
+        }
+        request
+    }
+}
+
+/// Passes on the completions of each question, and prints failures as they come.
+async fn collect(
+    work: impl Stream<Item = Sampled>,
+    prompts: &[BatchPrompt<'_>],
+    pending: &Pending,
+    progress: &dyn Progress,
+    mut done: impl FnMut(usize, Vec<String>) -> anyhow::Result<()>,
+) -> anyhow::Result<Failures> {
+    let mut work = std::pin::pin!(work);
+    let began = Instant::now();
+    let mut failures = Failures::default();
+    let (mut answered, mut consecutive, mut tokens) = (0usize, 0usize, 0u64);
+    while let Some(Sampled { position, sample, result }) = work.next().await {
+        let id = &prompts[position].id;
+        let text = match result {
+            None => continue,
+            Some(Ok(completion)) => {
+                tokens += completion.usage.map_or(0, |usage| usage.completion_tokens);
+                completion.text
+            }
+            Some(Err(Error::ContentFiltered { url, reason })) => {
+                let error = Error::ContentFiltered { url, reason };
+                progress.warn(&format!("question `{id}` gets an empty completion: {error}"));
+                String::new()
+            }
+            Some(Err(error)) => {
+                if !pending.fail(position) {
+                    continue;
+                }
+                failures.count += 1;
+                consecutive += 1;
+                let counts = answered == 0 || error.is_retryable();
+                if error.fails_every_request()
+                    || (counts && consecutive >= MAX_CONSECUTIVE_FAILURES)
+                {
+                    return Err(explain(error));
+                }
+                // Before the first response, all failures likely have the same cause.
+                if failures.count == 1 || (answered > 0 && failures.count <= MAX_PRINTED_FAILURES) {
+                    progress.warn(&format!("question `{id}`: {error}"));
+                }
+                failures.first.get_or_insert(error);
+                progress.advance(1);
+                progress.message(&format!("{} failed", failures.count));
+                continue;
+            }
+        };
+        if let Some(completions) = pending.add(position, sample, text) {
+            answered += 1;
+            consecutive = 0;
+            done(position, completions)?;
+            progress.advance(1);
+            if failures.count == 0 && tokens > 0 {
+                let rate = tokens as f64 / began.elapsed().as_secs_f64();
+                progress.message(&format!("{rate:.0} tokens/s"));
+            }
+        }
+    }
+    Ok(failures)
+}
+
+/// Adds hints to errors of the API of a model.
+pub(crate) fn explain(error: Error) -> anyhow::Error {
+    let cause = match &error {
+        Error::RetriesExhausted { last, .. } => last,
+        error => error,
+    };
+    let advice = match cause {
+        Error::NoBaseUrl | Error::InvalidBaseUrl { .. } => return Usage(error.to_string()).into(),
+        Error::Status { status: 401 | 403, .. } => {
+            "set OPENAI_API_KEY, or name another variable with `--api-key-env`"
+        }
+        Error::Status { status: 404, .. } => {
+            "check `--base-url`, which ends in `/v1` for most servers, and `--model`, which must be the served model \
+             name"
+        }
+        Error::Connection { .. } | Error::Timeout { .. } | Error::Unavailable { .. } => {
+            "check that the server runs and that `--base-url` is right; finished questions are kept: run the same \
+             command again to resume"
+        }
+        _ => return error.into(),
+    };
+    exit::hint(error.to_string(), advice)
+}

@@ -1,0 +1,211 @@
+//! `embodied-r eval --folds`: the inputs of every fold, and checks that they are the folds of one cross-validation.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use embodied_r_data::Question;
+use embodied_r_data::preprocess::strategy_of;
+use embodied_r_data::question_set::QuestionSet;
+use embodied_r_data::split::SplitStrategy;
+use embodied_r_perception::perceive::ORIGINAL_QUESTION;
+
+use crate::args::eval::Source;
+use crate::exit::{self, Usage};
+
+/// Stands for the number of the fold in paths and model names.
+const PLACEHOLDER: &str = "{fold}";
+
+/// The source of each fold; the source itself without `folds`.
+///
+/// # Errors
+/// The placeholder is missing, or given without `folds`; a fold has no file, or there is a file beyond the last fold.
+pub(super) fn sources(source: &Source, folds: Option<usize>) -> anyhow::Result<Vec<Source>> {
+    let (option, input) = input(source);
+    let Some(count) = folds else {
+        let model = source.reasoner.model.model.as_deref().unwrap_or_default();
+        for (option, value) in [(option, input.to_string_lossy()), ("--model", model.into())] {
+            if value.contains(PLACEHOLDER) {
+                let what = format!(
+                    "`{option} {value}` contains `{PLACEHOLDER}`, so give the number of folds with `--folds`"
+                );
+                return Err(Usage(what).into());
+            }
+        }
+        return Ok(vec![source.clone()]);
+    };
+    if !input.to_string_lossy().contains(PLACEHOLDER) {
+        let what = format!(
+            "`{option} {}` is the same file for every fold: write `{PLACEHOLDER}` where its path has the number of the \
+             fold, such as `{option} 'fold-{PLACEHOLDER}/{}'`",
+            input.display(),
+            input.file_name().unwrap_or_default().display()
+        );
+        return Err(Usage(what).into());
+    }
+    for fold in 0..count {
+        let path = replaced(&input, fold);
+        if !path.exists() {
+            let origin = match option {
+                "--data" => {
+                    format!("`embodied-r preprocess --folds {count} --fold {fold}` makes it")
+                }
+                _ => "`embodied-r infer` writes the predictions of a fold".to_owned(),
+            };
+            return Err(exit::hint(
+                format!("fold {fold} of {count} is missing: `{}` does not exist", path.display()),
+                format!("{origin}; folds are counted from 0"),
+            ));
+        }
+    }
+    let beyond = replaced(&input, count);
+    if beyond.exists() {
+        let what = format!(
+            "`{}` exists, but with `--folds {count}` the last fold is {}; give the number of all folds",
+            beyond.display(),
+            count - 1
+        );
+        return Err(Usage(what).into());
+    }
+    Ok((0..count).map(|fold| of_fold(source, fold)).collect())
+}
+
+/// The option of the files to score, and its value.
+fn input(source: &Source) -> (&'static str, PathBuf) {
+    match (&source.predictions, &source.data) {
+        (Some(path), _) => ("--predictions", path.clone()),
+        (None, data) => ("--data", data.clone().unwrap_or_default()),
+    }
+}
+
+fn of_fold(source: &Source, fold: usize) -> Source {
+    let mut source = source.clone();
+    for path in [&mut source.predictions, &mut source.data].into_iter().flatten() {
+        *path = replaced(path, fold);
+    }
+    if let Some(model) = &mut source.reasoner.model.model {
+        *model = model.replace(PLACEHOLDER, &fold.to_string());
+    }
+    source
+}
+
+fn replaced(path: &Path, fold: usize) -> PathBuf {
+    path.to_string_lossy().replace(PLACEHOLDER, &fold.to_string()).into()
+}
+
+/// Checks that `sets` are the test splits of the folds 0, 1 and so on of one cross-validation.
+///
+/// # Errors
+/// `preprocess` made a file for another fold or number of folds; a scene or a question is in two folds.
+pub(super) fn check(sets: &[QuestionSet]) -> Result<(), Usage> {
+    let count = sets.len();
+    for (fold, set) in sets.iter().enumerate() {
+        let found = match strategy_of(&set.path) {
+            Some(SplitStrategy::Fold { fold: f, folds: k }) if (f, k) != (fold, count) => {
+                format!("fold {f} of {k}")
+            }
+            Some(SplitStrategy::Ratios) => "a single split without folds".to_owned(),
+            _ => continue,
+        };
+        return Err(Usage(format!(
+            "`{}` is {found} according to the `summary.json` beside it, not fold {fold} of {count}",
+            set.path.display()
+        )));
+    }
+    let mut folds: HashMap<String, usize> = HashMap::new();
+    for (fold, set) in sets.iter().enumerate() {
+        for question in &set.questions {
+            let key = key(question);
+            match folds.get(&key) {
+                Some(other) if *other != fold => {
+                    return Err(Usage(format!(
+                        "{key} is in `{}` and in `{}`: the folds of a cross-validation have no scene in common",
+                        sets[*other].path.display(),
+                        set.path.display()
+                    )));
+                }
+                Some(_) => {}
+                None => {
+                    folds.insert(key, fold);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What is in one fold alone: the scene of the question, else the question.
+fn key(question: &Question) -> String {
+    if let Some(scene) = &question.scene_name {
+        return format!("scene `{scene}`");
+    }
+    let original = question.extra.get(ORIGINAL_QUESTION).and_then(|text| text.as_str());
+    let video = question.video_id.as_deref().map(|video| format!(" about `{video}`"));
+    let text = original.unwrap_or(&question.question);
+    format!("question `{}`{} (`{text}`)", question.id(), video.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use embodied_r_data::question_set::read_question_set;
+    use serde_json::json;
+
+    use super::*;
+
+    fn sets(folds: &[serde_json::Value]) -> (tempfile::TempDir, Vec<QuestionSet>) {
+        let dir = tempfile::tempdir().unwrap();
+        let read = |(fold, questions): (usize, &serde_json::Value)| {
+            let path = dir.path().join(format!("{fold}/test_data.json"));
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(&path, questions.to_string()).unwrap();
+            read_question_set(&path, None).unwrap()
+        };
+        let sets = folds.iter().enumerate().map(read).collect();
+        (dir, sets)
+    }
+
+    #[test]
+    fn a_scene_is_in_one_fold_only() {
+        let of =
+            |id: u32, scene: &str| json!({"Question_id": id, "question": "q", "scene_name": scene});
+        let (_dir, good) = sets(&[json!([of(1, "a"), of(2, "a")]), json!([of(1, "b")])]);
+        assert!(check(&good).is_ok());
+        let (_dir, bad) = sets(&[json!([of(1, "a")]), json!([of(2, "b"), of(3, "a")])]);
+        let error = check(&bad).unwrap_err().0;
+        assert!(
+            error.starts_with("scene `a` is in `") && error.contains("1/test_data.json"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_question_without_a_scene_is_in_one_fold_only() {
+        let of = |text: &str| json!({"Question_id": 1, "question": text});
+        let (_dir, good) = sets(&[json!([of("a")]), json!([of("b")])]);
+        assert!(check(&good).is_ok());
+        let (_dir, bad) = sets(&[json!([of("a")]), json!([of("a")])]);
+        assert!(check(&bad).unwrap_err().0.starts_with("question `1` (`a`) is in"));
+    }
+
+    #[test]
+    fn another_fold_or_number_of_folds_in_the_summary_is_refused() {
+        let of = |id: u32| json!([{"Question_id": id, "question": "q"}]);
+        let (dir, sets) = sets(&[of(1), of(2)]);
+        let write = |fold: usize, plan: serde_json::Value| {
+            let summary = json!({"options": {"plan": plan}}).to_string();
+            std::fs::write(dir.path().join(format!("{fold}/summary.json")), summary).unwrap();
+        };
+        let plan = |fold: usize, folds: usize| json!({"fold": {"fold": fold, "folds": folds}});
+        write(0, plan(0, 2));
+        for (other, found) in [
+            (plan(0, 2), "is fold 0 of 2 "),
+            (plan(1, 5), "is fold 1 of 5 "),
+            (json!("shares"), "is a single split without folds "),
+        ] {
+            write(1, other);
+            let error = check(&sets).unwrap_err().0;
+            assert!(error.contains(found) && error.contains("not fold 1 of 2"), "{error}");
+        }
+        write(1, plan(1, 2));
+        assert!(check(&sets).is_ok());
+    }
+}

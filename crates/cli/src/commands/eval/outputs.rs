@@ -1,0 +1,203 @@
+//! What is scored: a model's answers or samples, from a file or from the model.
+
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use embodied_r_data::question_set::{QuestionSet, read_question_set};
+use embodied_r_eval::{
+    Prediction, Protocol, Report, SampledQuestion, predictions, samples, score, score_samples,
+};
+
+use super::pass_at::{SamplingPlan, explain_samples};
+use super::{explain, folds, of_fold};
+use crate::args::eval::{EvalArgs, Source};
+use crate::args::reasoner::ReasonerArgs;
+use crate::commands::infer::perceived::{self, CaptioningPlan};
+use crate::commands::infer::{self, Journal};
+use crate::exit::Usage;
+use crate::reasoner::Reasoner;
+
+/// Name of the file of a model's answers.
+const ANSWERS: &str = "answers.json";
+/// Name of the file of a model's samples.
+const SAMPLES: &str = "samples.jsonl";
+
+/// The outputs of a model for one question set.
+pub(super) enum Outputs {
+    /// One for each question.
+    Predictions(Vec<Prediction>),
+    /// Several for each question, with the sampling temperature if it is known.
+    Samples(Vec<SampledQuestion>, Option<f64>),
+}
+
+impl Outputs {
+    /// The category of each question.
+    pub(super) fn categories(&self) -> Vec<&str> {
+        match self {
+            Self::Predictions(all) => all.iter().map(|one| one.category.as_str()).collect(),
+            Self::Samples(all, _) => all.iter().map(|one| one.category.as_str()).collect(),
+        }
+    }
+
+    /// Their scores, with pass@k for these `ks`.
+    pub(super) fn score(&self, protocol: Protocol, ks: &[usize]) -> anyhow::Result<Report> {
+        match self {
+            Self::Predictions(predictions) => score(protocol, predictions),
+            Self::Samples(sampled, temperature) => {
+                score_samples(protocol, sampled, ks, *temperature)
+            }
+        }
+        .map_err(explain)
+    }
+}
+
+/// The outputs to score: one for each fold, or the only ones.
+pub(super) fn all(args: &EvalArgs) -> anyhow::Result<Vec<Outputs>> {
+    let EvalArgs { source, pass_at, .. } = args;
+    let has_model = source.reasoner.model.model.is_some() && source.data.is_some();
+    if source.predictions.is_none() && !has_model {
+        let what = "nothing to score: give `--predictions FILE`, or `--model` and `--data`";
+        return Err(Usage(what.into()).into());
+    }
+    let is_sampled = !pass_at.ks.is_empty();
+    let plan = match is_sampled && source.predictions.is_none() {
+        true => Some(SamplingPlan::new(pass_at, source.reasoner.model.decoding.temperature)?),
+        false => None,
+    };
+    let sources = folds::sources(source, args.folds.folds)?;
+    let is_folded = args.folds.folds.is_some();
+    match source.predictions {
+        Some(_) => read(&sources, is_sampled, is_folded),
+        None => generate(&sources, plan.as_ref(), args.output.as_deref(), is_folded),
+    }
+}
+
+/// Reads predictions or samples.
+fn read(sources: &[Source], is_sampled: bool, is_folded: bool) -> anyhow::Result<Vec<Outputs>> {
+    let paths: Vec<&Path> =
+        sources.iter().flat_map(|source| source.predictions.as_deref()).collect();
+    let of = |(fold, path): (usize, &&Path)| {
+        let outputs = match is_sampled {
+            true => samples::read(path)
+                .map(|sampled| Outputs::Samples(sampled, None))
+                .map_err(explain_samples),
+            false => predictions::read(path).map(Outputs::Predictions).map_err(explain),
+        };
+        of_fold(outputs, is_folded.then_some(fold))
+    };
+    let all = paths.iter().enumerate().map(of).collect::<anyhow::Result<_>>()?;
+    // Other formats have no scenes to check.
+    let sets: Option<Vec<QuestionSet>> =
+        paths.iter().map(|path| read_question_set(path, None).ok()).collect();
+    match sets.filter(|_| is_folded) {
+        Some(sets) => folds::check(&sets).map(|()| all).map_err(Into::into),
+        None => Ok(all),
+    }
+}
+
+/// Answers the questions of all sources. Finished work is kept until all are done.
+fn generate(
+    sources: &[Source],
+    plan: Option<&SamplingPlan>,
+    save_path: Option<&Path>,
+    is_folded: bool,
+) -> anyhow::Result<Vec<Outputs>> {
+    let folder = Folder::new(save_path)?;
+    let read = |source: &Source| {
+        let data = source.data.as_deref().unwrap_or(Path::new(""));
+        perceived::read(data, source.answers.as_deref(), source.limit)
+    };
+    let sets: Vec<QuestionSet> = sources.iter().map(read).collect::<anyhow::Result<_>>()?;
+    if is_folded {
+        folds::check(&sets)?;
+    }
+    let Some(Source { video, reasoner, .. }) = sources.first() else { return Ok(Vec::new()) };
+    let captioning = CaptioningPlan::new(sets, video, &reasoner.model.weights)?;
+    if captioning.is_needed() && matches!(folder, Folder::Temporary(_)) {
+        let what = "captioning the videos takes long: give `--output DIR` to keep the captions";
+        return Err(Usage(what.into()).into());
+    }
+    // Fails on a missing model before the slow captioning.
+    let reasoners = reasoners(sources, plan)?;
+    // One place for the captions, so that `--pass-at` and answers share them.
+    let all = captioning.run(&perceived::folder(&folder.path().join(ANSWERS)))?;
+    let (mut outputs, mut journals) = (Vec::new(), Vec::<Journal>::new());
+    // A model is freed after its last fold.
+    for (fold, (questions, reasoner)) in all.into_iter().zip(reasoners).enumerate() {
+        let folder = match is_folded {
+            true => folder.path().join(format!("fold-{fold}")),
+            false => folder.path().to_owned(),
+        };
+        if is_folded {
+            eprintln!("fold {fold} of {}: {} questions", sources.len(), questions.len());
+        }
+        let (output, journal) = match plan {
+            None => answer(questions, &reasoner, folder.join(ANSWERS))?,
+            Some(plan) => {
+                let output = folder.join(SAMPLES);
+                let (completions, journal) =
+                    infer::sample(&questions, &reasoner, plan.samples, &output)?;
+                let questions = questions.iter().zip(completions);
+                let sampled: Vec<SampledQuestion> =
+                    questions.map(|(question, of)| SampledQuestion::new(question, of)).collect();
+                samples::write(&output, &sampled)?;
+                (Outputs::Samples(sampled, Some(plan.temperature)), journal)
+            }
+        };
+        outputs.push(output);
+        journals.push(journal);
+    }
+    journals.into_iter().try_for_each(Journal::remove)?;
+    Ok(outputs)
+}
+
+fn answer(
+    questions: Vec<embodied_r_data::Question>,
+    reasoner: &Reasoner,
+    output: PathBuf,
+) -> anyhow::Result<(Outputs, Journal)> {
+    let journal = infer::answer_file(questions, reasoner, &output)?;
+    Ok((Outputs::Predictions(predictions::read(&output).map_err(explain)?), journal))
+}
+
+/// The model of each source; equal ones are one model, which is loaded once.
+fn reasoners(sources: &[Source], plan: Option<&SamplingPlan>) -> anyhow::Result<Vec<Rc<Reasoner>>> {
+    let mut reasoners: Vec<Rc<Reasoner>> = Vec::with_capacity(sources.len());
+    for (index, source) in sources.iter().enumerate() {
+        let model = |source: &Source| source.reasoner.model.model.clone();
+        let equal = sources[..index].iter().position(|other| model(other) == model(source));
+        reasoners.push(match equal {
+            Some(other) => Rc::clone(&reasoners[other]),
+            None => {
+                let mut args: ReasonerArgs = source.reasoner.clone();
+                if let Some(plan) = plan {
+                    args.model.decoding.temperature = Some(plan.temperature);
+                }
+                Rc::new(Reasoner::new(&args)?)
+            }
+        });
+    }
+    Ok(reasoners)
+}
+
+/// Where completions and captions are written: the folder of `--output`, or a temporary one.
+enum Folder<'a> {
+    Kept(&'a Path),
+    Temporary(tempfile::TempDir),
+}
+
+impl<'a> Folder<'a> {
+    fn new(save_path: Option<&'a Path>) -> anyhow::Result<Self> {
+        match save_path {
+            Some(path) => Ok(Self::Kept(path)),
+            None => Ok(Self::Temporary(tempfile::tempdir()?)),
+        }
+    }
+
+    fn path(&self) -> &Path {
+        match self {
+            Self::Kept(path) => path,
+            Self::Temporary(folder) => folder.path(),
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! The model that answers the questions of `infer` and `eval`: in this process, or behind an API.
+
+use std::cell::OnceCell;
+
+use embodied_r_data::Progress;
+use embodied_r_policy::hub;
+use embodied_r_policy::tokenizer::Tokenizer;
+
+use crate::api_generator::{self, ApiGenerator};
+use crate::args::model::ModelArgs;
+use crate::args::reasoner::ReasonerArgs;
+use crate::batch_generator::{BatchGenerator, BatchPrompt};
+use crate::exit::{self, Usage};
+
+/// A model and its sampling parameters.
+pub(crate) enum Reasoner {
+    /// In this process; loaded when it is first needed.
+    Local { args: Box<ModelArgs>, generator: OnceCell<BatchGenerator> },
+    /// Behind an API.
+    Api(Box<ApiGenerator>),
+}
+
+impl Reasoner {
+    /// The model of the options; weights are not loaded yet, and nothing is sent.
+    ///
+    /// # Errors
+    /// `--model` is missing, the local model or its tokenizer does not exist, or a base URL is not one.
+    pub(crate) fn new(args: &ReasonerArgs) -> anyhow::Result<Self> {
+        let ReasonerArgs { model, api } = args;
+        let name = model.model.as_deref().ok_or_else(|| Usage("`--model` is missing".into()))?;
+        if api.is_given() {
+            let generator = ApiGenerator::new(api, name, &model.decoding)?;
+            return Ok(Self::Api(Box::new(generator)));
+        }
+        if model.batch == 0 {
+            return Err(Usage("`--batch` must be at least 1, not 0".into()).into());
+        }
+        Tokenizer::from_dir(&hub::resolve(name, model.revision.as_deref())?)?;
+        Ok(Self::Local { args: Box::new(model.clone()), generator: OnceCell::new() })
+    }
+
+    /// The settings that completions depend on.
+    pub(crate) fn settings(&self) -> String {
+        match self {
+            Self::Local { args, .. } => format!("{args:?}"),
+            Self::Api(generator) => generator.settings(),
+        }
+    }
+
+    /// Samples completions of each prompt; `done(position, completions)` is called as they finish, with the position in
+    /// `prompts`.
+    ///
+    /// # Errors
+    /// The model cannot be loaded, a question has no completions, the run is interrupted, or `done` fails.
+    pub(crate) fn sample(
+        &self,
+        prompts: &[BatchPrompt<'_>],
+        samples: usize,
+        progress: &dyn Progress,
+        mut done: impl FnMut(usize, Vec<String>) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        match self {
+            Self::Local { args, generator } => {
+                let loaded = match generator.get() {
+                    Some(loaded) => loaded,
+                    None => {
+                        let loaded = BatchGenerator::load(args)?;
+                        generator.get_or_init(|| loaded)
+                    }
+                };
+                loaded.sample(prompts, samples, progress, done)
+            }
+            Self::Api(generator) => {
+                let mut answered = 0usize;
+                let failures =
+                    generator.sample(prompts, samples, progress, |position, texts| {
+                        answered += 1;
+                        done(position, texts)
+                    })?;
+                match failures.first {
+                    None => Ok(()),
+                    Some(error) if answered == 0 => Err(api_generator::explain(error)),
+                    Some(_) => Err(exit::hint(
+                        format!("{} of {} questions failed", failures.count, prompts.len()),
+                        "finished questions are kept; fix the cause and run the same command again to resume",
+                    )),
+                }
+            }
+        }
+    }
+}
