@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use axum::Json;
 use axum::http::StatusCode;
 use axum::response::IntoResponse as _;
 use axum::routing::post;
@@ -193,6 +194,26 @@ async fn a_failed_question_ends_the_run_which_resumes_with_it_alone() {
     assert_eq!(answers(dir.path(), "answers.json").len(), 4);
     let changed = infer(dir.path(), &url, "m", &["--seed", "7"]);
     assert_eq!(changed.status.code(), Some(0), "a finished run leaves no settings behind");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_that_wants_the_newer_token_limit_gets_it() {
+    let reply = post(async move |Json(request): Json<Value>| {
+        if request.get("max_tokens").is_some() {
+            let message = "Unsupported parameter: use 'max_completion_tokens' instead.";
+            return (StatusCode::BAD_REQUEST, json!({"error": {"message": message}}).to_string());
+        }
+        let content = request["max_completion_tokens"].to_string();
+        let choice = json!({"message": {"content": content}, "finish_reason": "stop"});
+        (StatusCode::OK, json!({"choices": [choice]}).to_string())
+    });
+    let api = ChatApi::start(reply, ()).await;
+    let dir = questions(30, "where");
+    let output = infer(dir.path(), &api.base_url(), "o1", &["--max-new-tokens", "77"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(stderr(&output), "");
+    let answers = answers(dir.path(), "answers.json");
+    assert!(answers.iter().all(|answer| answer["content"] == "77"), "{answers:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,7 +2,7 @@
 
 mod pending;
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use embodied_r_data::Progress;
@@ -38,6 +38,21 @@ pub(crate) struct ApiGenerator {
     concurrency: usize,
     model: String,
     decoding: DecodingArgs,
+    /// Whether the model wants the newer name of the token limit, as OpenAI's reasoning models do.
+    has_new_limit: AtomicBool,
+}
+
+/// The name of the token limit in a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum TokenLimit {
+    /// `max_tokens`, which most servers know.
+    MaxTokens,
+    /// `max_completion_tokens`.
+    MaxCompletionTokens,
+}
+
+impl TokenLimit {
+    const MAX_COMPLETION_TOKENS: &str = "max_completion_tokens";
 }
 
 /// The questions without completions.
@@ -71,7 +86,13 @@ impl ApiGenerator {
             ..ClientOptions::new(&api.base_url)
         };
         let client = Client::new(&options).map_err(explain)?;
-        Ok(Self { client, concurrency, model: model.to_owned(), decoding: decoding.clone() })
+        Ok(Self {
+            client,
+            concurrency,
+            model: model.to_owned(),
+            decoding: decoding.clone(),
+            has_new_limit: AtomicBool::new(false),
+        })
     }
 
     /// The settings that completions depend on.
@@ -104,8 +125,8 @@ impl ApiGenerator {
                 if pending.has_failed(position) || stop.load(Ordering::Relaxed) {
                     return Sampled { position, sample, result: None };
                 }
-                let request = self.request(&prompts[position], sample);
-                Sampled { position, sample, result: Some(self.client.chat(&request).await) }
+                let result = self.complete(&prompts[position], sample).await;
+                Sampled { position, sample, result: Some(result) }
             }
         });
         let work = futures_util::stream::iter(work).buffer_unordered(self.concurrency);
@@ -118,8 +139,36 @@ impl ApiGenerator {
         }
     }
 
+    /// Requests a sample.
+    async fn complete(
+        &self,
+        prompt: &BatchPrompt<'_>,
+        sample: usize,
+    ) -> Result<ChatCompletion, Error> {
+        let limit = match self.has_new_limit.load(Ordering::Relaxed) {
+            true => TokenLimit::MaxCompletionTokens,
+            false => TokenLimit::MaxTokens,
+        };
+        match self.client.chat(&self.request(prompt, sample, limit)).await {
+            Err(Error::Status { status: 400, message, .. })
+                if limit == TokenLimit::MaxTokens
+                    && message.contains(TokenLimit::MAX_COMPLETION_TOKENS) =>
+            {
+                self.has_new_limit.store(true, Ordering::Relaxed);
+                let limit = TokenLimit::MaxCompletionTokens;
+                self.client.chat(&self.request(prompt, sample, limit)).await
+            }
+            result => result,
+        }
+    }
+
     /// The request of a sample: the messages of the local model's prompt, and its sampling parameters.
-    fn request(&self, prompt: &BatchPrompt<'_>, sample: usize) -> ChatCompletionRequest {
+    fn request(
+        &self,
+        prompt: &BatchPrompt<'_>,
+        sample: usize,
+        limit: TokenLimit,
+    ) -> ChatCompletionRequest {
         let decoding = &self.decoding;
         let temperature = decoding.temperature.unwrap_or(0.0);
         let messages = vec![
@@ -130,11 +179,18 @@ impl ApiGenerator {
             temperature: Some(temperature),
             // Greedy decoding ignores it, and some servers accept only one of the two.
             top_p: (temperature > 0.0).then_some(decoding.top_p),
-            max_tokens: Some(u32::try_from(decoding.max_new_tokens).unwrap_or(u32::MAX)),
             // Distinct seeds, as servers repeat a response for a repeated seed; all accept 31 bits.
             seed: Some(stream(&[decoding.seed, prompt.index as u64, sample as u64]) >> 33),
             ..ChatCompletionRequest::new(&self.model, messages)
         };
+        let max_tokens = u32::try_from(decoding.max_new_tokens).unwrap_or(u32::MAX);
+        match limit {
+            TokenLimit::MaxTokens => request.max_tokens = Some(max_tokens),
+            TokenLimit::MaxCompletionTokens => {
+                let name = TokenLimit::MAX_COMPLETION_TOKENS.to_owned();
+                request.extra.insert(name, json!(max_tokens));
+            }
+        }
         // Not part of OpenAI's API, whose servers refuse it.
         if decoding.top_k > 0 {
             request.extra.insert("top_k".to_owned(), json!(decoding.top_k));

@@ -14,10 +14,16 @@ use crate::exit::{self, Usage};
 
 /// A model and its sampling parameters.
 pub(crate) enum Reasoner {
-    /// In this process; loaded when it is first needed.
-    Local { args: Box<ModelArgs>, generator: OnceCell<BatchGenerator> },
+    /// In this process.
+    Local(Box<LocalReasoner>),
     /// Behind an API.
     Api(Box<ApiGenerator>),
+}
+
+/// A model in this process, loaded when it is first needed.
+pub(crate) struct LocalReasoner {
+    args: ModelArgs,
+    generator: OnceCell<BatchGenerator>,
 }
 
 impl Reasoner {
@@ -36,13 +42,14 @@ impl Reasoner {
             return Err(Usage("`--batch` must be at least 1, not 0".into()).into());
         }
         Tokenizer::from_dir(&hub::resolve(name, model.revision.as_deref())?)?;
-        Ok(Self::Local { args: Box::new(model.clone()), generator: OnceCell::new() })
+        let local = LocalReasoner { args: model.clone(), generator: OnceCell::new() };
+        Ok(Self::Local(Box::new(local)))
     }
 
     /// The settings that completions depend on.
     pub(crate) fn settings(&self) -> String {
         match self {
-            Self::Local { args, .. } => format!("{args:?}"),
+            Self::Local(local) => format!("{:?}", local.args),
             Self::Api(generator) => generator.settings(),
         }
     }
@@ -60,16 +67,7 @@ impl Reasoner {
         mut done: impl FnMut(usize, Vec<String>) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
         match self {
-            Self::Local { args, generator } => {
-                let loaded = match generator.get() {
-                    Some(loaded) => loaded,
-                    None => {
-                        let loaded = BatchGenerator::load(args)?;
-                        generator.get_or_init(|| loaded)
-                    }
-                };
-                loaded.sample(prompts, samples, progress, done)
-            }
+            Self::Local(local) => local.generator()?.sample(prompts, samples, progress, done),
             Self::Api(generator) => {
                 let mut answered = 0usize;
                 let failures =
@@ -87,5 +85,15 @@ impl Reasoner {
                 }
             }
         }
+    }
+}
+
+impl LocalReasoner {
+    fn generator(&self) -> anyhow::Result<&BatchGenerator> {
+        if let Some(loaded) = self.generator.get() {
+            return Ok(loaded);
+        }
+        let loaded = BatchGenerator::load(&self.args)?;
+        Ok(self.generator.get_or_init(|| loaded))
     }
 }

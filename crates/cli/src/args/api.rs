@@ -9,7 +9,7 @@ use super::perceive::{at_least_one, seconds};
 #[command(next_help_heading = "Model behind an OpenAI-compatible API")]
 pub(crate) struct ApiArgs {
     /// Base URLs of OpenAI-compatible servers of the model, such as `http://localhost:8000/v1`; requests are balanced
-    /// across them. `--model` is then the model's name on the servers.
+    /// across them.
     #[arg(long, num_args = 1.., value_name = "URL", requires = "model")]
     pub(crate) base_url: Vec<String>,
     /// Environment variable that holds the API key [default: OPENAI_API_KEY].

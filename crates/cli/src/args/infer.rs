@@ -11,7 +11,7 @@ use super::video::VideoArgs;
 /// runs keep finished batches, or with `--base-url` finished questions; run the command again to resume.
 ///
 /// With a captioner, questions without captions are captioned first, as `perceive` does; the captions are kept beside
-/// the output, in `OUTPUT.perceived`.
+/// the output, in `OUTPUT.perceived`. A local captioner has the device and the precision of a local model.
 #[derive(Debug, clap::Args)]
 pub(crate) struct InferArgs {
     /// Questions to answer: Embodied-R's JSON, with or without captions, or the file or directory of EgoSchema

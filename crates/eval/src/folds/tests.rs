@@ -67,7 +67,8 @@ fn the_json_has_the_fields_of_a_report_then_the_spread_and_the_folds() {
     let mut expected = of(&one);
     expected.extend(["std".to_owned(), "folds".to_owned()]);
     let mut found = of(&json);
-    (expected.sort(), found.sort());
+    expected.sort();
+    found.sort();
     assert_eq!(found, expected);
 }
 
