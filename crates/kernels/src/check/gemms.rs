@@ -154,7 +154,7 @@ fn sampling_weight(
             continue;
         }
         let blocks = QuantizedMatrix::quantize(&values.to_device(&Device::Cpu)?, format)?;
-        let blocks = Weight::quantized_on(blocks, case.device(), activations)?;
+        let blocks = Weight::quantized_on(&blocks, case.device(), activations)?;
         let more = case.noise(4, &[rows, outputs])?;
         // Looked-up rows are bf16 on a device.
         results.push(Output::rounded(names[0], blocks.rows(&[outputs - 1, 0, outputs - 1])?));

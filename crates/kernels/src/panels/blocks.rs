@@ -34,7 +34,6 @@ const CHUNK_GROUPS: usize = 4;
 #[derive(Debug, Clone)]
 pub(crate) struct PackedBlocks {
     layout: Layout,
-    outputs: usize,
     inputs: usize,
     /// (panels, blocks of a row, [`Layout::block_lines`]).
     lines: Vec<Line>,
@@ -52,12 +51,7 @@ impl PackedBlocks {
             let rows: Vec<&[u8]> = rows.filter_map(|row| matrix.row(row)).collect();
             layout.pack(&rows, lines);
         });
-        Some(Self { layout, outputs, inputs, lines })
-    }
-
-    /// Outputs and inputs.
-    pub(crate) fn shape(&self) -> (usize, usize) {
-        (self.outputs, self.inputs)
+        Some(Self { layout, inputs, lines })
     }
 
     fn groups(&self) -> usize {

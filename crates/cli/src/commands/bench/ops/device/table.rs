@@ -113,7 +113,7 @@ impl On {
             let blocks = QuantizedMatrix::new(format, outputs, inputs, ByteRange::from(blocks))?;
             let placement =
                 WeightPlacement { format: WeightFormat::Bf16, device: on.device.clone() };
-            let weight = placement.blocks(blocks)?;
+            let weight = placement.blocks(&blocks)?;
             Ok(Prepared::timed(move || Ok(vec![weight.forward(&x, None)?])))
         })
     }
