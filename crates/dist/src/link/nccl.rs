@@ -25,7 +25,10 @@ mod version;
 
 #[cfg(feature = "nccl")]
 pub(crate) use library::Cuda;
+#[cfg(feature = "nccl")]
 pub use version::NcclVersion;
+#[cfg(not(feature = "nccl"))]
+pub(crate) use version::NcclVersion;
 
 /// Bytes of `ncclUniqueId`.
 pub(crate) const ID: usize = 128;
