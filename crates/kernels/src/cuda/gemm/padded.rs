@@ -141,7 +141,8 @@ fn operand(
     })
 }
 
-#[cfg(all(test, feature = "cuda-host"))]
+#[cfg(feature = "cuda-host")]
+#[cfg(test)]
 mod tests {
     use candle_core::DType;
 
