@@ -207,7 +207,7 @@ fn multiply(level: SimdLevel, y: &mut [f32], mode: WriteMode, pairs: &[u32], wei
         return words_matmul_at(level, y, mode, pairs, weight, (weight.outputs, weight.depth()));
     }
     let shape = (weight.outputs, 2 * weight.depth());
-    words_matmul_at(level, y, mode, &widened(&pairs), &WidenedBf16(weight), shape);
+    words_matmul_at(level, y, mode, &widened(pairs), &WidenedBf16(weight), shape);
 }
 
 /// Pairs as f32; an odd number of inputs has been padded with 0.

@@ -159,8 +159,7 @@ impl Layout {
             let code = u32::from(code.cast_unsigned().wrapping_add(self.coding.offset));
             let nibble = (code & 15) << (4 * (input % NIBBLES));
             low[input / NIBBLES * WORD_LINES + line].or_word(word, nibble);
-            if high_bits > 0 {
-                let inputs = 32 / high_bits;
+            if let Some(inputs) = 32_usize.checked_div(high_bits) {
                 let bits = (code >> 4) << (high_bits * (input % inputs));
                 high[input / inputs * WORD_LINES + line].or_word(word, bits);
             }
