@@ -12,13 +12,16 @@ constexpr int THREADS = 128;
 template <class T>
 __global__ void paged_store_kernel(T* kv, const T* k, const T* v, const unsigned* slots, Pool pool, int rows,
                                    int dim) {
-    const long long count = (long long)rows * pool.heads * dim;
-    for (long long i = first_item(); i < count; i += item_step()) {
-        const int d = int(i % dim), head = int(i / dim % pool.heads);
-        const unsigned slot = slots[i / dim / pool.heads];
-        const long long at = (long long)(slot % PAGE_SIZE) * pool.padded_dim + d;
-        kv[pool.offset(slot / PAGE_SIZE, 0, head) + at] = k[i];
-        kv[pool.offset(slot / PAGE_SIZE, 1, head) + at] = v[i];
+    const int width = pool.heads * dim;
+    for (int at = first_in_row(); at < width; at += step_in_row()) {
+        const int head = at / dim, d = at % dim;
+        for (int row = blockIdx.x; row < rows; row += gridDim.x) {
+            const unsigned slot = slots[row];
+            const long long from = (long long)row * width + at;
+            const long long token = (long long)(slot % PAGE_SIZE) * pool.padded_dim + d;
+            kv[pool.offset(slot / PAGE_SIZE, 0, head) + token] = k[from];
+            kv[pool.offset(slot / PAGE_SIZE, 1, head) + token] = v[from];
+        }
     }
 }
 
@@ -33,13 +36,15 @@ __global__ void paged_copy_kernel(T* kv, int from, int to, int page_elements) {
 template <class T>
 __global__ void paged_gather_kernel(T* k, T* v, const T* kv, const unsigned* pages, Pool pool, int tokens,
                                     int dim) {
-    const long long count = (long long)tokens * pool.heads * dim;
-    for (long long i = first_item(); i < count; i += item_step()) {
-        const int d = int(i % dim), head = int(i / dim % pool.heads);
-        const int token = int(i / dim / pool.heads);
-        const long long at = (long long)(token % PAGE_SIZE) * pool.padded_dim + d;
-        k[i] = kv[pool.offset(pages[token / PAGE_SIZE], 0, head) + at];
-        v[i] = kv[pool.offset(pages[token / PAGE_SIZE], 1, head) + at];
+    const int width = pool.heads * dim;
+    for (int at = first_in_row(); at < width; at += step_in_row()) {
+        const int head = at / dim, d = at % dim;
+        for (int token = blockIdx.x; token < tokens; token += gridDim.x) {
+            const long long page = pages[token / PAGE_SIZE], to = (long long)token * width + at;
+            const long long from = (long long)(token % PAGE_SIZE) * pool.padded_dim + d;
+            k[to] = kv[pool.offset(page, 0, head) + from];
+            v[to] = kv[pool.offset(page, 1, head) + from];
+        }
     }
 }
 
@@ -286,9 +291,10 @@ template <class T, int TILE> int dispatch_dim(const LaunchParams& c) {
 extern "C" int er_paged_store(void* kv, const void* k, const void* v, const unsigned* slots, int rows, int heads,
                               int dim, int padded_dim, int type, void* stream) {
     const Pool pool{heads, padded_dim};
-    const long long count = (long long)rows * heads * dim;
+    const long long width = (long long)heads * dim;
+    if (!row_fits(width)) return NO_SUCH_TYPE;
     WITH_TYPE(type, T,
-        return LAUNCH((paged_store_kernel<T>), blocks_for(count, THREADS), THREADS, 0, stream, (T*)kv, (const T*)k,
+        return LAUNCH((paged_store_kernel<T>), row_grid(rows, width), ROW_THREADS, 0, stream, (T*)kv, (const T*)k,
                       (const T*)v, slots, pool, rows, dim))
     return NO_SUCH_TYPE;
 }
@@ -303,9 +309,10 @@ extern "C" int er_paged_copy(void* kv, int from, int to, int page_elements, int 
 extern "C" int er_paged_gather(void* k, void* v, const void* kv, const unsigned* pages, int tokens, int heads,
                                int dim, int padded_dim, int type, void* stream) {
     const Pool pool{heads, padded_dim};
-    const long long count = (long long)tokens * heads * dim;
+    const long long width = (long long)heads * dim;
+    if (!row_fits(width)) return NO_SUCH_TYPE;
     WITH_TYPE(type, T,
-        return LAUNCH((paged_gather_kernel<T>), blocks_for(count, THREADS), THREADS, 0, stream, (T*)k, (T*)v,
+        return LAUNCH((paged_gather_kernel<T>), row_grid(tokens, width), ROW_THREADS, 0, stream, (T*)k, (T*)v,
                       (const T*)kv, pages, pool, tokens, dim))
     return NO_SUCH_TYPE;
 }

@@ -52,12 +52,18 @@ impl PackedF16 {
 impl UnpackedWeight for PackedF16 {
     fn pack_chunk(
         &self,
-        _level: SimdLevel,
+        level: SimdLevel,
         outputs: Range<usize>,
         inputs: Range<usize>,
         out: &mut [f32],
     ) {
-        floats(packed_chunk(&self.bits, self.inputs, outputs.start, inputs), out);
+        let bits = packed_chunk(&self.bits, self.inputs, outputs.start, inputs);
+        #[cfg(target_arch = "x86_64")]
+        if widen::f16_chunk(level, bits, out) {
+            return;
+        }
+        let _ = level;
+        floats(bits, out);
     }
 
     #[cfg(target_arch = "x86_64")]

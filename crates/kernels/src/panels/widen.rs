@@ -152,6 +152,39 @@ unsafe fn second_bf16(pairs: *const u8) -> __m512 {
     _mm512_castsi512_ps(_mm512_and_si512(unsafe { _mm512_loadu_si512(pairs.cast()) }, high))
 }
 
+/// Widens f16 weights; returns whether `level` has the instructions.
+///
+/// # Shapes
+/// `weight` and `out` (inputs, [`PANEL`]).
+pub(super) fn f16_chunk(level: SimdLevel, weight: &[u16], out: &mut [f32]) -> bool {
+    if level < SimdLevel::Avx512 {
+        return false;
+    }
+    assert!(level.is_supported(), "this CPU has no AVX-512");
+    assert!(
+        out.len() == weight.len() && out.len().is_multiple_of(LANES),
+        "`out` differs from the weight in shape"
+    );
+    // SAFETY: the machine has the instructions; the lengths are checked.
+    #[allow(unsafe_code)]
+    unsafe {
+        widen_f16(weight, out);
+    }
+    true
+}
+
+/// # Safety
+/// As [`f16_chunk`] checks.
+#[allow(unsafe_code)]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+unsafe fn widen_f16(weight: &[u16], out: &mut [f32]) {
+    let (from, to) = (weight.as_ptr(), out.as_mut_ptr());
+    for at in (0..out.len()).step_by(LANES) {
+        // SAFETY: both have this length.
+        unsafe { _mm512_storeu_ps(to.add(at), f16(from.add(at).cast())) };
+    }
+}
+
 /// Widens pairs of bf16 weights; returns whether `level` has the instructions.
 ///
 /// # Shapes
@@ -168,7 +201,7 @@ pub(super) fn bf16_chunk(level: SimdLevel, pairs: &[u32], out: &mut [f32]) -> bo
     // SAFETY: the machine has the instructions; the lengths are checked.
     #[allow(unsafe_code)]
     unsafe {
-        widen(pairs, out);
+        widen_bf16(pairs, out);
     }
     true
 }
@@ -177,7 +210,7 @@ pub(super) fn bf16_chunk(level: SimdLevel, pairs: &[u32], out: &mut [f32]) -> bo
 /// As [`bf16_chunk`] checks.
 #[allow(unsafe_code)]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-unsafe fn widen(pairs: &[u32], out: &mut [f32]) {
+unsafe fn widen_bf16(pairs: &[u32], out: &mut [f32]) {
     let (from, to) = (pairs.as_ptr(), out.as_mut_ptr());
     for row in (0..pairs.len()).step_by(PANEL) {
         for at in (row..row + PANEL).step_by(LANES) {
