@@ -104,7 +104,10 @@ impl Weight {
             }
             WeightFormat::Blocks(format) => {
                 let blocks = QuantizedMatrix::quantize(&weight.to_device(&Device::Cpu)?, format)?;
-                Self::quantized_on(&blocks, weight.device(), DType::BF16)
+                match weight.device() {
+                    Device::Cpu => Self::quantized(&blocks),
+                    device => Self::quantized_on(&blocks, device, DType::BF16),
+                }
             }
         }
     }

@@ -8,6 +8,12 @@ use super::{CHUNK, PANEL, SimdLevel, TILE_ROWS};
 const N: usize = PANEL / LANES;
 const LANES: usize = 16;
 
+/// Bytes of a cache line.
+const LINE: usize = 64;
+
+/// Bytes from the current weights to those that are prefetched: at 4 KiB a row is 10 % slower, without a third.
+const AHEAD: usize = 16 << 10;
+
 const _: () = assert!(CHUNK.is_multiple_of(2), "a chunk must hold whole pairs");
 
 /// Skinny GEMM with a panel of f16 weights; returns whether `level` has the instructions. The summation order is that
@@ -87,6 +93,10 @@ unsafe fn tile<const F16: bool, const R: usize>(
     for chunk in (0..inputs).step_by(CHUNK) {
         let mut chain = [[_mm512_setzero_ps(); N]; R];
         for k in chunk..inputs.min(chunk + CHUNK) {
+            for line in 0..2 * PANEL / LINE {
+                let ahead = 2 * k * PANEL + line * LINE + AHEAD;
+                _mm_prefetch::<_MM_HINT_T0>(weight.wrapping_add(ahead).cast());
+            }
             let mut w = [_mm512_setzero_ps(); N];
             for n in 0..N {
                 // SAFETY: `k` < inputs, and a pair has two of them.
