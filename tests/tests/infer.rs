@@ -69,6 +69,24 @@ fn videos_are_captioned_on_the_fly_and_other_fields_are_kept() {
 }
 
 #[test]
+fn questions_of_preprocess_are_captioned_if_a_captioner_is_given() {
+    let dir = tempfile::tempdir().unwrap();
+    inputs(dir.path());
+    let mut question = read(&dir.path().join("test.json")).remove(0);
+    let text = question["question"].as_str().unwrap().replace("<video>\n", "");
+    question["question"] = text.clone().into();
+    fs::write(dir.path().join("test.json"), json!([question]).to_string()).unwrap();
+    let prompt = |more: &[&str]| {
+        embodied_r(dir.path(), &INFER).args(more).assert().code(0);
+        let answers = read(&dir.path().join("answers.json"));
+        fs::remove_file(dir.path().join("answers.json")).unwrap();
+        answers[0]["question"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(prompt(&[]), text);
+    assert!(prompt(&["--scenes", "rooms/scenes"]).contains("Frame 0:"));
+}
+
+#[test]
 fn without_a_captioner_no_work_starts() {
     let dir = tempfile::tempdir().unwrap();
     inputs(dir.path());

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use super::captioner::CaptionerArgs;
 use super::perceive::KeyFrameArgs;
 
-/// The captioner of questions without captions: those that begin with `<video>`, and benchmarks published as videos.
+/// The captioner of questions without captions: those of `preprocess`, those that begin with `<video>`, and benchmarks
+/// published as videos.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct VideoArgs {
     /// Directory of the videos [default: as the questions say, else `videos` beside the data file].

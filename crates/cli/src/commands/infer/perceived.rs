@@ -7,7 +7,7 @@ use anyhow::Context;
 use embodied_r_data::question::{Question, read_questions};
 use embodied_r_data::question_set::{QuestionSet, read_question_set};
 use embodied_r_data::write::write_atomic;
-use embodied_r_perception::perceive::video_path;
+use embodied_r_perception::perceive::{ORIGINAL_QUESTION, video_path};
 
 use crate::args::model::WeightArgs;
 use crate::args::video::VideoArgs;
@@ -53,8 +53,12 @@ impl CaptioningPlan {
         args: &VideoArgs,
         weights: &WeightArgs,
     ) -> anyhow::Result<Self> {
-        let captioner = match sets.iter().find(|set| has_uncaptioned(set)) {
-            Some(set) if !args.captioner.is_given() => return Err(no_captioner(set).into()),
+        let is_given = args.captioner.is_given();
+        let needs = |set: &&QuestionSet| {
+            set.questions.iter().any(|question| is_uncaptioned(set, question, is_given))
+        };
+        let captioner = match sets.iter().find(needs) {
+            Some(set) if !is_given => return Err(no_captioner(set).into()),
             Some(_) => captioner_words(args, weights)?,
             None => Vec::new(),
         };
@@ -121,18 +125,20 @@ impl CaptioningPlan {
     }
 }
 
-fn is_uncaptioned(set: &QuestionSet, question: &Question) -> bool {
-    set.is_raw() || question.question.trim_start().starts_with(VIDEO)
-}
-
-fn has_uncaptioned(set: &QuestionSet) -> bool {
-    set.questions.iter().any(|question| is_uncaptioned(set, question))
+/// Whether a question needs captions. If a captioner `is_given`, questions of `preprocess` do too, which otherwise are
+/// answered from their text alone.
+fn is_uncaptioned(set: &QuestionSet, question: &Question, is_given: bool) -> bool {
+    let is_preprocessed =
+        || question.videos.is_some() && !question.extra.contains_key(ORIGINAL_QUESTION);
+    set.is_raw()
+        || question.question.trim_start().starts_with(VIDEO)
+        || (is_given && is_preprocessed())
 }
 
 /// The questions without captions, with the paths of their videos, since `perceive` reads them from another folder.
 fn uncaptioned(set: &QuestionSet, args: &VideoArgs) -> anyhow::Result<Vec<(usize, Question)>> {
     let all = set.questions.iter().enumerate();
-    all.filter(|(_, question)| is_uncaptioned(set, question))
+    all.filter(|(_, question)| is_uncaptioned(set, question, args.captioner.is_given()))
         .map(|(index, question)| {
             let mut question = question.clone();
             let text = question.question.trim_start().trim_start_matches(VIDEO);
