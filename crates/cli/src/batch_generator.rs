@@ -59,8 +59,7 @@ impl BatchGenerator {
     }
 
     /// Samples completions of each prompt in batches; `done(position, completions)` is called in the order of `prompts`,
-    /// with a position in it. The completions
-    /// of a prompt share its prefill.
+    /// with a position in it. The completions of a prompt share its prefill.
     ///
     /// The random stream of a completion depends only on the seed, on `index` and on its number.
     pub(crate) fn sample(

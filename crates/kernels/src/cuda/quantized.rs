@@ -54,8 +54,8 @@ unsafe extern "C" {
 /// Maximum rows for the fused dequantize-GEMV kernel.
 const MAX_GEMV_ROWS: usize = 8;
 
-/// Maximum rows, with bf16 operands, for the kernel that dequantizes tiles in shared memory: decoding steps. More rows, prompts, dequantize
-/// the blocks for a GEMM of cuBLASLt, which is faster per row and for which that is a small part.
+/// Maximum rows, with bf16 operands, for the kernel that dequantizes tiles in shared memory: decoding steps. For more
+/// rows, prompts, blocks are dequantized for a GEMM of cuBLASLt, which is faster per row; that is a small part of it.
 const MAX_TILE_ROWS: usize = 128;
 
 /// Elements dequantized at a time. Small in tests, so that they cover several steps.

@@ -11,7 +11,7 @@ const LANES: usize = 16;
 /// Bytes of a cache line.
 const LINE: usize = 64;
 
-/// Bytes from the current weights to those that are prefetched: at 4 KiB a row is 10 % slower, without a third.
+/// Bytes from the current weights to those that are prefetched: far enough to cover the latency of memory.
 const AHEAD: usize = 16 << 10;
 
 const _: () = assert!(CHUNK.is_multiple_of(2), "a chunk must hold whole pairs");

@@ -13,11 +13,11 @@ use std::sync::Mutex;
 use super::*;
 use server::{Fault, Host, LIST, Server};
 
-/// Remembers what it was told.
+/// Records the reports of a download.
 #[derive(Default)]
-struct Told(Mutex<Vec<String>>);
+struct RecordedProgress(Mutex<Vec<String>>);
 
-impl DownloadProgress for Told {
+impl DownloadProgress for RecordedProgress {
     fn start(&self, file: &str, bytes: u64, present: u64) {
         self.0.lock().unwrap().push(format!("start {file} {present}/{bytes}"));
     }

@@ -11,14 +11,14 @@ fn server(faults: &[Fault]) -> Server {
     Server::new(&files).fails(FILE, faults)
 }
 
-/// Downloads the model, which must be right in the end; returns the requested ranges and what was told.
+/// Downloads the model, which must be right in the end; returns the requested ranges and the reports.
 fn downloads(cache: &Path, server: &Server) -> (Vec<Option<String>>, Vec<String>) {
-    let told = Arc::new(Told::default());
-    let hub = hub(cache, Some(server)).with_progress(Arc::clone(&told) as _);
+    let reports = Arc::new(RecordedProgress::default());
+    let hub = hub(cache, Some(server)).with_progress(Arc::clone(&reports) as _);
     let dir = hub.resolve("org/model", None, Needs::Decoder).unwrap();
     assert!(std::fs::read(dir.join(FILE)).unwrap() == bytes(5000));
-    let told = told.0.lock().unwrap().clone();
-    (server.ranges(FILE), told)
+    let reports = reports.0.lock().unwrap().clone();
+    (server.ranges(FILE), reports)
 }
 
 fn fails(server: &Server) -> String {
@@ -43,10 +43,10 @@ fn blob(cache: &Path, suffix: &str) -> PathBuf {
 fn a_dropped_connection_resumes_where_it_ended() {
     let cache = tempfile::tempdir().unwrap();
     let server = server(&[Fault::Cut(7000), Fault::Cut(1000)]);
-    let (ranges, told) = downloads(cache.path(), &server);
+    let (ranges, reports) = downloads(cache.path(), &server);
     assert_eq!(ranges, [None, range(7000), range(8000)]);
-    let warned = told.iter().filter(|line| line.starts_with("warn")).count();
-    assert_eq!(warned, 2, "{told:?}");
+    let warned = reports.iter().filter(|line| line.starts_with("warn")).count();
+    assert_eq!(warned, 2, "{reports:?}");
 }
 
 #[test]
@@ -55,9 +55,9 @@ fn an_interrupted_program_resumes_from_the_partial_file() {
     let partial = blob(cache.path(), ".incomplete");
     std::fs::create_dir_all(partial.parent().unwrap()).unwrap();
     std::fs::write(&partial, &bytes(5000)[..12_345]).unwrap();
-    let (ranges, told) = downloads(cache.path(), &server(&[]));
+    let (ranges, reports) = downloads(cache.path(), &server(&[]));
     assert_eq!(ranges, [range(12_345)]);
-    assert!(told.contains(&format!("start {FILE} 12345/20000")), "{told:?}");
+    assert!(reports.contains(&format!("start {FILE} 12345/20000")), "{reports:?}");
     assert!(!partial.exists() && blob(cache.path(), "").exists());
 }
 
@@ -100,10 +100,10 @@ fn another_range_than_asked_for_is_not_appended() {
 fn damaged_and_longer_files_are_downloaded_again() {
     let cache = tempfile::tempdir().unwrap();
     let server = server(&[Fault::Flip, Fault::Longer]);
-    let (ranges, told) = downloads(cache.path(), &server);
+    let (ranges, reports) = downloads(cache.path(), &server);
     assert_eq!(ranges, [None, None, None]);
-    assert!(told.iter().any(|line| line.contains("its hash is")), "{told:?}");
-    assert!(told.iter().any(|line| line.contains("longer than 20000 bytes")), "{told:?}");
+    assert!(reports.iter().any(|line| line.contains("its hash is")), "{reports:?}");
+    assert!(reports.iter().any(|line| line.contains("longer than 20000 bytes")), "{reports:?}");
 }
 
 #[test]
