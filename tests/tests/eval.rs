@@ -123,9 +123,79 @@ fn the_table_includes_the_published_rows() {
     );
     let text = stdout(&output);
     assert!(text.contains("| Causal "), "{text}");
-    assert!(text.contains("| **mine** "), "{text}");
+    assert!(text.contains("| **mine** (1 of 5355 questions) "), "{text}");
     assert!(text.contains("| GPT-4o (32 frames) "), "{text}");
     assert_eq!(stderr(&output), "");
+}
+
+#[test]
+fn right_answers_repeated_are_refused_and_do_not_raise_the_score() {
+    let record = |id: u32, video: &str, content: &str| {
+        json!({"Question_id": id, "video_id": video, "question_category": "Causal",
+            "question": "q", "answer": "B", "content": format!("<answer>{content}</answer>")})
+    };
+    // Identifiers repeat across the benchmarks.
+    let records = [record(1, "a.mp4", "B"), record(2, "a.mp4", "A"), record(1, "b.mp4", "B")];
+    let score = eval(&json!(records).to_string(), &["--protocol", "urbanvideo-bench", "--json"]);
+    assert_eq!(score.status.code(), Some(0), "{}", stderr(&score));
+    let repeated = json!([&records[..], &records[..1]].concat());
+    let output = eval(&repeated.to_string(), &["--protocol", "urbanvideo-bench", "--json"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(
+        stderr(&output),
+        "error: question `1` about `a.mp4` is in record 1 of `answers.jsonl` and again in record 4 of `answers.jsonl`: a \
+         question counts once\nhint: remove the repeated records\n"
+    );
+    assert_eq!(stdout(&output), "");
+}
+
+#[test]
+fn answers_that_a_file_leaves_out_count_as_wrong_against_the_question_set() {
+    let dir = tempfile::tempdir().unwrap();
+    let question = |id: u32| {
+        json!({"Question_id": id, "video_id": "a.mp4", "question_category": "Causal",
+            "question": "q", "answer": "B"})
+    };
+    let questions = json!([question(1), question(2), question(3), question(4)]);
+    std::fs::write(dir.path().join("test.json"), questions.to_string()).unwrap();
+    // Only the right answers, one of them by a forged reference answer.
+    let rows = lines(&[
+        ("other", json!("A"), json!("Option: A")),
+        ("Causal", json!("A"), json!("Option: A")),
+        ("Causal", json!("B"), json!("Option: B")),
+    ]);
+    let words = ["--protocol", "urbanvideo-bench", "--json"];
+    let alone = eval_in(dir.path(), &rows, &words);
+    let report: Value = serde_json::from_str(stdout(&alone)).unwrap();
+    assert_eq!((&report["n"], &report["overall"]), (&json!(2), &json!(100.0)));
+    let expected = "5353 of the benchmark's 5355 questions have no record and are not in the scores; with `--data FILE`";
+    assert!(stderr(&alone).contains(expected), "{}", stderr(&alone));
+
+    let matched = eval_in(dir.path(), &rows, &[&words[..], &["--data", "test.json"]].concat());
+    assert_eq!(matched.status.code(), Some(0), "{}", stderr(&matched));
+    let report: Value = serde_json::from_str(stdout(&matched)).unwrap();
+    assert_eq!((&report["n"], &report["overall"]), (&json!(4), &json!(25.0)));
+    for expected in [
+        "2 questions without an answer: counted as wrong",
+        "records of questions that are not in `--data` are left out: 1",
+        "whose reference answer is not that of `--data`, which is used: 1",
+    ] {
+        assert!(stderr(&matched).contains(expected), "{}", stderr(&matched));
+    }
+    assert!(!stderr(&matched).contains("have no record"), "{}", stderr(&matched));
+}
+
+#[test]
+fn predictions_of_other_questions_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let question =
+        json!([{"Question_id": 77, "question_category": "Causal", "question": "q", "answer": "B"}]);
+    std::fs::write(dir.path().join("test.json"), question.to_string()).unwrap();
+    let rows = lines(&[("Causal", json!("B"), json!("B"))]);
+    let output = eval_in(dir.path(), &rows, &["--data", "test.json"]);
+    assert_eq!(output.status.code(), Some(1));
+    let expected = "error: none of the 1 records is of a question in the question set\nhint: ";
+    assert!(stderr(&output).starts_with(expected), "{}", stderr(&output));
 }
 
 #[test]

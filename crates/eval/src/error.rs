@@ -7,6 +7,35 @@ pub enum Error {
     /// The prediction file cannot be read, or a field of a record is invalid.
     #[error(transparent)]
     Records(#[from] embodied_r_rewards::Error),
+    /// Two records are of one question, so its answer would count twice.
+    #[error(
+        "question `{id}`{} is in {first} and again in {second}: a question counts once",
+        video.as_deref().map(|video| format!(" about `{video}`")).unwrap_or_default()
+    )]
+    Duplicate {
+        /// The question.
+        id: String,
+        /// The file name of its video, if known.
+        video: Option<String>,
+        /// Location of the first record.
+        first: String,
+        /// Location of the repeated record.
+        second: String,
+    },
+    /// A record without a video whose identifier several questions of the set have.
+    #[error(
+        "question `{id}` is about several videos in the question set: the record needs a `video_id`"
+    )]
+    AmbiguousQuestion {
+        /// The question.
+        id: String,
+    },
+    /// The predictions are of another question set.
+    #[error("none of the {records} records is of a question in the question set")]
+    OtherQuestionSet {
+        /// Number of records.
+        records: usize,
+    },
     /// A solution is of the wrong kind for its category.
     #[error("the solution `{solution}` of question `{id}` in `{category}` is not {expected}")]
     Solution {

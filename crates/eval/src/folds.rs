@@ -164,6 +164,7 @@ fn coverage(folds: &[Report]) -> Coverage {
     let mut all = Coverage::default();
     for Report { coverage, .. } in folds {
         all.missing += coverage.missing;
+        all.unanswered += coverage.unanswered;
         all.without_answer_tag += coverage.without_answer_tag;
         for (category, count) in &coverage.unscored_categories {
             *all.unscored_categories.entry(category.clone()).or_default() += count;

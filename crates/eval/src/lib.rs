@@ -11,11 +11,13 @@
 //! |---|---|---|---|
 //! | a completion without a closed `<answer>` tag | wrong | wrong | wrong |
 //! | an answer that the protocol cannot parse | wrong | wrong | wrong |
-//! | no prediction (null or absent) | wrong | wrong | skipped, as in the official script |
+//! | a record without a prediction (null or absent) | wrong | wrong | skipped, as in the official script |
+//! | a question that the model or the file left out | wrong | wrong | wrong |
 //! | a category outside the protocol | skipped | skipped | skipped |
 //! | a category without questions | not in the macro mean | not in the macro mean | not in the macro mean |
 //!
-//! [`report::Coverage`] counts all of these; skipped questions count nowhere else.
+//! A question in two records is an error. [`match_questions`] adds the questions of a question set of which there is no
+//! record. [`report::Coverage`] counts all of these; skipped questions count nowhere else.
 //!
 //! ```
 //! use embodied_r_eval::predictions::{Prediction, PredictionOutput};
@@ -23,6 +25,7 @@
 //!
 //! let prediction = |category: &str, solution: &str, answer: &str| Prediction {
 //!     id: "1".to_owned(),
+//!     video: None,
 //!     category: category.to_owned(),
 //!     solution: solution.to_owned(),
 //!     output: PredictionOutput::Answer(answer.to_owned()),
@@ -39,6 +42,7 @@ pub mod blind;
 pub mod error;
 pub mod folds;
 pub mod markdown;
+pub mod matching;
 pub mod pass_at;
 pub mod predictions;
 pub mod protocol;
@@ -50,6 +54,7 @@ pub mod scoring;
 pub use error::{Error, Result};
 pub use folds::FoldedReport;
 pub use markdown::{folded_markdown, markdown};
+pub use matching::{Answered, Matched, match_questions};
 pub use pass_at::{pass_at, score_samples};
 pub use predictions::Prediction;
 pub use protocol::Protocol;

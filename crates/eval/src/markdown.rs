@@ -134,7 +134,12 @@ fn comparison(text: &mut String, report: &Report, name: &str) {
     let mut header = vec!["model".to_owned(), "overall".to_owned()];
     header.extend(published.categories.iter().map(|&category| category.to_owned()));
 
-    let mut own = vec![format!("**{}**", escaped(name)), score(Some(report.overall))];
+    // Published rows are over all questions.
+    let part = match report.is_partial() {
+        true => format!(" ({} of {} questions)", report.n, report.protocol.benchmark_size()),
+        false => String::new(),
+    };
+    let mut own = vec![format!("**{}**{part}", escaped(name)), score(Some(report.overall))];
     own.extend(
         published
             .categories
@@ -207,6 +212,7 @@ mod tests {
             .iter()
             .map(|&(category, answer)| Prediction {
                 id: "1".to_owned(),
+                video: None,
                 category: category.to_owned(),
                 solution: "B".to_owned(),
                 output: answer.map_or(PredictionOutput::Missing, |text| {
@@ -245,6 +251,7 @@ mod tests {
     fn pass_at_k_has_a_column_for_each_k() {
         let sampled = |category: &str, samples: [&str; 2]| SampledQuestion {
             id: "1".to_owned(),
+            video: None,
             category: category.to_owned(),
             solution: "B".to_owned(),
             question: String::new(),
@@ -288,7 +295,7 @@ mod tests {
              | mean over questions (overall) |         4 |  75.0 | 35.4 |  100.0 |   50.0 |\n\
              | mean over categories          |         4 |  75.0 | 35.4 |  100.0 |   50.0 |"
         );
-        assert!(text.contains("| **ours** "), "{text}");
+        assert!(text.contains("| **ours** (4 of 5464 questions) "), "{text}");
     }
 
     #[test]
@@ -305,7 +312,7 @@ mod tests {
             rows[0][1..5],
             ["overall", "Landmark Position", "Counterfactual", "Progress Evaluation"]
         );
-        assert_eq!(rows[2][..5], ["**a\\|b**", "100.0", "–", "–", "100.0"]);
+        assert_eq!(rows[2][..5], ["**a\\|b** (1 of 5355 questions)", "100.0", "–", "–", "100.0"]);
         assert_eq!(rows[3][..3], ["Random", "19.7", "19.7"]);
         assert_eq!(rows.len(), 3 + published::table(Protocol::UrbanVideoBench).rows.len());
     }

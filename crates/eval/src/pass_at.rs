@@ -43,8 +43,8 @@ pub fn pass_at(n: usize, c: usize, k: usize) -> Result<f64> {
 /// `temperature` is that of sampling, if known.
 ///
 /// # Errors
-/// A question has fewer samples than the largest k, or another number than the first question; or as
-/// [`score`].
+/// A question has fewer samples than the largest k, or another number than the others (none is unanswered, which counts
+/// as wrong); or as [`score`].
 pub fn score_samples(
     protocol: Protocol,
     questions: &[SampledQuestion],
@@ -56,18 +56,20 @@ pub fn score_samples(
     if let Some(&k) = ks.iter().find(|k| **k > samples) {
         return Err(Error::TooFewSamples { n: samples, k });
     }
-    let predictions: Vec<_> = questions.iter().flat_map(SampledQuestion::predictions).collect();
+    let predictions: Vec<_> =
+        questions.iter().flat_map(|question| question.predictions(samples)).collect();
     let mut report = score(protocol, &predictions)?;
     // With equally many samples per question, means over all samples are means over questions.
     report.n /= samples;
     report.by_category.iter_mut().for_each(|category| category.n /= samples);
     report.coverage.unscored_categories.values_mut().for_each(|count| *count /= samples);
+    report.coverage.unanswered /= samples;
 
     let mut by_category: BTreeMap<&str, Mean> = BTreeMap::new();
     for question in questions {
         let Some(category) = protocol.scored_category(&question.category) else { continue };
         let mut correct = 0;
-        for prediction in question.predictions() {
+        for prediction in question.predictions(samples) {
             correct += usize::from(protocol.score_prediction(&prediction)? == 1.0);
         }
         by_category.entry(category).or_default().add(samples, correct, &ks)?;
@@ -81,8 +83,11 @@ pub fn score_samples(
 }
 
 fn samples_per_question(questions: &[SampledQuestion]) -> Result<usize> {
-    let expected = questions.first().map_or(0, |question| question.samples.len());
-    match questions.iter().find(|question| question.samples.len() != expected) {
+    let mut answered = questions.iter().filter(|question| !question.samples.is_empty());
+    let Some(expected) = answered.next().map(|question| question.samples.len()) else {
+        return Err(Error::NoPredictions { records: questions.len() });
+    };
+    match answered.find(|question| question.samples.len() != expected) {
         Some(other) => {
             let (id, found) = (other.id.clone(), other.samples.len());
             Err(Error::SampleCount { id, found, expected })

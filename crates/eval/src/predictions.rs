@@ -1,17 +1,20 @@
 //! Model predictions and their file formats.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use embodied_r_rewards::answer;
 use embodied_r_rewards::records::{self, Record};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// A model's prediction for one question.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Prediction {
-    /// The question's identifier, for messages.
+    /// The question's identifier.
     pub id: String,
+    /// The file name of its video, if known. Identifiers repeat across benchmarks; together they are unique.
+    pub video: Option<String>,
     /// The benchmark's category.
     pub category: String,
     /// The reference answer: a letter, or a number for numeric categories.
@@ -27,8 +30,10 @@ pub enum PredictionOutput {
     Completion(String),
     /// An answer, used verbatim.
     Answer(String),
-    /// The prediction is absent or null.
+    /// The record has no prediction, or null; skipped or wrong, as the protocol says.
     Missing,
+    /// The model was asked and gave no answer, or the file has no record of the question; wrong under every protocol.
+    Unanswered,
 }
 
 impl PredictionOutput {
@@ -37,7 +42,7 @@ impl PredictionOutput {
         match self {
             Self::Completion(text) => answer::answer_tag(text).map(str::trim),
             Self::Answer(text) => Some(text),
-            Self::Missing => None,
+            Self::Missing | Self::Unanswered => None,
         }
     }
 
@@ -46,7 +51,7 @@ impl PredictionOutput {
         match self {
             Self::Completion(text) => answer::letter(text).ok(),
             Self::Answer(text) => answer::option_letter(text),
-            Self::Missing => None,
+            Self::Missing | Self::Unanswered => None,
         }
     }
 }
@@ -56,24 +61,52 @@ impl PredictionOutput {
 /// - the official one: `question_category`, `answer` and `content`, the full completion;
 /// - `id`, `category`, `solution` and `prediction`, the answer alone.
 ///
-/// `content` and `prediction` may be null or absent. Other fields are ignored.
+/// `content` and `prediction` may be null or absent, and `video_id` may be absent. Other fields are ignored.
 ///
 /// # Errors
 /// The file cannot be read, a field is missing or has the wrong type (the error names the line or
-/// record), or no record has a prediction.
+/// record), two records are of one question, or no record has a prediction.
 pub fn read(path: &Path) -> Result<Vec<Prediction>> {
-    let predictions: Vec<Prediction> =
-        records::read(path)?.iter().map(prediction).collect::<Result<_>>()?;
+    let records = records::read(path)?;
+    let predictions: Vec<Prediction> = records.iter().map(prediction).collect::<Result<_>>()?;
+    let keys = predictions.iter().map(|of| (of.video.as_deref(), &*of.id, &*of.category));
+    reject_duplicates(&records, keys)?;
     if predictions.iter().all(|prediction| prediction.output == PredictionOutput::Missing) {
-        return Err(crate::Error::NoPredictions { records: predictions.len() });
+        return Err(Error::NoPredictions { records: predictions.len() });
     }
     Ok(predictions)
 }
 
+/// Every question counts once: right answers in several records would raise the score. `keys` has each record's video,
+/// identifier, and category, which tells benchmarks apart in records without a video.
+///
+/// # Errors
+/// [`Error::Duplicate`] for the first two records of one question.
+pub(crate) fn reject_duplicates<'a>(
+    records: &[Record],
+    keys: impl IntoIterator<Item = (Option<&'a str>, &'a str, &'a str)>,
+) -> Result<()> {
+    let mut seen: HashMap<(Option<&str>, &str, Option<&str>), &Record> = HashMap::new();
+    for ((video, id, category), record) in keys.into_iter().zip(records) {
+        let category = video.is_none().then_some(category);
+        if let Some(first) = seen.insert((video, id, category), record) {
+            return Err(Error::Duplicate {
+                id: id.to_owned(),
+                video: video.map(str::to_owned),
+                first: first.location().to_owned(),
+                second: record.location().to_owned(),
+            });
+        }
+    }
+    Ok(())
+}
+
 fn prediction(record: &Record) -> Result<Prediction> {
+    let video = record.optional_text("video_id")?.map(str::to_owned);
     if record.has("content") || record.has("question_category") {
         return Ok(Prediction {
             id: record.text_or_number("Question_id")?,
+            video,
             category: record.text("question_category")?.to_owned(),
             solution: record.text_or_number("answer")?,
             output: match record.optional_text("content")? {
@@ -84,6 +117,7 @@ fn prediction(record: &Record) -> Result<Prediction> {
     }
     Ok(Prediction {
         id: record.text_or_number("id")?,
+        video,
         category: record.text("category")?.to_owned(),
         solution: record.text_or_number("solution")?,
         output: match record.optional_text_or_number("prediction")? {
@@ -112,6 +146,7 @@ mod tests {
             read_text(text).unwrap(),
             [Prediction {
                 id: "7".to_owned(),
+                video: Some("a.mp4".to_owned()),
                 category: "Causal".to_owned(),
                 solution: "B".to_owned(),
                 output: PredictionOutput::Completion("<answer> b </answer>".to_owned()),
@@ -152,6 +187,28 @@ mod tests {
             read_text(text).unwrap_err().to_string(),
             "none of the 1 records has a `content` or a `prediction`"
         );
+    }
+
+    #[test]
+    fn a_repeated_question_is_refused_with_both_records() {
+        let line = |id: u32, video: &str, category: &str| {
+            format!(
+                "{{\"id\": {id}, {video}\"category\": \"{category}\", \"solution\": \"B\", \"prediction\": \"B\"}}\n"
+            )
+        };
+        let (a, b) = ("\"video_id\": \"a.mp4\", ", "\"video_id\": \"b.mp4\", ");
+        // Identifiers repeat across the benchmarks.
+        assert_eq!(read_text(&[line(1, a, "c"), line(1, b, "c")].concat()).unwrap().len(), 2);
+        assert_eq!(read_text(&[line(1, "", "c"), line(1, "", "d")].concat()).unwrap().len(), 2);
+        for (text, of) in [
+            ([line(1, a, "c"), line(2, a, "c"), line(1, a, "d")].concat(), " about `a.mp4`"),
+            ([line(1, "", "c"), line(2, "", "c"), line(1, "", "c")].concat(), ""),
+        ] {
+            let message = read_text(&text).unwrap_err().to_string();
+            let start = format!("question `1`{of} is in line 1 of `");
+            assert!(message.starts_with(&start), "{message}");
+            assert!(message.contains("` and again in line 3 of `"), "{message}");
+        }
     }
 
     #[test]

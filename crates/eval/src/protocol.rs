@@ -163,6 +163,18 @@ impl Protocol {
         }
     }
 
+    /// Number of questions in its categories in the full benchmark, or for Embodied-R in both full benchmarks; for
+    /// EgoSchema, of those with published answers.
+    pub fn benchmark_size(self) -> usize {
+        match self {
+            Self::EmbodiedR => 5464,
+            Self::VsiBench => 5130,
+            Self::UrbanVideoBench => 5355,
+            Self::EgoSchema => 500,
+            Self::MvBench => 200,
+        }
+    }
+
     /// Whether questions without a prediction are skipped instead of counted as wrong.
     pub fn skips_missing(self) -> bool {
         self == Self::UrbanVideoBench

@@ -103,6 +103,11 @@ mod tests {
     const COUNTS: [f64; 8] = [876.0, 134.0, 781.0, 1183.0, 710.0, 968.0, 194.0, 618.0];
 
     #[test]
+    fn the_size_of_the_benchmarks_is_the_sum_of_their_categories() {
+        assert_eq!(COUNTS.iter().sum::<f64>() as usize, Protocol::EmbodiedR.benchmark_size());
+    }
+
+    #[test]
     fn untrained_rows_of_embodied_r_average_to_the_published_overall() {
         let recomputed = |row: &PublishedRow| {
             let sum: f64 = (0..8).map(|i| COUNTS[i] * row.score(i).unwrap()).sum();

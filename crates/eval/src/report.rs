@@ -60,8 +60,14 @@ pub struct PassAt {
 /// Counts of missing, unparsable and skipped questions.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Coverage {
-    /// Questions in the protocol's categories without a prediction.
+    /// Questions in the protocol's categories whose record has no prediction.
     pub missing: usize,
+    /// Questions in the protocol's categories that the model did not answer, or of which the predictions have no
+    /// record; counted as wrong.
+    pub unanswered: usize,
+    /// Questions of the benchmark that are not scored because nothing is known of them; see
+    /// [`Report::set_unrecorded`].
+    pub unrecorded: usize,
     /// Completions (of all samples) without a closed `<answer>` tag; counted as wrong.
     pub without_answer_tag: usize,
     /// Skipped questions by category, for categories outside the protocol.
@@ -76,11 +82,41 @@ impl Report {
         self.by_category.iter().find(|category| category.name == name)
     }
 
+    /// Whether fewer questions are scored than the benchmark has, so that the scores are not comparable with published
+    /// ones.
+    pub fn is_partial(&self) -> bool {
+        self.n < self.protocol.benchmark_size()
+    }
+
+    /// Records in the coverage how many of the benchmark's questions the predictions say nothing of. For predictions that
+    /// are not scored against a question set, since only then may they be answers that are left out.
+    pub fn set_unrecorded(&mut self) {
+        let scored = self.n + self.coverage.missing * usize::from(self.protocol.skips_missing());
+        self.coverage.unrecorded = self.protocol.benchmark_size().saturating_sub(scored);
+    }
+
     /// The coverage as messages; empty if every question was scored.
     pub fn warnings(&self) -> Vec<String> {
-        let Coverage { missing, without_answer_tag, unscored_categories, empty_categories } =
-            &self.coverage;
+        let Coverage {
+            missing,
+            unanswered,
+            unrecorded,
+            without_answer_tag,
+            unscored_categories,
+            empty_categories,
+        } = &self.coverage;
         let mut warnings = Vec::new();
+        if *unrecorded > 0 {
+            warnings.push(format!(
+                "{unrecorded} of the benchmark's {} questions have no record and are not in the scores; with `--data \
+                 FILE`, unanswered questions of that file count as wrong",
+                self.protocol.benchmark_size()
+            ));
+        }
+        if *unanswered > 0 {
+            warnings
+                .push(format!("{} without an answer: counted as wrong", questions(*unanswered)));
+        }
         if *missing > 0 {
             let treatment = match self.protocol.skips_missing() {
                 true => "skipped, as in the official script",

@@ -8,20 +8,23 @@ use embodied_r_rewards::records::{self, Record};
 use serde::Serialize;
 
 use crate::error::Result;
-use crate::predictions::{Prediction, PredictionOutput};
+use crate::predictions::{Prediction, PredictionOutput, reject_duplicates};
 
 /// A question with its completions.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SampledQuestion {
     /// The question's identifier.
     pub id: String,
+    /// The file name of its video, if known.
+    #[serde(rename = "video_id", skip_serializing_if = "Option::is_none")]
+    pub video: Option<String>,
     /// The benchmark's category.
     pub category: String,
     /// The reference answer: a letter, or a number for numeric categories.
     pub solution: String,
     /// The prompt.
     pub question: String,
-    /// The completions, in the order of sampling.
+    /// The completions, in the order of sampling; empty if the question is unanswered, which counts as wrong.
     pub samples: Vec<String>,
 }
 
@@ -30,6 +33,7 @@ impl SampledQuestion {
     pub fn new(question: &Question, samples: Vec<String>) -> Self {
         Self {
             id: question.id(),
+            video: question.video_id.clone(),
             category: question.question_category.clone(),
             solution: question.answer.clone(),
             question: question.question.clone(),
@@ -37,19 +41,23 @@ impl SampledQuestion {
         }
     }
 
-    /// One prediction for each sample.
-    pub(crate) fn predictions(&self) -> impl Iterator<Item = Prediction> + '_ {
-        self.samples.iter().map(|sample| Prediction {
+    /// One prediction for each of `n` samples; without samples the question is unanswered.
+    pub(crate) fn predictions(&self, n: usize) -> impl Iterator<Item = Prediction> + '_ {
+        (0..n).map(|index| Prediction {
             id: self.id.clone(),
+            video: self.video.clone(),
             category: self.category.clone(),
             solution: self.solution.clone(),
-            output: PredictionOutput::Completion(sample.clone()),
+            output: match self.samples.get(index) {
+                Some(sample) => PredictionOutput::Completion(sample.clone()),
+                None => PredictionOutput::Unanswered,
+            },
         })
     }
 }
 
-/// Writes JSONL with one object per question, in order: `id`, `category`, `solution`, `question` and
-/// `samples`.
+/// Writes JSONL with one object per question, in order: `id`, `video_id` if known, `category`, `solution`,
+/// `question` and `samples`.
 ///
 /// # Errors
 /// The file cannot be written.
@@ -64,18 +72,24 @@ pub fn write(path: &Path, questions: &[SampledQuestion]) -> Result<()> {
     Ok(write_atomic(path, text.as_bytes())?)
 }
 
-/// Reads a file that [`write()`] wrote; `question` may be absent, and other fields are ignored.
+/// Reads a file that [`write()`] wrote; `video_id` and `question` may be absent, and other fields are ignored.
 ///
 /// # Errors
-/// The file cannot be read, or a field is missing or has the wrong type; the error names the line.
+/// The file cannot be read, a field is missing or has the wrong type (the error names the line), or two records are of
+/// one question.
 pub fn read(path: &Path) -> Result<Vec<SampledQuestion>> {
-    records::read(path)?.iter().map(sampled).collect()
+    let records = records::read(path)?;
+    let sampled: Vec<SampledQuestion> = records.iter().map(sampled).collect::<Result<_>>()?;
+    let keys = sampled.iter().map(|of| (of.video.as_deref(), &*of.id, &*of.category));
+    reject_duplicates(&records, keys)?;
+    Ok(sampled)
 }
 
 fn sampled(record: &Record) -> Result<SampledQuestion> {
     Ok(SampledQuestion {
         samples: record.texts("samples")?,
         id: record.text_or_number("id")?,
+        video: record.optional_text("video_id")?.map(str::to_owned),
         category: record.text("category")?.to_owned(),
         solution: record.text_or_number("solution")?,
         question: record.optional_text("question")?.unwrap_or_default().to_owned(),
@@ -90,19 +104,28 @@ mod tests {
     fn written_samples_are_read_back() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("new/samples.jsonl");
-        let question: Question = serde_json::from_str(
+        let mut question: Question = serde_json::from_str(
             r#"{"Question_id": 3, "question_category": "c", "question": "Where?\nA", "answer": "A"}"#,
         )
         .unwrap();
-        let questions = [
-            SampledQuestion::new(&question, vec!["x\n".to_owned(), "é".to_owned()]),
-            SampledQuestion::new(&question, vec![]),
-        ];
+        let first = SampledQuestion::new(&question, vec!["x\n".to_owned(), "é".to_owned()]);
+        question.video_id = Some("a.mp4".to_owned());
+        let questions = [first, SampledQuestion::new(&question, vec![])];
         write(&path, &questions).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         let first = r#"{"id":"3","category":"c","solution":"A","question":"Where?\nA","samples":["x\n","é"]}"#;
         assert_eq!(text.lines().next(), Some(first));
         assert_eq!(read(&path).unwrap(), questions);
+    }
+
+    #[test]
+    fn a_repeated_question_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("samples.jsonl");
+        let line = "{\"id\": 1, \"category\": \"c\", \"solution\": \"B\", \"samples\": [\"x\"]}\n";
+        std::fs::write(&path, line.repeat(2)).unwrap();
+        let message = read(&path).unwrap_err().to_string();
+        assert!(message.starts_with("question `1` is in line 1 of `"), "{message}");
     }
 
     #[test]

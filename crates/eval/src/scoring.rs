@@ -43,6 +43,7 @@ pub fn score(protocol: Protocol, predictions: &[Prediction]) -> Result<Report> {
         let score = protocol.score_prediction(prediction)?;
         match &prediction.output {
             PredictionOutput::Missing => coverage.missing += 1,
+            PredictionOutput::Unanswered => coverage.unanswered += 1,
             PredictionOutput::Completion(_) if prediction.output.answer().is_none() => {
                 coverage.without_answer_tag += 1
             }

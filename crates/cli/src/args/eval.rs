@@ -14,9 +14,11 @@ use super::video::VideoArgs;
 /// navigation, the out-of-domain benchmarks of Embodied-R, are supported too; EgoSchema's questions without a published
 /// answer are skipped. Caption their videos with `perceive` beforehand, or on the fly.
 ///
-/// A missing prediction counts as wrong, except under `urbanvideo-bench`, whose official script skips it. Questions in
-/// categories that the protocol does not score are skipped. Both are reported below the table, or as warnings with
-/// `--json`.
+/// A record of `--predictions` without a prediction counts as wrong, except under `urbanvideo-bench`, whose official script
+/// skips it. A question of `--data` without an answer always counts as wrong, also if its prompt exceeds the model's context
+/// length. A question in two records is an error. Questions in categories that the protocol does not score are skipped. All
+/// of this is reported below the table, or as warnings with `--json`; scores over a part of a benchmark are marked in the
+/// table of published results.
 ///
 /// With `--folds N`, every fold of a cross-validation is scored, and the report has the mean over the folds and the sample
 /// standard deviation of every score. `{fold}` in `--model` or `--predictions` takes a model or a predictions file for each
@@ -95,19 +97,20 @@ fn at_least_two(text: &str) -> Result<usize, String> {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Source {
     /// Score these predictions instead of running a model: Embodied-R's JSON with `content`, whose `<answer>` tag is
-    /// parsed, or JSONL of `id`, `category`, `solution` and `prediction`, which is taken verbatim.
+    /// parsed, or JSONL of `id`, `category`, `solution`, `prediction`, which is taken verbatim, and optionally `video_id`.
+    /// With `--data`, they are scored against its questions and reference answers.
     #[arg(long, value_name = "FILE", conflicts_with_all = [
-        "model", "data", "video_dir", "scenes", "captioner",
+        "model", "video_dir", "scenes", "captioner",
     ])]
     pub(crate) predictions: Option<PathBuf>,
-    /// Questions to answer with `--model`: Embodied-R's JSON, with or without captions, or the file or directory of
-    /// EgoSchema (`questions.json`) or MVBench (`egocentric_navigation.json`).
-    #[arg(long, value_name = "FILE", requires = "model")]
+    /// Questions to answer with `--model`, or those that `--predictions` should answer: Embodied-R's JSON, with or without
+    /// captions, or the file or directory of EgoSchema (`questions.json`) or MVBench (`egocentric_navigation.json`).
+    #[arg(long, value_name = "FILE")]
     pub(crate) data: Option<PathBuf>,
     /// EgoSchema's answer file [default: `subset_answers.json` beside its questions].
     #[arg(long, value_name = "FILE", requires = "data")]
     pub(crate) answers: Option<PathBuf>,
-    /// Answer only the first N questions [default: all].
+    /// Use only the first N questions [default: all].
     #[arg(long, value_name = "N", requires = "data")]
     pub(crate) limit: Option<usize>,
     #[command(flatten)]

@@ -62,15 +62,23 @@ struct Scored {
 }
 
 impl Scored {
-    fn new(reports: Vec<Report>, args: &EvalArgs, name: &str) -> anyhow::Result<Self> {
-        if let ([report], None) = (reports.as_slice(), args.folds.folds) {
+    fn new(mut reports: Vec<Report>, args: &EvalArgs, name: &str) -> anyhow::Result<Self> {
+        // Without the questions, answers that the file leaves out cannot be counted.
+        let is_unmatched = args.source.data.is_none();
+        if let ([report], None) = (reports.as_mut_slice(), args.folds.folds) {
+            if is_unmatched {
+                report.set_unrecorded();
+            }
             return Ok(Self {
                 json: serde_json::to_string(report)?,
                 table: markdown(report, name),
                 warnings: report.warnings(),
             });
         }
-        let report = FoldedReport::new(reports)?;
+        let mut report = FoldedReport::new(reports)?;
+        if is_unmatched {
+            report.mean.set_unrecorded();
+        }
         Ok(Self {
             json: serde_json::to_string(&report)?,
             table: folded_markdown(&report, name),
@@ -106,6 +114,11 @@ fn explain(error: Error) -> anyhow::Error {
     let advice = match &error {
         Error::NoPredictions { .. } => {
             "`embodied-r infer` writes predictions; a `samples.jsonl` is scored with `--pass-at`"
+        }
+        Error::Duplicate { .. } => "remove the repeated records",
+        Error::OtherQuestionSet { .. } => {
+            "give the questions that were answered with `--data`; records are matched by `video_id` and `Question_id` (or \
+             `id`)"
         }
         Error::NothingToScore { .. } => "choose the benchmark's protocol with `--protocol`",
         Error::Records(embodied_r_rewards::Error::Field { .. }) => {

@@ -10,6 +10,7 @@ fn report(protocol: Protocol, answers: &[(&str, &str)]) -> Report {
         .iter()
         .map(|(category, answer)| Prediction {
             id: "1".to_owned(),
+            video: None,
             category: (*category).to_owned(),
             solution: "B".to_owned(),
             output: PredictionOutput::Answer((*answer).to_owned()),
@@ -78,6 +79,7 @@ fn pass_at_k_is_averaged_too() {
         let samples = answers.map(|answer| format!("<answer>{answer}</answer>")).to_vec();
         let question = SampledQuestion {
             id: "1".to_owned(),
+            video: None,
             category: CAUSAL.to_owned(),
             solution: "B".to_owned(),
             question: String::new(),

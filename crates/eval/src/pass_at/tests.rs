@@ -17,6 +17,7 @@ fn by_definition(n: usize, c: usize, k: usize) -> f64 {
 fn question(category: &str, answers: &[&str]) -> SampledQuestion {
     SampledQuestion {
         id: "7".to_owned(),
+        video: None,
         category: category.to_owned(),
         solution: "B".to_owned(),
         question: "q".to_owned(),

@@ -9,6 +9,7 @@ fn score(
 ) -> Result<f64> {
     protocol.score_prediction(&Prediction {
         id: "7".to_owned(),
+        video: None,
         category: category.to_owned(),
         solution: solution.to_owned(),
         output,

@@ -5,6 +5,7 @@ use super::*;
 fn prediction(category: &str, solution: &str, output: PredictionOutput) -> Prediction {
     Prediction {
         id: "1".to_owned(),
+        video: None,
         category: category.to_owned(),
         solution: solution.to_owned(),
         output,

@@ -20,10 +20,11 @@ const PLACEHOLDER: &str = "{fold}";
 /// # Errors
 /// The placeholder is missing, or given without `folds`; a fold has no file, or there is a file beyond the last fold.
 pub(super) fn sources(source: &Source, folds: Option<usize>) -> anyhow::Result<Vec<Source>> {
-    let (option, input) = input(source);
+    let inputs = inputs(source);
     let Some(count) = folds else {
         let model = source.reasoner.model.model.as_deref().unwrap_or_default();
-        for (option, value) in [(option, input.to_string_lossy()), ("--model", model.into())] {
+        let files = inputs.iter().map(|(option, path)| (*option, path.to_string_lossy()));
+        for (option, value) in files.chain([("--model", model.into())]) {
             if value.contains(PLACEHOLDER) {
                 let what = format!(
                     "`{option} {value}` contains `{PLACEHOLDER}`, so give the number of folds with `--folds`"
@@ -33,6 +34,12 @@ pub(super) fn sources(source: &Source, folds: Option<usize>) -> anyhow::Result<V
         }
         return Ok(vec![source.clone()]);
     };
+    inputs.iter().try_for_each(|(option, input)| check_files(option, input, count))?;
+    Ok((0..count).map(|fold| of_fold(source, fold)).collect())
+}
+
+/// Checks that the files `input` of `option` are those of `count` folds.
+fn check_files(option: &str, input: &Path, count: usize) -> anyhow::Result<()> {
     if !input.to_string_lossy().contains(PLACEHOLDER) {
         let what = format!(
             "`{option} {}` is the same file for every fold: write `{PLACEHOLDER}` where its path has the number of the \
@@ -43,7 +50,7 @@ pub(super) fn sources(source: &Source, folds: Option<usize>) -> anyhow::Result<V
         return Err(Usage(what).into());
     }
     for fold in 0..count {
-        let path = replaced(&input, fold);
+        let path = replaced(input, fold);
         if !path.exists() {
             let origin = match option {
                 "--data" => {
@@ -57,7 +64,7 @@ pub(super) fn sources(source: &Source, folds: Option<usize>) -> anyhow::Result<V
             ));
         }
     }
-    let beyond = replaced(&input, count);
+    let beyond = replaced(input, count);
     if beyond.exists() {
         let what = format!(
             "`{}` exists, but with `--folds {count}` the last fold is {}; give the number of all folds",
@@ -66,15 +73,13 @@ pub(super) fn sources(source: &Source, folds: Option<usize>) -> anyhow::Result<V
         );
         return Err(Usage(what).into());
     }
-    Ok((0..count).map(|fold| of_fold(source, fold)).collect())
+    Ok(())
 }
 
-/// The option of the files to score, and its value.
-fn input(source: &Source) -> (&'static str, PathBuf) {
-    match (&source.predictions, &source.data) {
-        (Some(path), _) => ("--predictions", path.clone()),
-        (None, data) => ("--data", data.clone().unwrap_or_default()),
-    }
+/// The options of the files of each fold, and their values.
+fn inputs(source: &Source) -> Vec<(&'static str, &Path)> {
+    let given = [("--predictions", &source.predictions), ("--data", &source.data)];
+    given.into_iter().filter_map(|(option, path)| Some((option, path.as_deref()?))).collect()
 }
 
 fn of_fold(source: &Source, fold: usize) -> Source {

@@ -4,8 +4,10 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use embodied_r_data::question_set::{QuestionSet, read_question_set};
+use embodied_r_data::{Progress as _, Question};
 use embodied_r_eval::{
-    Prediction, Protocol, Report, SampledQuestion, predictions, samples, score, score_samples,
+    Answered, Matched, Prediction, Protocol, Report, SampledQuestion, match_questions, predictions,
+    samples, score, score_samples,
 };
 
 use super::pass_at::{SamplingPlan, explain_samples};
@@ -15,6 +17,7 @@ use crate::args::reasoner::ReasonerArgs;
 use crate::commands::infer::perceived::{self, CaptioningPlan};
 use crate::commands::infer::{self, Journal};
 use crate::exit::Usage;
+use crate::progress::Bar;
 use crate::reasoner::Reasoner;
 
 /// Name of the file of a model's answers.
@@ -39,6 +42,14 @@ impl Outputs {
         }
     }
 
+    /// The outputs for `questions`, with their reference answers; questions without an output count as wrong.
+    fn of(self, questions: &[Question]) -> anyhow::Result<Self> {
+        Ok(match self {
+            Self::Predictions(all) => Self::Predictions(matched(questions, all)?),
+            Self::Samples(all, temperature) => Self::Samples(matched(questions, all)?, temperature),
+        })
+    }
+
     /// Their scores, with pass@k for these `ks`.
     pub(super) fn score(&self, protocol: Protocol, ks: &[usize]) -> anyhow::Result<Report> {
         match self {
@@ -49,6 +60,22 @@ impl Outputs {
         }
         .map_err(explain)
     }
+}
+
+/// The records of `questions`; prints what does not match.
+fn matched<T: Answered>(questions: &[Question], records: Vec<T>) -> anyhow::Result<Vec<T>> {
+    let Matched { outputs, others, other_solutions } =
+        match_questions(questions, records).map_err(explain)?;
+    let bar = Bar::default();
+    if others > 0 {
+        bar.warn(&format!("records of questions that are not in `--data` are left out: {others}"));
+    }
+    if other_solutions > 0 {
+        bar.warn(&format!(
+            "records whose reference answer is not that of `--data`, which is used: {other_solutions}"
+        ));
+    }
+    Ok(outputs)
 }
 
 /// The outputs to score: one for each fold, or the only ones.
@@ -85,14 +112,31 @@ fn read(sources: &[Source], is_sampled: bool, is_folded: bool) -> anyhow::Result
         };
         of_fold(outputs, is_folded.then_some(fold))
     };
-    let all = paths.iter().enumerate().map(of).collect::<anyhow::Result<_>>()?;
-    // Other formats have no scenes to check.
-    let sets: Option<Vec<QuestionSet>> =
-        paths.iter().map(|path| read_question_set(path, None).ok()).collect();
-    match sets.filter(|_| is_folded) {
-        Some(sets) => folds::check(&sets).map(|()| all).map_err(Into::into),
-        None => Ok(all),
+    let all: Vec<Outputs> = paths.iter().enumerate().map(of).collect::<anyhow::Result<_>>()?;
+    let Some(sets) = question_sets(sources)? else {
+        // Other formats have no scenes to check.
+        let sets: Option<Vec<QuestionSet>> =
+            paths.iter().map(|path| read_question_set(path, None).ok()).collect();
+        return match sets.filter(|_| is_folded) {
+            Some(sets) => folds::check(&sets).map(|()| all).map_err(Into::into),
+            None => Ok(all),
+        };
+    };
+    if is_folded {
+        folds::check(&sets)?;
     }
+    let all = all.into_iter().zip(&sets).enumerate();
+    all.map(|(fold, (outputs, set))| of_fold(outputs.of(&set.questions), is_folded.then_some(fold)))
+        .collect()
+}
+
+/// The question set of each source, if `--data` is given.
+fn question_sets(sources: &[Source]) -> anyhow::Result<Option<Vec<QuestionSet>>> {
+    let read = |source: &Source| {
+        let data = source.data.as_deref()?;
+        Some(perceived::read(data, source.answers.as_deref(), source.limit))
+    };
+    sources.iter().map(read).collect::<Option<anyhow::Result<_>>>().transpose()
 }
 
 /// Answers the questions of all sources. Finished work is kept until all are done.
@@ -103,11 +147,7 @@ fn generate(
     is_folded: bool,
 ) -> anyhow::Result<Vec<Outputs>> {
     let folder = Folder::new(save_path)?;
-    let read = |source: &Source| {
-        let data = source.data.as_deref().unwrap_or(Path::new(""));
-        perceived::read(data, source.answers.as_deref(), source.limit)
-    };
-    let sets: Vec<QuestionSet> = sources.iter().map(read).collect::<anyhow::Result<_>>()?;
+    let sets = question_sets(sources)?.unwrap_or_default();
     if is_folded {
         folds::check(&sets)?;
     }
@@ -156,8 +196,9 @@ fn answer(
     reasoner: &Reasoner,
     output: PathBuf,
 ) -> anyhow::Result<(Outputs, Journal)> {
-    let journal = infer::answer_file(questions, reasoner, &output)?;
-    Ok((Outputs::Predictions(predictions::read(&output).map_err(explain)?), journal))
+    let (_, journal) = infer::answer_file(questions.clone(), reasoner, &output)?;
+    let predictions = predictions::read(&output).map_err(explain)?;
+    Ok((Outputs::Predictions(predictions).of(&questions)?, journal))
 }
 
 /// The model of each source; equal ones are one model, which is loaded once.

@@ -1,0 +1,153 @@
+//! Matches saved outputs to the questions of a question set, so that those it lacks count as wrong.
+
+use std::collections::HashMap;
+
+use embodied_r_data::Question;
+
+use crate::error::{Error, Result};
+use crate::predictions::{Prediction, PredictionOutput};
+use crate::samples::SampledQuestion;
+
+/// A model's output or outputs for one question.
+pub trait Answered {
+    /// The question's identifier.
+    fn id(&self) -> &str;
+    /// The file name of its video, if known.
+    fn video(&self) -> Option<&str>;
+    /// Its category.
+    fn category(&self) -> &str;
+    /// Its reference answer.
+    fn solution(&self) -> &str;
+    /// The same outputs with the category and the reference answer of `question`. Without an output, the question is
+    /// unanswered.
+    fn of(self, question: &Question) -> Self;
+    /// No output for `question`.
+    fn unanswered(question: &Question) -> Self;
+}
+
+/// The outputs for a question set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Matched<T> {
+    /// One for each question, in the order of the question set, with its category and reference answer.
+    pub outputs: Vec<T>,
+    /// Number of records of other questions, which are left out.
+    pub others: usize,
+    /// Number of records whose reference answer is not that of the question set.
+    pub other_solutions: usize,
+}
+
+/// Finds the record of each question, by identifier and video, or by category where one of them has no video. Questions
+/// without a record are unanswered.
+///
+/// # Errors
+/// Two records are of one question, a record fits several questions, or no record is of a question.
+pub fn match_questions<T: Answered>(questions: &[Question], records: Vec<T>) -> Result<Matched<T>> {
+    let mut indices: HashMap<String, Vec<usize>> = HashMap::new();
+    for (index, question) in questions.iter().enumerate() {
+        indices.entry(question.id()).or_default().push(index);
+    }
+    let count = records.len();
+    let (mut found, mut others, mut other_solutions) = (HashMap::new(), 0, 0);
+    for record in records {
+        let same_id = indices.get(record.id()).map_or(&[][..], Vec::as_slice);
+        let fitting = same_id.iter().filter(|index| fits(&record, &questions[**index]));
+        let index = match fitting.copied().collect::<Vec<_>>()[..] {
+            [] => {
+                others += 1;
+                continue;
+            }
+            [index] => index,
+            _ => return Err(Error::AmbiguousQuestion { id: record.id().to_owned() }),
+        };
+        let question = &questions[index];
+        other_solutions += usize::from(record.solution() != question.answer);
+        if found.insert(index, record.of(question)).is_some() {
+            return Err(Error::Duplicate {
+                id: question.id(),
+                video: question.video_id.clone(),
+                first: "one record".to_owned(),
+                second: "another".to_owned(),
+            });
+        }
+    }
+    if found.is_empty() {
+        return Err(Error::OtherQuestionSet { records: count });
+    }
+    let outputs = questions.iter().enumerate();
+    let outputs = outputs
+        .map(|(index, question)| found.remove(&index).unwrap_or_else(|| T::unanswered(question)));
+    Ok(Matched { outputs: outputs.collect(), others, other_solutions })
+}
+
+/// Whether `record`, which has the identifier of `question`, is of it.
+fn fits(record: &impl Answered, question: &Question) -> bool {
+    match (record.video(), question.video_id.as_deref()) {
+        (Some(video), Some(other)) => video == other,
+        _ => record.category() == question.question_category,
+    }
+}
+
+impl Answered for Prediction {
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn video(&self) -> Option<&str> {
+        self.video.as_deref()
+    }
+
+    fn category(&self) -> &str {
+        &self.category
+    }
+
+    fn solution(&self) -> &str {
+        &self.solution
+    }
+
+    fn of(self, question: &Question) -> Self {
+        let output = match self.output {
+            PredictionOutput::Missing => PredictionOutput::Unanswered,
+            output => output,
+        };
+        Self { output, ..Self::unanswered(question) }
+    }
+
+    fn unanswered(question: &Question) -> Self {
+        Self {
+            id: question.id(),
+            video: question.video_id.clone(),
+            category: question.question_category.clone(),
+            solution: question.answer.clone(),
+            output: PredictionOutput::Unanswered,
+        }
+    }
+}
+
+impl Answered for SampledQuestion {
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn video(&self) -> Option<&str> {
+        self.video.as_deref()
+    }
+
+    fn category(&self) -> &str {
+        &self.category
+    }
+
+    fn solution(&self) -> &str {
+        &self.solution
+    }
+
+    fn of(self, question: &Question) -> Self {
+        Self { question: self.question, ..Self::new(question, self.samples) }
+    }
+
+    fn unanswered(question: &Question) -> Self {
+        Self::new(question, Vec::new())
+    }
+}
+
+#[cfg(test)]
+mod tests;
