@@ -168,3 +168,119 @@ fn videos_are_found_beside_the_data_file() {
     let more = ["--scenes", "rooms/scenes", "--max-new-tokens", "4"];
     embodied_r(dir.path(), &words).args(more).assert().code(0);
 }
+
+/// Three questions, the second of which is longer than the context of the tiny model.
+fn one_long_question(dir: &Path) {
+    tiny_model::write(&dir.join("model"));
+    let question = |id: u32, text: String| {
+        json!({"Question_id": id, "video_id": "a.mp4", "question": text, "answer": "A",
+            "question_category": "Causal"})
+    };
+    let long = "Frame 0: Observe: lamp left 30\n".repeat(1000);
+    let questions = [(1, "Where?".to_owned()), (2, long), (3, "What?".to_owned())];
+    let questions: Vec<Value> =
+        questions.into_iter().map(|(id, text)| question(id, text)).collect();
+    fs::write(dir.join("test.json"), json!(questions).to_string()).unwrap();
+}
+
+#[test]
+fn an_overlong_question_is_named_and_skipped_and_the_others_are_answered() {
+    let dir = tempfile::tempdir().unwrap();
+    one_long_question(dir.path());
+    let output = embodied_r(dir.path(), &INFER).output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{stderr}");
+    assert!(
+        stderr.contains("question `2` is skipped and counts as wrong: its prompt has "),
+        "{stderr}"
+    );
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        stdout.contains("wrote 2 answers to answers.json; 1 of 3 questions exceed"),
+        "{stdout}"
+    );
+    let answers = read(&dir.path().join("answers.json"));
+    let answered: Vec<bool> = answers.iter().map(|answer| answer["content"].is_string()).collect();
+    assert_eq!(answered, [true, false, true]);
+}
+
+#[test]
+fn an_overlong_question_counts_as_wrong_in_eval() {
+    let dir = tempfile::tempdir().unwrap();
+    one_long_question(dir.path());
+    let words =
+        ["eval", "--model", "model", "--data", "test.json", "--max-new-tokens", "4", "--json"];
+    // Its official script skips missing answers.
+    let protocol = ["--protocol", "urbanvideo-bench"];
+    for sampled in [&[][..], &["--pass-at", "1,2"]] {
+        let output = embodied_r(dir.path(), &words).args(protocol).args(sampled).output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{stderr}");
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(report["n"], json!(3), "{report}");
+        assert!(stderr.contains("1 question without an answer: counted as wrong"), "{stderr}");
+    }
+}
+
+#[test]
+fn a_set_of_overlong_questions_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    one_long_question(dir.path());
+    let questions = read(&dir.path().join("test.json"));
+    fs::write(dir.path().join("test.json"), json!([questions[1]]).to_string()).unwrap();
+    let stderr = stderr_of(&mut embodied_r(dir.path(), &INFER), 1);
+    assert!(stderr.contains("none of the 1 questions fits into the context length"), "{stderr}");
+    assert!(!dir.path().join("answers.json").exists());
+}
+
+/// A journal of an interrupted run with the options of [`INFER`]: one completion, which no model would give.
+fn interrupted(dir: &Path) {
+    let server_absent = ["--base-url", "http://127.0.0.1:9/v1", "--max-retries", "0"];
+    let mut command = embodied_r(dir, &INFER);
+    command.args(server_absent).assert().code(1);
+    let journal = dir.join("answers.json.partial.jsonl");
+    let header = fs::read_to_string(&journal).unwrap();
+    let done = json!({"index": 0, "question": "Where?", "completions": ["kept"]});
+    fs::write(&journal, format!("{header}{done}\n")).unwrap();
+}
+
+#[test]
+fn settings_that_cannot_change_answers_do_not_forbid_to_go_on_and_others_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    one_long_question(dir.path());
+    interrupted(dir.path());
+    let api = ["--base-url", "http://127.0.0.1:8/v1", "--max-retries", "0"];
+    let run = |more: &[&str]| {
+        let output = embodied_r(dir.path(), &INFER).args(api).args(more).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    // Another server, concurrency and, for greedy decoding, seed: it resumes, and fails for lack of a server.
+    for more in [&["--concurrency", "3"][..], &["--seed", "7"], &["--timeout-s", "9"]] {
+        let (code, stderr) = run(more);
+        assert!(stderr.contains("resuming: 1 of 3 questions are answered already"), "{stderr}");
+        assert_eq!(code, Some(1));
+    }
+    let (code, stderr) = run(&["--temperature", "0.5"]);
+    assert_eq!(code, Some(2), "{stderr}");
+    assert!(stderr.contains("different settings: `temperature` was 0.0 and is 0.5"), "{stderr}");
+}
+
+#[test]
+fn the_batch_size_of_a_local_model_can_change_at_a_resume() {
+    let dir = tempfile::tempdir().unwrap();
+    one_long_question(dir.path());
+    let answers = |more: &[&str]| {
+        embodied_r(dir.path(), &INFER).args(more).assert().code(0);
+        fs::read(dir.path().join("answers.json")).unwrap()
+    };
+    let whole = answers(&[]);
+    // An output that cannot be written leaves the journal.
+    fs::remove_file(dir.path().join("answers.json")).unwrap();
+    fs::create_dir(dir.path().join("answers.json")).unwrap();
+    embodied_r(dir.path(), &INFER).args(["--batch", "1"]).assert().code(1);
+    fs::remove_dir(dir.path().join("answers.json")).unwrap();
+    let output = embodied_r(dir.path(), &INFER).args(["--batch", "2"]).output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("resuming: 3 of 3 questions are answered already"), "{stderr}");
+    assert_eq!(fs::read(dir.path().join("answers.json")).unwrap(), whole);
+}

@@ -140,17 +140,18 @@ fn an_interrupted_run_resumes_with_its_finished_questions() {
     let dir = inputs();
     sample(dir.path(), "2", "whole", &[]);
     let whole = samples(dir.path(), "whole");
-    // Stops after the first batch, because the second question is too long for the context.
-    let path = dir.path().join("train.json");
-    let good = std::fs::read_to_string(&path).unwrap();
-    let mut questions: Vec<Value> = serde_json::from_str(&good).unwrap();
-    questions[1]["question"] = json!("lamp ".repeat(10_000));
-    std::fs::write(&path, json!(questions).to_string()).unwrap();
+    // Fails when the samples are written; a kill after the first batch would have left no line of the second question.
+    let output = dir.path().join("out/samples.jsonl");
+    std::fs::create_dir_all(&output).unwrap();
     let words = ["--model", "model", "--data", "train.json", "--max-new-tokens", "6", "--json"];
     let rest = ["--pass-at", "2", "--batch", "1", "--output", "out"];
     let stderr = stderr_of(eval(dir.path(), &words).args(rest), 1);
-    assert!(stderr.contains("question 1"), "{stderr}");
-    std::fs::write(&path, good).unwrap();
+    assert!(stderr.contains("samples.jsonl"), "{stderr}");
+    let journal = dir.path().join("out/samples.jsonl.partial.jsonl");
+    let lines = std::fs::read_to_string(&journal).unwrap();
+    let first: Vec<&str> = lines.split_inclusive('\n').take(2).collect();
+    std::fs::write(&journal, first.concat()).unwrap();
+    std::fs::remove_dir(&output).unwrap();
     let resumed = eval(dir.path(), &words).args(rest).assert().code(0);
     let stderr = String::from_utf8_lossy(&resumed.get_output().stderr).into_owned();
     assert!(stderr.contains("resuming: 1 of 2 questions are answered already"), "{stderr}");

@@ -12,7 +12,7 @@ use embodied_r_openai::{
     Error,
 };
 use futures_util::{Stream, StreamExt as _};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use crate::args::api::ApiArgs;
 use crate::args::model::DecodingArgs;
@@ -95,13 +95,16 @@ impl ApiGenerator {
         })
     }
 
-    /// The settings that completions depend on.
-    pub(crate) fn settings(&self) -> String {
-        format!("{} behind an API, {:?}", self.model, self.decoding)
+    /// The settings that completions depend on, by name.
+    pub(crate) fn settings(&self) -> Map<String, Value> {
+        let mut settings = self.decoding.settings();
+        settings.insert("model".to_owned(), json!(self.model));
+        settings
     }
 
     /// Samples completions of each prompt and calls `done(position, completions)` as they finish, with the position in
-    /// `prompts`. Questions whose requests fail are printed and returned.
+    /// `prompts`. Questions whose requests fail are printed and returned; those that exceed the context length are printed and
+    /// have no completions.
     ///
     /// The seed of a request depends only on the seed of the options, on the question's index and on the number of the
     /// sample.
@@ -226,6 +229,13 @@ async fn collect(
             }
             Some(Err(error)) => {
                 if !pending.fail(position) {
+                    continue;
+                }
+                if error.is_context_length_exceeded() {
+                    progress
+                        .warn(&format!("question `{id}` is skipped and counts as wrong: {error}"));
+                    progress.advance(1);
+                    done(position, Vec::new())?;
                     continue;
                 }
                 failures.count += 1;

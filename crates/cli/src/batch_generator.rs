@@ -6,9 +6,14 @@ use anyhow::Context;
 use embodied_r_data::Progress;
 use embodied_r_grpo::model::{ChatTokenizer, chat_prompt, completion_text};
 use embodied_r_policy::tokenizer::Tokenizer;
-use embodied_r_policy::{GenerateEvent, GenerationRequest, InferenceModel, SamplingParams};
+use embodied_r_policy::{
+    FingerprintExtent, GenerateEvent, GenerationRequest, InferenceModel, SamplingParams,
+    fingerprint,
+};
 
-use crate::args::model::ModelArgs;
+use serde_json::{Map, Value, json};
+
+use crate::args::model::{ModelArgs, QuantizeName};
 use crate::exit::{self, Usage};
 use crate::hub;
 use crate::interrupt;
@@ -58,8 +63,28 @@ impl BatchGenerator {
         })
     }
 
-    /// Samples completions of each prompt in batches; `done(position, completions)` is called in the order of `prompts`,
-    /// with a position in it. The completions of a prompt share its prefill.
+    /// The settings that the completions of [`Self::sample`] depend on, by name. Not the batch size: a completion does not
+    /// depend on the others in its batch.
+    ///
+    /// # Errors
+    /// `--model` is missing, or the model cannot be downloaded or read.
+    pub(crate) fn settings(args: &ModelArgs) -> anyhow::Result<Map<String, Value>> {
+        let name = args.model.as_deref().ok_or_else(|| Usage("`--model` is missing".into()))?;
+        let dir = hub::decoder(name, args.revision.as_deref())?;
+        let weights = &args.weights;
+        let mut settings = Map::from_iter([
+            ("model".to_owned(), json!(fingerprint(&dir, FingerprintExtent::Sampled)?)),
+            ("precision".to_owned(), json!(weights.precision_on(weights.device).name())),
+            ("quantize".to_owned(), json!(weights.quantize.map(QuantizeName::name))),
+            ("device".to_owned(), json!(weights.device.name())),
+        ]);
+        settings.extend(args.decoding.settings());
+        Ok(settings)
+    }
+
+    /// Samples completions of each prompt in batches; `done(position, completions)` is called once for each of `prompts`,
+    /// with its position. The completions of a prompt share its prefill. A prompt that leaves no room for a completion in
+    /// the context has none and is reported.
     ///
     /// The random stream of a completion depends only on the seed, on `index` and on its number.
     pub(crate) fn sample(
@@ -73,25 +98,34 @@ impl BatchGenerator {
         let text: &dyn ChatTokenizer = self.tokenizer.as_ref();
         let began = std::time::Instant::now();
         let (tokens, finished) = (std::cell::Cell::new(0usize), std::cell::Cell::new(0usize));
-        let mut position = 0;
-        for batch in prompts.chunks(self.batch) {
+        let max_len = self.model.config().max_position_embeddings;
+        for (start, batch) in (0..).step_by(self.batch).zip(prompts.chunks(self.batch)) {
             // Where nothing before has handled Ctrl-C, it ends the process at once.
             if interrupt::is_requested() {
                 return Err(interrupt::interrupted());
             }
-            let requests = batch
-                .iter()
-                .map(|BatchPrompt { index, text: prompt, .. }| {
-                    let prompt = chat_prompt(text, &self.system_prompt, prompt)?;
-                    let stream = embodied_r_grpo::random::stream(&[self.seed, *index as u64]);
-                    Ok(GenerationRequest {
-                        prompt: prompt.into(),
-                        samples,
-                        stream,
-                        first_sample: 0,
-                    })
-                })
-                .collect::<anyhow::Result<Vec<_>>>()?;
+            let (mut positions, mut requests) = (Vec::new(), Vec::new());
+            for (position, BatchPrompt { index, id, text: prompt }) in (start..).zip(batch) {
+                let prompt = chat_prompt(text, &self.system_prompt, prompt)?;
+                if prompt.len() >= max_len {
+                    progress.warn(&format!(
+                        "question `{id}` is skipped and counts as wrong: its prompt has {} tokens, the context length of \
+                         the model is {max_len}",
+                        prompt.len()
+                    ));
+                    progress.advance(1);
+                    done(position, Vec::new())?;
+                    continue;
+                }
+                let stream = embodied_r_grpo::random::stream(&[self.seed, *index as u64]);
+                positions.push(position);
+                requests.push(GenerationRequest {
+                    prompt: prompt.into(),
+                    samples,
+                    stream,
+                    first_sample: 0,
+                });
+            }
             let on_event = |event| match event {
                 GenerateEvent::Tokens(new) => tokens.set(tokens.get() + new),
                 GenerateEvent::Finished { .. } => {
@@ -107,10 +141,9 @@ impl BatchGenerator {
                 .model
                 .generate(&requests, &self.sampling, &on_event)
                 .with_context(|| format!("in the batch starting at question {first}"))?;
-            for answers in answers {
+            for (position, answers) in positions.into_iter().zip(answers) {
                 let texts = answers.iter().map(|answer| completion_text(text, &answer.ids));
                 done(position, texts.collect::<Result<_, _>>()?)?;
-                position += 1;
             }
         }
         progress.finish();

@@ -13,6 +13,7 @@ mod device;
 mod exit;
 mod hub;
 mod interrupt;
+mod journal;
 mod output;
 mod pager;
 mod progress;

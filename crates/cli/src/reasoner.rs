@@ -5,6 +5,7 @@ use std::cell::OnceCell;
 use embodied_r_data::Progress;
 use embodied_r_policy::hub;
 use embodied_r_policy::tokenizer::Tokenizer;
+use serde_json::{Map, Value};
 
 use crate::api_generator::{self, ApiGenerator};
 use crate::args::model::ModelArgs;
@@ -46,16 +47,19 @@ impl Reasoner {
         Ok(Self::Local(Box::new(local)))
     }
 
-    /// The settings that completions depend on.
-    pub(crate) fn settings(&self) -> String {
+    /// The settings that completions depend on, by name.
+    ///
+    /// # Errors
+    /// The local model cannot be downloaded or read.
+    pub(crate) fn settings(&self) -> anyhow::Result<Map<String, Value>> {
         match self {
-            Self::Local(local) => format!("{:?}", local.args),
-            Self::Api(generator) => generator.settings(),
+            Self::Local(local) => BatchGenerator::settings(&local.args),
+            Self::Api(generator) => Ok(generator.settings()),
         }
     }
 
     /// Samples completions of each prompt; `done(position, completions)` is called as they finish, with the position in
-    /// `prompts`.
+    /// `prompts`, and without completions if the prompt exceeds the context length.
     ///
     /// # Errors
     /// The model cannot be loaded, a question has no completions, the run is interrupted, or `done` fails.

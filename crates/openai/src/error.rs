@@ -150,6 +150,25 @@ impl Error {
         )
     }
 
+    /// Whether the prompt, alone or with the requested completion, exceeds the context length of the model, in the words
+    /// of OpenAI, vLLM, SGLang, llama.cpp and this project's server.
+    pub fn is_context_length_exceeded(&self) -> bool {
+        const PHRASES: [&str; 5] = [
+            "context length",
+            "context_length_exceeded",
+            "maximum model length",
+            "context size",
+            "context window",
+        ];
+        match self {
+            Self::Status { status: 400 | 413 | 422, message, .. } => {
+                let message = message.to_lowercase();
+                PHRASES.iter().any(|phrase| message.contains(phrase))
+            }
+            _ => false,
+        }
+    }
+
     /// Whether the server rate-limits: 429.
     pub(crate) fn is_rate_limited(&self) -> bool {
         matches!(self, Self::Status { status: 429, .. })
@@ -199,6 +218,25 @@ mod tests {
         for code in [301, 400, 401, 402, 403, 404, 413, 422] {
             assert!(!status(code).is_retryable(), "{code}");
         }
+    }
+
+    #[test]
+    fn too_long_a_prompt_is_recognized_in_each_servers_words() {
+        let of = |status, message: &str| {
+            let (url, message) = ("u".into(), message.into());
+            Error::Status { url, status, message, retry_after: None }.is_context_length_exceeded()
+        };
+        for message in [
+            "This model's maximum context length is 8192 tokens. However, you requested 9000 tokens",
+            "The decoder prompt (length 9000) is longer than the maximum model length of 8192.",
+            "The input (9000 tokens) is longer than the model's context length (8192 tokens).",
+            "the request exceeds the available context size. try increasing the context size",
+            "Your input exceeds the context window of this model.",
+        ] {
+            assert!(of(400, message), "{message}");
+            assert!(!of(500, message));
+        }
+        assert!(!of(400, "max_tokens is too large"));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use embodied_r_data::prompts;
 use embodied_r_policy::{BlockFormat, Precision, SamplingParams, WeightFormat, WeightPlacement};
+use serde_json::{Map, Value, json};
 
 use super::device::DeviceName;
 use crate::device;
@@ -178,6 +179,22 @@ impl DecodingArgs {
     /// The system prompt; the one used in training by default.
     pub(crate) fn system_prompt(&self) -> &str {
         self.system_prompt.as_deref().unwrap_or(prompts::system_prompt())
+    }
+
+    /// The settings that completions depend on, by name; greedy decoding has no others.
+    pub(crate) fn settings(&self) -> Map<String, Value> {
+        let temperature = self.temperature.unwrap_or(0.0);
+        let mut settings = Map::from_iter([
+            ("temperature".to_owned(), json!(temperature)),
+            ("max_new_tokens".to_owned(), json!(self.max_new_tokens)),
+            ("system_prompt".to_owned(), json!(self.system_prompt())),
+        ]);
+        if temperature > 0.0 {
+            settings.insert("top_p".to_owned(), json!(self.top_p));
+            settings.insert("top_k".to_owned(), json!(self.top_k));
+            settings.insert("seed".to_owned(), json!(self.seed));
+        }
+        settings
     }
 
     /// The sampling parameters, for a model with these stop tokens.

@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 use embodied_r_data::question::Question;
 use embodied_r_data::write::write_atomic;
 pub(super) use journal::Journal;
+use serde_json::json;
 
 use crate::args::infer::InferArgs;
 use crate::batch_generator::BatchPrompt;
-use crate::exit::Status;
+use crate::exit::{self, Status};
 use crate::output::outln;
 use crate::progress::Bar;
 use crate::reasoner::Reasoner;
@@ -25,29 +26,41 @@ pub(crate) fn run(args: InferArgs) -> anyhow::Result<Status> {
     let reasoner = Reasoner::new(&args.reasoner)?;
     let questions = captioning.run(&perceived::folder(&args.output))?.concat();
     let n = questions.len();
-    answer_file(questions, &reasoner, &args.output)?.remove()?;
-    outln!("wrote {n} answers to {}", args.output.display())?;
+    let (skipped, journal) = answer_file(questions, &reasoner, &args.output)?;
+    journal.remove()?;
+    let remark = match skipped {
+        0 => String::new(),
+        skipped => {
+            format!("; {skipped} of {n} questions exceed the context length: `content` is absent")
+        }
+    };
+    outln!("wrote {} answers to {}{remark}", n - skipped, args.output.display())?;
     Ok(Status::Done)
 }
 
-/// Answers the questions and writes them with their answers; resumes an interrupted run with the same settings. The
-/// journal is beside `output` and is to be removed.
+/// Answers the questions and writes them with their answers; resumes an interrupted run with the same settings. Returns
+/// the number of questions that exceed the context length, which have no answer, and the journal, which is beside `output`
+/// and is to be removed.
 pub(super) fn answer_file(
     mut questions: Vec<Question>,
     reasoner: &Reasoner,
     output: &Path,
-) -> anyhow::Result<Journal> {
+) -> anyhow::Result<(usize, Journal)> {
     let (completions, journal) = sample(&questions, reasoner, 1, output)?;
+    let skipped = completions.iter().filter(|of| of.is_empty()).count();
     for (question, completions) in questions.iter_mut().zip(completions) {
         question.content = completions.into_iter().next();
     }
     let json = serde_json::to_vec_pretty(&questions)?;
     write_atomic(output, &json)?;
-    Ok(journal)
+    Ok((skipped, journal))
 }
 
 /// Samples completions of each question; resumes an interrupted run with the same settings. The journal is beside
-/// `output` and is to be removed once that is complete.
+/// `output` and is to be removed once that is complete. A question that exceeds the context length has no completions.
+///
+/// # Errors
+/// No question fits into the context, another process writes `output`, or as [`Reasoner::sample`].
 pub(super) fn sample(
     questions: &[Question],
     reasoner: &Reasoner,
@@ -55,7 +68,8 @@ pub(super) fn sample(
     output: &Path,
 ) -> anyhow::Result<(Vec<Vec<String>>, Journal)> {
     // Checks the paths before the slow loading.
-    let settings = format!("{}, {samples} per question", reasoner.settings());
+    let mut settings = reasoner.settings()?;
+    settings.insert("samples".to_owned(), json!(samples));
     let mut journal = Journal::open(&journal_path(output), &settings)?;
     let open: Vec<BatchPrompt<'_>> = questions
         .iter()
@@ -77,7 +91,17 @@ pub(super) fn sample(
         })?;
     }
     let take = |index| journal.take(index).unwrap_or_default();
-    Ok(((0..questions.len()).map(take).collect(), journal))
+    let completions: Vec<Vec<String>> = (0..questions.len()).map(take).collect();
+    if completions.iter().all(Vec::is_empty) && !questions.is_empty() {
+        return Err(exit::hint(
+            format!(
+                "none of the {} questions fits into the context length of the model",
+                questions.len()
+            ),
+            "caption fewer frames (`perceive --max-frames`), or choose a model with a longer context",
+        ));
+    }
+    Ok((completions, journal))
 }
 
 fn journal_path(output: &Path) -> PathBuf {

@@ -8,21 +8,19 @@ use crate::api_generator::ApiGenerator;
 use crate::args::filter::{FilterArgs, SamplingArgs};
 use crate::args::model::{DecodingArgs, ModelArgs, WeightArgs};
 use crate::batch_generator::{BatchGenerator, BatchPrompt};
-use crate::hub;
 
 const BATCH: usize = 16;
 
 /// A model and its sampling parameters.
 pub(super) struct BlindModel {
     tries: usize,
-    decoding: DecodingArgs,
     backend: Backend,
 }
 
 /// The backend of the model.
 enum Backend {
     Local(Box<ModelArgs>),
-    Api { generator: Box<ApiGenerator>, model: String },
+    Api(Box<ApiGenerator>),
 }
 
 impl BlindModel {
@@ -42,7 +40,7 @@ impl BlindModel {
         let backend = match args.api.is_given() {
             true => {
                 let generator = ApiGenerator::new(&args.api, &blind.model, &decoding)?;
-                Backend::Api { generator: Box::new(generator), model: blind.model.clone() }
+                Backend::Api(Box::new(generator))
             }
             false => Backend::Local(Box::new(ModelArgs {
                 model: Some(blind.model.clone()),
@@ -52,37 +50,21 @@ impl BlindModel {
                     quantize: None,
                     device: blind.device.unwrap_or_default(),
                 },
-                decoding: decoding.clone(),
+                decoding,
                 batch: blind.batch.unwrap_or(BATCH),
             })),
         };
-        Ok(Self { tries: args.tries, decoding, backend })
+        Ok(Self { tries: args.tries, backend })
     }
 
     /// The settings that the responses depend on.
     pub(super) fn settings(&self) -> anyhow::Result<Map<String, Value>> {
-        let (model, precision) = match &self.backend {
-            Backend::Local(args) => {
-                let dir = hub::decoder(
-                    args.model.as_deref().unwrap_or_default(),
-                    args.revision.as_deref(),
-                )?;
-                (
-                    embodied_r_policy::fingerprint(&dir)?,
-                    Some(args.weights.precision_on(args.weights.device).name()),
-                )
-            }
-            Backend::Api { model, .. } => (model.clone(), None),
+        let mut settings = match &self.backend {
+            Backend::Local(args) => BatchGenerator::settings(args)?,
+            Backend::Api(generator) => generator.settings(),
         };
-        Ok(Map::from_iter([
-            ("model".to_owned(), json!(model)),
-            ("precision".to_owned(), json!(precision)),
-            ("tries".to_owned(), json!(self.tries)),
-            ("temperature".to_owned(), json!(self.decoding.temperature)),
-            ("max_new_tokens".to_owned(), json!(self.decoding.max_new_tokens)),
-            ("seed".to_owned(), json!(self.decoding.seed)),
-            ("system_prompt".to_owned(), json!(self.decoding.system_prompt)),
-        ]))
+        settings.insert("tries".to_owned(), json!(self.tries));
+        Ok(settings)
     }
 
     /// Samples all tries of each question and calls `done(question, responses)` as they finish. Questions whose
@@ -106,7 +88,7 @@ impl BlindModel {
             Backend::Local(args) => {
                 BatchGenerator::load(args)?.sample(&prompts, self.tries, progress, answered)
             }
-            Backend::Api { generator, .. } => {
+            Backend::Api(generator) => {
                 generator.sample(&prompts, self.tries, progress, answered)?;
                 Ok(())
             }
