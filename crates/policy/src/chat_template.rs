@@ -3,16 +3,20 @@
 //! Templates are Jinja, rendered as in `transformers`: trimmed blocks, Python's string methods, loop controls, the
 //! functions `raise_exception` and `strftime_now`, and the filter `tojson`.
 
+//!
+//! A template comes with a model and is not trusted: [`limits`] bounds its steps, its memory and its depth.
+
+mod functions;
+mod guarded;
+mod limits;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Kwargs, Serde, Value as Jinja};
-use minijinja::{Environment, ErrorKind, context};
+use minijinja::value::{Serde, Value as Jinja};
+use minijinja::{Environment, context};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -101,8 +105,7 @@ impl ChatTemplate {
     }
 
     fn compile(path: PathBuf, source: String, tokenizer_config: &Value) -> Result<Self> {
-        let mut environment = environment().map_err(failed(&path))?;
-        environment.add_template_owned(NAME, source).map_err(failed(&path))?;
+        let environment = limits::compile(source).map_err(failed(&path))?;
         Ok(Self { path, environment, special_tokens: special_tokens(tokenizer_config) })
     }
 
@@ -112,7 +115,6 @@ impl ChatTemplate {
         messages: &[impl Serialize],
         generation: GenerationPrompt,
     ) -> Result<String> {
-        let template = self.environment.get_template(NAME).map_err(failed(&self.path))?;
         let special = Jinja::from(Serde(&self.special_tokens));
         let conversation = context! {
             messages => Serde(messages),
@@ -120,7 +122,8 @@ impl ChatTemplate {
             tools => (),
             documents => (),
         };
-        template.render(context! { ..conversation, ..special }).map_err(failed(&self.path))
+        let context = context! { ..conversation, ..special };
+        limits::render(&self.environment, context, messages.len()).map_err(failed(&self.path))
     }
 }
 
@@ -150,83 +153,6 @@ fn special_tokens(config: &Value) -> BTreeMap<String, String> {
         Some((key.clone(), text.to_owned()))
     });
     tokens.collect()
-}
-
-fn environment() -> Result<Environment<'static>, minijinja::Error> {
-    let mut environment = Environment::new();
-    environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
-    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-    environment.add_function("raise_exception", raise_exception);
-    environment.add_function("strftime_now", strftime_now);
-    environment.add_filter("tojson", tojson);
-    Ok(environment)
-}
-
-/// Lets a template reject a conversation.
-fn raise_exception(message: String) -> Result<Jinja, minijinja::Error> {
-    Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
-}
-
-/// The local date and time, for templates that include the current date.
-fn strftime_now(format: String) -> Result<String, minijinja::Error> {
-    let mut text = String::new();
-    match write!(text, "{}", chrono::Local::now().format(&format)) {
-        Ok(()) => Ok(text),
-        Err(_) => {
-            let message = format!("`{format}` is not a valid date format");
-            Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
-        }
-    }
-}
-
-/// Python's `json.dumps` without HTML escapes: separators `", "` and `": "`, or lines indented by `indent` spaces.
-fn tojson(value: Jinja, options: Kwargs) -> Result<String, minijinja::Error> {
-    let indent: Option<usize> = options.get("indent")?;
-    // The other options have no effect on the values of a conversation.
-    for option in ["ensure_ascii", "separators", "sort_keys"] {
-        let _: Option<Jinja> = options.get(option)?;
-    }
-    options.assert_all_used()?;
-    let mut text = Vec::new();
-    let spaces = " ".repeat(indent.unwrap_or_default());
-    let written = match indent {
-        Some(_) => {
-            let pretty = serde_json::ser::PrettyFormatter::with_indent(spaces.as_bytes());
-            value.serialize(&mut serde_json::Serializer::with_formatter(&mut text, pretty))
-        }
-        None => value.serialize(&mut serde_json::Serializer::with_formatter(&mut text, PythonJson)),
-    };
-    let failed = |message: String| minijinja::Error::new(ErrorKind::BadSerialization, message);
-    written.map_err(|error| failed(error.to_string()))?;
-    String::from_utf8(text).map_err(|error| failed(error.to_string()))
-}
-
-/// JSON with a space after each comma and colon, as Python writes it.
-struct PythonJson;
-
-impl serde_json::ser::Formatter for PythonJson {
-    fn begin_array_value<W: ?Sized + std::io::Write>(
-        &mut self,
-        out: &mut W,
-        first: bool,
-    ) -> std::io::Result<()> {
-        if first { Ok(()) } else { out.write_all(b", ") }
-    }
-
-    fn begin_object_key<W: ?Sized + std::io::Write>(
-        &mut self,
-        out: &mut W,
-        first: bool,
-    ) -> std::io::Result<()> {
-        if first { Ok(()) } else { out.write_all(b", ") }
-    }
-
-    fn begin_object_value<W: ?Sized + std::io::Write>(
-        &mut self,
-        out: &mut W,
-    ) -> std::io::Result<()> {
-        out.write_all(b": ")
-    }
 }
 
 fn failed(path: &Path) -> impl FnOnce(minijinja::Error) -> Error {

@@ -1,3 +1,7 @@
+mod hostile;
+
+use minijinja::context;
+use minijinja::value::Serde;
 use serde_json::json;
 
 use super::*;
