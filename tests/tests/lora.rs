@@ -111,6 +111,7 @@ fn policy(dir: &Path, folder: &str, modules: &[Module]) -> Policy {
         target_modules: modules.to_vec(),
         use_rslora: false,
         base_model_name_or_path: None,
+        base_fingerprint: None,
     };
     let (folder, base) = (dir.join(folder), dir.join("model"));
     Policy::load_trainable(&folder, &base, &Trainable::Lora(config), 0).unwrap()
@@ -158,7 +159,8 @@ fn grpo_trains_an_adapter_and_saves_no_base_model() {
     assert!(moments.iter().all(|name| name.contains(".lora_")), "{moments:?}");
     let config = fs::read(run.join("final/adapter_config.json")).unwrap();
     let config: Value = serde_json::from_slice(&config).unwrap();
-    assert_eq!(config["base_model_name_or_path"], "model");
+    let base = dir.path().join("model").canonicalize().unwrap();
+    assert_eq!(config["base_model_name_or_path"], base.to_str().unwrap());
     assert_eq!((&config["r"], &config["lora_alpha"]), (&json!(4), &json!(32)));
     assert_eq!(config["target_modules"], json!(["q_proj", "down_proj"]));
     // The reference is the base model, so the KL is above 0 after the first step.
@@ -184,7 +186,6 @@ fn an_adapters_run_resumes_bit_identically() {
     embodied_r(cut.path(), &["train", "--resume", "run"]).assert().code(0);
     for file in [
         "final/adapter_model.safetensors",
-        "final/adapter_config.json",
         "checkpoint-4/optimizer.safetensors",
         "checkpoint-4/adapter_model.safetensors",
     ] {
@@ -228,7 +229,9 @@ fn a_tuned_adapter_answers_alike_merged_and_unmerged() {
     assert_eq!(answer("run/final"), answer("merged"));
     let doctor = embodied_r(dir.path(), &["doctor", "--model", "run/final"]).output().unwrap();
     let stdout = String::from_utf8(doctor.stdout).unwrap();
-    assert!(stdout.contains("adapts 14 weights of `model`"), "{stdout}");
+    let base = dir.path().join("model").canonicalize().unwrap();
+    let expected = format!("adapts 14 weights of `{}`", base.display());
+    assert!(stdout.contains(&expected), "{stdout}");
 }
 
 #[test]
@@ -292,9 +295,76 @@ fn an_adapter_without_its_base_model_names_the_missing_model() {
     nested.args(["--set", "use_peft=true", "--set", "train_batch_size=4"]);
     let stderr = stderr_of(&mut nested, 1);
     assert!(stderr.contains("`run/final` is an adapter, merge it"), "{stderr}");
-    fs::rename(dir.path().join("model"), dir.path().join("elsewhere")).unwrap();
+    let base = dir.path().join("model").canonicalize().unwrap();
+    fs::rename(&base, dir.path().join("elsewhere")).unwrap();
     let arguments = ["infer", "--model", "run/final", "--data", "train.json", "--output", "a.json"];
     let stderr = stderr_of(&mut embodied_r(dir.path(), &arguments), 1);
-    let expected = "cannot load the base model `model` of the adapter `run/final`";
-    assert!(stderr.contains(expected), "{stderr}");
+    let expected =
+        format!("cannot load the base model `{}` of the adapter `run/final`", base.display());
+    assert!(stderr.contains(&expected), "{stderr}");
+}
+
+/// A short run that trains an adapter on `model`, given as a path relative to `dir`.
+fn adapter(dir: &Path) {
+    inputs(dir);
+    sft(dir, &["use_peft=true", "lora_r=4"]).assert().code(0);
+}
+
+fn generate(dir: &Path, model: &Path) -> std::process::Output {
+    let question = json!([{"Question_id": 1, "question": QUESTION}]);
+    fs::write(dir.join("q.json"), question.to_string()).unwrap();
+    let words = ["infer", "--data", "q.json", "--output", "a.json", "--max-new-tokens", "2"];
+    embodied_r(dir, &words).arg("--model").arg(model).output().unwrap()
+}
+
+#[test]
+fn an_adapter_finds_its_base_from_every_folder_and_no_other_model_of_the_same_shape() {
+    let dir = tempfile::tempdir().unwrap();
+    adapter(dir.path());
+    let elsewhere = dir.path().join("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    let final_folder = dir.path().join("run/final");
+    let output = generate(&elsewhere, &final_folder);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    // A model of the same shape and the name that was typed, where the next command runs.
+    tiny_model::write(&elsewhere.join("model"));
+    let output = generate(&elsewhere, &final_folder);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    // One bit of the base model.
+    let weights = dir.path().join("model/model.safetensors");
+    let mut bytes = fs::read(&weights).unwrap();
+    let last = bytes.len() - 2;
+    bytes[last] ^= 1;
+    fs::write(&weights, bytes).unwrap();
+    let output = generate(&elsewhere, &final_folder);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("are not those that the adapter was trained on"), "{stderr}");
+    // The way out.
+    let words = ["merge", "--model", "model", "--adapter", "run/final", "--output", "merged"];
+    let stderr = stderr_of(&mut embodied_r(dir.path(), &words), 1);
+    assert!(stderr.contains("`--force` to merge into this one"), "{stderr}");
+    embodied_r(dir.path(), &words).arg("--force").assert().code(0);
+    // Nor does a run resume on it.
+    let stderr = stderr_of(&mut embodied_r(dir.path(), &["sft", "--resume", "run"]), 1);
+    assert!(stderr.contains("is not the one that the run in `run` started from"), "{stderr}");
+}
+
+#[test]
+fn a_rank_beyond_the_model_is_refused_before_anything_is_allocated() {
+    let dir = tempfile::tempdir().unwrap();
+    inputs(dir.path());
+    for rank in ["1000000000000000", "18446744073709551615", "33"] {
+        for dry_run in [true, false] {
+            let mut command = train(dir.path());
+            command.args(["--set", &format!("lora_r={rank}")]);
+            if dry_run {
+                command.arg("--dry-run");
+            }
+            let stderr = stderr_of(&mut command, 2);
+            assert!(stderr.contains("lora_r"), "{rank}: {stderr}");
+            assert!(!stderr.contains("panicked"), "{stderr}");
+        }
+    }
+    assert!(!dir.path().join("run").exists());
 }

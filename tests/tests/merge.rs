@@ -134,3 +134,17 @@ fn a_mismatched_adapter_is_reported_by_tensor_and_leaves_no_output() {
     assert!(stderr.contains("o_proj.lora_A.weight` is unexpected"), "{stderr}");
     assert!(!dir.path().join("out").exists());
 }
+
+#[test]
+fn an_adapter_is_not_merged_into_an_adapter() {
+    let dir = workspace();
+    write_adapter(&dir.path().join("other"), "o_proj");
+    let words = ["merge", "--model", "other", "--adapter", "adapter", "--output", "out/merged"];
+    let mut command = Command::new(binary());
+    let stderr = stderr_of(command.current_dir(dir.path()).args(words), 2);
+    assert!(
+        stderr.contains("`--model other` is an adapter: merge it into its base model first"),
+        "{stderr}"
+    );
+    assert!(!dir.path().join("out").exists());
+}

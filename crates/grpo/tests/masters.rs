@@ -51,6 +51,7 @@ fn adapted(precision: Precision) -> Policy {
         target_modules: Module::ALL.to_vec(),
         use_rslora: false,
         base_model_name_or_path: None,
+        base_fingerprint: None,
     };
     let policy = policy(Precision::F32).with_trainable(&Trainable::Lora(lora), 1).unwrap();
     policy.with_precision(precision).to_device(&Device::Cpu).unwrap()

@@ -91,6 +91,16 @@ pub enum Error {
         /// The reason.
         fault: String,
     },
+    /// The rank of an adapter is 0 or larger than every dimension of the model.
+    #[error(
+        "`lora_r` must be from 1 to {most}, the largest dimension of the model's layers, not {found}"
+    )]
+    LoraRank {
+        /// The rank.
+        found: usize,
+        /// The largest rank.
+        most: usize,
+    },
     /// A new adapter cannot be trained on top of an unmerged adapter.
     #[error("`{}` is an adapter, merge it into its base model before training another on it", dir.display())]
     AdapterOnAdapter {

@@ -41,7 +41,7 @@ pub use engine::{
     Engine, EngineOptions, EngineOutput, EngineStats, InferenceModel, LAUNCHES_PER_LAYER, RequestId,
 };
 pub use error::{Error, Result};
-pub use fingerprint::fingerprint;
+pub use fingerprint::{FingerprintExtent, fingerprint, weights_fingerprint};
 pub use flops::{ActivationBytes, ForwardFlops};
 pub use forward::{ForwardPass, GradientReadyHook};
 pub use generate::{CompletionOutput, FinishReason, GenerateEvent, GenerationRequest};

@@ -23,7 +23,7 @@ use embodied_r_kernels::{Precision, linear, memory};
 use crate::config::ModelConfig;
 use crate::error::{Error, Result, TensorContext};
 use crate::parameters::Parameters;
-pub use base::base_model_dir;
+pub use base::{base_model_dir, check_base};
 pub(crate) use base::{base_model_with, holds_adapter, holds_model};
 use config::AdapterConfig;
 pub use fault::AdapterFault;
@@ -38,6 +38,9 @@ pub const CONFIG_FILE: &str = "adapter_config.json";
 
 /// The adapter's weight file.
 pub const WEIGHTS_FILE: &str = "adapter_model.safetensors";
+
+/// The entry in the metadata of the weight file that has the base model's [`crate::weights_fingerprint`].
+pub(crate) const BASE_FINGERPRINT: &str = "base_model_fingerprint";
 
 /// An adapter that matches a model.
 #[derive(Debug)]

@@ -67,6 +67,7 @@ impl Policy {
     /// A file is missing, configuration and weights do not match, or the adapter does not match its base model.
     pub fn load(dir: &Path) -> Result<Self> {
         if let Some(base) = lora::base_model_dir(dir)? {
+            lora::check_base(dir, &base)?;
             let policy = Self::load(&base)?;
             Adapter::open(dir, &policy.config)?.apply(&policy.weights)?;
             return Ok(policy);

@@ -59,6 +59,7 @@ impl Trainable {
                 ParameterCounts { trainable: left.map(elements).sum(), total }
             }
             Self::Lora(lora) => {
+                lora.check_rank(config)?;
                 let trainable = lora.shapes(config).values().map(elements).sum();
                 ParameterCounts { trainable, total: total + trainable }
             }

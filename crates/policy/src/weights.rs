@@ -26,9 +26,10 @@ pub use names::tensor_shapes;
 pub use random::write_random;
 #[cfg(test)]
 pub(crate) use read::LazyTensor;
-pub use read::{VisionTensors, load};
+pub use read::{StoredDecoder, VisionTensors, check_headers, load};
 pub(crate) use read::{decoder, files, find, is_float, open, tensor};
 pub use tensor_file::TensorFile;
+pub(crate) use write::save_file_with_metadata;
 pub use write::{SaveOptions, WriterRank, save, save_file, save_sharded};
 
 /// The weight file of an unsharded model.

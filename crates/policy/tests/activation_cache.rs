@@ -254,6 +254,7 @@ fn adapters_use_the_cache_unless_they_have_dropout() {
             target_modules: vec![Module::Q, Module::V, Module::Down],
             use_rslora: false,
             base_model_name_or_path: None,
+            base_fingerprint: None,
         };
         let policy = model("qwen2-tied").with_trainable(&Trainable::Lora(config), 5).unwrap();
         for (_, tensor) in policy.parameters().iter().filter(|(name, _)| name.contains("lora_B")) {

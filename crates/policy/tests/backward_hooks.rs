@@ -57,6 +57,7 @@ fn gradients_reported_as_final_do_not_change() {
         target_modules: vec![Module::Q, Module::Down],
         use_rslora: false,
         base_model_name_or_path: None,
+        base_fingerprint: None,
     });
     let policies = [
         ("tied", model("qwen2-tied")),

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use embodied_r_policy::tokenizer::{ChatMessage, GenerationPrompt, SpecialTokens, Tokenizer};
 use embodied_r_policy::weights::SaveOptions;
 use embodied_r_policy::{
-    GenerationRequest, GgufModel, Group, InferenceModel, ModelConfig, Policy, SamplingParams,
-    WeightFormat, fingerprint, hub, tokenizer,
+    FingerprintExtent, GenerationRequest, GgufModel, Group, InferenceModel, ModelConfig, Policy,
+    SamplingParams, WeightFormat, fingerprint, hub, tokenizer,
 };
 use serde::Deserialize;
 use serde_json::Value;
@@ -168,9 +168,9 @@ fn a_gguf_file_and_its_folder_resolve_as_models() {
     let dir = tempfile::tempdir().unwrap();
     let copy = dir.path().join("m.gguf");
     std::fs::copy(&path, &copy).unwrap();
-    let found = fingerprint(dir.path()).unwrap();
-    assert_eq!(found, fingerprint(&copy).unwrap());
+    let found = fingerprint(dir.path(), FingerprintExtent::Sampled).unwrap();
+    assert_eq!(found, fingerprint(&copy, FingerprintExtent::Sampled).unwrap());
     std::fs::copy(file("qwen2"), &copy).unwrap();
-    assert_ne!(found, fingerprint(dir.path()).unwrap());
+    assert_ne!(found, fingerprint(dir.path(), FingerprintExtent::Sampled).unwrap());
     assert_eq!(Policy::load(dir.path()).unwrap().config().num_hidden_layers, 1);
 }

@@ -109,6 +109,7 @@ fn adapted(layers: usize, precision: Precision) -> Policy {
         use_rslora: false,
         target_modules: Module::ALL.to_vec(),
         base_model_name_or_path: None,
+        base_fingerprint: None,
     };
     let policy = policy(layers).with_trainable(&Trainable::Lora(lora), 1).unwrap();
     policy.with_precision(precision).to_device(&Device::Cpu).unwrap()

@@ -46,6 +46,7 @@ fn lora(modules: &[Module], dropout: f64) -> LoraConfig {
         target_modules: modules.to_vec(),
         use_rslora: false,
         base_model_name_or_path: None,
+        base_fingerprint: None,
     }
 }
 

@@ -25,6 +25,9 @@ pub(crate) struct MergeArgs {
     /// Write only the decoder of a vision-language model, as a text model.
     #[arg(long)]
     pub(crate) text_only: bool,
+    /// Merge even if the base model is not the one that the adapter was trained on.
+    #[arg(long)]
+    pub(crate) force: bool,
     /// Print one JSON object instead of text.
     #[arg(long)]
     pub(crate) json: bool,

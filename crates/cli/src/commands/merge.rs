@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use embodied_r_data::Error;
 use embodied_r_policy::tokenizer::Tokenizer;
 use embodied_r_policy::weights::SaveOptions;
-use embodied_r_policy::{Adapter, Policy, WeightDtype};
+use embodied_r_policy::{Adapter, Policy, WeightDtype, lora};
 use serde_json::json;
 
 use crate::args::merge::{Dtype, MergeArgs};
-use crate::exit::{self, Status};
+use crate::exit::{self, Status, Usage};
 use crate::hub;
 use crate::output::outln;
 
@@ -26,6 +26,19 @@ pub(crate) fn run(args: MergeArgs) -> anyhow::Result<Status> {
     refuse_non_empty(&args.output)?;
     let adapter_folder = hub::adapter(&args.adapter)?;
     let folder = hub::decoder(&args.model, None)?;
+    if lora::base_model_dir(&folder)?.is_some() {
+        let what = format!(
+            "`--model {}` is an adapter: merge it into its base model first, and give the merged model",
+            args.model
+        );
+        return Err(Usage(what).into());
+    }
+    if !args.force {
+        lora::check_base(&adapter_folder, &folder).map_err(|error| {
+            let advice = "give its base model with `--model`, or `--force` to merge into this one";
+            exit::hint(error.to_string(), advice)
+        })?;
+    }
     let policy = Policy::load(&folder)?;
     let adapter = Adapter::open(&adapter_folder, policy.config())?;
     adapter.apply(policy.weights())?;

@@ -53,7 +53,7 @@ fn run_as(args: &SftArgs, process_group: &ProcessGroup) -> anyhow::Result<Status
         session::open(&args.run, [data, eval_data], output, &MUTABLE_ON_RESUME, process_group)?;
     let Session { settings, checkpoint, .. } = &session;
 
-    let base = session::base(&settings.model, checkpoint.as_ref())?;
+    let base = session::base(&settings.model, &settings.trainable(), checkpoint.as_ref())?;
     let trained = session::trained(&base, &settings.trainable())?;
     let Base { folder, fingerprint } = base;
     let text = Arc::new(Tokenizer::from_dir(&folder)?);

@@ -74,7 +74,7 @@ fn run_as(args: &TrainArgs, process_group: &ProcessGroup) -> anyhow::Result<Stat
 
     let questions = read_questions(&settings.data)?;
     let eval = settings.eval_data.as_deref().map(read_questions).transpose()?.unwrap_or_default();
-    let base = session::base(&settings.model, checkpoint.as_ref())?;
+    let base = session::base(&settings.model, &settings.trainable(), checkpoint.as_ref())?;
     let text = Arc::new(Tokenizer::from_dir(&base.folder)?);
     let (given, evaluated) = (questions.len(), eval.len());
     let questions = prompted(questions, &text, settings, "training", process_group)?;

@@ -139,6 +139,7 @@ impl TrainableSettings<'_> {
                 target_modules: self.modules().unwrap_or_default(),
                 use_rslora: self.use_rslora,
                 base_model_name_or_path: Some(self.model.to_owned()),
+                base_fingerprint: None,
             });
         }
         match self.freeze_parameters_regex.0.as_slice() {

@@ -1,9 +1,13 @@
 //! LoRA training settings.
 
+use std::path::Path;
+
 use indexmap::IndexMap;
 
 use super::Module;
 use crate::config::ModelConfig;
+use crate::error::{Error, Result};
+use crate::fingerprint::weights_fingerprint;
 use crate::weights::tensor_shapes;
 
 /// LoRA training settings, named as in `peft`.
@@ -19,8 +23,11 @@ pub struct LoraConfig {
     pub target_modules: Vec<Module>,
     /// Rank-stabilized LoRA: scales by `1 / √r` instead of `1 / r` (Kalajdzievski, 2023).
     pub use_rslora: bool,
-    /// The base model as given by the user: a folder or a name on the hub.
+    /// The base model: a folder or a name on the hub. Training makes a folder's path absolute, so that the adapter finds it
+    /// from every working directory.
     pub base_model_name_or_path: Option<String>,
+    /// The base model's [`crate::weights_fingerprint`]; set when the base model is loaded for training.
+    pub base_fingerprint: Option<String>,
 }
 
 impl LoraConfig {
@@ -28,6 +35,36 @@ impl LoraConfig {
     pub(crate) fn scale(&self) -> f64 {
         let rank = self.r as f64;
         self.lora_alpha as f64 / if self.use_rslora { rank.sqrt() } else { rank }
+    }
+
+    /// These settings for the base model in the folder `base`.
+    ///
+    /// # Errors
+    /// The base model's files cannot be read.
+    pub(crate) fn on_base(&self, base: &Path) -> Result<Self> {
+        let named = self.base_model_name_or_path.as_deref().map(|named| {
+            let absolute = Path::new(named).canonicalize().ok();
+            let absolute = absolute.as_deref().and_then(Path::to_str);
+            absolute.unwrap_or(named).to_owned()
+        });
+        Ok(Self {
+            base_model_name_or_path: named,
+            base_fingerprint: Some(weights_fingerprint(base)?),
+            ..self.clone()
+        })
+    }
+
+    /// Checks the rank against the model's: above the smaller dimension of a matrix, more ranks add nothing, and far
+    /// above it, the adapter exceeds every memory.
+    ///
+    /// # Errors
+    /// [`Error::LoraRank`].
+    pub(crate) fn check_rank(&self, config: &ModelConfig) -> Result<()> {
+        let most = config.hidden_size.max(config.intermediate_size);
+        match (1..=most).contains(&self.r) {
+            true => Ok(()),
+            false => Err(Error::LoraRank { found: self.r, most }),
+        }
     }
 
     /// Shapes of the adapter's tensors for a model of `config`: `A` (r, inputs), then `B` (outputs, r), for each

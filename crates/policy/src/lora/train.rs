@@ -25,6 +25,7 @@ pub(crate) struct Lora {
 impl Lora {
     /// A new adapter without effect: as in `peft`, `A` is uniform within ±1/√inputs and `B` is 0.
     pub(crate) fn random(config: &LoraConfig, model: &ModelConfig, seed: u64) -> Result<Self> {
+        config.check_rank(model)?;
         let mut tensors = IndexMap::new();
         for (index, (name, shape)) in config.shapes(model).into_iter().enumerate() {
             let n = shape.iter().product::<usize>();

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::read::PREFIX;
-use super::{CONFIG_FILE, Lora, WEIGHTS_FILE};
+use super::{BASE_FINGERPRINT, CONFIG_FILE, Lora, WEIGHTS_FILE};
 use crate::atomic;
 use crate::config::WeightDtype;
 use crate::error::Result;
@@ -37,7 +37,9 @@ impl Lora {
         let tensors: Vec<_> =
             self.tensors.iter().map(|(name, tensor)| (named(name), tensor)).collect();
         let tensors = tensors.iter().map(|(name, tensor)| (name.as_str(), *tensor));
-        weights::save_file(&dir.join(WEIGHTS_FILE), tensors, dtype)?;
+        let base = self.config.base_fingerprint.as_deref();
+        let metadata: Vec<_> = base.map(|base| (BASE_FINGERPRINT, base)).into_iter().collect();
+        weights::save_file_with_metadata(&dir.join(WEIGHTS_FILE), tensors, dtype, &metadata)?;
         // The configuration is written last, so that an interrupted save is not an adapter.
         atomic::write_json(&dir.join(CONFIG_FILE), &self.settings(base_model))
     }

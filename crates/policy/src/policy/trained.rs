@@ -29,9 +29,14 @@ impl Policy {
             return Err(Error::AdapterOnAdapter { dir: base.to_owned() });
         }
         let policy = Self::load(base)?;
+        config.check_rank(&policy.config)?;
+        let config = config.on_base(base)?;
         let lora = match dir == base {
-            true => Lora::random(config, &policy.config, seed)?,
-            false => Lora::open(dir, config, &policy.config)?,
+            true => Lora::random(&config, &policy.config, seed)?,
+            false => {
+                lora::check_base(dir, base)?;
+                Lora::open(dir, &config, &policy.config)?
+            }
         };
         Ok(policy.with_lora(lora))
     }

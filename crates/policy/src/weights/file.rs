@@ -6,6 +6,7 @@
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 use std::path::Path;
@@ -15,8 +16,9 @@ use indexmap::IndexMap;
 use indexmap::map::Entry;
 use memmap2::Mmap;
 use safetensors::tensor::Dtype;
-use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 
 use super::map::map;
 use crate::error::{Error, Result};
@@ -120,12 +122,16 @@ impl TensorInfo {
     }
 }
 
+/// The texts of the header's metadata entry, by name.
+type Metadata = BTreeMap<String, String>;
+
 /// An open file. Clones share the mapping.
 #[derive(Clone)]
 pub(crate) struct WeightFile {
     map: Arc<Mmap>,
     /// In file order.
     tensors: Arc<IndexMap<String, TensorInfo>>,
+    metadata: Arc<Metadata>,
     /// Number of bytes read.
     #[cfg(test)]
     pub(crate) taken: Arc<std::sync::atomic::AtomicUsize>,
@@ -141,10 +147,11 @@ impl WeightFile {
         if map.starts_with(b"version https://git-lfs") {
             return Err(Error::LfsPointer { path: path.to_owned() });
         }
-        let tensors = read(&map).map_err(Error::corrupt(path))?;
+        let (tensors, metadata) = read(&map).map_err(Error::corrupt(path))?;
         Ok(Self {
             map: Arc::new(map),
             tensors: Arc::new(tensors),
+            metadata: Arc::new(metadata),
             #[cfg(test)]
             taken: Arc::default(),
         })
@@ -153,6 +160,16 @@ impl WeightFile {
     /// The tensors in file order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &TensorInfo)> {
         self.tensors.iter().map(|(name, stored)| (name.as_str(), stored))
+    }
+
+    /// Length of the file in bytes.
+    pub(crate) fn byte_len(&self) -> usize {
+        self.map.len()
+    }
+
+    /// An entry of the file's metadata.
+    pub(crate) fn metadata(&self, name: &str) -> Option<&str> {
+        self.metadata.get(name).map(String::as_str)
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&TensorInfo> {
@@ -179,7 +196,7 @@ impl WeightFile {
 }
 
 /// Parses the header and validates it against the file.
-fn read(bytes: &[u8]) -> Result<IndexMap<String, TensorInfo>, SafetensorsFault> {
+fn read(bytes: &[u8]) -> Result<(IndexMap<String, TensorInfo>, Metadata), SafetensorsFault> {
     let Some((length, rest)) = bytes.split_first_chunk() else {
         return Err(SafetensorsFault::TooShort { found: bytes.len() });
     };
@@ -189,7 +206,8 @@ fn read(bytes: &[u8]) -> Result<IndexMap<String, TensorInfo>, SafetensorsFault> 
         return Err(SafetensorsFault::HeaderLength { found: length, max });
     }
     let (header, data) = rest.split_at(length as usize);
-    let Header(mut entries) = serde_json::from_slice(header).map_err(SafetensorsFault::Header)?;
+    let Header { mut entries, metadata } =
+        serde_json::from_slice(header).map_err(SafetensorsFault::Header)?;
     entries.sort_by_key(|(_, entry)| entry.data_offsets);
     let (start, have) = (bytes.len() - data.len(), data.len() as u64);
     let mut tensors = IndexMap::with_capacity(entries.len());
@@ -207,7 +225,7 @@ fn read(bytes: &[u8]) -> Result<IndexMap<String, TensorInfo>, SafetensorsFault> 
     if end != have {
         return Err(SafetensorsFault::TrailingBytes { found: have, want: end });
     }
-    Ok(tensors)
+    Ok((tensors, metadata))
 }
 
 /// Validates one entry against its dtype, the end of the previous entry, and the `have` bytes after the header.
@@ -238,8 +256,11 @@ fn checked(
     Ok((name, dtype))
 }
 
-/// The header's tensors. Duplicate names are rejected: readers differ in which one they use.
-struct Header(Vec<(String, HeaderEntry)>);
+/// The header's tensors and metadata. Duplicate names are rejected: readers differ in which one they use.
+struct Header {
+    entries: Vec<(String, HeaderEntry)>,
+    metadata: Metadata,
+}
 
 #[derive(Debug, Deserialize)]
 struct HeaderEntry {
@@ -264,10 +285,17 @@ impl<'de> Visitor<'de> for HeaderVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header, A::Error> {
-        let mut entries = IndexMap::new();
+        let (mut entries, mut metadata) = (IndexMap::new(), BTreeMap::new());
         while let Some(name) = map.next_key::<String>()? {
             if name == METADATA {
-                map.next_value::<IgnoredAny>()?;
+                // Its values should be strings; others are ignored.
+                if let Value::Object(found) = map.next_value()? {
+                    let texts = found.into_iter().filter_map(|(name, value)| match value {
+                        Value::String(text) => Some((name, text)),
+                        _ => None,
+                    });
+                    metadata = texts.collect();
+                }
                 continue;
             }
             match entries.entry(name) {
@@ -278,6 +306,6 @@ impl<'de> Visitor<'de> for HeaderVisitor {
                 Entry::Vacant(entry) => entry.insert(map.next_value::<HeaderEntry>()?),
             };
         }
-        Ok(Header(entries.into_iter().collect()))
+        Ok(Header { entries: entries.into_iter().collect(), metadata })
     }
 }

@@ -29,6 +29,34 @@ pub fn load(dir: &Path, config: &ModelConfig) -> Result<IndexMap<String, Tensor>
     decoder(dir, &open(dir)?, config)
 }
 
+/// The weight files of a model, whose headers have been checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoredDecoder {
+    /// Number of files.
+    pub files: usize,
+    /// Their size.
+    pub bytes: u64,
+    /// Number of parameters in them, also those of a vision tower.
+    pub parameters: u64,
+}
+
+/// Checks, as [`load`] does but from the files' headers alone, that the folder `dir` has the weights of `config`.
+///
+/// # Errors
+/// As [`load`].
+pub fn check_headers(dir: &Path, config: &ModelConfig) -> Result<StoredDecoder> {
+    let files = open(dir)?;
+    find(dir, &files, config)?;
+    let tensors = || files.iter().flat_map(WeightFile::iter);
+    Ok(StoredDecoder {
+        files: files.len(),
+        bytes: files.iter().map(|file| file.byte_len() as u64).sum(),
+        parameters: tensors()
+            .map(|(_, stored)| stored.shape.iter().product::<usize>() as u64)
+            .sum(),
+    })
+}
+
 /// Opens the weight files of the folder `dir` and validates its index.
 pub(crate) fn open(dir: &Path) -> Result<Vec<WeightFile>> {
     let WeightFiles { files, index } = weight_files(dir)?;

@@ -97,8 +97,18 @@ pub fn save_file<'a>(
     tensors: impl IntoIterator<Item = (&'a str, &'a Tensor)>,
     dtype: WeightDtype,
 ) -> Result<()> {
+    save_file_with_metadata(path, tensors, dtype, &[])
+}
+
+/// As [`save_file`], with entries in the file's metadata.
+pub(crate) fn save_file_with_metadata<'a>(
+    path: &Path,
+    tensors: impl IntoIterator<Item = (&'a str, &'a Tensor)>,
+    dtype: WeightDtype,
+    metadata: &[(&str, &str)],
+) -> Result<()> {
     let items = tensors.into_iter().map(|(name, tensor)| (name, TensorSource::Tensor(tensor)));
-    write_file(path, &items.collect(), dtype)
+    write_file(path, &items.collect(), dtype, metadata)
 }
 
 /// A tensor to write.
@@ -160,7 +170,7 @@ pub(super) fn save_items<'a>(
     };
     for ((file, shard), rank) in files.iter().zip(&shards).zip(writers) {
         if rank == writer.rank {
-            write_file(&dir.join(file), shard, options.dtype)?;
+            write_file(&dir.join(file), shard, options.dtype, &[])?;
         }
     }
     if !writer.is_first() {
@@ -205,8 +215,13 @@ fn split<'a>(
 }
 
 /// Writes one safetensors file: the header length, the header, then one tensor at a time.
-fn write_file(path: &Path, shard: &Shard<'_>, dtype: WeightDtype) -> Result<()> {
-    let header = header(path, shard, dtype)?;
+fn write_file(
+    path: &Path,
+    shard: &Shard<'_>,
+    dtype: WeightDtype,
+    metadata: &[(&str, &str)],
+) -> Result<()> {
+    let header = header(path, shard, dtype, metadata)?;
     atomic::write_with(path, |out| {
         let failed = Error::io("write", path);
         let start = out
@@ -229,11 +244,19 @@ fn write_file(path: &Path, shard: &Shard<'_>, dtype: WeightDtype) -> Result<()> 
     })
 }
 
-/// The header: each tensor's dtype, shape and offsets, and the framework, without which `transformers` rejects the
-/// file.
-fn header(path: &Path, shard: &Shard<'_>, dtype: WeightDtype) -> Result<Vec<u8>> {
+/// The header: each tensor's dtype, shape and offsets, the metadata, and the framework, without which `transformers`
+/// rejects the file.
+fn header(
+    path: &Path,
+    shard: &Shard<'_>,
+    dtype: WeightDtype,
+    metadata: &[(&str, &str)],
+) -> Result<Vec<u8>> {
     let mut header = Map::new();
-    header.insert("__metadata__".to_owned(), json!({ "format": "pt" }));
+    let metadata = std::iter::once(&("format", "pt")).chain(metadata);
+    let metadata: Map<_, _> =
+        metadata.map(|(name, text)| ((*name).to_owned(), json!(text))).collect();
+    header.insert("__metadata__".to_owned(), metadata.into());
     let mut start = 0;
     for (name, item) in shard {
         let end = start + item.byte_len(dtype);

@@ -1,13 +1,10 @@
 //! Completeness of a model in the Hugging Face layout, a GGUF file, or an adapter.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::Read as _;
 use std::path::Path;
 
 use embodied_r_policy::tokenizer::{ChatMessage, GenerationPrompt, Tokenizer};
+use embodied_r_policy::weights::{self, StoredDecoder};
 use embodied_r_policy::{Adapter, Error, GgufModel, ModelConfig, gguf, lora};
-use serde_json::Value;
 
 use super::check::{Check, size};
 
@@ -16,11 +13,6 @@ const ADAPTER: &str = "adapter";
 const BASE: &str = "put the adapter's base model at that path";
 const FETCH: &str = "download the model again, with all of its files";
 const ONE_FILE: &str = "give the path of one file";
-const INDEX: &str = "model.safetensors.index.json";
-const SINGLE: &str = "model.safetensors";
-
-/// Maximum header size of the safetensors format.
-const HEADER_LIMIT: u64 = 100_000_000;
 
 /// Checks `folder`; `memory` is the available memory in bytes.
 pub(super) fn checks(folder: &Path, memory: Option<u64>) -> Vec<Check> {
@@ -46,13 +38,17 @@ pub(super) fn checks(folder: &Path, memory: Option<u64>) -> Vec<Check> {
     let config = ModelConfig::from_dir(folder);
     let mut checks = vec![configuration(config.as_ref())];
     checks.extend(tokenizer(folder, config.as_ref().ok()));
-    checks.extend(weights(folder, memory));
+    if let Ok(config) = &config {
+        checks.extend(weights(folder, config, memory));
+    }
     checks
 }
 
 /// Checks an adapter against its base model, then the base model.
 fn adapter_checks(folder: &Path, base: &Path, memory: Option<u64>) -> Vec<Check> {
-    let opened = ModelConfig::of_model(base).and_then(|config| Adapter::open(folder, &config));
+    let opened = ModelConfig::of_model(base)
+        .and_then(|config| Adapter::open(folder, &config))
+        .and_then(|adapter| lora::check_base(folder, base).map(|()| adapter));
     let adapter = match opened {
         Ok(adapter) => {
             let found = format!("adapts {} weights of `{}`", adapter.len(), base.display());
@@ -125,38 +121,19 @@ fn tokenizer(folder: &Path, config: Option<&ModelConfig>) -> Vec<Check> {
     vec![vocabulary, template]
 }
 
-fn weights(folder: &Path, memory: Option<u64>) -> Vec<Check> {
-    let expected = match expected_shards(folder) {
-        Ok(expected) => expected,
-        Err(check) => return vec![check],
+/// Runs the checks of the loader, which read the files' headers: names, shapes, types and places of all tensors.
+fn weights(folder: &Path, config: &ModelConfig, memory: Option<u64>) -> Vec<Check> {
+    let StoredDecoder { files, bytes, parameters } = match weights::check_headers(folder, config) {
+        Ok(stored) => stored,
+        Err(error) => return vec![Check::missing(AREA, "weights", error.to_string(), FETCH)],
     };
-    let mut checks = Vec::new();
-    let (mut bytes, mut parameters, mut whole) = (0, 0, 0);
-    for (shard, tensors) in &expected {
-        let fault = match read_shard(&folder.join(shard)) {
-            Err(fault) => fault,
-            Ok(found) => match tensors.iter().find(|name| !found.names.contains(*name)) {
-                Some(name) => format!("lacks tensor `{name}`, which `{INDEX}` maps to it"),
-                None => {
-                    bytes += found.bytes;
-                    parameters += found.parameters;
-                    whole += 1;
-                    continue;
-                }
-            },
-        };
-        checks.push(Check::missing(AREA, shard, fault, FETCH));
-    }
-    if checks.is_empty() {
-        let found = format!(
-            "{whole} of {whole} files, {:.1} million parameters, {}",
-            parameters as f64 / 1e6,
-            size(bytes)
-        );
-        checks.push(Check::ok(AREA, "weights", found));
-        checks.extend(memory.and_then(|memory| fits(parameters, memory)));
-    }
-    checks
+    let found = format!(
+        "{files} of {files} files, {:.1} million parameters, {}",
+        parameters as f64 / 1e6,
+        size(bytes)
+    );
+    let fits = memory.and_then(|memory| fits(parameters, memory));
+    std::iter::once(Check::ok(AREA, "weights", found)).chain(fits).collect()
 }
 
 /// A warning if the f32 weights alone, as used on the CPU, exceed the memory.
@@ -169,85 +146,6 @@ fn fits(parameters: u64, memory: u64) -> Option<Check> {
     })
 }
 
-/// The expected weight files, with the tensors that the index maps to each.
-fn expected_shards(folder: &Path) -> Result<BTreeMap<String, Vec<String>>, Check> {
-    // As in the loader, a single file takes precedence over an index.
-    if folder.join(SINGLE).exists() {
-        return Ok(BTreeMap::from([(SINGLE.to_owned(), Vec::new())]));
-    }
-    let index = folder.join(INDEX);
-    if !index.exists() {
-        let found = format!("neither `{SINGLE}` nor `{INDEX}`");
-        return Err(Check::missing(AREA, "weights", found, FETCH));
-    }
-    let fault = |found: String| Check::missing(AREA, INDEX, found, FETCH);
-    let index = read_json(&index).map_err(fault)?;
-    let map = index["weight_map"].as_object().filter(|map| !map.is_empty());
-    let map = map.ok_or_else(|| fault("has no `weight_map`".to_owned()))?;
-    let mut shards = BTreeMap::<String, Vec<String>>::new();
-    for (tensor, shard) in map {
-        let shard = shard.as_str().ok_or_else(|| fault(format!("`{tensor}` has no file name")))?;
-        shards.entry(shard.to_owned()).or_default().push(tensor.clone());
-    }
-    Ok(shards)
-}
-
-/// The header of an intact safetensors file.
-struct Shard {
-    names: BTreeSet<String>,
-    bytes: u64,
-    parameters: u64,
-}
-
-/// Reads the header of a safetensors file and checks the file's length against it.
-fn read_shard(path: &Path) -> Result<Shard, String> {
-    let mut file = File::open(path).map_err(describe_io)?;
-    let length = file.metadata().map_err(describe_io)?.len();
-    let mut prefix = [0; 8];
-    file.read_exact(&mut prefix).map_err(|_| "empty or truncated".to_owned())?;
-    if &prefix == b"version " {
-        return Err("a Git LFS pointer, not the file itself; run `git lfs pull`".to_owned());
-    }
-    let header_length = u64::from_le_bytes(prefix);
-    if header_length > HEADER_LIMIT || 8 + header_length > length {
-        return Err("not a safetensors file, or truncated".to_owned());
-    }
-    let mut header = Vec::new();
-    file.take(header_length).read_to_end(&mut header).map_err(describe_io)?;
-    let header: BTreeMap<String, Value> = serde_json::from_slice(&header)
-        .map_err(|_| "its header cannot be parsed as JSON".to_owned())?;
-
-    let mut shard = Shard { names: BTreeSet::new(), bytes: length, parameters: 0 };
-    let mut end = 0;
-    for (name, tensor) in header {
-        if name == "__metadata__" {
-            continue;
-        }
-        let offset = tensor["data_offsets"][1].as_u64();
-        end = end.max(offset.ok_or_else(|| format!("tensor `{name}` has no `data_offsets`"))?);
-        let shape = tensor["shape"].as_array().map_or(&[][..], Vec::as_slice);
-        shard.parameters += shape.iter().filter_map(Value::as_u64).product::<u64>();
-        shard.names.insert(name);
-    }
-    let whole = 8 + header_length + end;
-    if length < whole {
-        return Err(format!("truncated: {} of {}", size(length), size(whole)));
-    }
-    Ok(shard)
-}
-
-fn read_json(path: &Path) -> Result<Value, String> {
-    let text = std::fs::read_to_string(path).map_err(describe_io)?;
-    serde_json::from_str(&text).map_err(|error| format!("cannot be parsed: {error}"))
-}
-
-fn describe_io(error: std::io::Error) -> String {
-    match error.kind() {
-        std::io::ErrorKind::NotFound => "not found".to_owned(),
-        _ => format!("cannot be read: {error}"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::check::State;
@@ -257,88 +155,92 @@ mod tests {
         std::fs::write(folder.join(name), bytes).unwrap();
     }
 
-    /// A safetensors file with one f32 tensor of four numbers, called `name`.
-    fn shard(name: &str) -> Vec<u8> {
-        let header =
-            format!(r#"{{"{name}":{{"dtype":"F32","shape":[2,2],"data_offsets":[0,16]}}}}"#);
-        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
-        bytes.extend(header.as_bytes());
-        bytes.extend([0; 16]);
-        bytes
-    }
-
-    fn two_shards() -> tempfile::TempDir {
+    /// A small model in two files, and its configuration.
+    fn model() -> (tempfile::TempDir, ModelConfig) {
         let folder = tempfile::tempdir().unwrap();
-        write(
-            folder.path(),
-            INDEX,
-            r#"{"weight_map": {"a": "1.safetensors", "b": "2.safetensors"}}"#,
-        );
-        write(folder.path(), "1.safetensors", shard("a"));
-        write(folder.path(), "2.safetensors", shard("b"));
-        folder
+        let text = r#"{"model_type": "qwen2", "vocab_size": 32, "hidden_size": 8, "intermediate_size": 16,
+            "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1, "rope_theta": 10000.0,
+            "rms_norm_eps": 1e-6, "max_position_embeddings": 64, "hidden_act": "silu"}"#;
+        write(folder.path(), "config.json", text);
+        let config = ModelConfig::from_dir(folder.path()).unwrap();
+        let policy = embodied_r_policy::Policy::random(&config, 1).unwrap();
+        policy.save(folder.path(), &weights::SaveOptions::default()).unwrap();
+        (folder, config)
     }
 
-    /// Names of the weights that are missing, with what was found.
-    fn missing(folder: &Path) -> Vec<(String, String)> {
-        let checks = weights(folder, None).into_iter();
-        let checks = checks.filter(|check| check.state == State::Missing);
-        checks.map(|check| (check.name, check.found)).collect()
+    const FILE: &str = "model.safetensors";
+
+    /// The file with its header changed by `edit`, which keeps its length.
+    fn edited(folder: &Path, edit: impl Fn(&str) -> String) {
+        let bytes = std::fs::read(folder.join(FILE)).unwrap();
+        let length = u64::from_le_bytes(*bytes.first_chunk().unwrap()) as usize;
+        let header = std::str::from_utf8(&bytes[8..8 + length]).unwrap();
+        let header = format!("{:length$}", edit(header).trim_end());
+        assert_eq!(header.len(), length);
+        let whole = [&bytes[..8], header.as_bytes(), &bytes[8 + length..]].concat();
+        write(folder, FILE, whole);
     }
 
-    #[test]
-    fn intact_shards_are_counted() {
-        let folder = two_shards();
-        let weights = weights(folder.path(), Some(32));
-        assert_eq!(weights.len(), 1);
-        assert_eq!(weights[0].state, State::Ok);
-        assert!(weights[0].found.starts_with("2 of 2 files, 0.0 million"), "{weights:?}");
-    }
-
-    #[test]
-    fn a_shard_that_the_index_names_and_the_folder_lacks_is_missing() {
-        let folder = two_shards();
-        std::fs::remove_file(folder.path().join("2.safetensors")).unwrap();
-        assert_eq!(missing(folder.path()), [("2.safetensors".into(), "not found".into())]);
+    fn found(folder: &Path, config: &ModelConfig) -> (State, String) {
+        let check = weights(folder, config, None).remove(0);
+        (check.state, check.found)
     }
 
     #[test]
-    fn a_truncated_download_is_detected_by_its_length() {
-        let folder = two_shards();
-        let whole = shard("a");
-        write(folder.path(), "1.safetensors", &whole[..whole.len() - 1]);
-        let missing = missing(folder.path());
-        assert_eq!(missing.len(), 1);
-        assert!(missing[0].1.starts_with("truncated"), "{missing:?}");
+    fn whole_weights_are_counted() {
+        let (folder, config) = model();
+        let (state, found) = found(folder.path(), &config);
+        assert_eq!(state, State::Ok, "{found}");
+        assert!(found.starts_with("1 of 1 files, 0.0 million"), "{found}");
     }
 
     #[test]
-    fn a_git_lfs_pointer_is_identified() {
-        let folder = two_shards();
-        write(folder.path(), "1.safetensors", "version https://git-lfs.github.com/spec/v1\n");
-        assert!(missing(folder.path())[0].1.contains("Git LFS"));
+    fn what_the_loader_would_refuse_is_missing() {
+        let (folder, config) = model();
+        let whole = std::fs::read(folder.path().join(FILE)).unwrap();
+        let name = "model.layers.0.mlp.up_proj.weight";
+        let faults: [(&str, &dyn Fn()); 6] = [
+            ("[8, 16]", &|| {
+                edited(folder.path(), |header| {
+                    let (before, after) = header.split_once(name).unwrap();
+                    format!("{before}{name}{}", after.replacen("[16,8]", "[8,16]", 1))
+                })
+            }),
+            (name, &|| {
+                edited(folder.path(), |header| header.replace(name, &name.replace("up", "ux")))
+            }),
+            ("must begin at", &|| {
+                edited(folder.path(), |header| {
+                    let (before, after) = header.split_once("\"data_offsets\":[").unwrap();
+                    let (offsets, after) = after.split_once(']').unwrap();
+                    let (_, end) = offsets.split_once(',').unwrap();
+                    let end: usize = end.parse().unwrap();
+                    format!("{before}\"data_offsets\":[8,{}]{after}", end + 8)
+                })
+            }),
+            ("trailing", &|| write(folder.path(), FILE, [&whole[..], &[0; 8]].concat())),
+            ("outside of the", &|| write(folder.path(), FILE, &whole[..whole.len() - 4])),
+            ("Git LFS", &|| {
+                write(folder.path(), FILE, "version https://git-lfs.github.com/spec/v1\n")
+            }),
+        ];
+        for (expected, damage) in faults {
+            damage();
+            let (state, found) = found(folder.path(), &config);
+            assert_eq!(state, State::Missing, "{expected}: {found}");
+            let is_named = found.contains(expected)
+                || (expected == "trailing" && found.contains("tensors end at"));
+            assert!(is_named, "{expected}: {found}");
+            write(folder.path(), FILE, &whole);
+        }
     }
 
     #[test]
-    fn a_shard_without_the_tensor_that_the_index_maps_to_it_is_missing() {
-        let folder = two_shards();
-        write(folder.path(), "1.safetensors", shard("c"));
-        assert!(missing(folder.path())[0].1.contains("lacks tensor `a`"));
-    }
-
-    #[test]
-    fn a_header_longer_than_the_file_is_not_safetensors() {
-        let folder = two_shards();
-        write(folder.path(), "1.safetensors", [0xff; 64]);
-        assert!(missing(folder.path())[0].1.contains("not a safetensors file"));
-    }
-
-    #[test]
-    fn an_empty_folder_lacks_configuration_tokenizer_and_weights() {
+    fn an_empty_folder_lacks_configuration_and_tokenizer() {
         let folder = tempfile::tempdir().unwrap();
         let checks = checks(folder.path(), None);
         let found: Vec<_> = checks.iter().map(|check| (check.name.as_str(), check.state)).collect();
-        let missing = ["config.json", "tokenizer.json", "weights"];
+        let missing = ["config.json", "tokenizer.json"];
         assert_eq!(found, missing.map(|name| (name, State::Missing)));
     }
 

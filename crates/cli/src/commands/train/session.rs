@@ -13,7 +13,7 @@ use embodied_r_grpo::process_group::ProcessGroup;
 use embodied_r_grpo::trainer::RunOutcome;
 use embodied_r_grpo::{Error, settings::Fault};
 use embodied_r_policy::trainable::ParameterCounts;
-use embodied_r_policy::{ModelConfig, Precision, Trainable};
+use embodied_r_policy::{FingerprintExtent, ModelConfig, Precision, Trainable};
 
 use super::memory::{RankDevice, memory_summary, shortage};
 use crate::args::run::{JobArgs, RunArgs};
@@ -226,9 +226,19 @@ pub(crate) struct Base {
 }
 
 /// Resolves the base model. On resume, fails early if it is not the model that the run started from.
-pub(crate) fn base(model: &str, checkpoint: Option<&Checkpoint>) -> anyhow::Result<Base> {
+///
+/// An adapter is nothing without its base model, which is therefore hashed as a whole.
+pub(crate) fn base(
+    model: &str,
+    trainable: &Trainable,
+    checkpoint: Option<&Checkpoint>,
+) -> anyhow::Result<Base> {
     let folder = crate::hub::decoder(model, None)?;
-    let fingerprint = embodied_r_policy::fingerprint(&folder)?;
+    let extent = match trainable {
+        Trainable::Lora(_) => FingerprintExtent::Whole,
+        _ => FingerprintExtent::Sampled,
+    };
+    let fingerprint = embodied_r_policy::fingerprint(&folder, extent)?;
     if let Some(checkpoint) = checkpoint {
         checkpoint.refuse_other_model(model, &fingerprint).map_err(explain)?;
     }

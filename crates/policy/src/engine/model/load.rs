@@ -124,7 +124,13 @@ impl InferenceModel {
         let model = GgufModel::open(&file)?;
         let shard =
             Shard::new(model.config(), (ranks.rank(), ranks.world_size()), gguf_block(&model)?)?;
-        let adapter = base.map(|_| Adapter::open(path, model.config())).transpose()?;
+        let adapter = match &base {
+            Some(base) => {
+                lora::check_base(path, base)?;
+                Some(Adapter::open(path, model.config())?)
+            }
+            None => None,
+        };
         // The embedding is also used for lookups, which do not support an unmerged adapter.
         let unmerged = |name: &str| {
             let adapter = adapter.as_ref().filter(|adapter| !adapter.replaces(name))?;

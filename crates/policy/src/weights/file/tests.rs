@@ -36,7 +36,7 @@ fn tensors_are_located_by_the_header() {
         &format!("{{\"__metadata__\":{{\"format\":\"pt\"}},{}}}", entry("a", "[1,2]", "[0,8]")),
         8,
     );
-    let tensors = read(&bytes).unwrap();
+    let (tensors, _) = read(&bytes).unwrap();
     assert_eq!(tensors.len(), 1);
     assert_eq!((tensors["a"].shape.as_slice(), tensors["a"].byte_len()), (&[1, 2][..], 8));
 }
@@ -101,7 +101,7 @@ fn an_invalid_header_is_rejected() {
 #[test]
 fn empty_tensors_do_not_overlap() {
     let bytes = two(&format!("{},{}", entry("b", "[0,9]", "[8,8]"), entry("c", "[2]", "[8,16]")));
-    assert_eq!(read(&bytes).unwrap()["b"].byte_len(), 0);
+    assert_eq!(read(&bytes).unwrap().0["b"].byte_len(), 0);
 }
 
 proptest! {
@@ -111,7 +111,7 @@ proptest! {
         header in proptest::collection::vec(any::<u8>(), 0..120),
     ) {
         let bytes = [&length.to_le_bytes()[..], &header].concat();
-        if let Ok(tensors) = read(&bytes) {
+        if let Ok((tensors, _)) = read(&bytes) {
             prop_assert!(tensors.values().all(|tensor| tensor.range.end <= bytes.len()));
         }
     }
@@ -125,7 +125,7 @@ proptest! {
         for (at, byte) in changes {
             bytes[8 + at.index(header - 8)] = byte;
         }
-        if let Ok(tensors) = read(&bytes) {
+        if let Ok((tensors, _)) = read(&bytes) {
             let total: usize = tensors.values().map(TensorInfo::byte_len).sum();
             prop_assert_eq!(total, 16);
         }

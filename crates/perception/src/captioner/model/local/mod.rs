@@ -13,8 +13,8 @@ use embodied_r_openai::{
 };
 use embodied_r_policy::tokenizer::{GenerationPrompt, SpecialTokens, Tokenizer};
 use embodied_r_policy::{
-    Engine, EngineOptions, EngineStats, FinishReason, Prompt, SamplingDefaults, SamplingParams,
-    TensorParallel, TextStream, WeightFormat, fingerprint,
+    Engine, EngineOptions, EngineStats, FingerprintExtent, FinishReason, Prompt, SamplingDefaults,
+    SamplingParams, TensorParallel, TextStream, WeightFormat, fingerprint,
 };
 use embodied_r_vision::{
     EmbeddingCache, MultimodalMessage, MultimodalPart, VisionLanguageModel, VisionOptions,
@@ -145,7 +145,7 @@ impl LocalModel {
             prefixes: Mutex::default(),
             settings: Map::from_iter([
                 ("backend".to_owned(), json!("local")),
-                ("fingerprint".to_owned(), json!(fingerprint(dir)?)),
+                ("fingerprint".to_owned(), json!(fingerprint(dir, FingerprintExtent::Sampled)?)),
                 ("weights".to_owned(), json!(options.vision.placement.format.name())),
                 ("max_pixels".to_owned(), json!(options.vision.max_pixels)),
             ]),
