@@ -151,3 +151,17 @@ fn only_the_answer_is_written_to_a_pipe() {
     assert_eq!(format!("{}\n", saved_messages(dir.path())[2]["content"].as_str().unwrap()), stdout);
     assert!(!stdout.contains('\u{1b}'), "{stdout:?}");
 }
+
+#[test]
+fn an_error_is_printed_once_and_the_conversation_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("broken.mp4"), "no video").unwrap();
+    for file in ["missing.mp4", "broken.mp4"] {
+        let input = format!("/video {file}\nhello\n/save messages.json\n");
+        let output = converse(dir.path(), &BRIEF, &input);
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(stderr.matches(file).count(), 1, "{stderr}");
+        assert!(stderr.starts_with("error: "), "{stderr}");
+        assert_eq!(saved_messages(dir.path()).len(), 3);
+    }
+}

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use embodied_r_tests::{binary, stdout};
+use embodied_r_tests::{binary, stderr, stdout};
 
 /// Two runs, `a` and `b`.
 fn workspace() -> tempfile::TempDir {
@@ -97,4 +97,25 @@ fn a_run_has_a_figure_and_several_runs_have_none() {
     assert!(svg.starts_with("<svg xmlns") && svg.contains("held out, step 1: 0.25"), "{svg}");
     let several = report(folder.path(), &["--run", "a", "b", "--svg", "curves.svg"]);
     assert_eq!(several.status.code(), Some(2));
+}
+
+#[test]
+fn a_broken_run_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("run")).unwrap();
+    for (events, expected) in [
+        ("", "the run ended before its first step"),
+        ("{\"event\": \"start\"}\n", "the run ended before its first step"),
+        ("\u{0}\u{0}\n{\"event\": \n", "it is damaged: 2 of its lines are not JSON objects"),
+    ] {
+        std::fs::write(dir.path().join("run/events.jsonl"), events).unwrap();
+        let output = report(dir.path(), &["--run", "run"]);
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let stderr = stderr(&output);
+        assert!(
+            stderr.contains("has no step or evaluation to report") && stderr.contains(expected),
+            "{stderr}"
+        );
+        assert!(!dir.path().join("run/report.html").exists());
+    }
 }

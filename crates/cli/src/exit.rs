@@ -76,6 +76,16 @@ fn is_closed_stdout(error: &anyhow::Error) -> bool {
     outermost.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
+/// Prints an error, each of its causes once, and its hint.
+pub(crate) fn print(error: &anyhow::Error) {
+    let message = message(error);
+    eprintln!("error: {message}");
+    let hint = error.chain().find_map(|cause| cause.downcast_ref::<Hint>());
+    if let Some(hint) = hint.map(|hint| hint.hint.as_str()).or_else(|| cuda_hint(&message)) {
+        eprintln!("hint: {hint}");
+    }
+}
+
 /// Prints the error, if any, and returns the exit code of the process.
 pub(crate) fn code(result: anyhow::Result<Status>) -> ExitCode {
     let error = match result {
@@ -85,12 +95,7 @@ pub(crate) fn code(result: anyhow::Result<Status>) -> ExitCode {
         Err(error) if is_closed_stdout(&error) => return ExitCode::SUCCESS,
         Err(error) => error,
     };
-    let message = message(&error);
-    eprintln!("error: {message}");
-    let hint = error.chain().find_map(|cause| cause.downcast_ref::<Hint>());
-    if let Some(hint) = hint.map(|hint| hint.hint.as_str()).or_else(|| cuda_hint(&message)) {
-        eprintln!("hint: {hint}");
-    }
+    print(&error);
     let usage = error.chain().any(|cause| cause.is::<Usage>());
     ExitCode::from(if usage { 2 } else { 1 })
 }

@@ -12,7 +12,7 @@ use embodied_r_data::write::write_atomic;
 
 use crate::args::chat::ChatArgs;
 use crate::chat_session::{ChatSession, Echo, VisionMode};
-use crate::exit::Status;
+use crate::exit::{self, Status};
 use crate::output::out;
 use attachments::Attachments;
 use command::ChatCommand;
@@ -100,6 +100,6 @@ fn save(conversation: &Conversation, file: &Path) {
         .and_then(|json| Ok(write_atomic(file, &json)?));
     match written {
         Ok(()) => eprintln!("saved to `{}`", file.display()),
-        Err(error) => eprintln!("{error:#}"),
+        Err(error) => exit::print(&error),
     }
 }

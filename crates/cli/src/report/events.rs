@@ -54,6 +54,16 @@ impl Events {
                 events.add(&line);
             }
         }
+        if events.steps.is_empty() && events.evaluations.is_empty() {
+            return Err(hint(
+                format!("`{}` has no step or evaluation to report", path.display()),
+                match events.skipped {
+                    0 => "the run ended before its first step; its log or terminal says why"
+                        .to_owned(),
+                    lines => format!("it is damaged: {lines} of its lines are not JSON objects"),
+                },
+            ));
+        }
         events.find_stages();
         Ok(events)
     }

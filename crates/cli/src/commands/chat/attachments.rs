@@ -6,6 +6,7 @@ use embodied_r_perception::captioner::{self, VideoFrames};
 use embodied_r_vision::{ImageEmbeddings, VisionLanguageModel, image_file};
 
 use crate::args::chat::ChatArgs;
+use crate::exit;
 use crate::video_captioner::VideoCaptioner;
 
 /// The media of a conversation.
@@ -31,7 +32,7 @@ impl<'a> Attachments<'a> {
             return;
         }
         if let Err(error) = self.open_video(Path::new(file), model) {
-            eprintln!("{error:#}");
+            exit::print(&error);
         }
     }
 
@@ -74,7 +75,7 @@ impl<'a> Attachments<'a> {
                 eprintln!("`{file}` adds {} tokens to the next message", seen.tokens());
                 self.images.push(seen);
             }
-            Err(error) => eprintln!("{error}"),
+            Err(error) => exit::print(&error.into()),
         }
     }
 
@@ -99,7 +100,7 @@ impl<'a> Attachments<'a> {
         match captioner.captions(frames, file, text) {
             Ok(captions) => Some(captioner::prompt(&captions, text)),
             Err(error) => {
-                eprintln!("{error:#}");
+                exit::print(&error);
                 None
             }
         }
