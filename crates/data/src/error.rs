@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::duplicates::QuestionKey;
+
 /// Errors of reading and writing data.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -45,6 +47,34 @@ pub enum Error {
         field: String,
         /// What is wrong.
         reason: String,
+    },
+    /// A question occurs twice.
+    #[error(
+        "record {second} of `{}` repeats record {first}: {key}; remove one of them, or give it another \
+         `Question_id`",
+        path.display()
+    )]
+    DuplicateQuestion {
+        /// The file.
+        path: PathBuf,
+        /// The 1-based index of the first record.
+        first: usize,
+        /// The 1-based index of the record that repeats it.
+        second: usize,
+        /// Their video and id.
+        key: QuestionKey,
+    },
+    /// A question occurs twice in a parquet file.
+    #[error("row {second} of `{}` repeats row {first}: {key}; remove one of them", path.display())]
+    DuplicateRow {
+        /// The file.
+        path: PathBuf,
+        /// The 0-based index of the first row.
+        first: usize,
+        /// The 0-based index of the row that repeats it.
+        second: usize,
+        /// Their video and id.
+        key: QuestionKey,
     },
     /// The answer file of EgoSchema's questions is missing.
     #[error(

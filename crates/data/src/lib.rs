@@ -3,7 +3,8 @@
 //! - The record that every pipeline stage reads and writes: [`question`].
 //! - Benchmarks: the training benchmarks' tables ([`vsi`], [`urban`], [`parquet`]), their
 //!   preprocessing into one dataset split by scene ([`preprocess`], [`split`], [`videos`]), and the
-//!   out-of-domain benchmarks ([`egoschema`], [`mvbench`]). [`question_set`] reads all formats.
+//!   out-of-domain benchmarks ([`egoschema`], [`mvbench`]). [`question_set`] reads all formats,
+//!   [`duplicates`] finds questions that occur twice.
 //! - Text: prompts of the model and the judge ([`prompts`]), ground-truth captions of built-in rooms
 //!   ([`scene`]).
 //! - Shared by all stages: atomic file writes ([`write`](mod@write)) and progress reporting
@@ -23,6 +24,7 @@
 //! ```
 
 pub mod benchmark;
+pub mod duplicates;
 pub mod egoschema;
 pub mod error;
 pub mod mvbench;

@@ -12,13 +12,14 @@
 //! files together, so an interrupted run leaves the previous question files intact and can be
 //! repeated.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
 use crate::benchmark::{Benchmark, Row};
+use crate::duplicates::QuestionKey;
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 use crate::question::Question;
@@ -147,6 +148,7 @@ fn keep<R: Row>(
     summary: &mut PreprocessSummary,
 ) -> Result<()> {
     let mut counts: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
+    let mut seen = HashMap::new();
     for (number, row) in rows.iter().enumerate() {
         let (kept, dropped) = counts.entry(row.category()).or_default();
         if !options.categories.keep(R::BENCHMARK, row.category()) {
@@ -154,10 +156,15 @@ fn keep<R: Row>(
             continue;
         }
         *kept += 1;
+        let question = row.question(path, number)?;
+        let key = QuestionKey::of(&question);
+        if let Some(first) = seen.insert(key.clone(), number) {
+            return Err(Error::DuplicateRow { path: path.into(), first, second: number, key });
+        }
         items.push(Item {
             benchmark: R::BENCHMARK,
             dataset: row.source().map(str::to_owned),
-            question: row.question(path, number)?,
+            question,
         });
     }
     summary.categories.extend(counts.into_iter().map(|(category, (kept, dropped))| {

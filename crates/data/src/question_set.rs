@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+use crate::duplicates::reject_duplicates;
 use crate::error::{Error, Result};
 use crate::question::Question;
 use crate::{egoschema, mvbench};
@@ -38,6 +39,18 @@ pub struct QuestionSet {
 }
 
 impl QuestionSet {
+    /// Checks that no question occurs twice.
+    ///
+    /// # Errors
+    /// [`Error::DuplicateQuestion`] with the two records.
+    pub fn reject_duplicates(&self) -> Result<()> {
+        // Other formats have no ids that could repeat, or have been checked.
+        match self.format {
+            QuestionFormat::Official => reject_duplicates(&self.path, &self.questions),
+            QuestionFormat::EgoSchema | QuestionFormat::MvBench => Ok(()),
+        }
+    }
+
     /// Whether the questions are in a benchmark's own format, without captions of their videos.
     pub fn is_raw(&self) -> bool {
         self.format != QuestionFormat::Official

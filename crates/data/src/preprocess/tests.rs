@@ -285,3 +285,15 @@ fn a_video_of_both_benchmarks_is_an_error() {
     let error = run(&options(folder.path()), &Silent).unwrap_err();
     assert!(matches!(error, Error::SharedVideo { video_id } if video_id == "EmbodiedCity_3_0.mp4"));
 }
+
+#[test]
+fn a_question_that_occurs_twice_is_refused_with_both_rows() {
+    let folder = input();
+    let row = |id| urban_row(id, "EmbodiedCity_0_0.mp4", "Counterfactual");
+    let path = Benchmark::Urban.annotations(folder.path());
+    urban::write_parquet(&path, &[row(7), row(8), row(7)]).unwrap();
+    let error = run(&options(folder.path()), &Silent).unwrap_err().to_string();
+    assert!(error.starts_with("row 2 of `") && error.contains("repeats row 0"), "{error}");
+    assert!(error.contains("`EmbodiedCity_0_0.mp4`, `Question_id` `7`"), "{error}");
+    assert!(!folder.path().join("complete").exists());
+}

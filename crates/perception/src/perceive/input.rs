@@ -36,8 +36,9 @@ pub(super) fn read(
 ) -> Result<Vec<Input>> {
     let mut inputs: Vec<Input> = Vec::new();
     for data_path in data_paths {
-        let QuestionSet { path: data_path, questions, unanswered, .. } =
-            read_question_set(data_path, answers)?;
+        let set = read_question_set(data_path, answers)?;
+        set.reject_duplicates()?;
+        let QuestionSet { path: data_path, questions, unanswered, .. } = set;
         let data_path = &data_path;
         let output = save_path.join(file_name(data_path));
         if let Some(other) = inputs.iter().find(|other| other.output == output) {
@@ -239,6 +240,18 @@ mod tests {
         assert_eq!(input.output, out.join("questions.json"));
         let video = video_path(&input.questions[0], None, &input.data_path).unwrap();
         assert_eq!(video, root.path().join("ego/videos/a.mp4"));
+    }
+
+    #[test]
+    fn a_question_that_occurs_twice_is_refused() {
+        let root = folder(&[]);
+        let data = root.path().join("train.json");
+        write(&data, &[question(Some("a.mp4"), None), question(Some("b.mp4"), None)]).unwrap();
+        let out = root.path().join("out");
+        assert!(read(std::slice::from_ref(&data), None, &out).is_ok());
+        write(&data, &[question(Some("a.mp4"), None), question(Some("a.mp4"), None)]).unwrap();
+        let error = read(&[data], None, &out).unwrap_err().to_string();
+        assert!(error.starts_with("record 2 of `"), "{error}");
     }
 
     #[test]

@@ -16,13 +16,15 @@ use crate::exit::{self, Status, Usage};
 /// Placeholder at the start of a question whose video is not captioned yet.
 const VIDEO: &str = "<video>";
 
-/// Reads the first `limit` questions in any supported format; reports dropped ones.
+/// Reads the first `limit` questions in any supported format; reports dropped ones. Refuses files in which a question
+/// occurs twice.
 pub(crate) fn read(
     path: &Path,
     answers: Option<&Path>,
     limit: Option<usize>,
 ) -> anyhow::Result<QuestionSet> {
     let mut set = read_question_set(path, answers)?;
+    set.reject_duplicates()?;
     if set.unanswered > 0 {
         eprintln!(
             "skipping {} of {} questions without a published answer",
