@@ -14,6 +14,9 @@ use crate::retry;
 /// Longest server message that an error quotes, in characters.
 const MESSAGE_CHARS: usize = 500;
 
+/// Bytes that are read of an unsuccessful response; its message is shortened to [`MESSAGE_CHARS`].
+const MAX_ERROR_BYTES: usize = 64 << 10;
+
 /// Parses a response body; the error is a line of text.
 type Parse<T> = fn(&[u8]) -> Result<T, String>;
 
@@ -44,11 +47,14 @@ pub struct ClientOptions {
     pub max_backoff: Duration,
     /// Longest `Retry-After` to wait for; a request fails if every server sends a longer one.
     pub max_retry_after: Duration,
+    /// Largest response body, in bytes. A longer one is an error as soon as it exceeds the limit; it is
+    /// never held in memory.
+    pub max_response_bytes: usize,
 }
 
 impl ClientOptions {
     /// Defaults for a large model: timeouts of 10 s to connect and 10 minutes per attempt, 5 retries
-    /// with a back-off from 1 s to 30 s, unlimited concurrency.
+    /// with a back-off from 1 s to 30 s, unlimited concurrency, responses of up to 16 MiB.
     pub fn new(base_urls: impl IntoIterator<Item = impl Into<String>>) -> Self {
         Self {
             base_urls: base_urls.into_iter().map(Into::into).collect(),
@@ -61,6 +67,7 @@ impl ClientOptions {
             initial_backoff: Duration::from_secs(1),
             max_backoff: Duration::from_secs(30),
             max_retry_after: Duration::from_secs(600),
+            max_response_bytes: 16 << 20,
         }
     }
 }
@@ -264,7 +271,12 @@ impl Client {
         if !response.status().is_success() {
             return Err(self.status_error(endpoint, response).await);
         }
-        let body = response.bytes().await.map_err(|error| self.transport(endpoint, error))?;
+        let limit_bytes = self.options.max_response_bytes;
+        let body = match read(response, limit_bytes).await {
+            Ok(Body::Whole(body)) => body,
+            Ok(Body::Start(_)) => return Err(Error::ResponseTooLarge { url: url(), limit_bytes }),
+            Err(error) => return Err(self.transport(endpoint, error)),
+        };
         parse(&body).map_err(|reason| Error::InvalidResponse {
             url: url(),
             reason: self.presentable(&reason),
@@ -293,10 +305,13 @@ impl Client {
     async fn status_error(&self, endpoint: &Endpoint, response: Response) -> Error {
         let status = response.status();
         let retry_after = retry::retry_after(response.headers(), SystemTime::now());
-        let body = response.text().await.unwrap_or_default();
-        let (message, kind) = match serde_json::from_str(&body) {
+        let body = match read(response, MAX_ERROR_BYTES).await {
+            Ok(Body::Whole(body) | Body::Start(body)) => body,
+            Err(_) => Vec::new(),
+        };
+        let (message, kind) = match serde_json::from_slice(&body) {
             Ok(value) => (chat::error_message(&value), chat::error_kind(&value)),
-            Err(_) => (body, ErrorKind::Status),
+            Err(_) => (String::from_utf8_lossy(&body).into_owned(), ErrorKind::Status),
         };
         let message = match message.trim() {
             "" => status.canonical_reason().unwrap_or("no reason given").to_owned(),
@@ -324,4 +339,25 @@ impl Client {
             None => line,
         }
     }
+}
+
+/// The body of a response.
+enum Body {
+    Whole(Vec<u8>),
+    /// Its first bytes: it is longer than the limit. The connection is closed.
+    Start(Vec<u8>),
+}
+
+/// Reads at most `limit` bytes of the body of `response`.
+async fn read(mut response: Response, limit: usize) -> Result<Body, reqwest::Error> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await? {
+        let left = limit - body.len();
+        if chunk.len() > left {
+            body.extend_from_slice(&chunk[..left]);
+            return Ok(Body::Start(body));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(Body::Whole(body))
 }

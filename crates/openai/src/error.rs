@@ -64,6 +64,14 @@ pub enum Error {
         /// The reason.
         reason: String,
     },
+    /// The response is longer than allowed.
+    #[error("`{url}` sent a response of more than {} MiB", limit_bytes.div_ceil(1 << 20))]
+    ResponseTooLarge {
+        /// The endpoint.
+        url: String,
+        /// The limit, in bytes.
+        limit_bytes: usize,
+    },
     /// The server's content filter rejected the request.
     #[error("the content filter of `{url}` rejected the request: {reason}")]
     ContentFiltered {
@@ -122,7 +130,7 @@ impl std::fmt::Display for TimeoutKind {
 
 impl Error {
     /// Whether the same request may succeed later: 408, 409, 425, 429, 5xx, timeouts, broken
-    /// connections and invalid responses.
+    /// connections, and responses that are invalid or too large.
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Status { status, .. } => {
@@ -131,6 +139,7 @@ impl Error {
             Self::Timeout { .. }
             | Self::Connection { .. }
             | Self::InvalidResponse { .. }
+            | Self::ResponseTooLarge { .. }
             | Self::Unavailable { .. } => true,
             Self::RetriesExhausted { last, .. } => last.is_retryable(),
             _ => false,

@@ -71,6 +71,32 @@ async fn transient_faults_are_retried() {
     }
 }
 
+/// Read without a limit, an endless body would fill the memory or run into the timeout.
+#[tokio::test]
+async fn an_endless_response_is_given_up_at_the_size_limit() {
+    for status in [200, 500] {
+        let server =
+            Server::start([MockResponse::Endless(status), MockResponse::Completion("hi")]).await;
+        let completion = complete(&options(&[&server])).await.unwrap();
+        assert_eq!((completion.text.as_str(), completion.attempts), ("hi", 2), "{status}");
+    }
+}
+
+#[tokio::test]
+async fn a_response_above_the_size_limit_is_an_error_with_the_limit() {
+    let server = Server::start([MockResponse::Endless(200)]).await;
+    let options =
+        ClientOptions { max_retries: 0, max_response_bytes: 3 << 20, ..options(&[&server]) };
+    let error = complete(&options).await.unwrap_err().to_string();
+    assert!(error.ends_with("sent a response of more than 3 MiB"), "{error}");
+    let server = Server::start([MockResponse::Completion("hi")]).await;
+    let exact = r#"{"choices":[{"message":{"content":"hi"},"finish_reason":"stop"}],"usage":{"prompt_tokens":7,"completion_tokens":2}}"#;
+    let base_urls = vec![server.base_url()];
+    complete(&ClientOptions { base_urls, max_response_bytes: exact.len(), ..options })
+        .await
+        .unwrap();
+}
+
 #[tokio::test]
 async fn a_hanging_server_is_retried_after_the_timeout() {
     let server = Server::start([MockResponse::Hang, MockResponse::Completion("hi")]).await;

@@ -27,6 +27,8 @@ pub(crate) enum MockResponse {
     Hang,
     /// Send half of a good response and keep the connection open.
     HangInBody,
+    /// A body without an end, of this status; ends when the client closes the connection.
+    Endless(u16),
     /// A completion truncated at the token limit.
     Truncated(&'static str),
 }
@@ -53,6 +55,9 @@ impl Server {
                 let response = script.next().expect("the script has a response for every request");
                 // The client may have disconnected meanwhile.
                 let _ = stream.write_all(response_bytes(response).as_bytes()).await;
+                if matches!(response, MockResponse::Endless(_)) {
+                    while stream.write_all(&[b' '; 1 << 16]).await.is_ok() {}
+                }
                 if matches!(response, MockResponse::Hang | MockResponse::HangInBody) {
                     open.push(stream);
                 }
@@ -108,6 +113,9 @@ fn response_bytes(response: MockResponse) -> String {
         MockResponse::Body(body) => http(200, "", body),
         MockResponse::DisconnectInBody | MockResponse::HangInBody => half(),
         MockResponse::Disconnect | MockResponse::Hang => String::new(),
+        MockResponse::Endless(status) => {
+            format!("HTTP/1.1 {status} X\r\nconnection: close\r\n\r\n")
+        }
     }
 }
 

@@ -20,6 +20,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A connection on which nothing arrives for so long is lost.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
+/// Largest list of a repository's files, in bytes; thousands of files take less than one megabyte.
+const MAX_LISTING_BYTES: usize = 16 << 20;
 /// As many as browsers follow.
 const MAX_REDIRECTS: usize = 20;
 
@@ -156,10 +158,18 @@ impl Client {
         if response.status() == StatusCode::NOT_FOUND && error_code(&response).is_none() {
             return Err(HubFault::NoRepository);
         }
-        let response = self.accepted(response, repo, None)?;
+        let mut response = self.accepted(response, repo, None)?;
         let host = host(response.url());
-        let text = response.bytes().await.map_err(|error| HubFault::network(&host, error))?;
         let unusable = |why: String| HubFault::Listing { why };
+        let mut text = Vec::new();
+        while let Some(piece) =
+            response.chunk().await.map_err(|error| HubFault::network(&host, error))?
+        {
+            if text.len() + piece.len() > MAX_LISTING_BYTES {
+                return Err(unusable(format!("it is longer than {} MiB", MAX_LISTING_BYTES >> 20)));
+            }
+            text.extend_from_slice(&piece);
+        }
         let listing: Listing =
             serde_json::from_slice(&text).map_err(|error| unusable(error.to_string()))?;
         if !is_file_name(&listing.commit) {

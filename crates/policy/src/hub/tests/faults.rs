@@ -188,3 +188,9 @@ fn an_etag_that_is_no_file_name_is_refused() {
     let server = server(&[]).with_etag("../../../escaped");
     assert!(fails(&server).contains("no usable header `etag`"));
 }
+
+#[test]
+fn a_list_of_files_without_end_is_not_read() {
+    let message = fails(&server(&[]).fails(LIST, &[Fault::Longer]));
+    assert!(message.contains("longer than 16 MiB"), "{message}");
+}

@@ -26,7 +26,7 @@ pub(super) enum Fault {
     OtherRange,
     /// The first byte is another.
     Flip,
-    /// More bytes than there are.
+    /// More bytes than there are; 17 MiB more of the list.
     Longer,
     /// A status, with the hub's code of the error.
     Status(u16, &'static str),
@@ -191,7 +191,8 @@ fn response(request: &Request, state: &State) -> (Vec<String>, Vec<u8>) {
 }
 
 fn listing(repo: &str, state: &State) -> (Vec<String>, Vec<u8>) {
-    if let Some(Fault::Status(status, code)) = next_fault(state, LIST) {
+    let fault = next_fault(state, LIST);
+    if let Some(Fault::Status(status, code)) = fault {
         return (vec![format!("{status} Failed"), format!("x-error-code: {code}")], Vec::new());
     }
     let prefix = format!("{repo}/");
@@ -204,7 +205,10 @@ fn listing(repo: &str, state: &State) -> (Vec<String>, Vec<u8>) {
     if siblings.is_empty() {
         return (vec!["404 Not Found".into(), "x-error-code: RepoNotFound".into()], Vec::new());
     }
-    let list = serde_json::json!({ "sha": COMMIT, "siblings": siblings }).to_string();
+    let mut list = serde_json::json!({ "sha": COMMIT, "siblings": siblings }).to_string();
+    if let Some(Fault::Longer) = fault {
+        list.push_str(&" ".repeat(17 << 20));
+    }
     (vec!["200 OK".into(), format!("content-length: {}", list.len())], list.into_bytes())
 }
 
