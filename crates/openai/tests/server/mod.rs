@@ -1,5 +1,6 @@
 //! A mock server that follows a script, one response per request.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -27,7 +28,7 @@ pub(crate) enum MockResponse {
     Hang,
     /// Send half of a good response and keep the connection open.
     HangInBody,
-    /// A body without an end, of this status; ends when the client closes the connection.
+    /// A body of 512 MiB, of this status, until the client closes the connection.
     Endless(u16),
     /// A completion truncated at the token limit.
     Truncated(&'static str),
@@ -37,6 +38,8 @@ pub(crate) enum MockResponse {
 pub(crate) struct Server {
     port: u16,
     requests: Arc<Mutex<Vec<String>>>,
+    /// Bytes of [`MockResponse::Endless`].
+    sent: Arc<AtomicU64>,
     task: JoinHandle<()>,
 }
 
@@ -46,6 +49,8 @@ impl Server {
         let port = listener.local_addr().unwrap().port();
         let requests = Arc::new(Mutex::new(Vec::new()));
         let received = Arc::clone(&requests);
+        let sent = Arc::new(AtomicU64::new(0));
+        let total = Arc::clone(&sent);
         let mut script = script.into_iter().collect::<Vec<_>>().into_iter();
         let task = tokio::spawn(async move {
             let mut open = Vec::new();
@@ -56,18 +61,27 @@ impl Server {
                 // The client may have disconnected meanwhile.
                 let _ = stream.write_all(response_bytes(response).as_bytes()).await;
                 if matches!(response, MockResponse::Endless(_)) {
-                    while stream.write_all(&[b' '; 1 << 16]).await.is_ok() {}
+                    let chunk = [b' '; 1 << 16];
+                    let mut chunks = 0..8192;
+                    while chunks.next().is_some() && stream.write_all(&chunk).await.is_ok() {
+                        sent.fetch_add(chunk.len() as u64, Ordering::SeqCst);
+                    }
                 }
                 if matches!(response, MockResponse::Hang | MockResponse::HangInBody) {
                     open.push(stream);
                 }
             }
         });
-        Self { port, requests, task }
+        Self { port, requests, sent: total, task }
     }
 
     pub(crate) fn base_url(&self) -> String {
         format!("http://127.0.0.1:{}/v1", self.port)
+    }
+
+    /// The bytes of endless bodies that were sent.
+    pub(crate) fn sent(&self) -> u64 {
+        self.sent.load(Ordering::SeqCst)
     }
 
     /// The requests so far, headers and bodies.
