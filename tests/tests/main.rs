@@ -38,5 +38,6 @@ mod sft;
 mod show;
 mod sim;
 mod stages;
+mod terminal;
 mod train;
 mod vocabulary;

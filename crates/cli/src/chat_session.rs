@@ -21,7 +21,7 @@ use signal_hook::consts::SIGINT;
 
 use crate::args::model::{DecodingArgs, StoredModel};
 use crate::hub;
-use crate::terminal;
+use crate::terminal::{self, escaped};
 use thinking::Dimmer;
 
 /// What is printed of a completion while it is generated.
@@ -133,6 +133,11 @@ impl ChatSession {
         })
     }
 
+    /// The flag that Ctrl-C sets. It ends a completion, and stays set.
+    pub(crate) fn stop(&self) -> &Arc<AtomicBool> {
+        &self.stop
+    }
+
     /// The model, if it accepts images.
     pub(crate) fn vision_model(&self) -> Option<&VisionLanguageModel> {
         self.vision_model.as_ref()
@@ -143,6 +148,11 @@ impl ChatSession {
     pub(crate) fn max_prompt_tokens(&self) -> usize {
         let completion = self.sampling.max_new_tokens.min(self.max_model_len / 4).max(1);
         self.max_model_len.saturating_sub(completion)
+    }
+
+    /// The context length, in tokens.
+    pub(crate) fn max_model_len(&self) -> usize {
+        self.max_model_len
     }
 
     /// The prompt of a conversation.
@@ -174,9 +184,10 @@ impl ChatSession {
             if !echoes {
                 return Ok(());
             }
+            let text = escaped(text);
             let mut printed = match &mut dimmer {
-                Some(dimmer) => dimmer.push(text),
-                None => text.to_owned(),
+                Some(dimmer) => dimmer.push(&text),
+                None => text.into_owned(),
             };
             if last {
                 printed.extend(dimmer.as_mut().map(Dimmer::finish));

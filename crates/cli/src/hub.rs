@@ -9,6 +9,7 @@ use embodied_r_policy::hub::{DownloadProgress, Hub, Needs};
 use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::ranks;
+use crate::terminal::escaped;
 
 /// Interval between plain lines.
 const LINES_EVERY: Duration = Duration::from_secs(20);
@@ -79,7 +80,7 @@ impl DownloadProgress for Shown {
                 "downloading {prefix} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} {eta}",
             );
             bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-            bar.set_prefix(file.to_owned());
+            bar.set_prefix(escaped(file).into_owned());
             bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(5));
         } else if bytes >= LARGE {
             let present = match present {

@@ -1,7 +1,9 @@
 //! `embodied-r`: trains language models to reason about space in egocentric videos.
 
-// Only this crate writes to the user; to standard output through `output`.
-#![allow(clippy::print_stderr)]
+/// Takes the place of the standard library's macro in all modules, so that no message can control the terminal.
+macro_rules! eprintln {
+    ($($text:tt)*) => { $crate::output::message(format_args!($($text)*)) };
+}
 
 mod allocator;
 mod api_generator;

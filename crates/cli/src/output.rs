@@ -1,9 +1,14 @@
-//! Standard output whose reader may close it early (`| head`).
+//! All text that the commands print, with control characters [`escaped`], whoever wrote them.
+//!
+//! Colors and progress bars are added around text that is escaped already. Files keep their characters.
 
 use std::fmt::Arguments;
 use std::io::{self, Write as _};
 
-/// `print!` that returns an error instead of panicking; the command then ends quietly.
+use crate::terminal::escaped;
+
+/// `print!` that returns an error instead of panicking if the reader closed the pipe (`| head`); the command then ends
+/// quietly.
 macro_rules! out {
     ($($text:tt)*) => { $crate::output::text(format_args!($($text)*)) };
 }
@@ -16,9 +21,14 @@ macro_rules! outln {
 pub(crate) use {out, outln};
 
 pub(crate) fn text(text: Arguments<'_>) -> io::Result<()> {
-    io::stdout().write_fmt(text)
+    io::stdout().write_all(escaped(&text.to_string()).as_bytes())
 }
 
 pub(crate) fn line(text: Arguments<'_>) -> io::Result<()> {
-    writeln!(io::stdout(), "{text}")
+    io::stdout().write_all(format!("{}\n", escaped(&text.to_string())).as_bytes())
+}
+
+/// Writes a line to standard error. There is nowhere to report that it is closed.
+pub(crate) fn message(text: Arguments<'_>) {
+    let _ = io::stderr().write_all(format!("{}\n", escaped(&text.to_string())).as_bytes());
 }

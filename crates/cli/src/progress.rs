@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use embodied_r_data::Progress;
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::terminal::escaped;
+
 /// Interval between plain lines.
 const LINES_EVERY: Duration = Duration::from_secs(20);
 
@@ -61,7 +63,7 @@ impl Progress for Bar {
             None => ProgressBar::new_spinner()
                 .with_style(style("{prefix} {spinner} {pos} {elapsed_precise} {wide_msg}")),
         };
-        bar.set_prefix(phase.to_owned());
+        bar.set_prefix(escaped(phase).into_owned());
         let line = if std::io::stderr().is_terminal() {
             bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(5));
             bar.enable_steady_tick(Duration::from_millis(500));
@@ -82,7 +84,7 @@ impl Progress for Bar {
     }
 
     fn message(&self, text: &str) {
-        self.with_shown(|shown| shown.bar.set_message(text.to_owned()));
+        self.with_shown(|shown| shown.bar.set_message(escaped(text).into_owned()));
     }
 
     fn warn(&self, text: &str) {

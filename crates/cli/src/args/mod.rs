@@ -36,10 +36,12 @@ pub(crate) mod video;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::ffi::OsString;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
+use crate::terminal::escaped;
 pub(crate) use groups::GROUPS;
 
 /// Train language models to reason about space in egocentric videos.
@@ -102,7 +104,15 @@ pub(crate) fn command() -> clap::Command {
 
 /// Parses the command line; a usage error ends the process with code 2, `--help` and `--version` with code 0.
 pub(crate) fn parse() -> Cli {
-    try_parse_from(std::env::args_os()).unwrap_or_else(|error| error.exit())
+    try_parse_from(std::env::args_os()).unwrap_or_else(|error| {
+        let is_control = |word: OsString| matches!(escaped(&word.to_string_lossy()), Cow::Owned(_));
+        // A colored message would have the user's words, such as file names, as they are.
+        if error.use_stderr() && std::env::args_os().any(is_control) {
+            eprintln!("{}", error.to_string().trim_end());
+            std::process::exit(error.exit_code());
+        }
+        error.exit()
+    })
 }
 
 /// Parses `words`, the program's name first.

@@ -4,7 +4,6 @@ mod folds;
 mod outputs;
 mod pass_at;
 
-use std::io::Write as _;
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -14,6 +13,7 @@ use embodied_r_eval::{Error, FoldedReport, Protocol, Report, folded_markdown, ma
 
 use crate::args::eval::{EvalArgs, ProtocolName};
 use crate::exit::{self, Status};
+use crate::output::{out, outln};
 use crate::progress::Bar;
 
 /// Score predictions with a benchmark's protocol.
@@ -35,13 +35,12 @@ pub(crate) fn run(args: EvalArgs) -> anyhow::Result<Status> {
     if let Some(folder) = &args.output {
         save(folder, protocol, &scored)?;
     }
-    let mut out = std::io::stdout().lock();
     if args.json {
-        writeln!(out, "{}", scored.json)?;
+        outln!("{}", scored.json)?;
         let bar = Bar::default();
         scored.warnings.iter().for_each(|remark| bar.warn(remark));
     } else {
-        out.write_all(scored.table.as_bytes())?;
+        out!("{}", scored.table)?;
     }
     Ok(Status::Done)
 }

@@ -35,6 +35,7 @@ use crate::terminal;
 pub(crate) fn run(cli: Cli) -> anyhow::Result<Status> {
     let filter = tracing_subscriber::EnvFilter::try_new(&cli.log)?;
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let logs = logs.fmt_fields(terminal::log_fields());
     logs.with_ansi(terminal::has_colors(&std::io::stderr())).init();
     dispatch(cli.command)
 }

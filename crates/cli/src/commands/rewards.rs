@@ -1,6 +1,5 @@
 //! `embodied-r rewards`.
 
-use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +16,7 @@ use embodied_r_rewards::{Error, Judge};
 use crate::args::rewards::{JudgeArgs, RewardsArgs, RewardsCommand, ScoreArgs};
 use crate::exit::{self, Status, Usage};
 use crate::hub;
+use crate::output::{out, outln};
 use crate::progress::Bar;
 
 const API_KEY_ENV: &str = "OPENAI_API_KEY";
@@ -35,13 +35,12 @@ fn score(args: ScoreArgs) -> anyhow::Result<Status> {
     let judged = judge.is_some();
     let outputs = outputs::read(&args.file).map_err(explain)?;
     let cards = outputs::score(&outputs, judge).map_err(explain)?;
-    let mut out = std::io::stdout().lock();
     if args.json {
         for card in &cards {
-            writeln!(out, "{}", serde_json::to_string(card)?)?;
+            outln!("{}", serde_json::to_string(card)?)?;
         }
     } else {
-        out.write_all(table(&cards).as_bytes())?;
+        out!("{}", table(&cards))?;
     }
     // Numeric questions have no consistency reward; for a letter it is absent only if the judge failed.
     let unjudged = |(output, card): &(&Output, &Scorecard)| {

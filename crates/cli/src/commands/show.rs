@@ -14,7 +14,7 @@ use crate::exit::{self, Status};
 use crate::output::outln;
 use crate::pager::{Pager, Paging};
 use crate::report::samples::{self, Sample};
-use crate::terminal;
+use crate::terminal::{self, escaped};
 use card::Prompts;
 use paint::Paint;
 
@@ -35,7 +35,7 @@ pub(crate) fn run(args: ShowArgs) -> anyhow::Result<Status> {
     let paint = Paint::new(args.color);
     let questions: std::collections::HashSet<&str> =
         all.iter().map(|sample| sample.question_id.as_str()).collect();
-    let title = format!("step {step} of {}", args.run.display());
+    let title = format!("step {step} of {}", escaped(&args.run.to_string_lossy()));
     let shown = match chosen.len() == all.len() {
         true => String::new(),
         false => format!(", showing {}", chosen.len()),

@@ -1,7 +1,12 @@
 //! Copies the ranks' output line by line, prefixed with the rank.
 
 use std::collections::BTreeMap;
-use std::io::{self, BufRead, IsTerminal, Write};
+use std::io::{self, BufRead, IsTerminal, Read as _, Write};
+
+use crate::terminal::escaped;
+
+/// Longer lines are shown in pieces of this size.
+const MAX_PIECE_BYTES: u64 = 16 << 20;
 
 /// How the prefix is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,7 +56,7 @@ pub(super) fn copy(
     let mut incomplete: BTreeMap<Option<String>, Vec<u8>> = BTreeMap::new();
     loop {
         line.clear();
-        if from.read_until(b'\n', &mut line)? == 0 {
+        if from.by_ref().take(MAX_PIECE_BYTES).read_until(b'\n', &mut line)? == 0 {
             break;
         }
         let pieces = match source {
@@ -61,7 +66,7 @@ pub(super) fn copy(
         for (rank, piece) in pieces {
             let whole = incomplete.entry(rank.clone()).or_default();
             whole.extend_from_slice(piece);
-            if whole.ends_with(b"\n") {
+            if whole.ends_with(b"\n") || whole.len() as u64 >= MAX_PIECE_BYTES {
                 show(&mut to, rank.as_deref(), &std::mem::take(whole), style)?;
             }
         }
@@ -80,7 +85,12 @@ fn show(
     style: PrefixStyle,
 ) -> io::Result<()> {
     let prefix = rank.map(|rank| style.prefix(rank)).unwrap_or_default();
-    to.write_all(&[prefix.as_bytes(), text].concat())?;
+    let line = match style {
+        PrefixStyle::Bare => text.to_owned(),
+        // A rank's own words are escaped, but not those of the libraries that it uses.
+        _ => format!("{prefix}{}", escaped(&String::from_utf8_lossy(text))).into_bytes(),
+    };
+    to.write_all(&line)?;
     to.flush()
 }
 

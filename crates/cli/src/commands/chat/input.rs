@@ -1,6 +1,6 @@
 //! The source of messages: a line editor on a terminal, lines of standard input elsewhere.
 
-use std::io::{BufRead, IsTerminal as _};
+use std::io::{BufRead, IsTerminal as _, Read as _};
 
 use anyhow::Context;
 use rustyline::error::ReadlineError;
@@ -9,6 +9,9 @@ use rustyline::{Config, Editor};
 
 /// The prompt of a message, and of its continuation lines.
 const PROMPTS: [&str; 2] = ["> ", ". "];
+
+/// Largest line of standard input.
+const MAX_LINE_BYTES: u64 = 16 << 20;
 
 /// A source of messages.
 pub(super) enum Input {
@@ -61,9 +64,15 @@ enum Line {
 
 fn read(lines: &mut impl BufRead) -> anyhow::Result<Line> {
     let mut line = Vec::new();
+    let mut lines = lines.take(MAX_LINE_BYTES + 1);
     if lines.read_until(b'\n', &mut line).context("cannot read standard input")? == 0 {
         return Ok(Line::End);
     }
+    anyhow::ensure!(
+        line.len() as u64 <= MAX_LINE_BYTES,
+        "a line of standard input is longer than {} MiB",
+        MAX_LINE_BYTES >> 20
+    );
     let text = String::from_utf8_lossy(&line);
     Ok(Line::Text(text.trim_end_matches(['\n', '\r']).to_owned()))
 }

@@ -2,8 +2,9 @@
 
 use embodied_r_data::prompts::question_part;
 
-use super::paint::{Paint, Style, sanitized};
+use super::paint::{Paint, Style};
 use crate::report::samples::Sample;
+use crate::terminal::escaped;
 
 /// Maximum length of a question.
 const QUESTION_CHARS: usize = 600;
@@ -23,8 +24,8 @@ pub(super) enum Prompts {
 pub(super) fn card(sample: &Sample, prompts: Option<Prompts>, paint: Paint) -> String {
     let mut text = String::new();
     if let Some(prompts) = prompts {
-        let id = sanitized(&sample.question_id);
-        let solution = sanitized(&sample.solution);
+        let id = escaped(&sample.question_id);
+        let solution = escaped(&sample.solution);
         text.push_str(&format!(
             "\n{}\n",
             paint.bold(&format!("question {id}, solution {solution}"))
@@ -45,7 +46,7 @@ pub(super) fn card(sample: &Sample, prompts: Option<Prompts>, paint: Paint) -> S
 }
 
 fn question_text(prompt: &str, prompts: Prompts) -> String {
-    let whole = sanitized(prompt);
+    let whole = escaped(prompt);
     if prompts == Prompts::Whole {
         return whole.trim().to_owned();
     }
@@ -79,7 +80,7 @@ fn totals(sample: &Sample) -> String {
     match sample.finish_reason.as_str() {
         "" => {}
         "length" => parts.push("truncated".to_owned()),
-        reason => parts.push(sanitized(reason)),
+        reason => parts.push(escaped(reason).into_owned()),
     }
     format!("── {}", parts.join(", "))
 }
@@ -89,14 +90,14 @@ fn scores(sample: &Sample, paint: Paint) -> String {
     let part = |name: &String| {
         let value = sample.score(name);
         let text =
-            format!("{} {}", sanitized(name), value.map_or_else(|| "–".to_owned(), format_score));
+            format!("{} {}", escaped(name), value.map_or_else(|| "–".to_owned(), format_score));
         let text = match value {
             Some(1.0) => paint.styled(Style::Good, &text),
             Some(0.0) => paint.styled(Style::Bad, &text),
             _ => text,
         };
         match sample.reason(name) {
-            Some(reason) => format!("{INDENT}{text} ({})", sanitized(reason)),
+            Some(reason) => format!("{INDENT}{text} ({})", escaped(reason)),
             None => format!("{INDENT}{text}"),
         }
     };
@@ -110,7 +111,7 @@ fn painted(sample: &Sample, paint: Paint) -> String {
         Some(_) => Style::Bad,
         None => Style::Bold,
     };
-    let text = sanitized(&sample.completion);
+    let text = escaped(&sample.completion);
     let mut rest = text.trim();
     let mut style: Option<Style> = None;
     let mut shown = String::new();
@@ -201,7 +202,7 @@ mod tests {
     fn a_text_without_tags_is_shown_unchanged() {
         let sample =
             Sample { completion: " just\n\u{1b}[31mthis ".to_owned(), ..Sample::default() };
-        assert_eq!(painted(&sample, Paint::Colors), "  just\n  \u{fffd}[31mthis\n");
+        assert_eq!(painted(&sample, Paint::Colors), "  just\n  \\u001b[31mthis\n");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Terminal colors, and sanitized text.
+//! Terminal colors.
 
 use crate::args::show::Color;
 use crate::terminal;
@@ -58,24 +58,9 @@ impl Paint {
     }
 }
 
-/// Replaces control characters, which a model could use to manipulate the terminal.
-pub(super) fn sanitized(text: &str) -> String {
-    let safe = |character: char| match character {
-        '\n' | '\t' => character,
-        other if other.is_control() => '\u{fffd}',
-        other => other,
-    };
-    text.chars().map(safe).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_models_control_characters_do_not_reach_the_terminal() {
-        assert_eq!(sanitized("a\u{1b}[2Jb\rc\u{9b}d\n\te"), "a\u{fffd}[2Jb\u{fffd}c\u{fffd}d\n\te");
-    }
 
     #[test]
     fn plain_text_has_no_codes() {
