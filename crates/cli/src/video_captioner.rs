@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use crate::hub;
 use embodied_r_openai::{ApiKey, ClientOptions};
@@ -32,6 +33,8 @@ const KV_CACHE_BYTES: usize = 2 << 30;
 pub(crate) struct VideoCaptioner {
     captioner: Box<dyn Captioner>,
     keyframes: keyframes::KeyFrameOptions,
+    /// Stops decoding.
+    stop: Arc<AtomicBool>,
     runtime: Runtime,
     /// The completion cache if the user gave none; removed at the end.
     _scratch: Option<tempfile::TempDir>,
@@ -56,7 +59,7 @@ fn local_options(weights: &WeightArgs, max_pixels: Option<usize>) -> anyhow::Res
 }
 
 impl VideoCaptioner {
-    /// Opens the captioner of the options.
+    /// Opens the captioner of the options. Once `stop` is true, videos are no longer decoded and no request is sent.
     ///
     /// # Errors
     /// The options name none, or it cannot be loaded.
@@ -64,12 +67,13 @@ impl VideoCaptioner {
         args: &CaptionerArgs,
         weights: &WeightArgs,
         frames: &KeyFrameArgs,
+        stop: &Arc<AtomicBool>,
     ) -> anyhow::Result<Self> {
         let keyframes = key_frames(frames);
         keyframes.check().map_err(|error| Usage(error.to_string()))?;
         if let Some(scenes) = &args.scenes {
             let captioner = Box::new(SceneCaptioner::open(scenes, keyframes.max_frames)?);
-            return Self::new(captioner, keyframes, None);
+            return Self::new(captioner, (keyframes, stop), None);
         }
         let missing = || {
             Usage("give a vision-language model (`--captioner`) or annotations (`--scenes`)".into())
@@ -79,7 +83,7 @@ impl VideoCaptioner {
             [] => {
                 let options = local_options(weights, args.max_pixels)?;
                 let model = LocalModel::load(&hub::with_vision_encoder(&name, None)?, &options)?;
-                Self::with_model(model, name, args, keyframes)
+                Self::with_model(model, name, args, (keyframes, stop))
             }
             urls => {
                 let client = ClientOptions {
@@ -87,12 +91,12 @@ impl VideoCaptioner {
                     concurrency: CONCURRENCY,
                     ..ClientOptions::new(urls.to_vec())
                 };
-                Self::with_model(RemoteModel::new(&client)?, name, args, keyframes)
+                Self::with_model(RemoteModel::new(&client)?, name, args, (keyframes, stop))
             }
         }
     }
 
-    /// Captions with a model that is already loaded from `stored`.
+    /// As [`Self::open`], with a model that is already loaded from `stored`.
     ///
     /// # Errors
     /// The options are invalid, or the KV cache does not fit in memory.
@@ -101,13 +105,14 @@ impl VideoCaptioner {
         stored: &StoredModel,
         args: &CaptionerArgs,
         frames: &KeyFrameArgs,
+        stop: &Arc<AtomicBool>,
     ) -> anyhow::Result<Self> {
         let keyframes = key_frames(frames);
         keyframes.check().map_err(|error| Usage(error.to_string()))?;
         let folder = hub::with_vision_encoder(&stored.model, stored.revision.as_deref())?;
         let options = local_options(&stored.weights, args.max_pixels)?;
         let model = LocalModel::from_model(&folder, model, &options)?;
-        Self::with_model(model, stored.model.clone(), args, keyframes)
+        Self::with_model(model, stored.model.clone(), args, (keyframes, stop))
     }
 
     /// Captions with `chat`, which has `name` in the completion cache.
@@ -115,7 +120,7 @@ impl VideoCaptioner {
         chat: M,
         name: String,
         args: &CaptionerArgs,
-        keyframes: keyframes::KeyFrameOptions,
+        (keyframes, stop): (keyframes::KeyFrameOptions, &Arc<AtomicBool>),
     ) -> anyhow::Result<Self> {
         let scratch = match args.cache {
             Some(_) => None,
@@ -133,25 +138,27 @@ impl VideoCaptioner {
             prices: None,
             max_cost: None,
             refusal_policy: RefusalPolicy::Keep,
-            stop: Arc::default(),
+            stop: Arc::clone(stop),
         };
         let captioner = Box::new(ModelCaptioner::open(chat, options, &Bar::default())?);
-        Self::new(captioner, keyframes, scratch)
+        Self::new(captioner, (keyframes, stop), scratch)
     }
 
     fn new(
         captioner: Box<dyn Captioner>,
-        keyframes: keyframes::KeyFrameOptions,
+        (keyframes, stop): (keyframes::KeyFrameOptions, &Arc<AtomicBool>),
         scratch: Option<tempfile::TempDir>,
     ) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-        Ok(Self { captioner, keyframes, runtime, _scratch: scratch })
+        let stop = Arc::clone(stop);
+        Ok(Self { captioner, keyframes, stop, runtime, _scratch: scratch })
     }
 
     /// The video at `path`, which is decoded when it is first needed.
     pub(crate) fn video(&self, path: &Path) -> VideoFrames {
         let path = Ok(path.to_owned());
-        VideoFrames::new(path, &self.keyframes, Some(IMAGE_SIDE), &DecodeLimit::default())
+        let limit = DecodeLimit::default().with_stop(&self.stop);
+        VideoFrames::new(path, &self.keyframes, Some(IMAGE_SIDE), &limit)
     }
 
     /// Captions of the key frames, guided by the question.

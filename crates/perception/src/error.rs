@@ -89,6 +89,12 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+    /// Decoding was stopped by the user.
+    #[error("decoding `{}` was interrupted", path.display())]
+    DecodeInterrupted {
+        /// The file.
+        path: PathBuf,
+    },
     /// A frame or an image exceeds the pixel limit.
     #[error(
         "`{}` is {width}×{height}, above the limit of {} pixels: scale it down",

@@ -11,6 +11,9 @@ use embodied_r_data::scene::Scene;
 use crate::error::{Error, Result};
 use crate::render::{HEIGHT, Renderer, WIDTH};
 
+/// Bytes of FFmpeg's messages that are read.
+const MAX_ERROR_BYTES: u64 = 1 << 20;
+
 /// Renders a room to an mp4 file, one frame per pose. The file is written atomically.
 ///
 /// # Errors
@@ -67,8 +70,10 @@ fn start(fps: f64, out: &Path) -> Result<Child> {
 fn finish(mut ffmpeg: Child, path: &Path) -> Result<()> {
     let failed = |message: String| Error::Ffmpeg { path: path.into(), message };
     let mut stderr = String::new();
-    if let Some(mut pipe) = ffmpeg.stderr.take() {
-        pipe.read_to_string(&mut stderr).map_err(|source| failed(source.to_string()))?;
+    if let Some(pipe) = ffmpeg.stderr.take() {
+        pipe.take(MAX_ERROR_BYTES)
+            .read_to_string(&mut stderr)
+            .map_err(|source| failed(source.to_string()))?;
     }
     let status = ffmpeg.wait().map_err(|source| failed(source.to_string()))?;
     if status.success() {

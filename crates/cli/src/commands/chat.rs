@@ -6,6 +6,7 @@ mod conversation;
 mod input;
 
 use std::path::Path;
+use std::sync::atomic::Ordering;
 
 use anyhow::Context;
 use embodied_r_data::write::write_atomic;
@@ -36,7 +37,7 @@ Type a space before a message that starts with `/`.
 pub(crate) fn run(args: ChatArgs) -> anyhow::Result<Status> {
     let vision = VisionMode::Enabled { max_pixels: args.captioner.max_pixels };
     let mut session = ChatSession::load(&args.stored, &args.decoding, Echo::Text, vision)?;
-    let mut attachments = Attachments::new(&args);
+    let mut attachments = Attachments::new(&args, session.stop());
     let mut conversation = Conversation::new(args.decoding.system_prompt());
     let mut input = Input::open()?;
     loop {
@@ -45,6 +46,7 @@ pub(crate) fn run(args: ChatArgs) -> anyhow::Result<Status> {
             InputEvent::Empty => continue,
             InputEvent::End => return Ok(Status::Done),
         };
+        session.stop().store(false, Ordering::Relaxed);
         match ChatCommand::read(&text) {
             ChatCommand::Message(text) => {
                 answer(&mut session, &mut conversation, &mut attachments, text)?

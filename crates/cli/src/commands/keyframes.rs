@@ -11,9 +11,9 @@ use embodied_r_data::Progress;
 use embodied_r_data::write::write_atomic;
 use embodied_r_perception::Error;
 use embodied_r_perception::keyframes::{
-    KeyFrameOptions, Selection, compare, contact_sheet, select,
+    KeyFrameOptions, Selection, compare, contact_sheet, select_within,
 };
-use embodied_r_perception::video::TimeLimit;
+use embodied_r_perception::video::{Limits, TimeLimit};
 use image::{ImageFormat, RgbImage};
 
 use crate::args::keyframes::KeyframesArgs;
@@ -92,8 +92,10 @@ fn select_key_frames(
     options: &KeyFrameOptions,
     with_sheet: bool,
 ) -> Result<(Selection, Option<RgbImage>), Error> {
-    let selection = select(path, options)?;
-    let sheet = with_sheet.then(|| contact_sheet::draw(path, &selection)).transpose()?;
+    // One time limit for both passes.
+    let limits = Limits::new(options.time_limit).started();
+    let selection = select_within(path, options, &limits)?;
+    let sheet = with_sheet.then(|| contact_sheet::draw(path, &selection, &limits)).transpose()?;
     Ok((selection, sheet))
 }
 

@@ -3,6 +3,7 @@
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use image::RgbImage;
 use image::codecs::jpeg::JpegEncoder;
@@ -15,14 +16,24 @@ use crate::video;
 /// JPEG quality of the images given to a model, of 100.
 const JPEG_QUALITY: u8 = 90;
 
-/// Limit on concurrently decoded videos.
+/// Limit on concurrently decoded videos, and what stops them.
 #[derive(Debug, Clone)]
-pub struct DecodeLimit(Arc<Semaphore>);
+pub struct DecodeLimit {
+    videos: Arc<Semaphore>,
+    stop: Arc<AtomicBool>,
+}
 
 impl DecodeLimit {
     /// At most `n` videos, at least 1.
     pub fn new(n: usize) -> Self {
-        Self(Arc::new(Semaphore::new(n.max(1))))
+        Self { videos: Arc::new(Semaphore::new(n.max(1))), stop: Arc::default() }
+    }
+
+    /// Once `stop` is true, videos in progress fail with [`Error::DecodeInterrupted`].
+    #[must_use]
+    pub fn with_stop(mut self, stop: &Arc<AtomicBool>) -> Self {
+        self.stop = Arc::clone(stop);
+        self
     }
 }
 
@@ -80,9 +91,9 @@ impl VideoFrames {
     /// The video does not exist or cannot be decoded.
     pub async fn key_frames(&self) -> Result<&[KeyFrame]> {
         let selected = self.key_frames.get_or_init(async || {
-            let options = self.options;
+            let (options, limits) = (self.options, self.limits());
             self.decode(move |path| {
-                let selection = keyframes::select(path, &options)?;
+                let selection = keyframes::select_within(path, &options, &limits)?;
                 Ok(selection
                     .sampled
                     .iter()
@@ -124,14 +135,19 @@ impl VideoFrames {
         let indices: Vec<usize> =
             self.key_frames().await?.iter().map(|frame| frame.index).collect();
         let decoded = self.jpegs.get_or_init(async || {
-            let max_side = self.max_side;
+            let (max_side, limits) = (self.max_side, self.limits());
             self.decode(move |path| {
-                let images = video::frames(path, &indices, max_side)?;
+                let images = video::frames(path, &indices, max_side, &limits)?;
                 images.iter().map(|image| jpeg(path, image)).collect()
             })
             .await
         });
         shared(decoded.await).map(Vec::as_slice)
+    }
+
+    /// The limits of one pass.
+    fn limits(&self) -> video::Limits {
+        video::Limits::new(self.options.time_limit).with_stop(&self.decode_limit.stop)
     }
 
     /// Runs `work` on the video in a blocking thread, within the decode limit.
@@ -141,7 +157,7 @@ impl VideoFrames {
     ) -> Result<T, Arc<Error>> {
         let path = self.path.clone()?;
         // The semaphore is never closed.
-        let _permit = self.decode_limit.0.acquire().await.ok();
+        let _permit = self.decode_limit.videos.acquire().await.ok();
         match tokio::task::spawn_blocking(move || work(&path)).await {
             Ok(result) => result.map_err(Arc::new),
             Err(stopped) => Err(Arc::new(Error::TaskFailed(stopped))),

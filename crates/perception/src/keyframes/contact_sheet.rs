@@ -9,7 +9,7 @@ use super::Selection;
 use super::bitmap_font::{self, write};
 use super::selector::{Decision, SampledFrame};
 use crate::error::Result;
-use crate::video;
+use crate::video::{self, Limits};
 
 /// Width of the sheet, in frames.
 const COLUMNS: u32 = 6;
@@ -31,16 +31,16 @@ const DROPPED: Rgb<u8> = Rgb([82, 82, 91]);
 const DROPPED_TEXT: Rgb<u8> = Rgb([161, 161, 170]);
 
 /// Draws the sampled frames of the video at `path` in order, each with its index, timestamp, overlap and
-/// decision. For very long videos only the key frames are drawn.
+/// decision, within `limits`. For very long videos only the key frames are drawn.
 ///
 /// # Errors
 /// Those of [`video::frames`].
-pub fn draw(path: &Path, selection: &Selection) -> Result<RgbImage> {
+pub fn draw(path: &Path, selection: &Selection, limits: &Limits) -> Result<RgbImage> {
     let all = selection.sampled.len() <= MAX_FRAMES;
     let shown: Vec<&SampledFrame> =
         selection.sampled.iter().filter(|frame| all || frame.kept).collect();
     let indices: Vec<usize> = shown.iter().map(|frame| frame.index).collect();
-    let images = video::frames(path, &indices, Some(SIDE))?;
+    let images = video::frames(path, &indices, Some(SIDE), limits)?;
     let (width, height) = images.first().map_or((SIDE, SIDE), RgbImage::dimensions);
     let (cell_width, cell_height) = (SIDE + 2 * MARGIN, height + LABEL + 2 * MARGIN);
     let rows = (shown.len() as u32).div_ceil(COLUMNS);
@@ -121,7 +121,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = clips::still(folder.path(), "still.mp4", 75);
         let selection = select(&path, &KeyFrameOptions::default()).unwrap();
-        let sheet = draw(&path, &selection).unwrap();
+        let sheet = draw(&path, &selection, &Limits::default()).unwrap();
         let (cell_width, cell_height) = (SIDE + 2 * MARGIN, 150 + LABEL + 2 * MARGIN);
         assert_eq!(sheet.dimensions(), (6 * cell_width, TITLE + 2 * cell_height));
         for (position, frame) in (0..).zip(&selection.sampled) {

@@ -31,7 +31,7 @@ pub use selector::{Decision, KeyFrameOptions, SampledFrame};
 use serde::Serialize;
 
 use crate::error::Result;
-use crate::video::{self, Video};
+use crate::video::{self, Limits, Video};
 
 /// A video's key frames and the sampled frames.
 #[derive(Debug, Clone, Serialize)]
@@ -55,14 +55,29 @@ pub struct Selection {
 /// [`Error::KeyFrameOption`](crate::Error::KeyFrameOption) about `options`, and those of
 /// [`video::probe`] and [`video::sample`].
 pub fn select(path: &Path, options: &KeyFrameOptions) -> Result<Selection> {
+    select_within(path, options, &Limits::new(options.time_limit))
+}
+
+/// As [`select`], within `limits` instead of the options' time limit.
+///
+/// # Errors
+/// As [`select`], and [`Error::DecodeInterrupted`](crate::Error::DecodeInterrupted).
+pub fn select_within(
+    path: &Path,
+    options: &KeyFrameOptions,
+    limits: &Limits,
+) -> Result<Selection> {
     options.check()?;
-    let video = video::probe(path)?;
-    let (step, limit) = (video.frames_per_second(), options.time_limit);
+    let limits = &limits.started();
+    let video = video::probe_within(path, limits)?;
+    let step = video.frames_per_second();
     let from_excerpt =
-        select_from(&video, options, |take| video::sample_excerpt(&video, step, limit, take))?;
+        select_from(&video, options, |take| video::sample_excerpt(&video, step, limits, take))?;
     let (frames, sampled) = match from_excerpt {
         (Some(frames), sampled) => (frames, sampled),
-        (None, _) => select_from(&video, options, |take| video::sample(&video, step, limit, take))?,
+        (None, _) => {
+            select_from(&video, options, |take| video::sample(&video, step, limits, take))?
+        }
     };
     let keyframes = sampled.iter().filter(|frame| frame.kept).map(|frame| frame.index).collect();
     Ok(Selection { fps: video.fps.as_f64(), frames, sampled, keyframes })

@@ -55,7 +55,7 @@ enum Abandoned {
 
 /// The unfinished questions, grouped by video, so that a video's images can be dropped early.
 pub(super) fn jobs(options: &PerceiveOptions, files: &[File]) -> Vec<QuestionJob> {
-    let decode_limit = DecodeLimit::default();
+    let decode_limit = DecodeLimit::default().with_stop(&options.stop);
     let mut captioned = match options.scope {
         Scope::Question => HashMap::new(),
         Scope::Video => finished_videos(options, files),

@@ -3,13 +3,12 @@
 use std::ffi::OsString;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::{ChildStdout, Command, Stdio};
-use std::time::Duration;
+use std::process::{Command, Stdio};
 
 use super::Video;
 use super::index::Excerpt;
-use super::limits::{FORMATS, MAX_ALLOC_BYTES, MAX_PIXELS, TimeLimit};
-use super::process::{ExitReport, Process};
+use super::limits::{FORMATS, Limits, MAX_ALLOC_BYTES, MAX_PIXELS};
+use super::process::{Deadline, ExitReport, Killed, Output, Process};
 use crate::error::{Error, Result};
 
 /// Maximum length of a reported FFmpeg error, in characters.
@@ -75,16 +74,16 @@ impl Scale {
 /// A running decoder; the process is killed on drop.
 pub(super) struct Decoder {
     process: Process,
-    frames: ChildStdout,
+    frames: Output,
     frame_bytes: usize,
 }
 
 impl Decoder {
-    /// Starts FFmpeg on the track of `video`, with the time limit `limit`.
+    /// Starts FFmpeg on the track of `video`, within `limits`.
     pub(super) fn start(
         video: &Video,
         selection: &FrameSelection,
-        limit: TimeLimit,
+        limits: &Limits,
     ) -> Result<Self> {
         let mut command = ffmpeg();
         command.args(["-protocol_whitelist", "file", "-i"]).arg(input_name(&video.path));
@@ -92,8 +91,8 @@ impl Decoder {
         // No frames are dropped or duplicated for a constant frame rate.
         let timing = [video.sync_option.unwrap_or("-vsync"), "passthrough"];
         let scale = selection.size.into();
-        let limits = (Stdio::null(), limit.for_video(video));
-        Self::run(&mut command, &track, timing, (selection, scale), limits, None)
+        let input = (Stdio::null(), limits.for_pass(video));
+        Self::run(&mut command, &track, timing, (selection, scale), input, None)
     }
 
     /// Starts FFmpeg on an excerpt of `video`.
@@ -101,15 +100,15 @@ impl Decoder {
         video: &Video,
         excerpt: Excerpt,
         selection: &FrameSelection,
-        limit: TimeLimit,
+        limits: &Limits,
     ) -> Result<Self> {
         let mut command = ffmpeg();
         command.args(["-f", excerpt.format, "-protocol_whitelist", "pipe", "-i", "pipe:0"]);
-        let limits = (Stdio::piped(), limit.for_video(video));
+        let input = (Stdio::piped(), limits.for_pass(video));
         let scale = Scale::only_from(excerpt.size, selection.size);
         let feed = (video.path.clone(), excerpt);
         // The filter's time base is 1/25; the frame count shows whether any frame was dropped.
-        Self::run(&mut command, "0:0", ["-r", "25"], (selection, scale), limits, Some(feed))
+        Self::run(&mut command, "0:0", ["-r", "25"], (selection, scale), input, Some(feed))
     }
 
     fn run(
@@ -117,7 +116,7 @@ impl Decoder {
         track: &str,
         timing: [&str; 2],
         (selection, scale): (&FrameSelection, Scale),
-        (input, limit): (Stdio, Duration),
+        (input, deadline): (Stdio, Deadline),
         feed: Option<(PathBuf, Excerpt)>,
     ) -> Result<Self> {
         // Timestamps are replaced by frame indices, so that broken ones cannot drop or duplicate frames.
@@ -136,7 +135,7 @@ impl Decoder {
             command.args(["-frames:v", &count.to_string()]);
         }
         command.args(["-f", "rawvideo", "-"]);
-        let (process, frames, stdin) = Process::start("ffmpeg", command, input, limit)?;
+        let (process, frames, stdin) = Process::start("ffmpeg", command, input, deadline)?;
         if let Some(((path, excerpt), stdin)) = feed.zip(stdin) {
             std::thread::spawn(move || {
                 // FFmpeg reports missing data itself, and closes the pipe when it has enough.
@@ -163,15 +162,13 @@ impl Decoder {
     /// Waits for the process after its last frame.
     ///
     /// # Errors
-    /// [`Error::DecodeTimeout`] for the file at `path` if it exceeded its time limit.
+    /// [`Error::DecodeTimeout`] for the file at `path` if it exceeded its time limit,
+    /// [`Error::DecodeInterrupted`] if it was stopped.
     pub(super) fn finish(self, path: &Path) -> Result<ExitReport> {
         // A process that still writes gets a broken pipe and exits.
         drop(self.frames);
         let exit = self.process.finish()?;
-        match exit.timed_out {
-            true => Err(Error::DecodeTimeout { path: path.to_owned() }),
-            false => Ok(exit),
-        }
+        exit.checked(path)
     }
 }
 
@@ -187,6 +184,16 @@ fn ffmpeg() -> Command {
 }
 
 impl ExitReport {
+    /// The report, if the process was not killed.
+    pub(super) fn checked(self, path: &Path) -> Result<Self> {
+        let path = || path.to_owned();
+        match self.killed {
+            None => Ok(self),
+            Some(Killed::TimedOut) => Err(Error::DecodeTimeout { path: path() }),
+            Some(Killed::Stopped) => Err(Error::DecodeInterrupted { path: path() }),
+        }
+    }
+
     /// FFmpeg's first error, for the user.
     pub(super) fn reason(&self) -> String {
         first_error(self.errors.iter().map(String::as_str))

@@ -3,7 +3,7 @@
 use super::Video;
 use super::decoder::{Decoder, FrameSelection, PixelFormat};
 use super::index::Excerpt;
-use super::limits::TimeLimit;
+use super::limits::Limits;
 use crate::error::Result;
 
 /// The decoder of an excerpt.
@@ -20,14 +20,14 @@ impl<'a> ExcerptDecoder<'a> {
         video: &'a Video,
         excerpt: Excerpt,
         (size, format): ((u32, u32), PixelFormat),
-        limit: TimeLimit,
+        limits: &Limits,
     ) -> Result<Self> {
         // The last frame and any surplus frames are output too, to detect missing and extra frames.
         let last = excerpt.frames - 1;
         let select = format!("{}+gte(n,{last})", any_of(&excerpt.selected));
         let has_extra = excerpt.selected.last() != Some(&last);
         let selection = FrameSelection { select, size, format, max_frames: None };
-        let decoder = Decoder::start_excerpt(video, excerpt, &selection, limit)?;
+        let decoder = Decoder::start_excerpt(video, excerpt, &selection, limits)?;
         Ok(Self { video, decoder, has_extra })
     }
 

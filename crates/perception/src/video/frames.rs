@@ -4,10 +4,11 @@ use std::path::Path;
 
 use image::RgbImage;
 
+use super::Video;
 use super::decoder::{Decoder, FrameSelection, PixelFormat};
 use super::excerpt_decoder::{ExcerptDecoder, any_of};
-use super::limits::TimeLimit;
-use super::{Video, probe};
+use super::limits::Limits;
+use super::probe::probe_within;
 use crate::error::{Error, Result};
 
 /// The frames `indices` of the video at `path`, in the given order.
@@ -17,19 +18,25 @@ use crate::error::{Error, Result};
 ///
 /// # Errors
 /// Those of [`probe`]; [`Error::NoSuchFrame`] if the video ends before an index, [`Error::Decode`] if it
-/// cannot be decoded that far.
-pub fn frames(path: &Path, indices: &[usize], max_side: Option<u32>) -> Result<Vec<RgbImage>> {
+/// cannot be decoded that far, [`Error::DecodeTimeout`] and [`Error::DecodeInterrupted`] by `limits`.
+pub fn frames(
+    path: &Path,
+    indices: &[usize],
+    max_side: Option<u32>,
+    limits: &Limits,
+) -> Result<Vec<RgbImage>> {
     let mut sorted = indices.to_vec();
     sorted.sort_unstable();
     sorted.dedup();
     if sorted.is_empty() {
         return Ok(Vec::new());
     }
-    let video = probe(path)?;
+    let limits = &limits.started();
+    let video = probe_within(path, limits)?;
     let size = fit_within((video.width, video.height), max_side);
-    let decoded = match from_excerpt(&video, &sorted, size)? {
+    let decoded = match from_excerpt(&video, &sorted, size, limits)? {
         Some(decoded) => decoded,
-        None => from_whole(&video.with_ffprobe()?, &sorted, max_side)?,
+        None => from_whole(&video.with_ffprobe(limits)?, &sorted, max_side, limits)?,
     };
     let lookup = |index: &usize| sorted.binary_search(index).ok().and_then(|at| decoded.get(at));
     Ok(indices.iter().filter_map(lookup).cloned().collect())
@@ -41,11 +48,11 @@ fn from_excerpt(
     video: &Video,
     sorted: &[usize],
     size: (u32, u32),
+    limits: &Limits,
 ) -> Result<Option<Vec<RgbImage>>> {
     let excerpt = video.index.as_ref().and_then(|index| index.excerpt(&video.path, sorted));
     let Some(excerpt) = excerpt else { return Ok(None) };
-    let mut decoder =
-        ExcerptDecoder::start(video, excerpt, (size, PixelFormat::Rgb), TimeLimit::default())?;
+    let mut decoder = ExcerptDecoder::start(video, excerpt, (size, PixelFormat::Rgb), limits)?;
     let mut decoded = Vec::with_capacity(sorted.len());
     while decoded.len() < sorted.len() {
         let Some(pixels) = decoder.next_frame()? else { return Ok(None) };
@@ -55,7 +62,12 @@ fn from_excerpt(
 }
 
 /// As [`from_excerpt`], decoding all frames up to the last of them.
-fn from_whole(video: &Video, sorted: &[usize], max_side: Option<u32>) -> Result<Vec<RgbImage>> {
+fn from_whole(
+    video: &Video,
+    sorted: &[usize],
+    max_side: Option<u32>,
+    limits: &Limits,
+) -> Result<Vec<RgbImage>> {
     let size = fit_within((video.width, video.height), max_side);
     let selection = FrameSelection {
         select: any_of(sorted),
@@ -63,7 +75,7 @@ fn from_whole(video: &Video, sorted: &[usize], max_side: Option<u32>) -> Result<
         format: PixelFormat::Rgb,
         max_frames: Some(sorted.len()),
     };
-    let mut decoder = Decoder::start(video, &selection, TimeLimit::default())?;
+    let mut decoder = Decoder::start(video, &selection, limits)?;
     let mut decoded = Vec::with_capacity(sorted.len());
     while decoded.len() < sorted.len() {
         let Some(pixels) = decoder.next_frame()? else { break };
@@ -102,7 +114,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = clips::brightening(folder.path(), "a.mp4", 30);
         let requested = [20, 3, 3, 29, 0];
-        let frames = frames(&path, &requested, None).unwrap();
+        let frames = frames(&path, &requested, None, &Limits::default()).unwrap();
         assert_eq!(frames.len(), requested.len());
         for (frame, index) in frames.iter().zip(requested) {
             assert_eq!(frame.dimensions(), (clips::WIDTH, clips::HEIGHT));
@@ -116,14 +128,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = clips::brightening(folder.path(), "a.mp4", 2000);
         let odd: Vec<usize> = (0..1000).map(|i| 2 * i + 1).collect();
-        assert_eq!(frames(&path, &odd, Some(16)).unwrap().len(), odd.len());
+        assert_eq!(frames(&path, &odd, Some(16), &Limits::default()).unwrap().len(), odd.len());
     }
 
     #[test]
     fn a_frame_beyond_the_end_is_named() {
         let folder = tempfile::tempdir().unwrap();
         let path = clips::brightening(folder.path(), "a.mp4", 5);
-        let error = frames(&path, &[1, 7], None).unwrap_err();
+        let error = frames(&path, &[1, 7], None, &Limits::default()).unwrap_err();
         assert!(matches!(error, Error::NoSuchFrame { index: 7, .. }), "{error}");
     }
 

@@ -1,8 +1,11 @@
 //! Resource limits for untrusted files.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
 
 use super::Video;
+use super::process::Deadline;
 
 /// Allowed demuxers: containers that hold frames themselves. Playlists, scripts, image sequences and
 /// other formats that make FFmpeg open further files are excluded.
@@ -19,23 +22,70 @@ pub(super) const MAX_ALLOC_BYTES: u64 = 8 * MAX_PIXELS;
 pub(super) const MAX_MEMORY_BYTES: u64 = 6 << 30;
 
 /// Time limit of `ffprobe`.
-pub(super) const PROBE_TIME: Duration = Duration::from_secs(60);
+const PROBE_TIME: Duration = Duration::from_secs(60);
 
 /// Time limit for decoding a video.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub enum TimeLimit {
-    /// One minute plus four times the video's duration; at most a day.
+    /// One minute plus four times the video's duration, at most a day, for each pass over the video; one
+    /// minute for its metadata.
     #[default]
     ByLength,
-    /// A fixed limit.
+    /// A fixed limit for all of a video's passes together, its metadata included.
     At(Duration),
 }
 
+/// What ends the decoding of a video early.
+#[derive(Debug, Clone, Default)]
+pub struct Limits {
+    time: TimeLimit,
+    /// The end of a fixed limit, once the video's first pass has started.
+    end: Option<Instant>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Limits {
+    /// A time limit.
+    pub fn new(time: TimeLimit) -> Self {
+        Self { time, end: None, stop: Arc::default() }
+    }
+
+    /// Also ends once `stop` is true, with [`Error::DecodeInterrupted`](crate::Error::DecodeInterrupted).
+    #[must_use]
+    pub fn with_stop(mut self, stop: &Arc<AtomicBool>) -> Self {
+        self.stop = Arc::clone(stop);
+        self
+    }
+
+    /// The limits of one video, whose fixed time limit starts now, unless it has started.
+    #[must_use]
+    pub fn started(&self) -> Self {
+        let end = match self.time {
+            TimeLimit::ByLength => None,
+            TimeLimit::At(limit) => self.end.or_else(|| Instant::now().checked_add(limit)),
+        };
+        Self { end, ..self.clone() }
+    }
+
+    /// The deadline of `ffprobe`, which starts now.
+    pub(super) fn for_metadata(&self) -> Deadline {
+        let (at, end) = (Instant::now() + PROBE_TIME, self.started().end);
+        Deadline { at: end.map_or(at, |end| end.min(at)), stop: Arc::clone(&self.stop) }
+    }
+
+    /// The deadline of a pass over `video`, which starts now.
+    pub(super) fn for_pass(&self, video: &Video) -> Deadline {
+        let at = || Instant::now() + self.time.for_pass(video);
+        Deadline { at: self.started().end.unwrap_or_else(at), stop: Arc::clone(&self.stop) }
+    }
+}
+
 impl TimeLimit {
-    pub(super) fn for_video(self, video: &Video) -> Duration {
+    fn for_pass(self, video: &Video) -> Duration {
         const DAY_S: f64 = 86_400.0;
         match self {
-            Self::At(limit) => limit,
+            // Without an end, the limit is beyond the clock.
+            Self::At(_) => Duration::from_secs_f64(DAY_S),
             Self::ByLength => {
                 let duration_s = video.expected_frames.map(|frames| video.time_s(frames));
                 // Without a duration the file size bounds it: few videos have less than 10 kB per second.

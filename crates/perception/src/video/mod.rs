@@ -10,7 +10,8 @@
 //! use embodied_r_perception::video;
 //!
 //! let video = video::probe("walk.mp4".as_ref())?;
-//! let first_two = video::frames("walk.mp4".as_ref(), &[0, video.frames_per_second()], Some(640))?;
+//! let (indices, limits) = ([0, video.frames_per_second()], video::Limits::default());
+//! let first_two = video::frames("walk.mp4".as_ref(), &indices, Some(640), &limits)?;
 //! # Ok::<(), embodied_r_perception::Error>(())
 //! ```
 
@@ -18,14 +19,16 @@ mod decoder;
 mod excerpt_decoder;
 mod frames;
 mod index;
+mod installation;
 mod limits;
 mod probe;
 mod process;
 mod sampling;
 
 pub use frames::{fit_within, frames};
-pub use limits::{MAX_PIXELS, TimeLimit};
-pub use probe::{Rational, Video, probe};
+pub use installation::ffmpeg_output;
+pub use limits::{Limits, MAX_PIXELS, TimeLimit};
+pub use probe::{Rational, Video, probe, probe_within};
 pub use sampling::{sample, sample_excerpt};
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::decoder::{first_error, input_name};
 use super::index::Index;
-use super::limits::{FORMATS, MAX_ALLOC_BYTES, MAX_PIXELS, PROBE_TIME};
+use super::limits::{FORMATS, Limits, MAX_ALLOC_BYTES, MAX_PIXELS};
 use super::process::Process;
 use crate::error::{Error, Result};
 
@@ -81,10 +81,10 @@ impl Video {
     ///
     /// # Errors
     /// Those of [`probe`].
-    pub(super) fn with_ffprobe(&self) -> Result<Self> {
+    pub(super) fn with_ffprobe(&self, limits: &Limits) -> Result<Self> {
         match self.sync_option {
             Some(_) => Ok(self.clone()),
-            None => ffprobe(&self.path, self.bytes),
+            None => ffprobe(&self.path, self.bytes, limits),
         }
     }
 
@@ -107,6 +107,14 @@ impl Video {
 /// [`Error::TooLarge`] and [`Error::DecodeTimeout`] about the file, [`Error::FfmpegMissing`] and
 /// [`Error::FfmpegRun`] about `ffprobe`.
 pub fn probe(path: &Path) -> Result<Video> {
+    probe_within(path, &Limits::default())
+}
+
+/// As [`probe`], within `limits`.
+///
+/// # Errors
+/// As [`probe`], and [`Error::DecodeInterrupted`].
+pub fn probe_within(path: &Path, limits: &Limits) -> Result<Video> {
     let meta = std::fs::metadata(path).map_err(Error::io("read", path))?;
     if !meta.is_file() {
         let reason = if meta.is_dir() { "it is a directory" } else { "it is not a regular file" };
@@ -132,11 +140,11 @@ pub fn probe(path: &Path) -> Result<Video> {
         };
         return video.checked();
     }
-    ffprobe(path, meta.len())
+    ffprobe(path, meta.len(), limits)
 }
 
 /// Runs `ffprobe` on the file at `path`, of `bytes` bytes.
-fn ffprobe(path: &Path, bytes: u64) -> Result<Video> {
+fn ffprobe(path: &Path, bytes: u64, limits: &Limits) -> Result<Video> {
     let mut command = Command::new("ffprobe");
     command
         .args(["-v", "error", "-protocol_whitelist", "file", "-format_whitelist", FORMATS])
@@ -144,14 +152,13 @@ fn ffprobe(path: &Path, bytes: u64) -> Result<Video> {
         .args(["-max_pixels", &MAX_PIXELS.to_string()])
         .args(["-of", "json", "-show_library_versions", "-show_entries", ENTRIES, "-i"])
         .arg(input_name(path));
-    let (process, stdout, _) = Process::start("ffprobe", &mut command, Stdio::null(), PROBE_TIME)?;
+    let (process, stdout, _) =
+        Process::start("ffprobe", &mut command, Stdio::null(), limits.for_metadata())?;
     let mut report = Vec::new();
     stdout.take(MAX_REPORT_BYTES).read_to_end(&mut report).map_err(Error::ffmpeg("ffprobe"))?;
     let exit = process.finish()?;
     let not_a_video = |reason: String| Error::NotAVideo { path: path.to_owned(), reason };
-    if exit.timed_out {
-        return Err(not_a_video("`ffprobe` timed out".to_owned()));
-    }
+    let exit = exit.checked(path)?;
     if !exit.success {
         return Err(not_a_video(first_error(exit.errors.iter().map(String::as_str))));
     }

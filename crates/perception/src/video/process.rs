@@ -1,12 +1,20 @@
-//! A child process with a time limit.
+//! A child process that ends at its deadline, when it is stopped, and when this program dies, with all
+//! processes that it started.
+//!
+//! `ffmpeg` on the PATH may be a wrapper script whose own children hold the pipes. Every program therefore
+//! runs in a process group of its own, which is killed as a whole, and its pipes are never waited for after
+//! that.
 
-use std::io::{BufRead, BufReader, ErrorKind, Read};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read};
+use std::os::unix::process::CommandExt as _;
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::limits::MAX_MEMORY_BYTES;
 use crate::error::{Error, Result};
@@ -17,35 +25,71 @@ const MAX_ERRORS: usize = 8;
 /// Bytes kept of an error line, which may quote a whole file.
 const MAX_ERROR_BYTES: u64 = 1000;
 
+/// Interval between two looks at the stop flag while the process writes nothing.
+const STOP_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How long to wait for the end of a killed process, and for its last error message.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// A guard in the process group. Its standard input ends when this program dies, even if it is killed; it then
+/// kills the group, itself included.
+const GUARD: &str = "read line; kill -KILL 0";
+
+/// When a process must end.
+#[derive(Debug, Clone)]
+pub(super) struct Deadline {
+    /// The moment.
+    pub(super) at: Instant,
+    /// Ends it before, once set.
+    pub(super) stop: Arc<AtomicBool>,
+}
+
 /// A running program, killed on drop.
 pub(super) struct Process {
     program: &'static str,
-    child: Arc<Mutex<Child>>,
-    errors: Option<JoinHandle<Vec<String>>>,
-    timed_out: Arc<AtomicBool>,
-    /// Dropping it stops the watchdog.
-    watchdog: Option<Sender<()>>,
+    child: Child,
+    group: Arc<Group>,
+    errors: Arc<Mutex<Vec<String>>>,
+    /// Disconnected when standard error has ended.
+    errors_ended: Receiver<()>,
 }
 
 /// The exit of a process.
 pub(super) struct ExitReport {
     /// Whether its exit status was 0.
     pub(super) success: bool,
-    /// Whether it was killed at its time limit.
-    pub(super) timed_out: bool,
+    /// Why it was killed, if it was.
+    pub(super) killed: Option<Killed>,
     /// Its first error messages.
     pub(super) errors: Vec<String>,
 }
 
+/// Why a process was killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Killed {
+    /// Its time was up.
+    TimedOut,
+    /// It was stopped.
+    Stopped,
+}
+
+/// The standard output of a process. It ends when the process is killed, whoever holds the pipe.
+pub(super) struct Output {
+    pipe: ChildStdout,
+    group: Arc<Group>,
+}
+
 impl Process {
-    /// Starts `command`, which runs `program`, with the time limit `limit` and `input` as its stdin.
+    /// Starts `command`, which runs `program`, until `deadline`, with `input` as its stdin.
     pub(super) fn start(
         program: &'static str,
         command: &mut Command,
         input: Stdio,
-        limit: Duration,
-    ) -> Result<(Self, ChildStdout, Option<ChildStdin>)> {
+        deadline: Deadline,
+    ) -> Result<(Self, Output, Option<ChildStdin>)> {
+        let guard = Guard::start();
         let mut child = command
+            .process_group(guard.as_ref().map_or(0, |guard| guard.id().as_raw_nonzero().get()))
             .stdin(input)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -54,33 +98,52 @@ impl Process {
         limit_memory(&child);
         let stdin = child.stdin.take();
         let pipes = child.stdout.take().zip(child.stderr.take());
-        let child = Arc::new(Mutex::new(child));
-        let timed_out = Arc::new(AtomicBool::new(false));
-        let watchdog = watch(child.clone(), timed_out.clone(), limit);
-        let mut process =
-            Self { program, child, errors: None, timed_out, watchdog: Some(watchdog) };
+        let id = guard.as_ref().map_or_else(|| Pid::from_child(&child), Guard::id);
+        let group = Arc::new(Group {
+            deadline,
+            members: Mutex::new(Some((id, guard))),
+            killed: Mutex::default(),
+        });
+        let errors = Arc::default();
+        let (reading, errors_ended) = channel();
+        let process = Self {
+            program,
+            child,
+            group: Arc::clone(&group),
+            errors: Arc::clone(&errors),
+            errors_ended,
+        };
         let missing = || Error::ffmpeg(program)(ErrorKind::BrokenPipe.into());
-        let (stdout, stderr) = pipes.ok_or_else(missing)?;
-        // An unread stderr pipe would block the process.
-        process.errors = Some(std::thread::spawn(move || first_lines(stderr)));
-        Ok((process, stdout, stdin))
+        let (pipe, stderr) = pipes.ok_or_else(missing)?;
+        // An unread stderr pipe would block the process. The thread is not joined: another process may hold the pipe.
+        std::thread::spawn(move || {
+            keep_first_lines(stderr, &errors);
+            drop(reading);
+        });
+        Ok((process, Output { pipe, group }, stdin))
     }
 
     /// Waits for the process after its output has ended.
     pub(super) fn finish(mut self) -> Result<ExitReport> {
-        let success = self.wait()?.success();
-        let errors = self.errors.take().and_then(|thread| thread.join().ok());
-        let timed_out = self.timed_out.load(Ordering::SeqCst);
-        Ok(ExitReport { success, timed_out, errors: errors.unwrap_or_default() })
+        let success = self.wait()?.is_some_and(|status| status.success());
+        // What it left running in the background.
+        self.group.end();
+        let _ = self.errors_ended.recv_timeout(GRACE);
+        let errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Ok(ExitReport { success, killed: self.group.killed(), errors })
     }
 
-    /// Waits by polling, so that the watchdog can lock the child.
-    fn wait(&self) -> Result<ExitStatus> {
+    /// The exit status; `None` if the process was killed and does not end.
+    fn wait(&mut self) -> Result<Option<ExitStatus>> {
         let mut pause = Duration::from_micros(100);
+        let mut killed_at = None;
         loop {
-            let ended = self.child.lock().unwrap_or_else(PoisonError::into_inner).try_wait();
-            if let Some(status) = ended.map_err(Error::ffmpeg(self.program))? {
-                return Ok(status);
+            if let Some(status) = self.child.try_wait().map_err(Error::ffmpeg(self.program))? {
+                return Ok(Some(status));
+            }
+            if self.group.is_over() && killed_at.get_or_insert_with(Instant::now).elapsed() > GRACE
+            {
+                return Ok(None);
             }
             std::thread::sleep(pause);
             pause = (2 * pause).min(Duration::from_millis(5));
@@ -90,42 +153,128 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        self.watchdog.take();
-        kill(&self.child);
-        // Fails only if the process was waited for already.
-        let _ = self.child.lock().unwrap_or_else(PoisonError::into_inner).wait();
+        self.group.end();
+        reap(&mut self.child);
     }
 }
 
-/// Kills the child; fails only if it has ended already.
-fn kill(child: &Mutex<Child>) {
-    let _ = child.lock().unwrap_or_else(PoisonError::into_inner).kill();
-}
-
-/// Kills the child after `limit`, unless the returned sender is dropped before.
-fn watch(child: Arc<Mutex<Child>>, timed_out: Arc<AtomicBool>, limit: Duration) -> Sender<()> {
-    let (watchdog, dropped) = channel();
-    std::thread::spawn(move || {
-        if dropped.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
-            timed_out.store(true, Ordering::SeqCst);
-            kill(&child);
+impl Read for Output {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.group.wait_for(&self.pipe) {
+            true => self.pipe.read(buffer),
+            false => Ok(0),
         }
-    });
-    watchdog
+    }
 }
 
-/// The first lines of `source`, truncated; `source` is read to its end.
-fn first_lines(source: impl Read) -> Vec<String> {
-    let mut source = BufReader::new(source);
-    let mut lines = Vec::new();
-    loop {
-        let mut line = Vec::new();
-        match (&mut source).take(MAX_ERROR_BYTES).read_until(b'\n', &mut line) {
-            Ok(0) | Err(_) => return lines,
-            Ok(_) if lines.len() < MAX_ERRORS => {
-                lines.push(String::from_utf8_lossy(&line).trim().to_owned());
+/// The processes of one program.
+struct Group {
+    deadline: Deadline,
+    /// The group's id and its guard; `None` once it has ended, after which the id may be another group's.
+    members: Mutex<Option<(Pid, Option<Guard>)>>,
+    killed: Mutex<Option<Killed>>,
+}
+
+impl Group {
+    /// Waits until `pipe` has data or has ended; `false` if the group was killed.
+    fn wait_for(&self, pipe: &ChildStdout) -> bool {
+        loop {
+            if self.is_over() {
+                return false;
             }
-            Ok(_) => {}
+            let left = self.deadline.at.saturating_duration_since(Instant::now());
+            let pause = Timespec::try_from(left.min(STOP_INTERVAL)).ok();
+            match poll(&mut [PollFd::new(pipe, PollFlags::IN)], pause.as_ref()) {
+                Ok(0) | Err(rustix::io::Errno::INTR) => {}
+                // An error is that of the read, too.
+                Ok(_) | Err(_) => return true,
+            }
+        }
+    }
+
+    /// Whether the group was killed; kills it if its time is up or it is stopped.
+    fn is_over(&self) -> bool {
+        let mut killed = self.killed.lock().unwrap_or_else(PoisonError::into_inner);
+        if killed.is_none() {
+            *killed = match self.deadline.stop.load(Ordering::Relaxed) {
+                true => Some(Killed::Stopped),
+                false if Instant::now() >= self.deadline.at => Some(Killed::TimedOut),
+                false => return false,
+            };
+            self.end();
+        }
+        true
+    }
+
+    fn killed(&self) -> Option<Killed> {
+        *self.killed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Kills all processes of the group.
+    fn end(&self) {
+        let mut members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((id, guard)) = members.take() {
+            // Fails only if all have ended.
+            let _ = kill_process_group(id, Signal::KILL);
+            drop(guard);
+        }
+    }
+}
+
+/// The process that runs [`GUARD`] and leads the group.
+struct Guard(Child);
+
+impl Guard {
+    /// Starts the guard; `None` where there is no shell. The program's own process then leads the group.
+    fn start() -> Option<Self> {
+        let guard = Command::new("/bin/sh")
+            .args(["-c", GUARD])
+            .process_group(0)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        guard
+            .map(Self)
+            .map_err(|error| tracing::debug!("cannot guard a child process: {error}"))
+            .ok()
+    }
+
+    fn id(&self) -> Pid {
+        Pid::from_child(&self.0)
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        // It ends when its input does, if it was not killed.
+        drop(self.0.stdin.take());
+        reap(&mut self.0);
+    }
+}
+
+/// Waits for a process that was killed, but not forever: it may hang in a file system.
+fn reap(child: &mut Child) {
+    let start = Instant::now();
+    while matches!(child.try_wait(), Ok(None)) && start.elapsed() < GRACE {
+        std::thread::sleep(Duration::from_micros(200));
+    }
+}
+
+/// Keeps the first lines of `source`, truncated; `source` is read to its end.
+fn keep_first_lines(source: impl Read, lines: &Mutex<Vec<String>>) {
+    let mut source = BufReader::new(source);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        match (&mut source).take(MAX_ERROR_BYTES).read_until(b'\n', &mut line) {
+            Ok(0) | Err(_) => return,
+            Ok(_) => {
+                let mut lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
+                if lines.len() < MAX_ERRORS {
+                    lines.push(String::from_utf8_lossy(&line).trim().to_owned());
+                }
+            }
         }
     }
 }
@@ -133,7 +282,7 @@ fn first_lines(source: impl Read) -> Vec<String> {
 /// Limits the child's memory; otherwise only FFmpeg's own limits apply.
 #[cfg(target_os = "linux")]
 fn limit_memory(child: &Child) {
-    use rustix::process::{Pid, Resource, Rlimit, prlimit};
+    use rustix::process::{Resource, Rlimit, prlimit};
     let limit = Rlimit { current: Some(MAX_MEMORY_BYTES), maximum: Some(MAX_MEMORY_BYTES) };
     let bounded = prlimit(Some(Pid::from_child(child)), Resource::Data, limit);
     if let Err(error) = bounded {
@@ -148,34 +297,102 @@ fn limit_memory(_: &Child) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
     use super::*;
 
-    fn shell(script: &str, limit: Duration) -> (Vec<u8>, ExitReport) {
+    /// Longer than any test waits, shorter than the sleeping processes of the scripts.
+    const SOON: Duration = Duration::from_secs(120);
+
+    fn start(script: &str, deadline: Deadline) -> (Process, Output) {
         let mut command = Command::new("sh");
         command.args(["-c", script]);
-        let (process, mut stdout, _) =
-            Process::start("sh", &mut command, Stdio::null(), limit).unwrap();
-        let mut output = Vec::new();
-        stdout.read_to_end(&mut output).unwrap();
-        (output, process.finish().unwrap())
+        let (process, output, _) =
+            Process::start("sh", &mut command, Stdio::null(), deadline).unwrap();
+        (process, output)
+    }
+
+    fn within(limit: Duration) -> Deadline {
+        Deadline { at: Instant::now() + limit, stop: Arc::default() }
+    }
+
+    fn run(script: &str, deadline: Deadline) -> (String, ExitReport) {
+        let (process, mut output) = start(script, deadline);
+        let mut text = String::new();
+        output.read_to_string(&mut text).unwrap();
+        drop(output);
+        (text, process.finish().unwrap())
+    }
+
+    fn is_running(id: &str) -> bool {
+        let state =
+            std::fs::read_to_string(format!("/proc/{}/stat", id.trim())).unwrap_or_default();
+        state.rsplit_once(") ").is_some_and(|(_, state)| !state.starts_with(['Z', 'X']))
+    }
+
+    fn ends(id: &str) -> bool {
+        let start = Instant::now();
+        while is_running(id) && start.elapsed() < SOON {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        !is_running(id)
     }
 
     #[test]
     fn an_endless_process_is_killed_at_its_time_limit() {
         let start = Instant::now();
-        let (_, exit) = shell("exec sleep 600", Duration::from_millis(200));
-        assert!(exit.timed_out && !exit.success);
-        assert!(start.elapsed() < Duration::from_secs(60));
+        let (_, exit) = run("exec sleep 600", within(Duration::from_millis(200)));
+        assert_eq!((exit.killed, exit.success), (Some(Killed::TimedOut), false));
+        assert!(start.elapsed() < SOON);
+    }
+
+    #[test]
+    fn the_children_of_a_wrapper_script_are_killed_with_it() {
+        let start = Instant::now();
+        let (child, exit) = run("sleep 600 & echo $!; wait", within(Duration::from_millis(500)));
+        assert_eq!(exit.killed, Some(Killed::TimedOut));
+        assert!(ends(&child), "{child}");
+        assert!(start.elapsed() < SOON);
+    }
+
+    #[test]
+    fn a_pipe_that_another_session_holds_is_not_waited_for() {
+        let start = Instant::now();
+        let script = "setsid sh -c 'echo $$; exec sleep 600' & wait";
+        let (escaped, exit) = run(script, within(Duration::from_millis(500)));
+        assert!(start.elapsed() < SOON);
+        assert_eq!(exit.killed, Some(Killed::TimedOut));
+        assert!(is_running(&escaped), "{escaped}");
+        Command::new("kill").arg(escaped.trim()).status().unwrap();
+    }
+
+    #[test]
+    fn a_stopped_process_is_killed_before_its_time_limit() {
+        let deadline = within(Duration::from_secs(600));
+        let stop = Arc::clone(&deadline.stop);
+        let (process, mut output) = start("sleep 600 & echo $!; wait", deadline);
+        let mut child = [0; 64];
+        let length = output.read(&mut child).unwrap();
+        let begin = Instant::now();
+        stop.store(true, Ordering::Relaxed);
+        assert_eq!(output.read(&mut [0]).unwrap(), 0);
+        assert_eq!(process.finish().unwrap().killed, Some(Killed::Stopped));
+        assert!(ends(std::str::from_utf8(&child[..length]).unwrap()));
+        assert!(begin.elapsed() < SOON);
+    }
+
+    #[test]
+    fn what_a_script_leaves_in_the_background_is_killed_when_it_ends() {
+        let script = "sleep 600 >/dev/null 2>&1 & echo $!";
+        let (child, exit) = run(script, within(Duration::from_secs(600)));
+        assert_eq!((exit.killed, exit.success), (None, true));
+        assert!(ends(&child), "{child}");
     }
 
     #[test]
     fn the_first_error_lines_are_kept() {
         let script = "echo out; for i in 1 2 3 4 5 6 7 8 9 10; do echo line $i >&2; done; exit 3";
-        let (output, exit) = shell(script, Duration::from_secs(60));
-        assert_eq!(output, b"out\n");
-        assert!(!exit.success && !exit.timed_out);
+        let (output, exit) = run(script, within(Duration::from_secs(60)));
+        assert_eq!(output, "out\n");
+        assert_eq!((exit.killed, exit.success), (None, false));
         assert_eq!(exit.errors.len(), MAX_ERRORS);
         assert_eq!(exit.errors[0], "line 1");
     }

@@ -5,7 +5,7 @@ use image::GrayImage;
 use super::Video;
 use super::decoder::{Decoder, FrameSelection, PixelFormat};
 use super::excerpt_decoder::ExcerptDecoder;
-use super::limits::TimeLimit;
+use super::limits::Limits;
 use super::process::ExitReport;
 use crate::error::{Error, Result};
 
@@ -20,21 +20,22 @@ const TAIL: usize = 3;
 ///
 /// # Errors
 /// [`Error::Damaged`] if FFmpeg reports errors and frames are missing, [`Error::Decode`] if there is no
-/// frame at all or FFmpeg fails, [`Error::DecodeTimeout`] beyond `limit`, those of
+/// frame at all or FFmpeg fails, [`Error::DecodeTimeout`] and [`Error::DecodeInterrupted`] by `limits`, those of
 /// [`probe`](super::probe()) and of `take`.
 pub fn sample(
     video: &Video,
     step: usize,
-    limit: TimeLimit,
+    limits: &Limits,
     mut take: impl FnMut(usize, GrayImage) -> Result<()>,
 ) -> Result<usize> {
-    let video = &video.with_ffprobe()?;
+    let limits = &limits.started();
+    let video = &video.with_ffprobe(limits)?;
     let step = step.max(1);
     let tail = video.expected_frames.map_or(0, |frames| frames.saturating_sub(TAIL));
     let mut expected = (0..).filter(|n| n % step == 0 || *n >= tail);
     let mut last = 0;
     let mut pending = None;
-    let mut pass = decode(video, limit, format!("not(mod(n,{step}))+gte(n,{tail})"), |frame| {
+    let mut pass = decode(video, limits, format!("not(mod(n,{step}))+gte(n,{tail})"), |frame| {
         last = expected.next().unwrap_or(usize::MAX);
         pending = Some(frame);
         match last % step {
@@ -46,7 +47,7 @@ pub fn sample(
         return Err(Error::Decode { path: video.path.clone(), reason: pass.exit.reason() });
     }
     if last < tail {
-        pass = decode(video, limit, format!("gt(n,{last})"), |frame| {
+        pass = decode(video, limits, format!("gt(n,{last})"), |frame| {
             pending = Some(frame);
             Ok(())
         })?;
@@ -66,11 +67,11 @@ pub fn sample(
 /// match its index; then discard the frames and call [`sample`].
 ///
 /// # Errors
-/// [`Error::DecodeTimeout`], [`Error::FfmpegMissing`], [`Error::FfmpegRun`], and those of `take`.
+/// [`Error::DecodeTimeout`], [`Error::DecodeInterrupted`], [`Error::FfmpegMissing`], [`Error::FfmpegRun`], and those of `take`.
 pub fn sample_excerpt(
     video: &Video,
     step: usize,
-    limit: TimeLimit,
+    limits: &Limits,
     mut take: impl FnMut(usize, GrayImage) -> Result<()>,
 ) -> Result<Option<usize>> {
     let Some(index) = &video.index else { return Ok(None) };
@@ -82,7 +83,7 @@ pub fn sample_excerpt(
     let Some(excerpt) = index.excerpt(&video.path, &indices) else { return Ok(None) };
     let format = PixelFormat::Gray;
     let size = (video.width, video.height);
-    let mut excerpt = ExcerptDecoder::start(video, excerpt, (size, format), limit)?;
+    let mut excerpt = ExcerptDecoder::start(video, excerpt, (size, format), limits)?;
     for index in indices {
         let Some(frame) = excerpt.next_frame()? else { return Ok(None) };
         let Some(frame) = GrayImage::from_raw(size.0, size.1, frame) else { return Ok(None) };
@@ -99,7 +100,7 @@ struct Pass {
 
 fn decode(
     video: &Video,
-    limit: TimeLimit,
+    limits: &Limits,
     select: String,
     mut take: impl FnMut(GrayImage) -> Result<()>,
 ) -> Result<Pass> {
@@ -110,7 +111,7 @@ fn decode(
         format: PixelFormat::Gray,
         max_frames: None,
     };
-    let mut decoder = Decoder::start(video, &selection, limit)?;
+    let mut decoder = Decoder::start(video, &selection, limits)?;
     let mut frames = 0;
     while let Some(pixels) = decoder.next_frame()? {
         let Some(frame) = GrayImage::from_raw(width, height, pixels) else { break };
@@ -149,7 +150,7 @@ mod tests {
     /// Indices and brightness of the sampled frames, and the number of frames.
     fn sampled(video: &Video, step: usize) -> (Vec<(usize, u8)>, usize) {
         let mut sampled_frames = Vec::new();
-        let frames = sample(video, step, TimeLimit::default(), |index, frame| {
+        let frames = sample(video, step, &Limits::default(), |index, frame| {
             sampled_frames
                 .push((index, frame.get_pixel(frame.width() / 2, frame.height() / 2).0[0]));
             Ok(())
@@ -186,7 +187,7 @@ mod tests {
     fn the_last_frame_is_the_decoders_not_the_containers() {
         let folder = tempfile::tempdir().unwrap();
         let path = clips::brightening(folder.path(), "a.mp4", 23);
-        let video = probe(&path).unwrap().with_ffprobe().unwrap();
+        let video = probe(&path).unwrap().with_ffprobe(&Limits::default()).unwrap();
         let truth = sampled(&video, 10);
         for expected_frames in [None, Some(0), Some(1), Some(12), Some(24), Some(40), Some(1000)] {
             let video = Video { expected_frames, ..video.clone() };
@@ -199,7 +200,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = clips::truncated(folder.path(), "short.mp4");
         let error =
-            sample(&probe(&path).unwrap(), 10, TimeLimit::default(), |_, _| Ok(())).unwrap_err();
+            sample(&probe(&path).unwrap(), 10, &Limits::default(), |_, _| Ok(())).unwrap_err();
         assert!(matches!(&error, Error::Damaged { frames, expected, .. } if frames < expected));
         assert!(error.to_string().contains("short.mp4` is truncated or corrupt"), "{error}");
     }
@@ -220,7 +221,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = clips::rotated(folder.path(), "a.mp4");
         let mut sizes = Vec::new();
-        sample(&probe(&path).unwrap(), 10, TimeLimit::default(), |_, frame| {
+        sample(&probe(&path).unwrap(), 10, &Limits::default(), |_, frame| {
             sizes.push(frame.dimensions());
             Ok(())
         })

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use embodied_r_perception::keyframes::{self, KeyFrameOptions};
-use embodied_r_perception::video::{self, TimeLimit};
+use embodied_r_perception::video::{self, Limits};
 use image::GrayImage;
 
 use super::{ffmpeg, patterns};
@@ -22,7 +22,7 @@ type Sampled = (Vec<(usize, GrayImage)>, usize);
 fn whole(path: &Path, step: usize) -> Sampled {
     let mut frames = Vec::new();
     let count =
-        video::sample(&video::probe(path).unwrap(), step, TimeLimit::default(), |i, frame| {
+        video::sample(&video::probe(path).unwrap(), step, &Limits::default(), |i, frame| {
             frames.push((i, frame));
             Ok(())
         });
@@ -32,7 +32,7 @@ fn whole(path: &Path, step: usize) -> Sampled {
 pub(super) fn excerpt(path: &Path, step: usize) -> Option<Sampled> {
     let mut frames = Vec::new();
     let video = video::probe(path).unwrap();
-    let count = video::sample_excerpt(&video, step, TimeLimit::default(), |i, frame| {
+    let count = video::sample_excerpt(&video, step, &Limits::default(), |i, frame| {
         frames.push((i, frame));
         Ok(())
     });
@@ -156,7 +156,7 @@ fn a_wrong_frame_size_in_the_index_falls_back_to_the_whole_video() {
         bytes[at..at + size.len()].copy_from_slice(claimed);
         std::fs::write(&path, bytes).unwrap();
         assert!(excerpt(&path, 50).is_none(), "{}", path.display());
-        let frames = video::frames(&path, &[50], None).unwrap();
+        let frames = video::frames(&path, &[50], None, &Limits::default()).unwrap();
         assert_eq!(frames[0].dimensions(), (160, 120));
     }
 }
@@ -174,9 +174,9 @@ fn color_frames_of_an_excerpt_match_the_whole_video() {
     let folder = tempfile::tempdir().unwrap();
     let (excerpted, whole) = in_three_containers(folder.path());
     let indices = [64, 3, 119, 64];
-    let whole = video::frames(&whole, &indices, Some(80)).unwrap();
+    let whole = video::frames(&whole, &indices, Some(80), &Limits::default()).unwrap();
     for path in excerpted {
-        let frames = video::frames(&path, &indices, Some(80)).unwrap();
+        let frames = video::frames(&path, &indices, Some(80), &Limits::default()).unwrap();
         assert!(frames == whole, "{}", path.display());
     }
 }

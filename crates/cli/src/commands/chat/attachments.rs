@@ -1,8 +1,11 @@
 //! The video and the images that a conversation is about.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use embodied_r_perception::captioner::{self, VideoFrames};
+use embodied_r_perception::video::{self, Limits};
 use embodied_r_vision::{ImageEmbeddings, VisionLanguageModel, image_file};
 
 use crate::args::chat::ChatArgs;
@@ -12,6 +15,7 @@ use crate::video_captioner::VideoCaptioner;
 /// The media of a conversation.
 pub(super) struct Attachments<'a> {
     args: &'a ChatArgs,
+    stop: Arc<AtomicBool>,
     /// Loaded with the first video.
     captioner: Option<VideoCaptioner>,
     video: Option<(PathBuf, VideoFrames)>,
@@ -20,8 +24,9 @@ pub(super) struct Attachments<'a> {
 }
 
 impl<'a> Attachments<'a> {
-    pub(super) fn new(args: &'a ChatArgs) -> Self {
-        Self { args, captioner: None, video: None, images: Vec::new() }
+    /// None yet. `stop` ends the decoding of a video.
+    pub(super) fn new(args: &'a ChatArgs, stop: &Arc<AtomicBool>) -> Self {
+        Self { args, stop: Arc::clone(stop), captioner: None, video: None, images: Vec::new() }
     }
 
     /// Sets the video that questions are about, or clears it if `file` is empty. Errors are printed. `model` is the
@@ -42,7 +47,7 @@ impl<'a> Attachments<'a> {
         model: Option<&VisionLanguageModel>,
     ) -> anyhow::Result<()> {
         // Reports a bad video before a model is loaded.
-        embodied_r_perception::video::probe(file)?;
+        video::probe_within(file, &Limits::default().with_stop(&self.stop))?;
         let captioner = match self.captioner.take() {
             Some(captioner) => captioner,
             None => self.captioner(model)?,
@@ -56,9 +61,10 @@ impl<'a> Attachments<'a> {
     /// The captioner named by the arguments, else the chat model itself.
     fn captioner(&self, model: Option<&VisionLanguageModel>) -> anyhow::Result<VideoCaptioner> {
         let ChatArgs { stored, captioner, key_frames, .. } = self.args;
+        let stop = &self.stop;
         match model.filter(|_| captioner.captioner.is_none() && captioner.scenes.is_none()) {
-            Some(model) => VideoCaptioner::from_loaded(model, stored, captioner, key_frames),
-            None => VideoCaptioner::open(captioner, &stored.weights, key_frames),
+            Some(model) => VideoCaptioner::from_loaded(model, stored, captioner, key_frames, stop),
+            None => VideoCaptioner::open(captioner, &stored.weights, key_frames, stop),
         }
     }
 
@@ -92,8 +98,8 @@ impl<'a> Attachments<'a> {
 
     /// A message preceded by the captions of the video, if there is one; `None`, with the error printed, if captioning
     /// fails.
-    pub(super) fn with_captions(&self, text: &str) -> Option<String> {
-        let Some(((file, frames), captioner)) = self.video.as_ref().zip(self.captioner.as_ref())
+    pub(super) fn with_captions(&mut self, text: &str) -> Option<String> {
+        let Some(((file, frames), captioner)) = self.video.as_mut().zip(self.captioner.as_ref())
         else {
             return Some(text.to_owned());
         };
@@ -101,6 +107,8 @@ impl<'a> Attachments<'a> {
             Ok(captions) => Some(captioner::prompt(&captions, text)),
             Err(error) => {
                 exit::print(&error);
+                // The next message tries again, after Ctrl-C for example.
+                *frames = captioner.video(file);
                 None
             }
         }

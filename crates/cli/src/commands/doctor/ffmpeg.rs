@@ -1,6 +1,7 @@
 //! FFmpeg and its codecs.
 
-use std::process::{Command, Stdio};
+use embodied_r_perception::Error;
+use embodied_r_perception::video::ffmpeg_output;
 
 use super::check::Check;
 
@@ -42,7 +43,7 @@ pub(super) fn checks() -> Vec<Check> {
     checks
 }
 
-fn version_check(program: &str) -> Check {
+fn version_check(program: &'static str) -> Check {
     match output(program, &["-version"]) {
         Ok(text) => Check::ok(AREA, program, version(&text).unwrap_or("unknown version")),
         Err(found) => Check::missing(AREA, program, found, INSTALL),
@@ -50,18 +51,11 @@ fn version_check(program: &str) -> Check {
 }
 
 /// Standard output of a program, or why it failed.
-fn output(program: &str, args: &[&str]) -> Result<String, String> {
-    let result = Command::new(program).args(args).stdin(Stdio::null()).output();
-    match result {
-        Ok(output) if output.status.success() => {
-            Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-        }
-        Ok(output) => Err(format!("`{program}` failed with {}", output.status)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            Err("not found on `PATH`".to_owned())
-        }
-        Err(error) => Err(format!("cannot run `{program}`: {error}")),
-    }
+fn output(program: &'static str, args: &[&str]) -> Result<String, String> {
+    ffmpeg_output(program, args).map_err(|error| match error {
+        Error::FfmpegMissing { .. } => "not found on `PATH`".to_owned(),
+        other => other.to_string(),
+    })
 }
 
 /// The third word of `ffmpeg version 5.1.6-0+deb12u1 Copyright …`.
