@@ -31,7 +31,7 @@ pub use selector::{Decision, KeyFrameOptions, SampledFrame};
 use serde::Serialize;
 
 use crate::error::Result;
-use crate::video::{self, Limits, Video};
+use crate::video::{self, Limits, Timestamps};
 
 /// A video's key frames and the sampled frames.
 #[derive(Debug, Clone, Serialize)]
@@ -62,23 +62,21 @@ pub fn select(path: &Path, options: &KeyFrameOptions) -> Result<Selection> {
 ///
 /// # Errors
 /// As [`select`], and [`Error::DecodeInterrupted`](crate::Error::DecodeInterrupted).
-pub fn select_within(
-    path: &Path,
-    options: &KeyFrameOptions,
-    limits: &Limits,
-) -> Result<Selection> {
+pub fn select_within(path: &Path, options: &KeyFrameOptions, limits: &Limits) -> Result<Selection> {
     options.check()?;
     let limits = &limits.started();
     let video = video::probe_within(path, limits)?;
     let step = video.frames_per_second();
     let from_excerpt =
-        select_from(&video, options, |take| video::sample_excerpt(&video, step, limits, take))?;
-    let (frames, sampled) = match from_excerpt {
+        select_from(options, |take| video::sample_excerpt(&video, step, limits, take))?;
+    let (frames, mut sampled) = match from_excerpt {
         (Some(frames), sampled) => (frames, sampled),
-        (None, _) => {
-            select_from(&video, options, |take| video::sample(&video, step, limits, take))?
-        }
+        (None, _) => select_from(options, |take| video::sample(&video, step, limits, take))?,
     };
+    let times = Timestamps::of(&video, frames, limits)?;
+    for frame in &mut sampled {
+        frame.time_s = times.time_s(frame.index);
+    }
     let keyframes = sampled.iter().filter(|frame| frame.kept).map(|frame| frame.index).collect();
     Ok(Selection { fps: video.fps.as_f64(), frames, sampled, keyframes })
 }
@@ -86,9 +84,8 @@ pub fn select_within(
 /// Receives a frame and its index.
 type FrameSink<'a> = &'a mut dyn FnMut(usize, GrayImage) -> Result<()>;
 
-/// The result of `sample`, and the decisions about the sampled frames.
+/// The result of `sample`, and the decisions about the sampled frames, whose timestamps are not set yet.
 fn select_from<T>(
-    video: &Video,
     options: &KeyFrameOptions,
     sample: impl FnOnce(FrameSink<'_>) -> Result<T>,
 ) -> Result<(T, Vec<SampledFrame>)> {
@@ -97,16 +94,16 @@ fn select_from<T>(
     let mut position = 0;
     let sampled = rayon::in_place_scope(|scope| {
         sample(&mut |index, frame| {
-            let (queue, time_s, at) = (&queue, video.time_s(index), position);
+            let (queue, at) = (&queue, position);
             position += 1;
             if queue.waiting.fetch_add(1, Ordering::Relaxed) >= max_waiting {
                 // Backpressure: this thread helps, and the decoder waits.
-                queue.add(at, (index, time_s, FrameFeatures::extract(&frame)));
+                queue.add(at, (index, FrameFeatures::extract(&frame)));
                 queue.decide(&mut queue.selector());
                 return Ok(());
             }
             scope.spawn(move |_| {
-                queue.add(at, (index, time_s, FrameFeatures::extract(&frame)));
+                queue.add(at, (index, FrameFeatures::extract(&frame)));
                 queue.decide_if_free();
             });
             Ok(())
@@ -117,8 +114,8 @@ fn select_from<T>(
     Ok((sampled, selector.finish()))
 }
 
-/// A frame's index, timestamp in seconds, and features.
-type PendingFrame = (usize, f64, FrameFeatures);
+/// A frame's index and features.
+type PendingFrame = (usize, FrameFeatures);
 
 /// Reorders features that arrive out of order for the selector.
 struct Queue {
@@ -166,9 +163,9 @@ impl Queue {
     fn decide(&self, selector: &mut KeyFrameSelector) {
         loop {
             let next = self.next.load(Ordering::SeqCst);
-            let Some((index, time_s, features)) = self.pending().remove(&next) else { return };
+            let Some((index, features)) = self.pending().remove(&next) else { return };
             self.next.store(next + 1, Ordering::SeqCst);
-            selector.decide(index, time_s, features);
+            selector.decide(index, features);
             self.waiting.fetch_sub(1, Ordering::Relaxed);
         }
     }
@@ -218,6 +215,15 @@ mod tests {
         let path = clips::brightening(folder.path(), "one.mp4", 1);
         let selection = select(&path, &KeyFrameOptions::default()).unwrap();
         assert_eq!((selection.frames, selection.keyframes), (1, vec![0]));
+    }
+
+    #[test]
+    fn times_of_a_variable_frame_rate_are_those_of_the_frames() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = clips::slowing(folder.path(), "slow.mp4");
+        let selection = select(&path, &KeyFrameOptions::default()).unwrap();
+        let sampled: Vec<_> = selection.sampled.iter().map(|f| (f.index, f.time_s)).collect();
+        assert_eq!(sampled, [(0, 0.0), (10, 1.0), (20, 2.0), (30, 7.0), (39, 11.5)]);
     }
 
     #[test]

@@ -118,8 +118,8 @@ impl KeyFrameSelector {
         Self { options, key: None, frames: Vec::new() }
     }
 
-    /// Decides about the next frame, with its `index` and timestamp `time_s`.
-    pub fn decide(&mut self, index: usize, time_s: f64, features: FrameFeatures) {
+    /// Decides about the next frame, with its `index`. Its timestamp is set later.
+    pub fn decide(&mut self, index: usize, features: FrameFeatures) {
         let compared = self.key.as_ref().map(|key| compare(key, &features));
         let decision = decision_for(compared.as_ref(), self.options.threshold);
         let kept = decision.is_kept();
@@ -128,6 +128,7 @@ impl KeyFrameSelector {
         }
         let (overlap, matches, inliers, uncertain) =
             compared.map_or((None, 0, 0, None), |c| (c.overlap, c.matches, c.inliers, c.uncertain));
+        let time_s = 0.0;
         let frame =
             SampledFrame { index, time_s, overlap, matches, inliers, kept, uncertain, decision };
         self.frames.push(frame);

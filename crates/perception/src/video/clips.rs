@@ -38,6 +38,27 @@ pub(crate) fn brightening(folder: &Path, name: &str, frames: usize) -> PathBuf {
     path
 }
 
+/// The time of frame `index` of [`slowing`].
+pub(crate) fn slowing_time_s(index: usize) -> f64 {
+    if index < 20 { 0.1 * index as f64 } else { 2.0 + 0.5 * (index - 20) as f64 }
+}
+
+/// A clip of 40 frames at 10 fps, from the 20th on at 2 fps, see [`slowing_time_s`].
+pub(crate) fn slowing(folder: &Path, name: &str) -> PathBuf {
+    // Matroska files have a variable frame rate in all versions of FFmpeg.
+    let source = folder.join("slowing.mkv");
+    ffmpeg(
+        &format!(
+            "-f lavfi -i testsrc2=s={WIDTH}x{HEIGHT}:r=10 -frames:v 40 -vf \
+             setpts='if(lt(N,20),N*0.1,2+(N-20)*0.5)/TB' -c:v libx264 -preset ultrafast -pix_fmt yuv420p"
+        ),
+        &source,
+    );
+    let path = folder.join(name);
+    ffmpeg(&format!("-i {} -c copy", source.display()), &path);
+    path
+}
+
 /// A clip of moving patterns with audio and faststart.
 pub(crate) fn pattern(folder: &Path, name: &str, frames: usize) -> PathBuf {
     let path = folder.join(name);

@@ -24,12 +24,14 @@ mod limits;
 mod probe;
 mod process;
 mod sampling;
+mod timestamps;
 
 pub use frames::{fit_within, frames};
 pub use installation::ffmpeg_output;
 pub use limits::{Limits, MAX_PIXELS, TimeLimit};
 pub use probe::{Rational, Video, probe, probe_within};
 pub use sampling::{sample, sample_excerpt};
+pub use timestamps::Timestamps;
 
 #[cfg(test)]
 pub(crate) mod clips;

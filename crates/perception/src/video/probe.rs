@@ -88,7 +88,8 @@ impl Video {
         }
     }
 
-    /// The timestamp of frame `index`, in seconds from the first one.
+    /// The timestamp of frame `index` in seconds from the first one, if the frame rate is constant;
+    /// [`Timestamps`](super::Timestamps) has those of a variable one.
     #[must_use]
     pub fn time_s(&self, index: usize) -> f64 {
         index as f64 / self.fps.as_f64()

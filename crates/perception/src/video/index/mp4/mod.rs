@@ -67,6 +67,12 @@ fn of_track(number: usize, track: &[u8], movie_header: &[u8], length: u64) -> Op
         return None;
     }
     let step = tables::constant_duration(&table)?;
+    let time = |position: &usize| samples[*position].pts;
+    // Composition offsets can make the rate variable, too.
+    let is_constant = |two: &[usize]| time(&two[1]) - time(&two[0]) == i64::from(step);
+    if !presentation_order.windows(2).all(is_constant) {
+        return None;
+    }
     let parts = TrackBoxes {
         movie_header: movie_header.to_vec(),
         track_header: track_header.to_vec(),
