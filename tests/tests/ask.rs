@@ -215,3 +215,33 @@ fn gguf_files_answer_and_chat_as_the_same_weights_in_a_folder() {
     assert_eq!(metrics["tokens_per_frame"], 6.0);
     assert!(metrics["decode_tokens_per_s"].as_f64().unwrap() > 0.0, "{metrics}");
 }
+
+/// The model in `dir`, with a context of 64 tokens.
+fn shorten_context(dir: &Path) {
+    let path = dir.join("config.json");
+    let mut config: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    config["max_position_embeddings"] = 64.into();
+    fs::write(path, config.to_string()).unwrap();
+}
+
+#[test]
+fn captions_are_kept_before_the_policy_is_asked_and_too_long_a_prompt_names_the_way_out() {
+    let dir = workspace();
+    shorten_context(&dir.path().join("text"));
+    let output =
+        ask(dir.path(), &["--scenes", "raw/scenes", "--policy", "text", "--save-trace", "trace"]);
+    assert_eq!(output.status.code(), Some(1));
+    let stderr = text(&output.stderr);
+    assert!(stderr.contains("the context length of `text` is 64"), "{stderr}");
+    for way_out in ["`--max-frames`", "`--threshold`", "`--caption-tokens`", "`--policy`"] {
+        assert!(stderr.contains(way_out), "{stderr}");
+    }
+    assert!(stderr.contains("the captions are kept in `trace`"), "{stderr}");
+    let saved: Value =
+        serde_json::from_slice(&fs::read(dir.path().join("trace/trace.json")).unwrap()).unwrap();
+    assert_eq!(saved["keyframes"].as_array().unwrap().len(), 4);
+    assert_eq!(saved["completion"], Value::Null);
+    assert!(dir.path().join("trace/frames/003.jpg").is_file());
+    let page = fs::read_to_string(dir.path().join("trace/index.html")).unwrap();
+    assert!(page.contains("the language model has not answered"), "{page}");
+}

@@ -2,6 +2,7 @@
 
 mod trace;
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::hub;
@@ -15,7 +16,7 @@ use serde::Serialize;
 use crate::args::ask::AskArgs;
 use crate::args::model::StoredModel;
 use crate::chat_session::{ChatSession, ChatTurn, Echo, VisionMode};
-use crate::exit::{Status, Usage};
+use crate::exit::{self, Status, Usage};
 use crate::output::outln;
 use crate::video_captioner::VideoCaptioner;
 
@@ -26,14 +27,15 @@ struct AnswerTrace {
     question: String,
     keyframes: Vec<Caption>,
     prompt: String,
-    completion: String,
+    /// `None` until the policy has answered, as is all that follows from it.
+    completion: Option<String>,
     think: Option<String>,
     /// The letter of an option, or the content of the answer tag.
     answer: Option<String>,
     /// The text of the chosen option.
     option: Option<String>,
     perceive_s: f64,
-    reason_s: f64,
+    reason_s: Option<f64>,
 }
 
 /// Ask a question about a video.
@@ -61,7 +63,9 @@ pub(crate) fn run(args: AskArgs) -> anyhow::Result<Status> {
         .with_context(|| format!("cannot read `{}`", args.video.display()))?;
     let began = Instant::now();
     let (captions, images) = {
-        let captioner = VideoCaptioner::open(&args.captioner, &args.weights, &args.key_frames)?;
+        let (captioner, weights) = (&args.captioner, &args.weights);
+        let captioner =
+            VideoCaptioner::open(captioner, weights, &args.key_frames, &Arc::default())?;
         let frames = captioner.video(&args.video);
         let captions = captioner.captions(&frames, &args.video, &question)?;
         let images = match args.save_trace {
@@ -77,37 +81,72 @@ pub(crate) fn run(args: AskArgs) -> anyhow::Result<Status> {
         let time = caption.time_s.map(|time| format!(" at {time:.1} s")).unwrap_or_default();
         eprintln!("frame {index}{time}: {after}{}", caption.view);
     }
-    let stored = StoredModel { model: policy, revision: None, weights: args.weights.clone() };
-    let echo = if args.json { Echo::Off } else { Echo::Text };
-    let mut session = ChatSession::load(&stored, &args.decoding, echo, VisionMode::Disabled)?;
     let prompt = captioner::prompt(&captions, &question);
-    let turns =
-        [ChatMessage::system(args.decoding.system_prompt()), ChatMessage::user(prompt.clone())]
-            .map(ChatTurn::from);
-    let began = Instant::now();
-    let completion = session.answer(session.prompt(&turns)?)?;
-    let chosen = (!options.is_empty()).then(|| letter(&completion).ok()).flatten();
-    let index = chosen.and_then(|letter| (letter as usize).checked_sub('A' as usize));
-    let answered = AnswerTrace {
+    let mut trace = AnswerTrace {
         video: args.video.display().to_string(),
         question,
-        prompt,
-        think: think_tag(&completion).map(str::to_owned),
-        answer: match options.is_empty() {
-            true => answer_tag(&completion).map(|answer| answer.trim().to_owned()),
-            false => chosen.map(String::from),
-        },
-        option: index.and_then(|index| options.get(index).cloned()),
-        completion,
         keyframes: captions,
+        prompt,
+        completion: None,
+        think: None,
+        answer: None,
+        option: None,
         perceive_s,
-        reason_s: began.elapsed().as_secs_f64(),
+        reason_s: None,
     };
+    // Captions take long, and the policy may fail.
     if let Some(folder) = &args.save_trace {
-        trace::save(folder, &answered, &images)?;
+        trace::save(folder, &trace, &images)?;
     }
-    print(&args, &answered)?;
+    let stored = StoredModel { model: policy, revision: None, weights: args.weights.clone() };
+    let began = Instant::now();
+    let completion = answer(&args, &stored, &trace.prompt).map_err(|error| kept(&args, error))?;
+    let chosen = (!options.is_empty()).then(|| letter(&completion).ok()).flatten();
+    let index = chosen.and_then(|letter| (letter as usize).checked_sub('A' as usize));
+    trace.reason_s = Some(began.elapsed().as_secs_f64());
+    trace.think = think_tag(&completion).map(str::to_owned);
+    trace.answer = match options.is_empty() {
+        true => answer_tag(&completion).map(|answer| answer.trim().to_owned()),
+        false => chosen.map(String::from),
+    };
+    trace.option = index.and_then(|index| options.get(index).cloned());
+    trace.completion = Some(completion);
+    if let Some(folder) = &args.save_trace {
+        trace::save(folder, &trace, &images)?;
+    }
+    print(&args, &trace)?;
     Ok(Status::Done)
+}
+
+/// Asks the policy.
+///
+/// # Errors
+/// It cannot be loaded, or the prompt is too long for it.
+fn answer(args: &AskArgs, stored: &StoredModel, prompt: &str) -> anyhow::Result<String> {
+    let echo = if args.json { Echo::Off } else { Echo::Text };
+    let mut session = ChatSession::load(stored, &args.decoding, echo, VisionMode::Disabled)?;
+    let turns = [ChatMessage::system(args.decoding.system_prompt()), ChatMessage::user(prompt)];
+    let prompt = session.prompt(&turns.map(ChatTurn::from))?;
+    let (tokens, context) = (prompt.as_ref().len(), session.max_model_len());
+    if tokens >= context {
+        return Err(exit::hint(
+            format!(
+                "the prompt with the captions has {tokens} tokens, but the context length of `{}` is {context}",
+                stored.model
+            ),
+            "caption fewer key frames (lower `--max-frames` or `--threshold`), make captions shorter (lower \
+             `--caption-tokens`), or give a `--policy` with a longer context",
+        ));
+    }
+    session.answer(prompt)
+}
+
+/// Adds to an error of the policy where the captions are kept.
+fn kept(args: &AskArgs, error: anyhow::Error) -> anyhow::Error {
+    if let Some(folder) = &args.save_trace {
+        eprintln!("the captions are kept in `{}`", folder.display());
+    }
+    error
 }
 
 fn print(args: &AskArgs, answered: &AnswerTrace) -> anyhow::Result<()> {

@@ -16,7 +16,7 @@ const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:52rem;mar
     align-self:start}figcaption small{color:#666}pre{white-space:pre-wrap;background:#f5f5f5;padding:1rem}\
     @media(prefers-color-scheme:dark){body{color:#ddd;background:#181818}pre{background:#242424}}";
 
-/// Writes the frames, the JSON object and the page.
+/// Writes the frames, the JSON object and the page, over those of an earlier stage.
 ///
 /// # Errors
 /// A file cannot be written.
@@ -59,10 +59,14 @@ fn page(answered: &AnswerTrace, images: usize) -> String {
     let answer = match (answer, option) {
         (Some(answer), Some(option)) => format!("{}. {}", escape(answer), escape(option)),
         (Some(answer), None) => escape(answer),
+        (None, _) if completion.is_none() => "none yet".to_owned(),
         (None, _) => "none could be parsed".to_owned(),
     };
     let (video, question) = (escape(video), escape(question));
-    let reasoning = escape(think.as_deref().unwrap_or(completion).trim());
+    let reasoning = match (think, completion) {
+        (Some(text), _) | (None, Some(text)) => escape(text.trim()),
+        (None, None) => "the language model has not answered".to_owned(),
+    };
     format!(
         "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width\">\n<title>{video}</title>\n\
