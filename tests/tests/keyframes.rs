@@ -1,5 +1,7 @@
 //! `embodied-r keyframes` on small generated videos and images.
 
+mod wrapper_scripts;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -244,4 +246,29 @@ fn without_ffmpeg_the_hint_says_how_to_install_it() {
         .unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("apt-get install ffmpeg"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_folder_that_links_to_its_parent_is_read_once() {
+    let folder = tempfile::tempdir().unwrap();
+    pan(folder.path());
+    std::os::unix::fs::symlink(".", folder.path().join("again")).unwrap();
+    let output = keyframes(folder.path(), &[".", "--json"]);
+    let videos: Vec<Value> = lines(&output).iter().map(|line| line["video"].clone()).collect();
+    assert_eq!(videos, ["./pan.mp4"]);
+}
+
+#[test]
+fn times_of_a_variable_frame_rate_are_the_frames_timestamps() {
+    let folder = tempfile::tempdir().unwrap();
+    let timed = "setpts='if(lt(N,20),N*0.1,2+(N-20)*0.5)/TB'";
+    ffmpeg(
+        &format!("-f lavfi -i testsrc2=s=96x64:r=10 -frames:v 40 -vf {timed} -c:v libx264"),
+        &folder.path().join("slow.mkv"),
+    );
+    let output = keyframes(folder.path(), &["slow.mkv", "--json"]);
+    let line = &lines(&output)[0];
+    let times = line["sampled"].as_array().unwrap().iter().map(|frame| &frame["time_s"]);
+    let times: Vec<f64> = times.map(|time| time.as_f64().unwrap()).collect();
+    assert_eq!(times, [0.0, 1.0, 2.0, 7.0, 11.5]);
 }

@@ -305,3 +305,70 @@ fn a_fold_that_does_not_exist_is_wrong_usage() {
     workspace.error(&["--folds", "5"], 2);
     workspace.error(&["--fold", "1"], 2);
 }
+
+#[test]
+fn without_any_video_the_last_line_and_the_exit_code_say_so() {
+    let workspace = Workspace::empty();
+    let flights: Vec<_> = (0..40).map(|id| flight(id, id / 2, id % 2)).collect();
+    let annotations = workspace.path("dataset/UrbanVideo-Bench/MCQ.parquet");
+    urban::write_parquet(&annotations, &flights).unwrap();
+    let output = workspace.run(&[]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    let last = text.lines().last().unwrap();
+    assert!(last.starts_with("found none of the 20 videos in dataset/: "), "{last}");
+    assert!(!workspace.path("dataset/complete/videos").exists());
+    let output = workspace.run(&["--annotations-only"]);
+    assert!(output.status.success());
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(text.lines().last(), Some("wrote dataset/complete"));
+    assert_eq!(workspace.splits().concat().len(), 20);
+    let error = workspace.error(&["--annotations-only", "--videos", "copy"], 2);
+    assert!(error.contains("cannot be used with"), "{error}");
+}
+
+#[test]
+fn a_zip_bomb_is_refused_before_anything_is_written() {
+    let workspace = Workspace::empty();
+    let video = |content: String| vec![("scannet/scene0000_00.mp4".to_owned(), content)];
+    let rooms = [room(0, "scene0000_00", "route_planning")];
+    workspace.write_vsi(&rooms, &video("\0".repeat(64 << 20)));
+    let error = workspace.error(&[], 1);
+    assert!(error.contains("entry `scannet/scene0000_00.mp4` of the archive"), "{error}");
+    assert!(error.contains("to 67108864, which no video does"), "{error}");
+    assert!(!workspace.path("dataset/complete").exists());
+    workspace.write_vsi(&rooms, &video("film".to_owned()));
+    assert!(workspace.run(&[]).status.success());
+}
+
+#[test]
+fn a_link_out_of_the_benchmarks_folder_is_refused_before_anything_is_written() {
+    let workspace = Workspace::with_both_benchmarks();
+    let secret = workspace.path("secret");
+    fs::write(&secret, "secret").unwrap();
+    let link = workspace.path("dataset/UrbanVideo-Bench/videos/AerialVLN_0_FLIGHT0_0.mp4");
+    std::os::unix::fs::symlink(&secret, &link).unwrap();
+    let error = workspace.error(&[], 1);
+    assert!(error.contains("AerialVLN_0_FLIGHT0_0.mp4` is a link to `"), "{error}");
+    assert!(error.contains("outside `dataset/UrbanVideo-Bench`"), "{error}");
+    assert!(!workspace.path("dataset/complete").exists());
+}
+
+#[test]
+fn a_question_that_occurs_twice_is_refused_before_anything_is_written() {
+    let workspace = Workspace::empty();
+    // The same id in both benchmarks is none.
+    let rooms =
+        [room(0, "scene0000_00", "route_planning"), room(1, "scene0000_00", "route_planning")];
+    workspace.write_vsi(&rooms, &[("scannet/scene0000_00.mp4".into(), "film".into())]);
+    let path = workspace.path("dataset/UrbanVideo-Bench/MCQ.parquet");
+    urban::write_parquet(&path, &[flight(0, 0, 0), flight(2, 0, 0), flight(0, 0, 0)]).unwrap();
+    let error = workspace.error(&[], 1);
+    assert!(
+        error.contains("row 2 of `dataset/UrbanVideo-Bench/MCQ.parquet` repeats row 0"),
+        "{error}"
+    );
+    assert!(!workspace.path("dataset/complete").exists());
+    urban::write_parquet(&path, &[flight(0, 0, 0), flight(2, 0, 0)]).unwrap();
+    assert!(workspace.run(&[]).status.success());
+}

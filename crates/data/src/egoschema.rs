@@ -14,6 +14,7 @@ use crate::question::Question;
 use crate::question_set::{
     QuestionFormat, QuestionSet, Record, json_type, letter, multiple_choice_text, reject_duplicate,
 };
+use crate::text::read_text;
 
 /// The question file.
 pub const QUESTIONS: &str = "questions.json";
@@ -87,7 +88,7 @@ fn question(record: &Record<'_>, id: &str) -> Result<Question> {
 
 /// The index of the correct option by question id.
 fn read_answers(path: &Path) -> Result<HashMap<String, usize>> {
-    let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+    let text = read_text(path)?;
     let Pairs(pairs) = serde_json::from_str(&text)
         .map_err(|source| Error::Json { path: path.to_owned(), source })?;
     let mut answers = HashMap::with_capacity(pairs.len());

@@ -113,6 +113,12 @@ pub enum Error {
         /// The question file.
         path: PathBuf,
     },
+    /// A question file has no questions.
+    #[error("`{}` has no questions", path.display())]
+    EmptyQuestionFile {
+        /// The file.
+        path: PathBuf,
+    },
     /// A folder has no question file with a known name.
     #[error(
         "`{}` has neither `questions.json` (EgoSchema) nor `egocentric_navigation.json` \
@@ -213,6 +219,12 @@ pub enum Error {
         /// The input folder.
         path: PathBuf,
     },
+    /// No question of the benchmarks is kept.
+    #[error("the benchmarks in `{}` have no question of the requested categories", path.display())]
+    NothingKept {
+        /// The input folder.
+        path: PathBuf,
+    },
     /// An archive cannot be read.
     #[error("cannot read the archive `{}`: {source}", path.display())]
     Archive {
@@ -233,6 +245,48 @@ pub enum Error {
         path: PathBuf,
         /// The entry's name.
         entry: String,
+    },
+    /// Entries of an archive would take implausibly more space than the archive: a zip bomb.
+    #[error(
+        "entry `{entry}` of the archive `{}` would decompress {compressed} bytes to {size}, which no video \
+         does; nothing was extracted",
+        path.display()
+    )]
+    ArchiveBomb {
+        /// The zip file.
+        path: PathBuf,
+        /// The entry's name; `*` for all entries together.
+        entry: String,
+        /// The size when extracted, in bytes.
+        size: u64,
+        /// The size in the archive, in bytes.
+        compressed: u64,
+    },
+    /// The videos do not fit on the file system.
+    #[error(
+        "the videos need {:.1} GB, but the file system of `{}` has {:.1} GB free",
+        *needed as f64 / 1e9, path.display(), *free as f64 / 1e9
+    )]
+    NoSpace {
+        /// The folder of the videos.
+        path: PathBuf,
+        /// The bytes to write.
+        needed: u64,
+        /// The free bytes.
+        free: u64,
+    },
+    /// A symbolic link of a benchmark's folder leads out of it.
+    #[error(
+        "`{}` is a link to `{}`, outside `{}`: put the file itself there, or make that directory the link",
+        path.display(), target.display(), folder.display()
+    )]
+    LinkLeaves {
+        /// The link.
+        path: PathBuf,
+        /// What it links to.
+        target: PathBuf,
+        /// The benchmark's folder.
+        folder: PathBuf,
     },
     /// Both benchmarks have a video of the same name.
     #[error("both benchmarks have a video `{video_id}`; preprocess them into separate directories")]

@@ -7,8 +7,8 @@
 //!   [`duplicates`] finds questions that occur twice.
 //! - Text: prompts of the model and the judge ([`prompts`]), ground-truth captions of built-in rooms
 //!   ([`scene`]).
-//! - Shared by all stages: atomic file writes ([`write`](mod@write)) and progress reporting
-//!   ([`progress`]).
+//! - Shared by all stages: text files ([`mod@text`]), atomic file writes ([`write`](mod@write)) and
+//!   progress reporting ([`progress`]).
 //!
 //! ```
 //! use embodied_r_data::prompts::{FrameText, perceived_prompt, question_part};
@@ -36,6 +36,7 @@ pub mod question;
 pub mod question_set;
 pub mod scene;
 pub mod split;
+pub mod text;
 pub mod urban;
 pub mod videos;
 pub mod vsi;
@@ -46,3 +47,4 @@ pub use error::{Error, Result};
 pub use progress::Progress;
 pub use question::Question;
 pub use question_set::{QuestionSet, read_question_set};
+pub use text::read_text;

@@ -16,6 +16,10 @@ use polars::prelude::{IntoColumn as _, ListBuilderTrait as _};
 use crate::error::{Error, Result};
 use crate::write::write_atomic_with;
 
+/// Rows of a file that is read: thousands of times those of the benchmarks. Run-length encoding puts billions into
+/// a few bytes.
+const MAX_ROWS: usize = 20_000_000;
+
 /// The values of a column to write, one per row.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Column {
@@ -93,11 +97,19 @@ impl Table {
     /// Reads a parquet file into memory.
     ///
     /// # Errors
-    /// The file cannot be opened or is not a readable parquet file.
+    /// The file cannot be opened, is not a readable parquet file, or has more than 20 million rows.
     pub fn read(path: &Path) -> Result<Self> {
         let file = File::open(path).map_err(Error::io("read", path))?;
         // polars panics on some corrupt footers.
-        let read = catch_unwind(AssertUnwindSafe(|| ParquetReader::new(file).finish()));
+        let read = catch_unwind(AssertUnwindSafe(|| {
+            let mut reader = ParquetReader::new(file);
+            let rows = reader.num_rows()?;
+            if rows > MAX_ROWS {
+                let what = format!("it has {rows} rows, more than {MAX_ROWS}");
+                return Err(PolarsError::ComputeError(what.into()));
+            }
+            reader.finish()
+        }));
         let frame = read
             .unwrap_or_else(|_| Err(PolarsError::ComputeError("its footer is corrupt".into())))
             .map_err(|source| Error::Parquet { path: path.into(), source })?;
@@ -346,6 +358,16 @@ mod tests {
         let columns = vec![("a", text(&["x"])), ("b", text(&["x", "y"]))];
         assert!(matches!(write_table(&path, columns), Err(Error::ParquetWrite { .. })));
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_few_bytes_with_too_many_rows_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("table.parquet");
+        write_table(&path, vec![("n", Column::Integers(vec![7; MAX_ROWS + 1]))]).unwrap();
+        assert!(path.metadata().unwrap().len() < 1 << 20);
+        let error = Table::read(&path).unwrap_err().to_string();
+        assert!(error.contains("it has 20000001 rows"), "{error}");
     }
 
     #[test]

@@ -25,7 +25,7 @@ use crate::progress::Progress;
 use crate::question::Question;
 use crate::split::{self, Split, SplitStrategy};
 use crate::videos::{self, PlaceOutcome, Transfer, VideoIndex, VideoSource};
-use crate::write::write_all_atomic;
+use crate::write::{remove_abandoned, write_all_atomic};
 use crate::{urban, vsi};
 
 mod summary;
@@ -64,8 +64,9 @@ pub struct PreprocessOptions {
     pub input: PathBuf,
     /// The folder to create `complete/` in.
     pub output: PathBuf,
-    /// How videos get into `complete/videos/`.
-    pub videos: Transfer,
+    /// How videos get into `complete/videos/`; `None` leaves them where they are: only the questions are
+    /// written.
+    pub videos: Option<Transfer>,
     /// How scenes are assigned to splits.
     #[serde(rename = "plan")]
     pub strategy: SplitStrategy,
@@ -85,8 +86,8 @@ struct Item {
 /// Merges the benchmarks found in the input folder.
 ///
 /// # Errors
-/// The input has no benchmark, an annotation file, archive or video is invalid, or the output
-/// cannot be written.
+/// The input has no benchmark or no question of the categories, an annotation file, archive or video is
+/// invalid, the videos do not fit, or the output cannot be written.
 pub fn run(options: &PreprocessOptions, progress: &dyn Progress) -> Result<PreprocessSummary> {
     let benchmarks = present(&options.input)?;
     progress.start("reading annotations", Some(benchmarks.len() as u64));
@@ -105,6 +106,9 @@ pub fn run(options: &PreprocessOptions, progress: &dyn Progress) -> Result<Prepr
         progress.advance(1);
     }
     progress.finish();
+    if items.is_empty() {
+        return Err(Error::NothingKept { path: options.input.clone() });
+    }
 
     let splits = assign_splits(&items, &benchmarks, options);
     summary.splits = summary::count_splits(&items, &splits);
@@ -210,11 +214,10 @@ fn place_videos(
     summary: &mut PreprocessSummary,
     progress: &dyn Progress,
 ) -> Result<()> {
-    let indices: BTreeMap<Benchmark, VideoIndex> = benchmarks
-        .iter()
+    let scanned = benchmarks.iter().filter(|_| options.videos.is_some());
+    let indices: BTreeMap<Benchmark, VideoIndex> = scanned
         .map(|&benchmark| Ok((benchmark, VideoIndex::scan(&options.input.join(benchmark.name()))?)))
         .collect::<Result<_>>()?;
-    fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
 
     let mut placements: BTreeMap<String, Benchmark> = BTreeMap::new();
     let mut jobs: Vec<(VideoSource, PathBuf)> = Vec::new();
@@ -251,14 +254,19 @@ fn place_videos(
         }
     }
 
-    progress.start("placing videos", Some(jobs.len() as u64));
-    let placed = videos::place_all(&jobs, options.videos, progress);
-    progress.finish();
-    for (placed, owner) in placed?.into_iter().zip(owners) {
-        let Some(count) = counts.get_mut(&owner) else { continue };
-        match placed {
-            PlaceOutcome::New => count.placed += 1,
-            PlaceOutcome::AlreadyPresent => count.already += 1,
+    if let Some(transfer) = options.videos.filter(|_| !jobs.is_empty()) {
+        videos::check_space(&jobs, transfer, folder)?;
+        fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
+        remove_abandoned(folder)?;
+        progress.start("placing videos", Some(jobs.len() as u64));
+        let placed = videos::place_all(&jobs, transfer, progress);
+        progress.finish();
+        for (placed, owner) in placed?.into_iter().zip(owners) {
+            let Some(count) = counts.get_mut(&owner) else { continue };
+            match placed {
+                PlaceOutcome::New => count.placed += 1,
+                PlaceOutcome::AlreadyPresent => count.already += 1,
+            }
         }
     }
     summary.videos = counts.into_values().collect();

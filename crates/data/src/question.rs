@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
+use crate::text::read_text;
 
 /// One question about one video, in the official JSON format.
 ///
@@ -55,6 +56,6 @@ impl Question {
 /// # Errors
 /// The file cannot be read, or is not a JSON list of records with `Question_id` and `question`.
 pub fn read_questions(path: &Path) -> Result<Vec<Question>> {
-    let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+    let text = read_text(path)?;
     serde_json::from_str(&text).map_err(|source| Error::Json { path: path.into(), source })
 }

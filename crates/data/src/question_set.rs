@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use crate::duplicates::reject_duplicates;
 use crate::error::{Error, Result};
 use crate::question::Question;
+use crate::text::read_text;
 use crate::{egoschema, mvbench};
 
 /// The format of a question file.
@@ -68,7 +69,7 @@ impl QuestionSet {
 /// format.
 pub fn read_question_set(path: &Path, answers: Option<&Path>) -> Result<QuestionSet> {
     let path = question_file(path)?;
-    let text = std::fs::read_to_string(&path).map_err(Error::io("read", &path))?;
+    let text = read_text(&path)?;
     let source = match serde_json::from_str::<Vec<Question>>(&text) {
         Ok(_) if answers.is_some() => return Err(Error::AnswersUnused { path }),
         Ok(questions) => {

@@ -9,6 +9,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::text::read_text;
 use crate::write::write_atomic;
 
 /// Rounding step of bearings and rotations in captions.
@@ -72,7 +73,7 @@ impl Scene {
     /// # Errors
     /// The file cannot be read, is not the JSON of a scene, or has invalid values.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+        let text = read_text(path)?;
         let scene: Self = serde_json::from_str(&text)
             .map_err(|source| Error::Json { path: path.into(), source })?;
         scene.invalid_field().map_or(Ok(scene), |(field, expected)| {

@@ -16,9 +16,11 @@ use crate::progress::Progress;
 use crate::write::TempFile;
 
 mod archive;
+mod index;
+mod space;
 
-/// Maximum search depth below a benchmark's folder; also ends cycles of linked folders.
-const DEPTH: usize = 4;
+pub(crate) use index::{VideoIndex, VideoSource};
+pub(crate) use space::check as check_space;
 
 /// How video files are placed. Archives are always extracted and kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -30,85 +32,6 @@ pub enum Transfer {
     Copy,
     /// Move; removes the original.
     Move,
-}
-
-/// Where to read a video from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum VideoSource {
-    /// A file.
-    File(PathBuf),
-    /// An entry of a zip archive, by index.
-    Entry { archive: PathBuf, index: usize },
-}
-
-/// The videos below a benchmark's folder, by file name.
-#[derive(Debug, Default)]
-pub(crate) struct VideoIndex {
-    /// Each with the names of its parent folders and archive.
-    by_name: BTreeMap<String, Vec<(Vec<String>, VideoSource)>>,
-}
-
-impl VideoIndex {
-    /// Indexes a folder and its archives.
-    ///
-    /// # Errors
-    /// A folder or archive cannot be read, or an archive has an unsafe entry.
-    pub(crate) fn scan(folder: &Path) -> Result<Self> {
-        let mut videos = Self::default();
-        videos.walk(folder, &[], DEPTH)?;
-        Ok(videos)
-    }
-
-    /// The source of a video. Among several of the same name it prefers one below a folder or archive
-    /// named like its dataset, then files over archives.
-    pub(crate) fn find(&self, video_id: &str, dataset: Option<&str>) -> Option<&VideoSource> {
-        let found = self.by_name.get(video_id)?;
-        let of_dataset = found
-            .iter()
-            .find(|(inside, _)| dataset.is_some_and(|name| inside.iter().any(|part| part == name)));
-        of_dataset.or(found.first()).map(|(_, source)| source)
-    }
-
-    fn walk(&mut self, folder: &Path, inside: &[String], depth: usize) -> Result<()> {
-        let mut entries = fs::read_dir(folder)
-            .and_then(Iterator::collect::<std::io::Result<Vec<_>>>)
-            .map_err(Error::io("read", folder))?;
-        // Files before archives, so that extracted videos are preferred.
-        entries.sort_by_key(|entry| (is_archive(&entry.path()), entry.file_name()));
-        for entry in entries {
-            let path = entry.path();
-            let Ok(name) = entry.file_name().into_string() else { continue };
-            if name.starts_with('.') {
-                continue;
-            }
-            // Follows links and skips broken ones.
-            let Ok(kind) = fs::metadata(&path) else { continue };
-            if kind.is_dir() {
-                if depth > 0 {
-                    self.walk(&path, &[inside, &[name]].concat(), depth - 1)?;
-                }
-            } else if is_archive(&path) {
-                let stem = name.rsplit_once('.').map_or(name.as_str(), |(stem, _)| stem);
-                for (index, parts) in archive::files(&path)? {
-                    self.add(&[inside, &[stem.to_owned()], &parts].concat(), || {
-                        VideoSource::Entry { archive: path.clone(), index }
-                    });
-                }
-            } else {
-                self.add(&[inside, &[name]].concat(), || VideoSource::File(path.clone()));
-            }
-        }
-        Ok(())
-    }
-
-    fn add(&mut self, parts: &[String], source: impl FnOnce() -> VideoSource) {
-        let Some((name, inside)) = parts.split_last() else { return };
-        self.by_name.entry(name.clone()).or_default().push((inside.to_vec(), source()));
-    }
-}
-
-fn is_archive(path: &Path) -> bool {
-    path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("zip"))
 }
 
 /// Whether a video had to be placed.
@@ -133,7 +56,7 @@ pub(crate) fn place_all(
     let mut batches: BTreeMap<(Option<&Path>, usize), Vec<usize>> = BTreeMap::new();
     for (number, (source, _)) in jobs.iter().enumerate() {
         let batch = match source {
-            VideoSource::File(_) => (None, number),
+            VideoSource::File(_) | VideoSource::Outside(_) => (None, number),
             VideoSource::Entry { archive, .. } => (Some(archive.as_path()), 0),
         };
         batches.entry(batch).or_default().push(number);
@@ -154,6 +77,7 @@ pub(crate) fn place_all(
                     (VideoSource::Entry { archive, index }, None) => {
                         archive::Extractor::open(archive)?.extract(*index, target)?
                     }
+                    (VideoSource::Outside(link), _) => return Err(link.error()),
                 };
                 placed.push((number, outcome));
                 progress.advance(1);
@@ -315,24 +239,5 @@ mod tests {
             assert_eq!(fs::read(&to).unwrap(), b"film");
             assert!(folder.path().join("store/film.bin").exists());
         }
-    }
-
-    #[test]
-    fn a_video_is_found_below_the_folder_of_its_dataset() {
-        let folder = folder_with(&[
-            ("arkitscenes/7.mp4", ""),
-            ("scannet/deep/7.mp4", ""),
-            ("scannet/.hidden.mp4", ""),
-        ]);
-        let videos = VideoIndex::scan(folder.path()).unwrap();
-        let found = |dataset| match videos.find("7.mp4", dataset) {
-            Some(VideoSource::File(path)) => path.strip_prefix(folder.path()).unwrap().to_owned(),
-            other => panic!("{other:?}"),
-        };
-        assert_eq!(found(Some("scannet")), Path::new("scannet/deep/7.mp4"));
-        assert_eq!(found(Some("arkitscenes")), Path::new("arkitscenes/7.mp4"));
-        assert_eq!(found(None), Path::new("arkitscenes/7.mp4"));
-        assert_eq!(videos.find("8.mp4", None), None);
-        assert_eq!(videos.find(".hidden.mp4", None), None);
     }
 }

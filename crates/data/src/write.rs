@@ -5,8 +5,14 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use rustix::process::Pid;
 
 use crate::error::{Error, Result};
+
+/// A temporary file that was not written to for so long is abandoned, if its process has ended.
+const ABANDONED: Duration = Duration::from_secs(60);
 
 /// Writes `bytes` to `path` atomically. Creates missing parent folders.
 ///
@@ -70,6 +76,34 @@ fn prepare<E: From<Error>>(
     // Otherwise a system crash could leave an empty file under the new name.
     file.sync_all().map_err(Error::io("write", path))?;
     Ok(temporary)
+}
+
+/// Removes temporary files that killed processes left in `folder`. Those of other machines are kept while they
+/// are being written.
+///
+/// # Errors
+/// The folder or a file cannot be read, or a file cannot be removed.
+pub fn remove_abandoned(folder: &Path) -> Result<()> {
+    for entry in fs::read_dir(folder).map_err(Error::io("read", folder))? {
+        let path = entry.map_err(Error::io("read", folder))?.path();
+        let Some(writer) = writer_of(&path) else { continue };
+        let Ok(modified) = fs::symlink_metadata(&path).and_then(|file| file.modified()) else {
+            continue;
+        };
+        let is_idle = modified.elapsed().is_ok_and(|since| since > ABANDONED);
+        if is_idle && rustix::process::test_kill_process(writer) == Err(rustix::io::Errno::SRCH) {
+            fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+        }
+    }
+    Ok(())
+}
+
+/// The process that wrote a [`TempFile`] of this name.
+fn writer_of(path: &Path) -> Option<Pid> {
+    let name = path.file_name()?.to_str()?.strip_prefix('.')?.strip_suffix(".tmp")?;
+    let (writer, number) = name.rsplit_once('.')?.1.split_once('-')?;
+    number.parse::<u64>().ok()?;
+    Pid::from_raw(writer.parse().ok()?)
 }
 
 /// A unique temporary file next to the target, removed on drop unless renamed.
@@ -143,6 +177,25 @@ mod tests {
         write_all_atomic(&files[..1]).unwrap();
         assert_eq!(fs::read(&first).unwrap(), b"new");
         assert_eq!(names(folder.path()), ["first.json"]);
+    }
+
+    #[test]
+    fn temporary_files_of_killed_processes_are_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut child = process::Command::new("true").spawn().unwrap();
+        let dead = child.id();
+        child.wait().unwrap();
+        let own = process::id();
+        let old =
+            [format!(".a.mp4.{dead}-0.tmp"), format!(".b.mp4.{own}-0.tmp"), ".c.tmp".to_owned()];
+        for name in &old {
+            let file = File::create(folder.path().join(name)).unwrap();
+            file.set_modified(std::time::SystemTime::now() - 2 * ABANDONED).unwrap();
+        }
+        let recent = format!(".d.mp4.{dead}-1.tmp");
+        fs::write(folder.path().join(&recent), "").unwrap();
+        remove_abandoned(folder.path()).unwrap();
+        assert_eq!(names(folder.path()), [old[1].clone(), old[2].clone(), recent]);
     }
 
     #[test]

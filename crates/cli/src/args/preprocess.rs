@@ -20,6 +20,9 @@ pub(crate) struct PreprocessArgs {
     /// How videos are placed in `complete/videos/`. Zip archives are extracted and always kept.
     #[arg(long, value_enum, default_value_t = Videos::Link)]
     pub(crate) videos: Videos,
+    /// Write the questions only, without their videos.
+    #[arg(long, conflicts_with = "videos")]
+    pub(crate) annotations_only: bool,
     /// Number of cross-validation folds [default: no folds, one split of 75 % train, 5 % val and 20 % test].
     #[arg(long, value_name = "N", requires = "fold")]
     pub(crate) folds: Option<usize>,

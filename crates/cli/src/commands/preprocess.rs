@@ -23,7 +23,15 @@ pub(crate) fn run(args: PreprocessArgs) -> anyhow::Result<Status> {
         .map_err(|error| advise(error, &options.input))?;
     out!("{}", tables(&summary))?;
     outln!("wrote {}", options.output.join("complete").display())?;
-    Ok(Status::Done)
+    let videos: usize = summary.videos.iter().map(|count| count.videos).sum();
+    if options.videos.is_none() || summary.videos_present() > 0 {
+        return Ok(Status::Done);
+    }
+    outln!(
+        "found none of the {videos} videos in {}: put them there, or give `--annotations-only` for the questions alone",
+        options.input.display()
+    )?;
+    Ok(Status::Partial)
 }
 
 fn options(args: PreprocessArgs) -> anyhow::Result<PreprocessOptions> {
@@ -36,10 +44,11 @@ fn options(args: PreprocessArgs) -> anyhow::Result<PreprocessOptions> {
     Ok(PreprocessOptions {
         input: args.data,
         output: args.output,
-        videos: match args.videos {
-            Videos::Link => Transfer::Link,
-            Videos::Copy => Transfer::Copy,
-            Videos::Move => Transfer::Move,
+        videos: match (args.annotations_only, args.videos) {
+            (true, _) => None,
+            (false, Videos::Link) => Some(Transfer::Link),
+            (false, Videos::Copy) => Some(Transfer::Copy),
+            (false, Videos::Move) => Some(Transfer::Move),
         },
         strategy: plan,
         seed: args.seed,

@@ -25,6 +25,11 @@ impl PreprocessSummary {
     pub fn kept(&self) -> usize {
         self.categories.iter().map(|count| count.kept).sum()
     }
+
+    /// The number of videos that are in place.
+    pub fn videos_present(&self) -> usize {
+        self.videos.iter().map(|count| count.placed + count.already).sum()
+    }
 }
 
 /// The questions of a category.

@@ -54,7 +54,7 @@ fn options(input: &Path) -> PreprocessOptions {
     PreprocessOptions {
         input: input.into(),
         output: input.into(),
-        videos: Transfer::Link,
+        videos: Some(Transfer::Link),
         strategy: SplitStrategy::Ratios,
         seed: 0,
         categories: Categories::EmbodiedR,
@@ -138,7 +138,7 @@ fn a_second_run_writes_the_same_files_and_places_no_videos() {
 #[test]
 fn a_second_run_after_a_move_finds_the_videos_at_their_new_path() {
     let folder = input();
-    let moving = PreprocessOptions { videos: Transfer::Move, ..options(folder.path()) };
+    let moving = PreprocessOptions { videos: Some(Transfer::Move), ..options(folder.path()) };
     run(&moving, &Silent).unwrap();
     assert!(!folder.path().join("UrbanVideo-Bench/videos/EmbodiedCity_3_0.mp4").exists());
     let summary = run(&moving, &Silent).unwrap();
@@ -147,7 +147,7 @@ fn a_second_run_after_a_move_finds_the_videos_at_their_new_path() {
 
 #[test]
 fn linking_and_copying_leave_the_input_unchanged() {
-    for videos in [Transfer::Link, Transfer::Copy] {
+    for videos in [Transfer::Link, Transfer::Copy].map(Some) {
         let (folder, out) = (input(), tempfile::tempdir().unwrap());
         let kept =
             PreprocessOptions { videos, output: out.path().into(), ..options(folder.path()) };
@@ -296,4 +296,26 @@ fn a_question_that_occurs_twice_is_refused_with_both_rows() {
     assert!(error.starts_with("row 2 of `") && error.contains("repeats row 0"), "{error}");
     assert!(error.contains("`EmbodiedCity_0_0.mp4`, `Question_id` `7`"), "{error}");
     assert!(!folder.path().join("complete").exists());
+}
+
+#[test]
+fn without_questions_nothing_is_created() {
+    let folder = input();
+    fs::remove_dir_all(folder.path().join("UrbanVideo-Bench")).unwrap();
+    for rows in [vec![], vec![vsi_row(1, "scene0000_00", "room_size_estimation")]] {
+        vsi::write_parquet(&Benchmark::Vsi.annotations(folder.path()), &rows).unwrap();
+        let error = run(&options(folder.path()), &Silent).unwrap_err();
+        assert!(matches!(error, Error::NothingKept { .. }), "{error}");
+        assert!(!folder.path().join("complete").exists());
+    }
+}
+
+#[test]
+fn annotations_alone_are_written_without_a_look_at_the_videos() {
+    let folder = input();
+    let kept = PreprocessOptions { videos: None, ..options(folder.path()) };
+    fs::write(folder.path().join("UrbanVideo-Bench/bad.zip"), "no archive").unwrap();
+    let summary = run(&kept, &Silent).unwrap();
+    assert_eq!((summary.kept(), summary.videos_present()), (36, 0));
+    assert!(!folder.path().join("complete/videos").exists());
 }

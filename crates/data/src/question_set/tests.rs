@@ -258,3 +258,20 @@ fn the_official_format_is_read_unchanged() {
     let unused = read_question_set(&folder.path().join("q.json"), Some(&answers));
     assert!(matches!(unused, Err(Error::AnswersUnused { .. })));
 }
+
+#[test]
+fn a_byte_order_mark_is_read_over() {
+    let folder = folder(&[]);
+    let file = |name: &str, value: Value| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, format!("\u{feff}{value}")).unwrap();
+        path
+    };
+    let official = file("official.json", json!([{"Question_id": 7, "question": "q"}]));
+    assert_eq!(read_question_set(&official, None).unwrap().questions.len(), 1);
+    let moves = file("moves.json", json!([navigation()]));
+    assert_eq!(read_question_set(&moves, None).unwrap().questions.len(), 1);
+    let ego = file("questions.json", json!([ego("a")]));
+    file("subset_answers.json", json!({"a": 1}));
+    assert_eq!(read_question_set(&ego, None).unwrap().questions.len(), 1);
+}

@@ -1,5 +1,5 @@
 //! Videos in zip archives. All entries are checked before extraction; an archive with path traversal
-//! or links is rejected.
+//! or links is rejected, as are entries that decompress to more than a video can.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};
@@ -11,6 +11,13 @@ use zip::result::ZipError;
 use super::PlaceOutcome;
 use crate::error::{Error, Result};
 use crate::write::write_atomic_with;
+
+/// How much an entry, or the requested entries of an archive, may be compressed. Videos hardly are; deflate
+/// reaches a thousand.
+const MAX_RATIO: u64 = 100;
+
+/// Smaller entries may be compressed more.
+const MAX_UNCHECKED_BYTES: u64 = 16 << 20;
 
 /// The files of an archive: entry indices and path components.
 ///
@@ -54,10 +61,43 @@ impl Extractor {
         Ok(Self { path: path.into(), archive: open(path)? })
     }
 
+    /// The bytes that the entries at `indices` take when they are extracted.
+    ///
+    /// # Errors
+    /// The archive cannot be read, or an entry, or all of them together, are implausibly larger than the
+    /// bytes that they are compressed to.
+    pub(super) fn size(&mut self, indices: impl Iterator<Item = usize>) -> Result<u64> {
+        let mut total: u64 = 0;
+        for index in indices {
+            let entry = self.archive.by_index_raw(index).map_err(archive_error(&self.path))?;
+            let (size, compressed) = (entry.size(), entry.compressed_size());
+            if is_bomb(size, compressed) {
+                let entry = entry.name().map_err(archive_error(&self.path))?.into_owned();
+                return Err(Error::ArchiveBomb {
+                    path: self.path.clone(),
+                    entry,
+                    size,
+                    compressed,
+                });
+            }
+            total = total.saturating_add(size);
+        }
+        // Entries may share their bytes.
+        let compressed = self.path.metadata().map_err(Error::io("read", &self.path))?.len();
+        match is_bomb(total, compressed) {
+            false => Ok(total),
+            true => {
+                let (path, entry) = (self.path.clone(), "*".to_owned());
+                Err(Error::ArchiveBomb { path, entry, size: total, compressed })
+            }
+        }
+    }
+
     /// Extracts an entry to `target`, unless a file with its length and checksum exists there.
     ///
     /// # Errors
-    /// The entry is corrupt or uses an unsupported compression, or the file cannot be written.
+    /// The entry is corrupt, longer than the archive says, or uses an unsupported compression, or the file
+    /// cannot be written.
     pub(super) fn extract(&mut self, index: usize, target: &Path) -> Result<PlaceOutcome> {
         let mut entry = self.archive.by_index(index).map_err(archive_error(&self.path))?;
         if target.metadata().is_ok_and(|there| there.is_file() && there.len() == entry.size())
@@ -66,11 +106,25 @@ impl Extractor {
             return Ok(PlaceOutcome::AlreadyPresent);
         }
         let read_error = archive_error(&self.path);
+        let size = entry.size();
         write_atomic_with(target, |out| {
-            io::copy(&mut entry, out).map(|_| ()).map_err(|source| read_error(ZipError::Io(source)))
+            let mut limited = (&mut entry).take(size.saturating_add(1));
+            let copied = io::copy(&mut limited, out);
+            let copied = copied.map_err(|source| read_error(ZipError::Io(source)))?;
+            match copied > size {
+                true => Err(read_error(ZipError::Io(io::Error::other(
+                    "an entry is longer than it says",
+                )))),
+                false => Ok(()),
+            }
         })?;
         Ok(PlaceOutcome::New)
     }
+}
+
+/// Whether `size` bytes cannot be videos that were compressed to `compressed` bytes.
+fn is_bomb(size: u64, compressed: u64) -> bool {
+    size > MAX_UNCHECKED_BYTES && size / MAX_RATIO > compressed
 }
 
 fn open(path: &Path) -> Result<ZipArchive<BufReader<File>>> {
@@ -166,6 +220,41 @@ mod tests {
         let target = folder.path().join("videos/a.mp4");
         let error = Extractor::open(&path).and_then(|mut it| it.extract(0, &target)).unwrap_err();
         assert!(error.to_string().contains("scannet.zip"), "{error}");
+        assert_eq!(std::fs::read_dir(folder.path().join("videos")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn an_entry_that_is_compressed_a_thousand_times_is_refused_before_it_is_extracted() {
+        let zeros = vec![0; 20 << 20];
+        let (_folder, path) = archive_of(&[("fine.mp4", b"film"), ("a.mp4", &zeros)]);
+        let mut extractor = Extractor::open(&path).unwrap();
+        assert_eq!(extractor.size([0].into_iter()).unwrap(), 4);
+        let error = extractor.size([0, 1].into_iter()).unwrap_err();
+        assert!(matches!(&error, Error::ArchiveBomb { entry, .. } if entry == "a.mp4"), "{error}");
+    }
+
+    #[test]
+    fn entries_that_share_their_bytes_are_refused() {
+        let noise: Vec<u8> =
+            (0..1_u32 << 20).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+        let (_folder, path) = archive_of(&[("a.mp4", &noise)]);
+        let mut extractor = Extractor::open(&path).unwrap();
+        assert_eq!(extractor.size([0].into_iter()).unwrap(), 1 << 20);
+        let error = extractor.size(std::iter::repeat_n(0, 500)).unwrap_err();
+        assert!(matches!(&error, Error::ArchiveBomb { entry, .. } if entry == "*"), "{error}");
+    }
+
+    #[test]
+    fn an_entry_longer_than_it_says_is_an_error_and_leaves_no_file() {
+        let (folder, path) = archive_of(&[("a.mp4", &[7; 5000])]);
+        let mut bytes = std::fs::read(&path).unwrap();
+        // The uncompressed size in the central directory.
+        let at = bytes.windows(4).rposition(|four| four == b"PK\x01\x02").unwrap() + 24;
+        bytes[at..at + 4].copy_from_slice(&100_u32.to_le_bytes());
+        std::fs::write(&path, bytes).unwrap();
+        let target = folder.path().join("videos/a.mp4");
+        let error = Extractor::open(&path).and_then(|mut it| it.extract(0, &target)).unwrap_err();
+        assert!(matches!(&error, Error::Archive { .. }), "{error}");
         assert_eq!(std::fs::read_dir(folder.path().join("videos")).unwrap().count(), 0);
     }
 

@@ -1,6 +1,6 @@
 //! Input videos, and parallel processing in order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
@@ -13,7 +13,7 @@ const EXTENSIONS: [&str; 16] = [
     "webm", "wmv", "y4m",
 ];
 
-/// Maximum search depth: symlinks may form a cycle.
+/// Maximum search depth.
 const MAX_DEPTH: usize = 8;
 
 /// The files in `named`, and the videos in its folders, in order.
@@ -25,7 +25,7 @@ pub(super) fn found(named: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
             continue;
         }
         let before = videos.len();
-        search(path, MAX_DEPTH, &mut videos)?;
+        search(path, MAX_DEPTH, &mut BTreeSet::new(), &mut videos)?;
         if videos.len() == before {
             anyhow::bail!(Usage(format!("no videos in `{}`", path.display())));
         }
@@ -33,8 +33,17 @@ pub(super) fn found(named: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
     Ok(videos)
 }
 
-fn search(folder: &Path, depth: usize, videos: &mut Vec<PathBuf>) -> anyhow::Result<()> {
+/// Adds the videos in `folder`, unless it is among the folders `read`: links may lead to it several times.
+fn search(
+    folder: &Path,
+    depth: usize,
+    read: &mut BTreeSet<PathBuf>,
+    videos: &mut Vec<PathBuf>,
+) -> anyhow::Result<()> {
     let unreadable = |error| anyhow::anyhow!("cannot read `{}`: {error}", folder.display());
+    if !read.insert(folder.canonicalize().map_err(unreadable)?) {
+        return Ok(());
+    }
     let entries: Result<Vec<PathBuf>, std::io::Error> =
         std::fs::read_dir(folder).map_err(unreadable)?.map(|e| e.map(|e| e.path())).collect();
     let mut entries = entries.map_err(unreadable)?;
@@ -42,7 +51,7 @@ fn search(folder: &Path, depth: usize, videos: &mut Vec<PathBuf>) -> anyhow::Res
     for path in entries {
         if path.is_dir() {
             if depth > 0 {
-                search(&path, depth - 1, videos)?;
+                search(&path, depth - 1, read, videos)?;
             }
         } else if is_video(&path) {
             videos.push(path);
@@ -112,6 +121,17 @@ mod tests {
         let named = [at("notes.txt"), folder.path().to_owned()];
         let videos = found(&named).unwrap();
         assert_eq!(videos, [at("notes.txt"), at("a.mp4"), at("b/two.MKV"), at("c.mp4")]);
+    }
+
+    #[test]
+    fn a_folder_that_links_to_its_parent_is_read_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let inner = folder.path().join("inner");
+        std::fs::create_dir(&inner).unwrap();
+        std::fs::write(inner.join("a.mp4"), "").unwrap();
+        std::os::unix::fs::symlink("..", inner.join("up")).unwrap();
+        std::os::unix::fs::symlink("inner", folder.path().join("z")).unwrap();
+        assert_eq!(found(&[folder.path().to_owned()]).unwrap(), [inner.join("a.mp4")]);
     }
 
     #[test]
