@@ -423,3 +423,46 @@ fn the_scene_backend_needs_no_server_and_ignores_answers() {
     assert!(String::from_utf8_lossy(&prompts[0]).contains("red lamp ahead, 3 m"));
     assert_eq!(prompts[0], prompts[1]);
 }
+
+#[test]
+fn nothing_is_created_without_questions_or_with_a_question_that_occurs_twice() {
+    for (questions, expected) in [
+        (vec![], "train_data.json` has no questions"),
+        (vec![question(1, "one"), question(2, "two"), question(1, "three")], "record 3 of `"),
+    ] {
+        let workspace = Workspace::new(&questions);
+        for backend in
+            [&["--base-url", "http://127.0.0.1:9"][..], &["--backend", "scene", "--scenes", "."]]
+        {
+            let run = workspace.run_bare(backend);
+            assert_eq!(run.code, 1, "{}", run.stderr);
+            assert!(run.stderr.contains(expected), "{}", run.stderr);
+            assert!(!workspace.path("inter").exists());
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_run_does_not_wait_for_a_decoder() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let server = Server::start([]).await;
+    let workspace = Workspace::new(&[question(1, "one")]);
+    let bin = workspace.path("bin");
+    std::fs::create_dir(&bin).unwrap();
+    std::fs::write(bin.join("ffmpeg"), "#!/bin/sh\nsleep 900 & echo $! > child; wait\n").unwrap();
+    std::fs::set_permissions(bin.join("ffmpeg"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+    let mut command = workspace.command(&server, &[]);
+    let command = command.env("PATH", path).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().unwrap();
+    let begin = Instant::now();
+    while !workspace.path("child").exists() {
+        assert!(begin.elapsed() < Duration::from_secs(300), "FFmpeg was not started");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    let output = tokio::task::spawn_blocking(|| child.wait_with_output().unwrap()).await.unwrap();
+    assert!(begin.elapsed() < Duration::from_secs(600));
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    assert!(stdout.contains("1 not captioned: interrupted"), "{stdout}");
+}

@@ -11,6 +11,9 @@ use crate::error::{Error, Result};
 use crate::model::{ChatMessage, ChatTokenizer, GenerationPrompt};
 use crate::supervised::Example;
 
+/// Some editors put it at the start of UTF-8 text.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
 /// A line of the file; other fields are ignored.
 #[derive(Debug, Deserialize)]
 struct Line {
@@ -48,6 +51,10 @@ pub fn read(path: &Path, text: &dyn ChatTokenizer, max_tokens: usize) -> Result<
     let file = std::fs::File::open(path).map_err(Error::io("read", path))?;
     let mut file = BufReader::new(file);
     let mut result = SftExamples { examples: Vec::new(), too_long: 0 };
+    let start = file.fill_buf().map_err(Error::io("read", path))?;
+    if start.starts_with(BYTE_ORDER_MARK) {
+        file.consume(BYTE_ORDER_MARK.len());
+    }
     let start = file.fill_buf().map_err(Error::io("read", path))?;
     if start.trim_ascii_start().starts_with(b"[") {
         for question in read_questions(path).map_err(|error| Error::Data(Box::new(error)))? {
@@ -171,6 +178,14 @@ mod tests {
         assert_eq!(read_text(list, 4).unwrap().too_long, 1);
         let error = read_text(r#"[{"Question_id": 7, "question": "x"}]"#, 9).unwrap_err();
         assert_eq!(error.to_string(), "question `7` has no `answer`; SFT on questions needs one");
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_read_over() {
+        let list = r#"[{"Question_id": 7, "question": "x", "answer": "A"}]"#;
+        for text in [one().as_str(), list] {
+            assert_eq!(read_text(&format!("\u{feff}{text}"), 100).unwrap().examples.len(), 1);
+        }
     }
 
     #[test]

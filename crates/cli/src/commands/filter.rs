@@ -7,6 +7,7 @@ mod summary;
 use std::path::Path;
 
 use embodied_r_data::question_set::QuestionSet;
+use embodied_r_data::read_text;
 use embodied_r_data::write::write_atomic;
 use embodied_r_eval::blind as rules;
 use serde_json::Value;
@@ -113,8 +114,7 @@ fn refuse_overwriting(data: &Path, out: &Path) -> Result<(), Usage> {
 
 /// Writes the kept records, unchanged. Questions whose requests failed are kept.
 fn write_kept(set: &QuestionSet, filtered: &[FilteredQuestion], out: &Path) -> anyhow::Result<()> {
-    let text = std::fs::read(&set.path).map_err(embodied_r_data::Error::io("read", &set.path))?;
-    let records: Vec<Value> = serde_json::from_slice(&text)?;
+    let records: Vec<Value> = serde_json::from_str(&read_text(&set.path)?)?;
     let dropped: std::collections::HashSet<usize> =
         filtered.iter().filter(|filtered| !filtered.kept).map(|filtered| filtered.index).collect();
     let kept: Vec<&Value> = set

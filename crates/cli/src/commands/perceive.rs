@@ -36,6 +36,7 @@ pub(crate) fn run(args: PerceiveArgs) -> anyhow::Result<Status> {
     let bar = Bar::default();
     let stop = on_interrupt("waiting for requests in flight")?;
     let options = options(&args, stop);
+    perceive::check(&options).map_err(explain)?;
     match args.backend {
         Backend::Scene => {
             let missing = || Usage("`--backend scene` needs `--scenes`".into());

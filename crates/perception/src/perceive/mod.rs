@@ -197,6 +197,23 @@ struct File {
     summary: PerceiveSummary,
 }
 
+/// Checks options and data files as [`run`] does, before anything is created.
+///
+/// # Errors
+/// An option or a data file is invalid, an output would overwrite another file, or there are no questions.
+pub fn check(options: &PerceiveOptions) -> Result<()> {
+    options.keyframes.check()?;
+    let inputs =
+        input::read(&options.data_paths, options.answers.as_deref(), &options.output_dir())?;
+    match inputs.first() {
+        Some(first) if inputs.iter().all(|input| input.questions.is_empty()) => {
+            let path = first.data_path.clone();
+            Err(embodied_r_data::Error::EmptyQuestionFile { path }.into())
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Captions every unfinished question, and writes the outputs.
 ///
 /// A failed question is logged with its reason, and the run continues.

@@ -16,8 +16,8 @@ use crate::exit::{self, Status, Usage};
 /// Placeholder at the start of a question whose video is not captioned yet.
 const VIDEO: &str = "<video>";
 
-/// Reads the first `limit` questions in any supported format; reports dropped ones. Refuses files in which a question
-/// occurs twice.
+/// Reads the first `limit` questions in any supported format; reports dropped ones. Refuses files without questions, and
+/// those in which a question occurs twice.
 pub(crate) fn read(
     path: &Path,
     answers: Option<&Path>,
@@ -25,6 +25,9 @@ pub(crate) fn read(
 ) -> anyhow::Result<QuestionSet> {
     let mut set = read_question_set(path, answers)?;
     set.reject_duplicates()?;
+    if set.questions.is_empty() {
+        return Err(embodied_r_data::Error::EmptyQuestionFile { path: set.path }.into());
+    }
     if set.unanswered > 0 {
         eprintln!(
             "skipping {} of {} questions without a published answer",

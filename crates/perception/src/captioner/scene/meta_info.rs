@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use embodied_r_data::read_text;
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
@@ -55,7 +56,7 @@ impl RealRooms {
         files.sort();
         let mut rooms = BTreeMap::new();
         for path in files {
-            let text = std::fs::read_to_string(&path).map_err(Error::io("read", &path))?;
+            let text = read_text(&path)?;
             let read: BTreeMap<String, Room> = serde_json::from_str(&text)
                 .map_err(|source| Error::MetaInfo { path: path.clone(), source })?;
             rooms.extend(read.into_iter().map(|(name, room)| (name, room.boxes())));
