@@ -128,6 +128,48 @@ fn unsafe_code_is_allowed_only_where_the_table_says() {
     assert_eq!(allowing, Vec::<PathBuf>::new());
 }
 
+/// Places under `crates/cli/src` that may write to standard output or error: those that escape control characters, and
+/// those whose text is the program's own.
+const MAY_PRINT: &[&str] = &[
+    "output.rs",
+    "pager.rs",
+    "chat_session.rs",
+    "ranks/processes.rs",
+    "commands/completions.rs",
+    "commands/quickstart/steps.rs",
+    "commands/sim.rs",
+];
+
+#[test]
+fn text_reaches_the_terminal_through_the_module_that_escapes_control_characters() {
+    let source = workspace().workspace_root.join("crates/cli/src").into_std_path_buf();
+    let asks_only = |line: &str| {
+        [
+            "use_stderr",
+            "is_terminal",
+            "has_colors",
+            "PrefixStyle::of",
+            "with_writer",
+            "let stdout = ",
+        ]
+        .iter()
+        .any(|question| line.contains(question))
+    };
+    let prints = |line: &str| {
+        ["stdout()", "stderr()", " println!", " print!", " eprint!"]
+            .iter()
+            .any(|it| line.contains(it))
+            && !asks_only(line)
+    };
+    let printing: Vec<_> = rust_files(&source)
+        .into_iter()
+        .filter(|path| std::fs::read_to_string(path).unwrap().lines().any(prints))
+        .map(|path| path.strip_prefix(&source).unwrap().to_path_buf())
+        .filter(|path| !MAY_PRINT.iter().any(|place| path == Path::new(place)))
+        .collect();
+    assert_eq!(printing, Vec::<PathBuf>::new());
+}
+
 fn rust_files(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let files = entries.flat_map(|path| match path.extension() {

@@ -141,6 +141,13 @@ mod tests {
     }
 
     #[test]
+    fn control_characters_are_escaped_except_in_output_for_programs() {
+        let text = "\u{1b}[2J\u{7}\n";
+        assert_eq!(shown(text, &Source::Rank(7), PrefixStyle::Plain), "[7] \\u001b[2J\\u0007\n");
+        assert_eq!(shown(text, &Source::Rank(7), PrefixStyle::Bare), text);
+    }
+
+    #[test]
     fn tags_of_mpirun_become_prefixes_and_its_own_lines_stay() {
         let text = "[1,0]<stdout>:x\n[1,11]<stderr>:b\nmpirun: no\n[a,1]<stdout>:c\n";
         let expected = "[0] x\n[11] b\nmpirun: no\n[a,1]<stdout>:c\n";
