@@ -216,6 +216,9 @@ impl ChatSession {
                 break;
             }
             for output in self.engine.step()? {
+                if let EngineOutput::NonFinite { .. } = output {
+                    return Err(embodied_r_policy::Error::NonFiniteLogits.into());
+                }
                 // A stop token is not part of the completion, even if it has a text.
                 if let EngineOutput::Token { token, .. } = output
                     && !self.sampling.stop_ids.contains(&token.id)

@@ -73,6 +73,22 @@ pub enum EngineOutput {
         /// Why it finished.
         finish_reason: FinishReason,
     },
+    /// The model's logits for a sample are not finite: it ends without a further token.
+    NonFinite {
+        /// Its request.
+        request: RequestId,
+        /// Index of the sample within the request.
+        sample: usize,
+    },
+}
+
+/// What happens to a sample whose logits are not finite, because of a NaN weight or an overflow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NonFiniteLogits {
+    /// It ends with [`EngineOutput::NonFinite`].
+    End,
+    /// It goes on, with NaN as the log-probability: the trainer then skips the update and reports why.
+    Sample,
 }
 
 /// Statistics of an engine.
@@ -109,6 +125,7 @@ pub struct Engine {
     stats: EngineStats,
     /// Records the steps' activations for the update, if enabled.
     activation_cache: Option<ActivationCache>,
+    non_finite: NonFiniteLogits,
 }
 
 /// A prompt with the samples to draw from it or, after its first sampled token, a single sequence.
@@ -181,7 +198,13 @@ impl Engine {
             next_id: 0,
             stats: EngineStats::default(),
             activation_cache: None,
+            non_finite: NonFiniteLogits::End,
         })
+    }
+
+    /// Sets what happens to samples with non-finite logits.
+    pub(crate) fn with_non_finite(self, non_finite: NonFiniteLogits) -> Self {
+        Self { non_finite, ..self }
     }
 
     /// Records the activations of the following steps for the update.
@@ -375,12 +398,17 @@ impl Engine {
         tokens: Vec<SampledToken>,
         outputs: &mut Vec<EngineOutput>,
     ) -> Result<()> {
-        self.stats.generated_tokens += tokens.len() as u64;
         let max_len = self.model.config().max_position_embeddings;
         let group = &mut self.running[index];
         let mut unfinished = Vec::new();
         for (sample, token) in group.samples.iter().copied().zip(tokens) {
             let (request, id) = (group.request, token.id);
+            // No entry of such a row has a weight, so the token is arbitrary.
+            if token.logp.is_nan() && self.non_finite == NonFiniteLogits::End {
+                outputs.push(EngineOutput::NonFinite { request, sample });
+                continue;
+            }
+            self.stats.generated_tokens += 1;
             outputs.push(EngineOutput::Token { request, sample, token });
             let finish_reason = if group.sampling.stop_ids.contains(&id) {
                 Some(FinishReason::Stop)

@@ -70,7 +70,7 @@ pub enum Error {
         found: Vec<String>,
     },
     /// An adapter is unsupported or does not match the model.
-    #[error("cannot use the adapter's `{}`: {}", path.display(), join_faults(faults))]
+    #[error("cannot use the adapter's `{}`: {}", path.display(), join_first_faults(faults))]
     Adapter {
         /// The file.
         path: PathBuf,
@@ -186,6 +186,12 @@ pub enum Error {
         /// The vocabulary size.
         vocabulary: usize,
     },
+    /// The model's logits are not finite.
+    #[error(
+        "the model's logits are not finite: its weights contain NaN or infinity, or its computation overflows; \
+         use another checkpoint"
+    )]
+    NonFiniteLogits,
     /// `allowed_token_ids` is empty.
     #[error("`allowed_token_ids` must not be empty; omit it to allow all tokens")]
     NoAllowedTokens,
@@ -382,6 +388,17 @@ pub enum Error {
     },
 }
 
+/// As [`join_faults`], but only the first ones: a wrong setting can cause one fault per tensor.
+pub(crate) fn join_first_faults<T: std::fmt::Display>(faults: &[T]) -> String {
+    const SHOWN: usize = 8;
+    let shown = &faults[..faults.len().min(SHOWN)];
+    let text = join_faults(shown);
+    match faults.len() - shown.len() {
+        0 => text,
+        more => format!("{text}; and {more} more"),
+    }
+}
+
 /// Joins faults into one message.
 pub(crate) fn join_faults<T: std::fmt::Display>(faults: &[T]) -> String {
     faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
@@ -438,3 +455,17 @@ impl<T> TensorContext<T> for candle_core::Result<T> {
 
 /// The crate's result type.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_adapter_with_hundreds_of_faults_lists_the_first_ones() {
+        let fault = |layer: usize| AdapterFault::Missing { name: format!("layers.{layer}.lora_A") };
+        let faults = (0..300).map(fault).collect();
+        let message =
+            Error::Adapter { path: "adapter_model.safetensors".into(), faults }.to_string();
+        assert!(message.ends_with("`layers.7.lora_A` is missing; and 292 more"), "{message}");
+    }
+}

@@ -7,8 +7,8 @@ use embodied_r_kernels::Precision;
 use serde::{Deserialize, Serialize};
 
 use crate::activation_cache::ActivationCache;
-use crate::engine::{Engine, EngineOptions, EngineOutput, InferenceModel};
-use crate::error::Result;
+use crate::engine::{Engine, EngineOptions, EngineOutput, InferenceModel, NonFiniteLogits};
+use crate::error::{Error, Result};
 use crate::policy::Policy;
 use crate::prompt::Prompt;
 use crate::sampling::SamplingParams;
@@ -69,14 +69,15 @@ impl InferenceModel {
     ///
     /// # Errors
     /// A prompt is empty, has an id outside the vocabulary, or fills the context; a sampling parameter is
-    /// out of range.
+    /// out of range; [`Error::NonFiniteLogits`].
     pub fn generate(
         self: &Arc<Self>,
         requests: &[GenerationRequest],
         sampling: &SamplingParams,
         on_event: &dyn Fn(GenerateEvent),
     ) -> Result<Vec<Vec<CompletionOutput>>> {
-        Ok(self.generate_with_activation_cache(requests, sampling, None, on_event)?.0)
+        let with = (None, NonFiniteLogits::End);
+        Ok(self.generate_with_activation_cache(requests, sampling, with, on_event)?.0)
     }
 
     /// As [`Self::generate`]; records activations for the update if an activation cache is given.
@@ -84,7 +85,7 @@ impl InferenceModel {
         self: &Arc<Self>,
         requests: &[GenerationRequest],
         sampling: &SamplingParams,
-        activation_cache: Option<ActivationCache>,
+        (activation_cache, non_finite): (Option<ActivationCache>, NonFiniteLogits),
         on_event: &dyn Fn(GenerateEvent),
     ) -> Result<(Vec<Vec<CompletionOutput>>, Option<ActivationCache>)> {
         let blank = CompletionOutput {
@@ -97,7 +98,8 @@ impl InferenceModel {
         if sampling.max_new_tokens == 0 {
             return Ok((done, None));
         }
-        let mut engine = Engine::new(self.clone(), EngineOptions::default())?;
+        let engine = Engine::new(self.clone(), EngineOptions::default())?;
+        let mut engine = engine.with_non_finite(non_finite);
         if let Some(activation_cache) = activation_cache {
             engine.record_activations(activation_cache);
         }
@@ -122,6 +124,7 @@ impl InferenceModel {
                         done[request][sample].finish_reason = finish_reason;
                         on_event(GenerateEvent::Finished { request, sample });
                     }
+                    EngineOutput::NonFinite { .. } => return Err(Error::NonFiniteLogits),
                 }
             }
             on_event(GenerateEvent::Tokens(tokens));
@@ -131,10 +134,11 @@ impl InferenceModel {
 }
 
 impl Policy {
-    /// [`InferenceModel::generate`] with the current weights.
+    /// [`InferenceModel::generate`] with the current weights. Where the logits are not finite, tokens are arbitrary and
+    /// their log-probabilities NaN.
     ///
     /// # Errors
-    /// As [`InferenceModel::generate`].
+    /// A prompt or a sampling parameter is invalid, as in [`InferenceModel::generate`].
     pub fn generate(
         &self,
         requests: &[GenerationRequest],
@@ -151,7 +155,7 @@ impl Policy {
     /// rollout's: with another precision or with dropout.
     ///
     /// # Errors
-    /// As [`InferenceModel::generate`].
+    /// As [`Self::generate`].
     pub fn generate_with_activation_cache(
         &self,
         requests: &[GenerationRequest],
@@ -162,6 +166,7 @@ impl Policy {
         let repeats = precision == self.precision() && !self.has_dropout();
         let activation_cache = activation_cache.filter(|_| repeats).map(ActivationCache::cleared);
         let model = Arc::new(self.rollout_model(precision)?);
-        model.generate_with_activation_cache(requests, sampling, activation_cache, on_event)
+        let with = (activation_cache, NonFiniteLogits::Sample);
+        model.generate_with_activation_cache(requests, sampling, with, on_event)
     }
 }

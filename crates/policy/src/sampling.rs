@@ -130,7 +130,7 @@ pub struct SampledToken {
     /// The token id.
     pub id: u32,
     /// Natural log-probability under the full softmax at the sampling temperature (at 1 for greedy decoding),
-    /// before penalties, bias, top-k, top-p and min-p.
+    /// before penalties, bias, top-k, top-p and min-p. NaN if the logits are not finite.
     pub logp: f32,
     /// Requested by [`SamplingParams::logprobs`].
     pub logprobs: Option<TokenLogprobs>,

@@ -10,8 +10,8 @@ use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
 use std::time::Instant;
 
 use embodied_r_policy::{
-    Engine, EngineOutput, FinishReason, GenerationRequest, Prompt, RequestId, SampledToken,
-    SamplingParams,
+    Engine, EngineOutput, Error as PolicyError, FinishReason, GenerationRequest, Prompt, RequestId,
+    SampledToken, SamplingParams,
 };
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
@@ -261,6 +261,12 @@ impl EngineThread {
                 if let Some(events) = events {
                     let _ = events.send(Event::Finished { choice, finish });
                 }
+            }
+            EngineOutput::NonFinite { request, .. } => {
+                let Some(live) = self.live.remove(&request) else { return };
+                self.engine.cancel(request);
+                let refusal = Refusal::failed(PolicyError::NonFiniteLogits);
+                let _ = live.events.send(Event::Failed(refusal));
             }
         }
     }

@@ -86,6 +86,7 @@ fn run_with(
                     ids.push(token.id);
                     logps.push(token.logp);
                 }
+                EngineOutput::NonFinite { .. } => panic!("the logits are not finite"),
                 EngineOutput::Finished { request, sample, finish_reason } => {
                     drawn[index_of(request)][sample].2 = Some(finish_reason);
                 }
@@ -274,4 +275,75 @@ fn impossible_requests_are_rejected_when_they_are_added() {
         let error = Engine::new(model.clone(), options).err().unwrap().to_string();
         assert!(error.starts_with(&format!("`{field}` must be ")), "{error}");
     }
+}
+
+/// A model whose embedding of token 96 is NaN: a sequence with this token has no finite logits.
+fn model_with_a_nan_embedding() -> Policy {
+    let policy = Policy::random(&config(), 7).unwrap();
+    let embedding = policy.weights().get("model.embed_tokens.weight").unwrap();
+    embodied_r_kernels::memory::update(embedding, "test", |rows| rows[96 * 48..].fill(f32::NAN))
+        .unwrap();
+    policy
+}
+
+#[test]
+fn a_sequence_with_non_finite_logits_ends_without_a_token_and_the_others_go_on() {
+    let model = Arc::new(model_with_a_nan_embedding().inference_model(Precision::F32).unwrap());
+    let request = |prompt: Vec<u32>| GenerationRequest {
+        prompt: prompt.into(),
+        samples: 2,
+        stream: 1,
+        first_sample: 0,
+    };
+    let finite = |length: usize| -> Vec<u32> {
+        prompt(length, 3).into_iter().map(|id| id.min(95)).collect()
+    };
+    let good = [request(finite(70)), request(finite(9))];
+    let (alone, _) = run(&model, &good, EngineOptions::default());
+    for greedy in [false, true] {
+        let sampling = match greedy {
+            true => Arc::new(SamplingParams { max_new_tokens: 40, ..SamplingParams::greedy() }),
+            false => sampling(40),
+        };
+        let mut engine = Engine::new(model.clone(), EngineOptions::default()).unwrap();
+        let bad = engine.add(&request([finite(80), vec![96, 1]].concat()), &sampling).unwrap();
+        let others: Vec<RequestId> =
+            good.iter().map(|one| engine.add(one, &sampling).unwrap()).collect();
+        let (mut failed, mut drawn) = (Vec::new(), vec![vec![Vec::new(); 2]; 2]);
+        while engine.has_work() {
+            for output in engine.step().unwrap() {
+                match output {
+                    EngineOutput::NonFinite { request, sample } => failed.push((request, sample)),
+                    EngineOutput::Token { request, sample, token } => {
+                        let index = others.iter().position(|other| *other == request).unwrap();
+                        assert!(token.logp.is_finite());
+                        drawn[index][sample].push(token.id);
+                    }
+                    EngineOutput::Finished { request, .. } => assert_ne!(request, bad),
+                }
+            }
+        }
+        assert_eq!(failed, [(bad, 0), (bad, 1)]);
+        assert_eq!(engine.stats().kv_cache_tokens, 0, "its pages are free");
+        let ids = |of: &[(Vec<u32>, Vec<f32>, Option<FinishReason>)]| {
+            of.iter().map(|(ids, ..)| ids.clone()).collect::<Vec<_>>()
+        };
+        if !greedy {
+            assert_eq!(drawn, alone.iter().map(|of| ids(of)).collect::<Vec<_>>());
+        }
+    }
+}
+
+#[test]
+fn batch_generation_reports_non_finite_logits_and_the_trainers_rollout_goes_on() {
+    let policy = model_with_a_nan_embedding();
+    let requests =
+        [GenerationRequest { prompt: vec![5, 96].into(), samples: 1, stream: 1, first_sample: 0 }];
+    let sampling = SamplingParams { max_new_tokens: 3, ..SamplingParams::default() };
+    let model = Arc::new(policy.inference_model(Precision::F32).unwrap());
+    let error = model.generate(&requests, &sampling, &|_| ()).unwrap_err().to_string();
+    assert!(error.starts_with("the model's logits are not finite"), "{error}");
+    let rollout = policy.generate(&requests, &sampling, &|_| ()).unwrap();
+    assert_eq!(rollout[0][0].ids.len(), 3);
+    assert!(rollout[0][0].logps.iter().all(|logp| logp.is_nan()));
 }

@@ -92,9 +92,9 @@ impl Row<'_> {
     }
 }
 
-/// The inverse temperature.
+/// The inverse temperature; finite, so that only non-finite logits give a log-probability of NaN.
 fn scale(sampling: &SamplingParams) -> f64 {
-    if sampling.temperature == 0.0 { 1.0 } else { 1.0 / sampling.temperature }
+    if sampling.temperature == 0.0 { 1.0 } else { (1.0 / sampling.temperature).min(f64::MAX) }
 }
 
 fn truncation(&SamplingParams { top_k, top_p, min_p, .. }: &SamplingParams) -> Truncation {

@@ -142,6 +142,22 @@ fn without_any_probability_the_first_allowed_token_is_returned() {
 }
 
 #[test]
+fn only_non_finite_logits_have_a_log_probability_of_nan() {
+    let logp = |logits: &[f32], temperature: f64| {
+        let sampling = SamplingParams { temperature, ..SamplingParams::default() };
+        draw(logits, &sampling, NOTHING, 0.5).logp
+    };
+    for temperature in [0.0, 1e-310, 1e-30, 1.0, 1e300] {
+        assert!(logp(&[f32::NAN; 300], temperature).is_nan());
+        assert!(logp(&[0.0, f32::INFINITY], temperature).is_nan());
+        assert!(logp(&[f32::NEG_INFINITY; 4], temperature).is_nan());
+        for logits in [&[3.0, 1.0][..], &[-1e30, 1e30], &[f32::NEG_INFINITY, 0.0], &[0.0; 300]] {
+            assert!(!logp(logits, temperature).is_nan(), "{logits:?} at {temperature}");
+        }
+    }
+}
+
+#[test]
 fn logprobs_are_at_temperature_1_before_penalties_with_ties_by_id() {
     let logits = [0.2f32.ln(), 0.4f32.ln(), 0.2f32.ln(), 0.2f32.ln()];
     let adjusted = SamplingParams {

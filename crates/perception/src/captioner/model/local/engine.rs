@@ -284,6 +284,11 @@ impl<W: Worker> EngineLoop<W> {
                     let _ = done.send(Ok(Completion { ids, finish }));
                 }
             }
+            EngineOutput::NonFinite { request, .. } => {
+                if let Some(ActiveRequest { done, .. }) = self.active.remove(&request) {
+                    let _ = done.send(Err(embodied_r_policy::Error::NonFiniteLogits.into()));
+                }
+            }
         }
     }
 

@@ -156,7 +156,9 @@ impl TensorParallelWorker {
     fn step(&mut self) -> Result<Vec<EngineOutput>> {
         let outputs = self.engine.step()?;
         for output in &outputs {
-            if let EngineOutput::Finished { request, .. } = output {
+            if let EngineOutput::Finished { request, .. }
+            | EngineOutput::NonFinite { request, .. } = output
+            {
                 self.requests.retain(|_, other| other != request);
             }
         }
