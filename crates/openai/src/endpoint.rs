@@ -41,6 +41,14 @@ impl Endpoint {
     }
 }
 
+/// Checks that `url` can be a base URL.
+///
+/// # Errors
+/// [`Error::InvalidBaseUrl`].
+pub fn check_base_url(url: &str) -> Result<()> {
+    parse(url).map(drop)
+}
+
 /// The URL and its weight, by default 1.
 fn parse(text: &str) -> Result<(Url, f64)> {
     let text = text.trim();

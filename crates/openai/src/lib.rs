@@ -41,5 +41,6 @@ pub use chat::{
     Role, Usage,
 };
 pub use client::{Client, ClientOptions};
+pub use endpoint::check_base_url;
 pub use error::{Error, Result, TimeoutKind};
 pub use key::ApiKey;

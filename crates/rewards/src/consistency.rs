@@ -1,5 +1,7 @@
 //! The consistency reward: does the reasoning lead to the given answer?
 
+use std::sync::atomic::AtomicBool;
+
 use embodied_r_data::prompts;
 
 use crate::accuracy::Solution;
@@ -37,6 +39,10 @@ impl Reward for Consistency {
     }
 
     fn score(&self, batch: &[RewardInput<'_>]) -> Result<Vec<Score>> {
+        self.score_until(batch, &AtomicBool::new(false))
+    }
+
+    fn score_until(&self, batch: &[RewardInput<'_>], stop: &AtomicBool) -> Result<Vec<Score>> {
         let cases: Vec<Case> = batch.iter().map(Case::of).collect();
         let prompts: Vec<JudgePrompt> = cases
             .iter()
@@ -45,7 +51,10 @@ impl Reward for Consistency {
                 Case::Resolved(_) => None,
             })
             .collect();
-        let replies = if prompts.is_empty() { Vec::new() } else { self.judge.reply(&prompts)? };
+        let replies = match prompts.is_empty() {
+            true => Vec::new(),
+            false => self.judge.reply_until(&prompts, stop)?,
+        };
         if replies.len() != prompts.len() {
             return Err(Error::ReplyCount { expected: prompts.len(), got: replies.len() });
         }

@@ -74,6 +74,9 @@ pub enum Error {
         /// What went wrong.
         cause: Box<ExternalError>,
     },
+    /// A stop was requested while a judge or an external reward was waited for.
+    #[error("interrupted while a reward was computed")]
+    Interrupted,
     /// `consistency` was requested without a judge.
     #[error("the reward `consistency` needs a judge")]
     NoJudge,

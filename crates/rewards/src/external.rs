@@ -21,11 +21,15 @@
 
 mod command;
 mod http;
+mod process_group;
 mod table;
 
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+use embodied_r_openai::check_base_url;
 
 use crate::error::{Error, Result};
 use crate::registry::{BUILT_IN_REWARDS, RewardNames};
@@ -109,6 +113,9 @@ impl ExternalRewardConfig {
                 if !["http://", "https://"].iter().any(|s| url.starts_with(s)) =>
             {
                 Some(("url", "must start with `http://` or `https://`".to_owned()))
+            }
+            RewardBackend::Url(url) => {
+                check_base_url(url).err().map(|error| ("url", error.to_string()))
             }
             _ => None,
         };
@@ -198,6 +205,9 @@ pub enum ExternalError {
         /// What is wrong.
         reason: String,
     },
+    /// A stop was requested while the reply was waited for.
+    #[error("interrupted")]
+    Interrupted,
     /// The reply has the wrong number of scores.
     #[error("`{from}` returned {got} rewards for {expected} completions")]
     Count {
@@ -248,7 +258,11 @@ impl External {
         Ok(Self { name: reward.name.clone(), transport, batch_size })
     }
 
-    fn batch(&self, batch: &[RewardInput<'_>]) -> Result<Vec<Score>, ExternalError> {
+    fn batch(
+        &self,
+        batch: &[RewardInput<'_>],
+        stop: &AtomicBool,
+    ) -> Result<Vec<Score>, ExternalError> {
         let request = RewardRequest {
             prompts: batch.iter().map(|input| input.question).collect(),
             completions: batch.iter().map(|input| input.completion).collect(),
@@ -260,12 +274,12 @@ impl External {
             Transport::Command { argv, timeout } => {
                 let from = command::display_command(argv);
                 let request = request.json(&from)?;
-                let reply = command::run(argv, request, *timeout)?;
+                let reply = command::run(argv, request, *timeout, stop)?;
                 (from, reply)
             }
             Transport::Http(http) => {
                 let from = http.name().to_owned();
-                let reply = http.post(request.json(&from)?)?;
+                let reply = http.post(request.json(&from)?, stop)?;
                 (from, reply)
             }
         };
@@ -291,15 +305,22 @@ impl Reward for External {
     /// reply with one score per completion; [`Error::BlockingCall`] for a service on a thread that
     /// drives an async runtime.
     fn score(&self, batch: &[RewardInput<'_>]) -> Result<Vec<Score>> {
+        self.score_until(batch, &AtomicBool::new(false))
+    }
+
+    fn score_until(&self, batch: &[RewardInput<'_>], stop: &AtomicBool) -> Result<Vec<Score>> {
         if matches!(self.transport, Transport::Http(_))
             && tokio::runtime::Handle::try_current().is_ok()
         {
             return Err(Error::BlockingCall);
         }
-        let failed = |cause| Error::External { name: self.name.clone(), cause: Box::new(cause) };
+        let failed = |cause| match cause {
+            ExternalError::Interrupted => Error::Interrupted,
+            cause => Error::External { name: self.name.clone(), cause: Box::new(cause) },
+        };
         let mut scores = Vec::with_capacity(batch.len());
         for batch in batch.chunks(self.batch_size) {
-            scores.extend(self.batch(batch).map_err(failed)?);
+            scores.extend(self.batch(batch, stop).map_err(failed)?);
         }
         Ok(scores)
     }

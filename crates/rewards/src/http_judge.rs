@@ -1,7 +1,7 @@
 //! A judge behind an OpenAI-compatible chat API.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use embodied_r_openai::{ChatCompletionMessage, ChatCompletionRequest, Client, ClientOptions};
 use tokio::runtime::{Builder, Handle, Runtime};
@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 
 use crate::error::{Error, Result};
 use crate::judge::{Judge, JudgePrompt};
+use crate::service::block_on_until;
 
 /// Options of an [`HttpJudge`].
 #[derive(Debug, Clone)]
@@ -71,17 +72,43 @@ impl HttpJudge {
 
 impl Judge for HttpJudge {
     /// # Errors
-    /// [`Error::Judge`] if the server rejects every request (unknown model, wrong key), and
-    /// [`Error::BlockingCall`] on a thread that drives an async runtime. Any other request that
-    /// fails after its retries is logged and gives `None`.
+    /// [`Error::Judge`] if the server rejects every request (unknown model, wrong key) or has answered none of them
+    /// after their retries, and [`Error::BlockingCall`] on a thread that drives an async runtime. A single request
+    /// that fails is logged and gives `None`.
     fn reply(&self, prompts: &[JudgePrompt]) -> Result<Vec<Option<String>>> {
+        self.reply_until(prompts, &AtomicBool::new(false))
+    }
+
+    fn reply_until(
+        &self,
+        prompts: &[JudgePrompt],
+        stop: &AtomicBool,
+    ) -> Result<Vec<Option<String>>> {
         if Handle::try_current().is_ok() {
             return Err(Error::BlockingCall);
         }
         let requests: Arc<[ChatCompletionRequest]> =
             prompts.iter().map(|prompt| self.request(prompt)).collect();
-        self.runtime.block_on(send_all(&self.client, requests, self.options.concurrency.max(1)))
+        let replies = send_all(&self.client, requests, self.options.concurrency.max(1));
+        let replies = block_on_until(&self.runtime, replies, stop).ok_or(Error::Interrupted)??;
+        if let Some(error) = no_answer(&replies) {
+            return Err(Error::judge(format!(
+                "no response to any of {} requests: {error}",
+                replies.len()
+            )));
+        }
+        Ok(replies.into_iter().map(|reply| reply?.ok()).collect())
     }
+}
+
+/// A request's reply or error; `None` before it is sent.
+type Reply = Option<Result<String, embodied_r_openai::Error>>;
+
+/// The last error, if the server has answered no request at all. A request that it refuses is answered.
+fn no_answer(replies: &[Reply]) -> Option<&embodied_r_openai::Error> {
+    let failed = |reply: &'_ Reply| matches!(reply, Some(Err(error)) if error.is_retryable());
+    let last = replies.last()?.as_ref()?.as_ref().err();
+    last.filter(|_| replies.iter().all(failed))
 }
 
 /// Sends all requests, `concurrency` at a time, and returns the replies in request order.
@@ -89,8 +116,8 @@ async fn send_all(
     client: &Arc<Client>,
     requests: Arc<[ChatCompletionRequest]>,
     concurrency: usize,
-) -> Result<Vec<Option<String>>> {
-    let mut replies = vec![None; requests.len()];
+) -> Result<Vec<Reply>> {
+    let mut replies: Vec<Reply> = requests.iter().map(|_| None).collect();
     let next = Arc::new(AtomicUsize::new(0));
     let mut workers = JoinSet::new();
     for _ in 0..concurrency.min(requests.len()) {
@@ -110,17 +137,20 @@ async fn worker(
     client: Arc<Client>,
     requests: Arc<[ChatCompletionRequest]>,
     next: Arc<AtomicUsize>,
-) -> Result<Vec<(usize, String)>> {
+) -> Result<Vec<(usize, Result<String, embodied_r_openai::Error>)>> {
     let mut replies = Vec::new();
     loop {
         let index = next.fetch_add(1, Ordering::Relaxed);
         let Some(request) = requests.get(index) else {
             return Ok(replies);
         };
-        match client.chat(request).await {
-            Ok(reply) => replies.push((index, reply.text)),
+        let reply = client.chat(request).await.map(|reply| reply.text);
+        if let Err(error) = &reply {
+            tracing::warn!("judge request failed: {error}");
+        }
+        match reply {
             Err(error) if error.fails_every_request() => return Err(Error::judge(error)),
-            Err(error) => tracing::warn!("judge request failed: {error}"),
+            reply => replies.push((index, reply)),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The judge model of the consistency reward.
 
+use std::sync::atomic::AtomicBool;
+
 use crate::error::Result;
 
 /// A prompt for the judge: the question and the reasoning, never the video or the answer.
@@ -18,4 +20,16 @@ pub trait Judge: Send + Sync {
     /// # Errors
     /// The judge is unusable.
     fn reply(&self, prompts: &[JudgePrompt]) -> Result<Vec<Option<String>>>;
+
+    /// As [`Self::reply`]. A judge that waits for a service ends the wait soon after `stop` is set.
+    ///
+    /// # Errors
+    /// As [`Self::reply`], and [`Error::Interrupted`](crate::Error::Interrupted) after `stop` is set.
+    fn reply_until(
+        &self,
+        prompts: &[JudgePrompt],
+        _stop: &AtomicBool,
+    ) -> Result<Vec<Option<String>>> {
+        self.reply(prompts)
+    }
 }

@@ -11,6 +11,7 @@
 //! | [`soft_overlong`], [`repetition`], [`cosine`] | length and repetition penalties, cosine length reward |
 //! | [`external`] | custom rewards: a command or an HTTP service |
 //! | [`judge`], [`http_judge`] | the judge model of `consistency` |
+//! | [`service`] | how judges and rewards behind a URL are called |
 //! | [`numeric`] | mean relative accuracy of numeric answers |
 //! | [`registry`] | reward lookup by name |
 //! | [`stages`] | reward weights per training stage |
@@ -44,12 +45,14 @@ pub mod records;
 pub mod registry;
 pub mod repetition;
 pub mod reward;
+pub mod service;
 pub mod soft_overlong;
 pub mod stages;
 
 pub use accuracy::Accuracy;
 pub use consistency::Consistency;
 pub use cosine::Cosine;
+pub use embodied_r_openai::check_base_url;
 pub use error::{Error, Result};
 pub use external::{External, ExternalRewardConfig};
 pub use format::Format;

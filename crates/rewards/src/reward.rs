@@ -1,5 +1,7 @@
 //! The reward function interface.
 
+use std::sync::atomic::AtomicBool;
+
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
@@ -67,4 +69,13 @@ pub trait Reward: Send + Sync {
     /// The batch cannot be scored, for example because the judge is unreachable. A bad completion
     /// is not an error; it scores 0.
     fn score(&self, batch: &[RewardInput<'_>]) -> Result<Vec<Score>>;
+
+    /// As [`Self::score`]. A reward that waits for a command or a service ends the wait soon after `stop` is set; others
+    /// are fast and ignore it.
+    ///
+    /// # Errors
+    /// As [`Self::score`], and [`Error::Interrupted`](crate::Error::Interrupted) after `stop` is set.
+    fn score_until(&self, batch: &[RewardInput<'_>], _stop: &AtomicBool) -> Result<Vec<Score>> {
+        self.score(batch)
+    }
 }

@@ -1,17 +1,17 @@
 //! Runs a command on one batch.
 
 use std::io::{Read, Write};
-use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process_group};
-
 use super::ExternalError;
+use super::process_group::ProcessGroup;
+use crate::service::POLL;
 
 /// Maximum size of a reply.
 const MAX_REPLY_BYTES: u64 = 64 << 20;
@@ -49,17 +49,18 @@ pub(super) fn display_command(argv: &[String]) -> String {
 
 /// Runs the command with `input` on standard input and returns its standard output.
 ///
-/// The command runs in its own process group. On a timeout or any other error, the whole group is
-/// killed.
+/// The command runs in its own process group, which is killed on a timeout, on any other error, soon after `stop` is
+/// set, and when this process ends.
 pub(super) fn run(
     argv: &[String],
     input: Vec<u8>,
     timeout: Duration,
+    stop: &AtomicBool,
 ) -> Result<Vec<u8>, ExternalError> {
     let command = display_command(argv);
     let io = |reason| ExternalError::Io { command: command.clone(), reason };
-    let deadline = Instant::now() + timeout.min(MAX_TIMEOUT);
-    let mut running = ProcessGuard::start(argv)
+    let wait = Wait { deadline: Instant::now() + timeout.min(MAX_TIMEOUT), stop };
+    let mut running = Running::start(argv)
         .map_err(|reason| ExternalError::Start { command: command.clone(), reason })?;
 
     let stdin = running.child.stdin.take();
@@ -76,23 +77,62 @@ pub(super) fn run(
         timeout_s: timeout.as_secs_f64(),
         last_line: tail.last_line(),
     };
-    let remaining = || deadline.saturating_duration_since(Instant::now());
-    let reply = match reader.recv_timeout(remaining()) {
-        Ok(reply) => reply.map_err(io)?,
-        Err(RecvTimeoutError::Timeout) => return Err(timed_out()),
-        Err(RecvTimeoutError::Disconnected) => Vec::new(),
+    let ended = |end: WaitEnd| match end {
+        WaitEnd::Deadline => timed_out(),
+        WaitEnd::Stop => ExternalError::Interrupted,
+    };
+    let reply = match wait.receive(&reader).map_err(ended)? {
+        Some(reply) => reply.map_err(io)?,
+        None => Vec::new(),
     };
     if reply.len() as u64 > MAX_REPLY_BYTES {
         let reason = format!("the reply is longer than {} MiB", MAX_REPLY_BYTES >> 20);
         return Err(ExternalError::Reply { from: command, reason });
     }
-    let Some(status) = running.wait(deadline).map_err(io)? else { return Err(timed_out()) };
+    let status = running.exit(&wait).map_err(io)?.map_err(ended)?;
     if status.success() {
         return Ok(reply);
     }
     // A child process of the command may keep standard error open indefinitely.
     let _ = stderr_reader.recv_timeout(STDERR_GRACE);
     Err(ExternalError::Exit { command, status: status.to_string(), last_line: tail.last_line() })
+}
+
+/// How long a command is waited for.
+struct Wait<'a> {
+    deadline: Instant,
+    stop: &'a AtomicBool,
+}
+
+/// Why a wait ended without a result.
+enum WaitEnd {
+    Deadline,
+    Stop,
+}
+
+impl Wait<'_> {
+    /// Why the wait is over, if it is.
+    fn end(&self) -> Option<WaitEnd> {
+        match self.stop.load(Ordering::Relaxed) {
+            true => Some(WaitEnd::Stop),
+            false => (Instant::now() >= self.deadline).then_some(WaitEnd::Deadline),
+        }
+    }
+
+    /// The value sent to `receiver`; `None` if its sender is gone.
+    fn receive<T>(&self, receiver: &Receiver<T>) -> Result<Option<T>, WaitEnd> {
+        loop {
+            let left = self.deadline.saturating_duration_since(Instant::now());
+            match receiver.recv_timeout(left.min(POLL)) {
+                Ok(value) => return Ok(Some(value)),
+                Err(RecvTimeoutError::Disconnected) => return Ok(None),
+                Err(RecvTimeoutError::Timeout) => match self.end() {
+                    Some(end) => return Err(end),
+                    None => continue,
+                },
+            }
+        }
+    }
 }
 
 /// Runs `work` on a detached thread and sends its result.
@@ -114,32 +154,35 @@ fn read_all(stdout: Option<ChildStdout>) -> std::io::Result<Vec<u8>> {
 }
 
 /// A running command. Dropping it before it exits kills its process group.
-struct ProcessGuard {
+struct Running {
     child: Child,
-    /// `None` until it has been reaped.
-    status: Option<ExitStatus>,
+    /// `None` once the command has exited.
+    group: Option<ProcessGroup>,
 }
 
-impl ProcessGuard {
+impl Running {
     fn start(argv: &[String]) -> std::io::Result<Self> {
         let (program, arguments) = argv.split_first().ok_or(std::io::ErrorKind::InvalidInput)?;
-        let child = Command::new(program)
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0)
-            .spawn()?;
-        Ok(Self { child, status: None })
+        let group = ProcessGroup::start()?;
+        let mut command = Command::new(program);
+        command.args(arguments);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = group.spawn(&mut command)?;
+        Ok(Self { child, group: Some(group) })
     }
 
-    /// Waits for the command to exit; `None` at the deadline.
-    fn wait(&mut self, deadline: Instant) -> std::io::Result<Option<ExitStatus>> {
+    /// Waits for the command to exit.
+    fn exit(&mut self, wait: &Wait<'_>) -> std::io::Result<Result<ExitStatus, WaitEnd>> {
         let mut pause = Duration::from_micros(200);
         loop {
-            self.status = self.child.try_wait()?;
-            if self.status.is_some() || Instant::now() >= deadline {
-                return Ok(self.status);
+            if let Some(status) = self.child.try_wait()? {
+                if let Some(group) = self.group.take() {
+                    group.release();
+                }
+                return Ok(Ok(status));
+            }
+            if let Some(end) = wait.end() {
+                return Ok(Err(end));
             }
             thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(20));
@@ -147,11 +190,11 @@ impl ProcessGuard {
     }
 }
 
-impl Drop for ProcessGuard {
+impl Drop for Running {
     fn drop(&mut self) {
-        if self.status.is_none() {
-            // Nothing can be done if this fails.
-            let _ = kill_process_group(Pid::from_child(&self.child), Signal::KILL);
+        if let Some(group) = self.group.take() {
+            drop(group);
+            // It is killed, and only has to be reaped.
             let _ = self.child.wait();
         }
     }

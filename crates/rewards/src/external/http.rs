@@ -1,16 +1,13 @@
 //! HTTP client of a reward service.
 
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use embodied_r_openai::{Client, ClientOptions};
+use embodied_r_openai::Client;
 use tokio::runtime::{Builder, Runtime};
 
 use super::ExternalError;
-
-/// Retries of a request after its first attempt.
-const MAX_RETRIES: u32 = 3;
-const INITIAL_BACKOFF: Duration = Duration::from_millis(200);
-const MAX_BACKOFF: Duration = Duration::from_secs(5);
+use crate::service::{block_on_until, client_options};
 
 /// A reward service. It owns an async runtime and blocks on replies.
 #[derive(Debug)]
@@ -22,14 +19,7 @@ pub(super) struct Http {
 impl Http {
     /// Creates a client of the service at `url` without sending anything.
     pub(super) fn new(url: &str, timeout: Duration) -> Result<Self, ExternalError> {
-        let client = Client::with_exact_urls(&ClientOptions {
-            timeout,
-            max_retries: MAX_RETRIES,
-            initial_backoff: INITIAL_BACKOFF,
-            max_backoff: MAX_BACKOFF,
-            max_retry_after: timeout,
-            ..ClientOptions::new([url])
-        })?;
+        let client = Client::with_exact_urls(&client_options([url], timeout))?;
         let runtime = Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -43,8 +33,9 @@ impl Http {
         self.client.display_url()
     }
 
-    /// Posts a JSON object and returns the response body.
-    pub(super) fn post(&self, body: Vec<u8>) -> Result<Vec<u8>, ExternalError> {
-        Ok(self.runtime.block_on(self.client.post(body))?)
+    /// Posts a JSON object and returns the response body, unless `stop` is set meanwhile.
+    pub(super) fn post(&self, body: Vec<u8>, stop: &AtomicBool) -> Result<Vec<u8>, ExternalError> {
+        let reply = block_on_until(&self.runtime, self.client.post(body), stop);
+        Ok(reply.ok_or(ExternalError::Interrupted)??)
     }
 }

@@ -121,6 +121,33 @@ fn a_command_that_times_out_is_killed_with_its_process_group() {
 }
 
 #[test]
+fn a_wait_for_a_command_ends_when_the_run_stops_and_its_group_is_killed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (ready, mark) = (folder.path().join("ready"), folder.path().join("mark"));
+    let text = format!(
+        "(sleep 0.5; touch {}) & touch {}; sleep 3600; echo late",
+        mark.display(),
+        ready.display()
+    );
+    let reward = ExternalRewardConfig { timeout_s: 3600.0, ..script(&text) };
+    let external = External::new(&reward).unwrap();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !ready.exists() {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
+        let scores = external.score_until(&batch(), &stop);
+        assert!(matches!(scores, Err(Error::Interrupted)), "{scores:?}");
+    });
+    let existed = mark.exists();
+    std::thread::sleep(Duration::from_millis(900));
+    assert!(existed || !mark.exists(), "a child process of the command is still running");
+}
+
+#[test]
 fn a_child_that_keeps_stdout_open_is_subject_to_the_timeout() {
     let reward = script(r#"sleep 30 & echo '{"rewards": [1, 1, 1]}'"#);
     let began = Instant::now();

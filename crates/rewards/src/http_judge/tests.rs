@@ -131,3 +131,37 @@ fn calling_from_async_code_is_an_error() {
     let result = runtime.block_on(async { judge.reply(&prompts(&["why"])) });
     assert!(matches!(result, Err(Error::BlockingCall)));
 }
+
+#[test]
+fn a_judge_that_answers_no_request_at_all_is_an_error() {
+    let server =
+        Server::start(|_| (StatusCode::INTERNAL_SERVER_ERROR, "overloaded").into_response());
+    let error = server.judge().reply(&prompts(&["one", "two"])).unwrap_err().to_string();
+    assert!(
+        error.starts_with("the consistency judge failed: no response to any of 2 requests: "),
+        "{error}"
+    );
+    // A refused request is answered: the server is alive.
+    let server = Server::start(|_| (StatusCode::BAD_REQUEST, "too long").into_response());
+    assert_eq!(server.judge().reply(&prompts(&["one", "two"])).unwrap(), [None, None]);
+}
+
+#[test]
+fn a_wait_for_the_judge_ends_when_the_run_stops() {
+    // Accepts connections and never replies.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/v1", listener.local_addr().unwrap());
+    let options = ClientOptions { timeout: Duration::from_secs(3600), ..ClientOptions::new([url]) };
+    let judge = HttpJudge::new(HttpJudgeOptions::new(options, "ref")).unwrap();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let stop = &stop;
+        scope.spawn(move || {
+            let connection = listener.accept().unwrap();
+            stop.store(true, Ordering::Relaxed);
+            drop(connection);
+        });
+        let replies = judge.reply_until(&prompts(&["why"]), stop);
+        assert!(matches!(replies, Err(Error::Interrupted)), "{replies:?}");
+    });
+}
