@@ -1,10 +1,15 @@
 //! A random decoder of a few thousand parameters with its own tokenizer.
 
+use std::fs;
+use std::ops::Range;
 use std::path::Path;
 
 use embodied_r_policy::tokenizer::{TrainOptions, train};
 use embodied_r_policy::weights::SaveOptions;
 use embodied_r_policy::{ModelConfig, ModelType, Policy, Rope, WeightDtype};
+
+/// Its hidden size.
+pub const HIDDEN_SIZE: usize = 16;
 
 /// Writes the model into `dir`.
 ///
@@ -18,7 +23,7 @@ pub fn write(dir: &Path) {
     let config = ModelConfig {
         model_type: ModelType::Qwen2,
         vocab_size: trained.vocab_size,
-        hidden_size: 16,
+        hidden_size: HIDDEN_SIZE,
         intermediate_size: 32,
         num_hidden_layers: 2,
         num_attention_heads: 2,
@@ -37,4 +42,34 @@ pub fn write(dir: &Path) {
     };
     let policy = Policy::random(&config, 1).expect("the settings are valid");
     policy.save(dir, &SaveOptions::default()).expect("a model can be saved");
+}
+
+/// Overwrites elements of a tensor of the model in `dir`.
+///
+/// # Panics
+/// The model cannot be read or written, or has no such elements.
+pub fn overwrite(dir: &Path, tensor: &str, elements: Range<usize>, value: f32) {
+    let path = dir.join("model.safetensors");
+    let mut bytes = fs::read(&path).expect("a model with weights");
+    let length = u64::from_le_bytes(bytes[..8].try_into().expect("eight bytes")) as usize;
+    let header: serde_json::Value =
+        serde_json::from_slice(&bytes[8..8 + length]).expect("a header");
+    let start = header[tensor]["data_offsets"][0].as_u64().expect("the tensor") as usize;
+    for element in elements {
+        let at = 8 + length + start + 4 * element;
+        bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
+    }
+    fs::write(path, bytes).expect("a file that can be written");
+}
+
+/// Changes the context length of the model in `dir`.
+///
+/// # Panics
+/// The model cannot be read or written.
+pub fn set_context_length(dir: &Path, length: usize) {
+    let path = dir.join("config.json");
+    let text = fs::read_to_string(&path).expect("a model with a configuration");
+    let mut config: serde_json::Value = serde_json::from_str(&text).expect("a JSON object");
+    config["max_position_embeddings"] = length.into();
+    fs::write(path, config.to_string()).expect("a file that can be written");
 }

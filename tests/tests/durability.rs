@@ -403,18 +403,6 @@ fn a_folder_in_which_another_process_trains_is_left_alone() {
 }
 
 #[test]
-fn an_unknown_evaluation_metric_is_reported_with_the_known_ones() {
-    let dir = inputs();
-    let stderr = stderr_of(train(dir.path()).args(["--set", "metric_for_best_model=accuracy"]), 1);
-    assert!(
-        stderr.contains(
-            "unknown metric `accuracy` in `metric_for_best_model`; available: eval/accuracy, "
-        ),
-        "{stderr}"
-    );
-}
-
-#[test]
 fn a_killed_fine_tuning_is_bit_identical_to_an_uninterrupted_one() {
     let conversation = json!({"messages": [
         {"role": "user", "content": "Question: where is the lamp?"},

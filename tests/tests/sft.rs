@@ -146,3 +146,27 @@ fn resume_accepts_a_moved_model_and_refuses_another_one() {
     );
     assert_eq!(state(), before);
 }
+
+#[test]
+fn examples_over_the_models_context_are_left_out_or_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    inputs(dir.path());
+    let lines =
+        format!("{}\n{}", conversation(&"A".repeat(3000)), vec![conversation("A"); 4].join("\n"));
+    fs::write(dir.path().join("train.jsonl"), lines).unwrap();
+    tiny_model::set_context_length(&dir.path().join("model"), 2048);
+    let stdout = stdout_of(sft(dir.path()).arg("--dry-run"));
+    assert!(stdout.contains("examples     4, ") && stdout.contains("; 1 too long; "), "{stdout}");
+    let stderr = stderr_of(&mut sft(dir.path()), 0);
+    assert!(
+        stderr.contains(
+            "warning: dropped 1 examples of `train.jsonl` that exceed 2048 tokens (the model's context length, 2048)"
+        ),
+        "{stderr}"
+    );
+    fs::remove_dir_all(dir.path().join("run")).unwrap();
+    let mut command = sft(dir.path());
+    let stderr = stderr_of(command.args(["--set", "truncation_strategy=raise"]), 2);
+    assert!(stderr.contains("error: the conversation in line 1 of `train.jsonl` has "), "{stderr}");
+    assert!(!dir.path().join("run").exists());
+}

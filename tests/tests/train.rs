@@ -212,6 +212,49 @@ fn resuming_a_folder_without_a_checkpoint_says_so() {
     );
 }
 
+/// The eight questions, one of which is longer than the model's context.
+fn with_a_long_question(dir: &Path) {
+    inputs(dir);
+    let mut questions: Value =
+        serde_json::from_slice(&fs::read(dir.join("train.json")).unwrap()).unwrap();
+    questions[3]["question"] = "where is the lamp? ".repeat(300).into();
+    fs::write(dir.join("train.json"), questions.to_string()).unwrap();
+    tiny_model::set_context_length(&dir.join("model"), 2048);
+}
+
+#[test]
+fn questions_over_the_models_context_are_left_out_when_the_data_is_loaded() {
+    let dir = tempfile::tempdir().unwrap();
+    with_a_long_question(dir.path());
+    let stdout = stdout_of(train(dir.path()).arg("--dry-run"));
+    assert!(stdout.contains("questions    8 in total, 1 too long, 7 used"), "{stdout}");
+    // Several epochs, so that every question is drawn.
+    let mut command = train(dir.path());
+    command.args(["--eval-data", "train.json", "--set", "num_train_epochs=3"]);
+    let stderr = stderr_of(&mut command, 0);
+    for what in ["training", "evaluation"] {
+        let warning = format!(
+            "warning: dropped 1 {what} questions whose prompts exceed 2047 tokens (the model's context length, 2048, \
+             less a token to generate)"
+        );
+        assert!(stderr.contains(&warning), "{stderr}");
+    }
+}
+
+#[test]
+fn truncation_strategy_raise_refuses_too_long_questions() {
+    let dir = tempfile::tempdir().unwrap();
+    with_a_long_question(dir.path());
+    for dry_run in [&[][..], &["--dry-run"]] {
+        let mut command = train(dir.path());
+        command.args(["--set", "truncation_strategy=raise"]).args(dry_run);
+        let stderr = stderr_of(&mut command, 2);
+        assert!(stderr.contains("error: the prompt of question `3` has "), "{stderr}");
+        assert!(stderr.contains("`truncation_strategy = \"delete\"`"), "{stderr}");
+    }
+    assert!(!dir.path().join("run").exists());
+}
+
 /// The final model of a run with these further arguments, and its standard error.
 fn trained(arguments: &[&str]) -> (Vec<u8>, String) {
     let dir = tempfile::tempdir().unwrap();

@@ -5,6 +5,7 @@
 
 mod aliases;
 mod fields;
+mod locations;
 #[cfg(test)]
 mod reference;
 
@@ -67,7 +68,16 @@ fn reward_names(given: &Table) -> RewardNames {
     RewardNames::new(rewards.iter().filter_map(|reward| reward.get("name")?.as_str()))
 }
 
-/// One layer: values and their locations.
+/// Settings that are only valid together: with a fault in one of them, faults of the others may be consequences.
+const RELATED: [&str; 4] = ["num_train_epochs", "reward", "reward_weights", "stage"];
+
+/// Whether `fault` may be a consequence of the faulty value of the setting `key`, which was left out.
+fn may_follow(fault: &Fault, key: &str) -> bool {
+    let of = fault.key.split(['.', '[']).next().unwrap_or_default();
+    RELATED.contains(&key) && RELATED.contains(&of) || fault.what.contains(&format!("`{key}`"))
+}
+
+/// One layer: values and their locations, by path, such as `stage[1].weights`.
 #[derive(Debug, Default)]
 struct Layer {
     values: Table,
@@ -187,14 +197,17 @@ impl Layers {
             merge(&mut given, key.clone(), value.clone());
         }
         let mut merged = Table::new();
+        let mut faulty = Vec::new();
         for layer in self.layers {
             for (key, value) in layer.values {
-                let location = layer.locations.get(&key).map_or("", String::as_str);
                 let found = faults_of_value::<T>(&key, &value, &given);
                 if found.is_empty() {
                     merge(&mut merged, key, value);
                 } else {
-                    faults.extend(found.into_iter().map(|fault| format!("{fault} ({location})")));
+                    let location = |fault: &str| locations::nearest(&layer.locations, &key, fault);
+                    let located = |fault: String| format!("{fault} ({})", location(&fault));
+                    faults.extend(found.into_iter().map(located));
+                    faulty.push(key);
                 }
             }
         }
@@ -212,7 +225,8 @@ impl Layers {
             }
         };
         let own = settings.as_ref().map(Settings::faults).unwrap_or_default();
-        faults.extend(own.iter().map(ToString::to_string));
+        let is_first = |fault: &&Fault| !faulty.iter().any(|key| may_follow(fault, key));
+        faults.extend(own.iter().filter(is_first).map(ToString::to_string));
         match settings {
             Some(settings) if faults.is_empty() => Ok(settings),
             _ => Err(Usage(listed(&faults)).into()),
@@ -223,6 +237,14 @@ impl Layers {
 /// The settings as TOML, as saved with a run.
 pub(crate) fn text<T: Settings>(settings: &T) -> anyhow::Result<String> {
     toml::to_string_pretty(settings).context("cannot write the settings as TOML")
+}
+
+/// Saved settings as [`text`] writes them: settings that are newer than the file have their defaults.
+pub(crate) fn with_defaults<T: Settings>(saved: &str) -> anyhow::Result<String> {
+    match toml::from_str::<T>(saved) {
+        Ok(settings) => text(&settings),
+        Err(_) => Ok(saved.to_owned()),
+    }
 }
 
 /// Keys in which two sets of settings differ, except those in `free`.
@@ -243,14 +265,7 @@ fn parse_file(path: &Path, text: &str) -> anyhow::Result<Layer> {
     };
     let values: Table = toml::from_str(text).map_err(fault)?;
     let spanned = toml::de::DeTable::parse(text).map_err(fault)?;
-    let locations = spanned
-        .get_ref()
-        .keys()
-        .map(|key| {
-            let line = text[..key.span().start].matches('\n').count() + 1;
-            (key.get_ref().to_string(), format!("line {line} of `{}`", path.display()))
-        })
-        .collect();
+    let locations = locations::of(spanned.get_ref(), text, path);
     Ok(Layer { values, locations })
 }
 
@@ -311,9 +326,21 @@ fn listed(faults: &[String]) -> String {
     text
 }
 
-/// A path as a flag's value.
-pub(crate) fn path_text(path: Option<&Path>) -> Option<String> {
-    path.map(|path| path.display().to_string())
+/// The path given by `flag` as a setting's value, which is text.
+///
+/// # Errors
+/// The path is not UTF-8: as text it would name another one.
+pub(crate) fn path_text(flag: &str, path: Option<&Path>) -> anyhow::Result<Option<String>> {
+    let text = |path: &Path| {
+        let not_text = || {
+            let path = path.display();
+            Usage(format!(
+                "`{flag}`: the path `{path}` is not UTF-8, in which settings are saved; rename it"
+            ))
+        };
+        path.to_str().map(str::to_owned).ok_or_else(not_text)
+    };
+    Ok(path.map(text).transpose()?)
 }
 
 #[cfg(test)]

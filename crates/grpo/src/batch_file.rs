@@ -4,6 +4,7 @@
 //! [ids], "completions": [{"ids": [ids], "advantage": x}]}]}`, where a completion may have `old_logps`, `ref_logps` and
 //! `sampling_logps`, one value per token.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::{Deserialize, Deserializer, Serialize};
@@ -12,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::micro_batch::MicroBatch;
 use crate::model::Group;
 use crate::process_group::ProcessGroup;
+use crate::rollout::{Completion, Rollout};
 use crate::settings::LossSettings;
 
 /// A batch of groups.
@@ -42,7 +44,11 @@ pub struct FileCompletion {
     /// Token ids, including the stop token.
     pub ids: Vec<u32>,
     /// The advantage.
+    #[serde(deserialize_with = "number")]
     pub advantage: f64,
+    /// The scores of the rewards, by name, in a dump of rewards that are too large.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub scores: BTreeMap<String, f64>,
     /// Old log-probabilities, under the policy that sampled; absent on policy.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "logps")]
     pub old_logps: Option<Vec<f64>>,
@@ -52,6 +58,11 @@ pub struct FileCompletion {
     /// Log-probabilities reported by the sampler.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "logps")]
     pub sampling_logps: Option<Vec<f64>>,
+}
+
+/// A number; NaN and infinity are `null`, since JSON has neither.
+fn number<'de, D: Deserializer<'de>>(input: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(input)?.unwrap_or(f64::NAN))
 }
 
 /// Log-probabilities; NaN is `null`, since JSON has no NaN.
@@ -88,6 +99,26 @@ impl BatchFile {
     pub fn of(batches: &[MicroBatch], settings: LossSettings) -> Self {
         let groups = batches.iter().flat_map(groups).collect();
         Self { groups, settings: Some(settings) }
+    }
+
+    /// The completions of `rollouts` with their scores, by the `names` of the rewards. There are no loss settings, which
+    /// may need log-probabilities.
+    pub(crate) fn of_rollouts(rollouts: &[Rollout], names: &[&str]) -> Self {
+        let completion = |completion: &Completion| FileCompletion {
+            ids: completion.ids.clone(),
+            advantage: completion.advantage,
+            scores: names
+                .iter()
+                .zip(&completion.scores)
+                .filter_map(|(name, score)| Some(((*name).to_owned(), score.as_ref()?.value?)))
+                .collect(),
+            ..FileCompletion::default()
+        };
+        let group = |rollout: &Rollout| FileGroup {
+            prompt_ids: rollout.prompt.clone(),
+            completions: rollout.completions.iter().map(completion).collect(),
+        };
+        Self { groups: rollouts.iter().map(group).collect(), settings: None }
     }
 
     /// Merges the batches of all ranks, with the settings of rank 0.
@@ -175,6 +206,7 @@ fn groups(batch: &MicroBatch) -> Vec<FileGroup> {
                 FileCompletion {
                     ids: ids.clone(),
                     advantage: *advantage,
+                    scores: BTreeMap::new(),
                     old_logps: of(&batch.old),
                     ref_logps: of(&batch.reference),
                     sampling_logps: of(&batch.sampling),

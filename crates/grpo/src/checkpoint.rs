@@ -42,9 +42,11 @@ pub fn name(step: u64) -> String {
     format!("{PREFIX}{step}")
 }
 
-/// The step of a checkpoint's folder name; `None` for other names.
-fn step_of(name: &str) -> Option<u64> {
-    name.strip_prefix(PREFIX)?.parse().ok()
+/// The step of a checkpoint's folder name; `None` for other names, also for `checkpoint-007` or `checkpoint-+7`, which
+/// no run writes.
+fn step_of(folder: &str) -> Option<u64> {
+    let step = folder.strip_prefix(PREFIX)?.parse().ok()?;
+    (name(step) == folder).then_some(step)
 }
 
 /// The names in `folder`; empty if the folder does not exist.

@@ -8,6 +8,7 @@ use embodied_r_data::{Question, prompts};
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
+use crate::length_limit::{LengthLimit, TooLong};
 use crate::model::{ChatMessage, ChatTokenizer, GenerationPrompt};
 use crate::supervised::Example;
 
@@ -29,15 +30,6 @@ pub struct SftExamples {
     pub too_long: usize,
 }
 
-impl SftExamples {
-    fn add(&mut self, example: Example, max_tokens: usize) {
-        match example.tokens() > max_tokens {
-            true => self.too_long += 1,
-            false => self.examples.push(example),
-        }
-    }
-}
-
 /// Reads a file of conversations, one per line, or a list of questions as `perceive` writes it.
 ///
 /// Every assistant turn of a conversation becomes an example: the prompt is the preceding conversation with the
@@ -45,12 +37,17 @@ impl SftExamples {
 /// prompt and the answer after an empty rationale as the completion. Empty lines are skipped.
 ///
 /// # Errors
-/// The file cannot be read, a line has the wrong schema or an unknown role, there is no assistant turn, or a question has
-/// no answer.
-pub fn read(path: &Path, text: &dyn ChatTokenizer, max_tokens: usize) -> Result<SftExamples> {
+/// The file cannot be read, a line has the wrong schema or an unknown role, there is no assistant turn, a question has no
+/// answer, or an example is over a `limit` that raises.
+pub fn read(path: &Path, text: &dyn ChatTokenizer, limit: &LengthLimit) -> Result<SftExamples> {
     let file = std::fs::File::open(path).map_err(Error::io("read", path))?;
     let mut file = BufReader::new(file);
-    let mut result = SftExamples { examples: Vec::new(), too_long: 0 };
+    let (mut all, mut too_long) = (Vec::new(), TooLong::default());
+    let mut add =
+        |example: Example, place: &dyn Fn() -> String| match limit.allows(example.tokens()) {
+            true => all.push(example),
+            false => too_long.add(place, example.tokens()),
+        };
     let start = file.fill_buf().map_err(Error::io("read", path))?;
     if start.starts_with(BYTE_ORDER_MARK) {
         file.consume(BYTE_ORDER_MARK.len());
@@ -58,9 +55,10 @@ pub fn read(path: &Path, text: &dyn ChatTokenizer, max_tokens: usize) -> Result<
     let start = file.fill_buf().map_err(Error::io("read", path))?;
     if start.trim_ascii_start().starts_with(b"[") {
         for question in read_questions(path).map_err(|error| Error::Data(Box::new(error)))? {
-            result.add(answer_alone(&question, text)?, max_tokens);
+            let place = || format!("question `{}` with its answer", question.id());
+            add(answer_alone(&question, text)?, &place);
         }
-        return Ok(result);
+        return Ok(SftExamples { examples: all, too_long: too_long.left_out(limit)? });
     }
     for (index, line) in file.lines().enumerate() {
         let line = line.map_err(Error::io("read", path))?;
@@ -69,9 +67,10 @@ pub fn read(path: &Path, text: &dyn ChatTokenizer, max_tokens: usize) -> Result<
         }
         let fault = |what| Error::Conversation { path: path.into(), line: index + 1, what };
         let examples = parse(&line, text).map_err(fault)?;
-        examples.into_iter().for_each(|example| result.add(example, max_tokens));
+        let place = || format!("the conversation in line {} of `{}`", index + 1, path.display());
+        examples.into_iter().for_each(|example| add(example, &place));
     }
-    Ok(result)
+    Ok(SftExamples { examples: all, too_long: too_long.left_out(limit)? })
 }
 
 /// A question with its answer, without reasoning.
@@ -135,13 +134,18 @@ pub fn example(messages: &[ChatMessage], text: &dyn ChatTokenizer) -> Result<Exa
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::length_limit::TruncationStrategy;
     use crate::model::tests::toy::Words;
+
+    fn at_most(tokens: usize) -> LengthLimit {
+        LengthLimit::of_examples(tokens, usize::MAX, TruncationStrategy::Delete)
+    }
 
     fn read_text(lines: &str, max_tokens: usize) -> Result<SftExamples> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("train.jsonl");
         std::fs::write(&path, lines).unwrap();
-        read(&path, &Words::new(), max_tokens)
+        read(&path, &Words::new(), &at_most(max_tokens))
     }
 
     const ONE: &str = r#"{"messages": [{"role": "user", "content": "x"}, {"role": "assistant",
@@ -192,6 +196,22 @@ mod tests {
     fn a_turn_over_the_length_limit_is_skipped_and_counted() {
         let result = read_text(&one(), 4).unwrap();
         assert_eq!((result.examples.len(), result.too_long), (0, 1));
+    }
+
+    #[test]
+    fn an_example_over_the_context_is_skipped_or_raises() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("train.jsonl");
+        std::fs::write(&path, format!("\n{}", one())).unwrap();
+        let limit = |strategy| LengthLimit::of_examples(100, 4, strategy);
+        let found = read(&path, &Words::new(), &limit(TruncationStrategy::Delete)).unwrap();
+        assert_eq!((found.examples.len(), found.too_long), (0, 1));
+        let error = read(&path, &Words::new(), &limit(TruncationStrategy::Raise)).unwrap_err();
+        let expected = format!(
+            "the conversation in line 2 of `{}` has 5 tokens, more than 4 tokens (the model's context length, 4)",
+            path.display()
+        );
+        assert_eq!(error.to_string(), expected);
     }
 
     #[test]

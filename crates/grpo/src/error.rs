@@ -1,6 +1,9 @@
 //! The crate's error.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use crate::finite::first_names;
+use crate::length_limit::LengthLimit;
 
 /// Errors of training.
 #[derive(Debug, thiserror::Error)]
@@ -104,6 +107,18 @@ pub enum Error {
         /// What is wrong, and what is expected.
         what: String,
     },
+    /// A prompt or an example is too long, and the settings do not allow to leave it out.
+    #[error("{item} has {tokens} tokens, more than {limit}{}", also(*others))]
+    TooLong {
+        /// What is too long, such as question `7`.
+        item: String,
+        /// Its length.
+        tokens: usize,
+        /// How many others are too long.
+        others: usize,
+        /// The limit.
+        limit: LengthLimit,
+    },
     /// There is not enough training data.
     #[error("{left} of {given} {what} are within the length limit, but a step needs {needed}")]
     TooFew {
@@ -126,6 +141,20 @@ pub enum Error {
         path: PathBuf,
         /// What is wrong.
         what: String,
+    },
+    /// Something is in the way of a file or folder of a run.
+    #[error("`{}` is in the way: it must be a {kind}; move it, or choose another `output`", path.display())]
+    InTheWay {
+        /// Its path.
+        path: PathBuf,
+        /// What the run writes there: `file` or `directory`.
+        kind: &'static str,
+    },
+    /// The run's folder is no longer the one that the run started in.
+    #[error("`{}` was removed or replaced during the run; it stops, so that no other run is damaged", run.display())]
+    RunMoved {
+        /// The run's folder.
+        run: PathBuf,
     },
     /// The output folder already contains a run.
     #[error("`{}` contains checkpoints of an earlier run", path.display())]
@@ -171,13 +200,50 @@ pub enum Error {
         /// The metrics that an evaluation reports.
         known: Vec<String>,
     },
-    /// Too many consecutive steps had non-finite losses or gradients.
-    #[error("{steps} consecutive steps were skipped ({diagnosis})")]
+    /// Too many consecutive steps had non-finite losses or gradients, or the weights themselves are not finite.
+    #[error("{} skipped ({diagnosis})", steps_were(*steps))]
     NotFinite {
         /// How many steps.
         steps: u64,
         /// The known causes.
         diagnosis: Box<crate::skipped::Diagnosis>,
+    },
+    /// Trained weights are NaN or infinite, so they are not saved.
+    #[error(
+        "the weights are not finite: {}; nothing was saved; {}",
+        first_names(weights).unwrap_or_default(), last_good(checkpoint.as_deref())
+    )]
+    NonFiniteWeights {
+        /// The tensors.
+        weights: Vec<String>,
+        /// The last checkpoint with finite weights.
+        checkpoint: Option<PathBuf>,
+    },
+    /// The model that training starts from has NaN or infinite weights.
+    #[error(
+        "the model's weights are not finite: {}; it cannot be trained",
+        first_names(weights).unwrap_or_default()
+    )]
+    NonFiniteModel {
+        /// The tensors.
+        weights: Vec<String>,
+    },
+    /// Scores of a reward are too large for the statistics of their group or batch.
+    #[error(
+        "the reward `{reward}` gave {score:e} to a completion of question `{question}` in step {step}, so that the \
+         mean or the standard deviation of the rewards is not finite; batch dumped to `{}`", dump.display()
+    )]
+    RewardOverflow {
+        /// The reward.
+        reward: String,
+        /// Its score of the largest magnitude.
+        score: f64,
+        /// The question of that score.
+        question: String,
+        /// The step, from 1.
+        step: u64,
+        /// Path of the batch dump, with all scores.
+        dump: PathBuf,
     },
     /// The model returned something invalid.
     #[error("the model {what}")]
@@ -229,6 +295,29 @@ impl Error {
     pub(crate) fn json(path: impl Into<PathBuf>) -> impl FnOnce(serde_json::Error) -> Self {
         let path = path.into();
         move |source| Self::Json { path, source }
+    }
+}
+
+/// The last good checkpoint, for messages.
+pub(crate) fn last_good(checkpoint: Option<&Path>) -> String {
+    match checkpoint {
+        Some(path) => format!("last good checkpoint `{}`", path.display()),
+        None => "no good checkpoint".into(),
+    }
+}
+
+fn also(others: usize) -> String {
+    match others {
+        0 => String::new(),
+        1 => "; another one is too long".into(),
+        others => format!("; {others} others are too long"),
+    }
+}
+
+fn steps_were(steps: u64) -> String {
+    match steps {
+        1 => "1 step was".into(),
+        steps => format!("{steps} consecutive steps were"),
     }
 }
 

@@ -125,6 +125,9 @@ pub enum Event {
         step: u64,
         /// What was non-finite.
         what: String,
+        /// Iterations whose updates are kept: the step was skipped in a later one.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        kept_iterations: usize,
         /// Path of its batch dump within the run's folder.
         dump: String,
     },
@@ -159,8 +162,13 @@ impl Event {
     pub(crate) fn skipped(step: u64, run: &Path, diagnosis: &Diagnosis) -> Self {
         let dump = diagnosis.dump.as_deref().unwrap_or(run);
         let dump = dump.strip_prefix(run).unwrap_or(dump).display().to_string();
-        Self::Skipped { step, what: diagnosis.found.what(), dump }
+        let kept_iterations = diagnosis.kept_iterations;
+        Self::Skipped { step, what: diagnosis.found.what(), kept_iterations, dump }
     }
+}
+
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 /// How a step was shared among the ranks; empty in SFT.

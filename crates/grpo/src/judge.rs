@@ -53,29 +53,39 @@ impl<M: Model> ReferenceJudge<M> {
 
     fn replies(&self, prompts: &[JudgePrompt]) -> Result<Vec<Option<String>>> {
         let tokenizer = self.tokenizer.as_ref();
-        let requests = prompts
-            .iter()
-            .map(|JudgePrompt { system, user }| {
-                Ok(GenerationRequest {
-                    prompt: chat_prompt(tokenizer, system, user)?.into(),
-                    samples: 1,
-                    stream: 0,
-                    first_sample: 0,
-                })
-            })
-            .collect::<Result<Vec<_>>>()?;
+        let reference = self.reference.get();
+        let mut replies = vec![None; prompts.len()];
+        let (mut requests, mut indices) = (Vec::new(), Vec::new());
+        for (index, JudgePrompt { system, user }) in prompts.iter().enumerate() {
+            let prompt = chat_prompt(tokenizer, system, user)?;
+            // A question that almost fills the context leaves no room for the reasoning to judge.
+            if prompt.len() >= reference.context_length() {
+                tracing::warn!("a judge's prompt exceeds the reference model's context length");
+                continue;
+            }
+            indices.push(index);
+            requests.push(GenerationRequest {
+                prompt: prompt.into(),
+                samples: 1,
+                stream: 0,
+                first_sample: 0,
+            });
+        }
         let sampling = SamplingParams {
             max_new_tokens: MAX_NEW_TOKENS,
             stop_ids: tokenizer.stop_ids().to_vec(),
             ..SamplingParams::greedy()
         };
-        let (reference, on_step) = (self.reference.get(), || self.process_group.heartbeat());
+        let on_step = || self.process_group.heartbeat();
         let (samples, _) = reference.generate(&requests, &sampling, (None, None), &on_step)?;
-        let reply = |group: Vec<crate::model::CompletionOutput>| match group.first() {
-            Some(sample) => completion_text(tokenizer, &sample.ids).map(Some),
-            None => Ok(None),
-        };
-        samples.into_iter().map(reply).collect()
+        for (index, group) in indices.into_iter().zip(samples) {
+            let Some(sample) = group.first() else { continue };
+            if sample.logps.iter().any(|logp| logp.is_nan()) {
+                return Err(embodied_r_policy::Error::NonFiniteLogits.into());
+            }
+            replies[index] = Some(completion_text(tokenizer, &sample.ids)?);
+        }
+        Ok(replies)
     }
 }
 
@@ -107,6 +117,25 @@ mod tests {
         let reference = Arc::new(ReferenceModel::new(Bigram::saying(6, &[5, 5])));
         let judge = ReferenceJudge::new(reference, Arc::new(Words::new()), ProcessGroup::default());
         assert_eq!(reply(&judge).as_deref(), Some("xxxxxxxxxx"));
+    }
+
+    #[test]
+    fn a_prompt_that_fills_the_context_gets_no_reply_and_the_others_do() {
+        let reference = Bigram::saying(6, &[2, 0]).with_context_length(3);
+        let reference = Arc::new(ReferenceModel::new(reference));
+        let judge = ReferenceJudge::new(reference, Arc::new(Words::new()), ProcessGroup::default());
+        let prompt = |user: &str| JudgePrompt { system: "read".into(), user: user.into() };
+        let replies = judge.reply(&[prompt("x x x x"), prompt("x")]).unwrap();
+        assert_eq!(replies, [None, Some("<answer>A</answer>".into())]);
+    }
+
+    #[test]
+    fn a_reference_with_non_finite_logits_is_an_error() {
+        let reference = Arc::new(ReferenceModel::new(Bigram::poisoned(6)));
+        let judge = ReferenceJudge::new(reference, Arc::new(Words::new()), ProcessGroup::default());
+        let prompt = JudgePrompt { system: "read".into(), user: "x".into() };
+        let error = judge.reply(&[prompt]).unwrap_err().to_string();
+        assert!(error.contains("the model's logits are not finite"), "{error}");
     }
 
     #[test]

@@ -8,7 +8,7 @@
 //! | module | contents |
 //! |---|---|
 //! | [`settings`] | settings of a run, under TRL's names |
-//! | [`questions`], [`conversations`] | training data |
+//! | [`questions`], [`conversations`], [`length_limit`] | training data |
 //! | [`training_plan`], [`schedule`], [`sampler`], [`random`] | schedules and data order; pure functions of the step |
 //! | [`rollout`], [`scoring`], [`judge`], [`advantages`] | completions, rewards and advantages |
 //! | [`loss`], [`inspect`], [`batch_file`] | losses and gradients; the loss of a given batch |
@@ -38,8 +38,10 @@ pub mod error;
 pub mod events;
 mod expected_lengths;
 mod fingerprint;
+mod finite;
 pub mod inspect;
 pub mod judge;
+pub mod length_limit;
 pub mod lm;
 pub mod loss;
 pub mod memory_plan;

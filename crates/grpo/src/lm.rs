@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use crate::error::{Error, Result};
 use crate::events::{Event, RankShares, Sink, finite, now_s};
+use crate::finite::check_trained;
 use crate::model::Model;
 use crate::optimizer::{Optimizer, OptimizerSettings};
 use crate::process_group::ProcessGroup;
@@ -43,7 +44,7 @@ pub struct LmReport {
 /// the run that is done.
 ///
 /// # Errors
-/// The model, the optimizer or a sink fails, or no document has both parts.
+/// The model, the optimizer or a sink fails, no document has both parts, or the trained weights are not finite.
 pub fn train<M: Model>(
     model: &M,
     documents: impl IntoIterator<Item = Example>,
@@ -97,6 +98,7 @@ pub fn train<M: Model>(
             },
         )?;
     }
+    check_trained(model, &ProcessGroup::default())?;
     emit(sinks, &Event::End { step: report.steps })?;
     if report.steps == 0 && total > 0 && !stop.load(std::sync::atomic::Ordering::Relaxed) {
         return Err(Error::TooFew { what: "documents", given: 0, left: 0, needed: 1 });

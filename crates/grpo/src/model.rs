@@ -102,6 +102,11 @@ pub trait Model: Send + Sync + Sized {
     #[must_use]
     fn with_layer_hook(self, on_layer: LayerHook) -> Self;
 
+    /// The context length: the most tokens of a prompt with its completion.
+    fn context_length(&self) -> usize {
+        usize::MAX
+    }
+
     /// Matmul FLOPs of a forward pass over `groups`; 0 if unknown.
     fn forward_flops(&self, _groups: &[Group]) -> f64 {
         0.0
@@ -126,6 +131,11 @@ pub trait Model: Send + Sync + Sized {
 
     /// All trainable tensors by checkpoint name, in a fixed order.
     fn parameters(&self) -> Vec<(String, Tensor)>;
+
+    /// All tensors, trained or frozen, by name.
+    fn all_tensors(&self) -> Vec<(String, Tensor)> {
+        self.parameters()
+    }
 
     /// An independent, frozen copy in the same precision. Frozen parameters are shared.
     ///

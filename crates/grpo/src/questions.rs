@@ -3,6 +3,7 @@
 use embodied_r_data::{Question, prompts};
 
 use crate::error::{Error, Result};
+use crate::length_limit::{LengthLimit, TooLong};
 use crate::model::{ChatTokenizer, chat_prompt};
 
 /// A question with its tokenized prompt.
@@ -23,36 +24,38 @@ pub struct Prompts {
     pub too_long: usize,
 }
 
-/// Tokenizes every question as a prompt; prompts of more than `max_tokens` are skipped and counted.
+/// Tokenizes every question as a prompt; prompts over `limit` are left out and counted.
 ///
 /// # Errors
-/// A question has no answer, or the tokenizer or the chat template fails.
+/// A question has no answer, the tokenizer or the chat template fails, or a prompt is over a `limit` that raises.
 pub fn prompts(
     questions: Vec<Question>,
     text: &dyn ChatTokenizer,
     system: Option<&str>,
-    max_tokens: usize,
+    limit: &LengthLimit,
 ) -> Result<Prompts> {
     let system = system.unwrap_or_else(|| prompts::system_prompt());
-    let mut out = Prompts { questions: Vec::with_capacity(questions.len()), too_long: 0 };
+    let (mut prompted, mut too_long) = (Vec::with_capacity(questions.len()), TooLong::default());
     for question in questions {
         if question.answer.trim().is_empty() {
             let what = "has no `answer`; training and evaluation need one".into();
             return Err(Error::Question { id: question.id(), what });
         }
         let prompt = chat_prompt(text, system, &question.question)?;
-        if prompt.len() > max_tokens {
-            out.too_long += 1;
-        } else {
-            out.questions.push(TokenizedQuestion { question, prompt });
+        match limit.allows(prompt.len()) {
+            true => prompted.push(TokenizedQuestion { question, prompt }),
+            false => {
+                too_long.add(|| format!("the prompt of question `{}`", question.id()), prompt.len())
+            }
         }
     }
-    Ok(out)
+    Ok(Prompts { questions: prompted, too_long: too_long.left_out(limit)? })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::length_limit::TruncationStrategy;
     use crate::model::tests::toy::Words;
 
     fn question(text: &str, answer: &str) -> Question {
@@ -60,23 +63,44 @@ mod tests {
         serde_json::from_value(record).unwrap()
     }
 
+    fn at_most(tokens: usize) -> LengthLimit {
+        LengthLimit::of_prompts(tokens, usize::MAX, TruncationStrategy::Delete)
+    }
+
     #[test]
     fn a_prompt_is_the_chat_up_to_the_generation_prompt() {
-        let found = prompts(vec![question("x x", "A")], &Words::new(), None, 100).unwrap();
+        let found =
+            prompts(vec![question("x x", "A")], &Words::new(), None, &at_most(100)).unwrap();
         assert_eq!(found.questions[0].prompt, [5, 5, 4]);
     }
 
     #[test]
     fn questions_over_the_length_limit_are_skipped_and_counted() {
         let questions = vec![question("x x x", "A"), question("x", "B")];
-        let found = prompts(questions, &Words::new(), None, 3).unwrap();
+        let found = prompts(questions, &Words::new(), None, &at_most(3)).unwrap();
         assert_eq!((found.questions.len(), found.too_long), (1, 1));
         assert_eq!(found.questions[0].question.answer, "B");
     }
 
     #[test]
+    fn a_prompt_that_fills_the_context_is_left_out_or_raises() {
+        let questions = || ["x x x", "x", "x x x x"].map(|text| question(text, "A")).to_vec();
+        let limit = |strategy| LengthLimit::of_prompts(100, 4, strategy);
+        let found =
+            prompts(questions(), &Words::new(), None, &limit(TruncationStrategy::Delete)).unwrap();
+        assert_eq!((found.questions.len(), found.too_long), (1, 2));
+        let error = prompts(questions(), &Words::new(), None, &limit(TruncationStrategy::Raise));
+        assert_eq!(
+            error.unwrap_err().to_string(),
+            "the prompt of question `7` has 4 tokens, more than 3 tokens (the model's context length, 4, less a \
+             token to generate); another one is too long"
+        );
+    }
+
+    #[test]
     fn a_question_without_an_answer_is_named() {
-        let error = prompts(vec![question("x", " ")], &Words::new(), None, 9).unwrap_err();
+        let error =
+            prompts(vec![question("x", " ")], &Words::new(), None, &at_most(9)).unwrap_err();
         assert_eq!(
             error.to_string(),
             "question `7` has no `answer`; training and evaluation need one"

@@ -1,8 +1,12 @@
 //! Scores completions with the run's rewards and computes their weighted sum.
 
+use std::sync::atomic::AtomicBool;
+
 use embodied_r_rewards::registry::{RewardDependencies, build};
 use embodied_r_rewards::stages::{Weights, weight};
-use embodied_r_rewards::{External, Judge, Reward, RewardInput, RewardSchedule as Stages, Score};
+use embodied_r_rewards::{
+    Error as RewardError, External, Judge, Reward, RewardInput, RewardSchedule as Stages, Score,
+};
 
 use crate::error::Result;
 use crate::process_group::ProcessGroup;
@@ -108,12 +112,18 @@ impl RewardFunction {
         self.when == ComputeWhen::Always || self.has_weight(weights)
     }
 
-    /// The scores of all completions, in order, computed as one batch, so that a judge or a service is called once.
-    /// While this rank waits for an external reward, a heartbeat guard keeps the other ranks waiting.
+    /// The scores of all completions, in order, computed as one batch, so that a judge or a service is called once;
+    /// `None` if it was waited for when `stop` was set. While this rank waits for an external reward, a heartbeat guard
+    /// keeps the other ranks waiting.
     ///
     /// # Errors
     /// The reward fails.
-    pub fn scores(&self, rollouts: &[Rollout], process_group: &ProcessGroup) -> Result<Vec<Score>> {
+    pub fn scores(
+        &self,
+        rollouts: &[Rollout],
+        process_group: &ProcessGroup,
+        stop: &AtomicBool,
+    ) -> Result<Option<Vec<Score>>> {
         let batch: Vec<RewardInput<'_>> = rollouts
             .iter()
             .flat_map(|rollout| {
@@ -127,11 +137,16 @@ impl RewardFunction {
             })
             .collect();
         let _guard = self.external.then(|| process_group.communicator().heartbeat_guard());
-        Ok(self.reward.score(&batch)?)
+        match self.reward.score_until(&batch, stop) {
+            Ok(scores) => Ok(Some(scores)),
+            Err(RewardError::Interrupted) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 }
 
-/// Scores all completions and combines the scores with `weights`.
+/// Scores all completions and combines the scores with `weights`. They stay without scores if a reward was waited for
+/// when `stop` was set.
 ///
 /// # Errors
 /// A reward fails.
@@ -140,6 +155,7 @@ pub fn score(
     rewards: &[RewardFunction],
     weights: &Weights,
     process_group: &ProcessGroup,
+    stop: &AtomicBool,
 ) -> Result<()> {
     // A rank may have been assigned no questions.
     if rollouts.is_empty() {
@@ -148,7 +164,10 @@ pub fn score(
     let mut columns = Vec::with_capacity(rewards.len());
     for function in rewards {
         columns.push(match function.is_computed(weights) {
-            true => Some(function.scores(rollouts, process_group)?.into_iter()),
+            true => match function.scores(rollouts, process_group, stop)? {
+                Some(scores) => Some(scores.into_iter()),
+                None => return Ok(()),
+            },
             false => None,
         });
     }
@@ -186,6 +205,8 @@ mod tests {
     use super::*;
     use crate::model::FinishReason;
     use crate::rollout::Completion;
+
+    static NEVER: AtomicBool = AtomicBool::new(false);
 
     struct Fixed(&'static str, Option<f64>);
 
@@ -237,7 +258,7 @@ mod tests {
     fn scored(rewards: &[RewardFunction], weights: &[(&str, f64)]) -> Completion {
         let mut rollouts = [rollout(1)];
         let weights = weights.iter().map(|(name, weight)| ((*name).into(), *weight)).collect();
-        score(&mut rollouts, rewards, &weights, &ProcessGroup::default()).unwrap();
+        score(&mut rollouts, rewards, &weights, &ProcessGroup::default(), &NEVER).unwrap();
         rollouts[0].completions[0].clone()
     }
 
@@ -326,7 +347,7 @@ mod tests {
                     when: ComputeWhen::Always,
                     external,
                 }];
-                score(&mut [rollout(1)], &function, &Weights::default(), &late).unwrap();
+                score(&mut [rollout(1)], &function, &Weights::default(), &late, &NEVER).unwrap();
                 late.barrier().is_ok() && late.communicator().finish().is_ok()
             });
             let waited = first.barrier().is_ok();

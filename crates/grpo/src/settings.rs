@@ -17,7 +17,18 @@ pub use sft::SftSettings;
 pub use train::{GrpoSettings, JudgeKind};
 pub use trainable::{ALL_LINEAR, StringList};
 
+use std::ops::RangeInclusive;
+
 use crate::schedule::LrScheduler;
+
+/// The most steps of a run, and the most optimizer steps: beyond any run, and far from overflowing in products.
+pub const MAX_STEPS: u64 = 1 << 40;
+
+/// The most completions of a question, and iterations of a step.
+const MAX_PER_STEP: u64 = 1 << 16;
+
+/// The most completions of a step, and tokens of a completion.
+const MAX_COUNT: u64 = 1 << 24;
 
 /// One invalid setting.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,6 +77,12 @@ impl Faults {
 
     pub(crate) fn at_least(&mut self, key: &str, value: u64, least: u64) {
         self.unless(value >= least, key, || format!("must be at least {least}, not {value}"));
+    }
+
+    pub(crate) fn between(&mut self, key: &str, value: u64, range: RangeInclusive<u64>) {
+        self.at_least(key, value, *range.start());
+        let most = *range.end();
+        self.unless(value <= most, key, || format!("must be at most {most}, not {value}"));
     }
 
     /// Warmup steps that the schedule would ignore.

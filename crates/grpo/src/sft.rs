@@ -8,10 +8,11 @@ use std::time::Instant;
 use candle_core::Device;
 
 use crate::batch_file::{BatchFile, FileCompletion, FileGroup};
-use crate::checkpoint::{self, BestMetric, Checkpoint, Checkpoints, State};
+use crate::checkpoint::{self, BestMetric, Checkpoint, Checkpoints, RunLock, State};
 use crate::error::{Error, Result};
 use crate::events::{BYTES_SENT, Event, RankShares, Recorder, Sink, finite, now_s};
 use crate::fingerprint::fingerprint;
+use crate::finite::{check_loaded, check_resumed, non_finite};
 use crate::model::{ChatTokenizer, Model};
 use crate::optimizer::Optimizer;
 use crate::process_group::ProcessGroup;
@@ -19,7 +20,7 @@ use crate::random::stream;
 use crate::sampler::BatchSampler;
 use crate::schedule::LrSchedule;
 use crate::settings::SftSettings;
-use crate::skipped::{self, Diagnosis, non_finite_weights};
+use crate::skipped::{self, Diagnosis};
 use crate::supervised::{Example, SupervisedStats, mean_loss, train_step};
 use crate::trainer::RunOutcome;
 use crate::update::{StepParams, Updater};
@@ -49,6 +50,8 @@ pub struct SftInputs<'a> {
     pub device: Device,
     /// Set to stop the run. A step that has not changed the parameters yet is abandoned.
     pub stop: &'a AtomicBool,
+    /// The lock of the run's folder, on the rank that holds it.
+    pub lock: Option<Arc<RunLock>>,
     /// The ranks of data-parallel training.
     pub process_group: ProcessGroup,
 }
@@ -80,6 +83,7 @@ impl<'a, M: Model> SftTrainer<'a, M> {
         let checkpoints = checkpoints.with_process_group(&inputs.process_group);
         checkpoints.recover()?;
         checkpoints.refuse_any()?;
+        check_loaded(&model, &inputs.process_group)?;
         let optimizer = Optimizer::new(inputs.settings.optimizer(), &model, &inputs.process_group)?;
         let state = State::new(inputs.fingerprint);
         Self::new(model, optimizer, state, inputs, sinks)
@@ -101,6 +105,7 @@ impl<'a, M: Model> SftTrainer<'a, M> {
             .load_options(inputs.base, inputs.activation_bytes)
             .on_device(&inputs.device);
         let model = M::load(path, &load_options)?;
+        check_resumed(&model, path, &inputs.process_group)?;
         let model = model.with_layer_hook(inputs.process_group.on_layer());
         let (settings, written) =
             (inputs.settings.optimizer(), (state.optimizer_files, state.optimizer_steps));
@@ -120,12 +125,14 @@ impl<'a, M: Model> SftTrainer<'a, M> {
         let sampler = BatchSampler::new(given, needed, settings.seed);
         let sampler =
             sampler.ok_or(Error::TooFew { what: "examples", given, left: given, needed })?;
-        let total_steps = sampler.steps_per_epoch() * settings.num_train_epochs;
+        let total_steps = settings.total_steps(sampler.steps_per_epoch());
+        let total_steps = total_steps.map_err(|fault| Error::Settings(vec![fault]))?;
         let output: &Path = &settings.output;
         let milestones = settings.milestones(sampler.steps_per_epoch());
         let checkpoints =
             Checkpoints::new(output, settings.save_total_limit).with_milestones(milestones);
         let checkpoints = checkpoints.with_process_group(&inputs.process_group);
+        let checkpoints = checkpoints.with_lock(inputs.lock.clone());
         let data = inputs
             .examples
             .iter()
@@ -164,7 +171,13 @@ impl<'a, M: Model> SftTrainer<'a, M> {
     ///
     /// # Errors
     /// Any part fails; the last checkpoint remains usable.
-    pub fn run(mut self) -> Result<RunOutcome> {
+    pub fn run(self) -> Result<RunOutcome> {
+        let checkpoints = self.checkpoints.clone();
+        // A folder that is moved during the run causes errors of all kinds.
+        self.train().map_err(|error| checkpoints.keep_lock().err().unwrap_or(error))
+    }
+
+    fn train(mut self) -> Result<RunOutcome> {
         let (done, total) = (self.state.step, self.schedule.total_steps);
         self.events.emit(&Event::Start { steps: total, done })?;
         if self.other_data {
@@ -203,7 +216,7 @@ impl<'a, M: Model> SftTrainer<'a, M> {
             };
             self.record_step(&stats, skipped_step, lr, step_s, left)?;
             let best = self.validate_if_due()?;
-            if (best || self.save_is_due()) && self.is_good()? {
+            if best || self.save_is_due() {
                 self.save()?;
                 saved = Some(self.state.step);
             }
@@ -214,6 +227,7 @@ impl<'a, M: Model> SftTrainer<'a, M> {
         if self.state.step < total {
             return Ok(RunOutcome::Stopped(self.checkpoints.path(self.state.step)));
         }
+        self.checkpoints.check_finite(&self.model)?;
         let folder = self.checkpoints.save_final(&self.model, self.inputs.tokenizer.as_ref())?;
         self.events.emit(&Event::End { step: total })?;
         Ok(RunOutcome::Finished(folder))
@@ -236,6 +250,7 @@ impl<'a, M: Model> SftTrainer<'a, M> {
         step_s: f64,
         left: f64,
     ) -> Result<()> {
+        self.checkpoints.keep_lock()?;
         self.state.step += 1;
         self.state.num_tokens += stats.tokens;
         self.state.count_skipped(skipped_step.is_some());
@@ -271,30 +286,26 @@ impl<'a, M: Model> SftTrainer<'a, M> {
         };
         // Reporting needs no weights, so it overlaps with their all-gather.
         self.updater.optimizer.all_gather_weights(&self.model, report)??;
-        let limit = self.inputs.settings.max_skipped_steps;
-        match skipped_step.filter(|_| self.state.skipped_in_a_row >= limit) {
-            Some(diagnosis) => Err(self.give_up(diagnosis)?),
+        match skipped_step {
+            Some(diagnosis) => self.go_on_after_skip(diagnosis),
             None => Ok(()),
         }
     }
 
-    /// Aborts the run after too many skipped steps: saves the state if its weights are finite, and returns the error.
-    fn give_up(&mut self, mut diagnosis: Box<Diagnosis>) -> Result<Error> {
+    /// As in [`crate::trainer::GrpoTrainer`]: aborts after too many skipped steps or with non-finite weights.
+    fn go_on_after_skip(&mut self, mut diagnosis: Box<Diagnosis>) -> Result<()> {
+        diagnosis.weights = non_finite(self.model.parameters(), &self.inputs.process_group)?;
+        let is_finite = diagnosis.weights.is_empty();
+        if is_finite && self.state.skipped_in_a_row < self.inputs.settings.max_skipped_steps {
+            return Ok(());
+        }
         // A resumed run restarts the count.
         let steps = std::mem::take(&mut self.state.skipped_in_a_row);
-        diagnosis.weights = non_finite_weights(&self.model)?;
-        if diagnosis.weights.is_empty() {
+        if is_finite {
             self.save()?;
         }
-        let last = self.checkpoints.steps()?.last().copied();
-        diagnosis.checkpoint = last.map(|step| self.checkpoints.path(step));
-        Ok(Error::NotFinite { steps, diagnosis })
-    }
-
-    /// Whether the model may be saved: after a skipped step its weights may be non-finite and must not replace a good
-    /// checkpoint.
-    fn is_good(&self) -> Result<bool> {
-        Ok(self.state.skipped_in_a_row == 0 || non_finite_weights(&self.model)?.is_empty())
+        diagnosis.checkpoint = self.checkpoints.last_path();
+        Err(Error::NotFinite { steps, diagnosis })
     }
 
     /// Validates before the first step and after every epoch; returns whether the result is the best so far.
@@ -330,7 +341,9 @@ impl<'a, M: Model> SftTrainer<'a, M> {
         step.is_multiple_of(every) || self.checkpoints.retention().is_milestone(step)
     }
 
+    /// Writes a checkpoint, unless a weight is not finite, which ends the run.
     fn save(&mut self) -> Result<()> {
+        self.checkpoints.check_finite(&self.model)?;
         let step = self.state.step;
         self.events.emit(&Event::Checkpoint { step, folder: checkpoint::name(step) })?;
         self.inputs.process_group.enter("checkpoint");

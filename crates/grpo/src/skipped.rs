@@ -2,20 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
-use candle_core::Tensor;
 use embodied_r_data::write::write_atomic;
-use embodied_r_kernels::memory;
 use serde::{Deserialize, Serialize};
 
 use crate::batch_file::BatchFile;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, last_good};
+use crate::finite::{first_names, is_finite};
 use crate::model::{Model, NamedGradients, TokenScores};
 
 /// Folder of the batch dumps within a run's folder.
 pub const SKIPPED_FOLDER: &str = "skipped";
-
-/// Number of tensor names that a message lists.
-const NAMED: usize = 3;
 
 /// What was non-finite in the update of a step.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,7 +85,7 @@ impl NonFinite {
         if self.derivative && !self.loss {
             parts.push("the loss's gradient with respect to the log-probabilities".to_owned());
         }
-        if let Some(names) = named(&self.gradients) {
+        if let Some(names) = first_names(&self.gradients) {
             parts.push(format!("the gradients of {names}"));
         }
         match parts.is_empty() {
@@ -110,6 +106,8 @@ pub struct Diagnosis {
     pub reference: bool,
     /// Weight tensors with non-finite values.
     pub weights: Vec<String>,
+    /// Iterations of the last step whose updates are kept: the step was skipped in a later one.
+    pub kept_iterations: usize,
     /// The learning rate of the last step.
     pub learning_rate: f64,
     /// The last finite gradient norms, newest last.
@@ -129,8 +127,11 @@ impl std::fmt::Display for Diagnosis {
         if self.reference {
             f.write_str(", reference log-probabilities")?;
         }
-        if let Some(names) = named(&self.weights) {
+        if let Some(names) = first_names(&self.weights) {
             write!(f, ", the weights {names}")?;
+        }
+        if let Some(kept) = kept(self.kept_iterations) {
+            write!(f, "; {kept}")?;
         }
         write!(f, "; learning rate {:e}", self.learning_rate)?;
         if !self.grad_norms.is_empty() {
@@ -140,39 +141,16 @@ impl std::fmt::Display for Diagnosis {
         if let Some(dump) = &self.dump {
             write!(f, "; last batch dumped to `{}`", dump.display())?;
         }
-        match &self.checkpoint {
-            Some(path) => write!(f, "; last good checkpoint `{}`", path.display()),
-            None => f.write_str("; no good checkpoint"),
-        }
+        write!(f, "; {}", last_good(self.checkpoint.as_deref()))
     }
 }
 
-/// The weight tensors of `model` with non-finite values.
-pub(crate) fn non_finite_weights<M: Model>(model: &M) -> Result<Vec<String>> {
-    let mut names = Vec::new();
-    for (name, tensor) in model.parameters() {
-        if !is_finite(&tensor)? {
-            names.push(name);
-        }
-    }
-    Ok(names)
-}
-
-fn is_finite(tensor: &Tensor) -> Result<bool> {
-    let tensor = memory::to_host(tensor)?;
-    Ok(memory::floats(&tensor, "check for non-finite values")?
-        .iter()
-        .all(|value| value.is_finite()))
-}
-
-/// The first names, and the number of the others.
-fn named(names: &[String]) -> Option<String> {
-    let shown: Vec<_> = names.iter().take(NAMED).map(|name| format!("`{name}`")).collect();
-    let more = names.len() - shown.len();
-    match (shown.is_empty(), more) {
-        (true, _) => None,
-        (false, 0) => Some(shown.join(", ")),
-        (false, _) => Some(format!("{} and {more} more tensors", shown.join(", "))),
+/// Says that a step was skipped only from a later iteration on; `None` if it was skipped as a whole.
+pub(crate) fn kept(iterations: usize) -> Option<String> {
+    match iterations {
+        0 => None,
+        1 => Some("the update of its first iteration is kept".into()),
+        n => Some(format!("the updates of its first {n} iterations are kept")),
     }
 }
 
@@ -182,10 +160,15 @@ fn named(names: &[String]) -> Option<String> {
 /// # Errors
 /// The file cannot be written.
 pub(crate) fn dump(run: &Path, step: u64, batch: &BatchFile) -> Result<PathBuf> {
-    let path = run.join(SKIPPED_FOLDER).join(format!("step-{:06}.json", step + 1));
+    let path = dump_path(run, step);
     let bytes = serde_json::to_vec(batch).map_err(Error::json(&path))?;
     write_atomic(&path, &bytes)?;
     Ok(path)
+}
+
+/// The path of the dump of step `step` (from 0) in the run's folder `run`.
+pub(crate) fn dump_path(run: &Path, step: u64) -> PathBuf {
+    run.join(SKIPPED_FOLDER).join(format!("step-{:06}.json", step + 1))
 }
 
 /// The step, from 1, of a dump's file name; `None` for other names.

@@ -4,6 +4,7 @@ mod dump;
 mod evaluate;
 mod metrics;
 mod reference;
+mod reward_check;
 mod run;
 mod sampling;
 mod stages;
@@ -16,10 +17,11 @@ use std::sync::atomic::AtomicBool;
 use candle_core::Device;
 use embodied_r_rewards::Judge;
 
-use crate::checkpoint::{BestMetric, Checkpoint, Checkpoints, State};
+use crate::checkpoint::{BestMetric, Checkpoint, Checkpoints, RunLock, State};
 use crate::error::{Error, Result};
 use crate::events::{Recorder, Sink};
 use crate::fingerprint::fingerprint;
+use crate::finite::{check_loaded, check_resumed};
 use crate::judge::ReferenceModel;
 use crate::model::{ActivationCacheOptions, ChatTokenizer, Model};
 use crate::optimizer::Optimizer;
@@ -30,6 +32,7 @@ use crate::scoring::RewardFunction;
 use crate::settings::GrpoSettings;
 use crate::training_plan::TrainingPlan;
 use crate::update::Updater;
+pub use evaluate::check_best_metric;
 use reference::{in_process, needs_reference};
 
 /// Inputs of a run, except its model.
@@ -61,6 +64,8 @@ pub struct GrpoInputs<'a> {
     pub verify_packing: bool,
     /// Set to stop the run. A step that has not changed the parameters yet is abandoned.
     pub stop: &'a AtomicBool,
+    /// The lock of the run's folder, on the rank that holds it.
+    pub lock: Option<Arc<RunLock>>,
     /// The ranks of data-parallel training.
     pub process_group: ProcessGroup,
 }
@@ -126,6 +131,7 @@ impl<'a, M: Model + 'static> GrpoTrainer<'a, M> {
             Checkpoints::new(&inputs.settings.output, 1).with_process_group(&inputs.process_group);
         checkpoints.recover()?;
         checkpoints.refuse_any()?;
+        check_loaded(&policy, &inputs.process_group)?;
         let reference = match needs_reference(&inputs)? {
             true => Some(policy.frozen_copy()?),
             false => None,
@@ -154,6 +160,7 @@ impl<'a, M: Model + 'static> GrpoTrainer<'a, M> {
             .load_options(inputs.base, inputs.activation_bytes)
             .on_device(&inputs.device);
         let policy = M::load(path, &load_options)?;
+        check_resumed(&policy, path, &inputs.process_group)?;
         let policy = policy.with_layer_hook(inputs.process_group.on_layer());
         let reference = match (needs_reference(&inputs)?, checkpoint.reference()) {
             (false, _) => None,
@@ -188,6 +195,7 @@ impl<'a, M: Model + 'static> GrpoTrainer<'a, M> {
             activation_cache,
             process_group,
             device,
+            lock,
             ..
         } = inputs;
         let stages = settings.stages().map_err(Error::Settings)?;
@@ -210,8 +218,9 @@ impl<'a, M: Model + 'static> GrpoTrainer<'a, M> {
         let milestones = settings.milestones(sampler.steps_per_epoch());
         let checkpoints =
             Checkpoints::new(output, settings.save_total_limit).with_milestones(milestones);
-        let checkpoints = checkpoints.with_process_group(&process_group);
-        let best_by = evaluate::best_by(settings, &eval, &rewards)?;
+        let checkpoints = checkpoints.with_process_group(&process_group).with_lock(lock);
+        check_best_metric(settings, &stages, &eval)?;
+        let best_by = evaluate::best_by(settings);
         let data = questions
             .iter()
             .map(|one| (one.prompt.as_slice(), [].as_slice(), one.question.answer.as_str()));

@@ -4,7 +4,7 @@ use embodied_r_rewards::stages::{StageLength, Weights, blend};
 use embodied_r_rewards::{RewardSchedule as Stages, Stage};
 
 use crate::schedule::{LrSchedule, LrScheduler};
-use crate::settings::{Fault, GrpoSettings};
+use crate::settings::{Fault, GrpoSettings, MAX_STEPS};
 
 /// A stage's range of steps.
 #[derive(Debug, Clone, PartialEq)]
@@ -50,7 +50,7 @@ impl TrainingPlan {
     ///
     /// # Errors
     /// All faults at once: a stage is shorter than one step, than its blending or its window, or would start after the
-    /// run's end.
+    /// run's end; or the run has more steps than any could take.
     pub fn new(
         settings: &GrpoSettings,
         stages: &Stages,
@@ -58,13 +58,14 @@ impl TrainingPlan {
     ) -> Result<Self, Vec<Fault>> {
         let limit = settings.max_steps.unwrap_or(u64::MAX);
         let (mut spans, mut faults) = (Vec::new(), Vec::new());
-        let (mut epochs, mut steps, mut first) = (0.0, 0, 0);
+        let (mut epochs, mut steps, mut first) = (0.0, 0u64, 0);
         for (index, stage) in stages.stages().iter().enumerate() {
             match stage.length {
                 StageLength::Epochs(more) => epochs += more,
-                StageLength::Steps(more) => steps += more,
+                StageLength::Steps(more) => steps = steps.saturating_add(more),
             }
-            let end = (epochs * steps_per_epoch as f64).round() as u64 + steps;
+            let of_epochs = (epochs * steps_per_epoch as f64).round() as u64;
+            let end = of_epochs.saturating_add(steps);
             let span = StageSpan { first, end, stage: stage.clone(), steps: end - first };
             faults.extend(span.faults(index, steps_per_epoch));
             if first >= limit {
@@ -72,6 +73,17 @@ impl TrainingPlan {
             }
             spans.push(span);
             first = end;
+        }
+        let total_steps = first.min(limit);
+        let optimizer_steps = total_steps.saturating_mul(settings.num_iterations as u64);
+        if optimizer_steps > MAX_STEPS {
+            let key = match (settings.max_steps, settings.stage.is_empty()) {
+                (Some(_), _) => "max_steps",
+                (None, true) => "num_train_epochs",
+                (None, false) => "stage",
+            };
+            let what = format!("the run has more than {MAX_STEPS} optimizer steps; shorten it");
+            faults.push(Fault::new(key, what));
         }
         if !faults.is_empty() {
             return Err(faults);
@@ -83,7 +95,7 @@ impl TrainingPlan {
             warmup_steps: settings.warmup_steps,
             iterations: settings.num_iterations as u64,
         };
-        let mut plan = Self { steps_per_epoch, total_steps: first.min(limit), spans, learning };
+        let mut plan = Self { steps_per_epoch, total_steps, spans, learning };
         plan.follow(0);
         Ok(plan)
     }

@@ -11,6 +11,7 @@ use embodied_r_policy::Policy;
 use embodied_r_policy::tokenizer::Tokenizer;
 use embodied_r_rewards::http_judge::{HttpJudge, HttpJudgeOptions};
 use embodied_r_rewards::outputs::{self, Output, Scorecard};
+use embodied_r_rewards::service::client_options;
 use embodied_r_rewards::{Error, Judge};
 
 use crate::args::rewards::{JudgeArgs, RewardsArgs, RewardsCommand, ScoreArgs};
@@ -64,8 +65,7 @@ fn judge(args: JudgeArgs) -> anyhow::Result<Option<Box<dyn Judge>>> {
     }
     let client = ClientOptions {
         api_key: ApiKey::from_env(args.judge_api_key_env.as_deref().unwrap_or(API_KEY_ENV)),
-        timeout: JUDGE_TIMEOUT,
-        ..ClientOptions::new(args.judge_base_url)
+        ..client_options(args.judge_base_url, JUDGE_TIMEOUT)
     };
     match HttpJudge::new(HttpJudgeOptions::new(client, model)) {
         Ok(judge) => Ok(Some(Box::new(judge))),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use embodied_r_grpo::conversations::{self, SftExamples};
 use embodied_r_grpo::events::Sink;
+use embodied_r_grpo::length_limit::LengthLimit;
 use embodied_r_grpo::memory_plan::MemoryPlan;
 use embodied_r_grpo::model::Model;
 use embodied_r_grpo::process_group::ProcessGroup;
@@ -57,9 +58,10 @@ fn run_as(args: &SftArgs, process_group: &ProcessGroup) -> anyhow::Result<Status
     let trained = session::trained(&base, &settings.trainable())?;
     let Base { folder, fingerprint } = base;
     let text = Arc::new(Tokenizer::from_dir(&folder)?);
-    let examples = replies(&settings.data, &text, settings.max_length, process_group)?;
+    let limit = settings.example_limit(trained.config.max_position_embeddings);
+    let SftExamples { examples, too_long } = replies(&settings.data, &text, &limit, process_group)?;
     let eval = match &settings.eval_data {
-        Some(file) => replies(file, &text, settings.max_length, process_group)?,
+        Some(file) => replies(file, &text, &limit, process_group)?.examples,
         None => Vec::new(),
     };
     let device = session::device(&args.run.job, settings.precision, process_group)?;
@@ -73,7 +75,7 @@ fn run_as(args: &SftArgs, process_group: &ProcessGroup) -> anyhow::Result<Status
         settings,
         trained.counts,
         (&memory, process_group.world_size()),
-        &examples,
+        (&examples, too_long),
         &eval,
     )
     .map_err(explain)?;
@@ -84,7 +86,7 @@ fn run_as(args: &SftArgs, process_group: &ProcessGroup) -> anyhow::Result<Status
         return Ok(Status::Done);
     }
     session::log_memory(&memory, &rank_device, process_group)?;
-    let _lock = session.prepare(&settings.output, process_group)?;
+    let lock = session.prepare(&settings.output, process_group)?;
     let settings_text = settings::text(settings)?;
     let stop = on_interrupt("stopping after a checkpoint")?;
     let bar = Bar::default();
@@ -103,6 +105,7 @@ fn run_as(args: &SftArgs, process_group: &ProcessGroup) -> anyhow::Result<Status
         activation_bytes: memory.saved_activations,
         device: device.clone(),
         stop: &stop,
+        lock,
         process_group: process_group.clone(),
     };
     let trainer = match checkpoint {
@@ -117,23 +120,22 @@ fn run_as(args: &SftArgs, process_group: &ProcessGroup) -> anyhow::Result<Status
     session::finish(&outcome, "sft", process_group)
 }
 
-/// The examples of a file; warns about dropped ones.
+/// The examples of a file; warns about those left out because of their length.
 fn replies(
     file: &Path,
     text: &Arc<Tokenizer>,
-    limit: usize,
+    limit: &LengthLimit,
     process_group: &ProcessGroup,
-) -> anyhow::Result<Vec<Example>> {
-    let SftExamples { examples, too_long } =
-        conversations::read(file, text.as_ref(), limit).map_err(explain)?;
-    if too_long > 0 && process_group.is_rank_zero() {
+) -> anyhow::Result<SftExamples> {
+    let found = conversations::read(file, text.as_ref(), limit).map_err(explain)?;
+    if found.too_long > 0 && process_group.is_rank_zero() {
         eprintln!(
-            "warning: dropped {too_long} examples of `{}` longer than {limit} tokens, prompt included \
-             (`max_length`)",
+            "warning: dropped {} examples of `{}` that exceed {limit}, prompt included",
+            found.too_long,
             file.display()
         );
     }
-    Ok(examples)
+    Ok(found)
 }
 
 /// The batch arithmetic as text.
@@ -141,14 +143,16 @@ fn arithmetic(
     settings: &SftSettings,
     trained: ParameterCounts,
     (memory, ranks): (&MemoryPlan, usize),
-    examples: &[Example],
+    (examples, too_long): (&[Example], usize),
     eval: &[Example],
 ) -> Result<String> {
     let (left, needed) = (examples.len(), settings.train_batch_size);
     let sampler = BatchSampler::new(left, needed, settings.seed);
-    let sampler = sampler.ok_or(Error::TooFew { what: "examples", given: left, left, needed })?;
+    let given = left + too_long;
+    let sampler = sampler.ok_or(Error::TooFew { what: "examples", given, left, needed })?;
     let per_epoch = sampler.steps_per_epoch();
-    let total = per_epoch * settings.num_train_epochs;
+    let total = settings.total_steps(per_epoch);
+    let total = total.map_err(|fault| Error::Settings(vec![fault]))?;
     let scheduler = settings.lr_scheduler_type;
     let warmup = scheduler.warmup_steps(settings.warmup_steps, settings.warmup_ratio, total);
     let tokens: usize = examples.iter().map(Example::tokens).sum();
@@ -159,7 +163,7 @@ fn arithmetic(
     Ok(format!(
         "model        {}\n\
          trainable    {trained}\n\
-         examples     {left}, {tokens} tokens, {trained_tokens} trained on; {} for validation\n\
+         examples     {left}, {tokens} tokens, {trained_tokens} trained on; {too_long} too long; {} for validation\n\
          epoch        {per_epoch} steps = {left} examples / {needed}, {} dropped\n\
          run          {total} steps in {} epochs\n\
          warmup       {warmup} steps to {:e}, then {}\n\

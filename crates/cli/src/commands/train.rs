@@ -11,22 +11,24 @@ use candle_core::Device;
 use embodied_r_data::Question;
 use embodied_r_data::question::read_questions;
 use embodied_r_grpo::Error;
-use embodied_r_grpo::checkpoint::Checkpoint;
+use embodied_r_grpo::checkpoint::{Checkpoint, RunLock};
 use embodied_r_grpo::events::{Parquet, Sink};
+use embodied_r_grpo::length_limit::LengthLimit;
 use embodied_r_grpo::model::Model;
 use embodied_r_grpo::process_group::ProcessGroup;
 use embodied_r_grpo::questions::{Prompts, TokenizedQuestion, prompts};
 use embodied_r_grpo::scoring::reward_names;
 use embodied_r_grpo::settings::{GrpoSettings, JudgeKind};
-use embodied_r_grpo::trainer::{GrpoInputs, GrpoTrainer};
+use embodied_r_grpo::trainer::{GrpoInputs, GrpoTrainer, check_best_metric};
 use embodied_r_openai::{ApiKey, ClientOptions};
 use embodied_r_policy::tokenizer::Tokenizer;
 use embodied_r_policy::{ActivationCacheOptions, Policy};
 use embodied_r_rewards::Judge;
 use embodied_r_rewards::http_judge::{HttpJudge, HttpJudgeOptions};
+use embodied_r_rewards::service::{base_urls, client_options};
 
 use crate::args::train::TrainArgs;
-use crate::exit::{self, Status};
+use crate::exit::Status;
 use crate::interrupt::on_interrupt;
 use crate::output::out;
 use crate::progress::Bar;
@@ -77,11 +79,14 @@ fn run_as(args: &TrainArgs, process_group: &ProcessGroup) -> anyhow::Result<Stat
     let base = session::base(&settings.model, &settings.trainable(), checkpoint.as_ref())?;
     let text = Arc::new(Tokenizer::from_dir(&base.folder)?);
     let (given, evaluated) = (questions.len(), eval.len());
-    let questions = prompted(questions, &text, settings, "training", process_group)?;
-    let eval = prompted(eval, &text, settings, "evaluation", process_group)?;
     let trained = session::trained(&base, &settings.trainable())?;
+    let limit = settings.prompt_limit(trained.config.max_position_embeddings);
+    let system = settings.system_prompt.as_deref();
+    let questions = prompted(questions, &text, (system, &limit), "training", process_group)?;
+    let eval = prompted(eval, &text, (system, &limit), "evaluation", process_group)?;
     let (of_train, of_eval) = ((given, questions.len()), (evaluated, eval.len()));
     let stages = settings.stages().map_err(|faults| explain(Error::Settings(faults)))?;
+    check_best_metric(settings, &stages, &eval).map_err(explain)?;
     let resumed_from = checkpoint.as_ref().filter(|_| !session.changed);
     let cache_policy =
         memory::cache_policy(settings, resumed_from.map(|checkpoint| &checkpoint.state));
@@ -102,12 +107,13 @@ fn run_as(args: &TrainArgs, process_group: &ProcessGroup) -> anyhow::Result<Stat
     }
     session::log_memory(&memory, &rank_device, process_group)?;
     let judge = judge(settings)?;
-    let _lock = session.prepare(&settings.output, process_group)?;
+    let lock = session.prepare(&settings.output, process_group)?;
     let plan = ExecutionOptions {
         device,
         activation_bytes: memory.saved_activations,
         activation_cache: agreed(memory.activation_cache, process_group)?,
         verify_packing: args.verify_packing,
+        lock,
     };
     train(
         settings,
@@ -130,12 +136,13 @@ fn agreed(
     Ok(parts.map(|(layers, tokens)| ActivationCacheOptions { layers, tokens }))
 }
 
-/// Execution options, which affect results by rounding only.
+/// Execution options, which affect results by rounding only, and the run's lock.
 struct ExecutionOptions {
     device: Device,
     activation_bytes: usize,
     activation_cache: Option<ActivationCacheOptions>,
     verify_packing: bool,
+    lock: Option<Arc<RunLock>>,
 }
 
 fn train(
@@ -173,6 +180,7 @@ fn train(
         activation_cache: plan.activation_cache,
         verify_packing: plan.verify_packing,
         stop: &stop,
+        lock: plan.lock,
         process_group: process_group.clone(),
     };
     let trainer = match checkpoint {
@@ -188,23 +196,18 @@ fn train(
     session::finish(&outcome, "train", process_group)
 }
 
-/// The questions as prompts; warns about dropped ones.
+/// The questions as prompts, with the system prompt; warns about those left out because of their length.
 fn prompted(
     questions: Vec<Question>,
     text: &Arc<Tokenizer>,
-    settings: &GrpoSettings,
+    (system, limit): (Option<&str>, &LengthLimit),
     what: &str,
     process_group: &ProcessGroup,
 ) -> anyhow::Result<Vec<TokenizedQuestion>> {
-    let system = settings.system_prompt.as_deref();
-    let limit = settings.max_prompt_length;
     let Prompts { questions: prompted, too_long } =
         prompts(questions, text.as_ref(), system, limit).map_err(explain)?;
     if too_long > 0 && process_group.is_rank_zero() {
-        eprintln!(
-            "warning: dropped {too_long} {what} questions whose prompts exceed {limit} tokens \
-             (`max_prompt_length`)"
-        );
+        eprintln!("warning: dropped {too_long} {what} questions whose prompts exceed {limit}");
     }
     Ok(prompted)
 }
@@ -218,10 +221,7 @@ fn judge(settings: &GrpoSettings) -> anyhow::Result<Option<Box<dyn Judge>>> {
     };
     let client = ClientOptions {
         api_key: ApiKey::from_env("OPENAI_API_KEY"),
-        timeout: JUDGE_TIMEOUT,
-        ..ClientOptions::new(url.split(',').map(str::trim))
+        ..client_options(base_urls(url), JUDGE_TIMEOUT)
     };
-    let judge = HttpJudge::new(HttpJudgeOptions::new(client, model))
-        .map_err(|error| exit::hint(error.to_string(), "check `judge_base_url`"))?;
-    Ok(Some(Box::new(judge)))
+    Ok(Some(Box::new(HttpJudge::new(HttpJudgeOptions::new(client, model))?)))
 }

@@ -34,6 +34,7 @@ const PEERS: &[(&str, &str)] = &[
     ("system_prompt", "ms-swift's `system`; in TRL it is part of the dataset"),
     ("generation_batch_size", "TRL derives it from batch size and accumulation; 32 is the paper's"),
     ("max_prompt_length", "ms-swift's `max_length`; TRL dropped it; 6144 is the paper's"),
+    ("truncation_strategy", "ms-swift's; TRL's `SFTConfig` truncates"),
     ("max_completion_length", "TRL 512; 2048 is the paper's"),
     ("dynamic_sample", "ms-swift's"),
     ("max_resample_times", "ms-swift's"),
@@ -100,7 +101,7 @@ const PEERS: &[(&str, &str)] = &[
     ("log_completions", "TRL `false`; files here are small"),
     ("report_to", "TRL `none`; other trackers are not supported"),
     ("train_batch_size", "TRL's `per_device_train_batch_size` times accumulation and ranks"),
-    ("max_length", "TRL 1024, longer examples are truncated; here they are skipped"),
+    ("max_length", "TRL 1024, longer examples are truncated"),
 ];
 
 /// `PEERS` of `sft`, where its setting differs from that of `train` (TRL's `SFTConfig`).

@@ -103,8 +103,89 @@ fn faults_of_rewards_and_stages_are_reported_together() {
         text,
         "2 invalid settings:
   - `reward[0]`: needs a backend; set `command` or `url` (line 1 of `run.toml`)
-  - `stage[0].weights.stile`: unknown reward; did you mean `style`? (line 3 of `run.toml`)"
+  - `stage[0].weights.stile`: unknown reward; did you mean `style`? (line 5 of `run.toml`)"
     );
+}
+
+#[test]
+fn a_fault_names_the_line_of_its_own_stage_or_reward() {
+    let text = message(from_file(
+        "[[stage]]
+epochs = 1
+weights = { format = 1 }
+
+[[stage]]
+epochs = -1
+[stage.weights]
+format = 1
+acuracy = 1
+
+[[stage]]
+weights = { format = 1 }
+
+[[reward]]
+name = 'a'
+command = ['true']
+
+[[reward]]
+name = 'b'",
+    ));
+    for part in [
+        "`stage[1].epochs`: must be more than 0, not -1 (line 6 of `run.toml`)",
+        "did you mean `accuracy`? (line 9 of `run.toml`)",
+        "(line 11 of `run.toml`)",
+        "`reward[1]`: needs a backend; set `command` or `url` (line 18 of `run.toml`)",
+    ] {
+        assert!(text.contains(part), "{part} in\n{text}");
+    }
+}
+
+#[test]
+fn a_faulty_reward_or_stage_causes_no_second_fault() {
+    let text = message(from_file(
+        "reward_weights = { accuracy = 1, style = 1 }\n[[reward]]\nname = 'style'\ncomand = ['true']",
+    ));
+    let lines: Vec<&str> = text.lines().skip(1).collect();
+    assert_eq!(
+        lines,
+        [
+            "  - `reward[0].comand`: unknown field; did you mean `command`? (line 4 of `run.toml`)",
+            "  - `reward[0]`: needs a backend; set `command` or `url` (line 2 of `run.toml`)",
+        ]
+    );
+    let text = message(from_file(
+        "[[reward]]\nname = 'style'\ncommand = ['true']\n[[stage]]\nepochs = 0\nweights = { style = 1 }",
+    ));
+    assert_eq!(
+        text,
+        "invalid settings: `stage[0].epochs`: must be more than 0, not 0 (line 5 of `run.toml`)"
+    );
+    let text = message(from_file("num_generations = 'four'\ngeneration_batch_size = 12"));
+    assert!(text.starts_with("invalid settings: `num_generations`: invalid type"), "{text}");
+}
+
+#[test]
+fn a_bad_url_of_a_judge_or_reward_is_a_fault() {
+    let judge = "judge = 'http'\njudge_model = 'm'\njudge_base_url = 'http://h/v1, nowhere'";
+    let text = message(from_file(judge));
+    assert!(text.contains("`judge_base_url`: `nowhere` is not a base URL"), "{text}");
+    let reward = "[[reward]]\nname = 'a'\nurl = 'http://:9000'\n[reward_weights]\na = 1";
+    let text = message(from_file(reward));
+    assert!(text.contains("`reward[0].url`: `http://:9000` is not a base URL"), "{text}");
+}
+
+#[test]
+fn absurd_counts_are_faults() {
+    for (text, key) in [
+        ("num_generations = 9000000000000000000", "num_generations"),
+        ("generation_batch_size = 9000000000000000000", "generation_batch_size"),
+        ("max_completion_length = 9000000000000000000", "max_completion_length"),
+        ("max_completion_length = 0", "max_completion_length"),
+        ("num_iterations = 9000000000000000000", "num_iterations"),
+    ] {
+        let found = message(from_file(text));
+        assert!(found.contains(&format!("`{key}`: must be at ")), "{found}");
+    }
 }
 
 #[test]
@@ -231,4 +312,13 @@ fn reward_funcs_replace_the_weights_and_stages_of_a_file() {
             BTreeMap::from([("accuracy".to_owned(), 1.0), ("format".to_owned(), 1.0)])
         );
     }
+}
+
+#[test]
+fn settings_that_a_saved_file_does_not_have_are_no_change() {
+    let now = text(&GrpoSettings::default()).unwrap();
+    let older = now.replace("truncation_strategy = \"delete\"\n", "");
+    assert_ne!(older, now);
+    let before = with_defaults::<GrpoSettings>(&older).unwrap();
+    assert_eq!(differences(&before, &now, &[]).unwrap(), [""; 0]);
 }

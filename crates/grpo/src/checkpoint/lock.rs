@@ -1,18 +1,29 @@
 //! The lock of a run's folder.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use crate::error::{Error, Result};
 
 const LOCK_FILE: &str = ".lock";
 
+/// Attempts to lock a file that others delete meanwhile.
+const ATTEMPTS: usize = 10;
+
 /// Prevents other processes from continuing the run. The operating system releases it when the process ends, however it
 /// ends.
+///
+/// Both the folder and a file in it are locked: the folder's lock outlives the file, if that is deleted, and network
+/// file systems lock only files.
 #[derive(Debug)]
 pub struct RunLock {
-    _file: File,
     folder: PathBuf,
+    /// The folder as it was opened.
+    opened: Option<File>,
+    /// The lock file; `None` where files cannot be locked.
+    file: Mutex<Option<File>>,
 }
 
 impl RunLock {
@@ -22,14 +33,20 @@ impl RunLock {
     /// # Errors
     /// [`Error::RunLocked`] if another process holds the lock.
     pub fn take(folder: &Path) -> Result<Option<Self>> {
-        let path = folder.join(LOCK_FILE);
-        let opened = OpenOptions::new().create(true).truncate(false).write(true).open(path);
-        let Ok(file) = opened else { return Ok(None) };
-        match file.try_lock() {
-            Ok(()) => Ok(Some(Self { _file: file, folder: folder.into() })),
-            Err(TryLockError::WouldBlock) => Err(Error::RunLocked { run: folder.into() }),
-            Err(TryLockError::Error(_)) => Ok(None),
+        let locked = || Error::RunLocked { run: folder.into() };
+        let opened = match File::open(folder) {
+            Ok(opened) => match opened.try_lock() {
+                Ok(()) => Some(opened),
+                Err(TryLockError::WouldBlock) => return Err(locked()),
+                Err(TryLockError::Error(_)) => None,
+            },
+            Err(_) => return Ok(None),
+        };
+        let file = lock_file(folder)?;
+        if opened.is_none() && file.is_none() {
+            return Ok(None);
         }
+        Ok(Some(Self { folder: folder.into(), opened, file: Mutex::new(file) }))
     }
 
     /// Whether this is the lock of the run in `folder`; a process may take it only once.
@@ -37,6 +54,47 @@ impl RunLock {
         let [own, other] = [&self.folder, folder].map(|folder| folder.canonicalize().ok());
         own.is_some() && own == other
     }
+
+    /// Checks that the folder is still the one that was locked, and locks a new file if the lock file was deleted.
+    ///
+    /// # Errors
+    /// [`Error::RunMoved`] if the folder is gone or another one; [`Error::RunLocked`] if another process has taken over.
+    pub fn keep(&self) -> Result<()> {
+        if let Some(opened) = &self.opened
+            && !is_same(opened, &self.folder)
+        {
+            return Err(Error::RunMoved { run: self.folder.clone() });
+        }
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        if file.as_ref().is_some_and(|file| !is_same(file, &self.folder.join(LOCK_FILE))) {
+            *file = lock_file(&self.folder)?;
+        }
+        Ok(())
+    }
+}
+
+/// Locks the lock file of `folder`; `None` if that is not supported.
+fn lock_file(folder: &Path) -> Result<Option<File>> {
+    let path = folder.join(LOCK_FILE);
+    for _ in 0..ATTEMPTS {
+        let opened = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+        let Ok(file) = opened else { return Ok(None) };
+        match file.try_lock() {
+            // It may have been deleted between opening and locking; another process would then lock a new one.
+            Ok(()) if is_same(&file, &path) => return Ok(Some(file)),
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(Error::RunLocked { run: folder.into() }),
+            Err(TryLockError::Error(_)) => return Ok(None),
+        }
+    }
+    Ok(None)
+}
+
+/// Whether `path` names the open file or folder.
+fn is_same(open: &File, path: &Path) -> bool {
+    let identity = |found: std::io::Result<Metadata>| found.ok().map(|it| (it.dev(), it.ino()));
+    let own = identity(open.metadata());
+    own.is_some() && own == identity(fs::metadata(path))
 }
 
 #[cfg(test)]
@@ -54,5 +112,43 @@ mod tests {
         drop(lock);
         assert!(RunLock::take(dir.path()).unwrap().is_some());
         assert!(RunLock::take(&dir.path().join("none")).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_deleted_lock_file_lets_no_second_process_in() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(LOCK_FILE);
+        let lock = RunLock::take(dir.path()).unwrap().unwrap();
+        fs::remove_file(&path).unwrap();
+        assert!(matches!(RunLock::take(dir.path()), Err(Error::RunLocked { .. })));
+        // On a file system that does not lock folders, the next check locks a new file.
+        let lock = RunLock { opened: None, ..lock };
+        lock.keep().unwrap();
+        let other = File::open(&path).unwrap();
+        assert!(matches!(other.try_lock(), Err(TryLockError::WouldBlock)));
+    }
+
+    #[test]
+    fn a_process_that_took_over_ends_the_first_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(LOCK_FILE);
+        let lock = RunLock::take(dir.path()).unwrap().unwrap();
+        fs::remove_file(&path).unwrap();
+        let second = File::create(&path).unwrap();
+        second.lock().unwrap();
+        assert!(matches!(lock.keep(), Err(Error::RunLocked { .. })));
+    }
+
+    #[test]
+    fn a_folder_that_was_replaced_ends_the_run() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = dir.path().join("run");
+        fs::create_dir(&run).unwrap();
+        let lock = RunLock::take(&run).unwrap().unwrap();
+        lock.keep().unwrap();
+        fs::rename(&run, dir.path().join("moved")).unwrap();
+        assert!(matches!(lock.keep(), Err(Error::RunMoved { .. })));
+        fs::create_dir(&run).unwrap();
+        assert!(matches!(lock.keep(), Err(Error::RunMoved { .. })));
     }
 }

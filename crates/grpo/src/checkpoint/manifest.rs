@@ -45,6 +45,12 @@ pub enum Damage {
         /// The listed length.
         expected: u64,
     },
+    /// The folder holds the checkpoint of another step: it was copied or renamed.
+    #[error("it is a copy of the checkpoint of step {step}")]
+    Renamed {
+        /// The step of the checkpoint.
+        step: u64,
+    },
     /// A file's hash differs from the listed one.
     #[error("`{file}` has changed since it was written: hash mismatch")]
     Contents {
@@ -60,11 +66,13 @@ impl Damage {
 
     /// The same damage, with the path relative to the parent of `folder`.
     pub(super) fn within(mut self, folder: &str) -> Self {
-        let (Self::Unreadable { file, .. }
+        if let Self::Unreadable { file, .. }
         | Self::Missing { file }
         | Self::Length { file, .. }
-        | Self::Contents { file }) = &mut self;
-        *file = format!("{folder}/{file}");
+        | Self::Contents { file } = &mut self
+        {
+            *file = format!("{folder}/{file}");
+        }
         self
     }
 }

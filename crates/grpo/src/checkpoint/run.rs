@@ -2,19 +2,29 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::atomic_folder::{self, Manifested};
 use super::{
     Checkpoint, DamagedCheckpoint, FINAL_FOLDER, Milestones, REFERENCE_PREFIX, RetentionPolicy,
-    SETTINGS_FILE, STATE_FILE, State, name, names, step_of, sweep,
+    RunLock, SETTINGS_FILE, STATE_FILE, State, name, names, step_of, sweep,
 };
 use crate::error::{Error, Result};
+use crate::events::{COMPLETIONS_FOLDER, EVENTS_FILE, TENSORBOARD_FOLDER};
+use crate::finite;
 use crate::model::{ChatTokenizer, Model};
 use crate::optimizer::Optimizer;
 use crate::process_group::ProcessGroup;
+use crate::skipped::SKIPPED_FOLDER;
 
 /// Suffix of a checkpoint that was set aside.
 const DAMAGED: &str = ".damaged";
+
+/// Folders that a run writes besides its checkpoints.
+const FOLDERS: [&str; 4] = [FINAL_FOLDER, COMPLETIONS_FOLDER, SKIPPED_FOLDER, TENSORBOARD_FOLDER];
+
+/// Files that a run writes.
+const FILES: [&str; 2] = [SETTINGS_FILE, EVENTS_FILE];
 
 /// The checkpoints of a run.
 #[derive(Debug, Clone)]
@@ -22,6 +32,7 @@ pub struct Checkpoints {
     folder: PathBuf,
     retention: RetentionPolicy,
     process_group: ProcessGroup,
+    lock: Option<Arc<RunLock>>,
 }
 
 /// The latest intact checkpoint of a run.
@@ -37,7 +48,12 @@ impl Checkpoints {
     /// The checkpoints in `folder`, keeping the latest `keep_last` and the best.
     pub fn new(folder: &Path, keep_last: usize) -> Self {
         let retention = RetentionPolicy { last: keep_last, milestones: None };
-        Self { folder: folder.into(), retention, process_group: ProcessGroup::default() }
+        Self {
+            folder: folder.into(),
+            retention,
+            process_group: ProcessGroup::default(),
+            lock: None,
+        }
     }
 
     /// Saves with all ranks of `process_group`: each writes its shard of weights and optimizer state; rank 0 writes and
@@ -45,6 +61,20 @@ impl Checkpoints {
     pub fn with_process_group(mut self, process_group: &ProcessGroup) -> Self {
         self.process_group = process_group.clone();
         self
+    }
+
+    /// Checks the run's `lock`, if there is one, before each write.
+    pub fn with_lock(mut self, lock: Option<Arc<RunLock>>) -> Self {
+        self.lock = lock;
+        self
+    }
+
+    /// Checks that no other process has taken over the run's folder.
+    ///
+    /// # Errors
+    /// As [`RunLock::keep`].
+    pub fn keep_lock(&self) -> Result<()> {
+        self.lock.as_ref().map_or(Ok(()), |lock| lock.keep())
     }
 
     /// Also keeps the checkpoints at `milestones`.
@@ -58,12 +88,22 @@ impl Checkpoints {
         &self.retention
     }
 
-    /// Creates the run's folder and checks that it is writable, so that a run does not fail at its first checkpoint.
+    /// Creates the run's folder and checks that it is writable and that nothing is in the way of what the run writes, so
+    /// that a run does not fail at its first checkpoint or at its end.
     ///
     /// # Errors
-    /// The folder cannot be created or written.
+    /// The folder cannot be created or written, or something in it is in the way.
     pub fn prepare(&self) -> Result<()> {
         fs::create_dir_all(&self.folder).map_err(Error::io("create", &self.folder))?;
+        let folders = FOLDERS.map(|name| (name, "directory"));
+        for (name, kind) in folders.into_iter().chain(FILES.map(|name| (name, "file"))) {
+            let path = self.folder.join(name);
+            let in_the_way = path.symlink_metadata().is_ok()
+                && if kind == "file" { !path.is_file() } else { !path.is_dir() };
+            if in_the_way {
+                return Err(Error::InTheWay { path, kind });
+            }
+        }
         let probe = self.folder.join(".probe.tmp");
         fs::write(&probe, [0]).map_err(Error::io("write in", &self.folder))?;
         fs::remove_file(&probe).map_err(Error::io("remove", &probe))
@@ -89,6 +129,7 @@ impl Checkpoints {
         sealed: Manifested,
         fill: impl FnOnce(&Path) -> Result<()>,
     ) -> Result<()> {
+        self.keep_lock()?;
         atomic_folder::write(&self.folder, name, sealed, &self.process_group, fill)
     }
 
@@ -186,6 +227,25 @@ impl Checkpoints {
         self.folder.join(name(step))
     }
 
+    /// Fails if a trained weight of `model` is not finite: it must not replace a good checkpoint. To be called before
+    /// anything is saved or reported as saved.
+    ///
+    /// # Errors
+    /// [`Error::NonFiniteWeights`], with the last checkpoint; or a rank is lost.
+    pub fn check_finite<M: Model>(&self, model: &M) -> Result<()> {
+        finite::check_trained(model, &self.process_group).map_err(|error| match error {
+            Error::NonFiniteWeights { weights, .. } => {
+                Error::NonFiniteWeights { weights, checkpoint: self.last_path() }
+            }
+            other => other,
+        })
+    }
+
+    /// The folder of the last checkpoint, if there is one that can be found.
+    pub(crate) fn last_path(&self) -> Option<PathBuf> {
+        self.steps().ok()?.last().map(|step| self.path(*step))
+    }
+
     /// Writes a checkpoint, then applies the retention policy.
     ///
     /// # Errors
@@ -281,7 +341,12 @@ impl Checkpoints {
 
     fn apply_retention(&self, state: &State) -> Result<()> {
         let best = state.best.as_ref().map(|best| best.step);
-        for step in self.retention.expired(&self.steps()?, best) {
+        // A copy of a checkpoint under another name is the user's.
+        let is_own = |step: &u64| {
+            Checkpoint::open(&self.path(*step)).map_or(true, |found| found.state.step == *step)
+        };
+        let steps: Vec<u64> = self.steps()?.into_iter().filter(is_own).collect();
+        for step in self.retention.expired(&steps, best) {
             atomic_folder::remove(&self.folder, &name(step))?;
         }
         let mut needed = vec![state.reference.clone()];

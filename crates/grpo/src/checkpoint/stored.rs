@@ -33,6 +33,14 @@ impl std::fmt::Display for DamagedCheckpoint {
 }
 
 impl DamagedCheckpoint {
+    /// What is wrong in a word: `corrupt`, or `copied` for a folder with the checkpoint of another step.
+    pub fn kind(&self) -> &'static str {
+        match self.damage[..] {
+            [Damage::Renamed { .. }] => "copied",
+            _ => "corrupt",
+        }
+    }
+
     /// Describes the damage.
     pub fn what(&self) -> String {
         self.damage.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
@@ -72,6 +80,10 @@ impl Checkpoint {
             let what = format!("was written by another version: {error}");
             damaged(vec![Damage::Unreadable { file: STATE_FILE.into(), what }])
         })?;
+        let step = checkpoint.state.step;
+        if path.file_name().and_then(|name| step_of(name.to_str()?)).is_some_and(|of| of != step) {
+            return Err(damaged(vec![Damage::Renamed { step }]));
+        }
         let files = checkpoint.state.optimizer_files;
         let moments: Vec<String> = (0..files).map(|rank| file_name(rank, files)).collect();
         let moments: Vec<&str> = moments.iter().map(String::as_str).collect();

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use embodied_r_data::parquet::{Column, write_table};
 
 use super::{Event, Sink};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::FinishReason;
 use crate::rollout::{Completion, Rollout};
 
@@ -84,6 +84,13 @@ impl Sink for Parquet {
                 scores.map(|s| s.map_or((None, None), |s| (s.value, s.reason))).unzip();
             columns.push((name, Column::OptionalFloats(values)));
             columns.push((why, Column::OptionalStrings(reasons)));
+        }
+        // Not with its parents: the run's folder exists unless it was moved.
+        match std::fs::create_dir(&self.folder) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+                return Err(Error::io("create", &self.folder)(error));
+            }
+            _ => {}
         }
         let file = self.folder.join(format!("completions_{step:05}.parquet"));
         Ok(write_table(&file, columns)?)

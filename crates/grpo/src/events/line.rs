@@ -4,6 +4,7 @@ use embodied_r_data::Progress;
 
 use super::{Event, Metrics, Sink, StageTrigger};
 use crate::error::Result;
+use crate::skipped::kept;
 
 /// Shows the progress of a run: metrics of the last step, and the time left.
 pub struct ProgressLine<'a> {
@@ -77,8 +78,15 @@ pub fn describe(event: &Event) -> Option<String> {
                 metrics.iter().map(|(name, value)| format!("{name} {value:.3}")).collect();
             format!("after step {step}: {}", metrics.join("  "))
         }
-        Event::Skipped { step, what, dump } => {
-            format!("step {step} skipped, non-finite: {what}; batch dumped to `{dump}`")
+        Event::Skipped { step, what, kept_iterations, dump } => {
+            let kept = kept(*kept_iterations).map(|kept| format!("; {kept}")).unwrap_or_default();
+            let iteration = match kept_iterations {
+                0 => String::new(),
+                kept => format!(" from iteration {} on", kept + 1),
+            };
+            format!(
+                "step {step} skipped{iteration}, non-finite: {what}{kept}; batch dumped to `{dump}`"
+            )
         }
         Event::PackingVerified { step, gradient, tensor, logp } => format!(
             "step {step}: packed gradients match per-completion gradients within \

@@ -80,6 +80,10 @@ impl Model for Policy {
         Policy::with_layer_hook(self, on_layer)
     }
 
+    fn context_length(&self) -> usize {
+        self.config().max_position_embeddings
+    }
+
     fn forward_flops(&self, groups: &[Group]) -> f64 {
         self.config().forward_flops(groups)
     }
@@ -107,6 +111,16 @@ impl Model for Policy {
     fn parameters(&self) -> Vec<(String, Tensor)> {
         let tensors = Policy::parameters(self).iter();
         tensors.map(|(name, tensor)| (name.to_owned(), tensor.clone())).collect()
+    }
+
+    fn all_tensors(&self) -> Vec<(String, Tensor)> {
+        let adapter = Model::parameters(self);
+        let tensors = self.weights().iter();
+        let mut tensors: Vec<(String, Tensor)> =
+            tensors.map(|(name, tensor)| (name.to_owned(), tensor.clone())).collect();
+        // The parameters are an adapter's, or some of the weights.
+        tensors.extend(adapter.into_iter().filter(|(name, _)| self.weights().get(name).is_none()));
+        tensors
     }
 
     fn frozen_copy(&self) -> Result<Self> {

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::trainable::{
     ALL_LINEAR, LORA_ALPHA, LORA_DROPOUT, LORA_R, StringList, TrainableSettings,
 };
-use super::{Fault, Faults, Recompute, ReportTo};
+use super::{Fault, Faults, MAX_STEPS, Recompute, ReportTo};
+use crate::length_limit::{LengthLimit, TruncationStrategy};
 use crate::model::{LoadOptions, Precision};
 use crate::optimizer::{Optim, OptimizerSettings};
 use crate::schedule::LrScheduler;
@@ -34,8 +35,11 @@ pub struct SftSettings {
     pub num_train_epochs: u64,
     /// Global batch size: assistant messages per optimizer step, over all ranks. Default: 16.
     pub train_batch_size: usize,
-    /// Maximum sequence length in tokens, prompt included; longer examples are skipped and counted. Default: 8192.
+    /// Maximum sequence length in tokens, prompt included; never more than the model's context. Default: 8192.
     pub max_length: usize,
+    /// Examples that are longer: `delete` leaves them out and reports their number, `raise` does not start the run.
+    /// Default: `delete`.
+    pub truncation_strategy: TruncationStrategy,
     /// Maximum tokens per micro-batch, prompts included; a longer example forms a micro-batch of its own. Affects
     /// memory and speed, not the gradient. Lower it when memory runs out. Default: 2048.
     pub max_tokens_per_batch: usize,
@@ -106,6 +110,7 @@ impl Default for SftSettings {
             num_train_epochs: 3,
             train_batch_size: 16,
             max_length: 8192,
+            truncation_strategy: TruncationStrategy::Delete,
             max_tokens_per_batch: 2048,
             recompute: Recompute::Auto,
             precision: Precision::F32,
@@ -150,6 +155,24 @@ impl SftSettings {
         self.optimizer().faults(&mut faults);
         self.trainable_settings().faults(&mut faults);
         faults.0
+    }
+
+    /// The steps of a run with `steps_per_epoch` steps per epoch.
+    ///
+    /// # Errors
+    /// More steps than any run could take.
+    pub fn total_steps(&self, steps_per_epoch: u64) -> Result<u64, Fault> {
+        let steps = steps_per_epoch.saturating_mul(self.num_train_epochs);
+        let too_many = || {
+            let what = format!("the run has more than {MAX_STEPS} steps; shorten it");
+            Fault::new("num_train_epochs", what)
+        };
+        (steps <= MAX_STEPS).then_some(steps).ok_or_else(too_many)
+    }
+
+    /// The longest example of a model with this context length.
+    pub fn example_limit(&self, context_length: usize) -> LengthLimit {
+        LengthLimit::of_examples(self.max_length, context_length, self.truncation_strategy)
     }
 
     /// The trainable parameters.

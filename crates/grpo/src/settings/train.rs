@@ -8,15 +8,17 @@ use std::path::{Path, PathBuf};
 
 use candle_core::Device;
 use embodied_r_policy::Trainable;
-use embodied_r_rewards::{ExternalRewardConfig, Format, Stage};
+use embodied_r_rewards::service::base_urls;
+use embodied_r_rewards::{ExternalRewardConfig, Format, Stage, check_base_url};
 use serde::{Deserialize, Serialize};
 
 use super::durability::BEST_METRIC;
 use super::trainable::{
     ALL_LINEAR, LORA_ALPHA, LORA_DROPOUT, LORA_R, StringList, TrainableSettings,
 };
-use super::{Fault, Faults, Recompute, ReportTo};
+use super::{Fault, Faults, MAX_COUNT, MAX_PER_STEP, Recompute, ReportTo};
 use crate::advantages::{AdvantageEstimator, ScaleRewards};
+use crate::length_limit::{LengthLimit, TruncationStrategy};
 use crate::loss::{ImportanceSamplingLevel, ImportanceSamplingMode, LossType};
 use crate::model::{LoadOptions, Precision};
 use crate::optimizer::{Optim, OptimizerSettings};
@@ -56,8 +58,11 @@ pub struct GrpoSettings {
     pub num_generations: usize,
     /// Completions per step, over all questions and ranks; a multiple of `num_generations`. Default: 32.
     pub generation_batch_size: usize,
-    /// Maximum prompt length in tokens; questions with longer prompts are skipped and counted. Default: 6144.
+    /// Maximum prompt length in tokens; never more than the model's context leaves. Default: 6144.
     pub max_prompt_length: usize,
+    /// Questions whose prompts are longer: `delete` leaves them out and reports their number, `raise` does not start the
+    /// run. Default: `delete`.
+    pub truncation_strategy: TruncationStrategy,
     /// Maximum number of new tokens per completion. Default: 2048.
     pub max_completion_length: usize,
     /// Sampling temperature, also applied to the log-probabilities in the loss. Default: 1.
@@ -269,6 +274,7 @@ impl Default for GrpoSettings {
             num_generations: 8,
             generation_batch_size: 32,
             max_prompt_length: 6144,
+            truncation_strategy: TruncationStrategy::Delete,
             max_completion_length: 2048,
             temperature: 1.0,
             top_p: 1.0,
@@ -365,6 +371,11 @@ impl GrpoSettings {
         faults.unless(!http || self.judge_base_url.is_some(), "judge_base_url", || {
             "is required by `judge = \"http\"`".into()
         });
+        for url in self.judge_base_url.iter().flat_map(|urls| base_urls(urls)) {
+            if let Err(error) = check_base_url(url) {
+                faults.unless(false, "judge_base_url", || error.to_string());
+            }
+        }
         faults.unless(!http || self.judge_model.is_some(), "judge_model", || {
             "is required by `judge = \"http\"`".into()
         });
@@ -372,12 +383,17 @@ impl GrpoSettings {
     }
 
     fn rollout_faults(&self, faults: &mut Faults) {
-        faults.at_least("num_generations", self.num_generations as u64, 2);
+        faults.between("num_generations", self.num_generations as u64, 2..=MAX_PER_STEP);
+        let longest = self.max_completion_length as u64;
+        faults.between("max_completion_length", longest, 1..=MAX_COUNT);
         faults.at_least("max_prompt_length", self.max_prompt_length as u64, 1);
         faults.unless(self.top_p > 0.0 && self.top_p <= 1.0, "top_p", || {
             format!("must be greater than 0 and at most 1, not {}", self.top_p)
         });
         let (batch, group) = (self.generation_batch_size, self.num_generations.max(1));
+        faults.unless(batch as u64 <= MAX_COUNT, "generation_batch_size", || {
+            format!("must be at most {MAX_COUNT}, not {batch}")
+        });
         faults.unless(batch > 0 && batch.is_multiple_of(group), "generation_batch_size", || {
             let below = batch / group * group;
             let nearest = if below == 0 {
@@ -395,6 +411,11 @@ impl GrpoSettings {
         faults.warmup(self.lr_scheduler_type, self.warmup_steps);
         self.optimizer().faults(faults);
         faults.at_least("max_tokens_per_batch", self.max_tokens_per_batch as u64, 1);
+    }
+
+    /// The longest prompt of a model with this context length.
+    pub fn prompt_limit(&self, context_length: usize) -> LengthLimit {
+        LengthLimit::of_prompts(self.max_prompt_length, context_length, self.truncation_strategy)
     }
 
     /// Questions per step.

@@ -50,6 +50,7 @@ fn run(settings: &SftSettings, stop_after: Option<u64>) -> RunOutcome {
         activation_bytes: 0,
         device: candle_core::Device::Cpu,
         stop: &stop,
+        lock: None,
         process_group: ProcessGroup::default(),
     };
     match Checkpoints::new(&settings.output, 1).last().unwrap() {
@@ -111,12 +112,14 @@ fn non_finite_steps_are_skipped_dumped_and_abort_the_run() {
         activation_bytes: 0,
         device: candle_core::Device::Cpu,
         stop: &stop,
+        lock: None,
         process_group: ProcessGroup::default(),
     };
     let trainer = SftTrainer::start(Bigram::poisoned(6), inputs, Vec::new()).unwrap();
     let error = trainer.run().unwrap_err();
     let Error::NotFinite { steps: 3, diagnosis } = error else { panic!("{error}") };
-    assert!(diagnosis.found.loss && diagnosis.checkpoint.is_none(), "{diagnosis}");
+    assert!(diagnosis.found.loss, "{diagnosis}");
+    assert_eq!(diagnosis.checkpoint, Some(dir.path().join("checkpoint-3")), "no step was taken");
     let dump = std::fs::read(diagnosis.dump.unwrap()).unwrap();
     let dump: serde_json::Value = serde_json::from_slice(&dump).unwrap();
     assert_eq!(dump["groups"].as_array().unwrap().len(), 3, "the batch");
@@ -138,4 +141,33 @@ fn milestone_checkpoints_are_kept() {
     run(&settings, None);
     let steps = Checkpoints::new(dir.path(), 1).steps().unwrap();
     assert_eq!(steps, [8, 16], "16 is the last, and the best so far");
+}
+
+#[test]
+fn non_finite_weights_replace_no_checkpoint_and_become_no_final_model() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = SftSettings { save_steps: Some(1), save_total_limit: 1, ..settings(dir.path()) };
+    run(&settings, Some(2));
+    let last = Checkpoints::new(dir.path(), 1).last().unwrap().unwrap();
+    let diverging = SftSettings { learning_rate: 1e300, ..settings };
+    let stop = AtomicBool::new(false);
+    let inputs = SftInputs {
+        settings: &diverging,
+        settings_text: "",
+        base: Path::new(""),
+        fingerprint: "bigram",
+        tokenizer: Arc::new(Words::new()),
+        examples: examples(13),
+        eval: Vec::new(),
+        activation_bytes: 0,
+        device: candle_core::Device::Cpu,
+        stop: &stop,
+        lock: None,
+        process_group: ProcessGroup::default(),
+    };
+    let error = SftTrainer::<Bigram>::resume(&last, inputs, Vec::new()).unwrap().run().unwrap_err();
+    let Error::NonFiniteWeights { checkpoint, .. } = error else { panic!("{error}") };
+    assert_eq!(checkpoint.as_ref(), Some(&last.path));
+    assert_eq!(Checkpoints::new(dir.path(), 1).steps().unwrap(), [last.state.step]);
+    assert!(!dir.path().join("final").exists());
 }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use embodied_r_rewards::RewardSchedule as Stages;
+
 use super::GrpoTrainer;
 use super::metrics::accuracy_where_scored;
 use super::sampling::merged;
@@ -12,7 +14,7 @@ use crate::events::Metrics;
 use crate::model::{FinishReason, Model, SamplingParams};
 use crate::questions::TokenizedQuestion;
 use crate::rollout::{self, Rollout, SampleRequest};
-use crate::scoring::{JUDGED, RewardFunction};
+use crate::scoring::{JUDGED, RewardFunction, needs_judge};
 use crate::settings::GrpoSettings;
 
 /// The rewards of an evaluation, in the order of their scores. The last one is computed only while training computes it.
@@ -32,30 +34,30 @@ const CONSISTENCY: &str = "eval/consistency";
 /// The accuracy of these questions.
 const CONSISTENCY_ACCURACY: &str = "eval/consistency/accuracy";
 
-/// The criterion for the best checkpoint, given the evaluation `questions` and the run's `rewards`.
+/// The criterion for the best checkpoint.
+pub(super) fn best_by(settings: &GrpoSettings) -> BestMetric {
+    BestMetric::new(&settings.metric_for_best_model, settings.greater_is_better)
+}
+
+/// Checks that `metric_for_best_model` is a metric of an evaluation on `questions` in a run over `stages`.
 ///
 /// # Errors
-/// `metric_for_best_model` is not a metric of the evaluation.
-pub(super) fn best_by(
+/// [`Error::UnknownMetric`].
+pub fn check_best_metric(
     settings: &GrpoSettings,
+    stages: &Stages,
     questions: &[TokenizedQuestion],
-    rewards: &[RewardFunction],
-) -> Result<BestMetric> {
+) -> Result<()> {
     let metric = settings.metric_for_best_model.as_str();
-    let by = BestMetric::new(metric, settings.greater_is_better);
-    let known = metric_names(questions, rewards);
+    let known = metric_names(questions, needs_judge(settings, stages));
     if questions.is_empty() || known.iter().any(|name| name == metric) {
-        return Ok(by);
+        return Ok(());
     }
     Err(Error::UnknownMetric { metric: metric.into(), known })
 }
 
-/// The names of all metrics of an evaluation on `questions` in a run with `rewards`.
-pub(super) fn metric_names(
-    questions: &[TokenizedQuestion],
-    rewards: &[RewardFunction],
-) -> Vec<String> {
-    let is_judged = rewards.iter().any(|function| function.reward.name() == JUDGED);
+/// The names of all metrics of an evaluation on `questions`, in which a judge may be asked.
+pub(super) fn metric_names(questions: &[TokenizedQuestion], is_judged: bool) -> Vec<String> {
     let judged = [CONSISTENCY, CONSISTENCY_ACCURACY].into_iter().filter(|_| is_judged);
     let categories = questions.iter().map(|prompted| &prompted.question.question_category);
     let categories: std::collections::BTreeSet<&String> = categories.collect();
@@ -65,8 +67,8 @@ pub(super) fn metric_names(
 
 impl<M: Model> GrpoTrainer<'_, M> {
     /// Answers all evaluation questions with greedy decoding and computes accuracy, overall and by category, format and,
-    /// while training computes it, consistency.
-    pub(super) fn evaluate(&self) -> Result<Metrics> {
+    /// while training computes it, consistency. `None` if a stop was requested while a judge was waited for.
+    pub(super) fn evaluate(&self) -> Result<Option<Metrics>> {
         let costs: Vec<usize> = self.eval.iter().map(|prompted| prompted.prompt.len()).collect();
         let owners = self.process_group.assign(&costs);
         let is_own =
@@ -88,7 +90,10 @@ impl<M: Model> GrpoTrainer<'_, M> {
             (None, None),
             (self.settings.seed, 0),
         )?;
-        self.score_evaluation(&mut rollouts)?;
+        let is_scored = self.score_evaluation(&mut rollouts)?;
+        if self.process_group.any(!is_scored)? {
+            return Ok(None);
+        }
         let rollouts = merged(&owners, self.process_group.all_gather(rollouts)?)?;
         let completions: Vec<_> = rollouts.iter().map(|rollout| &rollout.completions[0]).collect();
         let scores = |column| {
@@ -118,27 +123,28 @@ impl<M: Model> GrpoTrainer<'_, M> {
         metrics.insert("eval/completions/mean_length".into(), tokens as f64 / n);
         metrics.insert("eval/completions/clipped_ratio".into(), cut as f64 / n);
         metrics.insert("eval/n".into(), completions.len() as f64);
-        Ok(metrics)
+        Ok(Some(metrics))
     }
 
-    /// Scores this rank's completions with the rewards of an evaluation.
-    fn score_evaluation(&self, rollouts: &mut [Rollout]) -> Result<()> {
+    /// Scores this rank's completions with the rewards of an evaluation; false if a stop was requested meanwhile.
+    fn score_evaluation(&self, rollouts: &mut [Rollout]) -> Result<bool> {
         // A rank may have been assigned no questions.
         if rollouts.is_empty() {
-            return Ok(());
+            return Ok(true);
         }
         let weights = self.plan.weights(self.state.step.saturating_sub(1));
         let is_used = |function: &&RewardFunction| {
             REWARDS.contains(&function.reward.name()) && function.is_computed(&weights)
         };
         for function in self.rewards.iter().filter(is_used) {
-            let scores = function.scores(rollouts, &self.process_group)?;
+            let scores = function.scores(rollouts, &self.process_group, self.stop)?;
+            let Some(scores) = scores else { return Ok(false) };
             let completions = rollouts.iter_mut().flat_map(|rollout| &mut rollout.completions);
             completions.zip(scores).for_each(|(completion, score)| {
                 completion.scores.push(Some(score));
             });
         }
-        Ok(())
+        Ok(true)
     }
 }
 

@@ -9,9 +9,10 @@ use crate::error::{Error, Result};
 use crate::events::{
     BYTES_SENT, Event, FormatFailures, Metrics, RankShares, StepObservation, now_s,
 };
+use crate::finite::non_finite;
 use crate::model::Model;
 use crate::rollout::Rollout;
-use crate::skipped::{Diagnosis, non_finite_weights};
+use crate::skipped::Diagnosis;
 
 /// Output of one step.
 pub(super) struct StepOutput {
@@ -28,7 +29,13 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
     ///
     /// # Errors
     /// Any part fails; the last checkpoint remains usable.
-    pub fn run(mut self) -> Result<RunOutcome> {
+    pub fn run(self) -> Result<RunOutcome> {
+        let checkpoints = self.checkpoints.clone();
+        // A folder that is moved during the run causes errors of all kinds.
+        self.train().map_err(|error| checkpoints.keep_lock().err().unwrap_or(error))
+    }
+
+    fn train(mut self) -> Result<RunOutcome> {
         let done = self.state.step;
         self.events.emit(&Event::Start { steps: self.plan.total_steps, done })?;
         if self.other_data {
@@ -51,7 +58,7 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
             self.record_step(output, began, done)?;
             self.sync_reference()?;
             let best = self.evaluate_if_due()?;
-            if (best || self.save_is_due()) && self.is_good()? {
+            if best || self.save_is_due() {
                 self.save()?;
                 saved = Some(self.state.step);
             }
@@ -65,6 +72,7 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
         if self.state.step < self.plan.total_steps {
             return Ok(RunOutcome::Stopped(self.checkpoints.path(self.state.step)));
         }
+        self.checkpoints.check_finite(&self.policy)?;
         let folder = self.checkpoints.save_final(&self.policy, self.tokenizer.as_ref())?;
         self.events.emit(&Event::End { step: self.state.step })?;
         Ok(RunOutcome::Finished(folder))
@@ -104,39 +112,40 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
         self.watch_stage(&metrics);
         let epoch = self.plan.epoch(step);
         let (events, output) = (&mut self.events, &self.settings.output);
+        let checkpoints = &self.checkpoints;
         let report = || {
             if let Some(diagnosis) = &skipped {
                 events.emit(&Event::skipped(step, output, diagnosis))?;
             }
             events.emit(&Event::Step { step, epoch, time_s: now_s(), ranks, metrics })?;
+            // A write by path would make the folder anew if it was moved during the step.
+            checkpoints.keep_lock()?;
             events.completions(step, &rollouts)?;
             warnings.iter().try_for_each(|warning| events.emit(warning))
         };
         // Reporting needs no weights, so it overlaps with their all-gather.
         self.updater.optimizer.all_gather_weights(&self.policy, report)??;
-        match skipped.filter(|_| self.state.skipped_in_a_row >= self.settings.max_skipped_steps) {
-            Some(diagnosis) => Err(self.give_up(diagnosis)?),
+        match skipped {
+            Some(diagnosis) => self.go_on_after_skip(diagnosis),
             None => Ok(()),
         }
     }
 
-    /// Aborts the run after too many skipped steps: saves the state if its weights are finite, and returns the error.
-    fn give_up(&mut self, mut diagnosis: Box<Diagnosis>) -> Result<Error> {
+    /// Aborts the run after too many skipped steps, or if the weights are not finite, since no further step can be
+    /// taken then. Finite weights are saved first.
+    fn go_on_after_skip(&mut self, mut diagnosis: Box<Diagnosis>) -> Result<()> {
+        diagnosis.weights = non_finite(self.policy.parameters(), &self.process_group)?;
+        let is_finite = diagnosis.weights.is_empty();
+        if is_finite && self.state.skipped_in_a_row < self.settings.max_skipped_steps {
+            return Ok(());
+        }
         // A resumed run restarts the count.
         let steps = std::mem::take(&mut self.state.skipped_in_a_row);
-        diagnosis.weights = non_finite_weights(&self.policy)?;
-        if diagnosis.weights.is_empty() {
+        if is_finite {
             self.save()?;
         }
-        let last = self.checkpoints.steps()?.last().copied();
-        diagnosis.checkpoint = last.map(|step| self.checkpoints.path(step));
-        Ok(Error::NotFinite { steps, diagnosis })
-    }
-
-    /// Whether the policy may be saved: after a skipped step its weights may be non-finite and must not replace a good
-    /// checkpoint.
-    fn is_good(&self) -> Result<bool> {
-        Ok(self.state.skipped_in_a_row == 0 || non_finite_weights(&self.policy)?.is_empty())
+        diagnosis.checkpoint = self.checkpoints.last_path();
+        Err(Error::NotFinite { steps, diagnosis })
     }
 
     fn save_is_due(&self) -> bool {
@@ -165,7 +174,7 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
             return Ok(false);
         }
         self.process_group.enter("evaluation");
-        let metrics = self.evaluate()?;
+        let Some(metrics) = self.evaluate()? else { return Ok(false) };
         self.state.evaluated = Some(step);
         let value = metrics.get(&self.best_by.metric).copied();
         let epoch = self.plan.epoch(step);
@@ -175,7 +184,9 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
         Ok(best && step > 0)
     }
 
+    /// Writes a checkpoint, unless a weight is not finite, which ends the run.
     fn save(&mut self) -> Result<()> {
+        self.checkpoints.check_finite(&self.policy)?;
         let step = self.state.step;
         self.process_group.enter("checkpoint");
         self.state.optimizer_steps = self.updater.optimizer.steps();

@@ -127,7 +127,9 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
             &self.rewards,
             &self.plan.weights(step),
             &self.process_group,
+            self.stop,
         )?;
+        // After an interrupted wait, all ranks learn below that one of them is to stop.
         let rollouts = joined(&parts, self.process_group.all_gather(rollouts)?)?;
         times.rewards += lap();
         Ok((!self.stopping()?).then_some((rollouts, parts, activation_cache)))

@@ -17,6 +17,7 @@ use crate::packing::{GroupLengths, GroupSlice, pack};
 use crate::partition::{GroupPart, completions_per_rank, partition};
 use crate::random::stream;
 use crate::rollout::{self, Rollout};
+use crate::skipped::Diagnosis;
 use crate::update::{StepParams, UpdateOutcome, merged_groups, score_all};
 use crate::verify::verify_packing;
 
@@ -45,6 +46,7 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
             self.settings.scale_rewards,
         );
         let rollouts = &sampled.rollouts;
+        self.check_rewards(step, rollouts)?;
         let mut batches = self.micro_batches(step, rollouts, &sampled.parts);
         self.process_group.enter("reference");
         self.fill_logps(&mut batches)?;
@@ -75,7 +77,11 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
         self.mfu_metrics(&groups, reuses_rollout, &times, &mut metrics)?;
         let skipped = match applied.taken {
             true => None,
-            false => Some(Box::new(self.diagnose_skip(step, rollouts, &batches)?)),
+            false => {
+                let kept_iterations = iterations.len() - 1;
+                let diagnosis = self.diagnose_skip(step, rollouts, &batches)?;
+                Some(Box::new(Diagnosis { kept_iterations, ..diagnosis }))
+            }
         };
         Ok(Some(StepOutput { rollouts: sampled.rollouts, metrics, ranks, skipped, tokens }))
     }

@@ -2,6 +2,7 @@
 
 mod consistency;
 mod learning;
+mod non_finite;
 mod ranks;
 mod resampling;
 mod resume;
@@ -18,6 +19,7 @@ use embodied_r_rewards::stages::StageLength;
 
 use super::*;
 use crate::events::{Event, Parquet};
+use crate::length_limit::{LengthLimit, TruncationStrategy};
 use crate::model::WriterRank;
 use crate::model::tests::toy::{Bigram, Words};
 use crate::questions::{TokenizedQuestion, prompts};
@@ -35,7 +37,8 @@ fn questions(n: usize) -> Vec<TokenizedQuestion> {
         }))
         .unwrap()
     };
-    prompts((0..n).map(question).collect(), &Words::new(), None, 100).unwrap().questions
+    let limit = LengthLimit::of_prompts(100, 100, TruncationStrategy::Delete);
+    prompts((0..n).map(question).collect(), &Words::new(), None, &limit).unwrap().questions
 }
 
 fn stage(epochs: f64, format: f64, accuracy: f64) -> Stage {
@@ -123,6 +126,7 @@ fn inputs<'a>(settings: &'a GrpoSettings, base: &'a Path, stop: &'a AtomicBool) 
         activation_cache: None,
         verify_packing: true,
         stop,
+        lock: None,
         process_group: ProcessGroup::default(),
     }
 }

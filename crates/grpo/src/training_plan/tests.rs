@@ -213,3 +213,53 @@ fn a_stage_that_ends_while_blending_passes_on_the_weights_it_reached() {
     assert!((format(&plan, 22) - 0.3).abs() < 1e-12);
     assert_eq!(format(&plan, 23), 0.1);
 }
+
+#[test]
+fn absurd_step_counts_are_faults() {
+    let faults = |change: &dyn Fn(&mut GrpoSettings)| {
+        let mut settings = GrpoSettings {
+            reward_weights: [("accuracy".to_owned(), 1.0)].into(),
+            ..GrpoSettings::default()
+        };
+        change(&mut settings);
+        let stages = settings.stages().unwrap();
+        match TrainingPlan::new(&settings, &stages, 1000) {
+            Ok(plan) => plan.total_steps.to_string(),
+            Err(faults) => faults[0].key.clone(),
+        }
+    };
+    assert_eq!(faults(&|settings| settings.num_train_epochs = Some(1e300)), "num_train_epochs");
+    assert_eq!(
+        faults(&|settings| {
+            settings.num_train_epochs = Some(1e300);
+            settings.max_steps = Some(7);
+        }),
+        "7"
+    );
+    assert_eq!(
+        faults(&|settings| {
+            settings.num_train_epochs = Some(1e300);
+            settings.max_steps = Some(u64::MAX);
+        }),
+        "max_steps"
+    );
+    let long = |steps: u64| {
+        let weights = [("accuracy".to_owned(), 1.0)];
+        Stage::new(StageLength::Steps(steps), weights.into())
+    };
+    assert_eq!(
+        faults(&|settings| {
+            settings.reward_weights.clear();
+            settings.stage = vec![long(u64::MAX - 1), long(u64::MAX - 1)];
+        }),
+        "stage"
+    );
+    assert_eq!(
+        faults(&|settings| {
+            settings.max_steps = Some(1 << 39);
+            settings.num_train_epochs = Some(1e300);
+            settings.num_iterations = 4;
+        }),
+        "max_steps"
+    );
+}

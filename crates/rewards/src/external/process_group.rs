@@ -6,8 +6,8 @@ use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
-/// Waits for a line on a pipe that only this process holds. If the pipe closes without one, this process is gone, by
-/// whatever signal, and the shell kills its own process group.
+/// Waits for a line on a pipe that only this process holds. If the pipe closes without one, this process is gone,
+/// whatever ended it, and the shell kills its own process group.
 const GUARD: &str = "read -r _ || kill -s KILL 0";
 
 /// A process group led by a guard, which kills it when this process ends. Dropping it kills the group too.

@@ -2,6 +2,7 @@
 
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use candle_core::Device;
 use embodied_r_grpo::checkpoint::{
@@ -35,44 +36,46 @@ pub(crate) struct Session<T> {
     /// Later checkpoints that are damaged.
     damaged: Vec<DamagedCheckpoint>,
     /// Lock of the resumed run's folder.
-    lock: Option<RunLock>,
+    lock: Option<Arc<RunLock>>,
 }
 
 impl<T> Session<T> {
     fn new(settings: T, lock: Option<RunLock>) -> Self {
+        let lock = lock.map(Arc::new);
         Self { settings, checkpoint: None, changed: false, damaged: Vec::new(), lock }
     }
 
     /// Prepares the folder `output`: checks that it is writable, renames damaged checkpoints, and locks it for the
-    /// lifetime of the returned lock.
+    /// lifetime of the session and of the returned lock.
     ///
     /// The first rank does this for all.
     pub(crate) fn prepare(
         &self,
         output: &Path,
         process_group: &ProcessGroup,
-    ) -> anyhow::Result<Option<RunLock>> {
+    ) -> anyhow::Result<Option<Arc<RunLock>>> {
         let lock = if process_group.is_rank_zero() { self.prepare_alone(output) } else { Ok(None) };
         process_group.barrier()?;
         lock
     }
 
-    fn prepare_alone(&self, output: &Path) -> anyhow::Result<Option<RunLock>> {
+    fn prepare_alone(&self, output: &Path) -> anyhow::Result<Option<Arc<RunLock>>> {
         let checkpoints = Checkpoints::new(output, 1);
         checkpoints.prepare().map_err(explain)?;
         let run = self.checkpoint.as_ref().map(|checkpoint| checkpoint.run().canonicalize());
         if run.transpose()? != Some(output.canonicalize()?) {
             // A run that was killed before its first checkpoint is locked already.
             if self.lock.as_ref().is_some_and(|lock| lock.is_of(output)) {
-                return Ok(None);
+                return Ok(self.lock.clone());
             }
             // A new run, or one resumed into another folder: its damaged checkpoints can stay.
-            return RunLock::take(output).map_err(explain);
+            return Ok(RunLock::take(output).map_err(explain)?.map(Arc::new));
         }
-        for aside in checkpoints.set_aside(&self.damaged).map_err(explain)? {
-            eprintln!("renamed a corrupt checkpoint to `{}`", aside.display());
+        let aside = checkpoints.set_aside(&self.damaged).map_err(explain)?;
+        for (damaged, aside) in self.damaged.iter().zip(aside) {
+            eprintln!("renamed a {} checkpoint to `{}`", damaged.kind(), aside.display());
         }
-        Ok(None)
+        Ok(self.lock.clone())
     }
 }
 
@@ -137,7 +140,7 @@ pub(crate) fn folder<T: Settings>(
     let layers = layers
         .reward_funcs(&args.reward_funcs)
         .pairs(&args.sets)
-        .flags(&[("output", path_text(given.as_deref()))]);
+        .flags(&[("output", path_text("--output", given.as_deref())?)]);
     Ok(output(&layers.resolve(&["output"])?))
 }
 
@@ -169,9 +172,9 @@ fn open_alone<T: Settings>(
         };
         Ok(from.reward_funcs(&args.reward_funcs).pairs(&args.sets).flags(&[
             ("model", args.model.clone()),
-            ("data", path_text(data)),
-            ("eval_data", path_text(eval_data)),
-            ("output", path_text(args.output.as_deref())),
+            ("data", path_text("--data", data)?),
+            ("eval_data", path_text("--eval-data", eval_data)?),
+            ("output", path_text("--output", args.output.as_deref())?),
             ("precision", args.precision.map(|precision| precision.name().to_owned())),
             ("recompute", args.recompute.map(|recompute| recompute.name().to_owned())),
         ]))
@@ -198,14 +201,16 @@ fn open_alone<T: Settings>(
         return Ok(Some(Session::new(new_run()?.resolve(&REQUIRED)?, lock)));
     };
     for later in damaged.iter().filter(|_| process_group.is_rank_zero()) {
-        eprintln!("warning: skipped a corrupt later checkpoint: {later}");
+        eprintln!("warning: skipped a {} later checkpoint: {later}", later.kind());
     }
     let before = checkpoint.settings().map_err(explain)?;
-    let run = checkpoint.run().display().to_string();
+    let run = path_text("--resume", Some(checkpoint.run()))?;
     // The run may have been moved since its settings were written.
     let own = Layers::default().text(&checkpoint.path, &before)?;
-    let settings: T = layers(own.flags(&[("output", Some(run))]))?.resolve(&REQUIRED)?;
+    let settings: T = layers(own.flags(&[("output", run)]))?.resolve(&REQUIRED)?;
+    let before = settings::with_defaults::<T>(&before)?;
     let changed = settings::differences(&before, &settings::text(&settings)?, free)?;
+    refuse_fixed(&changed, &checkpoint)?;
     if !changed.is_empty() && process_group.is_rank_zero() {
         eprintln!(
             "warning: {} changed since the checkpoint; results will differ from the original run",
@@ -216,7 +221,28 @@ fn open_alone<T: Settings>(
         eprintln!("resuming from {}", checkpoint.path.display());
     }
     let changed = !changed.is_empty();
+    let lock = lock.map(Arc::new);
     Ok(Some(Session { settings, checkpoint: Some(checkpoint), changed, damaged, lock }))
+}
+
+/// Settings on which the tensors of a checkpoint depend: which are trained, and the optimizer's state.
+const FIXED_ON_RESUME: [&str; 5] =
+    ["freeze_parameters_regex", "lora_r", "lora_target_modules", "optim", "use_peft"];
+
+/// Fails if a setting changed that a checkpoint cannot be resumed with.
+fn refuse_fixed(changed: &[String], checkpoint: &Checkpoint) -> anyhow::Result<()> {
+    let fixed = changed.iter().filter(|key| FIXED_ON_RESUME.contains(&key.as_str()));
+    let fixed: Vec<String> = fixed.map(|key| format!("`{key}`")).collect();
+    if fixed.is_empty() {
+        return Ok(());
+    }
+    Err(Usage(format!(
+        "{} cannot change on resume, since the tensors of `{}` depend on it; remove the change, or start a new run \
+         with another `--output`",
+        fixed.join(", "),
+        checkpoint.path.display()
+    ))
+    .into())
 }
 
 /// A model's folder, and its fingerprint.
@@ -387,6 +413,11 @@ pub(crate) fn explain(error: Error) -> anyhow::Error {
         Error::Settings(faults) => {
             Usage(faults.iter().map(Fault::to_string).collect::<Vec<_>>().join("\n")).into()
         }
+        Error::TooLong { .. } => Usage(format!(
+            "{error}; shorten it, or leave out what is too long with `truncation_strategy = \"delete\"`"
+        ))
+        .into(),
+        Error::UnknownMetric { .. } => Usage(error.to_string()).into(),
         Error::OutputExists { .. } => exit::hint(
             error.to_string(),
             "`--resume` continues it; another `--output` starts a new run",
@@ -407,6 +438,18 @@ pub(crate) fn explain(error: Error) -> anyhow::Error {
             error.to_string(),
             "lower `learning_rate` or `max_grad_norm`, or examine the batch with `embodied-r \
              inspect loss`; `--resume` continues from the last good state",
+        ),
+        Error::NonFiniteWeights { .. } => exit::hint(
+            error.to_string(),
+            "lower `learning_rate` or `max_grad_norm`; `--resume` continues from the last good state",
+        ),
+        Error::RewardOverflow { .. } => exit::hint(
+            error.to_string(),
+            "return scores of a moderate size, or null for no score; `--resume` continues from the last checkpoint",
+        ),
+        Error::NonFiniteModel { .. } => exit::hint(
+            error.to_string(),
+            "start from an intact model, or from an earlier checkpoint of the run that wrote it",
         ),
         Error::ModelMismatch { .. } => exit::hint(
             error.to_string(),

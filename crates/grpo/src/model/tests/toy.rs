@@ -30,6 +30,7 @@ pub(crate) struct Bigram {
     on_layer: Option<LayerHook>,
     /// Whether saving fails for lack of disk space.
     disk_is_full: bool,
+    context_length: usize,
 }
 
 impl std::fmt::Debug for Bigram {
@@ -51,7 +52,13 @@ impl Bigram {
             scoring: Duration::ZERO,
             on_layer: None,
             disk_is_full: false,
+            context_length: usize::MAX,
         }
+    }
+
+    /// The same model with another context length.
+    pub(crate) fn with_context_length(self, context_length: usize) -> Self {
+        Self { context_length, ..self }
     }
 
     /// The same model, slower to sample each token.
@@ -69,10 +76,19 @@ impl Bigram {
         Self { disk_is_full: true, ..self }
     }
 
-    /// A model with NaN gradients.
+    /// A model with NaN gradients: its weights are finite, but its logits overflow.
     pub(crate) fn poisoned(vocabulary: usize) -> Self {
-        let nan = Tensor::full(f32::NAN, vocabulary, &Device::Cpu).unwrap();
-        Self { bias: nan, ..Self::new(vocabulary, 1) }
+        let large = |shape: &[usize]| Tensor::full(3e38f32, shape, &Device::Cpu).unwrap();
+        let (weight, bias) = (large(&[vocabulary, vocabulary]), large(&[vocabulary]));
+        Self { weight, bias, ..Self::new(vocabulary, 1) }
+    }
+
+    /// A model with a weight of NaN.
+    pub(crate) fn with_a_nan(vocabulary: usize) -> Self {
+        let mut bias = vec![0f32; vocabulary];
+        bias[vocabulary - 1] = f32::NAN;
+        let bias = Tensor::from_vec(bias, vocabulary, &Device::Cpu).unwrap();
+        Self { bias, ..Self::new(vocabulary, 1) }
     }
 
     /// A model that often follows the format and has no preference between the answers.
@@ -214,6 +230,10 @@ impl Model for Bigram {
 
     fn with_layer_hook(self, on_layer: LayerHook) -> Self {
         Self { on_layer: Some(on_layer), ..self }
+    }
+
+    fn context_length(&self) -> usize {
+        self.context_length
     }
 
     fn activation_cache(&self, _: ActivationCacheOptions) {}

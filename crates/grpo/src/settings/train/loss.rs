@@ -3,12 +3,12 @@
 use crate::advantages::{AdvantageEstimator, ScaleRewards};
 use crate::loss::{ImportanceSamplingCorrection, LossOptions, LossType};
 use crate::model::Precision;
-use crate::settings::{Faults, GrpoSettings, LossSettings};
+use crate::settings::{Faults, GrpoSettings, LossSettings, MAX_PER_STEP};
 
 impl GrpoSettings {
     pub(super) fn loss_faults(&self, faults: &mut Faults) {
         self.loss().add_faults(faults);
-        faults.at_least("num_iterations", self.num_iterations as u64, 1);
+        faults.between("num_iterations", self.num_iterations as u64, 1..=MAX_PER_STEP);
         faults.at_least("ref_model_sync_steps", self.ref_model_sync_steps, 1);
         let alpha = self.ref_model_mixup_alpha;
         faults.unless(alpha > 0.0 && alpha <= 1.0, "ref_model_mixup_alpha", || {

@@ -90,6 +90,7 @@ fn without_kl_and_judge_no_reference_is_loaded() {
             activation_cache: None,
             verify_packing: false,
             stop: &stop,
+            lock: None,
             process_group: ProcessGroup::default(),
         };
         GrpoTrainer::start(Bigram::new(6, 3), inputs, Vec::new()).unwrap().reference.is_some()

@@ -145,6 +145,7 @@ fn every_attempt_has_its_own_random_stream() {
         activation_cache: None,
         verify_packing: false,
         stop: &stop,
+        lock: None,
         process_group: ProcessGroup::default(),
     };
     let trainer = GrpoTrainer::start(Bigram::new(6, 3), inputs, Vec::new()).unwrap();

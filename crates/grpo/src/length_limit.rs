@@ -1,0 +1,132 @@
+//! The longest prompt or example that is trained on.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// What to do with prompts or examples over the length limit (ms-swift's `truncation_strategy`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TruncationStrategy {
+    /// They are left out and counted.
+    #[default]
+    Delete,
+    /// The run does not start.
+    Raise,
+}
+
+/// A limit in tokens: a setting, or what the model's context leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LengthLimit {
+    tokens: usize,
+    cause: Cause,
+    strategy: TruncationStrategy,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    Setting(&'static str),
+    Context { length: usize, completion: bool },
+}
+
+impl LengthLimit {
+    /// The limit of prompts: `max_prompt_length`, and one token less than the context, for a completion.
+    pub fn of_prompts(
+        max_prompt_length: usize,
+        context_length: usize,
+        strategy: TruncationStrategy,
+    ) -> Self {
+        let context = Cause::Context { length: context_length, completion: true };
+        Self { tokens: max_prompt_length, cause: Cause::Setting("max_prompt_length"), strategy }
+            .capped(context_length.saturating_sub(1), context)
+    }
+
+    /// The limit of whole examples: `max_length`, and the context.
+    pub fn of_examples(
+        max_length: usize,
+        context_length: usize,
+        strategy: TruncationStrategy,
+    ) -> Self {
+        let context = Cause::Context { length: context_length, completion: false };
+        Self { tokens: max_length, cause: Cause::Setting("max_length"), strategy }
+            .capped(context_length, context)
+    }
+
+    fn capped(self, tokens: usize, cause: Cause) -> Self {
+        match tokens < self.tokens {
+            true => Self { tokens, cause, ..self },
+            false => self,
+        }
+    }
+
+    /// Whether `tokens` tokens fit.
+    pub fn allows(&self, tokens: usize) -> bool {
+        tokens <= self.tokens
+    }
+}
+
+impl fmt::Display for LengthLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} tokens ", self.tokens)?;
+        match self.cause {
+            Cause::Setting(key) => write!(f, "(`{key}`)"),
+            Cause::Context { length, completion: false } => {
+                write!(f, "(the model's context length, {length})")
+            }
+            Cause::Context { length, completion: true } => {
+                write!(f, "(the model's context length, {length}, less a token to generate)")
+            }
+        }
+    }
+}
+
+/// Items over a limit: their number, and the first.
+#[derive(Debug, Default)]
+pub(crate) struct TooLong {
+    pub(crate) count: usize,
+    first: Option<(String, usize)>,
+}
+
+impl TooLong {
+    /// Counts an item of `tokens` tokens, such as question `7`.
+    pub(crate) fn add(&mut self, item: impl FnOnce() -> String, tokens: usize) {
+        self.count += 1;
+        self.first.get_or_insert_with(|| (item(), tokens));
+    }
+
+    /// The number of items that are left out.
+    ///
+    /// # Errors
+    /// [`Error::TooLong`] if there are any and `limit` allows none to be left out.
+    pub(crate) fn left_out(self, limit: &LengthLimit) -> Result<usize> {
+        match (limit.strategy, self.first) {
+            (TruncationStrategy::Raise, Some((item, tokens))) => {
+                let others = self.count - 1;
+                Err(Error::TooLong { item, tokens, others, limit: *limit })
+            }
+            _ => Ok(self.count),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_smaller_of_setting_and_context_is_the_limit() {
+        let prompts =
+            |length| LengthLimit::of_prompts(6144, length, TruncationStrategy::Delete).to_string();
+        assert_eq!(prompts(32_768), "6144 tokens (`max_prompt_length`)");
+        assert_eq!(
+            prompts(2048),
+            "2047 tokens (the model's context length, 2048, less a token to generate)"
+        );
+        let examples =
+            |length| LengthLimit::of_examples(8192, length, TruncationStrategy::Delete).to_string();
+        assert_eq!(examples(8192), "8192 tokens (`max_length`)");
+        assert_eq!(examples(2048), "2048 tokens (the model's context length, 2048)");
+    }
+}

@@ -1,0 +1,155 @@
+//! Configuration faults of `train` and `sft`: found before any work, with exit code 2.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use assert_cmd::assert::OutputAssertExt as _;
+use embodied_r_tests::{binary, stderr_of, tiny_model, write_lamp_questions};
+use serde_json::json;
+
+/// A run's inputs in `dir`: a model, eight questions, conversations, and settings for four steps.
+fn inputs(dir: &Path) {
+    tiny_model::write(&dir.join("model"));
+    write_lamp_questions(dir, 8);
+    let conversation = json!({"messages": [
+        {"role": "user", "content": "Question: where is the lamp?"},
+        {"role": "assistant", "content": "<think>left</think><answer>A</answer>"},
+    ]});
+    fs::write(dir.join("train.jsonl"), vec![conversation.to_string(); 8].join("\n")).unwrap();
+    fs::write(
+        dir.join("run.toml"),
+        "num_generations = 4
+generation_batch_size = 8
+max_completion_length = 6
+learning_rate = 1e-3
+",
+    )
+    .unwrap();
+}
+
+const WEIGHTS: [&str; 2] = ["--set", "reward_weights={accuracy = 0.5, format = 0.5}"];
+
+fn train(dir: &Path) -> Command {
+    let mut command = Command::new(binary());
+    command.current_dir(dir).args(["train", "--config", "run.toml", "--model", "model"]);
+    command.args(["--data", "train.json", "--output", "run"]);
+    command
+}
+
+fn sft(dir: &Path) -> Command {
+    let mut command = Command::new(binary());
+    command.current_dir(dir).args(["sft", "--model", "model", "--data", "train.jsonl"]);
+    command.args(["--output", "run", "--set", "train_batch_size=4"]);
+    command
+}
+
+/// The error of a configuration fault, which a dry run finds too.
+fn fault(command: impl Fn() -> Command) -> String {
+    let found = stderr_of(&mut command(), 2);
+    assert_eq!(stderr_of(command().arg("--dry-run"), 2), found);
+    found
+}
+
+#[test]
+fn an_unknown_evaluation_metric_is_a_usage_error_before_the_run() {
+    let dir = tempfile::tempdir().unwrap();
+    inputs(dir.path());
+    let stderr = fault(|| {
+        let mut command = train(dir.path());
+        command.args(WEIGHTS).args(["--eval-data", "train.json"]);
+        command.args(["--set", "metric_for_best_model=accuracy"]);
+        command
+    });
+    assert!(
+        stderr.starts_with(
+            "error: unknown metric `accuracy` in `metric_for_best_model`; available: eval/accuracy, "
+        ),
+        "{stderr}"
+    );
+    assert!(!dir.path().join("run").exists());
+}
+
+#[test]
+fn a_bad_judge_url_is_a_usage_error_before_the_run() {
+    let dir = tempfile::tempdir().unwrap();
+    inputs(dir.path());
+    let stderr = fault(|| {
+        let mut command = train(dir.path());
+        command.args(["--set", "judge=http", "--set", "judge_model=m"]);
+        command.args(["--set", "judge_base_url=localhost:8000"]);
+        command
+    });
+    assert!(stderr.contains("`judge_base_url`: `localhost:8000` is not a base URL"), "{stderr}");
+}
+
+#[test]
+fn absurd_step_counts_are_usage_errors() {
+    let dir = tempfile::tempdir().unwrap();
+    inputs(dir.path());
+    for (key, value) in [
+        ("num_train_epochs", "1e300"),
+        ("max_steps", "9000000000000000000"),
+        ("num_iterations", "9000000000000000000"),
+    ] {
+        let stderr = fault(|| {
+            let mut command = train(dir.path());
+            command.args(WEIGHTS).args(["--set", "num_train_epochs=1e300"]);
+            command.args(["--set", &format!("{key}={value}")]);
+            command
+        });
+        assert!(stderr.contains(&format!("`{key}`: ")), "{stderr}");
+    }
+    let stderr = fault(|| {
+        let mut command = sft(dir.path());
+        command.args(["--set", "num_train_epochs=9000000000000000000"]);
+        command
+    });
+    assert!(stderr.contains("`num_train_epochs`: the run has more than "), "{stderr}");
+}
+
+#[test]
+fn what_is_trained_cannot_change_on_resume() {
+    let dir = tempfile::tempdir().unwrap();
+    inputs(dir.path());
+    train(dir.path()).args(WEIGHTS).assert().code(0);
+    for (arguments, key) in [
+        (&["use_peft=true"][..], "use_peft"),
+        (&["use_peft=true", "lora_r=4"], "lora_r"),
+        (&["optim=muon"], "optim"),
+        (&["freeze_parameters_regex=embed"], "freeze_parameters_regex"),
+    ] {
+        let stderr = fault(|| {
+            let mut command = train(dir.path());
+            command.args(WEIGHTS).arg("--resume");
+            command.args(arguments.iter().flat_map(|pair| ["--set", *pair]));
+            command
+        });
+        let line = stderr.lines().last().unwrap();
+        assert!(line.starts_with("error: `") && line.contains(&format!("`{key}`")), "{stderr}");
+        assert!(line.contains(" cannot change on resume, since the tensors of `run/checkpoint-"));
+    }
+}
+
+#[test]
+fn a_fault_of_a_stage_names_its_own_line() {
+    let dir = tempfile::tempdir().unwrap();
+    inputs(dir.path());
+    let stages = "
+[[stage]]
+epochs = 1
+weights = { format = 1 }
+
+[[stage]]
+epochs = 1
+weights = { acuracy = 1 }
+";
+    let file = dir.path().join("run.toml");
+    fs::write(&file, fs::read_to_string(&file).unwrap() + stages).unwrap();
+    let stderr = stderr_of(&mut train(dir.path()), 2);
+    assert_eq!(
+        stderr,
+        "error: invalid settings: `stage[1].weights.acuracy`: unknown reward; did you mean `accuracy`? (line 12 of \
+         `run.toml`)\n"
+    );
+}
