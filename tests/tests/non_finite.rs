@@ -77,7 +77,7 @@ fn a_diverging_run_keeps_its_last_finite_checkpoint_and_has_no_final_model() {
         let large = ["--resume", "--set", "learning_rate=1e300", "--set", "save_total_limit=1"];
         let stderr = stderr_of(command(dir.path()).args(large), 1);
         assert!(
-            stderr.contains("error: the weights are not finite: `model.")
+            stderr.contains("error: the model's weights are not finite: `model.")
                 && stderr.contains("nothing was saved; last good checkpoint `run/checkpoint-1`"),
             "{name}: {stderr}"
         );

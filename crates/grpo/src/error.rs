@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::finite::first_names;
+use crate::finite::NonFiniteModel;
 use crate::length_limit::LengthLimit;
 
 /// Errors of training.
@@ -208,25 +208,19 @@ pub enum Error {
         /// The known causes.
         diagnosis: Box<crate::skipped::Diagnosis>,
     },
-    /// Trained weights are NaN or infinite, so they are not saved.
-    #[error(
-        "the weights are not finite: {}; nothing was saved; {}",
-        first_names(weights).unwrap_or_default(), last_good(checkpoint.as_deref())
-    )]
-    NonFiniteWeights {
-        /// The tensors.
-        weights: Vec<String>,
-        /// The last checkpoint with finite weights.
+    /// The trained model is not finite, so it is not saved.
+    #[error("{found}; nothing was saved; {}", last_good(checkpoint.as_deref()))]
+    NonFinitePolicy {
+        /// What is not finite.
+        found: NonFiniteModel,
+        /// The last checkpoint, whose model is finite.
         checkpoint: Option<PathBuf>,
     },
-    /// The model that training starts from has NaN or infinite weights.
-    #[error(
-        "the model's weights are not finite: {}; it cannot be trained",
-        first_names(weights).unwrap_or_default()
-    )]
-    NonFiniteModel {
-        /// The tensors.
-        weights: Vec<String>,
+    /// The model that training starts from is not finite.
+    #[error("{found}; it cannot be trained")]
+    NonFiniteBase {
+        /// What is not finite.
+        found: NonFiniteModel,
     },
     /// Scores of a reward are too large for the statistics of their group or batch.
     #[error(

@@ -1,7 +1,7 @@
-//! Whether a model's tensors are finite, which is checked when a run starts and before anything is saved.
+//! Whether a model is finite, which is checked when a run starts and before anything is saved.
 //!
-//! The check reads every weight once, on all cores or on the device: about a hundredth of the time that writing,
-//! flushing and hashing a checkpoint takes.
+//! The check reads every weight once, on all cores or on the device, and scores a few tokens, since finite weights may be
+//! so large that logits overflow. This takes about a hundredth of the time of writing, flushing and hashing a checkpoint.
 
 use std::path::Path;
 
@@ -9,76 +9,110 @@ use candle_core::Tensor;
 use embodied_r_kernels::memory;
 
 use crate::error::{Error, Result};
-use crate::model::Model;
+use crate::model::{Group, Model};
 use crate::process_group::ProcessGroup;
 
 /// Number of tensor names that a message lists.
 const NAMED: usize = 3;
 
-/// Names of the tensors in `tensors` with a non-finite value on any rank; all ranks get the same names.
+/// Tokens that a model is checked with.
+const PROBE_TOKENS: usize = 32;
+
+/// What is not finite in a model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NonFiniteModel {
+    /// The tensors with NaN or infinite values; if there are none, the log-probabilities are not finite.
+    pub weights: Vec<String>,
+}
+
+impl std::fmt::Display for NonFiniteModel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match first_names(&self.weights) {
+            Some(names) => write!(f, "the model's weights are not finite: {names}"),
+            None => f.write_str(
+                "the model's log-probabilities are not finite: its weights are too large",
+            ),
+        }
+    }
+}
+
+/// Checks a model that is being trained: `None` if its trained weights, and its log-probabilities of the last tokens of
+/// `prompt`, are finite on all ranks. All ranks get the same result.
 ///
 /// # Errors
-/// A tensor cannot be read, or a rank is lost.
-pub(crate) fn non_finite(
-    tensors: Vec<(String, Tensor)>,
+/// A tensor operation fails, or a rank is lost.
+pub(crate) fn non_finite<M: Model>(
+    model: &M,
+    prompt: &[u32],
     process_group: &ProcessGroup,
-) -> Result<Vec<String>> {
+) -> Result<Option<NonFiniteModel>> {
+    check(model, model.parameters(), prompt, process_group)
+}
+
+/// As [`non_finite`], for a model that was read from a folder: its frozen weights are checked too.
+///
+/// # Errors
+/// [`Error::NonFiniteBase`], and as [`non_finite`].
+pub(crate) fn check_base<M: Model>(
+    model: &M,
+    prompt: &[u32],
+    process_group: &ProcessGroup,
+) -> Result<()> {
+    match check(model, model.all_tensors(), prompt, process_group)? {
+        None => Ok(()),
+        Some(found) => Err(Error::NonFiniteBase { found }),
+    }
+}
+
+/// As [`check_base`], for the checkpoint in `path`, loaded as `model`.
+///
+/// # Errors
+/// [`Error::Checkpoint`], and as [`non_finite`].
+pub(crate) fn check_resumed<M: Model>(
+    model: &M,
+    path: &Path,
+    prompt: &[u32],
+    process_group: &ProcessGroup,
+) -> Result<()> {
+    match check(model, model.all_tensors(), prompt, process_group)? {
+        None => Ok(()),
+        Some(found) => {
+            Err(Error::Checkpoint { path: path.into(), what: format!("{found}; delete it") })
+        }
+    }
+}
+
+fn check<M: Model>(
+    model: &M,
+    tensors: Vec<(String, Tensor)>,
+    prompt: &[u32],
+    process_group: &ProcessGroup,
+) -> Result<Option<NonFiniteModel>> {
     let mut own = Vec::new();
     for (name, tensor) in tensors {
         if !is_finite(&tensor)? {
             own.push(name);
         }
     }
-    let mut names: Vec<String> = Vec::new();
+    let computes = own.is_empty() && computes(model, prompt)?;
+    let mut weights: Vec<String> = Vec::new();
     for name in process_group.all_gather(own)?.into_iter().flatten() {
-        if !names.contains(&name) {
-            names.push(name);
+        if !weights.contains(&name) {
+            weights.push(name);
         }
     }
-    Ok(names)
+    let fails = process_group.any(!computes)?;
+    Ok(fails.then_some(NonFiniteModel { weights }))
 }
 
-/// Fails if a trained weight of `model` is not finite on any rank.
-///
-/// # Errors
-/// [`Error::NonFiniteWeights`], or a rank is lost.
-pub(crate) fn check_trained<M: Model>(model: &M, process_group: &ProcessGroup) -> Result<()> {
-    let weights = non_finite(model.parameters(), process_group)?;
-    match weights.is_empty() {
-        true => Ok(()),
-        false => Err(Error::NonFiniteWeights { weights, checkpoint: None }),
-    }
-}
-
-/// Fails if a weight of `model`, which was read from a folder, is not finite. Frozen weights are checked too.
-///
-/// # Errors
-/// [`Error::NonFiniteModel`], or a rank is lost.
-pub(crate) fn check_loaded<M: Model>(model: &M, process_group: &ProcessGroup) -> Result<()> {
-    let weights = non_finite(model.all_tensors(), process_group)?;
-    match weights.is_empty() {
-        true => Ok(()),
-        false => Err(Error::NonFiniteModel { weights }),
-    }
-}
-
-/// Fails if a weight of the checkpoint in `path`, loaded as `model`, is not finite.
-///
-/// # Errors
-/// [`Error::Checkpoint`], or a rank is lost.
-pub(crate) fn check_resumed<M: Model>(
-    model: &M,
-    path: &Path,
-    process_group: &ProcessGroup,
-) -> Result<()> {
-    check_loaded(model, process_group).map_err(|error| match error {
-        Error::NonFiniteModel { weights } => {
-            let names = first_names(&weights).unwrap_or_default();
-            let what = format!("its weights are not finite: {names}; delete it");
-            Error::Checkpoint { path: path.into(), what }
-        }
-        other => other,
-    })
+/// Whether the log-probability of the last token of `prompt` is finite.
+fn computes<M: Model>(model: &M, prompt: &[u32]) -> Result<bool> {
+    let prompt = &prompt[prompt.len().saturating_sub(PROBE_TOKENS)..];
+    let Some((last, before)) = prompt.split_last().filter(|(_, before)| !before.is_empty()) else {
+        return Ok(true);
+    };
+    let group = Group { prompt: before.to_vec(), completions: vec![vec![*last]] };
+    Ok(model.score(&[group], 1.0)?.logps.iter().all(|logp| logp.is_finite()))
 }
 
 /// Whether every element of a tensor is finite.

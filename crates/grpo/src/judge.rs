@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn a_reference_with_non_finite_logits_is_an_error() {
-        let reference = Arc::new(ReferenceModel::new(Bigram::poisoned(6)));
+        let reference = Arc::new(ReferenceModel::new(Bigram::overflowing(6)));
         let judge = ReferenceJudge::new(reference, Arc::new(Words::new()), ProcessGroup::default());
         let prompt = JudgePrompt { system: "read".into(), user: "x".into() };
         let error = judge.reply(&[prompt]).unwrap_err().to_string();

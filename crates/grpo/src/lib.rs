@@ -15,7 +15,7 @@
 //! | [`packing`], [`micro_batch`], [`update`], [`optimizer`] | packing, gradient accumulation, optimizer step |
 //! | [`verify`], [`memory_plan`], [`peak_memory`] | packing verification; memory estimate and measured peak |
 //! | [`roofline`] | step time and memory fit, estimated for any device |
-//! | [`skipped`] | steps skipped because of non-finite values |
+//! | [`skipped`], [`finite`] | steps skipped because of non-finite values; models that are not finite |
 //! | [`model`] | the model and tokenizer traits |
 //! | [`process_group`], [`partition`] | the ranks that train together, and how a step is partitioned over them |
 //!
@@ -38,7 +38,7 @@ pub mod error;
 pub mod events;
 mod expected_lengths;
 mod fingerprint;
-mod finite;
+pub mod finite;
 pub mod inspect;
 pub mod judge;
 pub mod length_limit;

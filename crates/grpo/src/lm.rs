@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::error::{Error, Result};
 use crate::events::{Event, RankShares, Sink, finite, now_s};
-use crate::finite::check_trained;
+use crate::finite::non_finite;
 use crate::model::Model;
 use crate::optimizer::{Optimizer, OptimizerSettings};
 use crate::process_group::ProcessGroup;
@@ -61,11 +61,15 @@ pub fn train<M: Model>(
     emit(sinks, &Event::Start { steps: total, done: 0 })?;
     let began = Instant::now();
     let mut report = LmReport { steps: 0, tokens: 0, loss: f64::NAN };
+    let mut last_prompt = Vec::new();
     for step in 0..total {
         let examples = take(&mut documents, settings.tokens_per_step);
         let examples: Vec<&Example> = examples.iter().collect();
         if examples.is_empty() {
             break;
+        }
+        if let Some(example) = examples.first() {
+            last_prompt.clone_from(&example.prompt);
         }
         let lr = settings.schedule.at(step);
         let budget = settings.max_tokens_per_batch;
@@ -98,7 +102,9 @@ pub fn train<M: Model>(
             },
         )?;
     }
-    check_trained(model, &ProcessGroup::default())?;
+    if let Some(found) = non_finite(model, &last_prompt, &ProcessGroup::default())? {
+        return Err(Error::NonFinitePolicy { found, checkpoint: None });
+    }
     emit(sinks, &Event::End { step: report.steps })?;
     if report.steps == 0 && total > 0 && !stop.load(std::sync::atomic::Ordering::Relaxed) {
         return Err(Error::TooFew { what: "documents", given: 0, left: 0, needed: 1 });

@@ -12,7 +12,7 @@ use crate::checkpoint::{self, BestMetric, Checkpoint, Checkpoints, RunLock, Stat
 use crate::error::{Error, Result};
 use crate::events::{BYTES_SENT, Event, RankShares, Recorder, Sink, finite, now_s};
 use crate::fingerprint::fingerprint;
-use crate::finite::{check_loaded, check_resumed, non_finite};
+use crate::finite::{check_base, check_resumed, non_finite};
 use crate::model::{ChatTokenizer, Model};
 use crate::optimizer::Optimizer;
 use crate::process_group::ProcessGroup;
@@ -83,7 +83,7 @@ impl<'a, M: Model> SftTrainer<'a, M> {
         let checkpoints = checkpoints.with_process_group(&inputs.process_group);
         checkpoints.recover()?;
         checkpoints.refuse_any()?;
-        check_loaded(&model, &inputs.process_group)?;
+        check_base(&model, probe(&inputs.examples), &inputs.process_group)?;
         let optimizer = Optimizer::new(inputs.settings.optimizer(), &model, &inputs.process_group)?;
         let state = State::new(inputs.fingerprint);
         Self::new(model, optimizer, state, inputs, sinks)
@@ -105,7 +105,7 @@ impl<'a, M: Model> SftTrainer<'a, M> {
             .load_options(inputs.base, inputs.activation_bytes)
             .on_device(&inputs.device);
         let model = M::load(path, &load_options)?;
-        check_resumed(&model, path, &inputs.process_group)?;
+        check_resumed(&model, path, probe(&inputs.examples), &inputs.process_group)?;
         let model = model.with_layer_hook(inputs.process_group.on_layer());
         let (settings, written) =
             (inputs.settings.optimizer(), (state.optimizer_files, state.optimizer_steps));
@@ -227,7 +227,7 @@ impl<'a, M: Model> SftTrainer<'a, M> {
         if self.state.step < total {
             return Ok(RunOutcome::Stopped(self.checkpoints.path(self.state.step)));
         }
-        self.checkpoints.check_finite(&self.model)?;
+        self.checkpoints.check_finite(&self.model, probe(&self.inputs.examples))?;
         let folder = self.checkpoints.save_final(&self.model, self.inputs.tokenizer.as_ref())?;
         self.events.emit(&Event::End { step: total })?;
         Ok(RunOutcome::Finished(folder))
@@ -292,17 +292,19 @@ impl<'a, M: Model> SftTrainer<'a, M> {
         }
     }
 
-    /// As in [`crate::trainer::GrpoTrainer`]: aborts after too many skipped steps or with non-finite weights.
+    /// As in [`crate::trainer::GrpoTrainer`]: aborts after too many skipped steps, or if the model is not finite.
     fn go_on_after_skip(&mut self, mut diagnosis: Box<Diagnosis>) -> Result<()> {
-        diagnosis.weights = non_finite(self.model.parameters(), &self.inputs.process_group)?;
-        let is_finite = diagnosis.weights.is_empty();
-        if is_finite && self.state.skipped_in_a_row < self.inputs.settings.max_skipped_steps {
+        let (prompt, process_group) = (probe(&self.inputs.examples), &self.inputs.process_group);
+        let found = non_finite(&self.model, prompt, process_group)?;
+        let limit = self.inputs.settings.max_skipped_steps;
+        if found.is_none() && self.state.skipped_in_a_row < limit {
             return Ok(());
         }
         // A resumed run restarts the count.
         let steps = std::mem::take(&mut self.state.skipped_in_a_row);
-        if is_finite {
-            self.save()?;
+        match found {
+            Some(found) => diagnosis.weights = found.weights,
+            None => self.save()?,
         }
         diagnosis.checkpoint = self.checkpoints.last_path();
         Err(Error::NotFinite { steps, diagnosis })
@@ -341,9 +343,9 @@ impl<'a, M: Model> SftTrainer<'a, M> {
         step.is_multiple_of(every) || self.checkpoints.retention().is_milestone(step)
     }
 
-    /// Writes a checkpoint, unless a weight is not finite, which ends the run.
+    /// Writes a checkpoint, unless the model is not finite, which ends the run.
     fn save(&mut self) -> Result<()> {
-        self.checkpoints.check_finite(&self.model)?;
+        self.checkpoints.check_finite(&self.model, probe(&self.inputs.examples))?;
         let step = self.state.step;
         self.events.emit(&Event::Checkpoint { step, folder: checkpoint::name(step) })?;
         self.inputs.process_group.enter("checkpoint");
@@ -355,6 +357,11 @@ impl<'a, M: Model> SftTrainer<'a, M> {
         let settings = self.inputs.settings_text;
         self.checkpoints.save(&self.model, text, optimizer, &self.state, settings).map(|_| ())
     }
+}
+
+/// The prompt that the model is checked with.
+fn probe(examples: &[Example]) -> &[u32] {
+    examples.first().map_or(&[], |example| &example.prompt)
 }
 
 /// Dumps the batch of a skipped step and diagnoses what was non-finite.

@@ -21,7 +21,7 @@ use crate::checkpoint::{BestMetric, Checkpoint, Checkpoints, RunLock, State};
 use crate::error::{Error, Result};
 use crate::events::{Recorder, Sink};
 use crate::fingerprint::fingerprint;
-use crate::finite::{check_loaded, check_resumed};
+use crate::finite::{check_base, check_resumed};
 use crate::judge::ReferenceModel;
 use crate::model::{ActivationCacheOptions, ChatTokenizer, Model};
 use crate::optimizer::Optimizer;
@@ -131,7 +131,7 @@ impl<'a, M: Model + 'static> GrpoTrainer<'a, M> {
             Checkpoints::new(&inputs.settings.output, 1).with_process_group(&inputs.process_group);
         checkpoints.recover()?;
         checkpoints.refuse_any()?;
-        check_loaded(&policy, &inputs.process_group)?;
+        check_base(&policy, probe(&inputs.questions), &inputs.process_group)?;
         let reference = match needs_reference(&inputs)? {
             true => Some(policy.frozen_copy()?),
             false => None,
@@ -160,7 +160,7 @@ impl<'a, M: Model + 'static> GrpoTrainer<'a, M> {
             .load_options(inputs.base, inputs.activation_bytes)
             .on_device(&inputs.device);
         let policy = M::load(path, &load_options)?;
-        check_resumed(&policy, path, &inputs.process_group)?;
+        check_resumed(&policy, path, probe(&inputs.questions), &inputs.process_group)?;
         let policy = policy.with_layer_hook(inputs.process_group.on_layer());
         let reference = match (needs_reference(&inputs)?, checkpoint.reference()) {
             (false, _) => None,
@@ -260,6 +260,11 @@ impl<'a, M: Model + 'static> GrpoTrainer<'a, M> {
             state,
         })
     }
+}
+
+/// The prompt that a policy is checked with.
+fn probe(questions: &[TokenizedQuestion]) -> &[u32] {
+    questions.first().map_or(&[], |question| &question.prompt)
 }
 
 #[cfg(test)]

@@ -227,18 +227,16 @@ impl Checkpoints {
         self.folder.join(name(step))
     }
 
-    /// Fails if a trained weight of `model` is not finite: it must not replace a good checkpoint. To be called before
-    /// anything is saved or reported as saved.
+    /// Fails if `model` is not finite, which is also tried with the last tokens of `prompt`: it must not replace a good
+    /// checkpoint. To be called before anything is saved or reported as saved.
     ///
     /// # Errors
-    /// [`Error::NonFiniteWeights`], with the last checkpoint; or a rank is lost.
-    pub fn check_finite<M: Model>(&self, model: &M) -> Result<()> {
-        finite::check_trained(model, &self.process_group).map_err(|error| match error {
-            Error::NonFiniteWeights { weights, .. } => {
-                Error::NonFiniteWeights { weights, checkpoint: self.last_path() }
-            }
-            other => other,
-        })
+    /// [`Error::NonFinitePolicy`], with the last checkpoint; or a rank is lost.
+    pub fn check_finite<M: Model>(&self, model: &M, prompt: &[u32]) -> Result<()> {
+        match finite::non_finite(model, prompt, &self.process_group)? {
+            None => Ok(()),
+            Some(found) => Err(Error::NonFinitePolicy { found, checkpoint: self.last_path() }),
+        }
     }
 
     /// The folder of the last checkpoint, if there is one that can be found.

@@ -166,7 +166,7 @@ fn non_finite_weights_replace_no_checkpoint_and_become_no_final_model() {
         process_group: ProcessGroup::default(),
     };
     let error = SftTrainer::<Bigram>::resume(&last, inputs, Vec::new()).unwrap().run().unwrap_err();
-    let Error::NonFiniteWeights { checkpoint, .. } = error else { panic!("{error}") };
+    let Error::NonFinitePolicy { checkpoint, .. } = error else { panic!("{error}") };
     assert_eq!(checkpoint.as_ref(), Some(&last.path));
     assert_eq!(Checkpoints::new(dir.path(), 1).steps().unwrap(), [last.state.step]);
     assert!(!dir.path().join("final").exists());

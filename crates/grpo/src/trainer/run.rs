@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::{GrpoTrainer, RunOutcome};
+use super::{GrpoTrainer, RunOutcome, probe};
 use crate::checkpoint;
 use crate::error::{Error, Result};
 use crate::events::{
@@ -72,7 +72,7 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
         if self.state.step < self.plan.total_steps {
             return Ok(RunOutcome::Stopped(self.checkpoints.path(self.state.step)));
         }
-        self.checkpoints.check_finite(&self.policy)?;
+        self.check_finite()?;
         let folder = self.checkpoints.save_final(&self.policy, self.tokenizer.as_ref())?;
         self.events.emit(&Event::End { step: self.state.step })?;
         Ok(RunOutcome::Finished(folder))
@@ -131,21 +131,26 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
         }
     }
 
-    /// Aborts the run after too many skipped steps, or if the weights are not finite, since no further step can be
-    /// taken then. Finite weights are saved first.
+    /// Aborts the run after too many skipped steps, or if the policy is not finite, since no further step can be taken
+    /// then. A finite policy is saved first.
     fn go_on_after_skip(&mut self, mut diagnosis: Box<Diagnosis>) -> Result<()> {
-        diagnosis.weights = non_finite(self.policy.parameters(), &self.process_group)?;
-        let is_finite = diagnosis.weights.is_empty();
-        if is_finite && self.state.skipped_in_a_row < self.settings.max_skipped_steps {
+        let found = non_finite(&self.policy, probe(&self.questions), &self.process_group)?;
+        if found.is_none() && self.state.skipped_in_a_row < self.settings.max_skipped_steps {
             return Ok(());
         }
         // A resumed run restarts the count.
         let steps = std::mem::take(&mut self.state.skipped_in_a_row);
-        if is_finite {
-            self.save()?;
+        match found {
+            Some(found) => diagnosis.weights = found.weights,
+            None => self.save()?,
         }
         diagnosis.checkpoint = self.checkpoints.last_path();
         Err(Error::NotFinite { steps, diagnosis })
+    }
+
+    /// Fails if the policy is not finite.
+    pub(super) fn check_finite(&self) -> Result<()> {
+        self.checkpoints.check_finite(&self.policy, probe(&self.questions))
     }
 
     fn save_is_due(&self) -> bool {
@@ -184,9 +189,9 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
         Ok(best && step > 0)
     }
 
-    /// Writes a checkpoint, unless a weight is not finite, which ends the run.
+    /// Writes a checkpoint, unless the policy is not finite, which ends the run.
     fn save(&mut self) -> Result<()> {
-        self.checkpoints.check_finite(&self.policy)?;
+        self.check_finite()?;
         let step = self.state.step;
         self.process_group.enter("checkpoint");
         self.state.optimizer_steps = self.updater.optimizer.steps();

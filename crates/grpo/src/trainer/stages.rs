@@ -29,7 +29,7 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
             self.updater.optimizer.restart(&self.policy)?;
         }
         if let (true, true, Some(reference)) = (index > 0, stage.reset_reference, &self.reference) {
-            self.checkpoints.check_finite(&self.policy)?;
+            self.check_finite()?;
             self.state.reference = Some(self.checkpoints.save_reference(&self.policy, step)?);
             reference.replace(self.policy.frozen_copy()?);
             self.state.watch.reference_changed();

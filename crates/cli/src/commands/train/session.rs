@@ -439,7 +439,7 @@ pub(crate) fn explain(error: Error) -> anyhow::Error {
             "lower `learning_rate` or `max_grad_norm`, or examine the batch with `embodied-r \
              inspect loss`; `--resume` continues from the last good state",
         ),
-        Error::NonFiniteWeights { .. } => exit::hint(
+        Error::NonFinitePolicy { .. } => exit::hint(
             error.to_string(),
             "lower `learning_rate` or `max_grad_norm`; `--resume` continues from the last good state",
         ),
@@ -447,7 +447,7 @@ pub(crate) fn explain(error: Error) -> anyhow::Error {
             error.to_string(),
             "return scores of a moderate size, or null for no score; `--resume` continues from the last checkpoint",
         ),
-        Error::NonFiniteModel { .. } => exit::hint(
+        Error::NonFiniteBase { .. } => exit::hint(
             error.to_string(),
             "start from an intact model, or from an earlier checkpoint of the run that wrote it",
         ),

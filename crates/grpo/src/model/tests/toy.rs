@@ -76,10 +76,23 @@ impl Bigram {
         Self { disk_is_full: true, ..self }
     }
 
-    /// A model with NaN gradients: its weights are finite, but its logits overflow.
+    /// A model that starts every completion with the token 1, after which its logits overflow: its gradients are NaN.
     pub(crate) fn poisoned(vocabulary: usize) -> Self {
-        let large = |shape: &[usize]| Tensor::full(3e38f32, shape, &Device::Cpu).unwrap();
-        let (weight, bias) = (large(&[vocabulary, vocabulary]), large(&[vocabulary]));
+        let mut weight = vec![vec![0f32; vocabulary]; vocabulary];
+        weight[4][1] = 1e38;
+        weight[1] = vec![2e38; vocabulary];
+        Self::with_large_logits(weight)
+    }
+
+    /// A model whose logits overflow after every token. Its weights are finite.
+    pub(crate) fn overflowing(vocabulary: usize) -> Self {
+        Self::with_large_logits(vec![vec![2e38; vocabulary]; vocabulary])
+    }
+
+    fn with_large_logits(weight: Vec<Vec<f32>>) -> Self {
+        let vocabulary = weight.len();
+        let bias = Tensor::full(2e38f32, vocabulary, &Device::Cpu).unwrap();
+        let weight = Tensor::new(weight, &Device::Cpu).unwrap();
         Self { weight, bias, ..Self::new(vocabulary, 1) }
     }
 

@@ -60,7 +60,7 @@ fn folders(run: &Path) -> Vec<String> {
 /// The tensors and the last checkpoint of a run that ended because its weights are not finite.
 fn non_finite_weights(result: Result<RunOutcome>) -> (Vec<String>, Option<PathBuf>) {
     match result.unwrap_err() {
-        Error::NonFiniteWeights { weights, checkpoint } => (weights, checkpoint),
+        Error::NonFinitePolicy { found, checkpoint } => (found.weights, checkpoint),
         error => panic!("{error}"),
     }
 }
@@ -144,32 +144,53 @@ fn a_checkpoint_with_a_nan_weight_is_not_resumed() {
     let inputs = inputs(&settings, dir.path(), &stop);
     let error = GrpoTrainer::<Bigram>::resume(&checkpoint, inputs, Vec::new()).err().unwrap();
     let error = error.to_string();
-    assert!(error.contains("its weights are not finite: `bigram.bias`; delete it"), "{error}");
+    assert!(
+        error.contains("the model's weights are not finite: `bigram.bias`; delete it"),
+        "{error}"
+    );
+}
+
+#[test]
+fn finite_weights_whose_logits_overflow_are_neither_saved_nor_trained() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = GrpoSettings { save_steps: 1, ..settings(dir.path()) };
+    let error = run_from(Bigram::overflowing(6), &settings, None).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the model's log-probabilities are not finite: its weights are too large; it cannot be trained"
+    );
+    // The largest update that leaves f32 weights.
+    let diverging = GrpoSettings {
+        learning_rate: 3e38,
+        adam_beta1: 0.0,
+        weight_decay: 0.0,
+        max_steps: Some(1),
+        stage: vec![stage(1.0, 0.5, 0.5)],
+        ..settings
+    };
+    assert_eq!(non_finite_weights(run(&diverging, None)), (Vec::new(), None));
+    assert_eq!(folders(dir.path()), [""; 0]);
 }
 
 #[test]
 fn a_step_skipped_in_a_later_iteration_says_that_the_first_update_is_kept() {
     let dir = tempfile::tempdir().unwrap();
-    // The first update leaves finite weights whose logits overflow.
+    // After the first update the logits overflow.
     let settings = GrpoSettings {
         learning_rate: 3e38,
         adam_beta1: 0.0,
         num_iterations: 2,
-        max_skipped_steps: 1,
         weight_decay: 0.0,
         ..settings(dir.path())
     };
-    let before = Bigram::new(6, 3).values();
     let Error::NotFinite { steps: 1, diagnosis } = run(&settings, None).unwrap_err() else {
         panic!("no step was skipped");
     };
-    assert_eq!(diagnosis.kept_iterations, 1);
+    assert_eq!((diagnosis.kept_iterations, &diagnosis.checkpoint), (1, &None));
     assert!(
         diagnosis.to_string().contains("; the update of its first iteration is kept; "),
         "{diagnosis}"
     );
-    let saved = Bigram::read(&diagnosis.checkpoint.unwrap()).unwrap().values();
-    assert!(saved != before, "the update is kept, as reported");
     let skipped = of_kind(&events(dir.path()), "skipped").remove(0);
     assert_eq!(skipped["kept_iterations"], 1);
 }
@@ -205,11 +226,13 @@ fn all_ranks_refuse_non_finite_weights_even_if_one_rank_has_them() {
         _ => Bigram::with_a_nan(6),
     };
     for error in failures_of_two_ranks(&settings, of_rank_one) {
-        assert!(matches!(&error, Error::NonFiniteModel { weights } if *weights == ["bigram.bias"]));
+        assert!(
+            matches!(&error, Error::NonFiniteBase { found } if found.weights == ["bigram.bias"])
+        );
     }
     let diverging = GrpoSettings { learning_rate: 1e300, ..settings };
     for error in failures_of_two_ranks(&diverging, |_| Bigram::new(6, 3)) {
-        assert!(matches!(error, Error::NonFiniteWeights { checkpoint: None, .. }), "{error}");
+        assert!(matches!(error, Error::NonFinitePolicy { checkpoint: None, .. }), "{error}");
     }
     assert_eq!(folders(dir.path()), [""; 0]);
 }
