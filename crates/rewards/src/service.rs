@@ -14,6 +14,9 @@ const MAX_RETRIES: u32 = 3;
 const INITIAL_BACKOFF: Duration = Duration::from_millis(200);
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
 
+/// Largest reply of a command or a service, in bytes.
+pub(crate) const MAX_REPLY_BYTES: usize = 64 << 20;
+
 /// How often a wait checks whether the run is to stop.
 pub(crate) const POLL: Duration = Duration::from_millis(50);
 
@@ -33,6 +36,7 @@ pub fn client_options(
         initial_backoff: INITIAL_BACKOFF,
         max_backoff: MAX_BACKOFF,
         max_retry_after: timeout,
+        max_response_bytes: MAX_REPLY_BYTES,
         ..ClientOptions::new(urls)
     }
 }

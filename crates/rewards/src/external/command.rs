@@ -11,10 +11,8 @@ use std::time::{Duration, Instant};
 
 use super::ExternalError;
 use super::process_group::ProcessGroup;
-use crate::service::POLL;
+use crate::service::{MAX_REPLY_BYTES, POLL};
 
-/// Maximum size of a reply.
-const MAX_REPLY_BYTES: u64 = 64 << 20;
 /// Longer timeouts are capped, so that the deadline cannot overflow.
 const MAX_TIMEOUT: Duration = Duration::from_secs(366 * 24 * 3600);
 /// Bytes kept from the end of standard error.
@@ -85,7 +83,7 @@ pub(super) fn run(
         Some(reply) => reply.map_err(io)?,
         None => Vec::new(),
     };
-    if reply.len() as u64 > MAX_REPLY_BYTES {
+    if reply.len() > MAX_REPLY_BYTES {
         let reason = format!("the reply is longer than {} MiB", MAX_REPLY_BYTES >> 20);
         return Err(ExternalError::Reply { from: command, reason });
     }
@@ -148,7 +146,7 @@ fn in_background<T: Send + 'static>(
 fn read_all(stdout: Option<ChildStdout>) -> std::io::Result<Vec<u8>> {
     let mut reply = Vec::new();
     if let Some(stdout) = stdout {
-        stdout.take(MAX_REPLY_BYTES + 1).read_to_end(&mut reply)?;
+        stdout.take(MAX_REPLY_BYTES as u64 + 1).read_to_end(&mut reply)?;
     }
     Ok(reply)
 }

@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::service::MAX_REPLY_BYTES;
 
 fn batch() -> [RewardInput<'static>; 3] {
     let input = |id, completion, ids| RewardInput {
@@ -280,6 +281,16 @@ fn errors_of_a_service_omit_the_query_of_its_url() {
         assert!(message.contains(part), "{part} in {message}");
         assert!(message.contains("/score`") && !message.contains("secret"), "{message}");
     }
+}
+
+#[test]
+fn a_reply_of_a_service_has_the_size_limit_of_a_commands() {
+    let large = "x".repeat(MAX_REPLY_BYTES + 1);
+    let service = Service::start(move |_| large.clone().into_response());
+    let message = failure(&service.reward());
+    assert!(message.contains("sent a response of more than 64 MiB"), "{message}");
+    let message = failure(&script("head -c 67108865 /dev/zero"));
+    assert!(message.contains("the reply is longer than 64 MiB"), "{message}");
 }
 
 #[test]
