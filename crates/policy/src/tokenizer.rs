@@ -1,13 +1,16 @@
 //! A model's tokenizer and chat template.
 
+mod bounded;
 mod bytes;
 mod from_gguf;
 mod stop;
 #[cfg(test)]
 mod tests;
+mod text_bounds;
 mod train;
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use serde::Serialize;
 use serde_json::Value;
@@ -19,9 +22,11 @@ pub use crate::chat_template::{ChatMessage, GenerationPrompt};
 use crate::error::{Error, Result};
 use crate::gguf;
 use crate::lora;
+pub use bounded::BoundedIds;
 pub use bytes::write_byte_tokenizer;
 pub(crate) use stop::GENERATION_CONFIG_FILE;
 pub use stop::stop_ids;
+use text_bounds::TextBounds;
 pub use train::{TokenizerTrainReport, TrainOptions, train};
 
 /// The tokenizer's vocabulary and pipeline.
@@ -60,6 +65,7 @@ pub struct Tokenizer {
     pub(crate) inner: tokenizers::Tokenizer,
     stop_ids: Vec<u32>,
     template: Option<ChatTemplate>,
+    text_bounds: OnceLock<TextBounds>,
     /// The files' contents, so that checkpoints can be saved after the originals are deleted.
     files: Vec<(&'static str, Vec<u8>)>,
 }
@@ -99,7 +105,8 @@ impl Tokenizer {
         add_declared_tokens(&mut inner, dir, &config)?;
         let stop_ids = stop::all_stop_ids(model, &config, |token| inner.token_to_id(token))?;
         let template = ChatTemplate::find(dir, &config)?;
-        Ok(Self { dir: dir.to_owned(), inner, stop_ids, template, files })
+        let text_bounds = OnceLock::new();
+        Ok(Self { dir: dir.to_owned(), inner, stop_ids, template, text_bounds, files })
     }
 
     /// Encodes a text. Special tokens in the text are recognized; none are added, since chat templates include theirs.

@@ -1,6 +1,7 @@
 //! Loads the tokenizer of a GGUF file.
 
 use std::path::Path;
+use std::sync::OnceLock;
 
 use super::stop::GENERATION_CONFIG_FILE;
 use super::{TOKENIZER_CONFIG_FILE, TOKENIZER_FILE, Tokenizer};
@@ -24,6 +25,7 @@ impl Tokenizer {
             (TOKENIZER_CONFIG_FILE, bytes(&config)?),
             (GENERATION_CONFIG_FILE, bytes(&generation)?),
         ];
-        Ok(Self { dir: path.to_owned(), inner, stop_ids, template, files })
+        let text_bounds = OnceLock::new();
+        Ok(Self { dir: path.to_owned(), inner, stop_ids, template, text_bounds, files })
     }
 }
