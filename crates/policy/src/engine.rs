@@ -98,13 +98,15 @@ pub struct EngineStats {
     pub waiting: usize,
     /// Sequences that are prefilling or decoding.
     pub running: usize,
-    /// KV cache in use, in tokens.
+    /// KV cache in use by running sequences, in tokens of whole pages.
     pub kv_cache_tokens: usize,
+    /// KV cache that no sequence uses, kept for prompts with the same prefix until its pages are needed.
+    pub prefix_cache_tokens: usize,
     /// Capacity of the KV cache in tokens, if bounded.
     pub kv_cache_capacity: Option<usize>,
-    /// Prompt tokens computed so far.
+    /// Prompt tokens computed so far, without recomputation after preemptions.
     pub prefilled_tokens: u64,
-    /// Prompt tokens served from the prefix cache so far.
+    /// Prompt tokens served from the prefix cache so far, without those of preempted sequences that start again.
     pub cached_tokens: u64,
     /// Tokens sampled so far.
     pub generated_tokens: u64,
@@ -146,6 +148,8 @@ struct SequenceGroup {
     pages: Vec<usize>,
     /// Tokens whose keys and values are cached.
     computed: usize,
+    /// Whether it was preempted before, so that its prompt is counted already.
+    was_preempted: bool,
 }
 
 impl SequenceGroup {
@@ -244,6 +248,7 @@ impl Engine {
                 ids: Vec::new(),
                 pages: Vec::new(),
                 computed: 0,
+                was_preempted: false,
             });
         }
         Ok(id)
@@ -328,6 +333,7 @@ impl Engine {
             waiting: self.waiting.iter().map(samples).sum(),
             running: self.running.iter().map(samples).sum(),
             kv_cache_tokens: self.pages.used() * PAGE_SIZE,
+            prefix_cache_tokens: self.pages.evictable() * PAGE_SIZE,
             kv_cache_capacity: self.pages.capacity().map(|pages| pages * PAGE_SIZE),
             ..self.stats
         }

@@ -358,6 +358,12 @@ pub enum Error {
         /// The model as given.
         model: String,
     },
+    /// A model is a file in another format than GGUF.
+    #[error("`{}` is a file, but not in GGUF format; give the directory of the model, or a GGUF file", path.display())]
+    NotAModelFile {
+        /// The file.
+        path: PathBuf,
+    },
     /// A model is not cached, and `HF_HUB_OFFLINE` forbids the download.
     #[error(
         "`{model}` ({revision}) is not in the Hugging Face cache and `HF_HUB_OFFLINE` is set, unset it or give a local directory"

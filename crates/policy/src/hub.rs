@@ -86,7 +86,7 @@ impl Hub {
     /// adapter is downloaded too. A complete model in the cache is used without checking the hub for updates.
     ///
     /// # Errors
-    /// [`Error::NoSuchModel`] if `model` is neither, [`Error::HubOffline`] if it is not cached and downloads are
+    /// [`Error::NoSuchModel`] if `model` is neither, [`Error::NotAModelFile`], [`Error::HubOffline`] if it is not cached and downloads are
     /// forbidden, [`Error::Hub`] if the download fails, [`Error::AdapterBase`] if an adapter's base is none of these.
     pub fn resolve(&self, model: &str, revision: Option<&str>, needs: Needs) -> Result<PathBuf> {
         let found = self.find(model, revision, needs)?;
@@ -102,6 +102,9 @@ impl Hub {
         let path = Path::new(model);
         if path.is_dir() || gguf::is_gguf(path) {
             return Ok(path.to_owned());
+        }
+        if path.is_file() {
+            return Err(Error::NotAModelFile { path: path.to_owned() });
         }
         let unknown = || Error::NoSuchModel { model: model.to_owned() };
         let name = Name::parse(model).ok_or_else(unknown)?;

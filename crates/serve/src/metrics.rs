@@ -24,7 +24,7 @@ pub(crate) enum Outcome {
     Cancelled,
     /// The request was invalid.
     Refused,
-    /// The queue was full.
+    /// The queue, the memory for requests or the connections were at their limit.
     Overloaded,
     /// The server was shutting down.
     Stopping,
@@ -52,16 +52,6 @@ impl Outcome {
             Self::Failed => "failed",
         }
     }
-
-    /// The outcome for an HTTP status.
-    pub(crate) fn of_status(status: u16) -> Self {
-        match status {
-            429 => Self::Overloaded,
-            503 => Self::Stopping,
-            500.. => Self::Failed,
-            _ => Self::Refused,
-        }
-    }
 }
 
 /// All metrics.
@@ -75,6 +65,7 @@ pub(crate) struct Metrics {
     generated_tokens: IntCounter,
     preemptions: IntCounter,
     cache_tokens: IntGauge,
+    prefix_cache_tokens: IntGauge,
     cache_capacity: IntGauge,
     first_token: Histogram,
     token: Histogram,
@@ -120,7 +111,14 @@ impl Metrics {
                 "preemptions_total",
                 "Sequences preempted because the KV cache was full.",
             )?,
-            cache_tokens: gauge("kv_cache_tokens", "Tokens in the KV cache.")?,
+            cache_tokens: gauge(
+                "kv_cache_tokens",
+                "KV cache in use by running sequences, in tokens of whole pages.",
+            )?,
+            prefix_cache_tokens: gauge(
+                "prefix_cache_tokens",
+                "KV cache kept for prompts with the same prefix, in tokens; evicted when it is needed.",
+            )?,
             cache_capacity: gauge(
                 "kv_cache_capacity_tokens",
                 "Capacity of the KV cache in tokens; 0 if unlimited.",
@@ -161,6 +159,7 @@ impl Metrics {
         };
         gauge(&self.running, stats.running);
         gauge(&self.cache_tokens, stats.kv_cache_tokens);
+        gauge(&self.prefix_cache_tokens, stats.prefix_cache_tokens);
         gauge(&self.cache_capacity, stats.kv_cache_capacity.unwrap_or(0));
         counter(&self.prompt_tokens, stats.prefilled_tokens);
         counter(&self.cached_tokens, stats.cached_tokens);

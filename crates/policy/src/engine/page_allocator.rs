@@ -63,6 +63,11 @@ impl PageAllocator {
         self.pages.len() - self.free.len() - self.evictable.len()
     }
 
+    /// Pages that only the prefix cache holds.
+    pub(super) fn evictable(&self) -> usize {
+        self.evictable.len()
+    }
+
     /// Maximum number of pages in use.
     pub(super) fn capacity(&self) -> Option<usize> {
         self.capacity

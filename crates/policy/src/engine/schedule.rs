@@ -80,6 +80,7 @@ impl Engine {
         let mut group = self.running.remove(youngest);
         group.release_pages(&mut self.pages);
         self.stats.preemptions += group.samples.len() as u64;
+        group.was_preempted = true;
         self.waiting.push_front(group);
     }
 
@@ -123,8 +124,11 @@ impl Engine {
                 }
             }
         }
-        self.stats.cached_tokens += group.computed as u64;
-        self.stats.prefilled_tokens += (group.len() - group.computed) as u64;
+        // A sequence that has tokens already starts again.
+        if group.ids.is_empty() && !group.was_preempted {
+            self.stats.cached_tokens += group.computed as u64;
+            self.stats.prefilled_tokens += (group.len() - group.computed) as u64;
+        }
         if group.samples.len() > slots {
             let later = group.samples.split_off(slots);
             self.waiting.push_front(SequenceGroup { samples: later, ..group.without_samples() });
@@ -203,6 +207,7 @@ impl SequenceGroup {
             ids: Vec::new(),
             pages: Vec::new(),
             computed: 0,
+            was_preempted: self.was_preempted,
         }
     }
 }
