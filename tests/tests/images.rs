@@ -244,7 +244,7 @@ fn a_server_fetches_images_only_from_allowed_hosts() {
     for (path, why) in [
         ("moved", "returned 302"),
         ("none.png", "returned 404"),
-        ("endless", "has more than 33554432 bytes"),
+        ("endless", "is too large: it has more than 33554432 bytes"),
     ] {
         let error = message(&server.post(CHAT, &request(&[format!("http://{host}/{path}")])));
         assert!(error.contains(why), "{path}: {error}");

@@ -1,6 +1,10 @@
 //! `embodied-r serve` from its clients' side.
 
 pub(crate) mod client;
+mod limits;
+mod load;
+mod memory;
+mod options;
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};

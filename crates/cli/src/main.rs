@@ -11,6 +11,7 @@ mod args;
 mod batch_generator;
 mod chat_session;
 mod commands;
+mod descriptors;
 mod device;
 mod exit;
 mod hub;
@@ -30,6 +31,10 @@ mod video_captioner;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    allocator::keep_freed_pages();
-    exit::code(commands::run(args::parse()))
+    let cli = args::parse();
+    match &cli.command {
+        args::Command::Serve(_) => allocator::return_freed_pages(),
+        _ => allocator::keep_freed_pages(),
+    }
+    exit::code(commands::run(cli))
 }

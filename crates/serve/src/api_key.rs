@@ -2,20 +2,42 @@
 
 use std::fmt;
 
+use crate::error::Error;
+
+/// The length limit of a key, well within that of a header.
+const MAX_BYTES: usize = 8192;
+
 /// The hash of the API key that clients must send; its `Debug` form is redacted too.
 #[derive(Clone)]
 pub struct ApiKeyHash(blake3::Hash);
 
 impl ApiKeyHash {
-    /// The key `value`, trimmed; `None` if it is blank.
-    pub fn new(value: &str) -> Option<Self> {
+    /// The key `value`, trimmed.
+    ///
+    /// # Errors
+    /// What is wrong with a key that no client could send in a header.
+    pub fn new(value: &str) -> Result<Self, &'static str> {
         let value = value.trim();
-        (!value.is_empty()).then(|| Self(blake3::hash(value.as_bytes())))
+        let is_sendable = |byte: u8| matches!(byte, b' '..=b'~');
+        match value {
+            "" => Err("is blank; unset it to serve without a key"),
+            _ if value.len() > MAX_BYTES => Err("is too long for a header"),
+            _ if !value.bytes().all(is_sendable) => {
+                Err("has a character that no header can carry; use printable ASCII characters")
+            }
+            _ => Ok(Self(blake3::hash(value.as_bytes()))),
+        }
     }
 
-    /// The key in the environment variable `name`; `None` if it is unset or blank.
-    pub fn from_env(name: &str) -> Option<Self> {
-        std::env::var(name).ok().and_then(|value| Self::new(&value))
+    /// The key in the environment variable `name`; `None` if it is unset or empty.
+    ///
+    /// # Errors
+    /// [`Error::ApiKey`] if no client could send it.
+    pub fn from_env(name: &'static str) -> Result<Option<Self>, Error> {
+        let value = std::env::var_os(name).filter(|value| !value.is_empty());
+        // Undecodable bytes become a character that is refused.
+        let key = value.map(|value| Self::new(&value.to_string_lossy()));
+        key.transpose().map_err(|fault| Error::ApiKey { name, fault })
     }
 
     /// Whether `candidate` is the key, compared in constant time.
@@ -43,8 +65,11 @@ mod tests {
     }
 
     #[test]
-    fn a_blank_key_is_no_key() {
-        assert!(ApiKeyHash::new(" \n").is_none());
+    fn a_key_that_no_header_can_carry_is_refused() {
+        for key in [" \n", "schlüssel", "a\u{7}b", "a\nb", "\u{fffd}", &"a".repeat(9000)] {
+            assert!(ApiKeyHash::new(key).is_err(), "{key:?}");
+        }
+        assert!(ApiKeyHash::new("two words~!").is_ok());
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
 use std::time::Instant;
 
@@ -21,6 +21,9 @@ use crate::error::{Error, Result};
 use crate::metrics::Metrics;
 use crate::refusal::Refusal;
 
+/// Bytes of events that may wait for a client. A stream that is read more slowly than it is generated ends here.
+const MAX_BACKLOG_BYTES: usize = 4 << 20;
+
 /// An event of a request.
 #[derive(Debug)]
 pub(crate) enum Event {
@@ -30,6 +33,18 @@ pub(crate) enum Event {
     Finished { choice: usize, finish: FinishReason },
     /// The request failed.
     Failed(Refusal),
+}
+
+impl Event {
+    /// Its size in memory, in bytes.
+    fn size(&self) -> usize {
+        let logprobs = match self {
+            Self::Token { token, .. } => token.logprobs.as_ref(),
+            _ => None,
+        };
+        let top = logprobs.map_or(0, |logprobs| logprobs.top_logprobs.len());
+        size_of::<Self>() + top * size_of::<(u32, f32)>()
+    }
 }
 
 /// Submits requests to the engine thread.
@@ -53,12 +68,15 @@ struct Submission {
     first_choice: usize,
     permit: Permit,
     events: UnboundedSender<Event>,
+    backlog: Arc<AtomicUsize>,
 }
 
 /// A submitted request; dropping it cancels the request.
 #[derive(Debug)]
 pub(crate) struct Running {
     events: UnboundedReceiver<Event>,
+    /// Bytes of the events in the channel.
+    backlog: Arc<AtomicUsize>,
     commands: Sender<Command>,
     /// The ticket of each prompt, each with `samples` choices.
     tickets: Vec<u64>,
@@ -98,6 +116,7 @@ impl Driver {
         permit: &Permit,
     ) -> Running {
         let (sender, events) = unbounded_channel();
+        let backlog = Arc::new(AtomicUsize::new(0));
         let mut tickets = Vec::with_capacity(prompts.len());
         for (index, (prompt, sampling)) in prompts.into_iter().zip(samplings).enumerate() {
             let ticket = self.tickets.fetch_add(1, Ordering::Relaxed);
@@ -110,11 +129,12 @@ impl Driver {
                 first_choice: index * samples,
                 permit: permit.clone(),
                 events: sender.clone(),
+                backlog: backlog.clone(),
             };
             // If the thread has exited, the closed event channel reports it.
             let _ = self.commands.send(Command::Add(Box::new(submission)));
         }
-        Running { events, commands: self.commands.clone(), tickets, samples }
+        Running { events, backlog, commands: self.commands.clone(), tickets, samples }
     }
 
     /// Cancels all requests.
@@ -127,7 +147,11 @@ impl Running {
     /// The next event.
     pub(crate) async fn next(&mut self) -> Event {
         let gone = || Event::Failed(Refusal::failed("the engine has stopped"));
-        self.events.recv().await.unwrap_or_else(gone)
+        let event = self.events.recv().await.unwrap_or_else(gone);
+        if let Event::Token { .. } = event {
+            self.backlog.fetch_sub(event.size(), Ordering::Relaxed);
+        }
+        event
     }
 
     /// Cancels one choice.
@@ -155,6 +179,7 @@ struct Live {
     last: Vec<Option<Instant>>,
     has_tokens: Vec<bool>,
     events: UnboundedSender<Event>,
+    backlog: Arc<AtomicUsize>,
     _permit: Permit,
 }
 
@@ -215,8 +240,16 @@ impl EngineThread {
     }
 
     fn add(&mut self, submission: Submission) {
-        let Submission { ticket, request, sampling, arrived, first_choice, permit, events } =
-            submission;
+        let Submission {
+            ticket,
+            request,
+            sampling,
+            arrived,
+            first_choice,
+            permit,
+            events,
+            backlog,
+        } = submission;
         if events.is_closed() {
             return;
         }
@@ -228,6 +261,7 @@ impl EngineThread {
                     last: vec![Some(arrived); request.samples],
                     has_tokens: vec![false; request.samples],
                     events,
+                    backlog,
                     _permit: permit,
                 };
                 self.live.insert(id, live);
@@ -249,8 +283,15 @@ impl EngineThread {
                     false => self.metrics.first_token(now - last),
                 }
                 live.last[sample] = Some(now);
-                let choice = live.first_choice + sample;
-                let _ = live.events.send(Event::Token { choice, token });
+                let event = Event::Token { choice: live.first_choice + sample, token };
+                let size = event.size();
+                if live.backlog.fetch_add(size, Ordering::Relaxed) + size > MAX_BACKLOG_BYTES {
+                    let _ = live.events.send(Event::Failed(Refusal::slow_reader()));
+                    self.engine.cancel(request);
+                    self.live.remove(&request);
+                    return;
+                }
+                let _ = live.events.send(event);
             }
             EngineOutput::Finished { request, sample, finish_reason: finish } => {
                 let Some(live) = self.live.get(&request) else { return };

@@ -19,6 +19,14 @@ pub enum Error {
         /// The valid values.
         want: String,
     },
+    /// The API key cannot be used.
+    #[error("`{name}` {fault}")]
+    ApiKey {
+        /// The environment variable that holds it.
+        name: &'static str,
+        /// What is wrong with it.
+        fault: &'static str,
+    },
     /// A file could not be read.
     #[error("cannot read `{}`: {source}", path.display())]
     Io {
@@ -27,6 +35,9 @@ pub enum Error {
         /// The operating system's error.
         source: std::io::Error,
     },
+    /// An allowed host is no host.
+    #[error("`{0}` is not a host such as `example.org`: omit scheme, port and path")]
+    MediaHost(String),
     /// The HTTP client for image URLs cannot be set up.
     #[error("cannot set up the HTTP client for image URLs: {source}")]
     Client {

@@ -7,9 +7,14 @@
 //! | module | contents |
 //! |---|---|
 //! | `server` | [`Server`]: options, start, drain |
+//! | `limits` | [`HttpLimits`] |
+//! | `connections` | accepting connections, closing slow ones |
 //! | `routes` | paths and their handlers |
+//! | `body` | receiving request bodies within limits |
+//! | `budget` | memory that concurrent requests share |
 //! | `request` | request bodies to prompts and sampling parameters |
 //! | `media` | loading images from URLs |
+//! | `images` | images of a prompt: from files to embeddings |
 //! | `driver` | the engine thread |
 //! | `choice` | tokens to one choice's text and log-probabilities |
 //! | `response` | choices to JSON, whole or streamed |
@@ -18,9 +23,14 @@
 
 mod admission;
 mod api_key;
+mod body;
+mod budget;
 mod choice;
+mod connections;
 mod driver;
 mod error;
+mod images;
+mod limits;
 mod media;
 mod metrics;
 mod refusal;
@@ -31,5 +41,6 @@ mod server;
 
 pub use api_key::ApiKeyHash;
 pub use error::{Error, Result};
+pub use limits::HttpLimits;
 pub use media::MediaOptions;
 pub use server::{Server, ServerOptions, Vision};

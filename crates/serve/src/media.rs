@@ -7,10 +7,11 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use embodied_r_vision::{EmbeddingCache, image_file};
-use image::RgbImage;
 use reqwest::redirect::Policy;
 use reqwest::{Client, Url};
+use tokio::sync::Semaphore;
 
+use crate::budget::{Budget, Reserved};
 use crate::error::{Error, Result};
 use crate::refusal::Refusal;
 
@@ -19,6 +20,9 @@ const MAX_BYTES: u64 = 32 << 20;
 
 /// The timeout for fetching an image.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// The number of images that are fetched at a time.
+const MAX_FETCHES: usize = 32;
 
 /// The image URLs that requests may use besides `data:` URLs. By default none.
 #[derive(Debug, Clone, Default)]
@@ -29,6 +33,23 @@ pub struct MediaOptions {
     pub domains: Vec<String>,
 }
 
+impl MediaOptions {
+    /// Checks the hosts.
+    ///
+    /// # Errors
+    /// [`Error::MediaHost`] for a host that no URL could have.
+    pub fn check(&self) -> Result<()> {
+        let is_host = |host: &String| {
+            let url = Url::parse(&format!("http://{host}/"));
+            url.is_ok_and(|url| url.host_str().is_some_and(|own| own.eq_ignore_ascii_case(host)))
+        };
+        match self.domains.iter().find(|host| !is_host(host)) {
+            Some(host) => Err(Error::MediaHost(host.clone())),
+            None => Ok(()),
+        }
+    }
+}
+
 /// Loads images, and encodes them through the embedding cache.
 #[derive(Debug)]
 pub(crate) struct Media {
@@ -36,6 +57,30 @@ pub(crate) struct Media {
     folder: Option<PathBuf>,
     domains: Vec<String>,
     client: Client,
+    /// Images that are fetched at a time, each over a connection of its own.
+    fetches: Semaphore,
+    /// Pixels that are decoded at a time.
+    pub(crate) pixels: Budget,
+    /// Images that are decoded and encoded at a time.
+    pub(crate) workers: Semaphore,
+}
+
+/// The memory of a request's body and image files.
+pub(crate) struct RequestMemory<'a> {
+    pub(crate) budget: &'a Budget,
+    pub(crate) reserved: &'a mut Reserved,
+    /// Bytes reserved so far.
+    pub(crate) bytes: u64,
+}
+
+impl RequestMemory<'_> {
+    fn add(&mut self, bytes: u64) -> Result<(), Refusal> {
+        self.bytes += bytes;
+        match self.budget.grow(self.reserved, self.bytes) {
+            true => Ok(()),
+            false => Err(Refusal::out_of_request_memory()),
+        }
+    }
 }
 
 impl Media {
@@ -49,67 +94,100 @@ impl Media {
         // one just as the next request is sent.
         let client = Client::builder().redirect(Policy::none()).timeout(FETCH_TIMEOUT);
         let client = client.pool_max_idle_per_host(0).build();
+        let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Ok(Self {
             embedding_cache,
             folder: options.folder.map(real).transpose()?,
             domains: options.domains,
             client: client.map_err(|source| Error::Client { source })?,
+            fetches: Semaphore::new(MAX_FETCHES),
+            pixels: Budget::new(image_file::MAX_PIXELS),
+            workers: Semaphore::new(threads),
         })
     }
 
     /// The bytes of the image at `url`, from the field `param` of a request.
-    pub(crate) async fn bytes(&self, param: &str, url: &str) -> Result<Vec<u8>, Refusal> {
+    pub(crate) async fn bytes(
+        &self,
+        param: &str,
+        url: String,
+        memory: &mut RequestMemory<'_>,
+    ) -> Result<Vec<u8>, Refusal> {
         let refuse = |message: String| Refusal::about(param, format!("`{param}` {message}"));
         if let Some(data) = url.strip_prefix("data:") {
+            // The body, of which it is a part, is in memory already.
             return inline(data).map_err(refuse);
         }
         let hint = "send a `data:` URL with the image in base64";
         let url =
-            Url::parse(url).map_err(|error| refuse(format!("is not a URL: {error}; {hint}")))?;
+            Url::parse(&url).map_err(|error| refuse(format!("is not a URL: {error}; {hint}")))?;
         match url.scheme() {
-            "file" => self.file(&url).map_err(refuse),
-            "http" | "https" => self.fetched(url).await.map_err(refuse),
+            "file" => {
+                let path = self.path(&url).map_err(refuse)?;
+                memory.add(path.metadata().map_or(0, |it| it.len().min(MAX_BYTES)))?;
+                let read = tokio::task::spawn_blocking(move || read(&path)).await;
+                read.map_err(Refusal::failed)?.map_err(refuse)
+            }
+            "http" | "https" => self.fetched(url, refuse, memory).await,
             other => Err(refuse(format!("is a `{other}:` URL; {hint}"))),
         }
     }
 
-    fn file(&self, url: &Url) -> Result<Vec<u8>, String> {
+    /// The path of a file in the allowed folder.
+    fn path(&self, url: &Url) -> Result<PathBuf, String> {
         let Some(folder) = &self.folder else {
             let message = "is a local file, which this server does not read";
             return Err(format!("{message} (`--allowed-local-media-path` allows a directory)"));
         };
-        // Missing files and files outside the folder give the same error, so that clients cannot probe the disk.
-        let outside = || "is not a file in the directory that this server may read".to_owned();
         let path = url.to_file_path().map_err(|()| outside())?;
         let path = std::fs::canonicalize(path).map_err(|_| outside())?;
-        if !path.starts_with(folder) || !path.is_file() {
-            return Err(outside());
+        match path.starts_with(folder) && path.is_file() {
+            true => Ok(path),
+            false => Err(outside()),
         }
-        read(&path).map_err(|_| outside())
     }
 
-    async fn fetched(&self, url: Url) -> Result<Vec<u8>, String> {
+    async fn fetched(
+        &self,
+        url: Url,
+        refuse: impl Fn(String) -> Refusal,
+        memory: &mut RequestMemory<'_>,
+    ) -> Result<Vec<u8>, Refusal> {
         let host = url.host_str().unwrap_or_default().to_owned();
         if !self.domains.iter().any(|domain| domain.eq_ignore_ascii_case(&host)) {
             let message = format!("is at `{host}`, which is not an allowed host");
-            return Err(format!("{message} (`--allowed-media-domains` allows hosts)"));
+            return Err(refuse(format!("{message} (`--allowed-media-domains` allows hosts)")));
         }
-        let failed = |error: reqwest::Error| {
-            format!("cannot be fetched from `{host}`: {}", error.without_url())
+        let failed = |error: reqwest::Error| match error.is_timeout() {
+            true => refuse(format!("took longer than {} s at `{host}`", FETCH_TIMEOUT.as_secs())),
+            false => refuse(format!("cannot be fetched from `{host}`: {}", error.without_url())),
         };
+        // The semaphore is never closed.
+        let _slot = self.fetches.acquire().await.map_err(Refusal::failed)?;
         let mut response = self.client.get(url).send().await.map_err(failed)?;
         if !response.status().is_success() {
-            return Err(format!("cannot be fetched: `{host}` returned {}", response.status()));
+            let status = response.status();
+            return Err(refuse(format!("cannot be fetched: `{host}` returned {status}")));
         }
         let mut bytes = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(failed)? {
-            bytes.extend_from_slice(&chunk);
-            if bytes.len() as u64 > MAX_BYTES {
-                return Err(format!("has more than {MAX_BYTES} bytes"));
+            if (bytes.len() + chunk.len()) as u64 > MAX_BYTES {
+                return Err(refuse(too_large()));
             }
+            memory.add(chunk.len() as u64)?;
+            bytes.extend_from_slice(&chunk);
         }
         Ok(bytes)
     }
+}
+
+/// Missing files and files outside the folder give the same error, so that clients cannot probe the disk.
+fn outside() -> String {
+    "is not a file in the directory that this server may read".to_owned()
+}
+
+fn too_large() -> String {
+    format!("is too large: it has more than {MAX_BYTES} bytes")
 }
 
 /// The bytes of a `data:` URL, given without its scheme.
@@ -123,20 +201,18 @@ fn inline(data: &str) -> Result<Vec<u8>, String> {
     BASE64_STANDARD.decode(text.trim()).map_err(|error| format!("is not valid base64: {error}"))
 }
 
-fn read(path: &Path) -> std::io::Result<Vec<u8>> {
+fn read(path: &Path) -> Result<Vec<u8>, String> {
     use std::io::Read as _;
+    let read = |bytes: &mut Vec<u8>| -> std::io::Result<()> {
+        std::fs::File::open(path)?.take(MAX_BYTES + 1).read_to_end(bytes)?;
+        Ok(())
+    };
     let mut bytes = Vec::new();
-    std::fs::File::open(path)?.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
+    read(&mut bytes).map_err(|_| outside())?;
     match bytes.len() as u64 > MAX_BYTES {
-        true => Err(std::io::ErrorKind::FileTooLarge.into()),
+        true => Err(too_large()),
         false => Ok(bytes),
     }
-}
-
-/// Decodes an image file's bytes.
-pub(crate) fn decode(param: &str, bytes: &[u8]) -> Result<RgbImage, Refusal> {
-    image_file::from_bytes(bytes)
-        .map_err(|error| Refusal::about(param, format!("`{param}`: {error}")))
 }
 
 #[cfg(test)]
@@ -149,5 +225,19 @@ mod tests {
         assert!(inline("image/png,abc").unwrap_err().contains("not in base64"));
         assert!(inline("image/png;base64").unwrap_err().contains("without data"));
         assert!(inline("image/png;base64,#").unwrap_err().contains("not valid base64"));
+    }
+
+    #[test]
+    fn an_allowed_host_that_no_url_can_have_is_refused() {
+        let check = |host: &str| {
+            MediaOptions { domains: vec![host.to_owned()], ..MediaOptions::default() }.check()
+        };
+        for host in ["example.org", "EXAMPLE.org", "127.0.0.1", "[::1]", "localhost"] {
+            assert!(check(host).is_ok(), "{host}");
+        }
+        for host in ["", "http://example.org", "example.org:80", "a/b", "a b", "user@host"] {
+            let message = check(host).unwrap_err().to_string();
+            assert!(message.starts_with(&format!("`{host}` is not a host")), "{message}");
+        }
     }
 }

@@ -1,13 +1,17 @@
 //! Error responses in OpenAI's format.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use embodied_r_policy::Error as PolicyError;
 use serde_json::{Value, json};
 
+use crate::metrics::Outcome;
+
 /// The `Retry-After` of overload responses, in seconds.
-const RETRY_AFTER_S: u16 = 1;
+pub(crate) const RETRY_AFTER_S: u16 = 1;
 
 /// An error response: `{"error": {"message", "type", "param", "code"}}` with its status.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,6 +81,22 @@ impl Refusal {
         Self::about(param, message).with_code("context_length_exceeded")
     }
 
+    /// The prompt alone exceeds the context length; its tokens were not all counted.
+    pub(crate) fn too_many_tokens(param: &str, at_least: usize, most: usize) -> Self {
+        let message = format!(
+            "the prompt has {at_least} tokens or more, but the context length is {most}: shorten the prompt"
+        );
+        Self::about(param, message).with_code("context_length_exceeded")
+    }
+
+    /// The images of a prompt have too many pixels.
+    pub(crate) fn too_many_pixels(param: &str, pixels: u64, most: u64) -> Self {
+        let message = format!(
+            "the images of the prompt have {pixels} pixels or more, above the limit of {most}: scale them down"
+        );
+        Self::about(param, message).with_code("image_too_large")
+    }
+
     pub(crate) fn too_many_sequences(requested: usize, most: usize) -> Self {
         let message = format!(
             "the request has {requested} completions, this server allows {most} at once: split it"
@@ -110,6 +130,40 @@ impl Refusal {
         Self::new(StatusCode::TOO_MANY_REQUESTS, message).with_code("queue_full")
     }
 
+    /// The header of a request took too long.
+    pub(crate) fn header_timeout(most: Duration) -> Self {
+        let message = format!("the header of the request took longer than {} s", most.as_secs());
+        Self::new(StatusCode::REQUEST_TIMEOUT, message).with_code("request_timeout")
+    }
+
+    /// The body of a request took too long.
+    pub(crate) fn body_timeout(most: Duration) -> Self {
+        let message = format!("the body of the request took longer than {} s", most.as_secs());
+        Self::new(StatusCode::REQUEST_TIMEOUT, message).with_code("request_timeout")
+    }
+
+    /// The client reads a stream so slowly that too many tokens wait for it.
+    pub(crate) fn slow_reader() -> Self {
+        let message = "the stream is read more slowly than it is generated";
+        Self::new(StatusCode::REQUEST_TIMEOUT, message).with_code("request_timeout")
+    }
+
+    pub(crate) fn too_many_connections(most: usize) -> Self {
+        let message = format!("the server has {most} connections, its limit, retry later");
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, message).with_code("too_many_connections")
+    }
+
+    pub(crate) fn out_of_request_memory() -> Self {
+        let message = "the memory for request bodies is in use, retry later";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, message).with_code("overloaded")
+    }
+
+    /// The path has bytes that are not UTF-8.
+    pub(crate) fn undecodable_path() -> Self {
+        let message = "the path is not valid UTF-8 after percent-decoding";
+        Self::new(StatusCode::BAD_REQUEST, message).with_code("invalid_url")
+    }
+
     pub(crate) fn stopping() -> Self {
         let message = "the server is shutting down";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, message).with_code("stopping")
@@ -130,6 +184,16 @@ impl Refusal {
             | PolicyError::NoChatTemplate { .. }
             | PolicyError::Tokenizer { .. } => Self::about(param, error.to_string()),
             _ => Self::failed(error),
+        }
+    }
+
+    /// How a request that it answers has ended.
+    pub(crate) fn outcome(&self) -> Outcome {
+        match (self.status.as_u16(), self.code) {
+            (503, Some("stopping")) => Outcome::Stopping,
+            (429 | 503, _) => Outcome::Overloaded,
+            (500.., _) => Outcome::Failed,
+            _ => Outcome::Refused,
         }
     }
 
@@ -157,6 +221,10 @@ impl IntoResponse for Refusal {
         match self.status {
             StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_S));
+            }
+            // What is left of the request is not worth waiting for.
+            StatusCode::REQUEST_TIMEOUT => {
+                headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
             StatusCode::UNAUTHORIZED => {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
@@ -186,6 +254,18 @@ mod tests {
         let response = Refusal::queue_full().into_response();
         assert_eq!(response.status(), 429);
         assert_eq!(response.headers()[header::RETRY_AFTER], "1");
+    }
+
+    #[test]
+    fn an_overloaded_server_is_not_counted_as_one_that_stops() {
+        assert_eq!(Refusal::stopping().outcome(), Outcome::Stopping);
+        for refusal in [
+            Refusal::queue_full(),
+            Refusal::out_of_request_memory(),
+            Refusal::too_many_connections(7),
+        ] {
+            assert_eq!(refusal.outcome(), Outcome::Overloaded);
+        }
     }
 
     #[test]

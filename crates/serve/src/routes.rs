@@ -7,22 +7,25 @@ use std::time::Instant;
 
 use axum::Json;
 use axum::Router;
-use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
-use axum::extract::{DefaultBodyLimit, Path, Request, State};
-use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, Request, State};
+use axum::http::{HeaderMap, Method, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use embodied_r_policy::tokenizer::{GenerationPrompt, SpecialTokens, Tokenizer};
+use embodied_r_policy::tokenizer::{BoundedIds, GenerationPrompt, SpecialTokens, Tokenizer};
 use embodied_r_vision::MultimodalMessage;
-use image::RgbImage;
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 
 use crate::admission::{Admission, Permit};
 use crate::api_key::ApiKeyHash;
+use crate::body::{Body, Received};
+use crate::budget::{Budget, Reserved};
 use crate::driver::Driver;
-use crate::media;
+use crate::images::{ImageFiles, ImageLimits};
+use crate::limits::HttpLimits;
+use crate::media::RequestMemory;
 use crate::metrics::{Metrics, Outcome};
 use crate::refusal::Refusal;
 use crate::request::chat::{ChatRequest, Conversation, ImageUrl};
@@ -37,6 +40,9 @@ const MAX_BODY_BYTES: usize = 16 << 20;
 /// The size limit of a request body that may contain images.
 const MAX_IMAGE_BODY_BYTES: usize = 128 << 20;
 
+/// Larger bodies are parsed on a blocking thread.
+const LARGE_BODY_BYTES: usize = 64 << 10;
+
 /// The state shared by all handlers.
 pub(crate) struct App {
     pub(crate) model: Model,
@@ -44,11 +50,26 @@ pub(crate) struct App {
     pub(crate) admission: Admission,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) api_key: Option<ApiKeyHash>,
+    pub(crate) limits: HttpLimits,
+    /// The memory of request bodies.
+    pub(crate) request_memory: Budget,
+    /// Requests that are parsed or tokenized at a time.
+    pub(crate) workers: Semaphore,
     /// The Unix time at which the server started.
     pub(crate) began_s: u64,
 }
 
 type Shared = Arc<App>;
+
+impl App {
+    /// The size limit of a request body.
+    pub(crate) fn max_body_bytes(&self) -> usize {
+        match self.model.media {
+            Some(_) => MAX_IMAGE_BODY_BYTES,
+            None => MAX_BODY_BYTES,
+        }
+    }
+}
 
 /// The server's paths.
 pub(crate) fn router(app: Shared) -> Router {
@@ -65,15 +86,7 @@ pub(crate) fn router(app: Shared) -> Router {
         .route("/metrics", get(metrics))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
-        .layer(DefaultBodyLimit::max(max_body_bytes(&app)))
         .with_state(app)
-}
-
-fn max_body_bytes(app: &App) -> usize {
-    match app.model.media {
-        Some(_) => MAX_IMAGE_BODY_BYTES,
-        None => MAX_BODY_BYTES,
-    }
 }
 
 async fn unknown_path(method: Method, uri: Uri) -> Refusal {
@@ -119,10 +132,11 @@ async fn models(State(app): State<Shared>) -> Json<Value> {
     Json(json!({"object": "list", "data": [described(&app)]}))
 }
 
-async fn model(State(app): State<Shared>, Path(id): Path<String>) -> Response {
-    match id == app.model.name {
-        true => Json(described(&app)).into_response(),
-        false => Refusal::unknown_model(&id, &app.model.name).into_response(),
+async fn model(State(app): State<Shared>, id: Result<Path<String>, PathRejection>) -> Response {
+    match id {
+        Ok(Path(id)) if id == app.model.name => Json(described(&app)).into_response(),
+        Ok(Path(id)) => Refusal::unknown_model(&id, &app.model.name).into_response(),
+        Err(_) => Refusal::undecodable_path().into_response(),
     }
 }
 
@@ -131,8 +145,6 @@ fn described(app: &App) -> Value {
     json!({"id": name, "object": "model", "created": app.began_s, "owned_by": "embodied-r",
         "max_model_len": max_model_len})
 }
-
-type Body = Result<Bytes, BytesRejection>;
 
 async fn chat(State(app): State<Shared>, body: Body) -> Response {
     respond(&app, chat_response(&app, body).await)
@@ -145,97 +157,141 @@ async fn completions(State(app): State<Shared>, body: Body) -> Response {
 /// The response; a refusal is counted.
 fn respond(app: &App, response: Result<Response, Refusal>) -> Response {
     response.unwrap_or_else(|refusal| {
-        app.metrics.ended(Outcome::of_status(refusal.status()));
+        app.metrics.ended(refusal.outcome());
         refusal.into_response()
     })
 }
 
-fn read(app: &App, body: Body) -> Result<Bytes, Refusal> {
-    body.map_err(|rejection| match rejection.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => Refusal::too_large(max_body_bytes(app)),
-        _ => Refusal::body(rejection.body_text()),
-    })
+/// Parses a body; large ones on a blocking thread. Its memory stays reserved until its prompts are built.
+async fn parse<T: Send + 'static>(
+    app: &Shared,
+    body: Body,
+    parse: fn(&[u8], &Model) -> Result<T, Refusal>,
+) -> Result<(T, RequestBytes), Refusal> {
+    let Received { bytes, memory } = body.0?;
+    let size = bytes.len();
+    let parsed = match size > LARGE_BODY_BYTES {
+        true => {
+            let shared = app.clone();
+            run_blocking(app, move |_| parse(&bytes, &shared.model)).await?
+        }
+        false => parse(&bytes, &app.model),
+    };
+    Ok((parsed?, RequestBytes { size, memory }))
+}
+
+/// The size of a body and its share of the memory for requests.
+struct RequestBytes {
+    size: usize,
+    memory: Reserved,
 }
 
 async fn chat_response(app: &Shared, body: Body) -> Result<Response, Refusal> {
     let arrived = Instant::now();
-    let ChatRequest { conversation, settings } = ChatRequest::parse(&read(app, body)?, &app.model)?;
+    let (request, memory) = parse(app, body, ChatRequest::parse).await?;
+    let ChatRequest { conversation, settings } = request;
     let permit = app.admission.admit(settings.n)?;
     let prompt = match conversation {
-        Conversation::Text(messages) => run_blocking(app, move |tokenizer| {
-            let text = tokenizer.apply_chat_template(&messages, GenerationPrompt::Append)?;
-            Ok(embodied_r_policy::Prompt::from(tokenizer.encode(&text)?))
-        })
-        .await?
-        .map_err(|error| Refusal::from_policy("messages", &error))?,
-        Conversation::Multimodal(messages, urls) => image_prompt(app, messages, &urls).await?,
+        Conversation::Text(messages) => {
+            let ids = chat_ids(app, messages, app.model.max_model_len).await?;
+            drop(memory);
+            embodied_r_policy::Prompt::from(ids)
+        }
+        Conversation::Multimodal(messages, urls) => {
+            image_prompt(app, messages, urls, &settings, memory).await?
+        }
     };
     let input = Input { param: "messages", prompts: vec![prompt], form: Form::Chat };
     generate(app, input, settings, arrived, &permit).await
 }
 
-/// The prompt of a conversation with images, which are encoded only if they fit the context.
+/// The ids of a rendered conversation, if there are at most `most`.
+async fn chat_ids<M: serde::Serialize + Send + 'static>(
+    app: &Shared,
+    messages: Vec<M>,
+    most: usize,
+) -> Result<Vec<u32>, Refusal> {
+    let ids = run_blocking(app, move |tokenizer| {
+        let text = tokenizer.apply_chat_template(&messages, GenerationPrompt::Append)?;
+        drop(messages);
+        tokenizer.encode_at_most(&text, most)
+    });
+    within_context(app, "messages", ids.await?)
+}
+
+/// The ids of the field `param`, or why there are none.
+fn within_context(
+    app: &App,
+    param: &str,
+    ids: embodied_r_policy::Result<BoundedIds>,
+) -> Result<Vec<u32>, Refusal> {
+    match ids.map_err(|error| Refusal::from_policy(param, &error))? {
+        BoundedIds::Ids(ids) => Ok(ids),
+        BoundedIds::TooMany { at_least } => {
+            Err(Refusal::too_many_tokens(param, at_least, app.model.max_model_len))
+        }
+    }
+}
+
+/// The prompt of a conversation with images, which are decoded only if they fit the context.
 async fn image_prompt(
     app: &Shared,
     messages: Vec<MultimodalMessage>,
-    urls: &[ImageUrl],
+    urls: Vec<ImageUrl>,
+    settings: &Settings,
+    RequestBytes { size, mut memory }: RequestBytes,
 ) -> Result<embodied_r_policy::Prompt, Refusal> {
     // The parser accepts images only for vision-language models.
     let no_encoder = || Refusal::failed("there is no vision encoder");
     let media = app.model.media.as_ref().ok_or_else(no_encoder)?;
-    let mut files = Vec::with_capacity(urls.len());
-    for ImageUrl { param, url } in urls {
-        files.push((param.clone(), media.bytes(param, url).await?));
-    }
-    let (cache, most) = (media.embedding_cache.clone(), app.model.max_model_len);
-    run_blocking(app, move |tokenizer| {
-        let images = files.iter().map(|(param, bytes)| media::decode(param, bytes));
-        let images: Vec<RgbImage> = images.collect::<Result<_, _>>()?;
-        let refused = |error: embodied_r_vision::Error| match &error {
-            embodied_r_vision::Error::Policy(error) => Refusal::from_policy("messages", error),
-            embodied_r_vision::Error::AspectRatio { .. } => {
-                Refusal::about("messages", error.to_string())
-            }
-            _ => Refusal::failed(error),
-        };
-        let mut tokens = 0;
-        for image in &images {
-            tokens += cache.vision_encoder().image_tokens(image.dimensions()).map_err(refused)?;
-        }
-        if tokens >= most {
-            return Err(Refusal::too_long("messages", tokens, 1, most));
-        }
-        let embeddings =
-            cache.encode_images(&images.iter().collect::<Vec<_>>()).map_err(refused)?;
-        cache.vision_encoder().prompt(tokenizer, &messages, &embeddings).map_err(refused)
+    let most = app.model.max_model_len;
+    let limits = ImageLimits { max_model_len: most, max_pixels: app.limits.max_prompt_pixels };
+    let (budget, bytes) = (&app.request_memory, size as u64);
+    let reserved = RequestMemory { budget, reserved: &mut memory, bytes };
+    let images = ImageFiles::load(media, urls, limits, reserved).await?;
+    // A placeholder stands for all tokens of its image.
+    let others = images.tokens.saturating_sub(images.len());
+    let ids = chat_ids(app, messages, most.saturating_sub(others)).await?;
+    settings.sampling_after("messages", ids.len() + others, &app.model)?;
+    let embeddings = images.encode(media).await?;
+    let prompt = media.embedding_cache.vision_encoder().expand_placeholders(&ids, &embeddings);
+    prompt.map_err(|error| match &error {
+        embodied_r_vision::Error::Policy(error) => Refusal::from_policy("messages", error),
+        _ => Refusal::failed(error),
     })
-    .await?
 }
 
 async fn completions_response(app: &Shared, body: Body) -> Result<Response, Refusal> {
     let arrived = Instant::now();
-    let CompletionRequest { prompts, special_tokens, echo, settings } =
-        CompletionRequest::parse(&read(app, body)?, &app.model)?;
+    let (request, memory) = parse(app, body, CompletionRequest::parse).await?;
+    let CompletionRequest { prompts, special_tokens, echo, settings } = request;
     let permit = app.admission.admit(settings.n.saturating_mul(prompts.len()))?;
-    let (prompts, texts) = run_blocking(app, move |tokenizer| {
+    let most = app.model.max_model_len;
+    let (ids, texts) = run_blocking(app, move |tokenizer| {
         let texts = match echo {
-            Echo::On => Some(texts(tokenizer, &prompts)?),
-            Echo::Off => None,
+            Echo::On => texts(tokenizer, &prompts).map(Some),
+            Echo::Off => Ok(None),
         };
-        Ok((ids(tokenizer, prompts, special_tokens)?, texts))
+        let ids = prompts.into_iter().map(|prompt| ids(tokenizer, prompt, special_tokens, most));
+        (ids.collect::<Vec<_>>(), texts)
     })
-    .await?
-    .map_err(|error: embodied_r_policy::Error| Refusal::from_policy("prompt", &error))?;
+    .await?;
+    drop(memory);
+    let prompts = ids.into_iter().map(|ids| within_context(app, "prompt", ids));
+    let prompts = prompts.collect::<Result<Vec<_>, _>>()?;
+    let texts = texts.map_err(|error| Refusal::from_policy("prompt", &error))?;
     let prompts = prompts.into_iter().map(embodied_r_policy::Prompt::from).collect();
     let form = Form::Completion { echo: texts, n: settings.n };
     generate(app, Input { param: "prompt", prompts, form }, settings, arrived, &permit).await
 }
 
-/// Runs CPU-heavy work on a blocking thread.
+/// Runs CPU-heavy work on a blocking thread, on as many as there are processors.
 async fn run_blocking<T: Send + 'static>(
     app: &Shared,
     work: impl FnOnce(&Tokenizer) -> T + Send + 'static,
 ) -> Result<T, Refusal> {
+    // Without this limit, the memory of tokenization would grow with the number of requests.
+    let _worker = app.workers.acquire().await.map_err(Refusal::failed)?;
     let tokenizer = app.model.tokenizer.clone();
     let done = tokio::task::spawn_blocking(move || work(&tokenizer));
     done.await.map_err(Refusal::failed)
@@ -251,15 +307,17 @@ fn texts(tokenizer: &Tokenizer, prompts: &[Prompt]) -> embodied_r_policy::Result
 
 fn ids(
     tokenizer: &Tokenizer,
-    prompts: Vec<Prompt>,
+    prompt: Prompt,
     special_tokens: AddSpecialTokens,
-) -> embodied_r_policy::Result<Vec<Vec<u32>>> {
-    let ids = |prompt| match (prompt, special_tokens) {
-        (Prompt::Ids(ids), _) => Ok(ids),
-        (Prompt::Text(text), AddSpecialTokens::Yes) => tokenizer.encode_with_special_tokens(&text),
-        (Prompt::Text(text), AddSpecialTokens::No) => tokenizer.encode(&text),
-    };
-    prompts.into_iter().map(ids).collect()
+    most: usize,
+) -> embodied_r_policy::Result<BoundedIds> {
+    match (prompt, special_tokens) {
+        (Prompt::Ids(ids), _) => Ok(BoundedIds::Ids(ids)),
+        (Prompt::Text(text), AddSpecialTokens::Yes) => {
+            tokenizer.encode_with_special_tokens_at_most(&text, most)
+        }
+        (Prompt::Text(text), AddSpecialTokens::No) => tokenizer.encode_at_most(&text, most),
+    }
 }
 
 /// Prompts, the field that they came from, and the response format.

@@ -3,19 +3,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::serve::ListenerExt as _;
 use embodied_r_policy::tokenizer::Tokenizer;
 use embodied_r_policy::{Engine, EngineOptions, InferenceModel, SamplingDefaults};
 use embodied_r_vision::EmbeddingCache;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::time::{sleep, timeout};
 
 use crate::admission::Admission;
 use crate::api_key::ApiKeyHash;
+use crate::budget::Budget;
+use crate::connections;
 use crate::driver::Driver;
 use crate::error::{Error, Result};
+use crate::limits::HttpLimits;
 use crate::media::{Media, MediaOptions};
 use crate::metrics::Metrics;
 use crate::request::Model;
@@ -45,6 +47,8 @@ pub struct ServerOptions {
     pub api_key: Option<ApiKeyHash>,
     /// Defaults of the sampling parameters.
     pub defaults: SamplingDefaults,
+    /// Limits on connections and on the memory of requests.
+    pub limits: HttpLimits,
 }
 
 /// Image support for a vision-language model.
@@ -81,6 +85,7 @@ impl Server {
             drain_timeout,
             api_key,
             defaults,
+            limits,
         } = options;
         let (most, vocabulary) =
             (model.config().max_position_embeddings, model.config().vocab_size);
@@ -105,7 +110,20 @@ impl Server {
             vision.map(|Vision { embedding_cache, media }| Media::new(embedding_cache, media));
         let media = media.transpose()?;
         let model = Model { name, tokenizer, defaults, vocabulary, max_model_len, media };
-        let app = App { model, driver, admission, metrics, api_key, began_s: now_s() };
+        let request_memory = Budget::new(limits.request_memory_bytes as u64);
+        let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let workers = Semaphore::new(threads);
+        let app = App {
+            model,
+            driver,
+            admission,
+            metrics,
+            api_key,
+            limits,
+            request_memory,
+            workers,
+            began_s: now_s(),
+        };
         Ok(Self { app: Arc::new(app), engine_ended, drain_timeout })
     }
 
@@ -116,26 +134,15 @@ impl Server {
     /// [`Error::EngineGone`], [`Error::Serve`].
     pub async fn run(self, listener: TcpListener, mut stop: UnboundedReceiver<()>) -> Result<()> {
         let Self { app, mut engine_ended, drain_timeout } = self;
-        let (close, closed) = oneshot::channel::<()>();
-        // Stream events are small and must not be delayed by Nagle's algorithm.
-        let listener = listener.tap_io(|stream| {
-            if let Err(error) = stream.set_nodelay(true) {
-                tracing::debug!(%error, "cannot set TCP_NODELAY");
-            }
-        });
-        let serve = axum::serve(listener, routes::router(app.clone()));
-        let serve = serve.with_graceful_shutdown(async {
-            let _ = closed.await;
-        });
-        let mut serving = tokio::spawn(async move { serve.await });
+        let (close, closing) = watch::channel(false);
+        let (router, limits) = (routes::router(app.clone()), app.limits.clone());
+        let mut serving = tokio::spawn(connections::serve(listener, router, limits, closing));
         tokio::select! {
             _ = stop.recv() => {}
             _ = &mut engine_ended => return Err(Error::EngineGone),
+            // It ends by a panic only.
             ended = &mut serving => {
-                return match ended {
-                    Ok(served) => served.map_err(Error::Serve),
-                    Err(lost) => Err(Error::Serve(std::io::Error::other(lost))),
-                };
+                return ended.map_err(|lost| Error::Serve(std::io::Error::other(lost)));
             }
         }
         app.admission.close();
@@ -146,7 +153,7 @@ impl Server {
             _ = stop.recv() => app.driver.abort(),
             _ = &mut engine_ended => return Err(Error::EngineGone),
         }
-        let _ = close.send(());
+        let _ = close.send(true);
         // A client that does not read its response must not block the shutdown.
         let _ = timeout(FLUSH_TIMEOUT, serving).await;
         Ok(())

@@ -54,6 +54,13 @@ impl Response {
     }
 }
 
+/// The memory of a server, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Memory {
+    pub(crate) resident: u64,
+    pub(crate) peak: u64,
+}
+
 /// A connection whose response is not read yet.
 pub(crate) struct Connection(BufReader<TcpStream>);
 
@@ -79,7 +86,24 @@ impl Server {
     /// [`Self::launch`] with a borrowed folder.
     pub(crate) fn of(dir: &Path, arguments: &[&str], key: Option<&str>) -> Self {
         let mut command = command(dir);
-        command.args(arguments).stdout(Stdio::piped());
+        command.args(arguments);
+        Self::spawn(command, key)
+    }
+
+    /// A server that may open `files` files.
+    pub(crate) fn with_file_limit(files: usize, arguments: &[&str]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        tiny_model::write(&dir.path().join("model"));
+        let own = command(dir.path());
+        let mut command = Command::new("sh");
+        command.args(["-c", "ulimit -n \"$0\" && exec \"$@\"", &files.to_string()]);
+        command.current_dir(dir.path()).arg(own.get_program()).args(own.get_args());
+        command.args(arguments);
+        Self { dir: Some(dir), ..Self::spawn(command, None) }
+    }
+
+    fn spawn(mut command: Command, key: Option<&str>) -> Self {
+        command.stdout(Stdio::piped());
         match key {
             Some(key) => command.env("EMBODIED_R_API_KEY", key),
             None => command.env_remove("EMBODIED_R_API_KEY"),
@@ -108,6 +132,17 @@ impl Server {
 
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Bytes of memory that the server occupies now, and the most that it has.
+    pub(crate) fn memory(&self) -> Memory {
+        let path = format!("/proc/{}/status", self.process.0.id());
+        let status = std::fs::read_to_string(path).unwrap();
+        let bytes = |field: &str| -> u64 {
+            let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
+            line.trim_end_matches("kB").trim().parse::<u64>().unwrap() << 10
+        };
+        Memory { resident: bytes("VmRSS:"), peak: bytes("VmHWM:") }
     }
 
     /// The response to a POST request.

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use clap::value_parser;
+
 use super::model::StoredModel;
 
 /// Serve a model over an OpenAI-compatible HTTP API.
@@ -10,6 +12,8 @@ use super::model::StoredModel;
 /// (Prometheus). If `EMBODIED_R_API_KEY` is set, clients must send it as the API key. Vision-language models accept
 /// images. On SIGTERM or Ctrl-C the server drains: running requests finish, new ones are rejected; a second signal
 /// aborts them.
+///
+/// Clients that are too slow, and requests that would take too much memory, are refused with status 408, 413 or 503.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ServeArgs {
     #[command(flatten)]
@@ -50,4 +54,36 @@ pub(crate) struct ServeArgs {
     /// Drain timeout in seconds: how long running requests may take to finish on shutdown.
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     pub(crate) drain_timeout: u64,
+    /// Maximum number of connections, at most the process's limit of open files less some for its own [default: 4096].
+    /// At the limit, a new connection replaces the one that has been without a complete request for longest; if all
+    /// have one in progress, the new one gets status 503.
+    #[arg(long, value_name = "N", help_heading = "Limits on clients")]
+    pub(crate) limit_concurrency: Option<usize>,
+    /// Seconds in which a client must send the header of a request; status 408 after that.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, help_heading = "Limits on clients")]
+    #[arg(value_parser = value_parser!(u64).range(1..=MAX_SECONDS))]
+    pub(crate) timeout_header: u64,
+    /// Seconds in which a client must send the body of a request, plus one per 64 KiB received; status 408 after that.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, help_heading = "Limits on clients")]
+    #[arg(value_parser = value_parser!(u64).range(1..=MAX_SECONDS))]
+    pub(crate) timeout_body: u64,
+    /// Seconds after which a client that reads nothing of its response is disconnected.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, help_heading = "Limits on clients")]
+    #[arg(value_parser = value_parser!(u64).range(1..=MAX_SECONDS))]
+    pub(crate) timeout_send: u64,
+    /// Seconds after which an idle connection is closed.
+    #[arg(long, value_name = "SECONDS", default_value_t = 75, help_heading = "Limits on clients")]
+    #[arg(value_parser = value_parser!(u64).range(1..=MAX_SECONDS))]
+    pub(crate) timeout_keep_alive: u64,
+    /// Memory in GB (10^9 bytes) of the request bodies and image files that are received and parsed at a time; status
+    /// 503 beyond. A body has at most 16 MiB, 128 MiB with a vision-language model, and an image file 32 MiB.
+    #[arg(long, value_name = "GB", default_value_t = 0.5, help_heading = "Limits on clients")]
+    pub(crate) request_memory_gb: f64,
+    /// Maximum number of pixels of a prompt's images before they are resized. An image has at most 2^26 (8192 × 8192),
+    /// and no more are decoded at a time.
+    #[arg(long, value_name = "N", default_value_t = 1 << 29, help_heading = "Limits on clients")]
+    pub(crate) max_prompt_pixels: u64,
 }
+
+/// A year.
+const MAX_SECONDS: u64 = 366 * 24 * 3600;

@@ -1,26 +1,24 @@
 //! `embodied-r serve`.
 
+mod listen;
+mod options;
+
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context;
 use embodied_r_policy::tokenizer::Tokenizer;
-use embodied_r_policy::{EngineOptions, InferenceModel, PAGE_SIZE, SamplingDefaults};
-use embodied_r_serve::{ApiKeyHash, Error, MediaOptions, Server, ServerOptions, Vision};
+use embodied_r_policy::{InferenceModel, PAGE_SIZE};
+use embodied_r_serve::{Error, Server, ServerOptions, Vision};
 use embodied_r_vision::{
     EmbeddingCache, VisionLanguageModel, VisionOptions, is_vision_language_model,
 };
-use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 use crate::args::serve::ServeArgs;
-use crate::exit::{self, Status, Usage};
+use crate::exit::{Status, Usage};
 use crate::hub;
 use crate::output::outln;
-
-/// Environment variable with the API key that clients must send.
-const API_KEY: &str = "EMBODIED_R_API_KEY";
 
 /// Size of the image embedding cache, so that repeated images are encoded once.
 const IMAGE_CACHE_BYTES: usize = 1 << 30;
@@ -28,18 +26,16 @@ const IMAGE_CACHE_BYTES: usize = 1 << 30;
 /// Serve a model.
 pub(crate) fn run(args: ServeArgs) -> anyhow::Result<Status> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    options::check(&args)?;
     // Binds the address before the slow loading.
-    let (host, port) = (args.host.as_str(), args.port);
-    let listener = runtime.block_on(TcpListener::bind((host, port))).map_err(|error| {
-        let message = format!("cannot listen on `{host}`, port {port}: {error}");
-        exit::hint(message, "choose another `--port`, or 0 for a free one")
-    })?;
+    let listener = runtime.block_on(listen::bind(&args.host, args.port))?;
     let address = listener.local_addr()?;
     let dir = hub::with_vision_encoder(&args.stored.model, args.stored.revision.as_deref())?;
-    let options = options(&args, &dir)?;
+    let options = options::of(&args, &dir)?;
     if options.api_key.is_none() && !address.ip().is_loopback() {
         eprintln!(
-            "warning: `{address}` is reachable without authentication; set `{API_KEY}` to require a key"
+            "warning: `{address}` is reachable without authentication; set `{}` to require a key",
+            options::API_KEY
         );
     }
     let server = load(&args, &dir, options)?;
@@ -56,47 +52,6 @@ pub(crate) fn run(args: ServeArgs) -> anyhow::Result<Status> {
     Ok(Status::Done)
 }
 
-fn options(args: &ServeArgs, dir: &Path) -> anyhow::Result<ServerOptions> {
-    if !(args.kv_cache_gb > 0.0 && args.kv_cache_gb.is_finite()) {
-        let what = format!("`--kv-cache-gb` must be a number above 0, not {}", args.kv_cache_gb);
-        return Err(Usage(what).into());
-    }
-    let engine = EngineOptions {
-        max_num_seqs: args.max_num_seqs,
-        max_num_batched_tokens: args.max_num_batched_tokens,
-        ..EngineOptions::default()
-    };
-    Ok(ServerOptions {
-        name: args.served_model_name.clone().unwrap_or_else(|| args.stored.model.clone()),
-        max_model_len: args.max_model_len,
-        engine,
-        max_queue: args.max_queue,
-        drain_timeout: Duration::from_secs(args.drain_timeout),
-        api_key: ApiKeyHash::from_env(API_KEY),
-        defaults: SamplingDefaults::from_dir(dir)?,
-    })
-}
-
-/// Rejects media options for a text-only model.
-fn refuse_media(args: &ServeArgs) -> Result<(), Usage> {
-    let folder = args.allowed_local_media_path.is_some();
-    let typed = [
-        ("--allowed-local-media-path", folder),
-        ("--allowed-media-domains", !args.allowed_media_domains.is_empty()),
-    ];
-    match typed.iter().find(|(_, typed)| *typed) {
-        Some((flag, _)) => Err(Usage(format!("`{flag}` needs a vision-language model"))),
-        None => Ok(()),
-    }
-}
-
-fn media(args: &ServeArgs) -> MediaOptions {
-    MediaOptions {
-        folder: args.allowed_local_media_path.clone(),
-        domains: args.allowed_media_domains.clone(),
-    }
-}
-
 fn load(args: &ServeArgs, dir: &Path, mut options: ServerOptions) -> anyhow::Result<Server> {
     let tokenizer = Arc::new(Tokenizer::from_dir(dir)?);
     let placement = args.stored.weights.placement()?;
@@ -106,15 +61,18 @@ fn load(args: &ServeArgs, dir: &Path, mut options: ServerOptions) -> anyhow::Res
             let model = VisionLanguageModel::load(dir, &options)?;
             let embedding_cache =
                 Arc::new(EmbeddingCache::new(model.vision_encoder().clone(), IMAGE_CACHE_BYTES));
-            (model.decoder().clone(), Some(Vision { embedding_cache, media: media(args) }))
+            let media = options::media(args);
+            (model.decoder().clone(), Some(Vision { embedding_cache, media }))
         }
         false => {
-            refuse_media(args)?;
+            options::refuse_media(args)?;
             (Arc::new(InferenceModel::load(dir, placement)?), None)
         }
     };
-    let tokens = args.kv_cache_gb * 1e9 / model.kv_bytes_per_token() as f64;
-    options.engine.kv_cache_tokens = Some(tokens as usize);
+    let tokens = (args.kv_cache_gb * 1e9 / model.kv_bytes_per_token() as f64) as usize;
+    options.engine.kv_cache_tokens = Some(tokens);
+    let most = model.config().max_position_embeddings;
+    options.max_model_len = max_model_len(args, most, tokens / PAGE_SIZE * PAGE_SIZE)?;
     let page = PAGE_SIZE as f64 * model.kv_bytes_per_token() as f64 / 1e9;
     Server::new(model, vision, tokenizer, options).map_err(|error| match error {
         Error::Policy(embodied_r_policy::Error::Engine { option: "kv_cache_tokens", .. }) => {
@@ -128,4 +86,24 @@ fn load(args: &ServeArgs, dir: &Path, mut options: ServerOptions) -> anyhow::Res
         }
         other => other.into(),
     })
+}
+
+/// The context length of a model with `most` positions: no request that it allows may exceed a KV cache of `cached`
+/// tokens.
+fn max_model_len(args: &ServeArgs, most: usize, cached: usize) -> Result<Option<usize>, Usage> {
+    let gb = args.kv_cache_gb;
+    match args.max_model_len {
+        Some(length) if length <= most && length > cached => Err(Usage(format!(
+            "`--max-model-len` is {length}, but a KV cache of `--kv-cache-gb` {gb} holds {cached} tokens: lower the \
+             first or raise the second"
+        ))),
+        None if (1..most).contains(&cached) => {
+            eprintln!(
+                "warning: the context length is {cached} tokens instead of the model's {most}, because a KV cache of \
+                 `--kv-cache-gb` {gb} holds no more"
+            );
+            Ok(Some(cached))
+        }
+        length => Ok(length),
+    }
 }

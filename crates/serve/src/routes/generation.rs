@@ -210,7 +210,7 @@ impl Source {
             }
             Ok(None) => {}
             Err(refusal) => {
-                self.response.outcome.outcome = Some(Outcome::of_status(refusal.status()));
+                self.response.outcome.outcome = Some(refusal.outcome());
                 self.queue.push_back(refusal.json());
                 self.state = State::Finished;
                 return;

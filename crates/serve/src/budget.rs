@@ -1,0 +1,78 @@
+//! Budgets of memory that concurrent requests share.
+
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// A budget of bytes or pixels, counted in units of 1,024.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    units: Arc<Semaphore>,
+    all: u32,
+}
+
+/// A part of a budget, until it is dropped.
+#[derive(Debug, Default)]
+pub(crate) struct Reserved(Option<OwnedSemaphorePermit>);
+
+const UNIT: u64 = 1024;
+
+impl Budget {
+    /// A budget of `amount`.
+    pub(crate) fn new(amount: u64) -> Self {
+        let most = Semaphore::MAX_PERMITS.min(u32::MAX as usize) as u64;
+        let all = amount.div_ceil(UNIT).clamp(1, most) as u32;
+        Self { units: Arc::new(Semaphore::new(all as usize)), all }
+    }
+
+    /// Enlarges `reserved` to `amount`; `false` if there is not as much left.
+    pub(crate) fn grow(&self, reserved: &mut Reserved, amount: u64) -> bool {
+        let held = reserved.0.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let more = self.units(amount).saturating_sub(held as u32);
+        if more == 0 {
+            return true;
+        }
+        let Ok(more) = self.units.clone().try_acquire_many_owned(more) else { return false };
+        match &mut reserved.0 {
+            Some(permit) => permit.merge(more),
+            None => reserved.0 = Some(more),
+        }
+        true
+    }
+
+    /// Waits for `amount`, or for the whole budget if that is less.
+    pub(crate) async fn wait(&self, amount: u64) -> Reserved {
+        let units = self.units(amount).min(self.all);
+        // The semaphore is never closed.
+        Reserved(self.units.clone().acquire_many_owned(units).await.ok())
+    }
+
+    fn units(&self, amount: u64) -> u32 {
+        u32::try_from(amount.div_ceil(UNIT)).unwrap_or(u32::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reservation_grows_up_to_the_budget_and_is_returned() {
+        let budget = Budget::new(10 * UNIT);
+        let (mut first, mut second) = (Reserved::default(), Reserved::default());
+        assert!(budget.grow(&mut first, 1) && budget.grow(&mut first, 7 * UNIT));
+        assert!(!budget.grow(&mut second, 3 * UNIT + 1));
+        assert!(budget.grow(&mut second, 3 * UNIT));
+        drop(first);
+        assert!(budget.grow(&mut second, 10 * UNIT));
+    }
+
+    #[tokio::test]
+    async fn more_than_the_budget_waits_for_all_of_it() {
+        let budget = Budget::new(4 * UNIT);
+        let all = budget.wait(100 * UNIT).await;
+        assert!(!budget.grow(&mut Reserved::default(), 1));
+        drop(all);
+        assert!(budget.grow(&mut Reserved::default(), 4 * UNIT));
+    }
+}

@@ -1,0 +1,138 @@
+//! Connections: accepts them up to a limit, and closes those whose clients are too slow.
+//!
+//! `axum::serve` has no limits on connections, so they are served with hyper's connections here.
+
+mod monitored;
+mod refused;
+mod registry;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, sleep_until};
+
+use crate::limits::HttpLimits;
+use crate::refusal::Refusal;
+use monitored::{Monitored, WhileBusy};
+use registry::{Connections, Member, Phase};
+
+/// The size limit of a request's header.
+const MAX_HEADER_BYTES: usize = 32 << 10;
+
+/// The size limit of a connection's buffers.
+const MAX_BUFFER_BYTES: usize = 64 << 10;
+
+/// The pause after the process has run out of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Serves connections until `closing` is true and all responses in progress are sent.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    router: Router,
+    limits: HttpLimits,
+    mut closing: watch::Receiver<bool>,
+) {
+    let connections = Arc::new(Connections::new(limits.limit_concurrency));
+    let limits = Arc::new(limits);
+    let mut tasks = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = closing.wait_for(|closing| *closing) => break,
+        };
+        // Ended tasks are only freed when they are joined.
+        while tasks.try_join_next().is_some() {}
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::debug!(%error, "cannot accept a connection");
+                if is_out_of_descriptors(&error) {
+                    connections.evict();
+                    sleep(ACCEPT_PAUSE).await;
+                }
+                continue;
+            }
+        };
+        // Stream events are small and must not be delayed by Nagle's algorithm.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "cannot set TCP_NODELAY");
+        }
+        match connections.enter() {
+            Some(member) => {
+                let (router, limits) = (router.clone(), limits.clone());
+                tasks.spawn(drive(stream, member, router, limits, closing.clone()));
+            }
+            None => {
+                refused::refuse(stream, Refusal::too_many_connections(limits.limit_concurrency))
+            }
+        }
+    }
+    drop(listener);
+    while tasks.join_next().await.is_some() {}
+}
+
+fn is_out_of_descriptors(error: &std::io::Error) -> bool {
+    // A client that disconnects before it is accepted is no reason to wait.
+    use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    !matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+}
+
+/// Serves one connection.
+async fn drive(
+    stream: TcpStream,
+    member: Member,
+    router: Router,
+    limits: Arc<HttpLimits>,
+    mut closing: watch::Receiver<bool>,
+) {
+    let member = Arc::new(member);
+    let io = TokioIo::new(Monitored::new(stream, member.clone(), limits.timeout_send));
+    let router = TowerToHyperService::new(router);
+    let requests = member.clone();
+    let service = service_fn(move |request| {
+        let (busy, response) = (requests.begin(), router.call(request));
+        async move {
+            let response = response.await?;
+            Ok::<_, Infallible>(response.map(|body: Body| WhileBusy::new(body, busy)))
+        }
+    });
+    let mut http = http1::Builder::new();
+    // The timeouts are those of the member.
+    http.header_read_timeout(None);
+    http.max_header_size(MAX_HEADER_BYTES).max_buf_size(MAX_BUFFER_BYTES);
+    let mut connection = http.serve_connection(io, service);
+    let mut is_closing = false;
+    let reason = loop {
+        let phase = member.phase();
+        if let Some(reason) = phase.ended(&limits, is_closing) {
+            break reason;
+        }
+        tokio::select! {
+            ended = &mut connection => {
+                if let Err(error) = ended {
+                    tracing::debug!(%error, "a connection failed");
+                }
+                return;
+            }
+            () = member.changed() => {}
+            _ = closing.wait_for(|closing| *closing), if !is_closing => {
+                is_closing = true;
+                Pin::new(&mut connection).graceful_shutdown();
+            }
+            () = sleep_until(phase.deadline(&limits)), if phase.has_deadline() => {}
+        }
+    };
+    if let (Phase::Header { .. }, Some(refusal)) = (member.phase().phase, reason.refusal(&limits)) {
+        refused::send(connection.into_parts().io.into_inner().into_stream(), &refusal).await;
+    }
+}

@@ -1,0 +1,65 @@
+//! Responses to connections that are not served.
+
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use crate::refusal::{RETRY_AFTER_S, Refusal};
+
+/// How long a refused client may take to read the response.
+const SEND_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Clients that are told at a time; further connections are closed without a response.
+const MOST: usize = 64;
+
+/// Bytes of a request that is read only so that the client gets to read its response.
+const MAX_IGNORED_BYTES: usize = 1 << 20;
+
+static SLOTS: Semaphore = Semaphore::const_new(MOST);
+
+/// Sends a refusal in the background, whatever the client asks for.
+pub(super) fn refuse(stream: TcpStream, refusal: Refusal) {
+    let Ok(slot) = SLOTS.try_acquire() else { return };
+    tokio::spawn(async move {
+        let _slot = slot;
+        send(stream, &refusal).await;
+    });
+}
+
+/// Sends a refusal and closes the connection.
+pub(super) async fn send(mut stream: TcpStream, refusal: &Refusal) {
+    let respond = async {
+        stream.write_all(response(refusal).as_bytes()).await?;
+        stream.shutdown().await?;
+        // Closed with unread bytes, the connection would be reset, and the client might never see the response.
+        let (mut buffer, mut read) = ([0; 4096], 0);
+        while read < MAX_IGNORED_BYTES {
+            match stream.read(&mut buffer).await? {
+                0 => break,
+                more => read += more,
+            }
+        }
+        std::io::Result::Ok(())
+    };
+    // The client may be gone or ignore the response.
+    let _ = timeout(SEND_TIMEOUT, respond).await;
+}
+
+fn response(refusal: &Refusal) -> String {
+    let (status, body) = (refusal.status(), refusal.json().to_string());
+    let reason = StatusCode::from_u16(status).ok();
+    let reason = reason.and_then(|status| status.canonical_reason()).unwrap_or_default();
+    let retry = match status {
+        503 => format!("retry-after: {RETRY_AFTER_S}\r\n"),
+        _ => String::new(),
+    };
+    let length = body.len();
+    format!(
+        "HTTP/1.1 {status} {reason}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n{retry}\
+         connection: close\r\n\r\n{body}"
+    )
+}

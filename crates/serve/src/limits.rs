@@ -1,0 +1,37 @@
+//! Limits on connections and on the memory of requests.
+
+use std::time::Duration;
+
+/// Limits on connections and on the memory of requests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpLimits {
+    /// Maximum number of connections. At the limit, a new connection replaces the one that has been without a complete
+    /// request for longest; if all have one in progress, it gets status 503.
+    pub limit_concurrency: usize,
+    /// How long a client may take to send the header of a request.
+    pub timeout_header: Duration,
+    /// How long a client may take to send the body of a request, plus one second per 64 KiB received.
+    pub timeout_body: Duration,
+    /// How long a client may read nothing of a response.
+    pub timeout_send: Duration,
+    /// How long a connection may be idle between requests.
+    pub timeout_keep_alive: Duration,
+    /// Bytes of request bodies that are received and parsed at a time, including the image files of their URLs.
+    pub request_memory_bytes: usize,
+    /// Pixels of the images of one prompt, before they are resized.
+    pub max_prompt_pixels: u64,
+}
+
+impl Default for HttpLimits {
+    fn default() -> Self {
+        Self {
+            limit_concurrency: 4096,
+            timeout_header: Duration::from_secs(10),
+            timeout_body: Duration::from_secs(30),
+            timeout_send: Duration::from_secs(60),
+            timeout_keep_alive: Duration::from_secs(75),
+            request_memory_bytes: 512 << 20,
+            max_prompt_pixels: 1 << 29,
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! The memory of requests that are refused, and of many that are not.
+
+use std::io::Cursor;
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use embodied_r_tests::VisionModel;
+use image::{GrayImage, ImageFormat, Luma};
+use serde_json::{Value, json};
+
+use super::client::{Server, chat, completion};
+use super::load::in_parallel;
+use super::{CHAT, COMPLETIONS};
+
+const MB: u64 = 1 << 20;
+
+/// A square PNG of one color as a `data:` URL.
+fn png(side: u32, color: u8) -> String {
+    let mut bytes = Cursor::new(Vec::new());
+    let image = GrayImage::from_pixel(side, side, Luma([color]));
+    image.write_to(&mut bytes, ImageFormat::Png).unwrap();
+    format!("data:image/png;base64,{}", BASE64_STANDARD.encode(bytes.into_inner()))
+}
+
+/// A question about these images.
+fn about(urls: &[String]) -> Value {
+    let images = urls.iter().map(|url| json!({"type": "image_url", "image_url": {"url": url}}));
+    let content: Vec<Value> = images.chain([json!({"type": "text", "text": "what?"})]).collect();
+    json!({"model": "tiny", "max_tokens": 2, "messages": [{"role": "user", "content": content}]})
+}
+
+fn vision_server(arguments: &[&str]) -> Server {
+    let dir = tempfile::tempdir().unwrap();
+    VisionModel::Nested.write(&dir.path().join("model"));
+    Server::launch(dir, arguments, None)
+}
+
+#[test]
+fn images_beyond_the_limits_are_refused_before_they_are_decoded() {
+    let request = about(&vec![png(8192, 7); 20]);
+    for (arguments, code) in [
+        (vec!["--max-model-len", "100"], "context_length_exceeded"),
+        (vec![], "image_too_large"),
+        (vec!["--max-prompt-pixels", "70000000"], "image_too_large"),
+    ] {
+        let server = vision_server(&arguments);
+        let before = server.memory();
+        let answer = server.post(CHAT, &request);
+        assert_eq!((answer.status, &answer.json()["error"]["code"]), (400, &json!(code)));
+        // One decoded image has 201 MB.
+        let (after, before) = (server.memory().peak, before.peak);
+        assert!(after < before + 100 * MB, "{before} bytes have become {after}");
+    }
+}
+
+#[test]
+fn images_of_several_requests_are_decoded_one_after_the_other() {
+    let server = vision_server(&[]);
+    let before = server.memory().peak;
+    // Decoded, an image has 50 MB, all have 900 MB.
+    let requests: Vec<Value> =
+        (0..3).map(|i| about(&(0..6).map(|j| png(4096, 10 * i + j)).collect::<Vec<_>>())).collect();
+    in_parallel(3, &requests, |request| {
+        let answer = server.post(CHAT, request);
+        assert_eq!(answer.status, 200, "{answer:?}");
+    });
+    let after = server.memory().peak;
+    assert!(after < before + 500 * MB, "{before} bytes have become {after}");
+}
+
+#[test]
+fn a_prompt_beyond_the_context_is_refused_in_bounded_memory() {
+    let server = Server::start(&["--max-model-len", "2048"]);
+    let before = server.memory().peak;
+    let words = "the lamp is left of the chair ".repeat(500_000);
+    let word = "l".repeat(15_000_000);
+    for text in [&words, &word] {
+        for (path, body) in
+            [(CHAT, chat(text, json!({}))), (COMPLETIONS, completion(text.as_str(), json!({})))]
+        {
+            let answer = server.post(path, &body);
+            let error = answer.json()["error"].clone();
+            assert_eq!((answer.status, &error["code"]), (400, &json!("context_length_exceeded")));
+            assert!(error["message"].as_str().unwrap().contains("tokens or more"), "{error}");
+        }
+    }
+    // Encoded as a whole, each takes more than 2 GB.
+    let after = server.memory().peak;
+    assert!(after < before + 400 * MB, "{before} bytes have become {after}");
+}
+
+#[test]
+fn the_memory_of_large_requests_is_returned_to_the_system() {
+    let server = Server::start(&["--max-model-len", "2048"]);
+    let before = server.memory().resident;
+    let body = chat(&"l".repeat(15_000_000), json!({}));
+    in_parallel(4, &[(); 4], |()| assert_eq!(server.post(CHAT, &body).status, 400));
+    let began = Instant::now();
+    loop {
+        let now = server.memory();
+        if now.resident < before + 100 * MB {
+            assert!(now.peak > before + 100 * MB, "nothing had to be returned: {now:?}");
+            break;
+        }
+        assert!(began.elapsed() < Duration::from_secs(60), "{before} bytes have become {now:?}");
+        assert_eq!(server.get("/health").status, 200);
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+#[test]
+fn resident_memory_levels_off_over_2000_requests() {
+    // The KV cache grows up to its limit, which is reached soon.
+    let server = Server::start(&["--kv-cache-gb", "0.004"]);
+    let requests = |first: usize, count: usize| {
+        let numbers: Vec<usize> = (first..first + count).collect();
+        in_parallel(8, &numbers, |number| {
+            let prompt = format!("{number} {}", "lamp ".repeat(number % 200));
+            let stream = number % 2 == 0;
+            let fields = json!({"max_tokens": 1 + number % 7, "stream": stream, "seed": 1});
+            let answer = server.post(CHAT, &chat(&prompt, fields));
+            assert_eq!(answer.status, 200, "{answer:?}");
+        });
+        server.memory().resident
+    };
+    requests(0, 800);
+    let first = requests(800, 200);
+    let last = requests(1000, 1000);
+    assert!(last < first + 24 * MB, "{first} bytes after 1,000 requests, {last} after 2,000");
+}
