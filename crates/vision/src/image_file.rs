@@ -12,6 +12,9 @@ use crate::error::{Error, Result};
 /// Images whose header announces more pixels are rejected: 8192 × 8192.
 pub const MAX_PIXELS: u64 = 1 << 26;
 
+/// Bytes that a file's metadata may take when it is decompressed, such as a color profile.
+const MAX_METADATA_BYTES: u64 = 16 << 20;
+
 /// Decodes the file at `path`, a PNG or a JPEG whatever its extension.
 ///
 /// # Errors
@@ -67,7 +70,10 @@ fn opened<'a>(
 ) -> Result<(impl ImageDecoder + 'a, Orientation)> {
     let broken = broken(name);
     let reader = ImageReader::new(source).with_guessed_format();
-    let reader = reader.map_err(|error| broken(ImageError::IoError(error)))?;
+    let mut reader = reader.map_err(|error| broken(ImageError::IoError(error)))?;
+    let mut limits = Limits::no_limits();
+    limits.max_alloc = Some(MAX_METADATA_BYTES);
+    reader.limits(limits);
     let mut decoder = reader.into_decoder().map_err(&broken)?;
     let (width, height) = decoder.dimensions();
     if u64::from(width) * u64::from(height) > MAX_PIXELS {
@@ -122,6 +128,32 @@ mod tests {
         bytes[29..33].copy_from_slice(&crc.to_be_bytes());
         let rejected = from_bytes(&bytes).unwrap_err();
         assert!(matches!(rejected, Error::TooLarge { width: 65_536, .. }), "{rejected}");
+    }
+
+    #[test]
+    fn a_color_profile_is_decompressed_up_to_a_limit_only() {
+        let chunk = |kind: &[u8], data: &[u8]| {
+            let body = [kind, data].concat();
+            let (length, crc) = (data.len() as u32, crc32fast::hash(&body));
+            [&length.to_be_bytes()[..], &body, &crc.to_be_bytes()].concat()
+        };
+        let with_profile = |megabytes: usize| {
+            // A zlib stream of stored blocks.
+            let block = [&[0, 0xff, 0xff, 0, 0][..], &[0; 0xffff]].concat();
+            let last = [1, 0, 0, 0xff, 0xff];
+            let zlib = [&[0x78, 1][..], &block.repeat(16 * megabytes), &last].concat();
+            // Adler-32 of zeros.
+            let length = 0xffff * 16 * megabytes as u64;
+            let adler = ((length % 65_521) << 16 | 1) as u32;
+            let zlib = [&zlib[..], &adler.to_be_bytes()].concat();
+            let bytes = png(&RgbImage::new(2, 2).into());
+            // After the header.
+            [&bytes[..33], &chunk(b"iCCP", &[b"x\0\0", &zlib[..]].concat()), &bytes[33..]].concat()
+        };
+        assert_eq!(size(&with_profile(1)).unwrap(), (2, 2));
+        assert!(from_bytes(&with_profile(1)).is_ok());
+        let error = size(&with_profile(20)).unwrap_err().to_string();
+        assert!(error.contains("limit"), "{error}");
     }
 
     #[test]
