@@ -152,6 +152,15 @@ fn sequences_are_preempted_when_the_cache_is_full_and_all_pages_are_released_in_
 }
 
 #[test]
+fn a_preempted_sequence_counts_its_prompt_once() {
+    let (model, requests) = (model(Precision::F32), requests());
+    let (_, stats) = run(&model, &requests, options(64, 256, Some(6 * PAGE_SIZE)));
+    assert!(stats.preemptions > 0);
+    let prompts: usize = requests.iter().map(|request| request.prompt.len()).sum();
+    assert_eq!(stats.prefilled_tokens + stats.cached_tokens, prompts as u64);
+}
+
+#[test]
 fn a_shared_system_prompt_is_prefilled_once() {
     let model = model(Precision::F32);
     let system = prompt(2 * PAGE_SIZE, 1);
