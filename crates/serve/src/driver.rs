@@ -22,7 +22,7 @@ use crate::metrics::Metrics;
 use crate::refusal::Refusal;
 
 /// Bytes of events that may wait for a client. A stream that is read more slowly than it is generated ends here.
-const MAX_BACKLOG_BYTES: usize = 4 << 20;
+const MAX_BACKLOG_BYTES: usize = 1 << 20;
 
 /// An event of a request.
 #[derive(Debug)]

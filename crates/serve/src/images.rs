@@ -1,10 +1,16 @@
 //! The images of a prompt: counted from their headers first, then decoded one at a time.
 
+use std::time::Duration;
+
 use embodied_r_vision::{Error as VisionError, ImageEmbeddings, image_file};
+use tokio::time::{Instant, timeout_at};
 
 use crate::media::{Media, RequestMemory};
 use crate::refusal::Refusal;
 use crate::request::chat::ImageUrl;
+
+/// How long all images of a prompt may take to load.
+const LOAD_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The image files of a prompt, which are not decoded yet.
 #[derive(Debug, Default)]
@@ -43,8 +49,17 @@ impl ImageFiles {
         mut memory: RequestMemory<'_>,
     ) -> Result<Self, Refusal> {
         let mut all = Self::default();
+        let deadline = Instant::now() + LOAD_TIMEOUT;
         for ImageUrl { param, url } in urls {
-            let bytes = media.bytes(&param, url, &mut memory).await?;
+            let bytes = timeout_at(deadline, media.bytes(&param, url, &mut memory)).await;
+            let late = |_| {
+                let seconds = LOAD_TIMEOUT.as_secs();
+                Refusal::about(
+                    &param,
+                    format!("the images up to `{param}` took longer than {seconds} s"),
+                )
+            };
+            let bytes = bytes.map_err(late)??;
             let about = |error: VisionError| about(&param, &error);
             let size = image_file::size(&bytes).map_err(about)?;
             let tokens = media.embedding_cache.vision_encoder().image_tokens(size);

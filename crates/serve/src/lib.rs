@@ -11,6 +11,7 @@
 //! | `connections` | accepting connections, closing slow ones |
 //! | `routes` | paths and their handlers |
 //! | `body` | receiving request bodies within limits |
+//! | `json_size` | how many values a body has, before it is parsed |
 //! | `budget` | memory that concurrent requests share |
 //! | `request` | request bodies to prompts and sampling parameters |
 //! | `media` | loading images from URLs |
@@ -30,6 +31,7 @@ mod connections;
 mod driver;
 mod error;
 mod images;
+mod json_size;
 mod limits;
 mod media;
 mod metrics;

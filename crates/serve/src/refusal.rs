@@ -72,6 +72,12 @@ impl Refusal {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, message).with_code("request_too_large")
     }
 
+    /// The body has so many values that they would take many times its size.
+    pub(crate) fn too_many_values(most: usize, kind: &str) -> Self {
+        let message = format!("the body has more than {most} {kind}, send less");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, message).with_code("request_too_large")
+    }
+
     /// The prompt and the requested completion exceed the context length.
     pub(crate) fn too_long(param: &str, prompt: usize, new: usize, most: usize) -> Self {
         let message = format!(
@@ -154,7 +160,7 @@ impl Refusal {
     }
 
     pub(crate) fn out_of_request_memory() -> Self {
-        let message = "the memory for request bodies is in use, retry later";
+        let message = "the memory for requests is in use, retry later or send less";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, message).with_code("overloaded")
     }
 

@@ -24,6 +24,7 @@ use crate::body::{Body, Received};
 use crate::budget::{Budget, Reserved};
 use crate::driver::Driver;
 use crate::images::{ImageFiles, ImageLimits};
+use crate::json_size;
 use crate::limits::HttpLimits;
 use crate::media::RequestMemory;
 use crate::metrics::{Metrics, Outcome};
@@ -170,12 +171,16 @@ async fn parse<T: Send + 'static>(
 ) -> Result<(T, RequestBytes), Refusal> {
     let Received { bytes, memory } = body.0?;
     let size = bytes.len();
+    let checked = move |app: &App| {
+        json_size::check(&bytes)?;
+        parse(&bytes, &app.model)
+    };
     let parsed = match size > LARGE_BODY_BYTES {
         true => {
             let shared = app.clone();
-            run_blocking(app, move |_| parse(&bytes, &shared.model)).await?
+            run_blocking(app, move |_| checked(&shared)).await?
         }
-        false => parse(&bytes, &app.model),
+        false => checked(app),
     };
     Ok((parsed?, RequestBytes { size, memory }))
 }

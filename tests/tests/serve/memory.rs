@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::client::{Server, chat, completion};
 use super::load::in_parallel;
-use super::{CHAT, COMPLETIONS};
+use super::{CHAT, COMPLETIONS, refused};
 
 const MB: u64 = 1 << 20;
 
@@ -58,15 +58,14 @@ fn images_beyond_the_limits_are_refused_before_they_are_decoded() {
 fn images_of_several_requests_are_decoded_one_after_the_other() {
     let server = vision_server(&[]);
     let before = server.memory().peak;
-    // Decoded, an image has 50 MB, all have 900 MB.
-    let requests: Vec<Value> =
-        (0..3).map(|i| about(&(0..6).map(|j| png(4096, 10 * i + j)).collect::<Vec<_>>())).collect();
-    in_parallel(3, &requests, |request| {
+    // Decoded, an image has 268 MB with its RGB copy.
+    let requests: Vec<Value> = (0..4).map(|i| about(&[png(8192, i), png(8192, 100 + i)])).collect();
+    in_parallel(4, &requests, |request| {
         let answer = server.post(CHAT, request);
         assert_eq!(answer.status, 200, "{answer:?}");
     });
     let after = server.memory().peak;
-    assert!(after < before + 500 * MB, "{before} bytes have become {after}");
+    assert!(after < before + 450 * MB, "{before} bytes have become {after}");
 }
 
 #[test]
@@ -88,6 +87,37 @@ fn a_prompt_beyond_the_context_is_refused_in_bounded_memory() {
     // Encoded as a whole, each takes more than 2 GB.
     let after = server.memory().peak;
     assert!(after < before + 400 * MB, "{before} bytes have become {after}");
+}
+
+#[test]
+fn a_body_of_many_small_values_is_refused_before_it_is_parsed() {
+    let server = Server::start(&[]);
+    let before = server.memory().peak;
+    let list = |value: &str| vec![value; 15_000_000 / (value.len() + 1)].join(",");
+    for (path, body, kind) in [
+        (CHAT, format!("{{\"messages\":[{}]}}", list("{\"a\":0}")), "arrays and objects"),
+        (CHAT, format!("{{\"messages\":[{}]}}", list("[]")), "arrays and objects"),
+        (COMPLETIONS, format!("{{\"prompt\":[{}]}}", list("1")), "elements and fields"),
+    ] {
+        let answer = server.open("POST", path, &body).response();
+        let error = answer.json()["error"].clone();
+        assert_eq!((answer.status, &error["code"]), (413, &json!("request_too_large")), "{error}");
+        assert!(error["message"].as_str().unwrap().contains(kind), "{error}");
+    }
+    // Parsed, each takes 600 MB or more.
+    let after = server.memory().peak;
+    assert!(after < before + 200 * MB, "{before} bytes have become {after}");
+}
+
+#[test]
+fn a_response_with_too_many_log_probabilities_is_refused() {
+    let server = Server::start(&["--request-memory-gb", "0.14"]);
+    let fields = json!({"n": 8, "max_tokens": 1000, "logprobs": 20, "ignore_eos": true, "seed": 1});
+    let mut body = completion("a lamp", fields);
+    let answer = server.post(COMPLETIONS, &body);
+    refused(&answer, 503, Value::Null, "overloaded");
+    body["n"] = json!(4);
+    assert_eq!(server.post(COMPLETIONS, &body).status, 200);
 }
 
 #[test]

@@ -86,8 +86,10 @@ impl Fields {
         field: &str,
         vocabulary: usize,
     ) -> Result<Option<Vec<u32>>, Refusal> {
-        let want = format!("a list of token ids below {vocabulary}");
-        self.read(field, &want, |value| token_ids(value, vocabulary))
+        let want = format!("a list of token ids below {vocabulary}, each once");
+        // More ids than there are must repeat some, and every step would take as long as they are many.
+        let is_set = |ids: &Vec<u32>| ids.len() <= vocabulary;
+        self.read(field, &want, |value| token_ids(value, vocabulary).filter(is_set))
     }
 
     /// Refuses remaining fields, except those without effect.
@@ -189,7 +191,13 @@ mod tests {
             message(json!({"stop_token_ids": [3, 9]}), |fields| fields
                 .ids("stop_token_ids", 9)
                 .err()),
-            "`stop_token_ids` must be a list of token ids below 9, not [3,9]"
+            "`stop_token_ids` must be a list of token ids below 9, each once, not [3,9]"
+        );
+        assert_eq!(
+            message(json!({"stop_token_ids": [1, 1, 1]}), |fields| fields
+                .ids("stop_token_ids", 2)
+                .err()),
+            "`stop_token_ids` must be a list of token ids below 2, each once, not [1,1,1]"
         );
     }
 }

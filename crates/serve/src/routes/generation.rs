@@ -12,6 +12,7 @@ use embodied_r_policy::{FinishReason, SampledToken};
 use serde_json::Value;
 
 use super::App;
+use crate::budget::Reserved;
 use crate::choice::{Choice, Piece};
 use crate::driver::{Event, Running};
 use crate::metrics::{Metrics, Outcome};
@@ -22,8 +23,12 @@ use crate::response::{Envelope, Usage};
 /// The interval of keep-alive comments, so that no proxy closes an idle stream.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
+/// Memory of a log-probability in a whole response, as JSON.
+const LOGPROB_BYTES: u64 = 1 << 10;
+
 /// A response in progress. If it is dropped before its end, the client has disconnected.
 pub(super) struct ResponseBuilder {
+    app: Arc<App>,
     running: Running,
     choices: Vec<Choice>,
     open: usize,
@@ -62,7 +67,8 @@ impl ResponseBuilder {
         let choice = |_| Choice::new(&app.model.tokenizer, &settings);
         let outcome = Counted { metrics: app.metrics.clone(), outcome: Some(Outcome::Cancelled) };
         let choices = (0..open).map(choice).collect();
-        Self { running, choices, open, envelope, prompt_tokens, mode, outcome }
+        let app = app.clone();
+        Self { app, running, choices, open, envelope, prompt_tokens, mode, outcome }
     }
 
     /// The HTTP response: whole, or a stream once the first event arrives.
@@ -78,12 +84,17 @@ impl ResponseBuilder {
 
     async fn whole(mut self) -> Result<Response, Refusal> {
         let mut choices: Vec<Piece> = self.choices.iter().map(|_| Piece::default()).collect();
+        let (mut memory, mut logprobs) = (Reserved::default(), 0);
         while self.open > 0 {
             let event = self.running.next().await;
             let Some((index, piece)) = self.take(event).map_err(|refusal| self.fail(refusal))?
             else {
                 continue;
             };
+            logprobs += piece.logprobs.iter().map(|token| 1 + token.top.len() as u64).sum::<u64>();
+            if !self.app.request_memory.grow(&mut memory, logprobs * LOGPROB_BYTES) {
+                return Err(self.fail(Refusal::out_of_request_memory()));
+            }
             let choice = &mut choices[index];
             choice.text.push_str(&piece.text);
             choice.logprobs.extend(piece.logprobs);
