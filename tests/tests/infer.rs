@@ -219,21 +219,6 @@ fn an_overlong_question_counts_as_wrong_in_eval() {
         let report: Value = serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!(report["n"], json!(3), "{report}");
         assert!(stderr.contains("1 question without an answer: counted as wrong"), "{stderr}");
-#[test]
-fn questions_that_occur_twice_or_none_are_refused_and_nothing_is_created() {
-    let dir = tempfile::tempdir().unwrap();
-    tiny_model::write(&dir.path().join("model"));
-    let question =
-        |id: u32, video: &str| json!({"Question_id": id, "video_id": video, "question": "Where?"});
-    let twice = json!([question(1, "a.mp4"), question(1, "b.mp4"), question(1, "a.mp4")]);
-    for (questions, expected) in [
-        (twice, "record 3 of `test.json` repeats record 1: `video_id` `a.mp4`, `Question_id` `1`"),
-        (json!([]), "`test.json` has no questions"),
-    ] {
-        fs::write(dir.path().join("test.json"), questions.to_string()).unwrap();
-        let error = stderr_of(&mut embodied_r(dir.path(), &INFER), 1);
-        assert!(error.contains(expected), "{error}");
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
     }
 }
 
@@ -298,6 +283,27 @@ fn the_batch_size_of_a_local_model_can_change_at_a_resume() {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(stderr.contains("resuming: 3 of 3 questions are answered already"), "{stderr}");
     assert_eq!(fs::read(dir.path().join("answers.json")).unwrap(), whole);
+}
+
+#[test]
+fn questions_that_occur_twice_or_none_are_refused_and_nothing_is_created() {
+    let dir = tempfile::tempdir().unwrap();
+    tiny_model::write(&dir.path().join("model"));
+    let question =
+        |id: u32, video: &str| json!({"Question_id": id, "video_id": video, "question": "Where?"});
+    let twice = json!([question(1, "a.mp4"), question(1, "b.mp4"), question(1, "a.mp4")]);
+    for (questions, expected) in [
+        (twice, "record 3 of `test.json` repeats record 1: `video_id` `a.mp4`, `Question_id` `1`"),
+        (json!([]), "`test.json` has no questions"),
+    ] {
+        fs::write(dir.path().join("test.json"), questions.to_string()).unwrap();
+        let error = stderr_of(&mut embodied_r(dir.path(), &INFER), 1);
+        assert!(error.contains(expected), "{error}");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
+}
+
+#[test]
 fn a_byte_order_mark_is_read_over() {
     let dir = tempfile::tempdir().unwrap();
     tiny_model::write(&dir.path().join("model"));
