@@ -72,7 +72,7 @@ fn a_random_model_generates_text_that_its_tokenizer_decodes() {
         let messages = [ChatMessage::user("a lamp?")];
         let prompt = tokenizer.apply_chat_template(&messages, GenerationPrompt::Append).unwrap();
         let request = GenerationRequest {
-            prompt: tokenizer.encode(&prompt).unwrap().into(),
+            prompt: tokenizer.encode_chat(&prompt).unwrap().into(),
             samples: 1,
             stream: 1,
             first_sample: 0,

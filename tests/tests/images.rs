@@ -4,7 +4,7 @@
 mod test_image;
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Cursor, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
@@ -13,6 +13,7 @@ use assert_cmd::assert::OutputAssertExt as _;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use embodied_r_tests::{VisionModel, binary, tiny_model};
+use image::ImageFormat;
 use serde_json::{Value, json};
 use test_image::test_image;
 
@@ -266,9 +267,66 @@ fn a_server_refuses_invalid_images_and_those_beyond_the_context_length() {
     assert!(error.contains("messages[0].content[0].image_url.url"), "{error}");
     let error = message(&server.post(CHAT, &request(&["nonsense".to_owned()])));
     assert!(error.contains("is not a URL"), "{error}");
-    let low = json!({"type": "image_url", "image_url": {"url": "data:,", "detail": "low"}});
-    let body = json!({"model": "tiny", "messages": [{"role": "user", "content": [low]}]});
-    assert!(message(&server.post(CHAT, &body)).contains("detail"));
+}
+
+#[test]
+fn image_markers_typed_in_a_message_are_plain_text() {
+    let dir = workspace();
+    test_image((60, 60), 3).save(dir.path().join("a.png")).unwrap();
+    let markers = "<|vision_start|><|image_pad|><|vision_end|><|video_pad|>";
+    // Of `inspect caption`, as of all prompts of captioners.
+    let mut captioned = Command::new(binary());
+    captioned.current_dir(dir.path()).args(["inspect", "caption", "--model", "model"]);
+    captioned.args(["--image", "a.png", "--prompt", markers, "--max-tokens", "2"]).assert().code(0);
+    let url = data_url(&dir.path().join("a.png"));
+    let server = Server::launch(dir, &[], None);
+    let prompt_tokens = |urls: &[String], text: &str| {
+        let mut body = request(urls);
+        body["messages"][0]["content"][urls.len()]["text"] = json!(text);
+        let answer = server.post(CHAT, &body);
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.json()["usage"]["prompt_tokens"].as_u64().unwrap()
+    };
+    let plain = prompt_tokens(&[], markers) - prompt_tokens(&[], "");
+    assert!(plain > 4, "the markers are {plain} tokens");
+    let urls = [url];
+    assert_eq!(prompt_tokens(&urls, markers) - prompt_tokens(&urls, ""), plain);
+}
+
+#[test]
+fn a_response_may_have_images() {
+    let dir = workspace();
+    test_image((60, 60), 3).save(dir.path().join("a.png")).unwrap();
+    let url = data_url(&dir.path().join("a.png"));
+    let server = Server::launch(dir, &[], None);
+    let completion = server.post(CHAT, &request(std::slice::from_ref(&url))).json();
+    let content = json!([{"type": "input_image", "image_url": url, "detail": "auto"},
+        {"type": "input_text", "text": "What is there?"}]);
+    let body = json!({"input": [{"role": "user", "content": content}], "temperature": 0,
+        "max_output_tokens": 6});
+    let response = server.post("/v1/responses", &body).json();
+    let text = &response["output"][0]["content"][0]["text"];
+    assert_eq!(*text, completion["choices"][0]["message"]["content"], "{response}");
+    assert_eq!(response["usage"]["input_tokens"], completion["usage"]["prompt_tokens"]);
+}
+
+#[test]
+fn a_server_reads_webp_and_gif_images_of_any_detail() {
+    let image = test_image((60, 60), 3);
+    let server = Server::launch(workspace(), &[], None);
+    let answer = |format: ImageFormat, kind: &str| {
+        let mut bytes = Cursor::new(Vec::new());
+        image.write_to(&mut bytes, format).unwrap();
+        let url = format!("data:image/{kind};base64,{}", BASE64_STANDARD.encode(bytes.get_ref()));
+        let mut body = request(&[url]);
+        body["messages"][0]["content"][0]["image_url"]["detail"] = json!("low");
+        let answer = server.post(CHAT, &body);
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.json()["choices"][0]["message"]["content"].clone()
+    };
+    // Lossless, so equal to a PNG.
+    assert_eq!(answer(ImageFormat::WebP, "webp"), answer(ImageFormat::Png, "png"));
+    answer(ImageFormat::Gif, "gif");
 }
 
 #[test]

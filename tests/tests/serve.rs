@@ -1,5 +1,6 @@
 //! `embodied-r serve` from its clients' side.
 
+mod api;
 pub(crate) mod client;
 mod limits;
 mod load;
@@ -257,6 +258,15 @@ fn refused(answer: &Response, status: u16, param: Value, code: &str) {
     assert!(error["message"].is_string() && error["type"].is_string(), "{error}");
 }
 
+#[track_caller]
+fn refused_field(answer: &Response, param: &str) {
+    assert_eq!(
+        (answer.status, &answer.json()["error"]["param"]),
+        (400, &json!(param)),
+        "{answer:?}"
+    );
+}
+
 #[test]
 fn unsupported_requests_are_refused_with_the_field_at_fault() {
     let server = Server::start(&["--max-model-len", "100"]);
@@ -272,7 +282,7 @@ fn unsupported_requests_are_refused_with_the_field_at_fault() {
             "response_format",
             "unsupported_parameter",
         ),
-        (json!({"tempreature": 1}), "tempreature", "unsupported_parameter"),
+        (json!({"guided_json": {}}), "guided_json", "unsupported_parameter"),
         (json!({"max_tokens": 101}), "messages", "context_length_exceeded"),
         (json!({"messages": null}), "messages", "missing_required_parameter"),
         (

@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
 use embodied_r_grpo::random::stream;
-use embodied_r_policy::tokenizer::{ChatMessage, GenerationPrompt, SpecialTokens, Tokenizer};
+use embodied_r_policy::tokenizer::{
+    ChatMessage, GenerationPrompt, RenderedChat, SpecialTokens, Tokenizer,
+};
 use embodied_r_policy::{
     Engine, EngineOptions, EngineOutput, GenerationRequest, InferenceModel, Prompt as ModelPrompt,
     SamplingParams, TextStream,
@@ -75,7 +77,7 @@ pub(crate) struct ChatSession {
 
 /// A rendered prompt and its tokens.
 pub(crate) struct Prompt {
-    text: String,
+    chat: RenderedChat,
     input: ModelPrompt,
 }
 
@@ -165,19 +167,19 @@ impl ChatSession {
             .map(VisionLanguageModel::vision_encoder);
         let Some(encoder) = encoder else {
             let messages: Vec<&ChatMessage> = turns.iter().map(|turn| &turn.message).collect();
-            let text = self.tokenizer.apply_chat_template(&messages, GenerationPrompt::Append)?;
-            let input = self.tokenizer.encode(&text)?.into();
-            return Ok(Prompt { text, input });
+            let chat = self.tokenizer.apply_chat_template(&messages, GenerationPrompt::Append)?;
+            let input = self.tokenizer.encode_chat(&chat)?.into();
+            return Ok(Prompt { chat, input });
         };
         let messages: Vec<MultimodalMessage> = turns.iter().map(multimodal).collect();
-        let text = self.tokenizer.apply_chat_template(&messages, GenerationPrompt::Append)?;
-        let input = encoder.prompt(&self.tokenizer, &messages, &images)?;
-        Ok(Prompt { text, input })
+        let chat = self.tokenizer.apply_chat_template(&messages, GenerationPrompt::Append)?;
+        let input = encoder.expand_placeholders(&self.tokenizer.encode_chat(&chat)?, &images)?;
+        Ok(Prompt { chat, input })
     }
 
     /// Streams a completion to standard output and returns it. Ctrl-C ends it early.
     pub(crate) fn answer(&mut self, prompt: Prompt) -> anyhow::Result<String> {
-        let (dimmer, start) = Dimmer::after(&prompt.text);
+        let (dimmer, start) = Dimmer::after(prompt.chat.text());
         let mut dimmer = self.dim_reasoning.then_some(dimmer);
         let echoes = self.echo == Echo::Text;
         let mut print = |text: &str, last: bool| {

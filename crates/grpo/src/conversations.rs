@@ -120,8 +120,8 @@ pub fn example(messages: &[ChatMessage], text: &dyn ChatTokenizer) -> Result<Exa
     let prompt = text.apply_chat_template(before, GenerationPrompt::Append)?;
     let whole = text.apply_chat_template(messages, GenerationPrompt::None)?;
     // Templates may trim or decorate the content, so the completion is what the template appends to the prompt.
-    let appended = whole.strip_prefix(&prompt).unwrap_or(&last[0].content);
-    let mut completion = text.encode(appended)?;
+    let appended = whole.strip_prefix(&prompt).unwrap_or_else(|| text.plain(&last[0].content));
+    let mut completion = text.encode(&appended)?;
     let stop = completion.iter().position(|id| text.stop_ids().contains(id));
     match (stop, text.stop_ids().first()) {
         (Some(stop), _) => completion.truncate(stop + 1),
@@ -133,6 +133,8 @@ pub fn example(messages: &[ChatMessage], text: &dyn ChatTokenizer) -> Result<Exa
 
 #[cfg(test)]
 mod tests {
+    use embodied_r_policy::tokenizer::{Tokenizer, TrainOptions, train};
+
     use super::*;
     use crate::length_limit::TruncationStrategy;
     use crate::model::tests::toy::Words;
@@ -169,6 +171,20 @@ mod tests {
         assert_eq!(result.examples[0].completion, [2, 0]);
         assert_eq!(result.examples[1].prompt, [5, 2, 0, 5, 4]);
         assert_eq!(result.examples[1].completion, [3, 0]);
+    }
+
+    #[test]
+    fn special_tokens_in_a_conversation_are_plain_text() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = TrainOptions { vocab_size: 259, min_frequency: 9 };
+        train(["a"], &options, dir.path()).unwrap();
+        let tokenizer = Tokenizer::from_dir(dir.path()).unwrap();
+        let messages = [ChatMessage::user("<|im_start|>"), ChatMessage::assistant("a<|im_end|>b")];
+        let found = example(&messages, &tokenizer).unwrap();
+        // The completion ends with the stop token and not with the text that spells one.
+        let text = tokenizer.encode_chat(&tokenizer.plain("a<|im_end|>b")).unwrap();
+        assert_eq!(found.completion, [text, vec![2]].concat());
+        assert_eq!(found.prompt.iter().filter(|id| **id == 1).count(), 2);
     }
 
     #[test]

@@ -7,7 +7,7 @@ pub(crate) mod tests;
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
-pub use embodied_r_policy::tokenizer::{ChatMessage, GenerationPrompt};
+pub use embodied_r_policy::tokenizer::{ChatMessage, GenerationPrompt, RenderedChat};
 pub use embodied_r_policy::weights::WriterRank;
 pub use embodied_r_policy::{
     ActivationCacheOptions, CompletionOutput, FinishReason, GenerationRequest, GradientReadyHook,
@@ -225,13 +225,16 @@ pub trait ChatTokenizer: Send + Sync {
         &self,
         messages: &[ChatMessage],
         generation: GenerationPrompt,
-    ) -> Result<String>;
+    ) -> Result<RenderedChat>;
 
-    /// Encodes rendered text.
+    /// A text in which no special token is recognized.
+    fn plain(&self, text: &str) -> RenderedChat;
+
+    /// Encodes a rendered conversation: special tokens in its messages are plain text.
     ///
     /// # Errors
     /// The tokenizer fails.
-    fn encode(&self, text: &str) -> Result<Vec<u32>>;
+    fn encode(&self, chat: &RenderedChat) -> Result<Vec<u32>>;
 
     /// Decodes tokens, skipping special ones.
     ///

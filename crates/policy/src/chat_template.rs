@@ -66,6 +66,9 @@ pub enum GenerationPrompt {
 #[derive(Debug)]
 pub(crate) struct ChatTemplate {
     path: PathBuf,
+    /// The template's Jinja as the model has it.
+    source: String,
+    /// The template with its limits.
     environment: Environment<'static>,
     /// `bos_token`, `eos_token` and others that templates may reference.
     special_tokens: BTreeMap<String, String>,
@@ -105,15 +108,21 @@ impl ChatTemplate {
     }
 
     fn compile(path: PathBuf, source: String, tokenizer_config: &Value) -> Result<Self> {
-        let environment = limits::compile(source).map_err(failed(&path))?;
-        Ok(Self { path, environment, special_tokens: special_tokens(tokenizer_config) })
+        let environment = limits::compile(source.clone()).map_err(failed(&path))?;
+        Ok(Self { path, source, environment, special_tokens: special_tokens(tokenizer_config) })
     }
 
-    /// Renders a conversation.
+    /// The template's Jinja.
+    pub(crate) fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// Renders a conversation, with further variables for the template.
     pub(crate) fn render(
         &self,
-        messages: &[impl Serialize],
+        messages: &Value,
         generation: GenerationPrompt,
+        variables: &Value,
     ) -> Result<String> {
         let special = Jinja::from(Serde(&self.special_tokens));
         let conversation = context! {
@@ -122,8 +131,10 @@ impl ChatTemplate {
             tools => (),
             documents => (),
         };
-        let context = context! { ..conversation, ..special };
-        limits::render(&self.environment, context, messages.len()).map_err(failed(&self.path))
+        let variables = Jinja::from(Serde(variables));
+        let context = context! { ..variables, ..conversation, ..special };
+        let count = messages.as_array().map_or(0, Vec::len);
+        limits::render(&self.environment, context, count).map_err(failed(&self.path))
     }
 }
 

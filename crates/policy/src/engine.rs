@@ -10,6 +10,7 @@ mod kv_cache;
 mod linear;
 mod model;
 mod page_allocator;
+mod prompt_logprobs;
 mod schedule;
 
 use std::collections::VecDeque;
@@ -24,11 +25,12 @@ use crate::error::{Error, Result};
 use crate::generate::{FinishReason, GenerationRequest};
 use crate::prompt::{Prompt, TokenKey, text_key};
 use crate::random::Stream;
-use crate::sampling::{History, Row, SampledToken, SamplingParams, draw_rows};
+use crate::sampling::{History, Row, SampledToken, SamplingParams, TokenLogprobs, draw_rows};
 use kv_cache::KvCacheShape;
 use model::{Batch, SequenceChunk};
 pub use model::{InferenceModel, LAUNCHES_PER_LAYER};
 use page_allocator::PageAllocator;
+use prompt_logprobs::LogitRows;
 
 /// Limits of an engine, named as in vLLM.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +57,16 @@ pub struct RequestId(u64);
 /// An output of a step.
 #[derive(Debug, Clone, PartialEq)]
 pub enum EngineOutput {
+    /// A prompt is computed; precedes the tokens of its samples. If the samples of a request start in several steps,
+    /// the first of these outputs counts.
+    Prefilled {
+        /// Its request.
+        request: RequestId,
+        /// Prompt tokens found in the prefix cache.
+        cached_tokens: usize,
+        /// Of the prompt's tokens after the first, if [`SamplingParams::prompt_logprobs`] requests them.
+        logprobs: Option<Vec<TokenLogprobs>>,
+    },
     /// A token was sampled.
     Token {
         /// Its request.
@@ -150,6 +162,10 @@ struct SequenceGroup {
     computed: usize,
     /// Whether it was preempted before, so that its prompt is counted already.
     was_preempted: bool,
+    /// Prompt tokens that the prefix cache had when the group started.
+    cached: Option<usize>,
+    /// Of the prompt's tokens after the first, if requested and not yet reported.
+    prompt_logprobs: Option<Vec<TokenLogprobs>>,
 }
 
 impl SequenceGroup {
@@ -249,6 +265,8 @@ impl Engine {
                 pages: Vec::new(),
                 computed: 0,
                 was_preempted: false,
+                cached: None,
+                prompt_logprobs: sampling.prompt_logprobs.map(|_| Vec::new()),
             });
         }
         Ok(id)
@@ -347,18 +365,25 @@ impl Engine {
         let chunks = self.schedule();
         let mut batch = Batch::default();
         let mut ready = Vec::new();
+        let mut outputs = Vec::new();
+        let mut requested = Vec::new();
         for (index, tokens) in chunks {
             let group = &mut self.running[index];
             let (rows, position) = (batch.ids.len()..batch.ids.len() + tokens, group.computed);
             batch.ids.extend(group.tokens(position).take(tokens).map(|id| id as usize));
             batch.add_positions(&group.prompt, position..position + tokens, rows.start);
             group.computed += tokens;
-            let needs_logits = group.computed == group.len();
-            if needs_logits {
+            let is_ready = group.computed == group.len();
+            if is_ready {
                 ready.push(index);
             }
+            let logits = match group.prompt_logprobs {
+                Some(_) => tokens,
+                None => usize::from(is_ready),
+            };
+            requested.push(LogitRows { group: index, position, rows: logits, is_ready });
             let pages = group.pages[..group.computed.div_ceil(PAGE_SIZE)].to_vec();
-            batch.chunks.push(SequenceChunk { rows, position, pages, needs_logits });
+            batch.chunks.push(SequenceChunk { rows, position, pages, logits });
         }
         if batch.ids.is_empty() {
             return Ok(Vec::new());
@@ -368,12 +393,20 @@ impl Engine {
         thread_pool::with_spinning_workers(&device, || {
             let logits =
                 self.model.step(&batch, &mut self.pages, self.activation_cache.as_mut())?;
-            self.draw(&ready, &logits)
-        })
+            let logits = self.take_prompt_logprobs(&requested, logits)?;
+            self.report_prefilled(&ready, &mut outputs);
+            self.draw(&ready, &logits, &mut outputs)
+        })?;
+        Ok(outputs)
     }
 
     /// Samples the next token for each sample of the groups `ready`, each from its row of logits.
-    fn draw(&mut self, ready: &[usize], logits: &Tensor) -> Result<Vec<EngineOutput>> {
+    fn draw(
+        &mut self,
+        ready: &[usize],
+        logits: &Tensor,
+        outputs: &mut Vec<EngineOutput>,
+    ) -> Result<()> {
         let row = |index: &usize| {
             let SequenceGroup { prompt, ids, sampling, stream, first_sample, samples, .. } =
                 &self.running[*index];
@@ -389,12 +422,11 @@ impl Engine {
         };
         let rows: Vec<Row<'_>> = ready.iter().map(row).collect();
         let drawn = draw_rows(logits, &rows)?;
-        let mut outputs = Vec::new();
         // From the last to the first, so that indices of earlier groups stay valid.
         for (index, tokens) in ready.iter().zip(drawn).rev() {
-            self.append_tokens(*index, tokens, &mut outputs)?;
+            self.append_tokens(*index, tokens, outputs)?;
         }
-        Ok(outputs)
+        Ok(())
     }
 
     /// Appends sampled tokens to a group's samples; unfinished ones continue as sequences of their own.

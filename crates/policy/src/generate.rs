@@ -113,6 +113,7 @@ impl InferenceModel {
             let mut tokens = 0;
             for output in engine.step()? {
                 match output {
+                    EngineOutput::Prefilled { .. } => {}
                     EngineOutput::Token { request, sample, token } => {
                         let sample = &mut done[indices[&request]][sample];
                         sample.ids.push(token.id);

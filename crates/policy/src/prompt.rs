@@ -13,6 +13,8 @@ pub struct Prompt {
     images: Vec<PromptImage>,
     /// M-RoPE position of each token; empty for text, where all three components equal the token's index.
     position_ids: Vec<MropePosition>,
+    /// Part of the first token's key.
+    cache_salt: TokenKey,
 }
 
 /// A token's 3-D position id: time, height and width.
@@ -71,7 +73,19 @@ impl Prompt {
         }
         let position_ids =
             if images.is_empty() { Vec::new() } else { position_ids(ids.len(), &images) };
-        Ok(Self { ids, images, position_ids })
+        Ok(Self { ids, images, position_ids, cache_salt: 0 })
+    }
+
+    /// Separates the prompt from those with another salt in the prefix cache: how fast it is answered then tells
+    /// nothing about them.
+    #[must_use]
+    pub fn with_cache_salt(self, salt: Option<&str>) -> Self {
+        let hash = salt.map(|salt| blake3::hash(salt.as_bytes()));
+        let key = hash.map_or(0, |hash| {
+            let (bytes, _) = hash.as_bytes().split_at(size_of::<TokenKey>());
+            bytes.iter().fold(0, |key, byte| key << 8 | TokenKey::from(*byte))
+        });
+        Self { cache_salt: key, ..self }
     }
 
     /// The token ids.
@@ -125,6 +139,9 @@ impl Prompt {
             for (row, key) in keys[image.tokens()].iter_mut().enumerate() {
                 *key = image.digest.wrapping_add(row as TokenKey) | IMAGE_KEY;
             }
+        }
+        if let Some(first) = keys.first_mut() {
+            *first ^= self.cache_salt;
         }
         keys
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 pub use defaults::SamplingDefaults;
-pub(crate) use draw::{History, Row, draw_rows};
+pub(crate) use draw::{History, Row, draw_rows, prompt_token_logprobs};
 
 /// Sampling parameters, named as in `transformers` and vLLM. The default samples from the full
 /// distribution.
@@ -42,6 +42,9 @@ pub struct SamplingParams {
     /// Report each token's log-probability at temperature 1 before penalties, and those of so many of the most
     /// likely tokens.
     pub logprobs: Option<usize>,
+    /// Report the log-probability of each prompt token after the first, and those of so many of the most likely
+    /// tokens. Such a prompt is computed without the prefix cache.
+    pub prompt_logprobs: Option<usize>,
 }
 
 impl Default for SamplingParams {
@@ -60,6 +63,7 @@ impl Default for SamplingParams {
             min_new_tokens: 0,
             stop_ids: Vec::new(),
             logprobs: None,
+            prompt_logprobs: None,
         }
     }
 }
@@ -139,7 +143,7 @@ pub struct SampledToken {
 /// Log-probabilities of a position at temperature 1, before penalties.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TokenLogprobs {
-    /// Of the sampled token.
+    /// Of the sampled or prompt token.
     pub logprob: f32,
     /// The most likely tokens, in descending order.
     pub top_logprobs: Vec<(u32, f32)>,

@@ -2,6 +2,8 @@
 
 mod bounded;
 mod bytes;
+mod chat;
+mod content;
 mod from_gguf;
 mod stop;
 #[cfg(test)]
@@ -12,8 +14,7 @@ mod train;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tokenizers::AddedToken;
 
 use crate::atomic;
@@ -24,6 +25,8 @@ use crate::gguf;
 use crate::lora;
 pub use bounded::BoundedIds;
 pub use bytes::write_byte_tokenizer;
+pub use chat::RenderedChat;
+use content::Contents;
 pub(crate) use stop::GENERATION_CONFIG_FILE;
 pub use stop::stop_ids;
 use text_bounds::TextBounds;
@@ -66,6 +69,8 @@ pub struct Tokenizer {
     stop_ids: Vec<u32>,
     template: Option<ChatTemplate>,
     text_bounds: OnceLock<TextBounds>,
+    /// Finds special tokens in messages.
+    contents: Contents,
     /// The files' contents, so that checkpoints can be saved after the originals are deleted.
     files: Vec<(&'static str, Vec<u8>)>,
 }
@@ -105,11 +110,11 @@ impl Tokenizer {
         add_declared_tokens(&mut inner, dir, &config)?;
         let stop_ids = stop::all_stop_ids(model, &config, |token| inner.token_to_id(token))?;
         let template = ChatTemplate::find(dir, &config)?;
-        let text_bounds = OnceLock::new();
-        Ok(Self { dir: dir.to_owned(), inner, stop_ids, template, text_bounds, files })
+        let (contents, text_bounds) = (contents(&inner), OnceLock::new());
+        Ok(Self { dir: dir.to_owned(), inner, stop_ids, template, contents, text_bounds, files })
     }
 
-    /// Encodes a text. Special tokens in the text are recognized; none are added, since chat templates include theirs.
+    /// Encodes a text. Special tokens in the text are recognized, so it must not come from a user; none are added.
     ///
     /// # Errors
     /// [`Error::Tokenizer`] if the text cannot be encoded.
@@ -137,22 +142,6 @@ impl Tokenizer {
         self.inner.decode(ids, special == SpecialTokens::Skip).map_err(Error::tokenizer(&self.dir))
     }
 
-    /// Renders a conversation with the model's chat template. Messages are [`ChatMessage`]s or, for multimodal
-    /// templates, objects with a `role` and a list of parts as `content`.
-    ///
-    /// # Errors
-    /// [`Error::NoChatTemplate`], or [`Error::ChatTemplate`] if the template rejects the conversation.
-    pub fn apply_chat_template(
-        &self,
-        messages: &[impl Serialize],
-        generation: GenerationPrompt,
-    ) -> Result<String> {
-        match &self.template {
-            Some(template) => template.render(messages, generation),
-            None => Err(Error::NoChatTemplate { dir: self.dir.clone() }),
-        }
-    }
-
     /// The stop token ids of `generation_config.json`, `config.json` and the tokenizer.
     pub fn stop_ids(&self) -> &[u32] {
         &self.stop_ids
@@ -161,6 +150,28 @@ impl Tokenizer {
     /// The id of a vocabulary entry.
     pub fn token_id(&self, token: &str) -> Option<u32> {
         self.inner.token_to_id(token)
+    }
+
+    /// A vocabulary entry, in the form that the vocabulary has it.
+    pub fn token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
+    /// The contents of `tokenizer_config.json` with the chat template that is used.
+    ///
+    /// # Errors
+    /// [`Error::Json`]; the file was valid when the tokenizer was loaded.
+    pub fn config(&self) -> Result<Map<String, Value>> {
+        let file = self.files.iter().find(|(name, _)| *name == TOKENIZER_CONFIG_FILE);
+        let path = self.dir.join(TOKENIZER_CONFIG_FILE);
+        let mut config: Map<String, Value> = match file {
+            Some((_, bytes)) => serde_json::from_slice(bytes).map_err(Error::json(path))?,
+            None => Map::new(),
+        };
+        if let Some(template) = &self.template {
+            config.insert("chat_template".to_owned(), template.source().into());
+        }
+        Ok(config)
     }
 
     /// Number of entries, added tokens included; at most the model's `vocab_size`.
@@ -180,6 +191,11 @@ impl Tokenizer {
     pub fn save(&self, dir: &Path) -> Result<()> {
         self.files.iter().try_for_each(|(name, bytes)| atomic::write(&dir.join(name), bytes))
     }
+}
+
+/// Finds the special tokens of this tokenizer.
+fn contents(inner: &tokenizers::Tokenizer) -> Contents {
+    Contents::new(inner.get_added_vocabulary().get_added_tokens_decoder().values())
 }
 
 fn read_files(dir: &Path) -> Result<Vec<(&'static str, Vec<u8>)>> {

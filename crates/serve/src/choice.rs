@@ -1,5 +1,6 @@
 //! One choice: turns tokens into text and log-probabilities.
 
+mod prompt;
 #[cfg(test)]
 mod tests;
 
@@ -11,6 +12,7 @@ use embodied_r_policy::{FinishReason, Result, SampledToken, TextStream, TokenLog
 use serde_json::{Value, json};
 
 use crate::request::Settings;
+pub(crate) use prompt::PromptLogprobs;
 
 /// Replaces a log-probability of minus infinity, which JSON cannot represent; vLLM's value.
 const MIN_LOGPROB: f32 = -9999.0;
@@ -67,6 +69,10 @@ pub(crate) struct TopLogprob {
 }
 
 impl TopLogprob {
+    fn of(tokenizer: &Tokenizer, id: u32, logprob: f32) -> Result<Self> {
+        Ok(Self { bytes: tokenizer.token_bytes(id)?, logprob: logprob.max(MIN_LOGPROB) })
+    }
+
     /// The token's text; an incomplete character becomes `\u{fffd}`.
     pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.bytes).into_owned()
@@ -95,7 +101,7 @@ impl Choice {
     /// # Errors
     /// The tokenizer rejects the token.
     pub(crate) fn take(&mut self, token: SampledToken) -> Result<Piece> {
-        if self.ended {
+        if self.ended || self.is_empty() {
             return Ok(Piece::default());
         }
         self.tokens += 1;
@@ -129,6 +135,10 @@ impl Choice {
         if std::mem::replace(&mut self.ended, true) {
             return Ok(None);
         }
+        if self.is_empty() {
+            let end = Some(End { reason: "length", matched: Value::Null });
+            return Ok(Some(Piece { end, ..Piece::default() }));
+        }
         let mut text = self.text.finish()?;
         let end = match (finish, self.text.stop_string(), self.last) {
             (_, Some(stop), _) => End { reason: "stop", matched: json!(stop) },
@@ -141,6 +151,11 @@ impl Choice {
         let logprobs = self.release(|_| true);
         text.shrink_to_fit();
         Ok(Some(Piece { text, logprobs, end: Some(end) }))
+    }
+
+    /// Whether the request is for no token; the engine samples one all the same.
+    fn is_empty(&self) -> bool {
+        self.settings.max_tokens == Some(0)
     }
 
     /// Generated tokens, including the stop token.
@@ -159,10 +174,7 @@ impl Choice {
 
     /// The log-probabilities of the last token, before which `before` characters were decoded.
     fn logprob(&self, id: u32, report: &TokenLogprobs, before: usize) -> Result<Logprob> {
-        let entry = |(id, logprob): (u32, f32)| {
-            let bytes = self.tokenizer.token_bytes(id)?;
-            Ok(TopLogprob { bytes, logprob: logprob.max(MIN_LOGPROB) })
-        };
+        let entry = |(id, logprob): (u32, f32)| TopLogprob::of(&self.tokenizer, id, logprob);
         let top = report.top_logprobs.iter().copied().map(entry).collect::<Result<_>>()?;
         let token = entry((id, report.logprob))?;
         let end = self.decoded();

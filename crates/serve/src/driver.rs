@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use embodied_r_policy::{
     Engine, EngineOutput, Error as PolicyError, FinishReason, GenerationRequest, Prompt, RequestId,
-    SampledToken, SamplingParams,
+    SampledToken, SamplingParams, TokenLogprobs,
 };
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
@@ -27,6 +27,8 @@ const MAX_BACKLOG_BYTES: usize = 1 << 20;
 /// An event of a request.
 #[derive(Debug)]
 pub(crate) enum Event {
+    /// A prompt is computed.
+    Prefilled { prompt: usize, cached_tokens: usize, logprobs: Option<Vec<TokenLogprobs>> },
     /// A token was generated.
     Token { choice: usize, token: SampledToken },
     /// A choice is finished.
@@ -178,6 +180,8 @@ struct Live {
     /// The time of each sample's last token (initially the request's arrival); `None` once the sample has ended.
     last: Vec<Option<Instant>>,
     has_tokens: Vec<bool>,
+    /// The index of the prompt, until it is computed.
+    prompt: Option<usize>,
     events: UnboundedSender<Event>,
     backlog: Arc<AtomicUsize>,
     _permit: Permit,
@@ -260,6 +264,7 @@ impl EngineThread {
                     first_choice,
                     last: vec![Some(arrived); request.samples],
                     has_tokens: vec![false; request.samples],
+                    prompt: Some(first_choice / request.samples.max(1)),
                     events,
                     backlog,
                     _permit: permit,
@@ -274,6 +279,12 @@ impl EngineThread {
 
     fn deliver(&mut self, output: EngineOutput) {
         match output {
+            EngineOutput::Prefilled { request, cached_tokens, logprobs } => {
+                let Some(live) = self.live.get_mut(&request) else { return };
+                if let Some(prompt) = live.prompt.take() {
+                    let _ = live.events.send(Event::Prefilled { prompt, cached_tokens, logprobs });
+                }
+            }
             EngineOutput::Token { request, sample, token } => {
                 let Some(live) = self.live.get_mut(&request) else { return };
                 let Some(last) = live.last[sample] else { return };

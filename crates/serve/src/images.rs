@@ -38,12 +38,13 @@ pub(crate) struct ImageLimits {
 }
 
 impl ImageFiles {
-    /// Loads files until the limits are exceeded.
+    /// Loads the files of the request's field `field` until the limits are exceeded.
     ///
     /// # Errors
     /// A file cannot be loaded, is no image, or the images exceed the limits.
     pub(crate) async fn load(
         media: &Media,
+        field: &str,
         urls: Vec<ImageUrl>,
         limits: ImageLimits,
         mut memory: RequestMemory<'_>,
@@ -68,10 +69,10 @@ impl ImageFiles {
             all.pixels += pixels;
             let ImageLimits { max_model_len, max_pixels } = limits;
             if all.tokens >= max_model_len {
-                return Err(Refusal::too_many_tokens("messages", all.tokens, max_model_len));
+                return Err(Refusal::too_many_tokens(field, all.tokens, max_model_len));
             }
             if all.pixels > max_pixels {
-                return Err(Refusal::too_many_pixels("messages", all.pixels, max_pixels));
+                return Err(Refusal::too_many_pixels(field, all.pixels, max_pixels));
             }
             all.files.push(ImageFile { param, bytes, pixels });
         }

@@ -1,8 +1,8 @@
 //! An OpenAI-compatible HTTP server over the generation engine.
 //!
 //! One thread drives the engine (`driver`). Handlers parse requests, submit them through a channel and detokenize the
-//! generated tokens. A request whose client disconnects is cancelled at the next step. Unsupported parameters are
-//! refused, never ignored.
+//! generated tokens. A request whose client disconnects is cancelled at the next step. Parameters that would change the
+//! response are refused if they are not supported; others are ignored.
 //!
 //! | module | contents |
 //! |---|---|

@@ -103,6 +103,14 @@ impl Refusal {
         Self::about(param, message).with_code("image_too_large")
     }
 
+    /// The log-probabilities of echoed prompts are too many.
+    pub(crate) fn too_many_logprobs(requested: usize, most: usize) -> Self {
+        let message = format!(
+            "`echo` with `logprobs` gives {requested} log-probabilities, this server allows {most}: send fewer prompts"
+        );
+        Self::about("echo", message).with_code("too_many_logprobs")
+    }
+
     pub(crate) fn too_many_sequences(requested: usize, most: usize) -> Self {
         let message = format!(
             "the request has {requested} completions, this server allows {most} at once: split it"

@@ -2,9 +2,13 @@
 
 pub(crate) mod chat;
 pub(crate) mod completion;
+mod effect;
 mod fields;
+mod message;
+pub(crate) mod responses;
 mod settings;
 #[cfg(test)]
 mod tests;
+pub(crate) mod tokenize;
 
 pub(crate) use settings::{Include, Model, ResponseMode, Settings};

@@ -1,21 +1,21 @@
 //! Paths and their handlers.
 
 mod generation;
+mod models;
+mod tokens;
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Json;
 use axum::Router;
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, Request, State};
-use axum::http::{HeaderMap, Method, Uri, header};
+use axum::extract::{OriginalUri, Request, State};
+use axum::http::{HeaderMap, Method, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use embodied_r_policy::tokenizer::{BoundedIds, GenerationPrompt, SpecialTokens, Tokenizer};
-use embodied_r_vision::MultimodalMessage;
-use serde_json::{Value, json};
+use embodied_r_policy::tokenizer::{BoundedIds, SpecialTokens, Tokenizer};
+use serde_json::json;
 use tokio::sync::Semaphore;
 
 use crate::admission::{Admission, Permit};
@@ -31,9 +31,10 @@ use crate::metrics::{Metrics, Outcome};
 use crate::refusal::Refusal;
 use crate::request::chat::{ChatRequest, Conversation, ImageUrl};
 use crate::request::completion::{AddSpecialTokens, CompletionRequest, Echo, Prompt};
+use crate::request::responses::ResponsesRequest;
 use crate::request::{Model, Settings};
-use crate::response::{Envelope, Form};
-use generation::ResponseBuilder;
+use crate::response::{EchoedLogprobs, EchoedPrompt, Envelope, Form, Responses};
+use generation::{Prompts, ResponseBuilder};
 
 /// The size limit of a request body.
 const MAX_BODY_BYTES: usize = 16 << 20;
@@ -43,6 +44,9 @@ const MAX_IMAGE_BODY_BYTES: usize = 128 << 20;
 
 /// Larger bodies are parsed on a blocking thread.
 const LARGE_BODY_BYTES: usize = 64 << 10;
+
+/// The maximum number of log-probabilities of echoed prompts in a response, about 300 MB of JSON values.
+const MAX_ECHOED_LOGPROBS: usize = 1 << 21;
 
 /// The state shared by all handlers.
 pub(crate) struct App {
@@ -77,24 +81,30 @@ pub(crate) fn router(app: Shared) -> Router {
     let api = Router::new()
         .route("/chat/completions", post(chat))
         .route("/completions", post(completions))
-        .route("/models", get(models))
-        .route("/models/{*id}", get(model))
+        .route("/responses", post(responses))
+        .route("/models", get(models::list))
+        .route("/models/{*id}", get(models::one))
         .fallback(unknown_path)
         .route_layer(middleware::from_fn_with_state(app.clone(), authorize));
+    let tokens =
+        tokens::router().route_layer(middleware::from_fn_with_state(app.clone(), authorize));
     Router::new()
         .nest("/v1", api)
+        .merge(tokens)
         .route("/health", get(health))
+        .route("/ping", get(health).post(health))
+        .route("/version", get(models::version))
         .route("/metrics", get(metrics))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .with_state(app)
 }
 
-async fn unknown_path(method: Method, uri: Uri) -> Refusal {
+async fn unknown_path(method: Method, OriginalUri(uri): OriginalUri) -> Refusal {
     Refusal::unknown_path(method.as_str(), uri.path())
 }
 
-async fn wrong_method(method: Method, uri: Uri) -> Refusal {
+async fn wrong_method(method: Method, OriginalUri(uri): OriginalUri) -> Refusal {
     Refusal::wrong_method(method.as_str(), uri.path())
 }
 
@@ -129,26 +139,13 @@ async fn metrics(State(app): State<Shared>) -> Response {
     }
 }
 
-async fn models(State(app): State<Shared>) -> Json<Value> {
-    Json(json!({"object": "list", "data": [described(&app)]}))
-}
-
-async fn model(State(app): State<Shared>, id: Result<Path<String>, PathRejection>) -> Response {
-    match id {
-        Ok(Path(id)) if id == app.model.name => Json(described(&app)).into_response(),
-        Ok(Path(id)) => Refusal::unknown_model(&id, &app.model.name).into_response(),
-        Err(_) => Refusal::undecodable_path().into_response(),
-    }
-}
-
-fn described(app: &App) -> Value {
-    let Model { name, max_model_len, .. } = &app.model;
-    json!({"id": name, "object": "model", "created": app.began_s, "owned_by": "embodied-r",
-        "max_model_len": max_model_len})
-}
 
 async fn chat(State(app): State<Shared>, body: Body) -> Response {
     respond(&app, chat_response(&app, body).await)
+}
+
+async fn responses(State(app): State<Shared>, body: Body) -> Response {
+    respond(&app, responses_response(&app, body).await)
 }
 
 async fn completions(State(app): State<Shared>, body: Body) -> Response {
@@ -196,32 +193,59 @@ async fn chat_response(app: &Shared, body: Body) -> Result<Response, Refusal> {
     let (request, memory) = parse(app, body, ChatRequest::parse).await?;
     let ChatRequest { conversation, settings } = request;
     let permit = app.admission.admit(settings.n)?;
-    let prompt = match conversation {
-        Conversation::Text(messages) => {
-            let ids = chat_ids(app, messages, app.model.max_model_len).await?;
-            drop(memory);
-            embodied_r_policy::Prompt::from(ids)
-        }
-        Conversation::Multimodal(messages, urls) => {
-            image_prompt(app, messages, urls, &settings, memory).await?
-        }
-    };
+    let prompt = chat_prompt(app, "messages", conversation, Some(&settings), memory).await?;
     let input = Input { param: "messages", prompts: vec![prompt], form: Form::Chat };
     generate(app, input, settings, arrived, &permit).await
 }
 
-/// The ids of a rendered conversation, if there are at most `most`.
-async fn chat_ids<M: serde::Serialize + Send + 'static>(
+async fn responses_response(app: &Shared, body: Body) -> Result<Response, Refusal> {
+    let arrived = Instant::now();
+    let (request, memory) = parse(app, body, ResponsesRequest::parse).await?;
+    let ResponsesRequest { conversation, settings, mut repeated } = request;
+    let permit = app.admission.admit(settings.n)?;
+    let prompt = chat_prompt(app, "input", conversation, Some(&settings), memory).await?;
+    repeated.insert("temperature".to_owned(), settings.sampling.temperature.into());
+    repeated.insert("top_p".to_owned(), settings.sampling.top_p.into());
+    let response = Responses::new(&app.model.name, repeated);
+    let form = Form::Responses(Box::new(response));
+    let input = Input { param: "input", prompts: vec![prompt], form };
+    generate(app, input, settings, arrived, &permit).await
+}
+
+/// The prompt of a conversation from the field `param`, with room for the completion that `settings` ask for.
+async fn chat_prompt(
     app: &Shared,
-    messages: Vec<M>,
+    param: &'static str,
+    mut conversation: Conversation,
+    settings: Option<&Settings>,
+    memory: RequestBytes,
+) -> Result<embodied_r_policy::Prompt, Refusal> {
+    let cache_salt = conversation.cache_salt.take();
+    let prompt = match conversation.images.is_empty() {
+        true => {
+            let ids = chat_ids(app, param, conversation, app.model.max_model_len).await?;
+            drop(memory);
+            embodied_r_policy::Prompt::from(ids)
+        }
+        false => image_prompt(app, param, conversation, settings, memory).await?,
+    };
+    Ok(prompt.with_cache_salt(cache_salt.as_deref()))
+}
+
+/// The ids of a rendered conversation, if there are at most `most`.
+async fn chat_ids(
+    app: &Shared,
+    param: &str,
+    conversation: Conversation,
     most: usize,
 ) -> Result<Vec<u32>, Refusal> {
     let ids = run_blocking(app, move |tokenizer| {
-        let text = tokenizer.apply_chat_template(&messages, GenerationPrompt::Append)?;
+        let Conversation { messages, generation, variables, .. } = conversation;
+        let chat = tokenizer.apply_chat_template_with(&messages, generation, &variables)?;
         drop(messages);
-        tokenizer.encode_at_most(&text, most)
+        tokenizer.encode_chat_at_most(&chat, most)
     });
-    within_context(app, "messages", ids.await?)
+    within_context(app, param, ids.await?)
 }
 
 /// The ids of the field `param`, or why there are none.
@@ -241,11 +265,12 @@ fn within_context(
 /// The prompt of a conversation with images, which are decoded only if they fit the context.
 async fn image_prompt(
     app: &Shared,
-    messages: Vec<MultimodalMessage>,
-    urls: Vec<ImageUrl>,
-    settings: &Settings,
+    param: &'static str,
+    mut conversation: Conversation,
+    settings: Option<&Settings>,
     RequestBytes { size, mut memory }: RequestBytes,
 ) -> Result<embodied_r_policy::Prompt, Refusal> {
+    let urls = std::mem::take(&mut conversation.images);
     // The parser accepts images only for vision-language models.
     let no_encoder = || Refusal::failed("there is no vision encoder");
     let media = app.model.media.as_ref().ok_or_else(no_encoder)?;
@@ -253,15 +278,19 @@ async fn image_prompt(
     let limits = ImageLimits { max_model_len: most, max_pixels: app.limits.max_prompt_pixels };
     let (budget, bytes) = (&app.request_memory, size as u64);
     let reserved = RequestMemory { budget, reserved: &mut memory, bytes };
-    let images = ImageFiles::load(media, urls, limits, reserved).await?;
+    let images = ImageFiles::load(media, param, urls, limits, reserved).await?;
     // A placeholder stands for all tokens of its image.
     let others = images.tokens.saturating_sub(images.len());
-    let ids = chat_ids(app, messages, most.saturating_sub(others)).await?;
-    settings.sampling_after("messages", ids.len() + others, &app.model)?;
+    let ids = chat_ids(app, param, conversation, most.saturating_sub(others)).await?;
+    if let Some(settings) = settings {
+        settings.sampling_after(param, ids.len() + others, &app.model)?;
+    }
     let embeddings = images.encode(media).await?;
     let prompt = media.embedding_cache.vision_encoder().expand_placeholders(&ids, &embeddings);
     prompt.map_err(|error| match &error {
-        embodied_r_vision::Error::Policy(error) => Refusal::from_policy("messages", error),
+        embodied_r_vision::Error::Policy(error) => Refusal::from_policy(param, error),
+        // The template may have no place for the images of a role.
+        embodied_r_vision::Error::ImageCount { .. } => Refusal::about(param, error.to_string()),
         _ => Refusal::failed(error),
     })
 }
@@ -269,25 +298,47 @@ async fn image_prompt(
 async fn completions_response(app: &Shared, body: Body) -> Result<Response, Refusal> {
     let arrived = Instant::now();
     let (request, memory) = parse(app, body, CompletionRequest::parse).await?;
-    let CompletionRequest { prompts, special_tokens, echo, settings } = request;
+    let CompletionRequest { prompts, special_tokens, echo, cache_salt, settings } = request;
     let permit = app.admission.admit(settings.n.saturating_mul(prompts.len()))?;
     let most = app.model.max_model_len;
-    let (ids, texts) = run_blocking(app, move |tokenizer| {
-        let texts = match echo {
-            Echo::On => texts(tokenizer, &prompts).map(Some),
+    let logprobs = match settings.sampling.prompt_logprobs {
+        Some(_) => EchoedLogprobs::Pending,
+        None => EchoedLogprobs::None,
+    };
+    let (ids, echo) = run_blocking(app, move |tokenizer| {
+        let echoed = |text| EchoedPrompt { text, logprobs: logprobs.clone() };
+        let echo = match echo {
+            Echo::On => {
+                texts(tokenizer, &prompts).map(|texts| Some(texts.into_iter().map(echoed).collect()))
+            }
             Echo::Off => Ok(None),
         };
         let ids = prompts.into_iter().map(|prompt| ids(tokenizer, prompt, special_tokens, most));
-        (ids.collect::<Vec<_>>(), texts)
+        (ids.collect::<Vec<_>>(), echo)
     })
     .await?;
     drop(memory);
     let prompts = ids.into_iter().map(|ids| within_context(app, "prompt", ids));
     let prompts = prompts.collect::<Result<Vec<_>, _>>()?;
-    let texts = texts.map_err(|error| Refusal::from_policy("prompt", &error))?;
-    let prompts = prompts.into_iter().map(embodied_r_policy::Prompt::from).collect();
-    let form = Form::Completion { echo: texts, n: settings.n };
+    let echo: Option<Vec<EchoedPrompt>> =
+        echo.map_err(|error| Refusal::from_policy("prompt", &error))?;
+    check_echo(&settings, &prompts)?;
+    let prompt = |ids| embodied_r_policy::Prompt::from(ids).with_cache_salt(cache_salt.as_deref());
+    let prompts = prompts.into_iter().map(prompt).collect();
+    let form = Form::Completion { echo, n: settings.n };
     generate(app, Input { param: "prompt", prompts, form }, settings, arrived, &permit).await
+}
+
+/// Checks that a response with the log-probabilities of prompts is not too large.
+fn check_echo(settings: &Settings, prompts: &[Vec<u32>]) -> Result<(), Refusal> {
+    let Some(top) = settings.sampling.prompt_logprobs else { return Ok(()) };
+    let tokens: usize = prompts.iter().map(Vec::len).sum();
+    match tokens.saturating_mul(settings.n).saturating_mul(top + 1) {
+        count if count > MAX_ECHOED_LOGPROBS => {
+            Err(Refusal::too_many_logprobs(count, MAX_ECHOED_LOGPROBS))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Runs CPU-heavy work on a blocking thread, on as many as there are processors.
@@ -344,12 +395,11 @@ async fn generate(
         settings.sampling_after(param, prompt.len(), &app.model)
     };
     let samplings = prompts.iter().map(after).collect::<Result<Vec<_>, _>>()?;
-    let (prompt_tokens, count) =
-        (prompts.iter().map(embodied_r_policy::Prompt::len).sum(), prompts.len());
+    let of_response = Prompts::new(&prompts, &settings);
     let stream = settings.seed.unwrap_or_else(|| fastrand::u64(..));
     let running = app.driver.submit(prompts, samplings, settings.n, stream, arrived, permit);
-    let envelope = Envelope::new(form, &app.model.name);
-    ResponseBuilder::new(app, running, settings, envelope, prompt_tokens, count).send().await
+    let envelope = Envelope::new(form, &app.model);
+    ResponseBuilder::new(app, running, settings, envelope, of_response).send().await
 }
 
 #[cfg(test)]

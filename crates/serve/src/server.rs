@@ -35,6 +35,10 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 pub struct ServerOptions {
     /// The model's name in requests.
     pub name: String,
+    /// Where the model was loaded from, for the list of models.
+    pub root: String,
+    /// Identifies the weights and the settings that answers depend on (`system_fingerprint`).
+    pub system_fingerprint: String,
     /// The context length: maximum tokens of prompt and completion together. `None` uses the model's.
     pub max_model_len: Option<usize>,
     /// The engine's options.
@@ -79,6 +83,8 @@ impl Server {
     ) -> Result<Self> {
         let ServerOptions {
             name,
+            root,
+            system_fingerprint,
             max_model_len,
             engine,
             max_queue,
@@ -109,7 +115,16 @@ impl Server {
         let media =
             vision.map(|Vision { embedding_cache, media }| Media::new(embedding_cache, media));
         let media = media.transpose()?;
-        let model = Model { name, tokenizer, defaults, vocabulary, max_model_len, media };
+        let model = Model {
+            name,
+            root,
+            system_fingerprint,
+            tokenizer,
+            defaults,
+            vocabulary,
+            max_model_len,
+            media,
+        };
         let request_memory = Budget::new(limits.request_memory_bytes as u64);
         let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let workers = Semaphore::new(threads);

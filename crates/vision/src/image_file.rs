@@ -1,4 +1,5 @@
-//! Decodes image files as the reference does: with the EXIF orientation applied, as RGB, without alpha.
+//! Decodes image files as the reference does: with the EXIF orientation applied, as RGB, without alpha. Of an animation
+//! the first frame counts.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Cursor, Seek};
@@ -15,7 +16,7 @@ pub const MAX_PIXELS: u64 = 1 << 26;
 /// Bytes that a file's metadata may take when it is decompressed, such as a color profile.
 const MAX_METADATA_BYTES: u64 = 16 << 20;
 
-/// Decodes the file at `path`, a PNG or a JPEG whatever its extension.
+/// Decodes the file at `path`, a PNG, JPEG, WebP or GIF whatever its extension.
 ///
 /// # Errors
 /// [`Error::Io`], [`Error::TooLarge`] for more than [`MAX_PIXELS`] (checked before decoding), and [`Error::Image`] for
@@ -89,7 +90,8 @@ fn opened<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use image::{ImageFormat, Rgba, RgbaImage};
+    use image::codecs::gif::GifEncoder;
+    use image::{Frame, ImageFormat, Rgb, Rgba, RgbaImage};
 
     fn png(image: &DynamicImage) -> Vec<u8> {
         let mut bytes = Cursor::new(Vec::new());
@@ -102,6 +104,24 @@ mod tests {
         let image = RgbaImage::from_pixel(3, 2, Rgba([10, 20, 30, 0]));
         let read = from_bytes(&png(&image.into())).unwrap();
         assert_eq!(read.get_pixel(1, 1).0, [10, 20, 30]);
+    }
+
+    #[test]
+    fn webp_and_the_first_frame_of_a_gif_are_decoded() {
+        let image = RgbImage::from_fn(4, 3, |x, y| Rgb([60 * x as u8, 80 * y as u8, 9]));
+        let mut webp = Cursor::new(Vec::new());
+        DynamicImage::from(image.clone()).write_to(&mut webp, ImageFormat::WebP).unwrap();
+        assert_eq!(from_bytes(webp.get_ref()).unwrap(), image);
+        assert_eq!(size(webp.get_ref()).unwrap(), (4, 3));
+        let mut gif = Vec::new();
+        let mut encoder = GifEncoder::new(&mut gif);
+        for color in [[255, 0, 0, 255], [0, 0, 255, 255]] {
+            let frame = RgbaImage::from_pixel(4, 3, Rgba(color));
+            encoder.encode_frame(Frame::new(frame)).unwrap();
+        }
+        drop(encoder);
+        assert_eq!(from_bytes(&gif).unwrap(), RgbImage::from_pixel(4, 3, Rgb([255, 0, 0])));
+        assert_eq!(size(&gif).unwrap(), (4, 3));
     }
 
     #[test]

@@ -252,8 +252,8 @@ impl VisionEncoder {
         messages: &[MultimodalMessage],
         images: &[ImageEmbeddings],
     ) -> Result<Prompt> {
-        let text = tokenizer.apply_chat_template(messages, GenerationPrompt::Append)?;
-        self.expand_placeholders(&tokenizer.encode(&text)?, images)
+        let chat = tokenizer.apply_chat_template(messages, GenerationPrompt::Append)?;
+        self.expand_placeholders(&tokenizer.encode_chat(&chat)?, images)
     }
 
     /// The prompt of `ids`, with each placeholder repeated for the tokens of the next of `images`.

@@ -102,7 +102,8 @@ impl Server {
         Self { dir: Some(dir), ..Self::spawn(command, None) }
     }
 
-    fn spawn(mut command: Command, key: Option<&str>) -> Self {
+    /// The server that a command starts.
+    pub(crate) fn spawn(mut command: Command, key: Option<&str>) -> Self {
         command.stdout(Stdio::piped());
         match key {
             Some(key) => command.env("EMBODIED_R_API_KEY", key),

@@ -65,7 +65,7 @@ pub(crate) struct CaptionArgs {
     /// Vision-language model: a directory in Hugging Face layout, a GGUF file with its `mmproj`, or a Hub ID.
     #[arg(long, value_name = "MODEL")]
     pub(crate) model: String,
-    /// Images, PNG or JPEG.
+    /// Images: PNG, JPEG, WebP or GIF.
     #[arg(long, num_args = 1.., value_name = "FILE", required = true)]
     pub(crate) image: Vec<PathBuf>,
     /// Text of the message, after the images.

@@ -8,8 +8,8 @@ use super::model::StoredModel;
 
 /// Serve a model over an OpenAI-compatible HTTP API.
 ///
-/// Endpoints: `POST /v1/chat/completions`, `POST /v1/completions`, `GET /v1/models`, `/health` and `/metrics`
-/// (Prometheus). If `EMBODIED_R_API_KEY` is set, clients must send it as the API key. Vision-language models accept
+/// Endpoints: `POST /v1/chat/completions`, `/v1/completions` and `/v1/responses`, `GET /v1/models`, `/health` and
+/// `/metrics` (Prometheus), and vLLM's `/tokenize`, `/detokenize`, `/version` and `/ping`. If `EMBODIED_R_API_KEY` is set, clients must send it as the API key. Vision-language models accept
 /// images. On SIGTERM or Ctrl-C the server drains: running requests finish, new ones are rejected; a second signal
 /// aborts them.
 ///

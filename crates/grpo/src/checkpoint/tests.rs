@@ -7,7 +7,7 @@ use embodied_r_dist::{Communicator, CommunicatorOptions};
 
 use super::*;
 use crate::model::tests::toy::{Bigram, Words};
-use crate::model::{ChatMessage, ChatTokenizer, GenerationPrompt};
+use crate::model::{ChatMessage, ChatTokenizer, GenerationPrompt, RenderedChat};
 use crate::optimizer::{Optim, Optimizer, OptimizerSettings, file_name};
 use crate::process_group::ProcessGroup;
 
@@ -157,12 +157,16 @@ impl ChatTokenizer for DiskFull {
         &self,
         messages: &[ChatMessage],
         generation: GenerationPrompt,
-    ) -> Result<String> {
+    ) -> Result<RenderedChat> {
         Words::new().apply_chat_template(messages, generation)
     }
 
-    fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        Words::new().encode(text)
+    fn plain(&self, text: &str) -> RenderedChat {
+        Words::new().plain(text)
+    }
+
+    fn encode(&self, chat: &RenderedChat) -> Result<Vec<u32>> {
+        Words::new().encode(chat)
     }
 
     fn decode(&self, ids: &[u32]) -> Result<String> {

@@ -9,8 +9,8 @@ use embodied_r_policy::{ActivationCache, Gradients, Policy, SharedPrompt};
 
 use super::{
     ActivationCacheOptions, ChatMessage, ChatTokenizer, GenerationPrompt, GenerationRequest,
-    GradientReadyHook, Group, LayerHook, LoadOptions, Model, NamedGradients, Precision, Samples,
-    SamplingParams, TokenScores, TrainingPass, WriterRank,
+    GradientReadyHook, Group, LayerHook, LoadOptions, Model, NamedGradients, Precision,
+    RenderedChat, Samples, SamplingParams, TokenScores, TrainingPass, WriterRank,
 };
 use crate::error::Result;
 
@@ -159,12 +159,16 @@ impl ChatTokenizer for Tokenizer {
         &self,
         messages: &[ChatMessage],
         generation: GenerationPrompt,
-    ) -> Result<String> {
+    ) -> Result<RenderedChat> {
         Ok(Tokenizer::apply_chat_template(self, messages, generation)?)
     }
 
-    fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        Ok(Tokenizer::encode(self, text)?)
+    fn plain(&self, text: &str) -> RenderedChat {
+        Tokenizer::plain(self, text)
+    }
+
+    fn encode(&self, chat: &RenderedChat) -> Result<Vec<u32>> {
+        Ok(self.encode_chat(chat)?)
     }
 
     fn decode(&self, ids: &[u32]) -> Result<String> {

@@ -12,7 +12,7 @@ fn template(source: &str) -> ChatTemplate {
 }
 
 fn rendered(source: &str, messages: &[ChatMessage]) -> String {
-    template(source).render(messages, GenerationPrompt::Append).unwrap()
+    template(source).render(&json!(messages), GenerationPrompt::Append, &json!({})).unwrap()
 }
 
 fn conversation() -> Vec<ChatMessage> {
@@ -44,7 +44,12 @@ fn chatml_is_rendered_exactly() {
     let turns = "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n  Where?\n<|im_end|>\n\
                  <|im_start|>assistant\nThere \"é\" <b>.<|im_end|>\n";
     assert_eq!(rendered(CHATML, &conversation()), format!("{turns}<|im_start|>assistant\n"));
-    assert_eq!(template(CHATML).render(&conversation(), GenerationPrompt::None).unwrap(), turns);
+    assert_eq!(
+        template(CHATML)
+            .render(&json!(conversation()), GenerationPrompt::None, &json!({}))
+            .unwrap(),
+        turns
+    );
     let single = rendered(CHATML, &[ChatMessage::user("Hi")]);
     assert!(single.starts_with(
         "<|im_start|>system\nYou are helpful.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n"
@@ -97,8 +102,10 @@ fn tojson_matches_python() {
 #[test]
 fn raise_exception_is_reported_with_its_message() {
     let source = "{{ raise_exception('the roles must alternate') }}";
-    let message =
-        template(source).render(&conversation(), GenerationPrompt::None).unwrap_err().to_string();
+    let message = template(source)
+        .render(&json!(conversation()), GenerationPrompt::None, &json!({}))
+        .unwrap_err()
+        .to_string();
     assert!(
         message.starts_with("the chat template of `t.jinja` failed")
             && message.contains("the roles must alternate")
@@ -110,7 +117,7 @@ fn the_date_follows_the_format_string() {
     let year = rendered("{{ strftime_now('%Y') }}", &[]);
     assert!(year.len() == 4 && year.bytes().all(|b| b.is_ascii_digit()), "{year}");
     let message = template("{{ strftime_now('%!') }}")
-        .render(&[] as &[ChatMessage], GenerationPrompt::None)
+        .render(&json!([]), GenerationPrompt::None, &json!({}))
         .unwrap_err()
         .to_string();
     assert!(message.contains("`%!` is not a valid date format"), "{message}");
@@ -126,7 +133,7 @@ fn an_invalid_template_is_rejected_when_it_is_loaded() {
 fn found(dir: &Path, config: &serde_json::Value) -> Result<Option<String>> {
     let template = ChatTemplate::find(dir, config)?;
     template
-        .map(|template| template.render(&[] as &[ChatMessage], GenerationPrompt::None))
+        .map(|template| template.render(&json!([]), GenerationPrompt::None, &json!({})))
         .transpose()
 }
 
@@ -157,4 +164,12 @@ fn the_default_of_several_templates_is_used() {
         message.ends_with("has no template named `default`, found `tool_use, rag`"),
         "{message}"
     );
+}
+
+#[test]
+fn variables_of_a_request_are_defined_in_the_template() {
+    let source = "{{ enable_thinking }}{{ add_generation_prompt }}{{ eos_token }}";
+    let variables = json!({ "enable_thinking": false });
+    let text = template(source).render(&json!([]), GenerationPrompt::Append, &variables).unwrap();
+    assert_eq!(text, "FalseTrue<|im_end|>");
 }

@@ -63,8 +63,8 @@ pub(super) struct SequenceChunk {
     pub(super) position: usize,
     /// The sequence's pages, from its start up to the last of these tokens.
     pub(super) pages: Vec<usize>,
-    /// Whether the last token's logits are needed.
-    pub(super) needs_logits: bool,
+    /// How many of the last tokens' logits are needed.
+    pub(super) logits: usize,
 }
 
 /// Image embeddings for consecutive rows of a batch.
@@ -105,18 +105,23 @@ impl<'a> Queries<'a> {
 
     /// The tokens whose logits are needed; `None` if all are.
     fn with_logits(batch: &'a Batch, model: &InferenceModel) -> Result<Option<Self>> {
-        let selected = || batch.chunks.iter().filter(|chunk| chunk.needs_logits);
-        let rows: Vec<usize> = selected().map(|chunk| chunk.rows.end - 1).collect();
+        let selected = || batch.chunks.iter().filter(|chunk| chunk.logits > 0);
+        let last_rows = |chunk: &SequenceChunk| chunk.rows.end - chunk.logits..chunk.rows.end;
+        let rows: Vec<usize> = selected().flat_map(last_rows).collect();
         if rows.len() == batch.ids.len() {
             return Ok(None);
         }
         let positions: Vec<MropePosition> = rows.iter().map(|row| batch.positions[*row]).collect();
-        let last_token = |(row, chunk): (usize, &SequenceChunk)| SequenceChunk {
-            rows: row..row + 1,
-            position: chunk.position + chunk.rows.len() - 1,
-            ..chunk.clone()
+        let mut row = 0;
+        let last_tokens = |chunk: &SequenceChunk| {
+            row += chunk.logits;
+            SequenceChunk {
+                rows: row - chunk.logits..row,
+                position: chunk.position + chunk.rows.len() - chunk.logits,
+                ..chunk.clone()
+            }
         };
-        let chunks = selected().enumerate().map(last_token).collect();
+        let chunks = selected().map(last_tokens).collect();
         Ok(Some(Self { cos_sin: model.cos_sin(&positions)?, rows: Some(rows), chunks }))
     }
 
@@ -192,7 +197,7 @@ impl InferenceModel {
     }
 
     /// Runs a batch: stores its keys and values in the cache, records activations if `activation_cache` has
-    /// room, and returns the needed logits (chunks that need them, vocabulary).
+    /// room, and returns the needed logits (tokens that need them, vocabulary).
     pub(super) fn step(
         &self,
         batch: &Batch,

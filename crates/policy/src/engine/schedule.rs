@@ -2,6 +2,7 @@
 
 use embodied_r_kernels::paged_attention::PAGE_SIZE;
 
+use super::prompt_logprobs::MAX_PROMPT_LOGIT_ROWS;
 use super::{Engine, EngineOptions, SequenceGroup};
 use crate::error::{Error, Result};
 use crate::prompt::TokenKey;
@@ -38,12 +39,17 @@ impl Engine {
         budget -= decoding.min(budget);
         self.admit(budget);
         let mut chunks = Vec::new();
+        let mut logit_rows = MAX_PROMPT_LOGIT_ROWS;
         for (index, group) in self.running.iter().enumerate() {
             if group.decodes() {
                 chunks.push((index, 1));
                 continue;
             }
-            let tokens = budget.min(group.len() - group.computed);
+            let mut tokens = budget.min(group.len() - group.computed);
+            if group.prompt_logprobs.is_some() {
+                tokens = tokens.min(logit_rows);
+                logit_rows -= tokens;
+            }
             budget -= tokens;
             if tokens > 0 {
                 chunks.push((index, tokens));
@@ -104,7 +110,11 @@ impl Engine {
     /// full. Samples beyond `slots` stay queued.
     fn start(&mut self, mut group: SequenceGroup, slots: usize) -> Option<SequenceGroup> {
         // The last token is always computed: its logits are needed.
-        let keys: Vec<TokenKey> = group.keys().take(group.len() - 1).collect();
+        let reusable = match group.prompt_logprobs {
+            Some(_) => 0,
+            None => group.len() - 1,
+        };
+        let keys: Vec<TokenKey> = group.keys().take(reusable).collect();
         group.pages = self.pages.match_prefix(&keys);
         group.computed = group.pages.len() * PAGE_SIZE;
         let needed = group.len().div_ceil(PAGE_SIZE) - group.pages.len();
@@ -124,6 +134,7 @@ impl Engine {
                 }
             }
         }
+        group.cached.get_or_insert(group.computed);
         // A sequence that has tokens already starts again.
         if group.ids.is_empty() && !group.was_preempted {
             self.stats.cached_tokens += group.computed as u64;
@@ -208,6 +219,8 @@ impl SequenceGroup {
             pages: Vec::new(),
             computed: 0,
             was_preempted: self.was_preempted,
+            cached: None,
+            prompt_logprobs: None,
         }
     }
 }

@@ -1,3 +1,4 @@
+mod prompt_logprobs;
 mod threads;
 
 use embodied_r_kernels::Precision;
@@ -80,6 +81,7 @@ fn run_with(
     while engine.has_work() {
         for output in engine.step().unwrap() {
             match output {
+                EngineOutput::Prefilled { .. } => {}
                 EngineOutput::Token { request, sample, token } => {
                     let (ids, logps, finish_reason) = &mut drawn[index_of(request)][sample];
                     assert_eq!(*finish_reason, None);

@@ -154,6 +154,11 @@ fn choose(scan: &Scan<'_>, sampling: &SamplingParams, uniform: f64) -> Option<us
     drawn.or_else(|| scan.argmax())
 }
 
+/// The log-probabilities of the prompt token `id`, which follows these `logits`.
+pub(crate) fn prompt_token_logprobs(logits: &[f32], id: u32, count: usize) -> TokenLogprobs {
+    token_logprobs(&Scan::new(logits, 1.0), logits, id as usize, count)
+}
+
 fn token_logprobs(raw: &Scan<'_>, logits: &[f32], id: usize, count: usize) -> TokenLogprobs {
     let plain;
     let plain = match raw.scale() == 1.0 {

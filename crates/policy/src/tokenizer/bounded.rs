@@ -6,7 +6,7 @@
 #[cfg(test)]
 mod tests;
 
-use super::Tokenizer;
+use super::{RenderedChat, Tokenizer};
 use super::text_bounds::TextBounds;
 use crate::error::Result;
 
@@ -31,7 +31,15 @@ impl Tokenizer {
     /// # Errors
     /// As [`Tokenizer::encode`].
     pub fn encode_at_most(&self, text: &str, most: usize) -> Result<BoundedIds> {
-        self.encode_pieces(text, most, PIECE_BYTES)
+        self.encode_pieces(text, &[], most, PIECE_BYTES)
+    }
+
+    /// [`Tokenizer::encode_chat`] for a conversation that may be too long: up to `most` ids.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode_chat`].
+    pub fn encode_chat_at_most(&self, chat: &RenderedChat, most: usize) -> Result<BoundedIds> {
+        self.encode_pieces(chat.text(), chat.breaks(), most, PIECE_BYTES)
     }
 
     /// [`Tokenizer::encode_with_special_tokens`] for a text that may be too long: up to `most` ids.
@@ -64,9 +72,16 @@ impl Tokenizer {
         Ok(start.map(|start| (all[..start].to_vec(), all[start + plain.len()..].to_vec())))
     }
 
-    fn encode_pieces(&self, text: &str, most: usize, piece_bytes: usize) -> Result<BoundedIds> {
+    /// `breaks` are those of a [`RenderedChat`].
+    fn encode_pieces(
+        &self,
+        text: &str,
+        breaks: &[usize],
+        most: usize,
+        piece_bytes: usize,
+    ) -> Result<BoundedIds> {
         let bounds = self.text_bounds();
-        let (mut ids, mut rest) = (Vec::new(), text);
+        let (mut ids, mut rest, mut breaks) = (Vec::new(), text, breaks);
         loop {
             let at_least = ids.len() + bounds.least_tokens(rest);
             if at_least > most {
@@ -76,8 +91,11 @@ impl Tokenizer {
                 return Ok(BoundedIds::Ids(ids));
             }
             let (piece, after) = bounds.split(rest, piece_bytes);
-            ids.extend(self.encode(piece)?);
-            rest = after;
+            let start = text.len() - rest.len();
+            let count = breaks.partition_point(|at| *at < start + piece.len());
+            let inside: Vec<usize> = breaks[..count].iter().map(|at| at - start).collect();
+            ids.extend(self.encode_broken(piece, &inside)?);
+            (rest, breaks) = (after, &breaks[count..]);
         }
     }
 

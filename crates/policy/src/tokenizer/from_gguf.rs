@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use super::stop::GENERATION_CONFIG_FILE;
-use super::{TOKENIZER_CONFIG_FILE, TOKENIZER_FILE, Tokenizer};
+use super::{TOKENIZER_CONFIG_FILE, TOKENIZER_FILE, Tokenizer, contents};
 use crate::chat_template::ChatTemplate;
 use crate::error::{Error, Result};
 use crate::gguf::{GgufFault, GgufModel, TokenizerFiles};
@@ -25,7 +25,7 @@ impl Tokenizer {
             (TOKENIZER_CONFIG_FILE, bytes(&config)?),
             (GENERATION_CONFIG_FILE, bytes(&generation)?),
         ];
-        let text_bounds = OnceLock::new();
-        Ok(Self { dir: path.to_owned(), inner, stop_ids, template, text_bounds, files })
+        let (contents, text_bounds) = (contents(&inner), OnceLock::new());
+        Ok(Self { dir: path.to_owned(), inner, stop_ids, template, contents, text_bounds, files })
     }
 }

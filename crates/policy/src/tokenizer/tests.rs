@@ -85,12 +85,12 @@ fn a_trained_tokenizer_has_a_chatml_template() {
     let dir = tempfile::tempdir().unwrap();
     let tokenizer = trained(dir.path());
     let conversation = [ChatMessage::system("Think."), ChatMessage::user("Where is the lamp?")];
-    let text = tokenizer.apply_chat_template(&conversation, GenerationPrompt::Append).unwrap();
+    let chat = tokenizer.apply_chat_template(&conversation, GenerationPrompt::Append).unwrap();
     assert_eq!(
-        text,
+        chat.text(),
         "<|im_start|>system\nThink.<|im_end|>\n<|im_start|>user\nWhere is the lamp?<|im_end|>\n<|im_start|>assistant\n"
     );
-    let ids = tokenizer.encode(&text).unwrap();
+    let ids = tokenizer.encode_chat(&chat).unwrap();
     assert_eq!(ids.iter().filter(|id| **id == 1).count(), 3);
     assert_eq!(tokenizer.stop_ids(), [2, 0]);
     assert_eq!(tokenizer.token_id("<|im_end|>"), Some(2));

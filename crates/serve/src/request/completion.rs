@@ -15,6 +15,8 @@ pub(crate) struct CompletionRequest {
     pub(crate) prompts: Vec<Prompt>,
     pub(crate) special_tokens: AddSpecialTokens,
     pub(crate) echo: Echo,
+    /// Separates the prompts' prefix cache from that of other requests.
+    pub(crate) cache_salt: Option<String>,
     pub(crate) settings: Settings,
 }
 
@@ -46,30 +48,33 @@ impl CompletionRequest {
     /// The first invalid or unsupported field.
     pub(crate) fn parse(body: &[u8], model: &Model) -> Result<Self, Refusal> {
         let mut fields = Fields::parse(body)?;
-        let mut settings = Settings::take(&mut fields, model)?;
-        settings.max_tokens = settings.max_tokens.or(Some(MAX_TOKENS));
-        settings.sampling.logprobs = Settings::top_logprobs(&mut fields, "logprobs")?;
         let echo = match fields.boolean("echo")? {
             Some(true) => Echo::On,
             _ => Echo::Off,
         };
-        if echo == Echo::On && settings.sampling.logprobs.is_some() {
-            let message = "`echo` with `logprobs` is not supported, omit one of them";
-            return Err(Refusal::about("echo", message));
+        // The prompt alone is a response too.
+        let nothing = fields.get("max_tokens").is_some_and(|value| value.as_u64() == Some(0));
+        if echo == Echo::On && nothing {
+            let _ = fields.take("max_tokens");
+        }
+        let mut settings = Settings::take(&mut fields, model)?;
+        settings.max_tokens = match (echo, nothing) {
+            (Echo::On, true) => Some(0),
+            _ => settings.max_tokens.or(Some(MAX_TOKENS)),
+        };
+        settings.sampling.logprobs = Settings::top_logprobs(&mut fields, "logprobs")?;
+        if echo == Echo::On {
+            settings.sampling.prompt_logprobs = settings.sampling.logprobs;
         }
         let special_tokens = match fields.boolean("add_special_tokens")? {
             Some(false) => AddSpecialTokens::No,
             _ => AddSpecialTokens::Yes,
         };
-        let best_of = fields.count("best_of", 1)?;
-        if best_of.is_some_and(|best_of| best_of != settings.n) {
-            let message = "`best_of` is not supported, omit it or set it to the value of `n`";
-            return Err(Refusal::about("best_of", message));
-        }
+        let cache_salt = fields.string("cache_salt")?;
         let prompts = prompts(&mut fields, model.vocabulary)?;
         fields.end()?;
         settings.check()?;
-        Ok(Self { prompts, special_tokens, echo, settings })
+        Ok(Self { prompts, special_tokens, echo, cache_salt, settings })
     }
 }
 

@@ -1,8 +1,14 @@
-//! The fields of a body; each is taken once, and unknown ones are refused at the end.
+//! The fields of a body; each is taken once, and the rest is ignored or refused at the end.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
+use super::effect::{Effect, effect};
 use crate::refusal::Refusal;
+
+/// The number of ignored fields that a log line names.
+const MAX_NAMED: usize = 8;
+/// The length of a field's name in a log line, in characters.
+const MAX_NAME: usize = 64;
 
 /// A body's fields.
 pub(super) struct Fields {
@@ -92,13 +98,32 @@ impl Fields {
         self.read(field, &want, |value| token_ids(value, vocabulary).filter(is_set))
     }
 
-    /// Refuses remaining fields, except those without effect.
+    /// The field's value without taking it; `null` counts as missing.
+    pub(super) fn get(&self, field: &str) -> Option<&Value> {
+        self.map.get(field).filter(|value| !value.is_null())
+    }
+
+    /// The object in a field, with string keys as variables have them.
+    pub(super) fn object(&mut self, field: &str) -> Result<Option<Map<String, Value>>, Refusal> {
+        self.read(field, "an object", |value| value.as_object().cloned())
+    }
+
+    /// Refuses remaining fields that would change the response. Others are ignored; unknown ones are logged.
     pub(super) fn end(self) -> Result<(), Refusal> {
-        let has_effect = |(field, value): &(&String, &Value)| !is_without_effect(field, value);
-        match self.map.iter().find(has_effect) {
-            Some((field, _)) => Err(Refusal::unsupported(&self.name(field))),
-            None => Ok(()),
+        let mut unknown = Vec::new();
+        for (field, value) in &self.map {
+            match effect(field, value) {
+                Effect::None => {}
+                Effect::Unknown => unknown.push(self.name(field)),
+                Effect::Unsupported => return Err(Refusal::unsupported(&self.name(field))),
+            }
         }
+        if !unknown.is_empty() {
+            let short = |name: &String| name.chars().take(MAX_NAME).collect::<String>();
+            let named: Vec<String> = unknown.iter().take(MAX_NAMED).map(short).collect();
+            tracing::warn!(fields = ?named, count = unknown.len(), "ignored unknown fields of a request");
+        }
+        Ok(())
     }
 }
 
@@ -111,39 +136,10 @@ pub(super) fn token_ids(value: &Value, vocabulary: usize) -> Option<Vec<u32>> {
     value.as_array()?.iter().map(id).collect()
 }
 
-/// Whether an unknown field has no effect: labels for the client's use, and values that equal this server's behavior.
-fn is_without_effect(field: &str, value: &Value) -> bool {
-    let is = |same: Value| *value == same;
-    match field {
-        _ if value.is_null() => true,
-        "user" | "metadata" | "safety_identifier" | "prompt_cache_key" => true,
-        "parallel_tool_calls" => value.is_boolean(),
-        "tools" | "functions" | "documents" | "annotations" | "tool_calls" => is(json!([])),
-        "tool_choice" | "function_call" => is(json!("none")) || is(json!("auto")),
-        "response_format" => is(json!({"type": "text"})),
-        "modalities" => is(json!(["text"])),
-        "service_tier" => is(json!("auto")) || is(json!("default")),
-        "suffix" | "refusal" | "reasoning_content" => is(json!("")),
-        "chat_template_kwargs" | "vllm_xargs" => is(json!({})),
-        "length_penalty" => value.as_f64() == Some(1.0),
-        "priority" => value.as_f64() == Some(0.0),
-        "add_generation_prompt" | "detokenize" | "spaces_between_special_tokens" => is(json!(true)),
-        "store"
-        | "echo"
-        | "use_beam_search"
-        | "include_stop_str_in_output"
-        | "continue_final_message"
-        | "continuous_usage_stats"
-        | "include_obfuscation"
-        | "add_special_tokens"
-        | "return_token_ids"
-        | "return_tokens_as_token_ids" => is(json!(false)),
-        _ => false,
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn fields(body: &Value) -> Fields {
@@ -151,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_field_is_refused_by_name() {
+    fn an_unsupported_field_is_refused_by_name() {
         let refusal = fields(&json!({"tools": [{"type": "function"}]})).end().unwrap_err();
         let error = &refusal.json()["error"];
         assert_eq!(error["param"], "tools");
@@ -161,7 +157,7 @@ mod tests {
     #[test]
     fn fields_without_effect_are_accepted() {
         let body = json!({"tools": [], "tool_choice": "auto", "response_format": {"type": "text"},
-            "user": "me", "metadata": {"a": "b"}, "audio": null, "store": false});
+            "user": "me", "metadata": {"a": "b"}, "audio": null, "store": true, "temprature": 7});
         assert_eq!(fields(&body).end(), Ok(()));
         assert!(fields(&json!({"response_format": {"type": "json_object"}})).end().is_err());
     }

@@ -22,6 +22,10 @@ const MAX_STOPS: usize = 4;
 pub(crate) struct Model {
     /// The model's name in requests.
     pub(crate) name: String,
+    /// Where the model was loaded from.
+    pub(crate) root: String,
+    /// Identifies the weights and the settings that answers depend on.
+    pub(crate) system_fingerprint: String,
     pub(crate) tokenizer: Arc<Tokenizer>,
     pub(crate) defaults: SamplingDefaults,
     /// The vocabulary size, an exclusive bound on token ids.
@@ -53,6 +57,7 @@ pub(crate) struct Settings {
     pub(crate) sampling: SamplingParams,
     /// The requested stop ids; `sampling` also has the model's own.
     pub(crate) stop_token_ids: Vec<u32>,
+    /// 0 only for an echoed prompt.
     pub(crate) max_tokens: Option<usize>,
     /// Completions per prompt.
     pub(crate) n: usize,
@@ -65,14 +70,14 @@ pub(crate) struct Settings {
 impl Settings {
     /// Takes the fields. Names and ranges are OpenAI's, else vLLM's.
     pub(super) fn take(fields: &mut Fields, model: &Model) -> Result<Self, Refusal> {
-        match fields.string("model")? {
-            Some(requested) if requested != model.name => {
-                return Err(Refusal::unknown_model(&requested, &model.name));
-            }
-            _ => {}
-        }
+        check_model(fields, model)?;
         let n = fields
             .integer("n", "an integer from 1 to 128", |n| (1..=MAX_COMPLETIONS).contains(&n))?;
+        let n = n.map_or(1, |n| n as usize);
+        if fields.count("best_of", 1)?.is_some_and(|best_of| best_of != n) {
+            let message = "`best_of` is not supported, omit it or set it to the value of `n`";
+            return Err(Refusal::about("best_of", message));
+        }
         let stop_token_ids = fields.ids("stop_token_ids", model.vocabulary)?.unwrap_or_default();
         let own = match fields.boolean("ignore_eos")? {
             Some(true) => &[],
@@ -90,7 +95,7 @@ impl Settings {
             sampling,
             stop_token_ids,
             max_tokens: fields.count("max_tokens", 1)?,
-            n: n.map_or(1, |n| n as usize),
+            n,
             seed,
             stop: stop(fields)?,
             special,
@@ -112,12 +117,13 @@ impl Settings {
             return Err(Refusal::about(param, format!("`{param}` must have at least one token")));
         }
         let most = model.max_model_len;
-        let new = self.max_tokens.unwrap_or(1).max(self.sampling.min_new_tokens);
+        let new = self.max_tokens.unwrap_or(1).max(self.sampling.min_new_tokens).max(1);
         let room = most.saturating_sub(prompt);
         if new > room {
             return Err(Refusal::too_long(param, prompt, new, most));
         }
-        let max_new_tokens = self.max_tokens.unwrap_or(room);
+        // The engine samples at least one token; a choice without any leaves it out.
+        let max_new_tokens = self.max_tokens.unwrap_or(room).max(1);
         Ok(Arc::new(SamplingParams { max_new_tokens, ..self.sampling.clone() }))
     }
 
@@ -139,6 +145,16 @@ impl Settings {
         let allowed = |n| (0..=MAX_TOP_LOGPROBS).contains(&n);
         let n = fields.integer(field, "an integer from 0 to 20", allowed)?;
         Ok(n.map(|n| n as usize))
+    }
+}
+
+/// Takes the model's name, which may be missing.
+pub(super) fn check_model(fields: &mut Fields, model: &Model) -> Result<(), Refusal> {
+    match fields.string("model")? {
+        Some(requested) if requested != model.name => {
+            Err(Refusal::unknown_model(&requested, &model.name))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -1,11 +1,12 @@
 use std::sync::Arc;
 
 use embodied_r_policy::SamplingDefaults;
-use embodied_r_policy::tokenizer::{ChatMessage, SpecialTokens, Tokenizer, TrainOptions, train};
+use embodied_r_policy::tokenizer::{SpecialTokens, Tokenizer, TrainOptions, train};
 use serde_json::{Value, json};
 
 use super::chat::{ChatRequest, Conversation};
 use super::completion::{AddSpecialTokens, CompletionRequest, Echo, Prompt};
+use super::responses::ResponsesRequest;
 use super::*;
 use crate::refusal::Refusal;
 
@@ -17,6 +18,8 @@ fn model() -> Model {
     let defaults = SamplingDefaults { temperature: 0.7, top_k: 20, ..SamplingDefaults::default() };
     Model {
         name: "m".into(),
+        root: "models/m".into(),
+        system_fingerprint: "fp".into(),
         tokenizer,
         defaults,
         vocabulary: 300,
@@ -106,15 +109,23 @@ fn an_invalid_field_is_named() {
         (json!({"logprobs": true, "top_logprobs": 21}), "top_logprobs"),
         (json!({"stream_options": {}}), "stream_options"),
         (
-            json!({"stream": true, "stream_options": {"include_all": true}}),
-            "stream_options.include_all",
+            json!({"stream": true, "stream_options": {"continuous_usage_stats": true}}),
+            "stream_options.continuous_usage_stats",
         ),
         (json!({"functions": [{}]}), "functions"),
         (json!({"messages": "hi"}), "messages"),
         (json!({"messages": []}), "messages"),
         (json!({"messages": [{"role": "user"}]}), "messages[0].content"),
-        (json!({"messages": [{"role": "tool", "content": "7"}]}), "messages[0].role"),
-        (json!({"messages": [{"role": "user", "content": "a", "name": "b"}]}), "messages[0].name"),
+        (json!({"messages": [{"role": "user", "content": null}]}), "messages[0].content"),
+        (json!({"messages": [{"role": "robot", "content": "7"}]}), "messages[0].role"),
+        (json!({"messages": [{"role": "user", "content": "a", "name": 7}]}), "messages[0].name"),
+        (json!({"best_of": 2}), "best_of"),
+        (json!({"chat_template_kwargs": {"messages": []}}), "chat_template_kwargs.messages"),
+        (json!({"chat_template_kwargs": 7}), "chat_template_kwargs"),
+        (
+            json!({"messages": [{"role": "assistant", "tool_calls": [{"function": {"arguments": "{"}}]}]}),
+            "messages[0].tool_calls[0].function.arguments",
+        ),
     ] {
         assert_eq!(param(chat(fields)), field);
     }
@@ -125,14 +136,118 @@ fn message_content_may_be_text_or_parts() {
     let parts = json!([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]);
     let messages = json!([{"role": "developer", "content": "s"}, {"role": "user", "content": parts},
         {"role": "assistant", "content": "c", "refusal": null, "tool_calls": []}]);
-    let Conversation::Text(messages) = chat(json!({"messages": messages})).unwrap().conversation
-    else {
-        panic!("it contains an image");
-    };
+    let conversation = chat(json!({"messages": messages})).unwrap().conversation;
+    let message = |role: &str, content: &str| json!({"role": role, "content": content});
+    assert_eq!(
+        conversation.messages,
+        [message("system", "s"), message("user", "a\nb"), message("assistant", "c")]
+    );
+}
+
+#[test]
+fn fields_that_cannot_change_the_answer_are_ignored() {
+    let request = chat(json!({
+        "store": true, "metadata": {"a": "b"}, "service_tier": "flex", "request_id": "r",
+        "cache_salt": "s", "best_of": 1, "reasoning_effort": "low", "user": "u", "unknown": {},
+        "tools": [], "tool_choice": "auto", "parallel_tool_calls": true, "priority": 3,
+        "messages": [{"role": "user", "name": "n", "unknown": 7, "content": [
+            {"type": "text", "text": "a", "cache_control": {"type": "ephemeral"}}]}],
+    }));
+    let Conversation { messages, variables, cache_salt, .. } = request.unwrap().conversation;
+    assert_eq!(messages, [json!({"role": "user", "name": "n", "content": "a"})]);
+    assert_eq!(Value::from(variables), json!({"reasoning_effort": "low"}));
+    assert_eq!(cache_salt.as_deref(), Some("s"));
+}
+
+#[test]
+fn histories_with_tools_reach_the_template() {
+    let call = |arguments: Value| json!({"id": "c", "type": "function", "function": {"name": "f", "arguments": arguments}});
+    let messages = json!([
+        {"role": "assistant", "content": null, "tool_calls": [call(json!("{\"a\": 1}")), call(json!(""))]},
+        {"role": "tool", "tool_call_id": "c", "content": "7"},
+        {"role": "assistant", "reasoning_content": "so"},
+    ]);
+    let request =
+        chat(json!({"messages": messages, "chat_template_kwargs": {"enable_thinking": false}}));
+    let Conversation { messages, variables, .. } = request.unwrap().conversation;
+    let calls = json!([call(json!({"a": 1})), call(json!({}))]);
     assert_eq!(
         messages,
-        [ChatMessage::system("s"), ChatMessage::user("a\nb"), ChatMessage::assistant("c")]
+        [
+            json!({"role": "assistant", "tool_calls": calls, "content": ""}),
+            json!({"role": "tool", "tool_call_id": "c", "content": "7"}),
+            json!({"role": "assistant", "reasoning_content": "so", "content": ""}),
+        ]
     );
+    assert_eq!(Value::from(variables), json!({"enable_thinking": false}));
+}
+
+fn responses(fields: Value) -> Result<ResponsesRequest, Refusal> {
+    let mut body = json!({"model": "m", "input": "hi"});
+    body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+    ResponsesRequest::parse(body.to_string().as_bytes(), &model())
+}
+
+#[test]
+fn the_input_of_a_response_is_a_conversation() {
+    let input = json!([
+        {"role": "developer", "content": "d"},
+        {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "a"}]},
+        {"type": "reasoning", "id": "rs", "summary": []},
+        {"type": "function_call", "call_id": "1", "name": "f", "arguments": "{}", "id": "fc"},
+        {"type": "function_call", "call_id": "2", "name": "g", "arguments": "{\"x\": 1}"},
+        {"type": "function_call_output", "call_id": "1", "output": "7"},
+        {"type": "message", "id": "msg", "status": "completed", "role": "assistant", "content": [
+            {"type": "output_text", "text": "b", "annotations": [], "logprobs": []}]},
+    ]);
+    let request = responses(json!({"instructions": "i", "input": input, "max_output_tokens": 9}));
+    let request = request.unwrap();
+    let call = |id: &str, name: &str, arguments: Value| {
+        let function = json!({"name": name, "arguments": arguments});
+        json!({"id": id, "type": "function", "function": function})
+    };
+    let calls = json!([call("1", "f", json!({})), call("2", "g", json!({"x": 1}))]);
+    assert_eq!(
+        request.conversation.messages,
+        [
+            json!({"role": "system", "content": "i"}),
+            json!({"role": "system", "content": "d"}),
+            json!({"role": "user", "content": "a"}),
+            json!({"role": "assistant", "tool_calls": calls, "content": ""}),
+            json!({"role": "tool", "tool_call_id": "1", "content": "7"}),
+            json!({"role": "assistant", "content": "b"}),
+        ]
+    );
+    assert_eq!(request.settings.max_tokens, Some(9));
+    assert_eq!(request.repeated["instructions"], "i");
+    assert_eq!(request.repeated["max_output_tokens"], 9);
+}
+
+#[test]
+fn a_response_that_needs_more_than_text_is_refused_by_field() {
+    for (fields, field) in [
+        (json!({"input": null}), "input"),
+        (json!({"input": []}), "input"),
+        (json!({"input": [{"type": "item_reference", "id": "a"}]}), "input[0].type"),
+        (json!({"input": [{"role": "user", "content": 7}]}), "input[0].content"),
+        (json!({"previous_response_id": "resp_1"}), "previous_response_id"),
+        (json!({"conversation": "c"}), "conversation"),
+        (json!({"tools": [{"type": "web_search"}]}), "tools"),
+        (json!({"text": {"format": {"type": "json_object"}}}), "text.format"),
+        (json!({"truncation": "auto"}), "truncation"),
+        (json!({"background": true}), "background"),
+        (json!({"n": 2}), "n"),
+        (json!({"top_logprobs": 99}), "top_logprobs"),
+    ] {
+        assert_eq!(param(responses(fields)), field);
+    }
+    let accepted = json!({"store": true, "include": ["reasoning.encrypted_content"], "tools": [],
+        "text": {"format": {"type": "text"}, "verbosity": "low"}, "truncation": "disabled",
+        "reasoning": {"effort": "low", "summary": "auto"}, "service_tier": "auto",
+        "stream": true, "stream_options": {"include_obfuscation": false}});
+    let accepted = responses(accepted).unwrap();
+    assert_eq!(accepted.conversation.variables["reasoning_effort"], "low");
+    assert_eq!(accepted.settings.sampling.logprobs, None);
 }
 
 #[test]
@@ -164,9 +279,15 @@ fn a_completion_has_openais_defaults() {
 }
 
 #[test]
-fn an_echo_with_log_probabilities_is_refused() {
-    assert_eq!(completion(json!({"echo": true})).unwrap().echo, Echo::On);
-    assert_eq!(param(completion(json!({"echo": true, "logprobs": 1}))), "echo");
+fn an_echo_may_have_log_probabilities_and_no_completion() {
+    let request = completion(json!({"echo": true})).unwrap();
+    assert_eq!((request.echo, request.settings.sampling.prompt_logprobs), (Echo::On, None));
+    let request = completion(json!({"echo": true, "logprobs": 1, "max_tokens": 0})).unwrap();
+    assert_eq!(request.settings.sampling.prompt_logprobs, Some(1));
+    assert_eq!(request.settings.max_tokens, Some(0));
+    let sampling = request.settings.sampling_after("prompt", 99, &model()).unwrap();
+    assert_eq!(sampling.max_new_tokens, 1);
+    assert_eq!(param(completion(json!({"max_tokens": 0}))), "max_tokens");
 }
 
 #[test]

@@ -35,15 +35,15 @@ fn logprobs(tokens: &[Logprob]) -> Value {
     if tokens.is_empty() {
         return Value::Null;
     }
-    let content: Vec<Value> = tokens
-        .iter()
-        .map(|logprob| {
-            let mut token = top_logprob(&logprob.token);
-            token["top_logprobs"] = logprob.top.iter().map(top_logprob).collect();
-            token
-        })
-        .collect();
+    let content: Vec<Value> = tokens.iter().map(token).collect();
     json!({"content": content, "refusal": null})
+}
+
+/// A token with its log-probability and the most likely ones.
+pub(super) fn token(logprob: &Logprob) -> Value {
+    let mut token = top_logprob(&logprob.token);
+    token["top_logprobs"] = logprob.top.iter().map(top_logprob).collect();
+    token
 }
 
 fn top_logprob(top_logprob: &TopLogprob) -> Value {

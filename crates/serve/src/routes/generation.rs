@@ -8,12 +8,13 @@ use std::time::Duration;
 use axum::Json;
 use axum::response::sse::{Event as ServerSent, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use embodied_r_policy::{FinishReason, SampledToken};
+use embodied_r_policy::tokenizer::Tokenizer;
+use embodied_r_policy::{FinishReason, Prompt, SampledToken, TokenLogprobs};
 use serde_json::Value;
 
 use super::App;
 use crate::budget::Reserved;
-use crate::choice::{Choice, Piece};
+use crate::choice::{Choice, Piece, PromptLogprobs};
 use crate::driver::{Event, Running};
 use crate::metrics::{Metrics, Outcome};
 use crate::refusal::Refusal;
@@ -33,9 +34,41 @@ pub(super) struct ResponseBuilder {
     choices: Vec<Choice>,
     open: usize,
     envelope: Envelope,
+    tokenizer: Arc<Tokenizer>,
+    /// The ids of the prompts whose log-probabilities are requested.
+    prompts: Vec<Vec<u32>>,
     prompt_tokens: usize,
+    cached_tokens: usize,
     mode: ResponseMode,
     outcome: Counted,
+}
+
+/// What an event adds to a response.
+enum Update {
+    /// The log-probabilities of a prompt.
+    Prompt(usize, PromptLogprobs),
+    /// A delta of a choice.
+    Piece(usize, Piece),
+}
+
+/// The prompts of a request, for its response.
+pub(super) struct Prompts {
+    count: usize,
+    tokens: usize,
+    /// Their ids, if their log-probabilities are requested.
+    ids: Vec<Vec<u32>>,
+}
+
+impl Prompts {
+    /// What the response to `prompts` with these settings needs of them.
+    pub(super) fn new(prompts: &[Prompt], settings: &Settings) -> Self {
+        let ids = prompts.iter().map(|prompt| prompt.ids().to_vec());
+        Self {
+            count: prompts.len(),
+            tokens: prompts.iter().map(Prompt::len).sum(),
+            ids: settings.sampling.prompt_logprobs.map(|_| ids.collect()).unwrap_or_default(),
+        }
+    }
 }
 
 /// Counts a request when it is dropped, unless its outcome is counted elsewhere.
@@ -53,22 +86,35 @@ impl Drop for Counted {
 }
 
 impl ResponseBuilder {
-    /// The response to `prompts` prompts of `prompt_tokens` tokens in total.
+    /// The response to these prompts.
     pub(super) fn new(
         app: &Arc<App>,
         running: Running,
         settings: Settings,
         envelope: Envelope,
-        prompt_tokens: usize,
-        prompts: usize,
+        prompts: Prompts,
     ) -> Self {
-        let (open, mode) = (prompts * settings.n, settings.response_mode);
+        let Prompts { count, tokens: prompt_tokens, ids: prompts } = prompts;
+        let (open, mode) = (count * settings.n, settings.response_mode);
+        let tokenizer = app.model.tokenizer.clone();
         let settings = Arc::new(settings);
         let choice = |_| Choice::new(&app.model.tokenizer, &settings);
         let outcome = Counted { metrics: app.metrics.clone(), outcome: Some(Outcome::Cancelled) };
         let choices = (0..open).map(choice).collect();
         let app = app.clone();
-        Self { app, running, choices, open, envelope, prompt_tokens, mode, outcome }
+        Self {
+            app,
+            running,
+            choices,
+            open,
+            envelope,
+            tokenizer,
+            prompts,
+            prompt_tokens,
+            cached_tokens: 0,
+            mode,
+            outcome,
+        }
     }
 
     /// The HTTP response: whole, or a stream once the first event arrives.
@@ -87,9 +133,13 @@ impl ResponseBuilder {
         let (mut memory, mut logprobs) = (Reserved::default(), 0);
         while self.open > 0 {
             let event = self.running.next().await;
-            let Some((index, piece)) = self.take(event).map_err(|refusal| self.fail(refusal))?
-            else {
-                continue;
+            let (index, piece) = match self.take(event).map_err(|refusal| self.fail(refusal))? {
+                None => continue,
+                Some(Update::Prompt(index, logprobs)) => {
+                    self.envelope.prompt(index, logprobs);
+                    continue;
+                }
+                Some(Update::Piece(index, piece)) => (index, piece),
             };
             logprobs += piece.logprobs.iter().map(|token| 1 + token.top.len() as u64).sum::<u64>();
             if !self.app.request_memory.grow(&mut memory, logprobs * LOGPROB_BYTES) {
@@ -110,8 +160,7 @@ impl ResponseBuilder {
             Event::Failed(refusal) => return Err(self.fail(refusal)),
             first => first,
         };
-        let openings = (0..self.choices.len()).filter_map(|index| self.envelope.opening(index));
-        let queue = openings.collect();
+        let queue = self.envelope.opening(self.choices.len()).into();
         let source =
             Source { response: self, include, first: Some(first), queue, state: State::Open };
         let stream = futures_util::stream::unfold(source, |mut source| async {
@@ -128,20 +177,30 @@ impl ResponseBuilder {
         refusal
     }
 
-    /// The choice of the event and its delta.
-    fn take(&mut self, event: Event) -> Result<Option<(usize, Piece)>, Refusal> {
+    /// What the event adds.
+    fn take(&mut self, event: Event) -> Result<Option<Update>, Refusal> {
         match event {
+            Event::Prefilled { prompt, cached_tokens, logprobs } => {
+                self.cached_tokens += cached_tokens;
+                self.prompt(prompt, logprobs)
+            }
             Event::Token { choice, token } => self.token(choice, token),
             Event::Finished { choice, finish } => self.finish(choice, finish),
             Event::Failed(refusal) => Err(refusal),
         }
     }
 
-    fn token(
-        &mut self,
+    fn prompt(
+        &self,
         index: usize,
-        token: SampledToken,
-    ) -> Result<Option<(usize, Piece)>, Refusal> {
+        logprobs: Option<Vec<TokenLogprobs>>,
+    ) -> Result<Option<Update>, Refusal> {
+        let Some((ids, logprobs)) = self.prompts.get(index).zip(logprobs) else { return Ok(None) };
+        let logprobs = PromptLogprobs::new(&self.tokenizer, ids, &logprobs);
+        Ok(Some(Update::Prompt(index, logprobs.map_err(Refusal::failed)?)))
+    }
+
+    fn token(&mut self, index: usize, token: SampledToken) -> Result<Option<Update>, Refusal> {
         let Some(choice) = self.choices.get_mut(index).filter(|choice| !choice.has_ended()) else {
             return Ok(None);
         };
@@ -150,25 +209,21 @@ impl ResponseBuilder {
             self.open -= 1;
             self.running.cancel(index);
         }
-        Ok((piece != Piece::default()).then_some((index, piece)))
+        Ok((piece != Piece::default()).then_some(Update::Piece(index, piece)))
     }
 
-    fn finish(
-        &mut self,
-        index: usize,
-        finish: FinishReason,
-    ) -> Result<Option<(usize, Piece)>, Refusal> {
+    fn finish(&mut self, index: usize, finish: FinishReason) -> Result<Option<Update>, Refusal> {
         let Some(choice) = self.choices.get_mut(index) else { return Ok(None) };
         let piece = choice.finish(finish).map_err(Refusal::failed)?;
         if piece.is_some() {
             self.open -= 1;
         }
-        Ok(piece.map(|piece| (index, piece)))
+        Ok(piece.map(|piece| Update::Piece(index, piece)))
     }
 
     fn usage(&self) -> Usage {
         let completion = self.choices.iter().map(Choice::tokens).sum();
-        Usage { prompt: self.prompt_tokens, completion }
+        Usage { prompt: self.prompt_tokens, completion, cached: self.cached_tokens }
     }
 }
 
@@ -183,7 +238,7 @@ struct Source {
 
 enum State {
     Open,
-    /// Everything is sent but `[DONE]`.
+    /// Everything is sent but the terminator.
     Finished,
     Closed,
 }
@@ -192,13 +247,18 @@ impl Source {
     async fn next(&mut self) -> Option<ServerSent> {
         loop {
             if let Some(value) = self.queue.pop_front() {
-                return Some(ServerSent::default().data(value.to_string()));
+                let event = match self.response.envelope.event(&value) {
+                    Some(name) => ServerSent::default().event(name),
+                    None => ServerSent::default(),
+                };
+                return Some(event.data(value.to_string()));
             }
             match self.state {
                 State::Open => {}
                 State::Finished => {
                     self.state = State::Closed;
-                    return Some(ServerSent::default().data("[DONE]"));
+                    let terminator = self.response.envelope.terminator()?;
+                    return Some(ServerSent::default().data(terminator));
                 }
                 State::Closed => return None,
             }
@@ -212,27 +272,37 @@ impl Source {
 
     fn take(&mut self, event: Event) {
         match self.response.take(event) {
-            Ok(Some((index, piece))) => {
-                let mut delta = self.response.envelope.delta(index, &piece);
-                if self.include == Include::Usage {
-                    delta["usage"] = Value::Null;
-                }
-                self.queue.push_back(delta);
+            Ok(Some(Update::Prompt(index, logprobs))) => {
+                let chunks = self.response.envelope.prompt(index, logprobs);
+                self.push(chunks);
+            }
+            Ok(Some(Update::Piece(index, piece))) => {
+                let chunks = self.response.envelope.delta(index, &piece);
+                self.push(chunks);
             }
             Ok(None) => {}
             Err(refusal) => {
                 self.response.outcome.outcome = Some(refusal.outcome());
-                self.queue.push_back(refusal.json());
+                self.queue.extend(self.response.envelope.failed(&refusal));
                 self.state = State::Finished;
                 return;
             }
         }
         if self.response.open == 0 {
             self.response.outcome.outcome = Some(Outcome::Completed);
-            if self.include == Include::Usage {
-                self.queue.push_back(self.response.envelope.usage(self.response.usage()));
-            }
+            let usage = self.response.usage();
+            self.queue.extend(self.response.envelope.end(usage, self.include));
             self.state = State::Finished;
         }
+    }
+
+    fn push(&mut self, chunks: Vec<Value>) {
+        let include = self.include;
+        self.queue.extend(chunks.into_iter().map(|mut chunk| {
+            if include == Include::Usage {
+                chunk["usage"] = Value::Null;
+            }
+            chunk
+        }));
     }
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use embodied_r_policy::{EngineOptions, SamplingDefaults};
+use embodied_r_policy::{EngineOptions, FingerprintExtent, SamplingDefaults, fingerprint};
 use embodied_r_serve::{ApiKeyHash, HttpLimits, MediaOptions, ServerOptions};
 
 use crate::args::serve::ServeArgs;
@@ -82,6 +82,8 @@ pub(super) fn of(args: &ServeArgs, dir: &Path) -> anyhow::Result<ServerOptions> 
         ..EngineOptions::default()
     };
     Ok(ServerOptions {
+        root: args.stored.model.clone(),
+        system_fingerprint: system_fingerprint(args, dir)?,
         name: args.served_model_name.clone().unwrap_or_else(|| args.stored.model.clone()),
         max_model_len: args.max_model_len,
         engine,
@@ -91,6 +93,14 @@ pub(super) fn of(args: &ServeArgs, dir: &Path) -> anyhow::Result<ServerOptions> 
         defaults: SamplingDefaults::from_dir(dir)?,
         limits: limits(args)?,
     })
+}
+
+/// Identifies what an answer to a seeded request depends on: the model, its precision and this version.
+fn system_fingerprint(args: &ServeArgs, dir: &Path) -> anyhow::Result<String> {
+    let model = fingerprint(dir, FingerprintExtent::Sampled)?;
+    let settings = format!("{model} {:?}", args.stored.weights);
+    let hash = blake3::hash(settings.as_bytes()).to_hex();
+    Ok(format!("embodied-r-{}-{}", env!("CARGO_PKG_VERSION"), &hash[..8]))
 }
 
 fn limits(args: &ServeArgs) -> Result<HttpLimits, Usage> {

@@ -12,7 +12,8 @@ use crate::error::{Error, Result};
 use crate::model::{
     ActivationCacheOptions, ChatMessage, ChatTokenizer, CompletionOutput, FinishReason,
     GenerationPrompt, GenerationRequest, GradientReadyHook, Group, LayerHook, LoadOptions, Model,
-    NamedGradients, Precision, Samples, SamplingParams, TokenScores, TrainingPass, WriterRank,
+    NamedGradients, Precision, RenderedChat, Samples, SamplingParams, TokenScores, TrainingPass,
+    WriterRank,
 };
 use crate::random::stream;
 
@@ -378,7 +379,7 @@ impl ChatTokenizer for Words {
         &self,
         messages: &[ChatMessage],
         generation: GenerationPrompt,
-    ) -> Result<String> {
+    ) -> Result<RenderedChat> {
         let mut text = String::new();
         for message in messages.iter().filter(|message| message.role != "system") {
             text.push_str(&format!("{} ", message.content.trim()));
@@ -393,13 +394,18 @@ impl ChatTokenizer for Words {
             text.truncate(text.len() - tail.len());
             text.push_str(&format!("? {tail}"));
         }
-        Ok(text)
+        Ok(text.into())
     }
 
-    fn encode(&self, text: &str) -> Result<Vec<u32>> {
+    fn plain(&self, text: &str) -> RenderedChat {
+        text.to_owned().into()
+    }
+
+    fn encode(&self, chat: &RenderedChat) -> Result<Vec<u32>> {
         let unknown = self.0.len() as u32 - 1;
         let id = |word| self.0.iter().position(|known| *known == word);
-        Ok(text.split_whitespace().map(|word| id(word).map_or(unknown, |i| i as u32)).collect())
+        let words = chat.text().split_whitespace();
+        Ok(words.map(|word| id(word).map_or(unknown, |i| i as u32)).collect())
     }
 
     fn decode(&self, ids: &[u32]) -> Result<String> {

@@ -8,7 +8,7 @@ use super::*;
 fn refused(source: &str) -> String {
     let path = PathBuf::from("t.jinja");
     let rendered = ChatTemplate::compile(path, source.to_owned(), &json!({}))
-        .and_then(|template| template.render(&conversation(), GenerationPrompt::Append));
+        .and_then(|template| template.render(&json!(conversation()), GenerationPrompt::Append, &json!({})));
     match rendered {
         Ok(text) => panic!("`{source:.200}` gives {} bytes", text.len()),
         Err(Error::ChatTemplate { source, .. }) => format!("{source:#}"),
@@ -112,7 +112,7 @@ fn deep_nesting_is_refused_and_overflows_no_stack() {
         // Flat chains give a value, all others an error; none crashes.
         let template = ChatTemplate::compile(PathBuf::from("t.jinja"), source, &json!({}));
         let rendered =
-            template.and_then(|of| of.render(&conversation(), GenerationPrompt::Append));
+            template.and_then(|of| of.render(&json!(conversation()), GenerationPrompt::Append, &json!({})));
         assert!(rendered.map_or(0, |text| text.len()) <= 20);
     }
 }
@@ -176,7 +176,7 @@ fn the_limits_change_nothing_that_a_template_gives() {
             eos_token => "<|im_end|>",
         };
         let expected = plain.get_template("plain").and_then(|of| of.render(context));
-        let found = template(source).render(&conversation(), GenerationPrompt::Append);
+        let found = template(source).render(&json!(conversation()), GenerationPrompt::Append, &json!({}));
         let found = found.map_err(|error| match error {
             Error::ChatTemplate { source, .. } => source.kind(),
             other => panic!("{other}"),
@@ -191,7 +191,7 @@ fn an_error_names_the_line_of_the_source() {
     let source = "\n\n{% if true %}\n\n{{ 1 }}{{ messages.nothing.more }}\n{% endif %}";
     let path = PathBuf::from("t.jinja");
     let template = ChatTemplate::compile(path, source.to_owned(), &json!({})).unwrap();
-    match template.render(&conversation(), GenerationPrompt::Append) {
+    match template.render(&json!(conversation()), GenerationPrompt::Append, &json!({})) {
         Err(Error::ChatTemplate { source, .. }) => assert_eq!(source.line(), Some(5)),
         other => panic!("{other:?}"),
     }
@@ -202,8 +202,8 @@ fn a_long_conversation_is_within_the_limits() {
     let messages: Vec<ChatMessage> = (0..2000)
         .flat_map(|_| [ChatMessage::user("x".repeat(500)), ChatMessage::assistant("y".repeat(500))])
         .collect();
-    let text = template(CHATML).render(&messages, GenerationPrompt::Append).unwrap();
+    let text = template(CHATML).render(&json!(messages), GenerationPrompt::Append, &json!({})).unwrap();
     assert_eq!(text.matches("<|im_start|>").count(), 2 * 2000 + 2);
     let long = [ChatMessage::user("x".repeat(40 << 20))];
-    assert!(template(CHATML).render(&long, GenerationPrompt::Append).unwrap().len() > 40 << 20);
+    assert!(template(CHATML).render(&json!(long), GenerationPrompt::Append, &json!({})).unwrap().len() > 40 << 20);
 }

@@ -190,8 +190,18 @@ proptest! {
     fn pieces_have_the_tokens_of_the_whole_text(text in texts(), bytes in 0..12_usize) {
         for tokenizer in &*TOKENIZERS {
             let whole = tokenizer.encode(&text).unwrap();
-            let pieces = tokenizer.encode_pieces(&text, usize::MAX, bytes).unwrap();
+            let pieces = tokenizer.encode_pieces(&text, &[], usize::MAX, bytes).unwrap();
             prop_assert_eq!(pieces, BoundedIds::Ids(whole), "{:?}", text);
+        }
+    }
+
+    #[test]
+    fn pieces_have_the_tokens_of_the_whole_message(text in texts(), bytes in 0..12_usize) {
+        for tokenizer in &*TOKENIZERS {
+            let chat = tokenizer.plain(&text);
+            let whole = tokenizer.encode_chat(&chat).unwrap();
+            let pieces = tokenizer.encode_pieces(chat.text(), chat.breaks(), usize::MAX, bytes);
+            prop_assert_eq!(pieces.unwrap(), BoundedIds::Ids(whole), "{:?}", text);
         }
     }
 

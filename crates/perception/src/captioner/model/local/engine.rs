@@ -272,6 +272,7 @@ impl<W: Worker> EngineLoop<W> {
 
     fn deliver(&mut self, output: EngineOutput) {
         match output {
+            EngineOutput::Prefilled { .. } => {}
             EngineOutput::Token { request, token, .. } => {
                 let Some(active) = self.active.get_mut(&request) else { return };
                 active.ids.push(token.id);

@@ -223,11 +223,11 @@ impl LocalModel {
                 Ok((tokens, PreparedRequest::SingleRank(engine, request)))
             }
             EngineHandle::TensorParallel(engine) => {
-                let text = self
+                let chat = self
                     .tokenizer
                     .apply_chat_template(&messages(request), GenerationPrompt::Append)?;
                 let (ids, vision_encoder) =
-                    (self.tokenizer.encode(&text)?, self.image_cache.vision_encoder());
+                    (self.tokenizer.encode_chat(&chat)?, self.image_cache.vision_encoder());
                 let mut tokens = ids.len() - jpegs.len().min(ids.len());
                 for jpeg in jpegs {
                     tokens += vision_encoder.image_tokens(image_file::size(jpeg)?)?;

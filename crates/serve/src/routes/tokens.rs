@@ -1,0 +1,87 @@
+//! The tokenizer over HTTP, as in vLLM.
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use embodied_r_policy::tokenizer::SpecialTokens;
+use serde_json::{Value, json};
+
+use super::{RequestBytes, Shared, chat_ids, chat_prompt, ids, parse, respond, run_blocking, within_context};
+use crate::body::Body;
+use crate::refusal::Refusal;
+use crate::request::completion::Prompt;
+use crate::request::tokenize::{self, TokenizeInput, TokenizeRequest};
+
+/// The size limit of a body with a text of any number of tokens.
+const MAX_TEXT_BYTES: usize = 1 << 20;
+
+/// The paths of the tokenizer.
+pub(super) fn router() -> Router<Shared> {
+    Router::new()
+        .route("/tokenize", post(tokenize))
+        .route("/detokenize", post(detokenize))
+        .route("/tokenizer_info", get(tokenizer_info))
+}
+
+async fn tokenize(State(app): State<Shared>, body: Body) -> Response {
+    respond(&app, tokenized(&app, body).await)
+}
+
+async fn detokenize(State(app): State<Shared>, body: Body) -> Response {
+    respond(&app, detokenized(&app, body).await)
+}
+
+/// The contents of `tokenizer_config.json`, with the chat template.
+async fn tokenizer_info(State(app): State<Shared>) -> Response {
+    match app.model.tokenizer.config() {
+        Ok(config) => Json(config).into_response(),
+        Err(error) => Refusal::failed(error).into_response(),
+    }
+}
+
+/// Refuses a text above this module's limit.
+fn check_size(request: &RequestBytes) -> Result<(), Refusal> {
+    match request.size > MAX_TEXT_BYTES {
+        true => Err(Refusal::too_large(MAX_TEXT_BYTES)),
+        false => Ok(()),
+    }
+}
+
+async fn tokenized(app: &Shared, body: Body) -> Result<Response, Refusal> {
+    let (request, memory) = parse(app, body, TokenizeRequest::parse).await?;
+    let TokenizeRequest { input, token_strs } = request;
+    let tokens = match input {
+        // As in vLLM, a text may be longer than the context.
+        TokenizeInput::Text(text, special) => {
+            check_size(&memory)?;
+            let encoded = run_blocking(app, move |tokenizer| {
+                ids(tokenizer, Prompt::Text(text), special, usize::MAX)
+            });
+            within_context(app, "prompt", encoded.await?)?
+        }
+        TokenizeInput::Chat(conversation) if conversation.images.is_empty() => {
+            check_size(&memory)?;
+            chat_ids(app, "messages", conversation, usize::MAX).await?
+        }
+        TokenizeInput::Chat(conversation) => {
+            let prompt = chat_prompt(app, "messages", conversation, None, memory).await?;
+            prompt.ids().to_vec()
+        }
+    };
+    let tokenizer = &app.model.tokenizer;
+    let strs: Option<Vec<String>> = token_strs
+        .then(|| tokens.iter().map(|id| tokenizer.token(*id).unwrap_or_default()).collect());
+    let (count, max_model_len) = (tokens.len(), app.model.max_model_len);
+    let body = json!({"count": count, "max_model_len": max_model_len, "tokens": tokens,
+        "token_strs": strs});
+    Ok(Json::<Value>(body).into_response())
+}
+
+async fn detokenized(app: &Shared, body: Body) -> Result<Response, Refusal> {
+    let (tokens, _memory) = parse(app, body, tokenize::tokens).await?;
+    let decoded =
+        run_blocking(app, move |tokenizer| tokenizer.decode(&tokens, SpecialTokens::Keep)).await?;
+    let prompt = decoded.map_err(|error| Refusal::from_policy("tokens", &error))?;
+    Ok(Json(json!({"prompt": prompt})).into_response())
+}
