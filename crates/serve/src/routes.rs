@@ -29,7 +29,7 @@ use crate::limits::HttpLimits;
 use crate::media::RequestMemory;
 use crate::metrics::{Metrics, Outcome};
 use crate::refusal::Refusal;
-use crate::request::chat::{ChatRequest, Conversation, ImageUrl};
+use crate::request::chat::{ChatRequest, Conversation};
 use crate::request::completion::{AddSpecialTokens, CompletionRequest, Echo, Prompt};
 use crate::request::responses::ResponsesRequest;
 use crate::request::{Model, Settings};
@@ -138,7 +138,6 @@ async fn metrics(State(app): State<Shared>) -> Response {
         Err(error) => Refusal::failed(error).into_response(),
     }
 }
-
 
 async fn chat(State(app): State<Shared>, body: Body) -> Response {
     respond(&app, chat_response(&app, body).await)
@@ -308,9 +307,8 @@ async fn completions_response(app: &Shared, body: Body) -> Result<Response, Refu
     let (ids, echo) = run_blocking(app, move |tokenizer| {
         let echoed = |text| EchoedPrompt { text, logprobs: logprobs.clone() };
         let echo = match echo {
-            Echo::On => {
-                texts(tokenizer, &prompts).map(|texts| Some(texts.into_iter().map(echoed).collect()))
-            }
+            Echo::On => texts(tokenizer, &prompts)
+                .map(|texts| Some(texts.into_iter().map(echoed).collect())),
             Echo::Off => Ok(None),
         };
         let ids = prompts.into_iter().map(|prompt| ids(tokenizer, prompt, special_tokens, most));

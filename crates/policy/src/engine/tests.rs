@@ -324,6 +324,7 @@ fn a_sequence_with_non_finite_logits_ends_without_a_token_and_the_others_go_on()
         while engine.has_work() {
             for output in engine.step().unwrap() {
                 match output {
+                    EngineOutput::Prefilled { .. } => {}
                     EngineOutput::NonFinite { request, sample } => failed.push((request, sample)),
                     EngineOutput::Token { request, sample, token } => {
                         let index = others.iter().position(|other| *other == request).unwrap();

@@ -6,8 +6,8 @@
 #[cfg(test)]
 mod tests;
 
-use super::{RenderedChat, Tokenizer};
 use super::text_bounds::TextBounds;
+use super::{RenderedChat, Tokenizer};
 use crate::error::Result;
 
 /// Texts are cut after about this many bytes.

@@ -7,7 +7,9 @@ use axum::{Json, Router};
 use embodied_r_policy::tokenizer::SpecialTokens;
 use serde_json::{Value, json};
 
-use super::{RequestBytes, Shared, chat_ids, chat_prompt, ids, parse, respond, run_blocking, within_context};
+use super::{
+    RequestBytes, Shared, chat_ids, chat_prompt, ids, parse, respond, run_blocking, within_context,
+};
 use crate::body::Body;
 use crate::refusal::Refusal;
 use crate::request::completion::Prompt;

@@ -118,6 +118,7 @@ fn greedy(
             let token = match output {
                 EngineOutput::Token { token, .. } => token,
                 EngineOutput::Finished { .. } => continue,
+                EngineOutput::Prefilled { .. } => continue,
                 EngineOutput::NonFinite { .. } => {
                     return Err(embodied_r_policy::Error::NonFiniteLogits.into());
                 }

@@ -7,8 +7,10 @@ use super::*;
 /// The error of compiling or rendering `source`, with its causes.
 fn refused(source: &str) -> String {
     let path = PathBuf::from("t.jinja");
-    let rendered = ChatTemplate::compile(path, source.to_owned(), &json!({}))
-        .and_then(|template| template.render(&json!(conversation()), GenerationPrompt::Append, &json!({})));
+    let rendered =
+        ChatTemplate::compile(path, source.to_owned(), &json!({})).and_then(|template| {
+            template.render(&json!(conversation()), GenerationPrompt::Append, &json!({}))
+        });
     match rendered {
         Ok(text) => panic!("`{source:.200}` gives {} bytes", text.len()),
         Err(Error::ChatTemplate { source, .. }) => format!("{source:#}"),
@@ -176,7 +178,8 @@ fn the_limits_change_nothing_that_a_template_gives() {
             eos_token => "<|im_end|>",
         };
         let expected = plain.get_template("plain").and_then(|of| of.render(context));
-        let found = template(source).render(&json!(conversation()), GenerationPrompt::Append, &json!({}));
+        let found =
+            template(source).render(&json!(conversation()), GenerationPrompt::Append, &json!({}));
         let found = found.map_err(|error| match error {
             Error::ChatTemplate { source, .. } => source.kind(),
             other => panic!("{other}"),
@@ -202,8 +205,12 @@ fn a_long_conversation_is_within_the_limits() {
     let messages: Vec<ChatMessage> = (0..2000)
         .flat_map(|_| [ChatMessage::user("x".repeat(500)), ChatMessage::assistant("y".repeat(500))])
         .collect();
-    let text = template(CHATML).render(&json!(messages), GenerationPrompt::Append, &json!({})).unwrap();
+    let text =
+        template(CHATML).render(&json!(messages), GenerationPrompt::Append, &json!({})).unwrap();
     assert_eq!(text.matches("<|im_start|>").count(), 2 * 2000 + 2);
     let long = [ChatMessage::user("x".repeat(40 << 20))];
-    assert!(template(CHATML).render(&json!(long), GenerationPrompt::Append, &json!({})).unwrap().len() > 40 << 20);
+    assert!(
+        template(CHATML).render(&json!(long), GenerationPrompt::Append, &json!({})).unwrap().len()
+            > 40 << 20
+    );
 }

@@ -34,6 +34,7 @@ fn prefilled(
                     }
                 }
                 EngineOutput::Finished { .. } => {}
+                EngineOutput::NonFinite { .. } => panic!("the logits are not finite"),
             }
         }
     }
