@@ -37,6 +37,7 @@ mod rewards;
 mod run_folders;
 mod run_settings;
 mod runs;
+mod security;
 mod serve;
 mod sft;
 mod show;
