@@ -4,6 +4,7 @@
 //! [`DEADLINE`], and makes strings of [`BUDGET_BYTES`] in all, more for long conversations. A list is measured with all of
 //! its items when it is made, since printing it repeats every shared one.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -90,7 +91,10 @@ pub(super) fn render(
     let mut environment = environment.clone();
     environment.set_fuel(Some(FUEL + FUEL_PER_MESSAGE * messages as u64));
     limit(&mut environment, &budget);
-    environment.get_template(NAME)?.render(context)
+    // minijinja 3.0.5 panics on a reversed empty list, for one.
+    let render = || environment.get_template(NAME)?.render(context);
+    catch_unwind(AssertUnwindSafe(render))
+        .unwrap_or_else(|_| Err(exceeded("the template engine failed")))
 }
 
 /// What is left of a rendering's limits.

@@ -1,5 +1,7 @@
 //! Templates of hostile models, and that the limits change nothing else.
 
+use std::panic::AssertUnwindSafe;
+
 use super::super::functions::{environment, syntax};
 use super::super::guarded::guarded;
 use super::*;
@@ -120,6 +122,11 @@ fn deep_nesting_is_refused_and_overflows_no_stack() {
 }
 
 #[test]
+fn a_panic_of_the_engine_is_an_error() {
+    assert!(refused("{{ [][::-1] | list }}").contains("the template engine failed"));
+}
+
+#[test]
 fn a_template_cannot_load_another() {
     for source in [
         "{% include 'chat template' %}",
@@ -163,30 +170,67 @@ const SYNTAX: [&str; 28] = [
     "{%- set tools = tools or [] -%}{%- if tools is iterable and tools | length > 0 -%}t{%- endif -%}{{ strftime_now('%Y') | length }}{% set f = loop_missing | default({}) %}{{ f }}",
 ];
 
+/// What a template gives with the limits and without, and its source with the checks.
+fn with_and_without(
+    source: &str,
+    messages: &[ChatMessage],
+) -> ([Result<String, minijinja::ErrorKind>; 2], String) {
+    let kind = |error: minijinja::Error| error.kind();
+    let context = context! {
+        messages => Serde(messages),
+        add_generation_prompt => true,
+        tools => (),
+        documents => (),
+        bos_token => "<s>",
+        eos_token => "<|im_end|>",
+    };
+    let plain = move || {
+        let mut plain = environment()?;
+        plain.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        plain.add_template_owned("plain", source.to_owned())?;
+        let template = plain.get_template("plain")?;
+        let panicked = |_| minijinja::Error::from(minijinja::ErrorKind::InvalidOperation);
+        let rendered = std::panic::catch_unwind(AssertUnwindSafe(|| template.render(context)));
+        rendered.map_err(panicked)?
+    };
+    let config = json!({ "eos_token": "<|im_end|>", "bos_token": "<s>" });
+    let limited = ChatTemplate::compile(PathBuf::from("t.jinja"), source.to_owned(), &config)
+        .and_then(|of| of.render(&json!(messages), GenerationPrompt::Append, &json!({})));
+    let limited = limited.map_err(|error| match error {
+        Error::ChatTemplate { source, .. } => source.kind(),
+        other => panic!("{other}"),
+    });
+    let printed = syntax().and_then(|syntax| guarded(source, syntax));
+    ([limited, plain().map_err(kind)], printed.unwrap_or_default())
+}
+
 #[test]
 fn the_limits_change_nothing_that_a_template_gives() {
     for source in SYNTAX {
-        let mut plain = environment().unwrap();
-        plain.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-        plain.add_template_owned("plain", source.to_owned()).unwrap();
-        let context = context! {
-            messages => Serde(&conversation()),
-            add_generation_prompt => true,
-            tools => (),
-            documents => (),
-            bos_token => "<s>",
-            eos_token => "<|im_end|>",
-        };
-        let expected = plain.get_template("plain").and_then(|of| of.render(context));
-        let found =
-            template(source).render(&json!(conversation()), GenerationPrompt::Append, &json!({}));
-        let found = found.map_err(|error| match error {
-            Error::ChatTemplate { source, .. } => source.kind(),
-            other => panic!("{other}"),
-        });
-        let printed = guarded(source, syntax().unwrap()).unwrap();
-        assert_eq!(found, expected.map_err(|error| error.kind()), "{source}\n{printed}");
+        let ([limited, plain], printed) = with_and_without(source, &conversation());
+        assert_eq!(limited, plain, "{source}\n{printed}");
     }
+}
+
+/// For the templates in a directory, such as `models/templates` of llama.cpp: run with
+/// `EMBODIED_R_CHAT_TEMPLATES=DIR cargo test -p embodied-r-policy published_templates -- --ignored --nocapture`.
+#[test]
+#[ignore = "needs a directory of published templates"]
+fn published_templates_give_the_same_with_the_limits() {
+    let dir = std::env::var("EMBODIED_R_CHAT_TEMPLATES").unwrap();
+    let mut counts = (0, 0);
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        let source = std::fs::read_to_string(&path).unwrap();
+        for messages in [&conversation()[..], &conversation()[1..2], &[]] {
+            let ([limited, plain], printed) = with_and_without(&source, messages);
+            assert_eq!(limited, plain, "{}\n{printed}", path.display());
+            counts.0 += usize::from(plain.is_ok());
+            counts.1 += usize::from(plain.is_err());
+        }
+    }
+    println!("{} renderings and {} errors are the same", counts.0, counts.1);
+    assert!(counts.0 > 0);
 }
 
 #[test]
