@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::client::{Server, chat, completion};
+use super::client::{Connection, Server, chat, completion};
 use super::{CHAT, COMPLETIONS, long, refused};
 
 /// Longer than anything here takes.
@@ -179,6 +179,43 @@ fn a_server_stops_although_a_client_reads_nothing() {
     server.terminate();
     assert_eq!(server.wait().code(), Some(0));
     drop((stream, half));
+}
+
+/// A response of more bytes than a connection buffers, which is complete but not read.
+fn large_unread_response(server: &Server) -> Connection {
+    let fields = json!({"n": 8, "max_tokens": 1000, "logprobs": true, "top_logprobs": 20,
+        "ignore_eos": true, "seed": 1});
+    let connection = server.open("POST", CHAT, &chat("a lamp", fields).to_string());
+    server.wait_for("requests_total{outcome=\"completed\"}", 1.0);
+    connection
+}
+
+fn assert_complete(connection: Connection) {
+    let choices = connection.response().json()["choices"].as_array().unwrap().clone();
+    let tokens = |choice: &Value| choice["logprobs"]["content"].as_array().unwrap().len();
+    assert_eq!(choices.iter().map(tokens).collect::<Vec<_>>(), [1000; 8]);
+}
+
+#[test]
+fn a_response_is_sent_to_its_end_while_the_server_stops() {
+    let server = Server::start(&[]);
+    let connection = large_unread_response(&server);
+    server.terminate();
+    // The server closes idle connections at once.
+    let began = Instant::now();
+    while TcpStream::connect(server.address()).is_ok() {
+        assert!(began.elapsed() < TIMEOUT, "the server does not stop");
+    }
+    assert_complete(connection);
+}
+
+#[test]
+fn a_response_is_sent_to_its_end_while_others_want_its_connection() {
+    let server = Server::start(&["--limit-concurrency", "2"]);
+    let connection = large_unread_response(&server);
+    let _idle = sent(&server, "");
+    assert_eq!(server.get("/health").status, 200);
+    assert_complete(connection);
 }
 
 #[test]

@@ -88,7 +88,11 @@ impl AsyncWrite for Monitored {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // Hyper flushes when it has written all that it has.
         let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        if let Poll::Ready(Ok(())) = flushed {
+            self.member.flushed();
+        }
         self.within_timeout(flushed, cx)
     }
 

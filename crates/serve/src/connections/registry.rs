@@ -48,6 +48,8 @@ pub(super) enum Phase {
     Header { since: Instant },
     /// The rest of a request's body, or of its response.
     Busy,
+    /// Its client, to read the rest of a complete response.
+    Sending,
     /// The first byte of another request.
     Idle { since: Instant },
 }
@@ -81,10 +83,10 @@ impl Reason {
 impl Snapshot {
     /// Why the connection must be closed now, if it must.
     pub(super) fn ended(&self, limits: &HttpLimits, is_closing: bool) -> Option<Reason> {
-        if self.phase == Phase::Busy {
+        if !self.has_deadline() {
             return None;
         }
-        let is_late = self.has_deadline() && Instant::now() >= self.deadline(limits);
+        let is_late = Instant::now() >= self.deadline(limits);
         match (self.is_evicted, is_closing, is_late) {
             (true, _, _) => Some(Reason::Evicted),
             (_, true, _) => Some(Reason::Closing),
@@ -94,7 +96,7 @@ impl Snapshot {
     }
 
     pub(super) fn has_deadline(&self) -> bool {
-        self.phase != Phase::Busy
+        !matches!(self.phase, Phase::Busy | Phase::Sending)
     }
 
     /// When the client will have taken too long.
@@ -102,7 +104,7 @@ impl Snapshot {
         match self.phase {
             Phase::New { since } | Phase::Header { since } => since + limits.timeout_header,
             Phase::Idle { since } => since + limits.timeout_keep_alive,
-            Phase::Busy => Instant::now(),
+            Phase::Busy | Phase::Sending => Instant::now(),
         }
     }
 }
@@ -213,6 +215,15 @@ impl Member {
         }
     }
 
+    /// All bytes written so far have been sent.
+    pub(super) fn flushed(&self) {
+        if self.phase().phase == Phase::Sending {
+            self.connections.lock().wait(self.id);
+            let phase = Phase::Idle { since: Instant::now() };
+            self.connection.change(|snapshot| snapshot.phase = phase);
+        }
+    }
+
     /// A request's header is complete.
     pub(super) fn begin(self: &Arc<Self>) -> Busy {
         self.connections.lock().stop_waiting(self.id);
@@ -223,10 +234,7 @@ impl Member {
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        let Self(member) = self;
-        member.connections.lock().wait(member.id);
-        let phase = Phase::Idle { since: Instant::now() };
-        member.connection.change(|snapshot| snapshot.phase = phase);
+        self.0.connection.change(|snapshot| snapshot.phase = Phase::Sending);
     }
 }
 
@@ -258,6 +266,7 @@ mod tests {
             [false, true, false]
         );
         drop(busy);
+        first.flushed();
         let _fifth = connections.enter().unwrap();
         assert_eq!([&first, &third].map(|member| is_evicted(member)), [false, true]);
         assert!(!is_evicted(&fourth));
@@ -269,7 +278,10 @@ mod tests {
         let member = Arc::new(connections.enter().unwrap());
         let busy = member.begin();
         assert!(connections.enter().is_none());
-        drop((busy, member));
+        // Until its response is sent, a client must not be disconnected.
+        drop(busy);
+        assert!(connections.enter().is_none());
+        drop(member);
         assert!(connections.enter().is_some());
     }
 
@@ -281,6 +293,8 @@ mod tests {
         let until = |member: &Member| member.phase().deadline(&limits) - Instant::now();
         assert!(until(&member) <= limits.timeout_header);
         drop(member.begin());
+        assert!(!member.phase().has_deadline());
+        member.flushed();
         assert!(matches!(member.phase().phase, Phase::Idle { .. }));
         assert!(until(&member) > limits.timeout_header);
         member.received();
