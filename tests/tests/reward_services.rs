@@ -66,21 +66,32 @@ fn is_running(process: &str) -> bool {
     stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
 }
 
+/// A run that is killed when dropped.
+struct Run(Child);
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// A run that waits for the hanging reward, and the processes of the reward.
-fn hanging(dir: &Path) -> (Child, [String; 2]) {
+fn hanging(dir: &Path) -> (Run, [String; 2]) {
     inputs(dir, HANGING);
     let child = train(dir).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let run = Run(child);
     let process = |name: &str| {
         let read = || fs::read_to_string(dir.join(name)).ok().filter(|text| !text.is_empty());
         wait("the reward did not start", read).trim().to_owned()
     };
     let processes = ["own", "child"].map(process);
     assert!(processes.iter().all(|process| is_running(process)));
-    (child, processes)
+    (run, processes)
 }
 
-fn signal(child: &Child, signal: &str) {
-    Command::new("kill").args([signal, &child.id().to_string()]).assert().success();
+fn signal(run: &Run, signal: &str) {
+    Command::new("kill").args([signal, &run.0.id().to_string()]).assert().success();
 }
 
 fn wait_for_the_end_of(processes: &[String]) {
@@ -92,24 +103,22 @@ fn wait_for_the_end_of(processes: &[String]) {
 #[test]
 fn a_reward_command_and_its_children_end_with_a_killed_trainer() {
     let dir = tempfile::tempdir().unwrap();
-    let (mut child, processes) = hanging(dir.path());
-    signal(&child, "-KILL");
-    child.wait().unwrap();
+    let (mut run, processes) = hanging(dir.path());
+    signal(&run, "-KILL");
+    run.0.wait().unwrap();
     wait_for_the_end_of(&processes);
 }
 
 #[test]
 fn the_first_interrupt_ends_the_wait_for_a_reward_command() {
     let dir = tempfile::tempdir().unwrap();
-    let (mut child, processes) = hanging(dir.path());
-    signal(&child, "-INT");
-    let status = wait("the run waited for its reward", || child_status(&child));
-    assert_eq!(status, Some(1));
+    let (mut run, processes) = hanging(dir.path());
+    signal(&run, "-INT");
+    assert_eq!(exit_code(&mut run), Some(1));
     let mut stdout = String::new();
-    child.stdout.take().unwrap().read_to_string(&mut stdout).unwrap();
+    run.0.stdout.take().unwrap().read_to_string(&mut stdout).unwrap();
     assert!(stdout.contains("stopped at run/checkpoint-0; resume with"), "{stdout}");
     wait_for_the_end_of(&processes);
-    child.wait().unwrap();
     // The step is repeated as a whole.
     fs::write(dir.path().join("style.sh"), "echo '{\"rewards\": [0, 1, 2, 3, 4, 5, 6, 7]}'")
         .unwrap();
@@ -117,13 +126,16 @@ fn the_first_interrupt_ends_the_wait_for_a_reward_command() {
     assert_eq!(events(&dir.path().join("run"), "step").len(), 4);
 }
 
-/// The exit code of a child that has ended.
-fn child_status(child: &Child) -> Option<Option<i32>> {
-    // Without reaping it, so that the caller still can.
-    let stat = fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap_or_default();
-    let (_, rest) = stat.rsplit_once(") ")?;
-    let code = rest.split_whitespace().last()?.parse::<i32>().ok()?;
-    rest.starts_with('Z').then_some(Some(code >> 8))
+/// The exit code of the run, which must end soon.
+fn exit_code(run: &mut Run) -> Option<i32> {
+    let began = Instant::now();
+    loop {
+        if let Some(status) = run.0.try_wait().unwrap() {
+            return status.code();
+        }
+        assert!(began.elapsed() < DEADLINE, "the run waited for its reward");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 #[test]
@@ -134,17 +146,12 @@ fn an_interrupt_ends_the_wait_for_a_reward_service() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/score", listener.local_addr().unwrap());
     let reward = format!("reward=[{{name = 'style', url = '{url}', timeout_s = 600}}]");
-    let mut child = train(dir.path())
-        .args(["--set", &reward])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut command = train(dir.path());
+    command.args(["--set", &reward]).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut run = Run(command.spawn().unwrap());
     let connection = listener.accept().unwrap();
-    signal(&child, "-INT");
-    let status = wait("the run waited for its reward", || child_status(&child));
-    assert_eq!(status, Some(1));
-    child.wait().unwrap();
+    signal(&run, "-INT");
+    assert_eq!(exit_code(&mut run), Some(1));
     drop(connection);
 }
 

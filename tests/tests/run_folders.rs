@@ -136,42 +136,51 @@ fn a_path_that_is_not_text_is_refused_and_nothing_is_written_elsewhere() {
     assert_eq!(names(dir.path()), before);
 }
 
+/// A run that is killed when dropped.
+struct Run(Child);
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// A run that goes on for long, after its second step.
-fn running(dir: &Path) -> (Child, BufReader<ChildStderr>) {
+fn running(dir: &Path) -> (Run, BufReader<ChildStderr>) {
     let mut command = train(dir);
     command.args(["--output", "run", "--set", "num_train_epochs=100000"]);
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    let run = Run(child);
     let mut line = String::new();
     while !line.starts_with("step 2/") {
         line.clear();
         assert!(stderr.read_line(&mut line).unwrap() > 0, "the run ended");
     }
-    (child, stderr)
+    (run, stderr)
 }
 
 #[test]
 fn a_deleted_lock_file_lets_no_second_run_in() {
     let dir = tempfile::tempdir().unwrap();
     inputs(dir.path());
-    let (mut child, _stderr) = running(dir.path());
+    let (mut run, _stderr) = running(dir.path());
     fs::remove_file(dir.path().join("run/.lock")).unwrap();
     let second = stderr_of(train(dir.path()).args(["--resume", "run"]), 1);
     assert!(second.contains("another process is training in `run`"), "{second}");
-    assert!(child.try_wait().unwrap().is_none(), "the first run goes on");
-    child.kill().unwrap();
-    child.wait().unwrap();
+    assert!(run.0.try_wait().unwrap().is_none(), "the first run goes on");
 }
 
 #[test]
 fn a_run_ends_when_its_folder_is_moved_and_writes_no_other() {
     let dir = tempfile::tempdir().unwrap();
     inputs(dir.path());
-    let (mut child, mut stderr) = running(dir.path());
+    let (mut run, mut stderr) = running(dir.path());
     fs::rename(dir.path().join("run"), dir.path().join("moved")).unwrap();
     let mut rest = String::new();
     stderr.read_to_string(&mut rest).unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(1));
+    assert_eq!(run.0.wait().unwrap().code(), Some(1));
     assert!(rest.contains("error: `run` was removed or replaced during the run"), "{rest}");
     assert!(!dir.path().join("run").exists());
     assert!(dir.path().join("moved/events.jsonl").exists());

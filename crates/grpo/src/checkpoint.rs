@@ -44,9 +44,15 @@ pub fn name(step: u64) -> String {
 
 /// The step of a checkpoint's folder name; `None` for other names, also for `checkpoint-007` or `checkpoint-+7`, which
 /// no run writes.
-fn step_of(folder: &str) -> Option<u64> {
+pub fn step_of(folder: &str) -> Option<u64> {
     let step = folder.strip_prefix(PREFIX)?.parse().ok()?;
     (name(step) == folder).then_some(step)
+}
+
+/// Whether a folder of this name is a run's frozen reference.
+fn is_reference(folder: &str) -> bool {
+    let step = folder.strip_prefix(REFERENCE_PREFIX).and_then(|step| step.parse::<u64>().ok());
+    step.is_some_and(|step| format!("{REFERENCE_PREFIX}{step}") == folder)
 }
 
 /// The names in `folder`; empty if the folder does not exist.

@@ -20,8 +20,9 @@
 //! per completion; null means no score.
 
 mod command;
+mod guarded_group;
 mod http;
-mod process_group;
+
 mod table;
 
 use std::sync::atomic::AtomicBool;

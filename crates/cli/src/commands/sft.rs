@@ -30,7 +30,7 @@ use crate::settings;
 
 /// Settings that may change on resume without a warning. `model` is one of them because its contents are verified by
 /// fingerprint.
-const MUTABLE_ON_RESUME: [&str; 7] = [
+const MUTABLE_ON_RESUME: [&str; 8] = [
     "keep_every_epochs",
     "max_skipped_steps",
     "model",
@@ -38,6 +38,7 @@ const MUTABLE_ON_RESUME: [&str; 7] = [
     "report_to",
     "save_steps",
     "save_total_limit",
+    "truncation_strategy",
 ];
 
 /// Fine-tune on conversations (cold start).

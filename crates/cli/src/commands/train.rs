@@ -42,7 +42,7 @@ const JUDGE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Settings that may change on resume without a warning. `model` is one of them because its contents are verified by
 /// fingerprint.
-const MUTABLE_ON_RESUME: [&str; 14] = [
+const MUTABLE_ON_RESUME: [&str; 15] = [
     "eval_steps",
     "greater_is_better",
     "judge_base_url",
@@ -57,6 +57,7 @@ const MUTABLE_ON_RESUME: [&str; 14] = [
     "report_to",
     "save_steps",
     "save_total_limit",
+    "truncation_strategy",
 ];
 
 /// Train with GRPO.

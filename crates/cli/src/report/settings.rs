@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
+use embodied_r_grpo::checkpoint::step_of;
+
 use super::html::escape;
 
 const FILE: &str = "settings.toml";
@@ -18,8 +20,7 @@ pub(super) fn read(run: &Path) -> Vec<(String, String)> {
 
 /// The settings in the last checkpoint that has any.
 fn of_checkpoint(run: &Path) -> Option<String> {
-    let step =
-        |path: &Path| path.file_name()?.to_str()?.strip_prefix("checkpoint-")?.parse::<u64>().ok();
+    let step = |path: &Path| step_of(path.file_name()?.to_str()?);
     let entries = std::fs::read_dir(run).ok()?.flatten().map(|entry| entry.path());
     let checkpoints = entries.filter_map(|path| Some((step(&path)?, path.join(FILE))));
     let last = checkpoints.filter(|(_, file)| file.is_file()).max_by_key(|(step, _)| *step)?.1;

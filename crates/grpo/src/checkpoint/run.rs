@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::atomic_folder::{self, Manifested};
 use super::{
     Checkpoint, DamagedCheckpoint, FINAL_FOLDER, Milestones, REFERENCE_PREFIX, RetentionPolicy,
-    RunLock, SETTINGS_FILE, STATE_FILE, State, name, names, step_of, sweep,
+    RunLock, SETTINGS_FILE, STATE_FILE, State, is_reference, name, names, step_of, sweep,
 };
 use crate::error::{Error, Result};
 use crate::events::{COMPLETIONS_FOLDER, EVENTS_FILE, TENSORBOARD_FOLDER};
@@ -116,8 +116,7 @@ impl Checkpoints {
     pub fn recover(&self) -> Result<()> {
         self.on_rank_zero(|| {
             atomic_folder::recover(&self.folder, |name| {
-                let reference = name.starts_with(REFERENCE_PREFIX);
-                step_of(name).is_some() || name == FINAL_FOLDER || reference
+                step_of(name).is_some() || name == FINAL_FOLDER || is_reference(name)
             })
         })
     }
@@ -354,7 +353,7 @@ impl Checkpoints {
             needed.push(checkpoint.state.reference);
         }
         let references = names(&self.folder)?;
-        for name in references.into_iter().filter(|name| name.starts_with(REFERENCE_PREFIX)) {
+        for name in references.into_iter().filter(|name| is_reference(name)) {
             if !needed.contains(&Some(name.clone())) {
                 atomic_folder::remove(&self.folder, &name)?;
             }

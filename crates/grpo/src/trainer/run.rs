@@ -179,6 +179,7 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
             return Ok(false);
         }
         self.process_group.enter("evaluation");
+        self.check_finite()?;
         let Some(metrics) = self.evaluate()? else { return Ok(false) };
         self.state.evaluated = Some(step);
         let value = metrics.get(&self.best_by.metric).copied();

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::ExternalError;
-use super::process_group::ProcessGroup;
+use super::guarded_group::GuardedGroup;
 use crate::service::{MAX_REPLY_BYTES, POLL};
 
 /// Longer timeouts are capped, so that the deadline cannot overflow.
@@ -155,13 +155,13 @@ fn read_all(stdout: Option<ChildStdout>) -> std::io::Result<Vec<u8>> {
 struct Running {
     child: Child,
     /// `None` once the command has exited.
-    group: Option<ProcessGroup>,
+    group: Option<GuardedGroup>,
 }
 
 impl Running {
     fn start(argv: &[String]) -> std::io::Result<Self> {
         let (program, arguments) = argv.split_first().ok_or(std::io::ErrorKind::InvalidInput)?;
-        let group = ProcessGroup::start()?;
+        let group = GuardedGroup::start()?;
         let mut command = Command::new(program);
         command.args(arguments);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());

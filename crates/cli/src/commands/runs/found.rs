@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use embodied_r_grpo::checkpoint::SETTINGS_FILE;
+use embodied_r_grpo::checkpoint::{SETTINGS_FILE, step_of};
 use embodied_r_grpo::events::EVENTS_FILE;
 
 /// Maximum search depth.
@@ -25,7 +25,7 @@ fn search(dir: &Path, depth: usize, found: &mut Vec<PathBuf>) -> io::Result<()> 
     for entry in std::fs::read_dir(dir)?.flatten() {
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        is_run |= name == EVENTS_FILE || name == SETTINGS_FILE || checkpoint(&name).is_some();
+        is_run |= name == EVENTS_FILE || name == SETTINGS_FILE || step_of(&name).is_some();
         // Symlinks are not followed: they may form a cycle.
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) && !name.starts_with('.') {
             folders.push(entry.path());
@@ -41,11 +41,6 @@ fn search(dir: &Path, depth: usize, found: &mut Vec<PathBuf>) -> io::Result<()> 
         let _ = search(folder, depth - 1, found);
     }
     Ok(())
-}
-
-/// The step of a checkpoint folder, from its name.
-pub(super) fn checkpoint(name: &str) -> Option<u64> {
-    name.strip_prefix("checkpoint-")?.parse().ok()
 }
 
 #[cfg(test)]

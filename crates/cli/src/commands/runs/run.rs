@@ -7,13 +7,11 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use embodied_r_grpo::checkpoint::{
-    BestCheckpoint, BestMetric, FINAL_FOLDER, SETTINGS_FILE, STATE_FILE,
+    BestCheckpoint, BestMetric, FINAL_FOLDER, SETTINGS_FILE, STATE_FILE, step_of,
 };
 use embodied_r_grpo::events::EVENTS_FILE;
 use serde::{Deserialize as _, Serialize, Serializer};
 use serde_json::Value;
-
-use super::found::checkpoint;
 
 /// A run that changed within this time is active.
 const ACTIVE: Duration = Duration::from_secs(120);
@@ -200,7 +198,7 @@ fn folder(run: &Path, step: u64) -> PathBuf {
 
 fn last_checkpoint(run: &Path) -> Option<u64> {
     let entries = std::fs::read_dir(run).ok()?.flatten();
-    entries.filter_map(|entry| checkpoint(&entry.file_name().to_string_lossy())).max()
+    entries.filter_map(|entry| step_of(&entry.file_name().to_string_lossy())).max()
 }
 
 /// Time of the last change to the folder or a file in it.

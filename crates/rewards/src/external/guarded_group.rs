@@ -11,13 +11,13 @@ use rustix::process::{Pid, Signal, kill_process_group};
 const GUARD: &str = "read -r _ || kill -s KILL 0";
 
 /// A process group led by a guard, which kills it when this process ends. Dropping it kills the group too.
-pub(super) struct ProcessGroup {
+pub(super) struct GuardedGroup {
     guard: Child,
     /// Whether its processes may go on.
     is_released: bool,
 }
 
-impl ProcessGroup {
+impl GuardedGroup {
     /// Starts the guard.
     ///
     /// # Errors
@@ -49,7 +49,7 @@ impl ProcessGroup {
     }
 }
 
-impl Drop for ProcessGroup {
+impl Drop for GuardedGroup {
     fn drop(&mut self) {
         if !self.is_released {
             // Nothing can be done if this fails.
