@@ -10,8 +10,8 @@ use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
 use std::time::Instant;
 
 use embodied_r_policy::{
-    Engine, EngineOutput, Error as PolicyError, FinishReason, GenerationRequest, Prompt, RequestId,
-    SampledToken, SamplingParams, TokenLogprobs,
+    Engine, EngineOutput, FinishReason, GenerationRequest, Prompt, RequestId, SampledToken,
+    SamplingParams, TokenLogprobs,
 };
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
@@ -317,7 +317,7 @@ impl EngineThread {
             EngineOutput::NonFinite { request, .. } => {
                 let Some(live) = self.live.remove(&request) else { return };
                 self.engine.cancel(request);
-                let refusal = Refusal::failed(PolicyError::NonFiniteLogits);
+                let refusal = Refusal::failed(embodied_r_policy::Error::NonFiniteLogits);
                 let _ = live.events.send(Event::Failed(refusal));
             }
         }

@@ -115,14 +115,10 @@ fn greedy(
     let mut greedy = GreedyOutput { top: Vec::new(), tokens: Vec::new() };
     while engine.has_work() {
         for output in engine.step()? {
-            let token = match output {
-                EngineOutput::Token { token, .. } => token,
-                EngineOutput::Finished { .. } => continue,
-                EngineOutput::Prefilled { .. } => continue,
-                EngineOutput::NonFinite { .. } => {
-                    return Err(embodied_r_policy::Error::NonFiniteLogits.into());
-                }
-            };
+            if let EngineOutput::NonFinite { .. } = output {
+                return Err(embodied_r_policy::Error::NonFiniteLogits.into());
+            }
+            let EngineOutput::Token { token, .. } = output else { continue };
             if let Some(report) = token.logprobs.filter(|_| greedy.tokens.is_empty()) {
                 greedy.top = report.top_logprobs;
             }
