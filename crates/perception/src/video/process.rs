@@ -5,16 +5,17 @@
 //! runs in a process group of its own, which is killed as a whole, and its pipes are never waited for after
 //! that.
 
+mod group;
+
 use std::io::{self, BufRead, BufReader, ErrorKind, Read};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, Signal, kill_process_group};
+pub(super) use group::{Deadline, Killed};
+use group::{GRACE, Group, Guard, reap};
 
 use super::limits::MAX_MEMORY_BYTES;
 use crate::error::{Error, Result};
@@ -24,25 +25,6 @@ const MAX_ERRORS: usize = 8;
 
 /// Bytes kept of an error line, which may quote a whole file.
 const MAX_ERROR_BYTES: u64 = 1000;
-
-/// Interval between two looks at the stop flag while the process writes nothing.
-const STOP_INTERVAL: Duration = Duration::from_millis(100);
-
-/// How long to wait for the end of a killed process, and for its last error message.
-const GRACE: Duration = Duration::from_secs(2);
-
-/// A guard in the process group. Its standard input ends when this program dies, even if it is killed; it then
-/// kills the group, itself included.
-const GUARD: &str = "read line; kill -KILL 0";
-
-/// When a process must end.
-#[derive(Debug, Clone)]
-pub(super) struct Deadline {
-    /// The moment.
-    pub(super) at: Instant,
-    /// Ends it before, once set.
-    pub(super) stop: Arc<AtomicBool>,
-}
 
 /// A running program, killed on drop.
 pub(super) struct Process {
@@ -62,15 +44,6 @@ pub(super) struct ExitReport {
     pub(super) killed: Option<Killed>,
     /// Its first error messages.
     pub(super) errors: Vec<String>,
-}
-
-/// Why a process was killed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Killed {
-    /// Its time was up.
-    TimedOut,
-    /// It was stopped.
-    Stopped,
 }
 
 /// The standard output of a process. It ends when the process is killed, whoever holds the pipe.
@@ -98,12 +71,7 @@ impl Process {
         limit_memory(&child);
         let stdin = child.stdin.take();
         let pipes = child.stdout.take().zip(child.stderr.take());
-        let id = guard.as_ref().map_or_else(|| Pid::from_child(&child), Guard::id);
-        let group = Arc::new(Group {
-            deadline,
-            members: Mutex::new(Some((id, guard))),
-            killed: Mutex::default(),
-        });
+        let group = Arc::new(Group::of(&child, guard, deadline));
         let errors = Arc::default();
         let (reading, errors_ended) = channel();
         let process = Self {
@@ -167,100 +135,6 @@ impl Read for Output {
     }
 }
 
-/// The processes of one program.
-struct Group {
-    deadline: Deadline,
-    /// The group's id and its guard; `None` once it has ended, after which the id may be another group's.
-    members: Mutex<Option<(Pid, Option<Guard>)>>,
-    killed: Mutex<Option<Killed>>,
-}
-
-impl Group {
-    /// Waits until `pipe` has data or has ended; `false` if the group was killed.
-    fn wait_for(&self, pipe: &ChildStdout) -> bool {
-        loop {
-            if self.is_over() {
-                return false;
-            }
-            let left = self.deadline.at.saturating_duration_since(Instant::now());
-            let pause = Timespec::try_from(left.min(STOP_INTERVAL)).ok();
-            match poll(&mut [PollFd::new(pipe, PollFlags::IN)], pause.as_ref()) {
-                Ok(0) | Err(rustix::io::Errno::INTR) => {}
-                // An error is that of the read, too.
-                Ok(_) | Err(_) => return true,
-            }
-        }
-    }
-
-    /// Whether the group was killed; kills it if its time is up or it is stopped.
-    fn is_over(&self) -> bool {
-        let mut killed = self.killed.lock().unwrap_or_else(PoisonError::into_inner);
-        if killed.is_none() {
-            *killed = match self.deadline.stop.load(Ordering::Relaxed) {
-                true => Some(Killed::Stopped),
-                false if Instant::now() >= self.deadline.at => Some(Killed::TimedOut),
-                false => return false,
-            };
-            self.end();
-        }
-        true
-    }
-
-    fn killed(&self) -> Option<Killed> {
-        *self.killed.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Kills all processes of the group.
-    fn end(&self) {
-        let mut members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((id, guard)) = members.take() {
-            // Fails only if all have ended.
-            let _ = kill_process_group(id, Signal::KILL);
-            drop(guard);
-        }
-    }
-}
-
-/// The process that runs [`GUARD`] and leads the group.
-struct Guard(Child);
-
-impl Guard {
-    /// Starts the guard; `None` where there is no shell. The program's own process then leads the group.
-    fn start() -> Option<Self> {
-        let guard = Command::new("/bin/sh")
-            .args(["-c", GUARD])
-            .process_group(0)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn();
-        guard
-            .map(Self)
-            .map_err(|error| tracing::debug!("cannot guard a child process: {error}"))
-            .ok()
-    }
-
-    fn id(&self) -> Pid {
-        Pid::from_child(&self.0)
-    }
-}
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        // It ends when its input does, if it was not killed.
-        drop(self.0.stdin.take());
-        reap(&mut self.0);
-    }
-}
-
-/// Waits for a process that was killed, but not forever: it may hang in a file system.
-fn reap(child: &mut Child) {
-    let start = Instant::now();
-    while matches!(child.try_wait(), Ok(None)) && start.elapsed() < GRACE {
-        std::thread::sleep(Duration::from_micros(200));
-    }
-}
-
 /// Keeps the first lines of `source`, truncated; `source` is read to its end.
 fn keep_first_lines(source: impl Read, lines: &Mutex<Vec<String>>) {
     let mut source = BufReader::new(source);
@@ -282,7 +156,7 @@ fn keep_first_lines(source: impl Read, lines: &Mutex<Vec<String>>) {
 /// Limits the child's memory; otherwise only FFmpeg's own limits apply.
 #[cfg(target_os = "linux")]
 fn limit_memory(child: &Child) {
-    use rustix::process::{Resource, Rlimit, prlimit};
+    use rustix::process::{Pid, Resource, Rlimit, prlimit};
     let limit = Rlimit { current: Some(MAX_MEMORY_BYTES), maximum: Some(MAX_MEMORY_BYTES) };
     let bounded = prlimit(Some(Pid::from_child(child)), Resource::Data, limit);
     if let Err(error) = bounded {
@@ -297,6 +171,8 @@ fn limit_memory(_: &Child) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::Ordering;
+
     use super::*;
 
     /// Longer than any test waits, shorter than the sleeping processes of the scripts.
