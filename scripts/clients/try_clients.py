@@ -1,15 +1,17 @@
 """Tries the clients of OpenAI's and vLLM's APIs on a running server, and prints one line per client and feature.
 
-    pip install openai langchain-openai openai-agents litellm instructor 'lm-eval[api]==0.4.13'
+    pip install openai langchain-openai openai-agents pydantic-ai-slim[openai] litellm instructor \\
+        llama-index-llms-openai-like 'lm-eval[api]==0.4.13' guidellm
     embodied-r bench make-model --preset tiny-qwen2 /tmp/tiny
     embodied-r serve --model /tmp/tiny --served-model-name tiny --port 8731
     python scripts/clients/try_clients.py http://127.0.0.1:8731 tiny
 
-docs/clients.md has the results.
+Further arguments are the packages to try; those that are not installed are skipped. docs/clients.md has the results.
 """
 
 import asyncio
 import importlib.metadata
+import importlib.util
 import json
 import math
 import os
@@ -220,6 +222,35 @@ def agents_chat():
     agents_run(OpenAIChatCompletionsModel(MODEL, AsyncOpenAI()), settings)
 
 
+@trial("pydantic-ai-slim", "chat completions and responses API, whole and streamed")
+def pydantic_ai():
+    from pydantic_ai import Agent
+    from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel
+
+    async def streamed(agent):
+        async with agent.run_stream("Where is the lamp?") as result:
+            return "".join([text async for text in result.stream_text(delta=True)])
+
+    for model in [OpenAIChatModel, OpenAIResponsesModel]:
+        settings = {"max_tokens": 8, "temperature": 0, "extra_body": ending()}
+        agent = Agent(model(MODEL), instructions="Be brief.", model_settings=settings)
+        whole = agent.run_sync("Where is the lamp?")
+        assert asyncio.run(streamed(agent)) == whole.output
+        agent.run_sync("And the chair?", message_history=whole.all_messages())
+
+
+@trial("llama-index-llms-openai-like", "chat, streamed too, and completions")
+def llama_index():
+    from llama_index.core.llms import ChatMessage
+    from llama_index.llms.openai_like import OpenAILike
+
+    settings = {"model": MODEL, "api_base": API, "api_key": "none", "max_tokens": 8, "temperature": 0}
+    model, history = OpenAILike(is_chat_model=True, **settings), [ChatMessage(**QUESTION[0])]
+    whole = model.chat(history).message.content
+    assert "".join(chunk.delta or "" for chunk in model.stream_chat(history)) == whole
+    assert OpenAILike(is_chat_model=False, **settings).complete("a lamp").text
+
+
 @trial("litellm", "providers openai and hosted_vllm, whole and streamed")
 def litellm():
     import litellm
@@ -321,6 +352,26 @@ def lm_eval_generation():
 def lm_eval_chat():
     lm_eval("generate_until", "local-chat-completions", ["--apply_chat_template"],
             f"{API}/chat/completions")
+
+
+@trial("guidellm", "load test of 20 requests, 4 at a time; FOLDER of the model in GUIDELLM_TOKENIZER")
+def guidellm():
+    tokenizer = os.environ.get("GUIDELLM_TOKENIZER")
+    if importlib.util.find_spec("guidellm") is None or not tokenizer:
+        raise ImportError("guidellm, or GUIDELLM_TOKENIZER, is missing")
+    with tempfile.TemporaryDirectory() as folder:
+        report = os.path.join(folder, "report.json")
+        command = [os.path.join(os.path.dirname(sys.executable), "guidellm"), "run",
+                   "--backend", f"kind=openai_http,target={BASE},model={MODEL}",
+                   "--profile", "kind=concurrent,streams=4",
+                   "--constraint", "kind=max_requests,count=20",
+                   "--tokenizer", f"kind=huggingface_auto,model={tokenizer}",
+                   "--data", "kind=synthetic_text,prompt_tokens=64,output_tokens=16",
+                   "--disable-progress", "--output", f"kind=json,path={report}"]
+        subprocess.run(command, check=True, capture_output=True)
+        with open(report) as file:
+            requests = json.load(file)["benchmarks"][0]["requests"]
+    assert len(requests["successful"]) == 20 and not requests["errored"]
 
 
 @trial("curl", "health, ping, version, models, tokenize")

@@ -45,7 +45,7 @@ pub(crate) struct Usage {
 }
 
 impl Usage {
-    fn json(self) -> Value {
+    pub(crate) fn json(self) -> Value {
         let Self { prompt, completion, cached } = self;
         json!({"prompt_tokens": prompt, "completion_tokens": completion,
             "total_tokens": prompt + completion,
@@ -137,7 +137,7 @@ impl Envelope {
         }
         match include {
             Include::Nothing => Vec::new(),
-            Include::Usage => {
+            Include::Usage | Include::ContinuousUsage => {
                 let mut chunk = self.chunk(Vec::new());
                 chunk["usage"] = usage.json();
                 vec![chunk]

@@ -370,3 +370,15 @@ fn an_echo_with_too_many_log_probabilities_is_refused() {
     let answer = server.post(COMPLETIONS, &completion(prompts, fields));
     super::refused(&answer, 400, json!("echo"), "too_many_logprobs");
 }
+
+#[test]
+fn a_stream_has_the_usage_so_far_if_a_client_asks_for_it() {
+    let server = Server::start(&[]);
+    let fields = json!({"max_tokens": 5, "ignore_eos": true, "stream": true,
+        "stream_options": {"include_usage": true, "continuous_usage_stats": true}});
+    let events = server.post(CHAT, &chat("where?", fields)).events();
+    let counts = events.iter().map(|event| event["usage"]["completion_tokens"].as_u64().unwrap());
+    let counts: Vec<u64> = counts.collect();
+    assert!(counts.is_sorted() && counts[0] == 0 && counts.ends_with(&[5, 5]), "{counts:?}");
+    assert!(events[0]["usage"]["prompt_tokens"].as_u64() > Some(0), "{events:?}");
+}

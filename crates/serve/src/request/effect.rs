@@ -89,7 +89,6 @@ pub(super) fn effect(field: &str, value: &Value) -> Effect {
         "add_special_tokens"
         | "background"
         | "continue_final_message"
-        | "continuous_usage_stats"
         | "echo"
         | "include_stop_str_in_output"
         | "return_prompt_text"

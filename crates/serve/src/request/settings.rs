@@ -43,11 +43,14 @@ pub(crate) enum ResponseMode {
     Stream(Include),
 }
 
-/// The last chunk of a stream.
+/// The usage in a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Include {
     Nothing,
+    /// In a last chunk.
     Usage,
+    /// In a last chunk, and the usage so far in each.
+    ContinuousUsage,
 }
 
 /// The parameters of a request besides its prompt.
@@ -245,6 +248,11 @@ fn response_mode(fields: &mut Fields) -> Result<ResponseMode, Refusal> {
     }
     let mut options = Fields::within(options, "stream_options")?;
     let usage = options.boolean("include_usage")?.unwrap_or(false);
+    let continuous = options.boolean("continuous_usage_stats")?.unwrap_or(false);
     options.end()?;
-    Ok(ResponseMode::Stream(if usage { Include::Usage } else { Include::Nothing }))
+    Ok(ResponseMode::Stream(match (usage, continuous) {
+        (false, _) => Include::Nothing,
+        (true, false) => Include::Usage,
+        (true, true) => Include::ContinuousUsage,
+    }))
 }

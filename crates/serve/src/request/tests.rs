@@ -109,8 +109,8 @@ fn an_invalid_field_is_named() {
         (json!({"logprobs": true, "top_logprobs": 21}), "top_logprobs"),
         (json!({"stream_options": {}}), "stream_options"),
         (
-            json!({"stream": true, "stream_options": {"continuous_usage_stats": true}}),
-            "stream_options.continuous_usage_stats",
+            json!({"stream": true, "stream_options": {"include_usage": 1}}),
+            "stream_options.include_usage",
         ),
         (json!({"functions": [{}]}), "functions"),
         (json!({"messages": "hi"}), "messages"),

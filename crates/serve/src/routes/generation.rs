@@ -160,9 +160,15 @@ impl ResponseBuilder {
             Event::Failed(refusal) => return Err(self.fail(refusal)),
             first => first,
         };
-        let queue = self.envelope.opening(self.choices.len()).into();
-        let source =
-            Source { response: self, include, first: Some(first), queue, state: State::Open };
+        let opening = self.envelope.opening(self.choices.len());
+        let mut source = Source {
+            response: self,
+            include,
+            first: Some(first),
+            queue: VecDeque::new(),
+            state: State::Open,
+        };
+        source.push(opening);
         let stream = futures_util::stream::unfold(source, |mut source| async {
             let event = source.next().await?;
             Some((Ok::<_, Infallible>(event), source))
@@ -297,10 +303,14 @@ impl Source {
     }
 
     fn push(&mut self, chunks: Vec<Value>) {
-        let include = self.include;
+        let usage = match self.include {
+            Include::Nothing => None,
+            Include::Usage => Some(Value::Null),
+            Include::ContinuousUsage => Some(self.response.usage().json()),
+        };
         self.queue.extend(chunks.into_iter().map(|mut chunk| {
-            if include == Include::Usage {
-                chunk["usage"] = Value::Null;
+            if let Some(usage) = &usage {
+                chunk["usage"] = usage.clone();
             }
             chunk
         }));
