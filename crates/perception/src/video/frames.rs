@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 /// scaled down to it.
 ///
 /// # Errors
-/// Those of [`probe`]; [`Error::NoSuchFrame`] if the video ends before an index, [`Error::Decode`] if it
+/// Those of [`probe`](super::probe()); [`Error::NoSuchFrame`] if the video ends before an index, [`Error::Decode`] if it
 /// cannot be decoded that far, [`Error::DecodeTimeout`] and [`Error::DecodeInterrupted`] by `limits`.
 pub fn frames(
     path: &Path,

@@ -22,6 +22,9 @@ const MAX_LINE_BYTES: u64 = 1000;
 /// timestamps are used: a decoder drops frames at the start of a file that was cut.
 const MAX_UNMATCHED: (usize, usize) = (8, 20);
 
+/// Containers round timestamps: Matroska to milliseconds.
+const ROUNDING_S: f64 = 0.002;
+
 /// The timestamps of the frames of a video.
 #[derive(Debug, Clone)]
 pub struct Timestamps {
@@ -48,6 +51,8 @@ impl Timestamps {
         if times_s.is_none() {
             tracing::debug!("`{}` has no usable timestamps", video.path.display());
         }
+        // A constant rate gives exact times, as for a file with an index.
+        let times_s = times_s.filter(|times| !is_constant(times, fps));
         Ok(Self { times_s: times_s.unwrap_or_default(), fps })
     }
 
@@ -61,6 +66,14 @@ impl Timestamps {
             (None, Some(last)) => last + (index + 1 - self.times_s.len()) as f64 / self.fps,
         }
     }
+}
+
+/// Whether the times are those of the rate `fps`, up to rounding.
+fn is_constant(times_s: &[f64], fps: f64) -> bool {
+    times_s
+        .iter()
+        .zip(0_u32..)
+        .all(|(time, index)| (time - f64::from(index) / fps).abs() < ROUNDING_S)
 }
 
 /// Whether `packets` packets can be `frames` frames.
@@ -183,6 +196,15 @@ mod tests {
         ] {
             assert_eq!(fits(packets, frames), expected, "{packets} {frames}");
         }
+    }
+
+    #[test]
+    fn rounded_times_of_a_constant_rate_are_exact() {
+        assert!(is_constant(&[0.0, 0.041, 0.083, 0.125], 24.0));
+        assert!(!is_constant(&[0.0, 0.041, 0.083, 0.2], 24.0));
+        let folder = tempfile::tempdir().unwrap();
+        let path = clips::pattern(folder.path(), "a.ts", 30);
+        assert_eq!(times(&path, 30)[29], 2.9);
     }
 
     #[test]
