@@ -54,7 +54,7 @@ pub mod scoring;
 pub use error::{Error, Result};
 pub use folds::FoldedReport;
 pub use markdown::{folded_markdown, markdown};
-pub use matching::{Answered, Matched, match_questions};
+pub use matching::{Answered, Asked, Matched, match_questions};
 pub use pass_at::{pass_at, score_samples};
 pub use predictions::Prediction;
 pub use protocol::Protocol;

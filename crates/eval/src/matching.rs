@@ -10,19 +10,26 @@ use crate::samples::SampledQuestion;
 
 /// A model's output or outputs for one question.
 pub trait Answered {
-    /// The question's identifier.
-    fn id(&self) -> &str;
-    /// The file name of its video, if known.
-    fn video(&self) -> Option<&str>;
-    /// Its category.
-    fn category(&self) -> &str;
-    /// Its reference answer.
-    fn solution(&self) -> &str;
+    /// What the record says of its question.
+    fn asked(&self) -> Asked<'_>;
     /// The same outputs with the category and the reference answer of `question`. Without an output, the question is
     /// unanswered.
     fn of(self, question: &Question) -> Self;
     /// No output for `question`.
     fn unanswered(question: &Question) -> Self;
+}
+
+/// What a record says of its question.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Asked<'a> {
+    /// The question's identifier.
+    pub id: &'a str,
+    /// The file name of its video, if known.
+    pub video: Option<&'a str>,
+    /// Its category.
+    pub category: &'a str,
+    /// Its reference answer.
+    pub solution: &'a str,
 }
 
 /// The outputs for a question set.
@@ -49,18 +56,19 @@ pub fn match_questions<T: Answered>(questions: &[Question], records: Vec<T>) -> 
     let count = records.len();
     let (mut found, mut others, mut other_solutions) = (HashMap::new(), 0, 0);
     for record in records {
-        let same_id = indices.get(record.id()).map_or(&[][..], Vec::as_slice);
-        let fitting = same_id.iter().filter(|index| fits(&record, &questions[**index]));
+        let asked = record.asked();
+        let same_id = indices.get(asked.id).map_or(&[][..], Vec::as_slice);
+        let fitting = same_id.iter().filter(|index| asked.fits(&questions[**index]));
         let index = match fitting.copied().collect::<Vec<_>>()[..] {
             [] => {
                 others += 1;
                 continue;
             }
             [index] => index,
-            _ => return Err(Error::AmbiguousQuestion { id: record.id().to_owned() }),
+            _ => return Err(Error::AmbiguousQuestion { id: asked.id.to_owned() }),
         };
         let question = &questions[index];
-        other_solutions += usize::from(record.solution() != question.answer);
+        other_solutions += usize::from(asked.solution != question.answer);
         if found.insert(index, record.of(question)).is_some() {
             return Err(Error::Duplicate {
                 id: question.id(),
@@ -79,29 +87,20 @@ pub fn match_questions<T: Answered>(questions: &[Question], records: Vec<T>) -> 
     Ok(Matched { outputs: outputs.collect(), others, other_solutions })
 }
 
-/// Whether `record`, which has the identifier of `question`, is of it.
-fn fits(record: &impl Answered, question: &Question) -> bool {
-    match (record.video(), question.video_id.as_deref()) {
-        (Some(video), Some(other)) => video == other,
-        _ => record.category() == question.question_category,
+impl Asked<'_> {
+    /// Whether it is `question`, which has its identifier.
+    fn fits(&self, question: &Question) -> bool {
+        match (self.video, question.video_id.as_deref()) {
+            (Some(video), Some(other)) => video == other,
+            _ => self.category == question.question_category,
+        }
     }
 }
 
 impl Answered for Prediction {
-    fn id(&self) -> &str {
-        &self.id
-    }
-
-    fn video(&self) -> Option<&str> {
-        self.video.as_deref()
-    }
-
-    fn category(&self) -> &str {
-        &self.category
-    }
-
-    fn solution(&self) -> &str {
-        &self.solution
+    fn asked(&self) -> Asked<'_> {
+        let Self { id, video, category, solution, .. } = self;
+        Asked { id, video: video.as_deref(), category, solution }
     }
 
     fn of(self, question: &Question) -> Self {
@@ -124,20 +123,9 @@ impl Answered for Prediction {
 }
 
 impl Answered for SampledQuestion {
-    fn id(&self) -> &str {
-        &self.id
-    }
-
-    fn video(&self) -> Option<&str> {
-        self.video.as_deref()
-    }
-
-    fn category(&self) -> &str {
-        &self.category
-    }
-
-    fn solution(&self) -> &str {
-        &self.solution
+    fn asked(&self) -> Asked<'_> {
+        let Self { id, video, category, solution, .. } = self;
+        Asked { id, video: video.as_deref(), category, solution }
     }
 
     fn of(self, question: &Question) -> Self {

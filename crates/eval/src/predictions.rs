@@ -1,8 +1,8 @@
 //! Model predictions and their file formats.
 
-use std::collections::HashMap;
 use std::path::Path;
 
+use embodied_r_data::duplicates::find_duplicate;
 use embodied_r_rewards::answer;
 use embodied_r_rewards::records::{self, Record};
 
@@ -86,19 +86,18 @@ pub(crate) fn reject_duplicates<'a>(
     records: &[Record],
     keys: impl IntoIterator<Item = (Option<&'a str>, &'a str, &'a str)>,
 ) -> Result<()> {
-    let mut seen: HashMap<(Option<&str>, &str, Option<&str>), &Record> = HashMap::new();
-    for ((video, id, category), record) in keys.into_iter().zip(records) {
-        let category = video.is_none().then_some(category);
-        if let Some(first) = seen.insert((video, id, category), record) {
-            return Err(Error::Duplicate {
-                id: id.to_owned(),
-                video: video.map(str::to_owned),
-                first: first.location().to_owned(),
-                second: record.location().to_owned(),
-            });
-        }
-    }
-    Ok(())
+    let keys = keys.into_iter();
+    let keys: Vec<_> = keys
+        .map(|(video, id, category)| (video, id, video.is_none().then_some(category)))
+        .collect();
+    let Some((first, second)) = find_duplicate(&keys) else { return Ok(()) };
+    let (video, id, _) = keys[second];
+    Err(Error::Duplicate {
+        id: id.to_owned(),
+        video: video.map(str::to_owned),
+        first: records[first].location().to_owned(),
+        second: records[second].location().to_owned(),
+    })
 }
 
 fn prediction(record: &Record) -> Result<Prediction> {

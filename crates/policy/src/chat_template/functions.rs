@@ -18,6 +18,8 @@ pub(super) fn syntax() -> Result<SyntaxConfig, minijinja::Error> {
 /// An environment with the functions and filters of `transformers`; [`super::limits`] adds Python's methods.
 pub(super) fn environment() -> Result<Environment<'static>, minijinja::Error> {
     let mut environment = Environment::new();
+    // Errors would end with the values of all variables.
+    environment.set_debug(false);
     environment.set_syntax(syntax()?);
     environment.add_function("raise_exception", raise_exception);
     environment.add_function("strftime_now", strftime_now);
