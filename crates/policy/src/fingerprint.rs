@@ -59,13 +59,17 @@ pub fn fingerprint(dir: &Path, extent: FingerprintExtent) -> Result<String> {
 }
 
 /// A hash of the contents of the weight files of the model in `dir`, a folder or a GGUF file. Other files, such as the chat
-/// template, may change.
+/// template or a vision tower beside a GGUF file, may change.
 ///
 /// # Errors
 /// As [`fingerprint`].
 pub fn weights_fingerprint(dir: &Path) -> Result<String> {
+    let files = match gguf::find(dir)? {
+        Some(file) => vec![file],
+        None => weights::files(dir)?,
+    };
     let mut hasher = blake3::Hasher::new();
-    for path in weight_files(dir)? {
+    for path in files {
         add(&mut hasher, &path, FingerprintExtent::Whole)?;
     }
     Ok(hasher.finalize().to_hex().to_string())

@@ -13,7 +13,7 @@ use crate::refusal::{RETRY_AFTER_S, Refusal};
 /// How long a refused client may take to read the response.
 const SEND_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Clients that are told at a time; further connections are closed without a response.
+/// Refusals that are written at a time; further connections are closed without a response.
 const MOST: usize = 64;
 
 /// Bytes of a request that is read only so that the client gets to read its response.

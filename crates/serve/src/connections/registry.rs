@@ -70,7 +70,7 @@ pub(super) enum Reason {
 }
 
 impl Reason {
-    /// What the client is told if it has begun a request.
+    /// The response if the client has begun a request.
     pub(super) fn refusal(self, limits: &HttpLimits) -> Option<Refusal> {
         match self {
             Self::TimedOut => Some(Refusal::header_timeout(limits.timeout_header)),
