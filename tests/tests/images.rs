@@ -256,6 +256,19 @@ fn a_server_fetches_images_only_from_allowed_hosts() {
 }
 
 #[test]
+fn an_image_host_that_is_silent_is_given_up() {
+    let dir = workspace();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/a.png", listener.local_addr().unwrap());
+    let options = ["--allowed-media-domains", "127.0.0.1", "--timeout-media", "1"];
+    let server = Server::launch(dir, &options, None);
+    let answer = server.post(CHAT, &request(&[url]));
+    assert_eq!(answer.status, 400, "{answer:?}");
+    let error = message(&answer);
+    assert!(error.contains("took longer than 1 s at `127.0.0.1` (`--timeout-media`)"), "{error}");
+}
+
+#[test]
 fn a_server_refuses_invalid_images_and_those_beyond_the_context_length() {
     let dir = workspace();
     test_image((900, 900), 1).save(dir.path().join("large.png")).unwrap();

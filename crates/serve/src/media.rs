@@ -18,19 +18,25 @@ use crate::refusal::Refusal;
 /// The size limit of an image file.
 const MAX_BYTES: u64 = 32 << 20;
 
-/// The timeout for fetching an image.
-const FETCH_TIMEOUT: Duration = Duration::from_secs(20);
-
 /// The number of images that are fetched at a time.
 const MAX_FETCHES: usize = 32;
 
-/// The image URLs that requests may use besides `data:` URLs. By default none.
-#[derive(Debug, Clone, Default)]
+/// The image URLs that requests may use besides `data:` URLs.
+#[derive(Debug, Clone)]
 pub struct MediaOptions {
     /// The folder for `file:` URLs.
     pub folder: Option<PathBuf>,
     /// The hosts for `http:` and `https:` URLs.
     pub domains: Vec<String>,
+    /// How long a host may take to send an image.
+    pub fetch_timeout: Duration,
+}
+
+impl Default for MediaOptions {
+    /// No URLs, and 20 s for a host.
+    fn default() -> Self {
+        Self { folder: None, domains: Vec::new(), fetch_timeout: Duration::from_secs(20) }
+    }
 }
 
 impl MediaOptions {
@@ -56,6 +62,7 @@ pub(crate) struct Media {
     pub(crate) embedding_cache: Arc<EmbeddingCache>,
     folder: Option<PathBuf>,
     domains: Vec<String>,
+    fetch_timeout: Duration,
     client: Client,
     /// Images that are fetched at a time, each over a connection of its own.
     fetches: Semaphore,
@@ -92,13 +99,14 @@ impl Media {
         };
         // Redirects could lead to hosts that are not allowed. Connections are not reused: the host may close an idle
         // one just as the next request is sent.
-        let client = Client::builder().redirect(Policy::none()).timeout(FETCH_TIMEOUT);
+        let client = Client::builder().redirect(Policy::none()).timeout(options.fetch_timeout);
         let client = client.pool_max_idle_per_host(0).build();
         let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Ok(Self {
             embedding_cache,
             folder: options.folder.map(real).transpose()?,
             domains: options.domains,
+            fetch_timeout: options.fetch_timeout,
             client: client.map_err(|source| Error::Client { source })?,
             fetches: Semaphore::new(MAX_FETCHES),
             pixels: Budget::new(image_file::MAX_PIXELS),
@@ -159,7 +167,10 @@ impl Media {
             return Err(refuse(format!("{message} (`--allowed-media-domains` allows hosts)")));
         }
         let failed = |error: reqwest::Error| match error.is_timeout() {
-            true => refuse(format!("took longer than {} s at `{host}`", FETCH_TIMEOUT.as_secs())),
+            true => {
+                let seconds = self.fetch_timeout.as_secs();
+                refuse(format!("took longer than {seconds} s at `{host}` (`--timeout-media`)"))
+            }
             false => refuse(format!("cannot be fetched from `{host}`: {}", error.without_url())),
         };
         // The semaphore is never closed.

@@ -75,6 +75,10 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 75, help_heading = "Limits on clients")]
     #[arg(value_parser = value_parser!(u64).range(1..=MAX_SECONDS))]
     pub(crate) timeout_keep_alive: u64,
+    /// Seconds in which a host of `--allowed-media-domains` must send an image; status 400 after that.
+    #[arg(long, value_name = "SECONDS", default_value_t = 20, help_heading = "Limits on clients")]
+    #[arg(value_parser = value_parser!(u64).range(1..=MAX_SECONDS))]
+    pub(crate) timeout_media: u64,
     /// Memory in GB (10^9 bytes) of the request bodies and image files that are received and parsed at a time; status
     /// 503 beyond. A body has at most 16 MiB, 128 MiB with a vision-language model, and an image file 32 MiB.
     #[arg(long, value_name = "GB", default_value_t = 0.5, help_heading = "Limits on clients")]

@@ -151,6 +151,7 @@ pub(super) fn media(args: &ServeArgs) -> MediaOptions {
     MediaOptions {
         folder: args.allowed_local_media_path.clone(),
         domains: args.allowed_media_domains.clone(),
+        fetch_timeout: Duration::from_secs(args.timeout_media),
     }
 }
 
