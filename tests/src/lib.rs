@@ -6,6 +6,7 @@ mod api;
 mod events;
 mod output;
 mod questions;
+pub mod small_run;
 pub mod tiny_model;
 pub mod tiny_run;
 mod vision_model;

@@ -12,6 +12,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use assert_cmd::assert::OutputAssertExt as _;
+use embodied_r_tests::small_run::train;
 use embodied_r_tests::{binary, skipped, stderr_of, tiny_model, write_lamp_questions};
 use serde_json::{Value, json};
 
@@ -48,13 +49,6 @@ fn inputs() -> tempfile::TempDir {
     write_lamp_questions(dir.path(), 8);
     fs::write(dir.path().join("run.toml"), SETTINGS).unwrap();
     dir
-}
-
-fn train(dir: &Path) -> Command {
-    let mut command = Command::new(binary());
-    command.current_dir(dir).args(["train", "--config", "run.toml", "--model", "model"]);
-    command.args(["--data", "train.json", "--output", "run"]);
-    command
 }
 
 fn resume(dir: &Path) -> Command {

@@ -7,26 +7,17 @@ use std::path::Path;
 use std::process::Command;
 
 use assert_cmd::assert::OutputAssertExt as _;
-use embodied_r_tests::{binary, events, stderr_of, tiny_model, write_lamp_questions};
+use embodied_r_tests::small_run::train;
+use embodied_r_tests::{binary, events, small_run, stderr_of, tiny_model};
 use serde_json::{Value, json};
 
 use crate::serve::client::{Server, completion};
 
-/// A run's inputs in `dir`: a model, eight questions, conversations, and settings for four steps with a checkpoint each.
+/// The inputs of a run with a checkpoint after each step.
 fn inputs(dir: &Path) {
-    tiny_model::write(&dir.join("model"));
-    write_lamp_questions(dir, 8);
-    let conversation = json!({"messages": [
-        {"role": "user", "content": "Question: where is the lamp?"},
-        {"role": "assistant", "content": "<think>left</think><answer>A</answer>"},
-    ]});
-    fs::write(dir.join("train.jsonl"), vec![conversation.to_string(); 16].join("\n")).unwrap();
-    fs::write(
-        dir.join("run.toml"),
-        "num_generations = 4
-generation_batch_size = 8
-max_completion_length = 6
-warmup_ratio = 0.0
+    small_run::write(
+        dir,
+        "warmup_ratio = 0.0
 save_steps = 1
 save_total_limit = 1
 reward_weights = { accuracy = 1.0, lottery = 1.0 }
@@ -34,22 +25,19 @@ reward_weights = { accuracy = 1.0, lottery = 1.0 }
 name = 'lottery'
 command = ['sh', '-c', 'echo \"{\\\"rewards\\\": [0, 1, 2, 3, 4, 5, 6, 7]}\"']
 ",
-    )
-    .unwrap();
-}
-
-fn train(dir: &Path) -> Command {
-    let mut command = Command::new(binary());
-    command.current_dir(dir).args(["train", "--config", "run.toml", "--model", "model"]);
-    command.args(["--data", "train.json", "--output", "run"]);
-    command
+    );
 }
 
 fn sft(dir: &Path) -> Command {
-    let mut command = Command::new(binary());
-    command.current_dir(dir).args(["sft", "--model", "model", "--data", "train.jsonl"]);
-    command.args(["--output", "run", "--set", "train_batch_size=4", "--set", "save_steps=1"]);
-    command.args(["--set", "num_train_epochs=1", "--set", "warmup_ratio=0"]);
+    let mut command = small_run::sft(dir);
+    command.args([
+        "--set",
+        "save_steps=1",
+        "--set",
+        "num_train_epochs=1",
+        "--set",
+        "warmup_ratio=0",
+    ]);
     command
 }
 

@@ -9,39 +9,27 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use assert_cmd::assert::OutputAssertExt as _;
-use embodied_r_tests::{binary, events, stderr_of, tiny_model, write_lamp_questions};
+use embodied_r_tests::small_run::train;
+use embodied_r_tests::{binary, events, small_run, stderr_of};
 use serde_json::Value;
 
-/// Longer than anything in these tests takes on a busy machine, and far less than the rewards' own time limits.
-const DEADLINE: Duration = Duration::from_secs(120);
-
-/// A run's inputs in `dir`: a model, eight questions, and settings for four steps with the reward `style`.
+/// The inputs of a run with the reward `style`.
 fn inputs(dir: &Path, style: &str) {
-    tiny_model::write(&dir.join("model"));
-    write_lamp_questions(dir, 8);
-    fs::write(dir.join("style.sh"), style).unwrap();
-    fs::write(
-        dir.join("run.toml"),
-        "num_generations = 4
-generation_batch_size = 8
-max_completion_length = 6
-learning_rate = 1e-3
+    small_run::write(
+        dir,
+        "learning_rate = 1e-3
 reward_weights = { accuracy = 0.5, style = 0.5 }
 [[reward]]
 name = 'style'
 command = ['sh', 'style.sh']
 timeout_s = 600
 ",
-    )
-    .unwrap();
+    );
+    fs::write(dir.join("style.sh"), style).unwrap();
 }
 
-fn train(dir: &Path) -> Command {
-    let mut command = Command::new(binary());
-    command.current_dir(dir).args(["train", "--config", "run.toml", "--model", "model"]);
-    command.args(["--data", "train.json", "--output", "run"]);
-    command
-}
+/// Longer than anything in these tests takes on a busy machine, and far less than the rewards' own time limits.
+const DEADLINE: Duration = Duration::from_secs(120);
 
 /// Waits until `done` returns a value.
 fn wait<T>(what: &str, done: impl Fn() -> Option<T>) -> T {

@@ -11,25 +11,19 @@ use std::path::Path;
 use std::process::{Child, ChildStderr, Command, Stdio};
 
 use assert_cmd::assert::OutputAssertExt as _;
-use embodied_r_tests::{binary, stderr_of, tiny_model, write_lamp_questions};
+use embodied_r_tests::{binary, small_run, stderr_of};
 
-/// A run's inputs in `dir`: a model, eight questions, and settings for four steps.
+/// The inputs of a run with a checkpoint in its middle.
 fn inputs(dir: &Path) {
-    tiny_model::write(&dir.join("model"));
-    write_lamp_questions(dir, 8);
-    fs::write(
-        dir.join("run.toml"),
-        "num_generations = 4
-generation_batch_size = 8
-max_completion_length = 6
-learning_rate = 1e-3
+    small_run::write(
+        dir,
+        "learning_rate = 1e-3
 num_train_epochs = 1
 reward_weights = { accuracy = 0.5, format = 0.5 }
 save_steps = 2
 save_total_limit = 1
 ",
-    )
-    .unwrap();
+    );
 }
 
 fn train(dir: &Path) -> Command {

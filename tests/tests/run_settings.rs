@@ -5,44 +5,19 @@ use std::path::Path;
 use std::process::Command;
 
 use assert_cmd::assert::OutputAssertExt as _;
-use embodied_r_tests::{binary, stderr_of, tiny_model, write_lamp_questions};
-use serde_json::json;
+use embodied_r_tests::small_run::{sft, train};
+use embodied_r_tests::{small_run, stderr_of};
 
-/// A run's inputs in `dir`: a model, eight questions, conversations, and settings for four steps.
+/// The inputs of a run.
 fn inputs(dir: &Path) {
-    tiny_model::write(&dir.join("model"));
-    write_lamp_questions(dir, 8);
-    let conversation = json!({"messages": [
-        {"role": "user", "content": "Question: where is the lamp?"},
-        {"role": "assistant", "content": "<think>left</think><answer>A</answer>"},
-    ]});
-    fs::write(dir.join("train.jsonl"), vec![conversation.to_string(); 8].join("\n")).unwrap();
-    fs::write(
-        dir.join("run.toml"),
-        "num_generations = 4
-generation_batch_size = 8
-max_completion_length = 6
-learning_rate = 1e-3
+    small_run::write(
+        dir,
+        "learning_rate = 1e-3
 ",
-    )
-    .unwrap();
+    );
 }
 
 const WEIGHTS: [&str; 2] = ["--set", "reward_weights={accuracy = 0.5, format = 0.5}"];
-
-fn train(dir: &Path) -> Command {
-    let mut command = Command::new(binary());
-    command.current_dir(dir).args(["train", "--config", "run.toml", "--model", "model"]);
-    command.args(["--data", "train.json", "--output", "run"]);
-    command
-}
-
-fn sft(dir: &Path) -> Command {
-    let mut command = Command::new(binary());
-    command.current_dir(dir).args(["sft", "--model", "model", "--data", "train.jsonl"]);
-    command.args(["--output", "run", "--set", "train_batch_size=4"]);
-    command
-}
 
 /// The error of a configuration fault, which a dry run finds too.
 fn fault(command: impl Fn() -> Command) -> String {

@@ -8,33 +8,21 @@ use std::process::{Command, Stdio};
 use assert_cmd::assert::OutputAssertExt as _;
 use embodied_r_data::parquet::Table;
 use embodied_r_policy::Policy;
-use embodied_r_tests::{binary, events, stderr_of, stdout_of, tiny_model, write_lamp_questions};
+use embodied_r_tests::small_run::train;
+use embodied_r_tests::{binary, events, small_run, stderr_of, stdout_of, tiny_model};
 use serde_json::{Value, json};
 
-/// A run's inputs in `dir`: a model, eight questions, and settings for four steps.
+/// The inputs of a run.
 fn inputs(dir: &Path) {
-    tiny_model::write(&dir.join("model"));
-    write_lamp_questions(dir, 8);
-    fs::write(
-        dir.join("run.toml"),
-        "num_generations = 4
-generation_batch_size = 8
-max_completion_length = 6
-learning_rate = 1e-3
+    small_run::write(
+        dir,
+        "learning_rate = 1e-3
 warmup_ratio = 0.0
 num_train_epochs = 1
 reward_weights = { accuracy = 0.5, format = 0.5 }
 save_steps = 2
 ",
-    )
-    .unwrap();
-}
-
-fn train(dir: &Path) -> Command {
-    let mut command = Command::new(binary());
-    command.current_dir(dir).args(["train", "--config", "run.toml", "--model", "model"]);
-    command.args(["--data", "train.json", "--output", "run"]);
-    command
+    );
 }
 
 #[test]

@@ -63,8 +63,8 @@ impl BatchGenerator {
         })
     }
 
-    /// The settings that the completions of [`Self::sample`] depend on, by name. Not the batch size: a completion does not
-    /// depend on the others in its batch.
+    /// The settings that the completions of [`Self::sample`] depend on, by name. Not the batch size: on a CPU a completion
+    /// does not depend on the others in its batch, and on a GPU by rounding only.
     ///
     /// # Errors
     /// `--model` is missing, or the model cannot be downloaded or read.

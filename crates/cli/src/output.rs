@@ -1,4 +1,4 @@
-//! All text that the commands print, with control characters [`escaped`], whoever wrote them.
+//! All text that the commands print, with control characters [`escaped`], also those of models and servers.
 //!
 //! Colors and progress bars are added around text that is escaped already. Files keep their characters.
 

@@ -156,7 +156,7 @@ mod tests {
     use super::*;
     use crate::progress::Silent;
 
-    fn folder_with(files: &[(&str, &str)]) -> tempfile::TempDir {
+    pub(super) fn folder_with(files: &[(&str, &str)]) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         for (name, text) in files {
             let path = folder.path().join(name);

@@ -39,8 +39,8 @@ impl LengthLimit {
         strategy: TruncationStrategy,
     ) -> Self {
         let context = Cause::Context { length: context_length, completion: true };
-        Self { tokens: max_prompt_length, cause: Cause::Setting("max_prompt_length"), strategy }
-            .capped(context_length.saturating_sub(1), context)
+        let room = (context_length.saturating_sub(1), context);
+        Self::least(("max_prompt_length", max_prompt_length), room, strategy)
     }
 
     /// The limit of whole examples: `max_length`, and the context.
@@ -50,14 +50,17 @@ impl LengthLimit {
         strategy: TruncationStrategy,
     ) -> Self {
         let context = Cause::Context { length: context_length, completion: false };
-        Self { tokens: max_length, cause: Cause::Setting("max_length"), strategy }
-            .capped(context_length, context)
+        Self::least(("max_length", max_length), (context_length, context), strategy)
     }
 
-    fn capped(self, tokens: usize, cause: Cause) -> Self {
-        match tokens < self.tokens {
-            true => Self { tokens, cause, ..self },
-            false => self,
+    fn least(
+        (name, setting): (&'static str, usize),
+        (room, context): (usize, Cause),
+        strategy: TruncationStrategy,
+    ) -> Self {
+        match room < setting {
+            true => Self { tokens: room, cause: context, strategy },
+            false => Self { tokens: setting, cause: Cause::Setting(name), strategy },
         }
     }
 

@@ -189,18 +189,18 @@ pub fn rewards(rollouts: &[Rollout]) -> impl Iterator<Item = Option<f64>> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    /// A group with two scores per completion, weighted 0.5 each.
-    fn group(scores: &[[f64; 2]]) -> Rollout {
+    /// A group with two scores per completion, weighted `weight` each.
+    pub(crate) fn group_with(scores: &[[f64; 2]], weight: f64) -> Rollout {
         let completion = |scores: &[f64; 2]| Completion {
             ids: vec![1],
             logps: vec![-1.0],
             text: String::new(),
             finish: FinishReason::Stop,
             scores: scores.map(|value| Some(Score { value: Some(value), reason: None })).to_vec(),
-            reward: Some(0.5 * scores[0] + 0.5 * scores[1]),
+            reward: Some(weight * scores[0] + weight * scores[1]),
             advantage: 0.0,
         };
         Rollout {
@@ -211,6 +211,10 @@ mod tests {
             solution: "A".into(),
             completions: scores.iter().map(completion).collect(),
         }
+    }
+
+    fn group(scores: &[[f64; 2]]) -> Rollout {
+        group_with(scores, 0.5)
     }
 
     #[test]

@@ -20,7 +20,6 @@
 //! per completion; null means no score.
 
 mod command;
-mod guarded_group;
 mod http;
 
 mod table;

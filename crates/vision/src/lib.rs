@@ -23,5 +23,7 @@ pub use error::{Error, Result};
 pub use grid::{Grid, PixelLimits, smart_resize};
 pub use image_embeddings::ImageEmbeddings;
 pub use message::{MultimodalMessage, MultimodalPart};
-pub use model::{VisionEncoder, VisionLanguageModel, VisionOptions, is_vision_language_model};
+pub use model::{
+    VisionEncoder, VisionLanguageModel, VisionOptions, check_headers, is_vision_language_model,
+};
 pub use processor::{Patch, Pixels, Processor};

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use candle_core::Device;
 use embodied_r_policy::tokenizer::{GenerationPrompt, Tokenizer};
 use embodied_r_policy::{InferenceModel, Prompt, TensorParallel, WeightFormat, WeightPlacement};
 use image::RgbImage;
@@ -43,6 +44,19 @@ impl From<WeightFormat> for VisionOptions {
 #[must_use]
 pub fn is_vision_language_model(dir: &Path) -> bool {
     Source::exists(dir)
+}
+
+/// Checks, from the headers of its files, that the vision encoder of `model` can be loaded.
+///
+/// # Errors
+/// As [`VisionEncoder::load`].
+pub fn check_headers(model: &Path) -> Result<()> {
+    let source = Source::of_model(model)?;
+    let (config, _) = source.config()?;
+    Processor::of_source(&source)?;
+    let placement = WeightPlacement { format: WeightFormat::F32, device: Device::Cpu };
+    let weights = source.weights(&placement)?;
+    Tower::parts(&config).iter().try_for_each(|part| weights.check(part, &config))
 }
 
 /// Patches per batch: enough to keep all threads busy.

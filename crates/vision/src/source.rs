@@ -29,6 +29,18 @@ pub(crate) trait TowerWeights {
 
     /// The query, key and value projections of a block, each (hidden, hidden).
     fn qkv(&self, block: usize, hidden_size: usize) -> Result<[Linear; 3]>;
+
+    /// Checks, from the file's header, that one of the above can be read.
+    fn check(&self, part: &TowerPart, config: &VisionConfig) -> Result<()>;
+}
+
+/// What a tower asks of its [`TowerWeights`], with the same arguments.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum TowerPart {
+    Patches,
+    Norm(String, usize),
+    Linear(String, usize, usize),
+    Qkv(usize, usize),
 }
 
 /// The files of a model's vision encoder.

@@ -14,7 +14,7 @@ use crate::config::VisionConfig;
 use crate::error::{Error, Result};
 use crate::grid::Grid;
 use crate::processor::Pixels;
-use crate::source::TowerWeights;
+use crate::source::{TowerPart, TowerWeights};
 use crate::windows::Windows;
 
 /// Epsilon of the RMS norms.
@@ -112,6 +112,33 @@ impl Tower {
             frequencies: frequencies(&config),
             config,
         })
+    }
+
+    /// All that [`Self::new`] asks of the weights of a tower of `config`.
+    pub(crate) fn parts(config: &VisionConfig) -> Vec<TowerPart> {
+        let (h, inner) = (config.hidden_size, config.intermediate_size);
+        let wide = h * config.patches_per_token();
+        let linear =
+            |name: &str, outputs, inputs| TowerPart::Linear(name.to_owned(), outputs, inputs);
+        let mut parts = vec![
+            TowerPart::Patches,
+            TowerPart::Norm("merger.ln_q".to_owned(), h),
+            linear("merger.mlp.0", wide, wide),
+            linear("merger.mlp.2", config.out_hidden_size, wide),
+        ];
+        for index in 0..config.depth {
+            let name = |part: &str| format!("blocks.{index}.{part}");
+            parts.extend([
+                TowerPart::Qkv(index, h),
+                TowerPart::Norm(name("norm1"), h),
+                TowerPart::Norm(name("norm2"), h),
+                linear(&name("attn.proj"), h, h),
+                linear(&name("mlp.gate_proj"), inner, h),
+                linear(&name("mlp.up_proj"), inner, h),
+                linear(&name("mlp.down_proj"), h, inner),
+            ]);
+        }
+        parts
     }
 
     /// The tower's configuration.
@@ -225,4 +252,63 @@ fn frequencies(config: &VisionConfig) -> Frequencies {
     };
     let inverse: Vec<f32> = (0..pairs).map(inverse).collect();
     Frequencies { inv_freq: [inverse.clone(), inverse].concat(), attention_factor: 1.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::path::Path;
+
+    use embodied_r_policy::{WeightFormat, WeightPlacement};
+
+    use super::*;
+    use crate::source::Source;
+
+    /// Weights that record what is asked of them.
+    struct Recorded<'a>(&'a dyn TowerWeights, RefCell<Vec<TowerPart>>);
+
+    impl TowerWeights for Recorded<'_> {
+        fn patches(&self, config: &VisionConfig) -> Result<Weight> {
+            self.1.borrow_mut().push(TowerPart::Patches);
+            self.0.patches(config)
+        }
+
+        fn norm(&self, name: &str, width: usize) -> Result<Tensor> {
+            self.1.borrow_mut().push(TowerPart::Norm(name.to_owned(), width));
+            self.0.norm(name, width)
+        }
+
+        fn linear(&self, name: &str, outputs: usize, inputs: usize) -> Result<Linear> {
+            self.1.borrow_mut().push(TowerPart::Linear(name.to_owned(), outputs, inputs));
+            self.0.linear(name, outputs, inputs)
+        }
+
+        fn qkv(&self, block: usize, width: usize) -> Result<[Linear; 3]> {
+            self.1.borrow_mut().push(TowerPart::Qkv(block, width));
+            self.0.qkv(block, width)
+        }
+
+        fn check(&self, part: &TowerPart, config: &VisionConfig) -> Result<()> {
+            self.0.check(part, config)
+        }
+    }
+
+    #[test]
+    fn the_parts_of_a_tower_are_all_that_it_is_built_from() {
+        for name in ["flat", "nested", "gguf"] {
+            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name);
+            let source = Source::of_model(&folder).unwrap();
+            let (config, _) = source.config().unwrap();
+            let placement = WeightPlacement { format: WeightFormat::F32, device: Device::Cpu };
+            let weights = source.weights(&placement).unwrap();
+            let recorded = Recorded(weights.as_ref(), RefCell::default());
+            let mut expected = Tower::parts(&config);
+            expected.iter().for_each(|part| recorded.check(part, &config).unwrap());
+            Tower::new(config, &recorded).unwrap();
+            let mut asked = recorded.1.into_inner();
+            asked.sort();
+            expected.sort();
+            assert_eq!(asked, expected, "{name}");
+        }
+    }
 }

@@ -167,17 +167,8 @@ fn is_archive(path: &Path) -> bool {
 mod tests {
     use std::os::unix::fs::symlink;
 
+    use super::super::tests::folder_with;
     use super::*;
-
-    fn folder_with(files: &[(&str, &str)]) -> tempfile::TempDir {
-        let folder = tempfile::tempdir().unwrap();
-        for (name, text) in files {
-            let path = folder.path().join(name);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, text).unwrap();
-        }
-        folder
-    }
 
     #[test]
     fn a_video_is_found_below_the_folder_of_its_dataset() {

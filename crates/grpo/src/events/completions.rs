@@ -55,13 +55,6 @@ impl Sink for Parquet {
     }
 
     fn completions(&mut self, step: u64, rollouts: &[Rollout]) -> Result<()> {
-        // Not the run's folder, which may have been moved.
-        match std::fs::create_dir(&self.folder) {
-            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
-                return Err(Error::io("create", &self.folder)(error));
-            }
-            _ => {}
-        }
         let rows: Vec<(&Rollout, &Completion)> = rollouts
             .iter()
             .flat_map(|rollout| rollout.completions.iter().map(move |c| (rollout, c)))

@@ -22,6 +22,24 @@ fn settings(output: &Path) -> SftSettings {
     }
 }
 
+/// Thirteen examples, without evaluation.
+fn inputs<'a>(settings: &'a SftSettings, stop: &'a AtomicBool) -> SftInputs<'a> {
+    SftInputs {
+        settings,
+        settings_text: "",
+        base: Path::new(""),
+        fingerprint: "bigram",
+        tokenizer: Arc::new(Words::new()),
+        examples: examples(13),
+        eval: Vec::new(),
+        activation_bytes: 0,
+        device: candle_core::Device::Cpu,
+        stop,
+        lock: None,
+        process_group: ProcessGroup::default(),
+    }
+}
+
 struct StopAfter<'a>(u64, &'a AtomicBool);
 
 impl Sink for StopAfter<'_> {
@@ -39,20 +57,7 @@ fn run(settings: &SftSettings, stop_after: Option<u64>) -> RunOutcome {
     if let Some(step) = stop_after {
         sinks.push(Box::new(StopAfter(step, &stop)));
     }
-    let inputs = SftInputs {
-        settings,
-        settings_text: "",
-        base: Path::new(""),
-        fingerprint: "bigram",
-        tokenizer: Arc::new(Words::new()),
-        examples: examples(13),
-        eval: examples(4),
-        activation_bytes: 0,
-        device: candle_core::Device::Cpu,
-        stop: &stop,
-        lock: None,
-        process_group: ProcessGroup::default(),
-    };
+    let inputs = SftInputs { eval: examples(4), ..inputs(settings, &stop) };
     match Checkpoints::new(&settings.output, 1).last().unwrap() {
         Some(checkpoint) => SftTrainer::<Bigram>::resume(&checkpoint, inputs, sinks).unwrap().run(),
         None => SftTrainer::start(Bigram::new(6, 1), inputs, sinks).unwrap().run(),
@@ -101,20 +106,7 @@ fn non_finite_steps_are_skipped_dumped_and_abort_the_run() {
     let dir = tempfile::tempdir().unwrap();
     let settings = SftSettings { max_skipped_steps: 3, ..settings(dir.path()) };
     let stop = AtomicBool::new(false);
-    let inputs = SftInputs {
-        settings: &settings,
-        settings_text: "",
-        fingerprint: "bigram",
-        base: dir.path(),
-        tokenizer: Arc::new(Words::new()),
-        examples: examples(13),
-        eval: Vec::new(),
-        activation_bytes: 0,
-        device: candle_core::Device::Cpu,
-        stop: &stop,
-        lock: None,
-        process_group: ProcessGroup::default(),
-    };
+    let inputs = SftInputs { base: dir.path(), ..inputs(&settings, &stop) };
     let trainer = SftTrainer::start(Bigram::poisoned(6), inputs, Vec::new()).unwrap();
     let error = trainer.run().unwrap_err();
     let Error::NotFinite { steps: 3, diagnosis } = error else { panic!("{error}") };
@@ -151,20 +143,7 @@ fn non_finite_weights_replace_no_checkpoint_and_become_no_final_model() {
     let last = Checkpoints::new(dir.path(), 1).last().unwrap().unwrap();
     let diverging = SftSettings { learning_rate: 1e300, ..settings };
     let stop = AtomicBool::new(false);
-    let inputs = SftInputs {
-        settings: &diverging,
-        settings_text: "",
-        base: Path::new(""),
-        fingerprint: "bigram",
-        tokenizer: Arc::new(Words::new()),
-        examples: examples(13),
-        eval: Vec::new(),
-        activation_bytes: 0,
-        device: candle_core::Device::Cpu,
-        stop: &stop,
-        lock: None,
-        process_group: ProcessGroup::default(),
-    };
+    let inputs = inputs(&diverging, &stop);
     let error = SftTrainer::<Bigram>::resume(&last, inputs, Vec::new()).unwrap().run().unwrap_err();
     let Error::NonFinitePolicy { checkpoint, .. } = error else { panic!("{error}") };
     assert_eq!(checkpoint.as_ref(), Some(&last.path));

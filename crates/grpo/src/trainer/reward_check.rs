@@ -96,27 +96,15 @@ mod tests {
 
     use super::*;
     use crate::advantages::{AdvantageEstimator, ScaleRewards};
-    use crate::model::FinishReason;
     use crate::rollout::assign_advantages;
+    use crate::rollout::tests::group_with;
 
     /// Groups of two completions with two scores each, weighted 1.
     fn rollouts(groups: &[[[f64; 2]; 2]]) -> Vec<Rollout> {
-        let completion = |scores: &[f64; 2]| Completion {
-            ids: vec![1],
-            logps: vec![-1.0],
-            text: String::new(),
-            finish: FinishReason::Stop,
-            scores: scores.map(|value| Some(Score { value: Some(value), reason: None })).to_vec(),
-            reward: Some(scores[0] + scores[1]),
-            advantage: 0.0,
-        };
         let group = |(index, group): (usize, &[[f64; 2]; 2])| Rollout {
             index,
             id: format!("q{index}"),
-            question: "?".into(),
-            prompt: vec![1],
-            solution: "A".into(),
-            completions: group.iter().map(completion).collect(),
+            ..group_with(group, 1.0)
         };
         let mut rollouts: Vec<Rollout> = groups.iter().enumerate().map(group).collect();
         let scale = ScaleRewards::Group;

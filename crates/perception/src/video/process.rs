@@ -14,8 +14,9 @@ use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use embodied_r_process::{GRACE, Guard, reap};
+use group::Group;
 pub(super) use group::{Deadline, Killed};
-use group::{GRACE, Group, Guard, reap};
 
 use super::limits::MAX_MEMORY_BYTES;
 use crate::error::{Error, Result};
@@ -46,7 +47,7 @@ pub(super) struct ExitReport {
     pub(super) errors: Vec<String>,
 }
 
-/// The standard output of a process. It ends when the process is killed, whoever holds the pipe.
+/// The standard output of a process. It ends when the process is killed, even while another process holds the pipe open.
 pub(super) struct Output {
     pipe: ChildStdout,
     group: Arc<Group>,
@@ -60,9 +61,14 @@ impl Process {
         input: Stdio,
         deadline: Deadline,
     ) -> Result<(Self, Output, Option<ChildStdin>)> {
-        let guard = Guard::start();
+        let guard = Guard::start()
+            .map_err(|error| tracing::debug!("cannot guard a child process: {error}"))
+            .ok();
+        match &guard {
+            Some(guard) => guard.admit(command),
+            None => command.process_group(0),
+        };
         let mut child = command
-            .process_group(guard.as_ref().map_or(0, |guard| guard.id().as_raw_nonzero().get()))
             .stdin(input)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -300,8 +300,20 @@ impl VisionTensors {
     /// Reads a tensor as f32, by its name within the tower.
     ///
     /// # Errors
-    /// [`Error::Weights`] if it is missing, has another shape, or an unsupported dtype.
+    /// As [`Self::check`].
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        self.find(name, shape)?.read(&format!("{VISION}{name}"))
+    }
+
+    /// Checks, without reading the tensor, that it can be read.
+    ///
+    /// # Errors
+    /// [`Error::Weights`] if it is missing, has another shape, or an unsupported dtype.
+    pub fn check(&self, name: &str, shape: &[usize]) -> Result<()> {
+        self.find(name, shape).map(|_| ())
+    }
+
+    fn find(&self, name: &str, shape: &[usize]) -> Result<&LazyTensor> {
         let lazy = self.tensors.get(name);
         let name = format!("{VISION}{name}");
         let fault = match lazy {
@@ -313,7 +325,7 @@ impl VisionTensors {
                 let (found, want) = (lazy.stored.shape.clone(), shape.to_vec());
                 WeightFault::ShapeMismatch { name, found, want }
             }
-            Some(lazy) => return lazy.read(&name),
+            Some(lazy) => return Ok(lazy),
         };
         Err(Error::Weights { dir: self.dir.clone(), faults: vec![fault] })
     }

@@ -9,8 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use embodied_r_process::{Guard, reap};
+
 use super::ExternalError;
-use super::guarded_group::GuardedGroup;
 use crate::service::{MAX_REPLY_BYTES, POLL};
 
 /// Longer timeouts are capped, so that the deadline cannot overflow.
@@ -155,18 +156,18 @@ fn read_all(stdout: Option<ChildStdout>) -> std::io::Result<Vec<u8>> {
 struct Running {
     child: Child,
     /// `None` once the command has exited.
-    group: Option<GuardedGroup>,
+    guard: Option<Guard>,
 }
 
 impl Running {
     fn start(argv: &[String]) -> std::io::Result<Self> {
         let (program, arguments) = argv.split_first().ok_or(std::io::ErrorKind::InvalidInput)?;
-        let group = GuardedGroup::start()?;
+        let guard = Guard::start()?;
         let mut command = Command::new(program);
         command.args(arguments);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let child = group.spawn(&mut command)?;
-        Ok(Self { child, group: Some(group) })
+        let child = guard.admit(&mut command).spawn()?;
+        Ok(Self { child, guard: Some(guard) })
     }
 
     /// Waits for the command to exit.
@@ -174,8 +175,8 @@ impl Running {
         let mut pause = Duration::from_micros(200);
         loop {
             if let Some(status) = self.child.try_wait()? {
-                if let Some(group) = self.group.take() {
-                    group.release();
+                if let Some(guard) = self.guard.take() {
+                    guard.release();
                 }
                 return Ok(Ok(status));
             }
@@ -190,10 +191,9 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if let Some(group) = self.group.take() {
-            drop(group);
-            // It is killed, and only has to be reaped.
-            let _ = self.child.wait();
+        if let Some(guard) = self.guard.take() {
+            drop(guard);
+            reap(&mut self.child);
         }
     }
 }

@@ -9,7 +9,7 @@ use embodied_r_policy::WeightPlacement;
 use embodied_r_policy::config::CONFIG_FILE;
 use embodied_r_policy::weights::VisionTensors;
 
-use super::TowerWeights;
+use super::{TowerPart, TowerWeights};
 use crate::config::{self, ImageTokens, VisionConfig};
 use crate::error::{Error, Result};
 use crate::processor::{self, Settings};
@@ -53,6 +53,18 @@ pub(super) struct FolderWeights {
     placement: WeightPlacement,
 }
 
+/// The name of the patch embedding.
+const PATCHES: &str = "patch_embed.proj.weight";
+
+fn patches_shape(config: &VisionConfig) -> [usize; 5] {
+    let VisionConfig { hidden_size, in_channels, temporal_patch_size, patch_size, .. } = *config;
+    [hidden_size, in_channels, temporal_patch_size, patch_size, patch_size]
+}
+
+fn qkv_name(block: usize, part: &str) -> String {
+    format!("blocks.{block}.attn.qkv.{part}")
+}
+
 impl FolderWeights {
     fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
         Ok(self.tensors.tensor(name, shape)?)
@@ -61,12 +73,26 @@ impl FolderWeights {
 
 impl TowerWeights for FolderWeights {
     fn patches(&self, config: &VisionConfig) -> Result<Weight> {
-        let VisionConfig { hidden_size, in_channels, temporal_patch_size, patch_size, .. } =
-            *config;
-        let shape = [hidden_size, in_channels, temporal_patch_size, patch_size, patch_size];
-        let patches = self.tensor("patch_embed.proj.weight", &shape)?;
-        let patches = memory::reshape(&patches, (hidden_size, config.patch_elements()))?;
+        let patches = self.tensor(PATCHES, &patches_shape(config))?;
+        let patches = memory::reshape(&patches, (config.hidden_size, config.patch_elements()))?;
         Ok(self.placement.matrix(&patches)?)
+    }
+
+    fn check(&self, part: &TowerPart, config: &VisionConfig) -> Result<()> {
+        let check = |name: &str, shape: &[usize]| self.tensors.check(name, shape);
+        match part {
+            TowerPart::Patches => check(PATCHES, &patches_shape(config))?,
+            TowerPart::Norm(name, width) => check(&format!("{name}.weight"), &[*width])?,
+            TowerPart::Linear(name, outputs, inputs) => {
+                check(&format!("{name}.weight"), &[*outputs, *inputs])?;
+                check(&format!("{name}.bias"), &[*outputs])?;
+            }
+            TowerPart::Qkv(block, width) => {
+                check(&qkv_name(*block, "weight"), &[3 * width, *width])?;
+                check(&qkv_name(*block, "bias"), &[3 * width])?;
+            }
+        }
+        Ok(())
     }
 
     fn norm(&self, name: &str, width: usize) -> Result<Tensor> {
@@ -81,9 +107,8 @@ impl TowerWeights for FolderWeights {
 
     /// Stored as one fused matrix.
     fn qkv(&self, block: usize, width: usize) -> Result<[Linear; 3]> {
-        let name = |part: &str| format!("blocks.{block}.attn.qkv.{part}");
-        let weight = self.tensor(&name("weight"), &[3 * width, width])?;
-        let bias = self.tensor(&name("bias"), &[3 * width])?;
+        let weight = self.tensor(&qkv_name(block, "weight"), &[3 * width, width])?;
+        let bias = self.tensor(&qkv_name(block, "bias"), &[3 * width])?;
         let part = |index: usize| -> Result<Linear> {
             let rows = index * width..(index + 1) * width;
             let weight = self.placement.matrix(&memory::rows(&weight, rows.clone())?)?;

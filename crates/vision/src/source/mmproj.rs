@@ -11,7 +11,7 @@ use embodied_r_policy::tokenizer::Tokenizer;
 use embodied_r_policy::{GgufFault, GgufFile, GgufTensor, WeightPlacement, gguf};
 use serde_json::{Map, Value, json};
 
-use super::TowerWeights;
+use super::{TowerPart, TowerWeights};
 use crate::config::{self, ImageTokens, VisionConfig};
 use crate::error::{Error, Result};
 use crate::processor::{self, Settings};
@@ -157,6 +157,17 @@ impl MmprojWeights<'_> {
     }
 }
 
+/// The patch embeddings of the two frames of a patch.
+const PATCHES: [&str; 2] = ["v.patch_embd.weight", "v.patch_embd.weight.1"];
+
+fn patches_shape(config: &VisionConfig) -> [usize; 4] {
+    [config.hidden_size, config.in_channels, config.patch_size, config.patch_size]
+}
+
+fn qkv_name(block: usize, letter: &str) -> String {
+    format!("v.blk.{block}.attn_{letter}")
+}
+
 /// The file's name of a weight.
 fn stored_name(name: &str) -> String {
     match name {
@@ -183,12 +194,12 @@ impl TowerWeights for MmprojWeights<'_> {
     /// The file has one matrix for each of a patch's two frames.
     fn patches(&self, config: &VisionConfig) -> Result<Weight> {
         let (hidden, side) = (config.hidden_size, config.patch_size);
-        let shape = [hidden, config.in_channels, side, side];
+        let shape = patches_shape(config);
         let frame = |name: &str| -> Result<Vec<f32>> {
             let matrix = self.file.tensor(name, &shape)?.dequantize()?;
             Ok(memory::floats(&matrix, "read the patches' weights")?.to_vec())
         };
-        let frames = [frame("v.patch_embd.weight")?, frame("v.patch_embd.weight.1")?];
+        let frames = [frame(PATCHES[0])?, frame(PATCHES[1])?];
         // (hidden, channels, frames, side, side).
         let one = side * side;
         let channels = hidden * config.in_channels;
@@ -197,6 +208,29 @@ impl TowerWeights for MmprojWeights<'_> {
         });
         let weight = memory::tensor(values.collect(), (hidden, config.patch_elements()))?;
         Ok(Weight::f32(&self.placement.vector(&weight)?)?)
+    }
+
+    fn check(&self, part: &TowerPart, config: &VisionConfig) -> Result<()> {
+        let check = |name: &str, shape: &[usize]| self.file.tensor(name, shape).map(|_| ());
+        let layer = |name: &str, outputs: usize, inputs: usize| -> Result<()> {
+            check(&format!("{name}.weight"), &[outputs, inputs])?;
+            Ok(check(&format!("{name}.bias"), &[outputs])?)
+        };
+        match part {
+            TowerPart::Patches => {
+                PATCHES.iter().try_for_each(|name| check(name, &patches_shape(config)))?;
+            }
+            TowerPart::Norm(name, width) => {
+                check(&format!("{}.weight", stored_name(name)), &[*width])?;
+            }
+            TowerPart::Linear(name, outputs, inputs) => {
+                layer(&stored_name(name), *outputs, *inputs)?;
+            }
+            TowerPart::Qkv(block, width) => ["q", "k", "v"]
+                .iter()
+                .try_for_each(|letter| layer(&qkv_name(*block, letter), *width, *width))?,
+        }
+        Ok(())
     }
 
     fn norm(&self, name: &str, width: usize) -> Result<Tensor> {
@@ -208,7 +242,7 @@ impl TowerWeights for MmprojWeights<'_> {
     }
 
     fn qkv(&self, block: usize, width: usize) -> Result<[Linear; 3]> {
-        let part = |letter: &str| self.layer(&format!("v.blk.{block}.attn_{letter}"), width, width);
+        let part = |letter: &str| self.layer(&qkv_name(block, letter), width, width);
         Ok([part("q")?, part("k")?, part("v")?])
     }
 }

@@ -6,6 +6,8 @@ use embodied_r_policy::tokenizer::{ChatMessage, GenerationPrompt, Tokenizer};
 use embodied_r_policy::weights::{self, StoredDecoder};
 use embodied_r_policy::{Adapter, Error, GgufModel, ModelConfig, gguf, lora};
 
+use embodied_r_vision::Error as VisionError;
+
 use super::check::{Check, size};
 
 const AREA: &str = "model";
@@ -41,6 +43,7 @@ pub(super) fn checks(folder: &Path, memory: Option<u64>) -> Vec<Check> {
     if let Ok(config) = &config {
         checks.extend(weights(folder, config, memory));
     }
+    checks.extend(vision_encoder(folder));
     checks
 }
 
@@ -75,6 +78,7 @@ fn gguf_checks(file: &Path, memory: Option<u64>) -> Vec<Check> {
     let found = format!("{family}, {:.1} million parameters", parameters as f64 / 1e6);
     let mut checks = vec![Check::ok(AREA, name, found)];
     checks.extend(tokenizer(file, Some(config)));
+    checks.extend(vision_encoder(file));
     checks.extend(memory.and_then(|memory| fits(parameters as u64, memory)));
     checks
 }
@@ -134,6 +138,22 @@ fn weights(folder: &Path, config: &ModelConfig, memory: Option<u64>) -> Vec<Chec
     );
     let fits = memory.and_then(|memory| fits(parameters, memory));
     std::iter::once(Check::ok(AREA, "weights", found)).chain(fits).collect()
+}
+
+/// Checks the image processor and the headers of the vision tower, if the model is a vision-language model.
+fn vision_encoder(model: &Path) -> Option<Check> {
+    let name = "vision encoder";
+    match embodied_r_vision::check_headers(model) {
+        Ok(()) => Some(Check::ok(AREA, name, "all of its tensors are there")),
+        // Text models, and files that the checks above report.
+        Err(
+            VisionError::NoVision { .. }
+            | VisionError::NoMmproj { .. }
+            | VisionError::Json { .. }
+            | VisionError::Io { .. },
+        ) => None,
+        Err(error) => Some(Check::missing(AREA, name, error.to_string(), FETCH)),
+    }
 }
 
 /// A warning if the f32 weights alone, as used on the CPU, exceed the memory.

@@ -1,23 +1,16 @@
-//! The process group of a child process, with a guard that ends it when this program dies.
+//! The process group of a child process, which ends at a deadline or when it is stopped.
 
-use std::os::unix::process::CommandExt as _;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdout};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use embodied_r_process::Guard;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 /// Interval between two looks at the stop flag while the process writes nothing.
 const STOP_INTERVAL: Duration = Duration::from_millis(100);
-
-/// How long to wait for the end of a killed process, and for its last error message.
-pub(super) const GRACE: Duration = Duration::from_secs(2);
-
-/// A guard in the process group. Its standard input ends when this program dies, even if it is killed; it then
-/// kills the group, itself included.
-const GUARD: &str = "read line; kill -KILL 0";
 
 /// When a process must end.
 #[derive(Debug, Clone)]
@@ -37,19 +30,25 @@ pub(in crate::video) enum Killed {
     Stopped,
 }
 
+/// The process that gives a group its id.
+enum Leader {
+    Guard(Guard),
+    Child(Pid),
+}
+
 /// The processes of one program.
 pub(super) struct Group {
     deadline: Deadline,
-    /// The group's id and its guard; `None` once it has ended, after which the id may be another group's.
-    members: Mutex<Option<(Pid, Option<Guard>)>>,
+    /// `None` once the group has ended, after which its id may be another group's.
+    leader: Mutex<Option<Leader>>,
     killed: Mutex<Option<Killed>>,
 }
 
 impl Group {
-    /// The group of `child`, led by `guard` if there is one.
+    /// The group of `child`, which `guard` has admitted. Without a guard the child leads its group.
     pub(super) fn of(child: &Child, guard: Option<Guard>, deadline: Deadline) -> Self {
-        let id = guard.as_ref().map_or_else(|| Pid::from_child(child), Guard::id);
-        Self { deadline, members: Mutex::new(Some((id, guard))), killed: Mutex::default() }
+        let leader = guard.map_or_else(|| Leader::Child(Pid::from_child(child)), Leader::Guard);
+        Self { deadline, leader: Mutex::new(Some(leader)), killed: Mutex::default() }
     }
 
     /// Waits until `pipe` has data or has ended; `false` if the group was killed.
@@ -88,51 +87,13 @@ impl Group {
 
     /// Kills all processes of the group.
     pub(super) fn end(&self) {
-        let mut members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((id, guard)) = members.take() {
-            // Fails only if all have ended.
-            let _ = kill_process_group(id, Signal::KILL);
-            drop(guard);
+        match self.leader.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            Some(Leader::Guard(guard)) => drop(guard),
+            Some(Leader::Child(id)) => {
+                // Fails only if all have ended.
+                let _ = kill_process_group(id, Signal::KILL);
+            }
+            None => {}
         }
-    }
-}
-
-/// The process that runs [`GUARD`] and leads the group.
-pub(super) struct Guard(Child);
-
-impl Guard {
-    /// Starts the guard; `None` where there is no shell. The program's own process then leads the group.
-    pub(super) fn start() -> Option<Self> {
-        let guard = Command::new("/bin/sh")
-            .args(["-c", GUARD])
-            .process_group(0)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn();
-        guard
-            .map(Self)
-            .map_err(|error| tracing::debug!("cannot guard a child process: {error}"))
-            .ok()
-    }
-
-    pub(super) fn id(&self) -> Pid {
-        Pid::from_child(&self.0)
-    }
-}
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        // It ends when its input does, if it was not killed.
-        drop(self.0.stdin.take());
-        reap(&mut self.0);
-    }
-}
-
-/// Waits for a process that was killed, but not forever: it may hang in a file system.
-pub(super) fn reap(child: &mut Child) {
-    let start = Instant::now();
-    while matches!(child.try_wait(), Ok(None)) && start.elapsed() < GRACE {
-        std::thread::sleep(Duration::from_micros(200));
     }
 }

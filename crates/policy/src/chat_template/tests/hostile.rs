@@ -223,12 +223,14 @@ fn the_limits_change_nothing_that_a_template_gives() {
     }
 }
 
-/// For the templates in a directory, such as `models/templates` of llama.cpp: run with
-/// `EMBODIED_R_CHAT_TEMPLATES=DIR cargo test -p embodied-r-policy published_templates -- --ignored --nocapture`.
+/// For the templates in a directory, such as `models/templates` of llama.cpp, which the project does not have:
+/// `EMBODIED_R_CHAT_TEMPLATES=DIR cargo test -p embodied-r-policy published_templates -- --nocapture`.
 #[test]
-#[ignore = "needs a directory of published templates"]
 fn published_templates_give_the_same_with_the_limits() {
-    let dir = std::env::var("EMBODIED_R_CHAT_TEMPLATES").unwrap();
+    let Ok(dir) = std::env::var("EMBODIED_R_CHAT_TEMPLATES") else {
+        eprintln!("skipped: EMBODIED_R_CHAT_TEMPLATES names no directory of templates");
+        return;
+    };
     let mut counts = (0, 0);
     for entry in std::fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
