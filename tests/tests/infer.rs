@@ -304,7 +304,7 @@ fn questions_that_occur_twice_or_none_are_refused_and_nothing_is_created() {
 }
 
 #[test]
-fn a_byte_order_mark_is_read_over() {
+fn a_byte_order_mark_is_skipped() {
     let dir = tempfile::tempdir().unwrap();
     tiny_model::write(&dir.path().join("model"));
     let questions = json!([{"Question_id": 1, "question": "Where?"}]);

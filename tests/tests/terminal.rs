@@ -27,7 +27,6 @@ fn assert_harmless(output: &Output) {
 fn run(dir: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(binary());
     command.current_dir(dir).args(arguments).env_remove("OPENAI_API_KEY");
-    // As on a terminal, where logs are colored and files named by the user's shell.
     command.env("NO_PROXY", "127.0.0.1").stdin(Stdio::null()).output().unwrap()
 }
 
@@ -165,7 +164,34 @@ fn a_local_captioners_words_are_escaped() {
     video(&dir.path().join("a.mp4"));
     VisionModel::Flat.write(&dir.path().join("vl"));
     let captioner = ["ask", "a.mp4", "?", "--captioner", "vl", "--caption-tokens", "40"];
-    let output = run(dir.path(), &[&captioner[..], &["--max-new-tokens", "40"]].concat());
+    let decoding = ["--max-new-tokens", "300", "--temperature", "9"];
+    let output = run(dir.path(), &[&captioner[..], &decoding].concat());
     assert!(output.status.success(), "{}", said(&output));
     assert_harmless(&output);
+    assert!(said(&output).contains("\\u00"), "{}", said(&output));
+}
+
+/// With colors, a progress bar and styled usage errors.
+#[test]
+fn a_terminal_gets_no_control_characters_of_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let name = format!("a{HOSTILE}.mp4");
+    video(&dir.path().join(&name));
+    let on_terminal = |arguments: &str| {
+        let mut command = Command::new("script");
+        command.args(["-qec", &format!("\"$BINARY\" {arguments}"), "/dev/null"]);
+        command.env("BINARY", binary()).env("NAME", &name).env("TERM", "xterm-256color");
+        command.current_dir(dir.path()).stdin(Stdio::null()).output()
+    };
+    for arguments in ["keyframes \"$NAME\"", "keyframes --threshold \"$NAME\" x", "show \"$NAME\""]
+    {
+        let Ok(output) = on_terminal(arguments) else {
+            return embodied_r_tests::skipped("there is no `script`");
+        };
+        let said = said(&output);
+        assert!(said.contains("\\u001b]0;owned\\u0007"), "{arguments}: {said:?}");
+        for hostile in ["\u{1b}]0;", "\u{1b}[2J", "\u{9b}", "\u{7f}", "\u{202e}", "\u{7}"] {
+            assert!(!said.contains(hostile), "{arguments}: {said:?}");
+        }
+    }
 }

@@ -60,6 +60,7 @@ pub fn reject_duplicates(path: &Path, questions: &[Question]) -> Result<()> {
         None => Ok(()),
         Some((first, second)) => Err(Error::DuplicateQuestion {
             path: path.into(),
+            unit: "record",
             first: first + 1,
             second: second + 1,
             key: QuestionKey::of(&questions[second]),

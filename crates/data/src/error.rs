@@ -50,28 +50,18 @@ pub enum Error {
     },
     /// A question occurs twice.
     #[error(
-        "record {second} of `{}` repeats record {first}: {key}; remove one of them, or give it another \
+        "{unit} {second} of `{}` repeats {unit} {first}: {key}; remove one of them, or give it another \
          `Question_id`",
         path.display()
     )]
     DuplicateQuestion {
         /// The file.
         path: PathBuf,
-        /// The 1-based index of the first record.
+        /// What it consists of: `record`, counted from 1, or `row` of a parquet file, from 0.
+        unit: &'static str,
+        /// The number of the first one.
         first: usize,
-        /// The 1-based index of the record that repeats it.
-        second: usize,
-        /// Their video and id.
-        key: QuestionKey,
-    },
-    /// A question occurs twice in a parquet file.
-    #[error("row {second} of `{}` repeats row {first}: {key}; remove one of them", path.display())]
-    DuplicateRow {
-        /// The file.
-        path: PathBuf,
-        /// The 0-based index of the first row.
-        first: usize,
-        /// The 0-based index of the row that repeats it.
+        /// The number of the one that repeats it.
         second: usize,
         /// Their video and id.
         key: QuestionKey,

@@ -12,14 +12,14 @@
 //! files together, so an interrupted run leaves the previous question files intact and can be
 //! repeated.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
 use crate::benchmark::{Benchmark, Row};
-use crate::duplicates::QuestionKey;
+use crate::duplicates::{QuestionKey, find_duplicate};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 use crate::question::Question;
@@ -152,7 +152,7 @@ fn keep<R: Row>(
     summary: &mut PreprocessSummary,
 ) -> Result<()> {
     let mut counts: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
-    let mut seen = HashMap::new();
+    let (start, mut numbers) = (items.len(), Vec::new());
     for (number, row) in rows.iter().enumerate() {
         let (kept, dropped) = counts.entry(row.category()).or_default();
         if !options.categories.keep(R::BENCHMARK, row.category()) {
@@ -161,14 +161,21 @@ fn keep<R: Row>(
         }
         *kept += 1;
         let question = row.question(path, number)?;
-        let key = QuestionKey::of(&question);
-        if let Some(first) = seen.insert(key.clone(), number) {
-            return Err(Error::DuplicateRow { path: path.into(), first, second: number, key });
-        }
+        numbers.push(number);
         items.push(Item {
             benchmark: R::BENCHMARK,
             dataset: row.source().map(str::to_owned),
             question,
+        });
+    }
+    let keys = items[start..].iter().map(|item| QuestionKey::of(&item.question));
+    if let Some((first, second)) = find_duplicate(keys) {
+        return Err(Error::DuplicateQuestion {
+            path: path.into(),
+            unit: "row",
+            first: numbers[first],
+            second: numbers[second],
+            key: QuestionKey::of(&items[start + second].question),
         });
     }
     summary.categories.extend(counts.into_iter().map(|(category, (kept, dropped))| {

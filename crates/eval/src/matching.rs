@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use embodied_r_data::Question;
+use embodied_r_data::duplicates::QuestionKey;
 
 use crate::error::{Error, Result};
 use crate::predictions::{Prediction, PredictionOutput};
@@ -72,7 +73,7 @@ pub fn match_questions<T: Answered>(questions: &[Question], records: Vec<T>) -> 
         if found.insert(index, record.of(question)).is_some() {
             return Err(Error::Duplicate {
                 id: question.id(),
-                video: question.video_id.clone(),
+                video: QuestionKey::of(question).video,
                 first: "one record".to_owned(),
                 second: "another".to_owned(),
             });
@@ -90,7 +91,7 @@ pub fn match_questions<T: Answered>(questions: &[Question], records: Vec<T>) -> 
 impl Asked<'_> {
     /// Whether it is `question`, which has its identifier.
     fn fits(&self, question: &Question) -> bool {
-        match (self.video, question.video_id.as_deref()) {
+        match (self.video, QuestionKey::of(question).video) {
             (Some(video), Some(other)) => video == other,
             _ => self.category == question.question_category,
         }
@@ -114,7 +115,7 @@ impl Answered for Prediction {
     fn unanswered(question: &Question) -> Self {
         Self {
             id: question.id(),
-            video: question.video_id.clone(),
+            video: QuestionKey::of(question).video,
             category: question.question_category.clone(),
             solution: question.answer.clone(),
             output: PredictionOutput::Unanswered,

@@ -100,8 +100,14 @@ pub(crate) fn reject_duplicates<'a>(
     })
 }
 
+/// The video of a record, as [`QuestionKey`](embodied_r_data::duplicates::QuestionKey) has it.
+pub(crate) fn video(record: &Record) -> Result<Option<String>> {
+    let named = record.optional_text("video_id")?;
+    Ok(named.or(record.optional_text("videos")?).map(str::to_owned))
+}
+
 fn prediction(record: &Record) -> Result<Prediction> {
-    let video = record.optional_text("video_id")?.map(str::to_owned);
+    let video = video(record)?;
     if record.has("content") || record.has("question_category") {
         return Ok(Prediction {
             id: record.text_or_number("Question_id")?,

@@ -3,12 +3,13 @@
 use std::path::Path;
 
 use embodied_r_data::Question;
+use embodied_r_data::duplicates::QuestionKey;
 use embodied_r_data::write::write_atomic;
 use embodied_r_rewards::records::{self, Record};
 use serde::Serialize;
 
 use crate::error::Result;
-use crate::predictions::{Prediction, PredictionOutput, reject_duplicates};
+use crate::predictions::{Prediction, PredictionOutput, reject_duplicates, video};
 
 /// A question with its completions.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -33,7 +34,7 @@ impl SampledQuestion {
     pub fn new(question: &Question, samples: Vec<String>) -> Self {
         Self {
             id: question.id(),
-            video: question.video_id.clone(),
+            video: QuestionKey::of(question).video,
             category: question.question_category.clone(),
             solution: question.answer.clone(),
             question: question.question.clone(),
@@ -89,7 +90,7 @@ fn sampled(record: &Record) -> Result<SampledQuestion> {
     Ok(SampledQuestion {
         samples: record.texts("samples")?,
         id: record.text_or_number("id")?,
-        video: record.optional_text("video_id")?.map(str::to_owned),
+        video: video(record)?,
         category: record.text("category")?.to_owned(),
         solution: record.text_or_number("solution")?,
         question: record.optional_text("question")?.unwrap_or_default().to_owned(),

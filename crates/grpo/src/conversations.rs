@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_byte_order_mark_is_read_over() {
+    fn a_byte_order_mark_is_skipped() {
         let list = r#"[{"Question_id": 7, "question": "x", "answer": "A"}]"#;
         for text in [one().as_str(), list] {
             assert_eq!(read_text(&format!("\u{feff}{text}"), 100).unwrap().examples.len(), 1);

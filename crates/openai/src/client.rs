@@ -17,6 +17,9 @@ const MESSAGE_CHARS: usize = 500;
 /// Bytes that are read of an unsuccessful response; its message is shortened to [`MESSAGE_CHARS`].
 const MAX_ERROR_BYTES: usize = 64 << 10;
 
+/// The default of [`ClientOptions::max_response_bytes`].
+const MAX_RESPONSE_BYTES: usize = 16 << 20;
+
 /// Parses a response body; the error is a line of text.
 type Parse<T> = fn(&[u8]) -> Result<T, String>;
 
@@ -67,7 +70,7 @@ impl ClientOptions {
             initial_backoff: Duration::from_secs(1),
             max_backoff: Duration::from_secs(30),
             max_retry_after: Duration::from_secs(600),
-            max_response_bytes: 16 << 20,
+            max_response_bytes: MAX_RESPONSE_BYTES,
         }
     }
 }

@@ -99,11 +99,14 @@ pub(crate) fn run(args: AskArgs) -> anyhow::Result<Status> {
         trace::save(folder, &trace, &images)?;
     }
     let stored = StoredModel { model: policy, revision: None, weights: args.weights.clone() };
-    let began = Instant::now();
-    let completion = answer(&args, &stored, &trace.prompt).map_err(|error| kept(&args, error))?;
+    let (completion, reason_s) = answer(&args, &stored, &trace.prompt).inspect_err(|_| {
+        if let Some(folder) = &args.save_trace {
+            eprintln!("the captions are kept in `{}`", folder.display());
+        }
+    })?;
     let chosen = (!options.is_empty()).then(|| letter(&completion).ok()).flatten();
     let index = chosen.and_then(|letter| (letter as usize).checked_sub('A' as usize));
-    trace.reason_s = Some(began.elapsed().as_secs_f64());
+    trace.reason_s = Some(reason_s);
     trace.think = think_tag(&completion).map(str::to_owned);
     trace.answer = match options.is_empty() {
         true => answer_tag(&completion).map(|answer| answer.trim().to_owned()),
@@ -118,13 +121,14 @@ pub(crate) fn run(args: AskArgs) -> anyhow::Result<Status> {
     Ok(Status::Done)
 }
 
-/// Asks the policy.
+/// The policy's completion, and the seconds that it took without loading.
 ///
 /// # Errors
 /// It cannot be loaded, or the prompt is too long for it.
-fn answer(args: &AskArgs, stored: &StoredModel, prompt: &str) -> anyhow::Result<String> {
+fn answer(args: &AskArgs, stored: &StoredModel, prompt: &str) -> anyhow::Result<(String, f64)> {
     let echo = if args.json { Echo::Off } else { Echo::Text };
     let mut session = ChatSession::load(stored, &args.decoding, echo, VisionMode::Disabled)?;
+    let began = Instant::now();
     let turns = [ChatMessage::system(args.decoding.system_prompt()), ChatMessage::user(prompt)];
     let prompt = session.prompt(&turns.map(ChatTurn::from))?;
     let (tokens, context) = (prompt.as_ref().len(), session.max_model_len());
@@ -138,15 +142,7 @@ fn answer(args: &AskArgs, stored: &StoredModel, prompt: &str) -> anyhow::Result<
              `--caption-tokens`), or give a `--policy` with a longer context",
         ));
     }
-    session.answer(prompt)
-}
-
-/// Adds to an error of the policy where the captions are kept.
-fn kept(args: &AskArgs, error: anyhow::Error) -> anyhow::Error {
-    if let Some(folder) = &args.save_trace {
-        eprintln!("the captions are kept in `{}`", folder.display());
-    }
-    error
+    Ok((session.answer(prompt)?, began.elapsed().as_secs_f64()))
 }
 
 fn print(args: &AskArgs, answered: &AnswerTrace) -> anyhow::Result<()> {

@@ -260,7 +260,7 @@ fn the_official_format_is_read_unchanged() {
 }
 
 #[test]
-fn a_byte_order_mark_is_read_over() {
+fn a_byte_order_mark_is_skipped() {
     let folder = folder(&[]);
     let file = |name: &str, value: Value| {
         let path = folder.path().join(name);

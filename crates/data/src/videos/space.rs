@@ -19,17 +19,28 @@ pub(crate) fn check(
     transfer: Transfer,
     folder: &Path,
 ) -> Result<()> {
+    check_within(jobs, transfer, folder, None)
+}
+
+/// [`check`] with so many `free` bytes, or those of the file system.
+fn check_within(
+    jobs: &[(VideoSource, PathBuf)],
+    transfer: Transfer,
+    folder: &Path,
+    free: Option<u64>,
+) -> Result<()> {
     let existing = folder.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("."));
     let device = fs::metadata(existing).map_err(Error::io("read", existing))?.dev();
-    let mut entries: BTreeMap<&Path, Vec<usize>> = BTreeMap::new();
+    // The entries of each archive, and the bytes of those that are there.
+    let mut entries: BTreeMap<&Path, (Vec<usize>, u64)> = BTreeMap::new();
     let mut needed: u64 = 0;
     for (source, target) in jobs {
         let there = fs::metadata(target).map(|there| there.len()).ok();
         match source {
             VideoSource::Entry { archive, index } => {
-                entries.entry(archive).or_default().push(*index);
-                // What is there is replaced.
-                needed = needed.saturating_sub(there.unwrap_or(0));
+                let (indices, present) = entries.entry(archive).or_default();
+                indices.push(*index);
+                *present = present.saturating_add(there.unwrap_or(0));
             }
             VideoSource::File(path) => {
                 let file = fs::metadata(path).map_err(Error::io("read", path))?;
@@ -41,23 +52,48 @@ pub(crate) fn check(
             VideoSource::Outside(link) => return Err(link.error()),
         }
     }
-    for (archive, indices) in entries {
-        needed =
-            needed.saturating_add(archive::Extractor::open(archive)?.size(indices.into_iter())?);
+    for (archive, (indices, present)) in entries {
+        let size = archive::Extractor::open(archive)?.size(indices.into_iter())?;
+        // What is there is kept, or replaced.
+        needed = needed.saturating_add(size.saturating_sub(present));
     }
-    match rustix::fs::statvfs(existing) {
-        Ok(system) if system.f_bavail.saturating_mul(system.f_frsize) < needed => {
-            let (path, free) = (folder.to_owned(), system.f_bavail.saturating_mul(system.f_frsize));
-            Err(Error::NoSpace { path, needed, free })
+    match free.or_else(|| free_bytes(existing)) {
+        Some(free) if free < needed => {
+            Err(Error::NoSpace { path: folder.to_owned(), needed, free })
         }
-        // A file system that does not say how much is free reports it when it is full.
-        Ok(_) | Err(_) => Ok(()),
+        _ => Ok(()),
     }
+}
+
+/// The free bytes of a file system; one that does not say reports it when it is full.
+fn free_bytes(path: &Path) -> Option<u64> {
+    let system = rustix::fs::statvfs(path).ok()?;
+    Some(system.f_bavail.saturating_mul(system.f_frsize))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
     use super::*;
+
+    #[test]
+    fn entries_that_are_extracted_already_need_no_space() {
+        let folder = tempfile::tempdir().unwrap();
+        let archive = folder.path().join("videos.zip");
+        let mut zip = zip::ZipWriter::new(fs::File::create(&archive).unwrap());
+        zip.start_file("a.mp4", zip::write::SimpleFileOptions::default()).unwrap();
+        zip.write_all(&[7; 5000]).unwrap();
+        zip.finish().unwrap();
+        let target = folder.path().join("out/a.mp4");
+        let jobs = [(VideoSource::Entry { archive, index: 0 }, target.clone())];
+        let fits =
+            |free| check_within(&jobs, Transfer::Link, &folder.path().join("out"), Some(free));
+        assert!(fits(5000).is_ok() && fits(4999).is_err());
+        fs::create_dir(folder.path().join("out")).unwrap();
+        fs::write(target, [7; 5000]).unwrap();
+        fits(0).unwrap();
+    }
 
     #[test]
     fn videos_that_do_not_fit_are_refused_before_they_are_written() {

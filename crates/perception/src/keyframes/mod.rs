@@ -69,14 +69,12 @@ pub fn select_within(path: &Path, options: &KeyFrameOptions, limits: &Limits) ->
     let step = video.frames_per_second();
     let from_excerpt =
         select_from(options, |take| video::sample_excerpt(&video, step, limits, take))?;
-    let (frames, mut sampled) = match from_excerpt {
-        (Some(frames), sampled) => (frames, sampled),
+    let (frames, selector) = match from_excerpt {
+        (Some(frames), selector) => (frames, selector),
         (None, _) => select_from(options, |take| video::sample(&video, step, limits, take))?,
     };
     let times = Timestamps::of(&video, frames, limits)?;
-    for frame in &mut sampled {
-        frame.time_s = times.time_s(frame.index);
-    }
+    let sampled = selector.finish(|index| times.time_s(index));
     let keyframes = sampled.iter().filter(|frame| frame.kept).map(|frame| frame.index).collect();
     Ok(Selection { fps: video.fps.as_f64(), frames, sampled, keyframes })
 }
@@ -84,11 +82,11 @@ pub fn select_within(path: &Path, options: &KeyFrameOptions, limits: &Limits) ->
 /// Receives a frame and its index.
 type FrameSink<'a> = &'a mut dyn FnMut(usize, GrayImage) -> Result<()>;
 
-/// The result of `sample`, and the decisions about the sampled frames, whose timestamps are not set yet.
+/// The result of `sample`, and the decisions about the sampled frames.
 fn select_from<T>(
     options: &KeyFrameOptions,
     sample: impl FnOnce(FrameSink<'_>) -> Result<T>,
-) -> Result<(T, Vec<SampledFrame>)> {
+) -> Result<(T, KeyFrameSelector)> {
     let queue = Queue::new(*options);
     let max_waiting = 2 * rayon::current_num_threads();
     let mut position = 0;
@@ -111,7 +109,7 @@ fn select_from<T>(
     })?;
     queue.decide(&mut queue.selector());
     let selector = queue.selector.into_inner().unwrap_or_else(PoisonError::into_inner);
-    Ok((sampled, selector.finish()))
+    Ok((sampled, selector))
 }
 
 /// A frame's index and features.

@@ -118,7 +118,7 @@ impl KeyFrameSelector {
         Self { options, key: None, frames: Vec::new() }
     }
 
-    /// Decides about the next frame, with its `index`. Its timestamp is set later.
+    /// Decides about the next frame, with its `index`; [`Self::finish`] sets its timestamp.
     pub fn decide(&mut self, index: usize, features: FrameFeatures) {
         let compared = self.key.as_ref().map(|key| compare(key, &features));
         let decision = decision_for(compared.as_ref(), self.options.threshold);
@@ -134,9 +134,13 @@ impl KeyFrameSelector {
         self.frames.push(frame);
     }
 
-    /// All decisions, with the last frame kept and the number of key frames within its bounds.
+    /// All decisions, with the last frame kept and the number of key frames within its bounds. `time_s` gives the
+    /// timestamp of a frame by its index.
     #[must_use]
-    pub fn finish(mut self) -> Vec<SampledFrame> {
+    pub fn finish(mut self, time_s: impl Fn(usize) -> f64) -> Vec<SampledFrame> {
+        for frame in &mut self.frames {
+            frame.time_s = time_s(frame.index);
+        }
         if let Some(last) = self.frames.last_mut().filter(|last| !last.kept) {
             (last.kept, last.decision) = (true, Decision::Last);
         }

@@ -28,7 +28,7 @@ pub(super) struct Input {
     pub(super) log: PathBuf,
 }
 
-/// Reads all data files and checks that no output overwrites another file.
+/// Reads all data files and checks that no output overwrites another file and that there are questions.
 pub(super) fn read(
     data_paths: &[PathBuf],
     answers: Option<&Path>,
@@ -57,7 +57,13 @@ pub(super) fn read(
         let questions = questions.into();
         inputs.push(Input { data_path: data_path.clone(), questions, unanswered, output, log });
     }
-    Ok(inputs)
+    match inputs.first() {
+        Some(first) if inputs.iter().all(|input| input.questions.is_empty()) => {
+            let path = first.data_path.clone();
+            Err(embodied_r_data::Error::EmptyQuestionFile { path }.into())
+        }
+        _ => Ok(inputs),
+    }
 }
 
 /// Retains the questions of one shard.

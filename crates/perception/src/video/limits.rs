@@ -84,7 +84,7 @@ impl TimeLimit {
     fn for_pass(self, video: &Video) -> Duration {
         const DAY_S: f64 = 86_400.0;
         match self {
-            // Without an end, the limit is beyond the clock.
+            // Without an end, the limit overflows `Instant`.
             Self::At(_) => Duration::from_secs_f64(DAY_S),
             Self::ByLength => {
                 let duration_s = video.expected_frames.map(|frames| video.time_s(frames));

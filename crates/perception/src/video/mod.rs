@@ -31,7 +31,7 @@ pub use installation::ffmpeg_output;
 pub use limits::{Limits, MAX_PIXELS, TimeLimit};
 pub use probe::{Rational, Video, probe, probe_within};
 pub use sampling::{sample, sample_excerpt};
-pub use timestamps::Timestamps;
+pub(crate) use timestamps::Timestamps;
 
 #[cfg(test)]
 pub(crate) mod clips;

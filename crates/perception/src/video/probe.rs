@@ -89,7 +89,7 @@ impl Video {
     }
 
     /// The timestamp of frame `index` in seconds from the first one, if the frame rate is constant;
-    /// [`Timestamps`](super::Timestamps) has those of a variable one.
+    /// `Timestamps` has those of a variable one.
     #[must_use]
     pub fn time_s(&self, index: usize) -> f64 {
         index as f64 / self.fps.as_f64()

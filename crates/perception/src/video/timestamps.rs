@@ -27,7 +27,7 @@ const ROUNDING_S: f64 = 0.002;
 
 /// The timestamps of the frames of a video.
 #[derive(Debug, Clone)]
-pub struct Timestamps {
+pub(crate) struct Timestamps {
     /// In seconds from the first frame, ascending; empty if the frame rate is constant.
     times_s: Vec<f64>,
     fps: f64,
@@ -41,7 +41,7 @@ impl Timestamps {
     /// # Errors
     /// [`Error::DecodeTimeout`] and [`Error::DecodeInterrupted`] by `limits`, [`Error::FfmpegMissing`] and
     /// [`Error::FfmpegRun`] about `ffprobe`.
-    pub fn of(video: &Video, frames: usize, limits: &Limits) -> Result<Self> {
+    pub(crate) fn of(video: &Video, frames: usize, limits: &Limits) -> Result<Self> {
         let fps = video.fps.as_f64();
         if video.index.is_some() {
             return Ok(Self { times_s: Vec::new(), fps });
@@ -58,7 +58,7 @@ impl Timestamps {
 
     /// The timestamp of frame `index`, in seconds from the first one.
     #[must_use]
-    pub fn time_s(&self, index: usize) -> f64 {
+    pub(crate) fn time_s(&self, index: usize) -> f64 {
         match (self.times_s.get(index), self.times_s.last()) {
             (Some(time), _) => *time,
             (None, None) => index as f64 / self.fps,

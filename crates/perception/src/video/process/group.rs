@@ -9,7 +9,7 @@ use embodied_r_process::Guard;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process_group};
 
-/// Interval between two looks at the stop flag while the process writes nothing.
+/// Polling interval of the stop flag while the process writes nothing.
 const STOP_INTERVAL: Duration = Duration::from_millis(100);
 
 /// When a process must end.
@@ -24,7 +24,7 @@ pub(in crate::video) struct Deadline {
 /// Why a process was killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::video) enum Killed {
-    /// Its time was up.
+    /// It exceeded its deadline.
     TimedOut,
     /// It was stopped.
     Stopped,
