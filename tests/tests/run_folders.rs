@@ -176,6 +176,7 @@ fn a_run_ends_when_its_folder_is_moved_and_writes_no_other() {
     stderr.read_to_string(&mut rest).unwrap();
     assert_eq!(run.0.wait().unwrap().code(), Some(1));
     assert!(rest.contains("error: `run` was removed or replaced during the run"), "{rest}");
-    assert!(!dir.path().join("run").exists());
+    let run = dir.path().join("run");
+    assert!(!run.exists(), "{:?}", fs::read_dir(&run).map(|all| all.flatten().collect::<Vec<_>>()));
     assert!(dir.path().join("moved/events.jsonl").exists());
 }

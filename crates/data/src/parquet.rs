@@ -14,7 +14,7 @@ use polars::prelude::{
 use polars::prelude::{IntoColumn as _, ListBuilderTrait as _};
 
 use crate::error::{Error, Result};
-use crate::write::write_atomic_with;
+use crate::write::{create_parents, write_in_existing_folder};
 
 /// Rows of a file that is read: thousands of times those of the benchmarks. Run-length encoding puts billions into
 /// a few bytes.
@@ -73,15 +73,24 @@ impl Column {
     }
 }
 
-/// Writes a parquet file of the given columns atomically.
+/// Writes a parquet file of the given columns atomically. Creates missing parent folders.
 ///
 /// # Errors
 /// The columns differ in length or share a name, or the file cannot be written.
 pub fn write_table(path: &Path, columns: Vec<(&str, Column)>) -> Result<()> {
+    create_parents(path)?;
+    write_table_in_existing_folder(path, columns)
+}
+
+/// Like [`write_table`], but never creates parent folders, as [`write_in_existing_folder`].
+///
+/// # Errors
+/// As [`write_table`], also if the folder does not exist.
+pub fn write_table_in_existing_folder(path: &Path, columns: Vec<(&str, Column)>) -> Result<()> {
     let write_error = |source| Error::ParquetWrite { path: path.into(), source };
     let columns = columns.into_iter().map(|(name, column)| column.into_series(name)).collect();
     let mut frame = DataFrame::new_infer_height(columns).map_err(write_error)?;
-    write_atomic_with(path, |out| {
+    write_in_existing_folder(path, |out| {
         ParquetWriter::new(out).finish(&mut frame).map(|_| ()).map_err(write_error)
     })
 }

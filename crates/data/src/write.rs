@@ -31,6 +31,19 @@ pub fn write_atomic_with<E: From<Error>>(
     path: &Path,
     fill: impl FnOnce(&mut BufWriter<&File>) -> Result<(), E>,
 ) -> Result<(), E> {
+    create_parents(path)?;
+    write_in_existing_folder(path, fill)
+}
+
+/// Like [`write_atomic_with`], but never creates parent folders: for folders that may be moved or removed
+/// meanwhile, such as a run's.
+///
+/// # Errors
+/// As [`write_atomic_with`], also if the folder does not exist.
+pub fn write_in_existing_folder<E: From<Error>>(
+    path: &Path,
+    fill: impl FnOnce(&mut BufWriter<&File>) -> Result<(), E>,
+) -> Result<(), E> {
     let temporary = prepare(path, fill)?;
     temporary.rename_to(path).map_err(|source| Error::io("write", path)(source).into())
 }
@@ -46,6 +59,7 @@ pub fn write_all_atomic(files: &[(PathBuf, Vec<u8>)]) -> Result<()> {
         .map(|(path, bytes)| {
             let fill =
                 |out: &mut BufWriter<&File>| out.write_all(bytes).map_err(Error::io("write", path));
+            create_parents(path)?;
             Ok((prepare(path, fill)?, path.as_path()))
         })
         .collect::<Result<_>>()?;
@@ -55,13 +69,15 @@ pub fn write_all_atomic(files: &[(PathBuf, Vec<u8>)]) -> Result<()> {
     Ok(())
 }
 
+pub(crate) fn create_parents(path: &Path) -> Result<()> {
+    path.parent()
+        .map_or(Ok(()), |folder| fs::create_dir_all(folder).map_err(Error::io("create", folder)))
+}
+
 fn prepare<E: From<Error>>(
     path: &Path,
     fill: impl FnOnce(&mut BufWriter<&File>) -> Result<(), E>,
 ) -> Result<TempFile, E> {
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
-    }
     let temporary = TempFile::next_to(path);
     let file = OpenOptions::new()
         .read(true)
@@ -140,6 +156,16 @@ mod tests {
             .collect();
         names.sort();
         names
+    }
+
+    #[test]
+    fn a_missing_folder_is_not_created_where_it_must_exist() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("moved/out.json");
+        let fill =
+            |out: &mut BufWriter<&File>| out.write_all(b"[1]").map_err(Error::io("write", &path));
+        assert!(write_in_existing_folder(&path, fill).is_err());
+        assert!(names(folder.path()).is_empty());
     }
 
     #[test]

@@ -82,7 +82,8 @@ fn write_first(
     let replaced = parent.join(hidden(name, REPLACED));
     remove_hidden(filled)?;
     remove_hidden(&replaced)?;
-    fs::create_dir_all(filled).map_err(Error::io("create", filled))?;
+    // Not with its parents: a run whose folder was moved must not write another.
+    fs::create_dir(filled).map_err(Error::io("create", filled))?;
     if let Err(error) = fill().and_then(|()| finish()).and_then(|()| flush(filled)) {
         // Report the first error only.
         let _ = fs::remove_dir_all(filled);

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use embodied_r_data::parquet::{Column, write_table};
+use embodied_r_data::parquet::{Column, write_table_in_existing_folder};
 
 use super::{Event, Sink};
 use crate::error::{Error, Result};
@@ -93,7 +93,7 @@ impl Sink for Parquet {
             _ => {}
         }
         let file = self.folder.join(format!("completions_{step:05}.parquet"));
-        Ok(write_table(&file, columns)?)
+        Ok(write_table_in_existing_folder(&file, columns)?)
     }
 }
 
