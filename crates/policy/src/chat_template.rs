@@ -9,6 +9,7 @@
 mod functions;
 mod guarded;
 mod limits;
+mod specifiers;
 #[cfg(test)]
 mod tests;
 

@@ -16,6 +16,7 @@ use minijinja_contrib::pycompat::unknown_method_callback;
 use super::NAME;
 use super::functions::{environment, syntax};
 use super::guarded::{CHECK, MULTIPLY, guarded};
+use super::specifiers;
 
 /// Maximum length of a template's source. The longest published ones have 30 kB.
 const MAX_SOURCE_BYTES: usize = 256 << 10;
@@ -46,6 +47,9 @@ const COMPILER_STACK_BYTES: usize = 1 << 30;
 /// minijinja's filters that are called after a check, under a name that no template can have.
 const UNCHECKED: [(&str, &str); 4] =
     [("format", "__format"), ("indent", "__indent"), ("join", "__join"), ("replace", "__replace")];
+
+/// What [`Budget::before`] calls the method `format`, whose formats are not those of the filter.
+const STR_FORMAT: &str = "str.format";
 
 /// Compiles a template under [`NAME`].
 ///
@@ -198,7 +202,8 @@ fn limit(environment: &mut Environment<'static>, budget: &Arc<Budget>) {
         if is_join && checked.len() == 2 {
             checked.swap(0, 1);
         }
-        let mut checked = of.before(method, &checked)?;
+        let name = if method == "format" { STR_FORMAT } else { method };
+        let mut checked = of.before(name, &checked)?;
         if is_join && checked.len() == 2 {
             checked.swap(0, 1);
         }
@@ -238,17 +243,25 @@ impl Budget {
             }
             "format" => {
                 let text = text(0);
-                let runs = text.split(|c: char| !c.is_ascii_digit()).filter(|run| !run.is_empty());
-                for run in runs {
-                    self.width(run.parse().unwrap_or(usize::MAX))?;
-                }
-                if text.contains("%*") || text.contains(".*") {
+                let specifiers = specifiers::printf(&text);
+                if specifiers.iter().any(|of| of.contains('*')) {
                     return Err(exceeded("widths from arguments are not supported"));
                 }
+                self.widths(&specifiers)?;
             }
+            STR_FORMAT => self.widths(&specifiers::str_format(&text(0)))?,
             _ => {}
         }
         Ok(arguments)
+    }
+
+    /// Checks the widths and precisions in format specifiers.
+    fn widths(&self, specifiers: &[&str]) -> Result<(), Error> {
+        let runs = specifiers.iter().flat_map(|of| of.split(|c: char| !c.is_ascii_digit()));
+        for run in runs.filter(|run| !run.is_empty()) {
+            self.width(run.parse().unwrap_or(usize::MAX))?;
+        }
+        Ok(())
     }
 
     fn width(&self, width: usize) -> Result<usize, Error> {

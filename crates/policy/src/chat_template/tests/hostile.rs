@@ -70,7 +70,9 @@ fn one_step_makes_no_long_string() {
             &[
                 "{{ '%999999999d' | format(1) }}",
                 "{{ '%.999999999f' | format(1.5) }}",
+                "{{ '%%%(a)-9999s' | format({'a': 'a'}) }}",
                 "{{ '{:>999999999}'.format('a') }}",
+                "{{ '{{{a[:}].b:}>9999}'.format(a=1) }}",
                 "{{ 'a' | indent(999999999) }}",
                 "{{ 'a\\nb' | indent(width=999999999, first=true) }}",
             ][..],
@@ -150,7 +152,7 @@ fn a_template_cannot_load_another() {
 }
 
 /// Every statement and expression, in ways that published templates use and in some that none does.
-const SYNTAX: [&str; 28] = [
+const SYNTAX: [&str; 29] = [
     CHATML,
     "a\n  {% if true %}\nb\n  {% endif %}\n\n c {{- ' d ' -}}  e\n{#- x -#}\nf",
     "{% for m in messages %}{{ loop.index0 * 2 }}{{ loop.first }}{{ m.role }}{% else %}none{% endfor %}{% for x in [] %}y{% else %}z{% endfor %}",
@@ -175,6 +177,7 @@ const SYNTAX: [&str; 28] = [
     "{{ 'a' 'b' }}{{ \"it's\" }}{{ 'say \"é\" \\u00e9 \\\\ \\t|' }}{% raw %}{{ x }}{% endraw %}{{ '{{' }}",
     "{% autoescape false %}{{ '<b>' }}{% endautoescape %}{% block body %}{{ messages[2].content }}{% endblock %}",
     "{{ 'x'.join(['a', 'b']) }}{{ ' a '.strip().upper().replace('A', 'b') }}{{ 'a-b'.split('-') | last }}{{ '{}-{:>4}'.format(1, 'a') }}{{ '%s: %05.1f' | format('a', 2.25) }}{{ 'a\\nb' | indent(2) }}{{ 'a\\nb' | indent(width=1, first=true) }}",
+    "{{ 'Cutoff 2023-10: %s, 100%%2000' | format('x') }}{{ '%(k2000)s' | format({'k2000': 1}) }}{{ 'In 20240101: {} {a[2000]} {{5000:5000}} {:9>4}'.format('x', 'y', a={'2000': 1}) }}",
     "{% do namespace(a=1) %}{% set d = dict(a=1, b=2) %}{{ d.a }}{{ d['b'] }}{{ d | items | list }}{{ 'aXb'.lower() }}{{ [1] + [2, 3] }}{{ [0] * 3 }}{{ 'ab' * 2 }}{{ 3 * 'x' }}",
     "{{ messages[0].content | trim | upper }}{{ (messages[0].content | length) > 3 }}{{ messages[0].content[:2] + '..' }}{{ bos_token + 'x' + eos_token ~ 1 + 2 }}{{ 9007199254740993 * 3 }}{{ 99999999999999999999 }}",
     "{{ 1+1+1+1+1+1+1+1+1+1+1+1+1+1+1+1+1+1+1+1 }}{{ 'a'+'b'+'c'+'d'+'e'+'f'+'g'+'h'+'i'+'j'+'k'+'l'+'m'+'n'+'o'+'p'+'q'+'r' }}{{ 1 and 2 and 3 and 4 and 5 or 6 or 7 }}",
