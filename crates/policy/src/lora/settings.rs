@@ -54,8 +54,8 @@ impl LoraConfig {
         })
     }
 
-    /// Checks the rank against the model's: above the smaller dimension of a matrix, more ranks add nothing, and far
-    /// above it, the adapter exceeds every memory.
+    /// Checks the rank loosely, against the largest dimension of the layers: above the smaller dimension of a matrix,
+    /// more ranks add nothing, and far above the largest, the adapter exceeds every memory.
     ///
     /// # Errors
     /// [`Error::LoraRank`].
