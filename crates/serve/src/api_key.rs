@@ -16,7 +16,7 @@ impl ApiKeyHash {
     ///
     /// # Errors
     /// What is wrong with a key that no client could send in a header.
-    pub fn new(value: &str) -> Result<Self, &'static str> {
+    fn new(value: &str) -> Result<Self, &'static str> {
         let value = value.trim();
         let is_sendable = |byte: u8| matches!(byte, b' '..=b'~');
         match value {

@@ -60,7 +60,7 @@ impl Envelope {
             Form::Completion { .. } => "cmpl",
             Form::Chat | Form::Responses(_) => "chatcmpl",
         };
-        let id = format!("{kind}-{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..));
+        let id = new_id(&format!("{kind}-"));
         let (name, system_fingerprint) = (model.name.clone(), model.system_fingerprint.clone());
         Self { form, id, created: now_s(), model: name, system_fingerprint }
     }
@@ -197,6 +197,11 @@ fn reason(end: Option<&End>) -> (Value, Value) {
         Some(end) => (json!(end.reason), end.matched.clone()),
         None => (Value::Null, Value::Null),
     }
+}
+
+/// A new id that begins with `prefix`.
+fn new_id(prefix: &str) -> String {
+    format!("{prefix}{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..))
 }
 
 /// Seconds since 1970.

@@ -42,9 +42,8 @@ const LABELS: [&str; 23] = [
 ];
 
 /// Fields of features without a value that this server's behavior equals.
-const FEATURES: [&str; 24] = [
+const FEATURES: [&str; 22] = [
     "audio",
-    "background",
     "chat_template",
     "context_management",
     "conversation",
@@ -66,7 +65,6 @@ const FEATURES: [&str; 24] = [
     "thinking_token_budget",
     "truncate_prompt_tokens",
     "web_search_options",
-    "watermarking",
 ];
 
 /// The effect of the field `field` with this value.

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Usage, chat, now_s};
+use super::{Usage, chat, new_id, now_s};
 use crate::choice::{Logprob, Piece};
 use crate::refusal::Refusal;
 
@@ -33,10 +33,9 @@ enum Status<'a> {
 impl Responses {
     /// A response without text; `repeated` are fields of the request and the settings.
     pub(crate) fn new(model: &str, repeated: Map<String, Value>) -> Self {
-        let id = || format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..));
         Self {
-            id: format!("resp_{}", id()),
-            message_id: format!("msg_{}", id()),
+            id: new_id("resp_"),
+            message_id: new_id("msg_"),
             created: now_s(),
             model: model.to_owned(),
             repeated,
