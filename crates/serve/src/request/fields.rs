@@ -86,7 +86,17 @@ impl Fields {
         self.read(field, &want, |value| read(value).filter(|count| *count >= least))
     }
 
-    /// Ids of a vocabulary of `vocabulary` tokens.
+    /// A sequence of ids of a vocabulary of `vocabulary` tokens.
+    pub(super) fn sequence(
+        &mut self,
+        field: &str,
+        vocabulary: usize,
+    ) -> Result<Option<Vec<u32>>, Refusal> {
+        let want = format!("a list of token ids below {vocabulary}");
+        self.read(field, &want, |value| token_ids(value, vocabulary))
+    }
+
+    /// A set of ids of a vocabulary of `vocabulary` tokens.
     pub(super) fn ids(
         &mut self,
         field: &str,

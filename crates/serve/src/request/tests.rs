@@ -315,3 +315,12 @@ fn an_unknown_model_is_a_404() {
     let refusal = chat(json!({"model": "other"})).unwrap_err();
     assert_eq!(refusal.status(), 404);
 }
+
+#[test]
+fn a_sequence_to_detokenize_may_be_longer_than_the_vocabulary() {
+    let tokens =
+        |ids: &[u32]| tokenize::tokens(json!({"tokens": ids}).to_string().as_bytes(), &model());
+    assert_eq!(tokens(&[7; 301]).unwrap(), [7; 301]);
+    let message = tokens(&[300]).unwrap_err().json()["error"]["message"].clone();
+    assert_eq!(message, "`tokens` must be a list of token ids below 300, not [300]");
+}

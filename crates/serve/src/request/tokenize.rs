@@ -55,7 +55,7 @@ impl TokenizeRequest {
 pub(crate) fn tokens(body: &[u8], model: &Model) -> Result<Vec<u32>, Refusal> {
     let mut fields = Fields::parse(body)?;
     check_model(&mut fields, model)?;
-    let tokens = fields.ids("tokens", model.vocabulary)?;
+    let tokens = fields.sequence("tokens", model.vocabulary)?;
     fields.end()?;
     tokens.ok_or_else(|| Refusal::missing("tokens"))
 }
