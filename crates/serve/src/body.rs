@@ -55,9 +55,7 @@ async fn receive(request: Request, app: &App) -> Result<Received, Refusal> {
         if received.bytes.len() + chunk.len() > most {
             return Err(Refusal::too_large(most));
         }
-        if !app.request_memory.grow(&mut received.memory, bytes + chunk.len() as u64) {
-            return Err(Refusal::out_of_request_memory());
-        }
+        app.request_memory.grow(&mut received.memory, bytes + chunk.len() as u64)?;
         received.bytes.extend_from_slice(&chunk);
     }
 }

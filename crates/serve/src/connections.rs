@@ -16,15 +16,18 @@ use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
+use rustix::io::Errno;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::limits::HttpLimits;
+use crate::metrics::Metrics;
 use crate::refusal::Refusal;
 use monitored::{Monitored, WhileBusy};
-use registry::{Connections, Member, Phase};
+use refused::Refusals;
+use registry::{Connections, Member, Phase, Reason};
 
 /// The size limit of a request's header.
 const MAX_HEADER_BYTES: usize = 32 << 10;
@@ -32,7 +35,7 @@ const MAX_HEADER_BYTES: usize = 32 << 10;
 /// The size limit of a connection's buffers.
 const MAX_BUFFER_BYTES: usize = 64 << 10;
 
-/// The pause after the process has run out of file descriptors.
+/// The pause after a connection could not be accepted.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Serves connections until `closing` is true and all responses in progress are sent.
@@ -40,10 +43,11 @@ pub(crate) async fn serve(
     listener: TcpListener,
     router: Router,
     limits: HttpLimits,
+    metrics: Arc<Metrics>,
     mut closing: watch::Receiver<bool>,
 ) {
     let connections = Arc::new(Connections::new(limits.limit_concurrency));
-    let limits = Arc::new(limits);
+    let (limits, refusals) = (Arc::new(limits), Arc::new(Refusals::new(metrics)));
     let mut tasks = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -56,8 +60,10 @@ pub(crate) async fn serve(
             Ok((stream, _)) => stream,
             Err(error) => {
                 tracing::debug!(%error, "cannot accept a connection");
-                if is_out_of_descriptors(&error) {
+                if is_out_of_resources(&error) {
                     connections.evict();
+                }
+                if !is_of_client(&error) {
                     sleep(ACCEPT_PAUSE).await;
                 }
                 continue;
@@ -69,11 +75,11 @@ pub(crate) async fn serve(
         }
         match connections.enter() {
             Some(member) => {
-                let (router, limits) = (router.clone(), limits.clone());
-                tasks.spawn(drive(stream, member, router, limits, closing.clone()));
+                let (router, limits, refusals) = (router.clone(), limits.clone(), refusals.clone());
+                tasks.spawn(drive(stream, member, router, limits, refusals, closing.clone()));
             }
             None => {
-                refused::refuse(stream, Refusal::too_many_connections(limits.limit_concurrency))
+                refusals.refuse(stream, Refusal::too_many_connections(limits.limit_concurrency))
             }
         }
     }
@@ -81,10 +87,16 @@ pub(crate) async fn serve(
     while tasks.join_next().await.is_some() {}
 }
 
-fn is_out_of_descriptors(error: &std::io::Error) -> bool {
-    // A client that disconnects before it is accepted is no reason to wait.
+/// Whether closing a connection would help.
+fn is_out_of_resources(error: &std::io::Error) -> bool {
+    let code = error.raw_os_error().map(Errno::from_raw_os_error);
+    matches!(code, Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM))
+}
+
+/// Whether a client has disconnected before it was accepted, which is no reason to wait.
+fn is_of_client(error: &std::io::Error) -> bool {
     use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
-    !matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
 /// Serves one connection.
@@ -93,6 +105,7 @@ async fn drive(
     member: Member,
     router: Router,
     limits: Arc<HttpLimits>,
+    refusals: Arc<Refusals>,
     mut closing: watch::Receiver<bool>,
 ) {
     let member = Arc::new(member);
@@ -113,10 +126,11 @@ async fn drive(
     let mut connection = http.serve_connection(io, service);
     let mut is_closing = false;
     let reason = loop {
-        let phase = member.phase();
-        if let Some(reason) = phase.ended(&limits, is_closing) {
+        let snapshot = member.snapshot();
+        if let Some(reason) = snapshot.ended(&limits, is_closing) {
             break reason;
         }
+        let deadline = snapshot.deadline(&limits);
         tokio::select! {
             ended = &mut connection => {
                 if let Err(error) = ended {
@@ -129,10 +143,36 @@ async fn drive(
                 is_closing = true;
                 Pin::new(&mut connection).graceful_shutdown();
             }
-            () = sleep_until(phase.deadline(&limits)), if phase.has_deadline() => {}
+            () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {}
         }
     };
-    if let (Phase::Header { .. }, Some(refusal)) = (member.phase().phase, reason.refusal(&limits)) {
-        refused::send(connection.into_parts().io.into_inner().into_stream(), &refusal).await;
+    if !matches!(member.snapshot().phase, Phase::Header { .. }) {
+        return;
+    }
+    let (stream, refusal) =
+        (connection.into_parts().io.into_inner().into_stream(), reason.refusal(&limits));
+    match reason {
+        // Its place is already another's.
+        Reason::Evicted => refusals.refuse(stream, refusal),
+        Reason::TimedOut | Reason::Closing => refusals.send(stream, &refusal).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Error;
+
+    use super::*;
+
+    #[test]
+    fn only_a_lack_of_resources_costs_another_client_its_connection() {
+        let error = |code: Errno| Error::from_raw_os_error(code.raw_os_error());
+        for code in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM] {
+            assert!(is_out_of_resources(&error(code)) && !is_of_client(&error(code)), "{code}");
+        }
+        for code in [Errno::PERM, Errno::PROTO, Errno::NETDOWN, Errno::CONNABORTED] {
+            assert!(!is_out_of_resources(&error(code)), "{code}");
+        }
+        assert!(is_of_client(&error(Errno::CONNABORTED)) && !is_of_client(&error(Errno::PERM)));
     }
 }

@@ -38,7 +38,8 @@ pub(crate) enum Event {
 }
 
 impl Event {
-    /// Its size in memory, in bytes.
+    /// The bytes that count towards the backlog. The log-probabilities of a prompt do not: they come at once, and the
+    /// request has reserved their memory.
     fn size(&self) -> usize {
         let logprobs = match self {
             Self::Token { token, .. } => token.logprobs.as_ref(),

@@ -1,15 +1,17 @@
 //! The images of a prompt: counted from their headers first, then decoded one at a time.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use embodied_r_vision::{Error as VisionError, ImageEmbeddings, image_file};
 use tokio::time::{Instant, timeout_at};
 
+use crate::budget::Reserved;
 use crate::media::{Media, RequestMemory};
 use crate::refusal::Refusal;
 use crate::request::chat::ImageUrl;
 
-/// How long all images of a prompt may take to load.
+/// How long all images of a prompt may take to load, if one may not take longer.
 const LOAD_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The image files of a prompt, which are not decoded yet.
@@ -50,11 +52,12 @@ impl ImageFiles {
         mut memory: RequestMemory<'_>,
     ) -> Result<Self, Refusal> {
         let mut all = Self::default();
-        let deadline = Instant::now() + LOAD_TIMEOUT;
+        let allowed = LOAD_TIMEOUT.max(media.fetch_timeout);
+        let deadline = Instant::now() + allowed;
         for ImageUrl { param, url } in urls {
             let bytes = timeout_at(deadline, media.bytes(&param, url, &mut memory)).await;
             let late = |_| {
-                let seconds = LOAD_TIMEOUT.as_secs();
+                let seconds = allowed.as_secs();
                 Refusal::about(
                     &param,
                     format!("the images up to `{param}` took longer than {seconds} s"),
@@ -83,17 +86,24 @@ impl ImageFiles {
         self.files.len()
     }
 
-    /// Decodes and encodes the images, one at a time, so that the pixels of only one are in memory.
+    /// Decodes and encodes the images, one at a time, so that the pixels of only one are in memory. `memory` is that of
+    /// the files.
     ///
     /// # Errors
     /// A file is corrupt, or the encoder fails.
-    pub(crate) async fn encode(self, media: &Media) -> Result<Vec<ImageEmbeddings>, Refusal> {
+    pub(crate) async fn encode(
+        self,
+        media: &Media,
+        memory: &Arc<Reserved>,
+    ) -> Result<Vec<ImageEmbeddings>, Refusal> {
         let mut embeddings = Vec::with_capacity(self.files.len());
         for ImageFile { param, bytes, pixels } in self.files {
-            let _pixels = media.pixels.wait(pixels).await;
-            let _worker = media.workers.acquire().await.map_err(Refusal::failed)?;
-            let cache = media.embedding_cache.clone();
+            let pixels = media.pixels.wait(pixels).await;
+            let worker = media.workers.clone().acquire_owned().await.map_err(Refusal::failed)?;
+            let (cache, memory) = (media.embedding_cache.clone(), memory.clone());
             let encode = move || {
+                // It goes on after the client has disconnected, and keeps its shares until it ends.
+                let _shares = (pixels, worker, memory);
                 let image =
                     image_file::from_bytes(&bytes).map_err(|error| about(&param, &error))?;
                 cache.encode_images(&[&image]).map_err(Refusal::failed)

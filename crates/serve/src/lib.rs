@@ -45,4 +45,5 @@ pub use api_key::ApiKeyHash;
 pub use error::{Error, Result};
 pub use limits::HttpLimits;
 pub use media::MediaOptions;
+pub use routes::MAX_IMAGE_BODY_BYTES;
 pub use server::{Server, ServerOptions, Vision};

@@ -21,17 +21,3 @@ pub struct HttpLimits {
     /// Pixels of the images of one prompt, before they are resized.
     pub max_prompt_pixels: u64,
 }
-
-impl Default for HttpLimits {
-    fn default() -> Self {
-        Self {
-            limit_concurrency: 4096,
-            timeout_header: Duration::from_secs(10),
-            timeout_body: Duration::from_secs(30),
-            timeout_send: Duration::from_secs(60),
-            timeout_keep_alive: Duration::from_secs(75),
-            request_memory_bytes: 512 << 20,
-            max_prompt_pixels: 1 << 29,
-        }
-    }
-}

@@ -9,6 +9,7 @@ use base64::prelude::BASE64_STANDARD;
 use embodied_r_vision::{EmbeddingCache, image_file};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Url};
+use tokio::io::AsyncReadExt as _;
 use tokio::sync::Semaphore;
 
 use crate::budget::{Budget, Reserved};
@@ -30,13 +31,6 @@ pub struct MediaOptions {
     pub domains: Vec<String>,
     /// How long a host may take to send an image.
     pub fetch_timeout: Duration,
-}
-
-impl Default for MediaOptions {
-    /// No URLs, and 20 s for a host.
-    fn default() -> Self {
-        Self { folder: None, domains: Vec::new(), fetch_timeout: Duration::from_secs(20) }
-    }
 }
 
 impl MediaOptions {
@@ -62,14 +56,14 @@ pub(crate) struct Media {
     pub(crate) embedding_cache: Arc<EmbeddingCache>,
     folder: Option<PathBuf>,
     domains: Vec<String>,
-    fetch_timeout: Duration,
+    pub(crate) fetch_timeout: Duration,
     client: Client,
     /// Images that are fetched at a time, each over a connection of its own.
     fetches: Semaphore,
     /// Pixels that are decoded at a time.
     pub(crate) pixels: Budget,
     /// Images that are decoded and encoded at a time.
-    pub(crate) workers: Semaphore,
+    pub(crate) workers: Arc<Semaphore>,
 }
 
 /// The memory of a request's body and image files.
@@ -83,10 +77,7 @@ pub(crate) struct RequestMemory<'a> {
 impl RequestMemory<'_> {
     fn add(&mut self, bytes: u64) -> Result<(), Refusal> {
         self.bytes += bytes;
-        match self.budget.grow(self.reserved, self.bytes) {
-            true => Ok(()),
-            false => Err(Refusal::out_of_request_memory()),
-        }
+        self.budget.grow(self.reserved, self.bytes)
     }
 }
 
@@ -110,7 +101,7 @@ impl Media {
             client: client.map_err(|source| Error::Client { source })?,
             fetches: Semaphore::new(MAX_FETCHES),
             pixels: Budget::new(image_file::MAX_PIXELS),
-            workers: Semaphore::new(threads),
+            workers: Arc::new(Semaphore::new(threads)),
         })
     }
 
@@ -133,8 +124,7 @@ impl Media {
             "file" => {
                 let path = self.path(&url).map_err(refuse)?;
                 memory.add(path.metadata().map_or(0, |it| it.len().min(MAX_BYTES)))?;
-                let read = tokio::task::spawn_blocking(move || read(&path)).await;
-                read.map_err(Refusal::failed)?.map_err(refuse)
+                read(&path).await.map_err(refuse)
             }
             "http" | "https" => self.fetched(url, refuse, memory).await,
             other => Err(refuse(format!("is a `{other}:` URL; {hint}"))),
@@ -212,14 +202,11 @@ fn inline(data: &str) -> Result<Vec<u8>, String> {
     BASE64_STANDARD.decode(text.trim()).map_err(|error| format!("is not valid base64: {error}"))
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, String> {
-    use std::io::Read as _;
-    let read = |bytes: &mut Vec<u8>| -> std::io::Result<()> {
-        std::fs::File::open(path)?.take(MAX_BYTES + 1).read_to_end(bytes)?;
-        Ok(())
-    };
+/// Reads a file; it stops soon after the client has disconnected.
+async fn read(path: &Path) -> Result<Vec<u8>, String> {
+    let file = tokio::fs::File::open(path).await.map_err(|_| outside())?;
     let mut bytes = Vec::new();
-    read(&mut bytes).map_err(|_| outside())?;
+    file.take(MAX_BYTES + 1).read_to_end(&mut bytes).await.map_err(|_| outside())?;
     match bytes.len() as u64 > MAX_BYTES {
         true => Err(too_large()),
         false => Ok(bytes),
@@ -241,7 +228,8 @@ mod tests {
     #[test]
     fn an_allowed_host_that_no_url_can_have_is_refused() {
         let check = |host: &str| {
-            MediaOptions { domains: vec![host.to_owned()], ..MediaOptions::default() }.check()
+            let domains = vec![host.to_owned()];
+            MediaOptions { folder: None, domains, fetch_timeout: Duration::from_secs(1) }.check()
         };
         for host in ["example.org", "EXAMPLE.org", "127.0.0.1", "[::1]", "localhost"] {
             assert!(check(host).is_ok(), "{host}");

@@ -172,6 +172,14 @@ impl Refusal {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, message).with_code("overloaded")
     }
 
+    /// The request needs more than the memory of all requests.
+    pub(crate) fn beyond_request_memory(most: u64) -> Self {
+        let message = format!(
+            "the request and its response need more than {most} bytes, the memory for all requests, request less"
+        );
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, message).with_code("request_too_large")
+    }
+
     /// The path has bytes that are not UTF-8.
     pub(crate) fn undecodable_path() -> Self {
         let message = "the path is not valid UTF-8 after percent-decoding";

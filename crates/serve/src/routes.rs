@@ -1,6 +1,7 @@
 //! Paths and their handlers.
 
 mod generation;
+mod logprobs;
 mod models;
 mod tokens;
 
@@ -35,18 +36,16 @@ use crate::request::responses::ResponsesRequest;
 use crate::request::{Model, Settings};
 use crate::response::{EchoedLogprobs, EchoedPrompt, Envelope, Form, Responses};
 use generation::{Prompts, ResponseBuilder};
+use logprobs::LogprobMemory;
 
 /// The size limit of a request body.
 const MAX_BODY_BYTES: usize = 16 << 20;
 
 /// The size limit of a request body that may contain images.
-const MAX_IMAGE_BODY_BYTES: usize = 128 << 20;
+pub const MAX_IMAGE_BODY_BYTES: usize = 128 << 20;
 
 /// Larger bodies are parsed on a blocking thread.
 const LARGE_BODY_BYTES: usize = 64 << 10;
-
-/// The maximum number of log-probabilities of echoed prompts in a response, about 300 MB of JSON values.
-const MAX_ECHOED_LOGPROBS: usize = 1 << 21;
 
 /// The state shared by all handlers.
 pub(crate) struct App {
@@ -59,7 +58,7 @@ pub(crate) struct App {
     /// The memory of request bodies.
     pub(crate) request_memory: Budget,
     /// Requests that are parsed or tokenized at a time.
-    pub(crate) workers: Semaphore,
+    pub(crate) workers: Arc<Semaphore>,
     /// The Unix time at which the server started.
     pub(crate) began_s: u64,
 }
@@ -169,16 +168,16 @@ async fn parse<T: Send + 'static>(
     let size = bytes.len();
     let checked = move |app: &App| {
         json_size::check(&bytes)?;
-        parse(&bytes, &app.model)
+        let request = parse(&bytes, &app.model)?;
+        Ok((request, RequestBytes { size, memory }))
     };
-    let parsed = match size > LARGE_BODY_BYTES {
+    match size > LARGE_BODY_BYTES {
         true => {
             let shared = app.clone();
             run_blocking(app, move |_| checked(&shared)).await?
         }
         false => checked(app),
-    };
-    Ok((parsed?, RequestBytes { size, memory }))
+    }
 }
 
 /// The size of a body and its share of the memory for requests.
@@ -222,8 +221,8 @@ async fn chat_prompt(
     let cache_salt = conversation.cache_salt.take();
     let prompt = match conversation.images.is_empty() {
         true => {
-            let ids = chat_ids(app, param, conversation, app.model.max_model_len).await?;
-            drop(memory);
+            let (most, memory) = (app.model.max_model_len, Arc::new(memory.memory));
+            let ids = chat_ids(app, param, conversation, most, memory).await?;
             embodied_r_policy::Prompt::from(ids)
         }
         false => image_prompt(app, param, conversation, settings, memory).await?,
@@ -231,14 +230,16 @@ async fn chat_prompt(
     Ok(prompt.with_cache_salt(cache_salt.as_deref()))
 }
 
-/// The ids of a rendered conversation, if there are at most `most`.
+/// The ids of a rendered conversation, whose request has this `memory`, if there are at most `most`.
 async fn chat_ids(
     app: &Shared,
     param: &str,
     conversation: Conversation,
     most: usize,
+    memory: Arc<Reserved>,
 ) -> Result<Vec<u32>, Refusal> {
     let ids = run_blocking(app, move |tokenizer| {
+        let _memory = memory;
         let Conversation { messages, generation, variables, .. } = conversation;
         let chat = tokenizer.apply_chat_template_with(&messages, generation, &variables)?;
         drop(messages);
@@ -278,13 +279,15 @@ async fn image_prompt(
     let (budget, bytes) = (&app.request_memory, size as u64);
     let reserved = RequestMemory { budget, reserved: &mut memory, bytes };
     let images = ImageFiles::load(media, param, urls, limits, reserved).await?;
+    let memory = Arc::new(memory);
     // A placeholder stands for all tokens of its image.
     let others = images.tokens.saturating_sub(images.len());
-    let ids = chat_ids(app, param, conversation, most.saturating_sub(others)).await?;
+    let most = most.saturating_sub(others);
+    let ids = chat_ids(app, param, conversation, most, memory.clone()).await?;
     if let Some(settings) = settings {
         settings.sampling_after(param, ids.len() + others, &app.model)?;
     }
-    let embeddings = images.encode(media).await?;
+    let embeddings = images.encode(media, &memory).await?;
     let prompt = media.embedding_cache.vision_encoder().expand_placeholders(&ids, &embeddings);
     prompt.map_err(|error| match &error {
         embodied_r_vision::Error::Policy(error) => Refusal::from_policy(param, error),
@@ -305,6 +308,7 @@ async fn completions_response(app: &Shared, body: Body) -> Result<Response, Refu
         None => EchoedLogprobs::None,
     };
     let (ids, echo) = run_blocking(app, move |tokenizer| {
+        let _memory = memory;
         let echoed = |text| EchoedPrompt { text, logprobs: logprobs.clone() };
         let echo = match echo {
             Echo::On => texts(tokenizer, &prompts)
@@ -315,39 +319,29 @@ async fn completions_response(app: &Shared, body: Body) -> Result<Response, Refu
         (ids.collect::<Vec<_>>(), echo)
     })
     .await?;
-    drop(memory);
     let prompts = ids.into_iter().map(|ids| within_context(app, "prompt", ids));
     let prompts = prompts.collect::<Result<Vec<_>, _>>()?;
     let echo: Option<Vec<EchoedPrompt>> =
         echo.map_err(|error| Refusal::from_policy("prompt", &error))?;
-    check_echo(&settings, &prompts)?;
     let prompt = |ids| embodied_r_policy::Prompt::from(ids).with_cache_salt(cache_salt.as_deref());
     let prompts = prompts.into_iter().map(prompt).collect();
     let form = Form::Completion { echo, n: settings.n };
     generate(app, Input { param: "prompt", prompts, form }, settings, arrived, &permit).await
 }
 
-/// Checks that a response with the log-probabilities of prompts is not too large.
-fn check_echo(settings: &Settings, prompts: &[Vec<u32>]) -> Result<(), Refusal> {
-    let Some(top) = settings.sampling.prompt_logprobs else { return Ok(()) };
-    let tokens: usize = prompts.iter().map(Vec::len).sum();
-    match tokens.saturating_mul(settings.n).saturating_mul(top + 1) {
-        count if count > MAX_ECHOED_LOGPROBS => {
-            Err(Refusal::too_many_logprobs(count, MAX_ECHOED_LOGPROBS))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Runs CPU-heavy work on a blocking thread, on as many as there are processors.
+/// Runs CPU-heavy work on a blocking thread, on as many as there are processors. The work goes on after the client has
+/// disconnected, so it owns the memory that is reserved for it.
 async fn run_blocking<T: Send + 'static>(
     app: &Shared,
     work: impl FnOnce(&Tokenizer) -> T + Send + 'static,
 ) -> Result<T, Refusal> {
     // Without this limit, the memory of tokenization would grow with the number of requests.
-    let _worker = app.workers.acquire().await.map_err(Refusal::failed)?;
+    let worker = app.workers.clone().acquire_owned().await.map_err(Refusal::failed)?;
     let tokenizer = app.model.tokenizer.clone();
-    let done = tokio::task::spawn_blocking(move || work(&tokenizer));
+    let done = tokio::task::spawn_blocking(move || {
+        let _worker = worker;
+        work(&tokenizer)
+    });
     done.await.map_err(Refusal::failed)
 }
 
@@ -389,11 +383,12 @@ async fn generate(
     permit: &Permit,
 ) -> Result<Response, Refusal> {
     let Input { param, prompts, form } = input;
+    let memory = LogprobMemory::of_echo(&app.request_memory, &settings, &prompts)?;
     let after = |prompt: &embodied_r_policy::Prompt| {
         settings.sampling_after(param, prompt.len(), &app.model)
     };
     let samplings = prompts.iter().map(after).collect::<Result<Vec<_>, _>>()?;
-    let of_response = Prompts::new(&prompts, &settings);
+    let of_response = Prompts::new(&prompts, &settings, memory);
     let stream = settings.seed.unwrap_or_else(|| fastrand::u64(..));
     let running = app.driver.submit(prompts, samplings, settings.n, stream, arrived, permit);
     let envelope = Envelope::new(form, &app.model);

@@ -127,7 +127,7 @@ impl Server {
         };
         let request_memory = Budget::new(limits.request_memory_bytes as u64);
         let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let workers = Semaphore::new(threads);
+        let workers = Arc::new(Semaphore::new(threads));
         let app = App {
             model,
             driver,
@@ -150,8 +150,10 @@ impl Server {
     pub async fn run(self, listener: TcpListener, mut stop: UnboundedReceiver<()>) -> Result<()> {
         let Self { app, mut engine_ended, drain_timeout } = self;
         let (close, closing) = watch::channel(false);
-        let (router, limits) = (routes::router(app.clone()), app.limits.clone());
-        let mut serving = tokio::spawn(connections::serve(listener, router, limits, closing));
+        let router = routes::router(app.clone());
+        let (limits, metrics) = (app.limits.clone(), app.metrics.clone());
+        let serving = connections::serve(listener, router, limits, metrics, closing);
+        let mut serving = tokio::spawn(serving);
         tokio::select! {
             _ = stop.recv() => {}
             _ = &mut engine_ended => return Err(Error::EngineGone),

@@ -54,6 +54,7 @@ fn the_tokenizer_is_served_as_by_vllm() {
     assert_eq!(strs, "a\u{120}lamp");
     let text = server.post("/detokenize", &json!({"tokens": ids})).json();
     assert_eq!(text, json!({"prompt": "a lamp"}));
+    assert_eq!(server.metric("requests_total{outcome=\"completed\"}"), 2.0);
     let info = server.get("/tokenizer_info").json();
     assert_eq!(info["eos_token"], "<|im_end|>");
     assert!(info["chat_template"].as_str().unwrap().contains("<|im_start|>"), "{info}");

@@ -45,6 +45,24 @@ fn half_sent_headers_leave_room_for_other_clients() {
 }
 
 #[test]
+fn connections_that_make_room_do_not_wait_for_their_clients_beyond_a_limit() {
+    let server = Server::start(&["--timeout-header", "3600", "--limit-concurrency", "200"]);
+    let begun = || -> Vec<TcpStream> { (0..200).map(|_| sent(&server, HALF_A_HEADER)).collect() };
+    let waiting = begun();
+    // Those whose first bytes are not read yet get no response.
+    std::thread::sleep(Duration::from_millis(500));
+    let _others = begun();
+    let is_answered = |mut stream: &TcpStream| {
+        let mut text = String::new();
+        stream.read_to_string(&mut text).is_ok() && text.starts_with("HTTP/1.1 503 ")
+    };
+    // 64 are answered at a time, for up to a second each.
+    let answered = waiting.iter().filter(|stream| is_answered(stream)).count();
+    assert!((1..=180).contains(&answered), "{answered}");
+    assert!(server.metric("requests_total{outcome=\"overloaded\"}") >= answered as f64);
+}
+
+#[test]
 fn a_header_that_takes_too_long_gets_408() {
     let server = Server::start(&["--timeout-header", "1"]);
     let stream = sent(&server, HALF_A_HEADER);
@@ -55,6 +73,7 @@ fn a_header_that_takes_too_long_gets_408() {
     assert_eq!(error["error"]["message"], "the header of the request took longer than 1 s");
     // A client that has sent nothing has no request to be refused.
     assert_eq!(rest(&sent(&server, "")), "");
+    assert_eq!(server.metric("requests_total{outcome=\"refused\"}"), 1.0);
 }
 
 #[test]
@@ -101,6 +120,7 @@ fn a_connection_is_refused_while_all_have_requests_in_progress() {
         assert!(began.elapsed() < TIMEOUT, "the closed connection still counts");
         std::thread::sleep(Duration::from_millis(20));
     }
+    assert!(server.metric("requests_total{outcome=\"overloaded\"}") >= 1.0);
 }
 
 #[test]

@@ -69,6 +69,22 @@ fn images_of_several_requests_are_decoded_one_after_the_other() {
 }
 
 #[test]
+fn images_of_clients_that_disconnect_are_decoded_one_after_the_other() {
+    let server = vision_server(&[]);
+    let before = server.memory().peak;
+    for color in 0..16 {
+        let connection = server.open("POST", CHAT, &about(&[png(8192, color)]).to_string());
+        // Long enough to begin, and not long enough to decode.
+        std::thread::sleep(Duration::from_millis(200));
+        drop(connection);
+    }
+    // The pixels of all that were begun are returned.
+    assert_eq!(server.post(CHAT, &about(&[png(8192, 100)])).status, 200);
+    let after = server.memory().peak;
+    assert!(after < before + 450 * MB, "{before} bytes have become {after}");
+}
+
+#[test]
 fn a_prompt_beyond_the_context_is_refused_in_bounded_memory() {
     let server = Server::start(&["--max-model-len", "2048"]);
     let before = server.memory().peak;
@@ -94,17 +110,19 @@ fn a_body_of_many_small_values_is_refused_before_it_is_parsed() {
     let server = Server::start(&[]);
     let before = server.memory().peak;
     let list = |value: &str| vec![value; 15_000_000 / (value.len() + 1)].join(",");
+    let fields: Vec<String> = (0..1_000_000).map(|name| format!("\"{name}\":0")).collect();
     for (path, body, kind) in [
-        (CHAT, format!("{{\"messages\":[{}]}}", list("{\"a\":0}")), "arrays and objects"),
-        (CHAT, format!("{{\"messages\":[{}]}}", list("[]")), "arrays and objects"),
-        (COMPLETIONS, format!("{{\"prompt\":[{}]}}", list("1")), "elements and fields"),
+        (CHAT, format!("{{\"messages\":[{}]}}", list("{\"a\":0}")), "arrays, objects and fields"),
+        (CHAT, format!("{{\"messages\":[{}]}}", list("[]")), "arrays, objects and fields"),
+        (CHAT, format!("{{{}}}", fields.join(",")), "arrays, objects and fields"),
+        (COMPLETIONS, format!("{{\"prompt\":[{}]}}", list("1")), "elements"),
     ] {
         let answer = server.open("POST", path, &body).response();
         let error = answer.json()["error"].clone();
         assert_eq!((answer.status, &error["code"]), (413, &json!("request_too_large")), "{error}");
         assert!(error["message"].as_str().unwrap().contains(kind), "{error}");
     }
-    // Parsed, each takes 600 MB or more.
+    // Parsed, the fields take more than 200 MB, and each other one 600 MB or more.
     let after = server.memory().peak;
     assert!(after < before + 200 * MB, "{before} bytes have become {after}");
 }
@@ -115,9 +133,24 @@ fn a_response_with_too_many_log_probabilities_is_refused() {
     let fields = json!({"n": 8, "max_tokens": 1000, "logprobs": 20, "ignore_eos": true, "seed": 1});
     let mut body = completion("a lamp", fields);
     let answer = server.post(COMPLETIONS, &body);
-    refused(&answer, 503, Value::Null, "overloaded");
+    // It is not to be retried, since no other request had any.
+    refused(&answer, 413, Value::Null, "request_too_large");
     body["n"] = json!(4);
     assert_eq!(server.post(COMPLETIONS, &body).status, 200);
+}
+
+#[test]
+fn the_log_probabilities_of_echoed_prompts_are_in_the_memory_of_requests() {
+    let server = Server::start(&["--request-memory-gb", "0.14"]);
+    for stream in [false, true] {
+        let fields =
+            json!({"n": 4, "max_tokens": 1, "logprobs": 20, "echo": true, "stream": stream});
+        let mut body = completion(vec![7; 2000], fields);
+        let answer = server.post(COMPLETIONS, &body);
+        refused(&answer, 413, Value::Null, "request_too_large");
+        body["n"] = json!(2);
+        assert_eq!(server.post(COMPLETIONS, &body).status, 200);
+    }
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Responses to connections that are not served.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::StatusCode;
@@ -8,6 +9,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use crate::metrics::Metrics;
 use crate::refusal::{RETRY_AFTER_S, Refusal};
 
 /// How long a refused client may take to read the response.
@@ -19,19 +21,35 @@ const MOST: usize = 64;
 /// Bytes of a request that is read only so that the client gets to read its response.
 const MAX_IGNORED_BYTES: usize = 1 << 20;
 
-static SLOTS: Semaphore = Semaphore::const_new(MOST);
-
-/// Sends a refusal in the background, whatever the client asks for.
-pub(super) fn refuse(stream: TcpStream, refusal: Refusal) {
-    let Ok(slot) = SLOTS.try_acquire() else { return };
-    tokio::spawn(async move {
-        let _slot = slot;
-        send(stream, &refusal).await;
-    });
+/// Refuses connections, and counts them.
+pub(super) struct Refusals {
+    slots: Arc<Semaphore>,
+    metrics: Arc<Metrics>,
 }
 
-/// Sends a refusal and closes the connection.
-pub(super) async fn send(mut stream: TcpStream, refusal: &Refusal) {
+impl Refusals {
+    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
+        Self { slots: Arc::new(Semaphore::new(MOST)), metrics }
+    }
+
+    /// Sends a refusal in the background, whatever the client asks for.
+    pub(super) fn refuse(&self, stream: TcpStream, refusal: Refusal) {
+        self.metrics.ended(refusal.outcome());
+        let Ok(slot) = self.slots.clone().try_acquire_owned() else { return };
+        tokio::spawn(async move {
+            let _slot = slot;
+            send(stream, &refusal).await;
+        });
+    }
+
+    /// Sends a refusal and closes the connection.
+    pub(super) async fn send(&self, stream: TcpStream, refusal: &Refusal) {
+        self.metrics.ended(refusal.outcome());
+        send(stream, refusal).await;
+    }
+}
+
+async fn send(mut stream: TcpStream, refusal: &Refusal) {
     let respond = async {
         stream.write_all(response(refusal).as_bytes()).await?;
         stream.shutdown().await?;

@@ -71,11 +71,11 @@ pub(super) enum Reason {
 
 impl Reason {
     /// The response if the client has begun a request.
-    pub(super) fn refusal(self, limits: &HttpLimits) -> Option<Refusal> {
+    pub(super) fn refusal(self, limits: &HttpLimits) -> Refusal {
         match self {
-            Self::TimedOut => Some(Refusal::header_timeout(limits.timeout_header)),
-            Self::Evicted => Some(Refusal::too_many_connections(limits.limit_concurrency)),
-            Self::Closing => Some(Refusal::stopping()),
+            Self::TimedOut => Refusal::header_timeout(limits.timeout_header),
+            Self::Evicted => Refusal::too_many_connections(limits.limit_concurrency),
+            Self::Closing => Refusal::stopping(),
         }
     }
 }
@@ -83,10 +83,7 @@ impl Reason {
 impl Snapshot {
     /// Why the connection must be closed now, if it must.
     pub(super) fn ended(&self, limits: &HttpLimits, is_closing: bool) -> Option<Reason> {
-        if !self.has_deadline() {
-            return None;
-        }
-        let is_late = Instant::now() >= self.deadline(limits);
+        let is_late = Instant::now() >= self.deadline(limits)?;
         match (self.is_evicted, is_closing, is_late) {
             (true, _, _) => Some(Reason::Evicted),
             (_, true, _) => Some(Reason::Closing),
@@ -95,16 +92,12 @@ impl Snapshot {
         }
     }
 
-    pub(super) fn has_deadline(&self) -> bool {
-        !matches!(self.phase, Phase::Busy | Phase::Sending)
-    }
-
-    /// When the client will have taken too long.
-    pub(super) fn deadline(&self, limits: &HttpLimits) -> Instant {
+    /// When the client will have taken too long; `None` during a request.
+    pub(super) fn deadline(&self, limits: &HttpLimits) -> Option<Instant> {
         match self.phase {
-            Phase::New { since } | Phase::Header { since } => since + limits.timeout_header,
-            Phase::Idle { since } => since + limits.timeout_keep_alive,
-            Phase::Busy | Phase::Sending => Instant::now(),
+            Phase::New { since } | Phase::Header { since } => Some(since + limits.timeout_header),
+            Phase::Idle { since } => Some(since + limits.timeout_keep_alive),
+            Phase::Busy | Phase::Sending => None,
         }
     }
 }
@@ -202,14 +195,14 @@ impl Member {
         self.connection.changed.notified().await;
     }
 
-    /// The current phase.
-    pub(super) fn phase(&self) -> Snapshot {
+    /// The current phase, and whether it is evicted.
+    pub(super) fn snapshot(&self) -> Snapshot {
         *self.connection.lock()
     }
 
     /// Bytes have arrived.
     pub(super) fn received(&self) {
-        if matches!(self.phase().phase, Phase::New { .. } | Phase::Idle { .. }) {
+        if matches!(self.snapshot().phase, Phase::New { .. } | Phase::Idle { .. }) {
             let phase = Phase::Header { since: Instant::now() };
             self.connection.change(|snapshot| snapshot.phase = phase);
         }
@@ -217,7 +210,7 @@ impl Member {
 
     /// All bytes written so far have been sent.
     pub(super) fn flushed(&self) {
-        if self.phase().phase == Phase::Sending {
+        if self.snapshot().phase == Phase::Sending {
             self.connections.lock().wait(self.id);
             let phase = Phase::Idle { since: Instant::now() };
             self.connection.change(|snapshot| snapshot.phase = phase);
@@ -248,10 +241,12 @@ impl Drop for Member {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn is_evicted(member: &Member) -> bool {
-        member.phase().is_evicted
+        member.snapshot().is_evicted
     }
 
     #[test]
@@ -287,20 +282,28 @@ mod tests {
 
     #[test]
     fn a_header_is_timed_from_its_first_byte_and_an_idle_connection_from_its_last_response() {
-        let limits = HttpLimits::default();
+        let limits = HttpLimits {
+            limit_concurrency: 1,
+            timeout_header: Duration::from_secs(10),
+            timeout_body: Duration::from_secs(30),
+            timeout_send: Duration::from_secs(60),
+            timeout_keep_alive: Duration::from_secs(75),
+            request_memory_bytes: 1 << 20,
+            max_prompt_pixels: 1,
+        };
         let connections = Arc::new(Connections::new(1));
         let member = Arc::new(connections.enter().unwrap());
-        let until = |member: &Member| member.phase().deadline(&limits) - Instant::now();
+        let until = |member: &Member| member.snapshot().deadline(&limits).unwrap() - Instant::now();
         assert!(until(&member) <= limits.timeout_header);
         drop(member.begin());
-        assert!(!member.phase().has_deadline());
+        assert_eq!(member.snapshot().deadline(&limits), None);
         member.flushed();
-        assert!(matches!(member.phase().phase, Phase::Idle { .. }));
+        assert!(matches!(member.snapshot().phase, Phase::Idle { .. }));
         assert!(until(&member) > limits.timeout_header);
         member.received();
-        assert!(matches!(member.phase().phase, Phase::Header { .. }));
+        assert!(matches!(member.snapshot().phase, Phase::Header { .. }));
         assert!(until(&member) <= limits.timeout_header);
-        assert!(member.phase().ended(&limits, false).is_none());
-        assert_eq!(member.phase().ended(&limits, true), Some(Reason::Closing));
+        assert!(member.snapshot().ended(&limits, false).is_none());
+        assert_eq!(member.snapshot().ended(&limits, true), Some(Reason::Closing));
     }
 }

@@ -13,7 +13,7 @@ use embodied_r_policy::{FinishReason, Prompt, SampledToken, TokenLogprobs};
 use serde_json::Value;
 
 use super::App;
-use crate::budget::Reserved;
+use super::logprobs::LogprobMemory;
 use crate::choice::{Choice, Piece, PromptLogprobs};
 use crate::driver::{Event, Running};
 use crate::metrics::{Metrics, Outcome};
@@ -23,9 +23,6 @@ use crate::response::{Envelope, Usage};
 
 /// The interval of keep-alive comments, so that no proxy closes an idle stream.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
-
-/// Memory of a log-probability in a whole response, as JSON.
-const LOGPROB_BYTES: u64 = 1 << 10;
 
 /// A response in progress. If it is dropped before its end, the client has disconnected.
 pub(super) struct ResponseBuilder {
@@ -40,6 +37,7 @@ pub(super) struct ResponseBuilder {
     prompt_tokens: usize,
     cached_tokens: usize,
     mode: ResponseMode,
+    memory: LogprobMemory,
     outcome: Counted,
 }
 
@@ -57,16 +55,19 @@ pub(super) struct Prompts {
     tokens: usize,
     /// Their ids, if their log-probabilities are requested.
     ids: Vec<Vec<u32>>,
+    /// The memory of these log-probabilities.
+    memory: LogprobMemory,
 }
 
 impl Prompts {
-    /// What the response to `prompts` with these settings needs of them.
-    pub(super) fn new(prompts: &[Prompt], settings: &Settings) -> Self {
+    /// What the response to `prompts` with these settings needs of them; `memory` is that of their log-probabilities.
+    pub(super) fn new(prompts: &[Prompt], settings: &Settings, memory: LogprobMemory) -> Self {
         let ids = prompts.iter().map(|prompt| prompt.ids().to_vec());
         Self {
             count: prompts.len(),
             tokens: prompts.iter().map(Prompt::len).sum(),
             ids: settings.sampling.prompt_logprobs.map(|_| ids.collect()).unwrap_or_default(),
+            memory,
         }
     }
 }
@@ -94,7 +95,7 @@ impl ResponseBuilder {
         envelope: Envelope,
         prompts: Prompts,
     ) -> Self {
-        let Prompts { count, tokens: prompt_tokens, ids: prompts } = prompts;
+        let Prompts { count, tokens: prompt_tokens, ids: prompts, memory } = prompts;
         let (open, mode) = (count * settings.n, settings.response_mode);
         let tokenizer = app.model.tokenizer.clone();
         let settings = Arc::new(settings);
@@ -113,6 +114,7 @@ impl ResponseBuilder {
             prompt_tokens,
             cached_tokens: 0,
             mode,
+            memory,
             outcome,
         }
     }
@@ -130,7 +132,6 @@ impl ResponseBuilder {
 
     async fn whole(mut self) -> Result<Response, Refusal> {
         let mut choices: Vec<Piece> = self.choices.iter().map(|_| Piece::default()).collect();
-        let (mut memory, mut logprobs) = (Reserved::default(), 0);
         while self.open > 0 {
             let event = self.running.next().await;
             let (index, piece) = match self.take(event).map_err(|refusal| self.fail(refusal))? {
@@ -141,10 +142,8 @@ impl ResponseBuilder {
                 }
                 Some(Update::Piece(index, piece)) => (index, piece),
             };
-            logprobs += piece.logprobs.iter().map(|token| 1 + token.top.len() as u64).sum::<u64>();
-            if !self.app.request_memory.grow(&mut memory, logprobs * LOGPROB_BYTES) {
-                return Err(self.fail(Refusal::out_of_request_memory()));
-            }
+            let reserved = self.memory.add(&self.app.request_memory, &piece.logprobs);
+            reserved.map_err(|refusal| self.fail(refusal))?;
             let choice = &mut choices[index];
             choice.text.push_str(&piece.text);
             choice.logprobs.extend(piece.logprobs);

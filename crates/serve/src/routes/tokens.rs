@@ -1,5 +1,7 @@
 //! The tokenizer over HTTP, as in vLLM.
 
+use std::sync::Arc;
+
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -11,6 +13,7 @@ use super::{
     RequestBytes, Shared, chat_ids, chat_prompt, ids, parse, respond, run_blocking, within_context,
 };
 use crate::body::Body;
+use crate::metrics::Outcome;
 use crate::refusal::Refusal;
 use crate::request::completion::Prompt;
 use crate::request::tokenize::{self, TokenizeInput, TokenizeRequest};
@@ -27,11 +30,21 @@ pub(super) fn router() -> Router<Shared> {
 }
 
 async fn tokenize(State(app): State<Shared>, body: Body) -> Response {
-    respond(&app, tokenized(&app, body).await)
+    let response = tokenized(&app, body).await;
+    completed(&app, response)
 }
 
 async fn detokenize(State(app): State<Shared>, body: Body) -> Response {
-    respond(&app, detokenized(&app, body).await)
+    let response = detokenized(&app, body).await;
+    completed(&app, response)
+}
+
+/// The response, which is counted.
+fn completed(app: &Shared, response: Result<Response, Refusal>) -> Response {
+    if response.is_ok() {
+        app.metrics.ended(Outcome::Completed);
+    }
+    respond(app, response)
 }
 
 /// The contents of `tokenizer_config.json`, with the chat template.
@@ -58,13 +71,14 @@ async fn tokenized(app: &Shared, body: Body) -> Result<Response, Refusal> {
         TokenizeInput::Text(text, special) => {
             check_size(&memory)?;
             let encoded = run_blocking(app, move |tokenizer| {
+                let _memory = memory;
                 ids(tokenizer, Prompt::Text(text), special, usize::MAX)
             });
             within_context(app, "prompt", encoded.await?)?
         }
         TokenizeInput::Chat(conversation) if conversation.images.is_empty() => {
             check_size(&memory)?;
-            chat_ids(app, "messages", conversation, usize::MAX).await?
+            chat_ids(app, "messages", conversation, usize::MAX, Arc::new(memory.memory)).await?
         }
         TokenizeInput::Chat(conversation) => {
             let prompt = chat_prompt(app, "messages", conversation, None, memory).await?;
@@ -81,9 +95,11 @@ async fn tokenized(app: &Shared, body: Body) -> Result<Response, Refusal> {
 }
 
 async fn detokenized(app: &Shared, body: Body) -> Result<Response, Refusal> {
-    let (tokens, _memory) = parse(app, body, tokenize::tokens).await?;
-    let decoded =
-        run_blocking(app, move |tokenizer| tokenizer.decode(&tokens, SpecialTokens::Keep)).await?;
-    let prompt = decoded.map_err(|error| Refusal::from_policy("tokens", &error))?;
+    let (tokens, memory) = parse(app, body, tokenize::tokens).await?;
+    let decoded = run_blocking(app, move |tokenizer| {
+        let _memory = memory;
+        tokenizer.decode(&tokens, SpecialTokens::Keep)
+    });
+    let prompt = decoded.await?.map_err(|error| Refusal::from_policy("tokens", &error))?;
     Ok(Json(json!({"prompt": prompt})).into_response())
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use embodied_r_policy::{EngineOptions, FingerprintExtent, SamplingDefaults, fingerprint};
-use embodied_r_serve::{ApiKeyHash, HttpLimits, MediaOptions, ServerOptions};
+use embodied_r_serve::{ApiKeyHash, HttpLimits, MAX_IMAGE_BODY_BYTES, MediaOptions, ServerOptions};
 
 use crate::args::serve::ServeArgs;
 use crate::descriptors;
@@ -19,8 +19,8 @@ const RESERVED_DESCRIPTORS: u64 = 256;
 /// The default of `--limit-concurrency`.
 const LIMIT_CONCURRENCY: usize = 4096;
 
-/// The smallest `--request-memory-gb`: a body of the largest size.
-const LEAST_REQUEST_MEMORY_GB: f64 = 0.14;
+/// The smallest `--request-memory-gb`: a body of the largest size, rounded up to 10 MB.
+const LEAST_REQUEST_MEMORY_GB: f64 = MAX_IMAGE_BODY_BYTES.div_ceil(10_000_000) as f64 / 100.0;
 
 /// Checks options that need no model.
 pub(super) fn check(args: &ServeArgs) -> Result<(), Usage> {
