@@ -56,6 +56,7 @@ pub mod questions;
 pub mod random;
 pub mod rollout;
 pub mod roofline;
+pub mod run;
 pub mod sampler;
 pub mod schedule;
 pub mod scoring;

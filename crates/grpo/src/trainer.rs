@@ -3,35 +3,29 @@
 mod dump;
 mod evaluate;
 mod metrics;
+mod progress;
 mod reference;
 mod reward_check;
-mod run;
 mod sampling;
 mod stages;
 mod step;
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
-use candle_core::Device;
-use embodied_r_rewards::Judge;
+use embodied_r_rewards::{Judge, RewardSchedule as Stages};
 
-use crate::checkpoint::{BestMetric, Checkpoint, Checkpoints, RunLock, State};
+use crate::checkpoint::{BestMetric, Checkpoint, Checkpoints};
 use crate::error::{Error, Result};
-use crate::events::{Recorder, Sink};
+use crate::events::Sink;
 use crate::fingerprint::fingerprint;
-use crate::finite::{check_base, check_resumed};
 use crate::judge::ReferenceModel;
-use crate::model::{ActivationCacheOptions, ChatTokenizer, Model};
-use crate::optimizer::Optimizer;
-use crate::process_group::ProcessGroup;
+use crate::model::{ActivationCacheOptions, Model};
 use crate::questions::TokenizedQuestion;
+use crate::run::{self, Prepared, Run, RunInputs, RunOutcome, RunSettings};
 use crate::sampler::BatchSampler;
 use crate::scoring::RewardFunction;
 use crate::settings::GrpoSettings;
 use crate::training_plan::TrainingPlan;
-use crate::update::Updater;
 pub use evaluate::check_best_metric;
 use reference::{in_process, needs_reference};
 
@@ -39,80 +33,49 @@ use reference::{in_process, needs_reference};
 pub struct GrpoInputs<'a> {
     /// The settings, already validated.
     pub settings: &'a GrpoSettings,
-    /// The settings as text, saved with every checkpoint.
-    pub settings_text: &'a str,
-    /// Folder of the base model; on resume the reference is loaded from it.
-    pub base: &'a Path,
-    /// Fingerprint of the base model.
-    pub fingerprint: &'a str,
-    /// The tokenizer and its chat template.
-    pub tokenizer: Arc<dyn ChatTokenizer>,
     /// Training questions.
     pub questions: Vec<TokenizedQuestion>,
     /// Evaluation questions; empty for no evaluation.
     pub eval: Vec<TokenizedQuestion>,
     /// An external judge; by default the frozen reference judges.
     pub judge: Option<Box<dyn Judge>>,
-    /// Memory budget in bytes for activations saved by the update's forward pass.
-    pub activation_bytes: usize,
-    /// The device of the model.
-    pub device: Device,
     /// How much of the rollout's activations the update reuses. The number of layers is fixed when the run starts,
     /// since the gradients' bits depend on it.
     pub activation_cache: Option<ActivationCacheOptions>,
     /// Whether to compare the first step's packed gradients with per-completion gradients.
     pub verify_packing: bool,
-    /// Set to stop the run. A step that has not changed the parameters yet is abandoned.
-    pub stop: &'a AtomicBool,
-    /// The lock of the run's folder, on the rank that holds it.
-    pub lock: Option<Arc<RunLock>>,
-    /// The ranks of data-parallel training.
-    pub process_group: ProcessGroup,
-}
-
-/// How a run ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RunOutcome {
-    /// All steps are done; the final model is in this folder.
-    Finished(PathBuf),
-    /// The run was stopped and can be resumed from this checkpoint.
-    Stopped(PathBuf),
+    /// What every run has.
+    pub run: RunInputs<'a>,
 }
 
 /// A GRPO training run.
 pub struct GrpoTrainer<'a, M: Model> {
+    run: Run<'a, M>,
     settings: &'a GrpoSettings,
-    settings_text: &'a str,
-    tokenizer: Arc<dyn ChatTokenizer>,
     questions: Vec<TokenizedQuestion>,
     eval: Vec<TokenizedQuestion>,
-    stop: &'a AtomicBool,
-    process_group: ProcessGroup,
-    policy: M,
     reference: Option<Arc<ReferenceModel<M>>>,
+    /// Whether the reference has changed since it was saved.
+    reference_moved: bool,
     /// Whether to verify the next step's packed gradients.
     verify_packing: bool,
     /// How much of the rollout's activations the update reuses.
     activation_cache_options: Option<ActivationCacheOptions>,
     /// The cache's memory, reused from step to step.
     activation_cache: Option<M::ActivationCache>,
-    /// The device of the policy.
-    device: Device,
     /// Peak FLOP/s of the device; `None` before the first step, NaN if unknown.
     peak_flops: Option<f64>,
-    /// Bytes that this rank had sent at the last reported step.
-    bytes_sent: u64,
-    /// Whether the reference has changed since it was saved.
-    reference_moved: bool,
     rewards: Vec<RewardFunction>,
-    updater: Updater,
     sampler: BatchSampler,
     plan: TrainingPlan,
-    checkpoints: Checkpoints,
-    best_by: BestMetric,
-    state: State,
-    other_data: bool,
-    events: Recorder<'a>,
+}
+
+/// What follows from settings and questions before there is a model.
+struct Schedule<'a> {
+    stages: Stages,
+    sampler: BatchSampler,
+    plan: TrainingPlan,
+    run: RunSettings<'a>,
 }
 
 impl<'a, M: Model + 'static> GrpoTrainer<'a, M> {
@@ -126,20 +89,13 @@ impl<'a, M: Model + 'static> GrpoTrainer<'a, M> {
         inputs: GrpoInputs<'a>,
         sinks: Vec<Box<dyn Sink + 'a>>,
     ) -> Result<Self> {
-        let policy = policy.with_layer_hook(inputs.process_group.on_layer());
-        let checkpoints =
-            Checkpoints::new(&inputs.settings.output, 1).with_process_group(&inputs.process_group);
-        checkpoints.recover()?;
-        checkpoints.refuse_any()?;
-        check_base(&policy, probe(&inputs.questions), &inputs.process_group)?;
-        let reference = match needs_reference(&inputs)? {
-            true => Some(policy.frozen_copy()?),
+        let schedule = Schedule::new(&inputs)?;
+        let prepared = Run::prepare_new(policy, &inputs.run, &schedule.run)?;
+        let reference = match needs_reference(&inputs, &schedule.stages) {
+            true => Some(prepared.model.frozen_copy()?),
             false => None,
         };
-        let optimizer =
-            Optimizer::new(inputs.settings.optimizer(), &policy, &inputs.process_group)?;
-        let state = State::new(inputs.fingerprint);
-        Self::new(inputs, sinks, (policy, reference), optimizer, state)
+        Self::open(prepared, reference, inputs, schedule, sinks)
     }
 
     /// Resumes a run from `checkpoint`; the result is that of an uninterrupted run.
@@ -151,120 +107,95 @@ impl<'a, M: Model + 'static> GrpoTrainer<'a, M> {
         inputs: GrpoInputs<'a>,
         sinks: Vec<Box<dyn Sink + 'a>>,
     ) -> Result<Self> {
-        let Checkpoint { path, state } = checkpoint;
-        let checkpoints =
-            Checkpoints::new(&inputs.settings.output, 1).with_process_group(&inputs.process_group);
-        checkpoints.refuse_later(checkpoint)?;
-        let load_options = inputs
-            .settings
-            .load_options(inputs.base, inputs.activation_bytes)
-            .on_device(&inputs.device);
-        let policy = M::load(path, &load_options)?;
-        check_resumed(&policy, path, probe(&inputs.questions), &inputs.process_group)?;
-        let policy = policy.with_layer_hook(inputs.process_group.on_layer());
-        let reference = match (needs_reference(&inputs)?, checkpoint.reference()) {
+        let schedule = Schedule::new(&inputs)?;
+        let prepared = Run::<M>::prepare_resumed(checkpoint, &inputs.run, &schedule.run)?;
+        let policy = &prepared.model;
+        let reference = match (needs_reference(&inputs, &schedule.stages), checkpoint.reference()) {
             (false, _) => None,
             (true, Some(folder)) => Some(policy.load_frozen(&folder)?),
-            (true, None) => Some(policy.load_frozen(inputs.base)?),
+            (true, None) => Some(policy.load_frozen(inputs.run.base)?),
         };
         if let Some(reference) = &reference {
+            let checkpoints = Checkpoints::new(schedule.run.output, 1);
+            let checkpoints = checkpoints.with_process_group(&inputs.run.process_group);
             checkpoints.copy_reference(reference, checkpoint)?;
         }
-        let (settings, written) =
-            (inputs.settings.optimizer(), (state.optimizer_files, state.optimizer_steps));
-        let optimizer = Optimizer::load(settings, &policy, &inputs.process_group, path, written)?;
-        Self::new(inputs, sinks, (policy, reference), optimizer, state.clone())
+        Self::open(prepared, reference, inputs, schedule, sinks)
     }
 
-    fn new(
+    /// Trains until all steps are done or the user requests a stop; either way a final checkpoint is written.
+    ///
+    /// # Errors
+    /// Any part fails; the last checkpoint remains usable.
+    pub fn run(self) -> Result<RunOutcome> {
+        run::train(self)
+    }
+
+    fn open(
+        mut prepared: Prepared<M>,
+        reference: Option<M>,
         inputs: GrpoInputs<'a>,
+        mut schedule: Schedule<'a>,
         sinks: Vec<Box<dyn Sink + 'a>>,
-        (policy, reference): (M, Option<M>),
-        optimizer: Optimizer,
-        mut state: State,
     ) -> Result<Self> {
-        let GrpoInputs {
-            settings,
-            settings_text,
-            tokenizer,
-            questions,
-            eval,
-            judge,
-            stop,
-            verify_packing,
-            activation_cache,
-            process_group,
-            device,
-            lock,
-            ..
-        } = inputs;
-        let stages = settings.stages().map_err(Error::Settings)?;
-        let per_step = settings.questions_per_step();
-        let too_few = || Error::TooFew {
-            what: "questions",
-            given: questions.len(),
-            left: questions.len(),
-            needed: per_step,
-        };
-        let sampler =
-            BatchSampler::new(questions.len(), per_step, settings.seed).ok_or_else(too_few)?;
-        let mut plan = TrainingPlan::new(settings, &stages, sampler.steps_per_epoch())
-            .map_err(Error::Settings)?;
-        plan.resume(&state.stage_begins);
+        let GrpoInputs { settings, questions, eval, judge, activation_cache, verify_packing, run } =
+            inputs;
+        schedule.plan.resume(&prepared.state.stage_begins);
         let reference = reference.map(|model| Arc::new(ReferenceModel::new(model)));
-        let judge = judge.or_else(|| in_process(reference.as_ref(), &tokenizer, &process_group));
-        let rewards = RewardFunction::build_all(settings, &stages, judge)?;
-        let output = &settings.output;
-        let milestones = settings.milestones(sampler.steps_per_epoch());
-        let checkpoints =
-            Checkpoints::new(output, settings.save_total_limit).with_milestones(milestones);
-        let checkpoints = checkpoints.with_process_group(&process_group).with_lock(lock);
-        check_best_metric(settings, &stages, &eval)?;
-        let best_by = evaluate::best_by(settings);
-        let data = questions
-            .iter()
-            .map(|one| (one.prompt.as_slice(), [].as_slice(), one.question.answer.as_str()));
-        let other_data = state.data_changed(fingerprint(data));
-        state.cached_layers = activation_cache.map(|activation_cache| activation_cache.layers);
-        checkpoints.sweep(state.step)?;
-        checkpoints.rotate(&state)?;
-        checkpoints.write_settings(settings_text)?;
+        let judge =
+            judge.or_else(|| in_process(reference.as_ref(), &run.tokenizer, &run.process_group));
+        let rewards = RewardFunction::build_all(settings, &schedule.stages, judge)?;
+        prepared.state.cached_layers = activation_cache.map(|cache| cache.layers);
         Ok(Self {
+            run: Run::open(prepared, run, schedule.run, sinks)?,
             settings,
-            settings_text,
-            tokenizer,
             questions,
             eval,
-            stop,
-            updater: Updater::new(optimizer),
-            bytes_sent: process_group.bytes_sent(),
-            policy,
             reference,
+            reference_moved: false,
             verify_packing,
             activation_cache_options: activation_cache,
             activation_cache: None,
-            device,
             peak_flops: None,
-            reference_moved: false,
             rewards,
-            sampler,
-            plan,
-            checkpoints,
-            best_by,
-            other_data,
-            events: match process_group.is_rank_zero() {
-                true => Recorder::open(output, &state, &settings.report_to, sinks)?,
-                false => Recorder::silent(),
-            },
-            process_group,
-            state,
+            sampler: schedule.sampler,
+            plan: schedule.plan,
         })
     }
 }
 
-/// The prompt that a policy is checked with.
-fn probe(questions: &[TokenizedQuestion]) -> &[u32] {
-    questions.first().map_or(&[], |question| &question.prompt)
+impl<'a> Schedule<'a> {
+    /// # Errors
+    /// There are too few questions, or the settings do not fit them.
+    fn new(inputs: &GrpoInputs<'a>) -> Result<Self> {
+        let (settings, questions) = (inputs.settings, &inputs.questions);
+        let stages = settings.stages().map_err(Error::Settings)?;
+        let (given, needed) = (questions.len(), settings.questions_per_step());
+        let sampler = BatchSampler::new(given, needed, settings.seed);
+        let sampler =
+            sampler.ok_or(Error::TooFew { what: "questions", given, left: given, needed })?;
+        let plan = TrainingPlan::new(settings, &stages, sampler.steps_per_epoch());
+        let plan = plan.map_err(Error::Settings)?;
+        check_best_metric(settings, &stages, &inputs.eval)?;
+        let data = questions
+            .iter()
+            .map(|one| (one.prompt.as_slice(), [].as_slice(), one.question.answer.as_str()));
+        let run = RunSettings {
+            output: &settings.output,
+            load_options: settings.load_options(inputs.run.base, inputs.run.activation_bytes),
+            optimizer: settings.optimizer(),
+            total_steps: plan.total_steps,
+            save_steps: settings.save_steps,
+            save_total_limit: settings.save_total_limit,
+            milestones: settings.milestones(sampler.steps_per_epoch()),
+            max_skipped_steps: settings.max_skipped_steps,
+            report_to: &settings.report_to,
+            best_by: BestMetric::new(&settings.metric_for_best_model, settings.greater_is_better),
+            data: fingerprint(data),
+            probe: questions.first().map_or_else(Vec::new, |question| question.prompt.clone()),
+        };
+        Ok(Self { stages, sampler, plan, run })
+    }
 }
 
 #[cfg(test)]

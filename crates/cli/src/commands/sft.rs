@@ -9,6 +9,7 @@ use embodied_r_grpo::length_limit::LengthLimit;
 use embodied_r_grpo::memory_plan::MemoryPlan;
 use embodied_r_grpo::model::Model;
 use embodied_r_grpo::process_group::ProcessGroup;
+use embodied_r_grpo::run::RunInputs;
 use embodied_r_grpo::sampler::BatchSampler;
 use embodied_r_grpo::settings::SftSettings;
 use embodied_r_grpo::sft::{SftInputs, SftTrainer};
@@ -97,17 +98,19 @@ fn run_as(args: &SftArgs, process_group: &ProcessGroup) -> anyhow::Result<Status
     }
     let job = SftInputs {
         settings,
-        settings_text: &settings_text,
-        base: &folder,
-        fingerprint: &fingerprint,
-        tokenizer: text,
         examples,
         eval,
-        activation_bytes: memory.saved_activations,
-        device: device.clone(),
-        stop: &stop,
-        lock,
-        process_group: process_group.clone(),
+        run: RunInputs {
+            settings_text: &settings_text,
+            base: &folder,
+            fingerprint: &fingerprint,
+            tokenizer: text,
+            activation_bytes: memory.saved_activations,
+            device: device.clone(),
+            stop: &stop,
+            lock,
+            process_group: process_group.clone(),
+        },
     };
     let trainer = match checkpoint {
         Some(checkpoint) => SftTrainer::<Policy>::resume(checkpoint, job, sinks),

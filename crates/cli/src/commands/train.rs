@@ -17,6 +17,7 @@ use embodied_r_grpo::length_limit::LengthLimit;
 use embodied_r_grpo::model::Model;
 use embodied_r_grpo::process_group::ProcessGroup;
 use embodied_r_grpo::questions::{Prompts, TokenizedQuestion, prompts};
+use embodied_r_grpo::run::RunInputs;
 use embodied_r_grpo::scoring::reward_names;
 use embodied_r_grpo::settings::{GrpoSettings, JudgeKind};
 use embodied_r_grpo::trainer::{GrpoInputs, GrpoTrainer, check_best_metric};
@@ -169,20 +170,22 @@ fn train(
     }
     let job = GrpoInputs {
         settings,
-        settings_text: &settings_text,
-        fingerprint,
-        base: folder,
-        tokenizer: text,
         questions,
         eval,
         judge,
-        activation_bytes: plan.activation_bytes,
-        device: plan.device.clone(),
         activation_cache: plan.activation_cache,
         verify_packing: plan.verify_packing,
-        stop: &stop,
-        lock: plan.lock,
-        process_group: process_group.clone(),
+        run: RunInputs {
+            settings_text: &settings_text,
+            base: folder,
+            fingerprint,
+            tokenizer: text,
+            activation_bytes: plan.activation_bytes,
+            device: plan.device.clone(),
+            stop: &stop,
+            lock: plan.lock,
+            process_group: process_group.clone(),
+        },
     };
     let trainer = match checkpoint {
         Some(checkpoint) => GrpoTrainer::<Policy>::resume(checkpoint, job, sinks),

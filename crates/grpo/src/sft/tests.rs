@@ -1,9 +1,11 @@
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
-use crate::model::tests::toy::{Bigram, Words};
+use crate::checkpoint::Checkpoints;
+use crate::events::Event;
+use crate::model::tests::toy::Bigram;
+use crate::run::tests::run_inputs;
 
 fn examples(n: usize) -> Vec<Example> {
     (0..n)
@@ -24,20 +26,8 @@ fn settings(output: &Path) -> SftSettings {
 
 /// Thirteen examples, without evaluation.
 fn inputs<'a>(settings: &'a SftSettings, stop: &'a AtomicBool) -> SftInputs<'a> {
-    SftInputs {
-        settings,
-        settings_text: "",
-        base: Path::new(""),
-        fingerprint: "bigram",
-        tokenizer: Arc::new(Words::new()),
-        examples: examples(13),
-        eval: Vec::new(),
-        activation_bytes: 0,
-        device: candle_core::Device::Cpu,
-        stop,
-        lock: None,
-        process_group: ProcessGroup::default(),
-    }
+    let run = run_inputs(Path::new(""), stop);
+    SftInputs { settings, examples: examples(13), eval: Vec::new(), run }
 }
 
 struct StopAfter<'a>(u64, &'a AtomicBool);
@@ -106,7 +96,8 @@ fn non_finite_steps_are_skipped_dumped_and_abort_the_run() {
     let dir = tempfile::tempdir().unwrap();
     let settings = SftSettings { max_skipped_steps: 3, ..settings(dir.path()) };
     let stop = AtomicBool::new(false);
-    let inputs = SftInputs { base: dir.path(), ..inputs(&settings, &stop) };
+    let mut inputs = inputs(&settings, &stop);
+    inputs.run.base = dir.path();
     let trainer = SftTrainer::start(Bigram::poisoned(6), inputs, Vec::new()).unwrap();
     let error = trainer.run().unwrap_err();
     let Error::NotFinite { steps: 3, diagnosis } = error else { panic!("{error}") };

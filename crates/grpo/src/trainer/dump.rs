@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::micro_batch::MicroBatch;
 use crate::model::Model;
 use crate::rollout::{self, Rollout};
-use crate::skipped::{self, Diagnosis};
+use crate::skipped::Diagnosis;
 
 impl<M: Model> GrpoTrainer<'_, M> {
     /// Dumps the micro-batches of the skipped step `step` (from 0) and diagnoses what was non-finite.
@@ -16,20 +16,19 @@ impl<M: Model> GrpoTrainer<'_, M> {
         rollouts: &[Rollout],
         batches: &[MicroBatch],
     ) -> Result<Diagnosis> {
-        let file = BatchFile::of(batches, self.settings.loss()).merge_ranks(&self.process_group)?;
+        let file =
+            BatchFile::of(batches, self.settings.loss()).merge_ranks(&self.run.process_group)?;
         let finite = |values: &[f64]| values.iter().all(|value| value.is_finite());
         Ok(Diagnosis {
-            found: self.updater.non_finite().clone(),
+            found: self.run.updater.non_finite().clone(),
             rewards: rollout::rewards(rollouts).flatten().any(|reward| !reward.is_finite()),
             reference: self
+                .run
                 .process_group
                 .any(!batches.iter().all(|batch| finite(&batch.reference)))?,
             learning_rate: self.plan.learning_rate(step, 0),
-            grad_norms: self.updater.grad_norms(),
-            dump: match self.process_group.is_rank_zero() {
-                true => Some(skipped::dump(&self.settings.output, step, &file)?),
-                false => None,
-            },
+            grad_norms: self.run.updater.grad_norms(),
+            dump: self.run.dump(step, &file)?,
             ..Diagnosis::default()
         })
     }

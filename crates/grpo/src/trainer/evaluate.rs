@@ -8,7 +8,6 @@ use super::GrpoTrainer;
 use super::metrics::accuracy_where_scored;
 use super::sampling::merged;
 use crate::advantages;
-use crate::checkpoint::BestMetric;
 use crate::error::{Error, Result};
 use crate::events::Metrics;
 use crate::model::{FinishReason, Model, SamplingParams};
@@ -33,11 +32,6 @@ const METRICS: [&str; 5] = [
 const CONSISTENCY: &str = "eval/consistency";
 /// The accuracy of these questions.
 const CONSISTENCY_ACCURACY: &str = "eval/consistency/accuracy";
-
-/// The criterion for the best checkpoint.
-pub(super) fn best_by(settings: &GrpoSettings) -> BestMetric {
-    BestMetric::new(&settings.metric_for_best_model, settings.greater_is_better)
-}
 
 /// Checks that `metric_for_best_model` is a metric of an evaluation on `questions` in a run over `stages`.
 ///
@@ -68,33 +62,34 @@ pub(super) fn metric_names(questions: &[TokenizedQuestion], is_judged: bool) -> 
 impl<M: Model> GrpoTrainer<'_, M> {
     /// Answers all evaluation questions with greedy decoding and computes accuracy, overall and by category, format and,
     /// while training computes it, consistency. `None` if a stop was requested while a judge was waited for.
-    pub(super) fn evaluate(&self) -> Result<Option<Metrics>> {
+    pub(super) fn evaluate_greedily(&self) -> Result<Option<Metrics>> {
         let costs: Vec<usize> = self.eval.iter().map(|prompted| prompted.prompt.len()).collect();
-        let owners = self.process_group.assign(&costs);
-        let is_own =
-            |(index, _): &(usize, &TokenizedQuestion)| owners[*index] == self.process_group.rank();
+        let owners = self.run.process_group.assign(&costs);
+        let is_own = |(index, _): &(usize, &TokenizedQuestion)| {
+            owners[*index] == self.run.process_group.rank()
+        };
         let questions = self.eval.iter().enumerate().filter(is_own);
         let wanted: Vec<_> = questions
             .map(|(index, prompted)| SampleRequest { index, prompted, completions: 0..1 })
             .collect();
         let sampling = SamplingParams {
             max_new_tokens: self.settings.max_completion_length,
-            stop_ids: self.tokenizer.stop_ids().to_vec(),
+            stop_ids: self.run.tokenizer.stop_ids().to_vec(),
             ..SamplingParams::greedy()
         };
         let (mut rollouts, _) = rollout::sample(
-            (&self.policy, &self.process_group),
-            self.tokenizer.as_ref(),
+            (&self.run.model, &self.run.process_group),
+            self.run.tokenizer.as_ref(),
             &wanted,
             &sampling,
             (None, None),
             (self.settings.seed, 0),
         )?;
         let is_scored = self.score_evaluation(&mut rollouts)?;
-        if self.process_group.any(!is_scored)? {
+        if self.run.process_group.any(!is_scored)? {
             return Ok(None);
         }
-        let rollouts = merged(&owners, self.process_group.all_gather(rollouts)?)?;
+        let rollouts = merged(&owners, self.run.process_group.all_gather(rollouts)?)?;
         let completions: Vec<_> = rollouts.iter().map(|rollout| &rollout.completions[0]).collect();
         let scores = |column| {
             values(&rollouts, column).into_iter().map(|value| value.unwrap_or(0.0)).collect()
@@ -132,12 +127,12 @@ impl<M: Model> GrpoTrainer<'_, M> {
         if rollouts.is_empty() {
             return Ok(true);
         }
-        let weights = self.plan.weights(self.state.step.saturating_sub(1));
+        let weights = self.plan.weights(self.run.state.step.saturating_sub(1));
         let is_used = |function: &&RewardFunction| {
             REWARDS.contains(&function.reward.name()) && function.is_computed(&weights)
         };
         for function in self.rewards.iter().filter(is_used) {
-            let scores = function.scores(rollouts, &self.process_group, self.stop)?;
+            let scores = function.scores(rollouts, &self.run.process_group, self.run.stop)?;
             let Some(scores) = scores else { return Ok(false) };
             let completions = rollouts.iter_mut().flat_map(|rollout| &mut rollout.completions);
             completions.zip(scores).for_each(|(completion, score)| {

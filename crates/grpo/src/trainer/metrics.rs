@@ -147,7 +147,7 @@ impl Times {
 impl<M: Model> GrpoTrainer<'_, M> {
     /// The peak memory on the device since the last call, in GB; resets it.
     pub(super) fn take_peak_gb(&self) -> Result<Option<f64>> {
-        Ok(peak_memory::take_peak_bytes(&self.device)?.map(|bytes| bytes as f64 / 1e9))
+        Ok(peak_memory::take_peak_bytes(&self.run.device)?.map(|bytes| bytes as f64 / 1e9))
     }
 
     /// `mfu`, model FLOPs utilization: matmul FLOPs of rank 0's share of the step over the step's time, relative to the
@@ -161,15 +161,14 @@ impl<M: Model> GrpoTrainer<'_, M> {
         times: &Times,
         metrics: &mut Metrics,
     ) -> Result<()> {
-        let forward = self.policy.forward_flops(groups);
+        let forward = self.run.model.forward_flops(groups);
         if forward == 0.0 {
             return Ok(());
         }
         let peak = match self.peak_flops {
             Some(peak) => peak,
-            None => {
-                peak_flops_per_s(&self.device, self.settings.precision.into())?.unwrap_or(f64::NAN)
-            }
+            None => peak_flops_per_s(&self.run.device, self.settings.precision.into())?
+                .unwrap_or(f64::NAN),
         };
         self.peak_flops = Some(peak);
         let reference = f64::from(u8::from(self.reference.is_some() && self.settings.beta > 0.0));

@@ -6,7 +6,7 @@ use embodied_r_kernels::memory::lerp;
 use embodied_r_rewards::{Judge, RewardSchedule as Stages};
 
 use super::{GrpoInputs, GrpoTrainer};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::judge::{ReferenceJudge, ReferenceModel};
 use crate::model::{ChatTokenizer, Model};
 use crate::process_group::ProcessGroup;
@@ -14,10 +14,9 @@ use crate::scoring::needs_judge;
 use crate::settings::JudgeKind;
 
 /// The reference is loaded only if the KL term or the judge needs it.
-pub(super) fn needs_reference(inputs: &GrpoInputs<'_>) -> Result<bool> {
-    let stages: Stages = inputs.settings.stages().map_err(Error::Settings)?;
+pub(super) fn needs_reference(inputs: &GrpoInputs<'_>, stages: &Stages) -> bool {
     let judges = inputs.settings.judge == JudgeKind::Reference && inputs.judge.is_none();
-    Ok(inputs.settings.beta > 0.0 || (judges && needs_judge(inputs.settings, &stages)))
+    inputs.settings.beta > 0.0 || (judges && needs_judge(inputs.settings, stages))
 }
 
 /// The reference as an in-process judge.
@@ -34,12 +33,12 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
     /// Moves the reference towards the policy every `ref_model_sync_steps` steps, as TRL's `SyncRefModelCallback` does.
     pub(super) fn sync_reference(&mut self) -> Result<()> {
         let settings = self.settings;
-        let due = self.state.step.is_multiple_of(settings.ref_model_sync_steps);
+        let due = self.run.state.step.is_multiple_of(settings.ref_model_sync_steps);
         let (true, true, Some(reference)) = (settings.sync_ref_model, due, &self.reference) else {
             return Ok(());
         };
         let model = reference.get();
-        for ((_, to), (_, from)) in model.parameters().iter().zip(&self.policy.parameters()) {
+        for ((_, to), (_, from)) in model.parameters().iter().zip(&self.run.model.parameters()) {
             lerp(to, from, settings.ref_model_mixup_alpha)?;
         }
         self.reference_moved = true;
@@ -49,8 +48,9 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
     /// Saves the reference for the next checkpoint if it has changed since the last one.
     pub(super) fn save_reference(&mut self) -> Result<()> {
         if let (true, Some(reference)) = (self.reference_moved, &self.reference) {
-            let name = self.checkpoints.save_reference(&*reference.get(), self.state.step)?;
-            self.state.reference = Some(name);
+            let name =
+                self.run.checkpoints.save_reference(&*reference.get(), self.run.state.step)?;
+            self.run.state.reference = Some(name);
             self.reference_moved = false;
         }
         Ok(())

@@ -28,12 +28,9 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
         };
         let names: Vec<&str> = self.rewards.iter().map(|function| function.reward.name()).collect();
         let path = skipped::dump_path(&self.settings.output, step);
-        if self.process_group.is_rank_zero() {
-            let batch = BatchFile::of_rollouts(rollouts, &names);
-            skipped::dump(&self.settings.output, step, &batch)?;
-        }
+        self.run.dump(step, &BatchFile::of_rollouts(rollouts, &names))?;
         // Before another rank's error ends the job.
-        self.process_group.barrier()?;
+        self.run.process_group.barrier()?;
         Err(Error::RewardOverflow {
             reward: names.get(overflow.column).copied().unwrap_or_default().to_owned(),
             score: overflow.score,

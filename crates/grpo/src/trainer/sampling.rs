@@ -101,38 +101,38 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
     ) -> Result<Option<ScoredRollouts<M>>> {
         let mut clock = Instant::now();
         let mut lap = || std::mem::replace(&mut clock, Instant::now()).elapsed().as_secs_f64();
-        self.process_group.enter("rollout");
+        self.run.process_group.enter("rollout");
         let longest = self.settings.max_completion_length;
         let expected = |&index: &usize| {
-            let tokens = self.state.expected_lengths.tokens(index, longest);
+            let tokens = self.run.state.expected_lengths.tokens(index, longest);
             GroupLengths {
                 prompt: self.questions[index].prompt.len(),
                 completions: vec![tokens; self.settings.num_generations],
             }
         };
         let expected: Vec<GroupLengths> = indices.iter().map(expected).collect();
-        let parts = partition(&expected, self.process_group.world_size());
-        let own = parts.iter().filter(|part| part.rank == self.process_group.rank());
+        let parts = partition(&expected, self.run.process_group.world_size());
+        let own = parts.iter().filter(|part| part.rank == self.run.process_group.rank());
         let wanted: Vec<_> =
             own.map(|part| self.request(indices[part.group], part.completions.clone())).collect();
         let (mut rollouts, activation_cache) =
             self.sample((step, attempt), &wanted, activation_cache)?;
         times.rollout += lap();
-        if self.stopping()? {
+        if self.run.stopping()? {
             return Ok(None);
         }
-        self.process_group.enter("rewards");
+        self.run.process_group.enter("rewards");
         scoring::score(
             &mut rollouts,
             &self.rewards,
             &self.plan.weights(step),
-            &self.process_group,
-            self.stop,
+            &self.run.process_group,
+            self.run.stop,
         )?;
         // After an interrupted wait, all ranks learn below that one of them is to stop.
-        let rollouts = joined(&parts, self.process_group.all_gather(rollouts)?)?;
+        let rollouts = joined(&parts, self.run.process_group.all_gather(rollouts)?)?;
         times.rewards += lap();
-        Ok((!self.stopping()?).then_some((rollouts, parts, activation_cache)))
+        Ok((!self.run.stopping()?).then_some((rollouts, parts, activation_cache)))
     }
 
     pub(super) fn request(&self, index: usize, completions: Range<usize>) -> SampleRequest<'_> {
@@ -150,7 +150,7 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
             top_k: self.settings.top_k,
             top_p: self.settings.top_p,
             max_new_tokens: self.settings.max_completion_length,
-            stop_ids: self.tokenizer.stop_ids().to_vec(),
+            stop_ids: self.run.tokenizer.stop_ids().to_vec(),
             ..SamplingParams::default()
         };
         // Each attempt has its own random stream.
@@ -159,8 +159,8 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
             attempt => stream(&[self.settings.seed, attempt]),
         };
         rollout::sample(
-            (&self.policy, &self.process_group),
-            self.tokenizer.as_ref(),
+            (&self.run.model, &self.run.process_group),
+            self.run.tokenizer.as_ref(),
             wanted,
             &sampling,
             (Some(self.settings.rollout_precision()), activation_cache),

@@ -4,7 +4,6 @@ use std::time::Instant;
 
 use super::GrpoTrainer;
 use super::metrics::Times;
-use super::run::StepOutput;
 use crate::error::Result;
 use crate::events::{Event, Metrics, RankShares};
 use crate::loss::LossNormalizer;
@@ -17,20 +16,21 @@ use crate::packing::{GroupLengths, GroupSlice, pack};
 use crate::partition::{GroupPart, completions_per_rank, partition};
 use crate::random::stream;
 use crate::rollout::{self, Rollout};
+use crate::run::StepOutput;
 use crate::skipped::Diagnosis;
 use crate::update::{StepParams, UpdateOutcome, merged_groups, score_all};
 use crate::verify::verify_packing;
 
 impl<M: Model + 'static> GrpoTrainer<'_, M> {
     /// Runs step `step`, from 0; `None` if the user requested a stop, with all parameters unchanged.
-    pub(super) fn step(&mut self, step: u64) -> Result<Option<StepOutput>> {
+    pub(super) fn grpo_step(&mut self, step: u64) -> Result<Option<StepOutput>> {
         let mut times = Times::default();
-        let waited = self.process_group.seconds_waited();
+        let waited = self.run.process_group.seconds_waited();
         self.take_peak_gb()?;
         let activation_cache = self
             .activation_cache
             .take()
-            .or_else(|| Some(self.policy.activation_cache(self.activation_cache_options?)));
+            .or_else(|| Some(self.run.model.activation_cache(self.activation_cache_options?)));
         let Some(mut sampled) = self.sample_groups(step, activation_cache, &mut times)? else {
             return Ok(None);
         };
@@ -48,18 +48,18 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
         let rollouts = &sampled.rollouts;
         self.check_rewards(step, rollouts)?;
         let mut batches = self.micro_batches(step, rollouts, &sampled.parts);
-        self.process_group.enter("reference");
+        self.run.process_group.enter("reference");
         self.fill_logps(&mut batches)?;
         (times.reference, times.memory.reference) = (lap(), self.take_peak_gb()?);
         let activation_cache = sampled.activation_cache.take();
         let reuses_rollout = activation_cache.is_some();
-        self.process_group.enter("update");
+        self.run.process_group.enter("update");
         let Some((iterations, applied)) = self.update(step, &mut batches, activation_cache)? else {
             return Ok(None);
         };
-        times.optimizer = self.updater.optimizer_s();
+        times.optimizer = self.run.updater.optimizer_s();
         (times.update, times.memory.update) = (lap() - times.optimizer, self.take_peak_gb()?);
-        let waited = self.process_group.seconds_waited() - waited;
+        let waited = self.run.process_group.seconds_waited() - waited;
         let ranks = self.rank_shares(&sampled.parts, 1.0 - waited / times.total().max(1e-9))?;
 
         let mut metrics = Metrics::new();
@@ -72,7 +72,7 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
         let parts: Vec<_> = batches.iter().map(|batch| batch.groups.clone()).collect();
         let groups = merged_groups(&parts);
         let own_tokens: u64 = groups.iter().map(group_tokens).sum();
-        let tokens = self.process_group.all_reduce_sum(vec![own_tokens as f64])?[0] as u64;
+        let tokens = self.run.process_group.all_reduce_sum(vec![own_tokens as f64])?[0] as u64;
         times.add_to(tokens, &mut metrics);
         self.mfu_metrics(&groups, reuses_rollout, &times, &mut metrics)?;
         let skipped = match applied.taken {
@@ -89,8 +89,8 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
     /// How the step was shared among the ranks, given this rank's busy share.
     fn rank_shares(&self, parts: &[GroupPart], busy_share: f64) -> Result<RankShares> {
         Ok(RankShares {
-            completions_per_rank: completions_per_rank(parts, self.process_group.world_size()),
-            busy_share_per_rank: self.process_group.all_gather(busy_share.clamp(0.0, 1.0))?,
+            completions_per_rank: completions_per_rank(parts, self.run.process_group.world_size()),
+            busy_share_per_rank: self.run.process_group.all_gather(busy_share.clamp(0.0, 1.0))?,
         })
     }
 
@@ -113,9 +113,9 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
             .collect();
         let parts = match self.activation_cache_options {
             Some(_) => sampled.to_vec(),
-            None => partition(&lengths, self.process_group.world_size()),
+            None => partition(&lengths, self.run.process_group.world_size()),
         };
-        let is_own = |part: &GroupPart| part.rank == self.process_group.rank();
+        let is_own = |part: &GroupPart| part.rank == self.run.process_group.rank();
         let parts = parts.into_iter().filter(is_own);
         let mut own: Vec<GroupPart> = parts.filter(|part| is_used(part.group)).collect();
         own.sort_by_key(|part| part.group);
@@ -161,7 +161,8 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
         let temperature = self.settings.temperature;
         let groups: Vec<Vec<Group>> = batches.iter().map(|batch| batch.groups.clone()).collect();
         if let Some(reference) = self.reference.as_ref().filter(|_| self.settings.beta > 0.0) {
-            let scores = score_all(&*reference.get(), &groups, temperature, &self.process_group)?;
+            let scores =
+                score_all(&*reference.get(), &groups, temperature, &self.run.process_group)?;
             for (batch, scores) in batches.iter_mut().zip(scores) {
                 batch.reference = to_f64(&scores.logps);
             }
@@ -170,7 +171,7 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
         // With dropout, the first iteration's forward pass differs from the rollout's.
         let dropped = self.settings.num_iterations > 1 && self.settings.trainable().has_dropout();
         if sampled || dropped {
-            let scores = score_all(&self.policy, &groups, temperature, &self.process_group)?;
+            let scores = score_all(&self.run.model, &groups, temperature, &self.run.process_group)?;
             for (batch, scores) in batches.iter_mut().zip(scores) {
                 batch.old = to_f64(&scores.logps);
             }
@@ -189,7 +190,7 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
         let options = self.settings.options();
         let longest = self.settings.max_completion_length;
         let loss_normalizers =
-            loss_normalizers(batches, options.loss_type, longest, &self.process_group)?;
+            loss_normalizers(batches, options.loss_type, longest, &self.run.process_group)?;
         let iterations = self.settings.num_iterations as u64;
         let groups: Vec<Vec<Group>> = batches.iter().map(|batch| batch.groups.clone()).collect();
         let never_stop = std::sync::atomic::AtomicBool::new(false);
@@ -197,12 +198,12 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
         for iteration in 0..iterations {
             let share = self.settings.top_entropy_quantile;
             let temperature = self.settings.temperature;
-            self.updater.optimizer.all_gather_weights(&self.policy, || ())?;
+            self.run.updater.optimizer.all_gather_weights(&self.run.model, || ())?;
             let selection =
-                selection(&self.policy, batches, temperature, share, &self.process_group)?;
+                selection(&self.run.model, batches, temperature, share, &self.run.process_group)?;
             let mut totals = UpdateStats::default();
             // Once the parameters have changed, the step must be finished: it could not be repeated.
-            let stop = if iteration == 0 { self.stop } else { &never_stop };
+            let stop = if iteration == 0 { self.run.stop } else { &never_stop };
             let params = StepParams {
                 temperature: self.settings.temperature,
                 learning_rate: self.plan.learning_rate(step, iteration),
@@ -221,13 +222,19 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
                 }
                 Ok(d)
             };
-            let (policy, of_rollout) = (&self.policy, activation_cache.take());
-            let update =
-                self.updater.run(policy, &groups, params, of_rollout.as_ref(), stop, derivative)?;
+            let (policy, of_rollout) = (&self.run.model, activation_cache.take());
+            let update = self.run.updater.run(
+                policy,
+                &groups,
+                params,
+                of_rollout.as_ref(),
+                stop,
+                derivative,
+            )?;
             // With several iterations, the cache is freed to make room for the later ones.
             self.activation_cache = of_rollout.filter(|_| iterations == 1);
             let UpdateOutcome::Done(applied) = update else { return Ok(None) };
-            stats.push(UpdateStats::merge_ranks(self.process_group.all_gather(totals)?));
+            stats.push(UpdateStats::merge_ranks(self.run.process_group.all_gather(totals)?));
             last = Some(applied);
             if !applied.taken {
                 break;
@@ -247,9 +254,15 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
         training: &TrainingPass<'_, M::ActivationCache>,
     ) -> Result<()> {
         let options = self.settings.options();
-        let found =
-            verify_packing(&self.policy, batches, &options, loss_normalizers, selection, training)?;
-        self.events.notify(&Event::PackingVerified {
+        let found = verify_packing(
+            &self.run.model,
+            batches,
+            &options,
+            loss_normalizers,
+            selection,
+            training,
+        )?;
+        self.run.events.notify(&Event::PackingVerified {
             step: step + 1,
             gradient: found.gradient,
             tensor: found.tensor.clone(),

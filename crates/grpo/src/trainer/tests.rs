@@ -18,12 +18,15 @@ use embodied_r_rewards::Stage;
 use embodied_r_rewards::stages::StageLength;
 
 use super::*;
+use crate::checkpoint::State;
 use crate::events::{Event, Parquet};
 use crate::length_limit::{LengthLimit, TruncationStrategy};
 use crate::model::WriterRank;
 use crate::model::tests::toy::{Bigram, Words};
+use crate::process_group::ProcessGroup;
 use crate::questions::{TokenizedQuestion, prompts};
 use crate::rollout::Rollout;
+use crate::run::tests::run_inputs;
 use crate::scoring::reward_names;
 
 /// Questions whose answer is always A.
@@ -114,20 +117,12 @@ fn run_with(
 fn inputs<'a>(settings: &'a GrpoSettings, base: &'a Path, stop: &'a AtomicBool) -> GrpoInputs<'a> {
     GrpoInputs {
         settings,
-        settings_text: "",
-        fingerprint: "bigram",
-        base,
-        tokenizer: Arc::new(Words::new()),
         questions: questions(8),
         eval: questions(2),
         judge: None,
-        activation_bytes: 0,
-        device: candle_core::Device::Cpu,
         activation_cache: None,
         verify_packing: true,
-        stop,
-        lock: None,
-        process_group: ProcessGroup::default(),
+        run: run_inputs(base, stop),
     }
 }
 

@@ -137,7 +137,8 @@ fn ranks_judge_their_own_completions_and_log_the_same() {
         let rank = |communicator: Communicator| {
             let stop = AtomicBool::new(false);
             let process_group = ProcessGroup::new(communicator.clone());
-            let inputs = GrpoInputs { process_group, ..inputs(&settings, dir.path(), &stop) };
+            let mut inputs = inputs(&settings, dir.path(), &stop);
+            inputs.run.process_group = process_group;
             let trainer = GrpoTrainer::start(usually_right(), inputs, Vec::new()).unwrap();
             trainer.run().unwrap();
             communicator.finish().unwrap();

@@ -77,21 +77,9 @@ fn without_kl_and_judge_no_reference_is_loaded() {
         let mut settings = GrpoSettings { beta, ..settings(dir.path()) };
         settings.stage[1].weights = weights.iter().map(|(n, w)| ((*n).into(), *w)).collect();
         let inputs = GrpoInputs {
-            settings: &settings,
-            settings_text: "",
-            fingerprint: "bigram",
-            base: dir.path(),
-            tokenizer: Arc::new(Words::new()),
-            questions: questions(8),
             eval: Vec::new(),
-            judge: None,
-            activation_bytes: 0,
-            device: candle_core::Device::Cpu,
-            activation_cache: None,
             verify_packing: false,
-            stop: &stop,
-            lock: None,
-            process_group: ProcessGroup::default(),
+            ..inputs(&settings, dir.path(), &stop)
         };
         GrpoTrainer::start(Bigram::new(6, 3), inputs, Vec::new()).unwrap().reference.is_some()
     };

@@ -204,7 +204,8 @@ fn failures_of_two_ranks(
     let rank = |communicator: Communicator| {
         let stop = AtomicBool::new(false);
         let process_group = ProcessGroup::new(communicator.clone());
-        let inputs = GrpoInputs { process_group, ..inputs(settings, &settings.output, &stop) };
+        let mut inputs = inputs(settings, &settings.output, &stop);
+        inputs.run.process_group = process_group;
         let run = GrpoTrainer::start(model(communicator.rank()), inputs, Vec::new());
         let error = run.and_then(GrpoTrainer::run).unwrap_err();
         communicator.finish().unwrap();

@@ -51,7 +51,8 @@ fn ranks_of(
             sinks.push(Box::new(keep.clone()));
             sinks.extend(stop_after.map(|step| Box::new(StopAfter(step, &stop)) as Box<dyn Sink>));
         }
-        let inputs = GrpoInputs { process_group, ..inputs(settings, &base, &stop) };
+        let mut inputs = inputs(settings, &base, &stop);
+        inputs.run.process_group = process_group;
         let outcome = match &last {
             Some(checkpoint) => GrpoTrainer::<Bigram>::resume(checkpoint, inputs, sinks),
             None => GrpoTrainer::start(model(communicator.rank()), inputs, sinks),
@@ -277,7 +278,8 @@ fn a_failed_rank_aborts_the_run_on_all_ranks() {
         let stop = AtomicBool::new(false);
         let process_group = ProcessGroup::new(communicator.clone());
         let second = !process_group.is_rank_zero();
-        let mut inputs = GrpoInputs { process_group, ..inputs(&settings, &base, &stop) };
+        let mut inputs = inputs(&settings, &base, &stop);
+        inputs.run.process_group = process_group;
         // Rank 1 has no training data.
         if second {
             inputs.questions.clear();

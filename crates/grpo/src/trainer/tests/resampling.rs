@@ -132,21 +132,9 @@ fn every_attempt_has_its_own_random_stream() {
     let settings = one_step(dir.path());
     let stop = AtomicBool::new(false);
     let inputs = GrpoInputs {
-        settings: &settings,
-        settings_text: "",
-        fingerprint: "bigram",
-        base: dir.path(),
-        tokenizer: Arc::new(Words::new()),
-        questions: questions(8),
         eval: Vec::new(),
-        judge: None,
-        activation_bytes: 0,
-        device: candle_core::Device::Cpu,
-        activation_cache: None,
         verify_packing: false,
-        stop: &stop,
-        lock: None,
-        process_group: ProcessGroup::default(),
+        ..inputs(&settings, dir.path(), &stop)
     };
     let trainer = GrpoTrainer::start(Bigram::new(6, 3), inputs, Vec::new()).unwrap();
     let ids = |attempt: u64| -> Vec<Vec<u32>> {
