@@ -6,6 +6,7 @@
 //! time leaves the previous checkpoint; later damage is detected with the manifest.
 
 mod atomic_folder;
+mod damaged;
 mod lock;
 mod manifest;
 mod retention;
@@ -17,13 +18,13 @@ mod stored;
 use std::fs;
 use std::path::Path;
 
+pub use damaged::{Damage, DamagedCheckpoint};
 pub use lock::RunLock;
-pub use manifest::{Damage, MANIFEST_FILE};
+pub use manifest::MANIFEST_FILE;
 pub use retention::{Milestones, RetentionPolicy};
 pub use run::{Checkpoints, LatestIntact};
-use stale_files::sweep;
 pub use state::{BestCheckpoint, BestMetric, MetricDirection, State};
-pub use stored::{Checkpoint, DamagedCheckpoint};
+pub use stored::Checkpoint;
 
 use crate::error::{Error, Result};
 

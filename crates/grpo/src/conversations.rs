@@ -8,9 +8,10 @@ use embodied_r_data::{Question, prompts};
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
-use crate::length_limit::{LengthLimit, TooLong};
+use crate::length_limit::LengthLimit;
 use crate::model::{ChatMessage, ChatTokenizer, GenerationPrompt};
 use crate::supervised::Example;
+use crate::too_long::TooLong;
 
 /// Some editors put it at the start of UTF-8 text.
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();

@@ -1,9 +1,12 @@
 //! The crate's error.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use crate::finite::NonFiniteModel;
+use crate::checkpoint::DamagedCheckpoint;
 use crate::length_limit::LengthLimit;
+use crate::non_finite::{Diagnosis, NonFiniteModel, last_good};
+use crate::packing_check::PackingCheck;
+use crate::settings::Fault;
 
 /// Errors of training.
 #[derive(Debug, thiserror::Error)]
@@ -92,7 +95,7 @@ pub enum Error {
     )]
     Packing {
         /// The differences.
-        found: crate::verify::PackingCheck,
+        found: PackingCheck,
         /// The tolerance: the rounding error to be expected.
         allowed: f64,
     },
@@ -133,7 +136,7 @@ pub enum Error {
     },
     /// Settings that contradict each other.
     #[error("{}", listed(.0))]
-    Settings(Vec<crate::settings::Fault>),
+    Settings(Vec<Fault>),
     /// A checkpoint is damaged, or of another kind.
     #[error("the checkpoint `{}` cannot be used: {what}", path.display())]
     Checkpoint {
@@ -182,7 +185,7 @@ pub enum Error {
         /// The run's folder.
         run: PathBuf,
         /// The damage of each checkpoint.
-        damaged: Vec<crate::checkpoint::DamagedCheckpoint>,
+        damaged: Vec<DamagedCheckpoint>,
     },
     /// The stored optimizer state does not match the model.
     #[error("the optimizer state in `{}` cannot be used: {what}", path.display())]
@@ -206,7 +209,7 @@ pub enum Error {
         /// How many steps.
         steps: u64,
         /// The known causes.
-        diagnosis: Box<crate::skipped::Diagnosis>,
+        diagnosis: Box<Diagnosis>,
     },
     /// The trained model is not finite, so it is not saved.
     #[error("{found}; nothing was saved; {}", last_good(checkpoint.as_deref()))]
@@ -292,14 +295,6 @@ impl Error {
     }
 }
 
-/// The last good checkpoint, for messages.
-pub(crate) fn last_good(checkpoint: Option<&Path>) -> String {
-    match checkpoint {
-        Some(path) => format!("last good checkpoint `{}`", path.display()),
-        None => "no good checkpoint".into(),
-    }
-}
-
 fn also(others: usize) -> String {
     match others {
         0 => String::new(),
@@ -315,11 +310,11 @@ fn steps_were(steps: u64) -> String {
     }
 }
 
-fn listed(faults: &[crate::settings::Fault]) -> String {
+fn listed(faults: &[Fault]) -> String {
     faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
-fn each(damaged: &[crate::checkpoint::DamagedCheckpoint]) -> String {
+fn each(damaged: &[DamagedCheckpoint]) -> String {
     damaged.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 

@@ -23,8 +23,8 @@ pub use tensorboard::{TENSORBOARD_FOLDER, TensorBoard};
 pub use warnings::{FormatFailures, StepObservation, WarningKind, WarningMonitor};
 
 use crate::error::Result;
+use crate::non_finite::Diagnosis;
 use crate::rollout::Rollout;
-use crate::skipped::Diagnosis;
 
 /// Metrics by name, in the order of logging.
 pub type Metrics = IndexMap<String, f64>;

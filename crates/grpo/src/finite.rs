@@ -10,31 +10,11 @@ use embodied_r_kernels::memory;
 
 use crate::error::{Error, Result};
 use crate::model::{Group, Model};
+use crate::non_finite::NonFiniteModel;
 use crate::process_group::ProcessGroup;
-
-/// Number of tensor names that a message lists.
-const NAMED: usize = 3;
 
 /// Tokens that a model is checked with.
 const PROBE_TOKENS: usize = 32;
-
-/// What is not finite in a model.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NonFiniteModel {
-    /// The tensors with NaN or infinite values; if there are none, the log-probabilities are not finite.
-    pub weights: Vec<String>,
-}
-
-impl std::fmt::Display for NonFiniteModel {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match first_names(&self.weights) {
-            Some(names) => write!(f, "the model's weights are not finite: {names}"),
-            None => f.write_str(
-                "the model's log-probabilities are not finite: its weights are too large",
-            ),
-        }
-    }
-}
 
 /// Checks a model that is being trained: `None` if its trained weights, and its log-probabilities of the last tokens of
 /// `prompt`, are finite on all ranks. All ranks get the same result.
@@ -124,17 +104,6 @@ pub(crate) fn is_finite(tensor: &Tensor) -> Result<bool> {
     let tensor = memory::to_host(tensor)?;
     let values = memory::floats(&tensor, "check for non-finite values")?;
     Ok(values.iter().all(|value| value.is_finite()))
-}
-
-/// The first of `names` and the number of the others; `None` without names.
-pub(crate) fn first_names(names: &[String]) -> Option<String> {
-    let shown: Vec<_> = names.iter().take(NAMED).map(|name| format!("`{name}`")).collect();
-    let more = names.len() - shown.len();
-    match (shown.is_empty(), more) {
-        (true, _) => None,
-        (false, 0) => Some(shown.join(", ")),
-        (false, _) => Some(format!("{} and {more} more tensors", shown.join(", "))),
-    }
 }
 
 #[cfg(test)]

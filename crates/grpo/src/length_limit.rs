@@ -4,8 +4,6 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
-
 /// What to do with prompts or examples over the length limit (ms-swift's `truncation_strategy`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -22,7 +20,7 @@ pub enum TruncationStrategy {
 pub struct LengthLimit {
     tokens: usize,
     cause: Cause,
-    strategy: TruncationStrategy,
+    pub(crate) strategy: TruncationStrategy,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,35 +79,6 @@ impl fmt::Display for LengthLimit {
             Cause::Context { length, completion: true } => {
                 write!(f, "(the model's context length, {length}, less a token to generate)")
             }
-        }
-    }
-}
-
-/// Items over a limit: their number, and the first.
-#[derive(Debug, Default)]
-pub(crate) struct TooLong {
-    pub(crate) count: usize,
-    first: Option<(String, usize)>,
-}
-
-impl TooLong {
-    /// Counts an item of `tokens` tokens, such as question `7`.
-    pub(crate) fn add(&mut self, item: impl FnOnce() -> String, tokens: usize) {
-        self.count += 1;
-        self.first.get_or_insert_with(|| (item(), tokens));
-    }
-
-    /// The number of items that are left out.
-    ///
-    /// # Errors
-    /// [`Error::TooLong`] if there are any and `limit` allows none to be left out.
-    pub(crate) fn left_out(self, limit: &LengthLimit) -> Result<usize> {
-        match (limit.strategy, self.first) {
-            (TruncationStrategy::Raise, Some((item, tokens))) => {
-                let others = self.count - 1;
-                Err(Error::TooLong { item, tokens, others, limit: *limit })
-            }
-            _ => Ok(self.count),
         }
     }
 }

@@ -15,7 +15,7 @@
 //! | [`packing`], [`micro_batch`], [`update`], [`optimizer`] | packing, gradient accumulation, optimizer step |
 //! | [`verify`], [`memory_plan`], [`peak_memory`] | packing verification; memory estimate and measured peak |
 //! | [`roofline`] | step time and memory fit, estimated for any device |
-//! | [`skipped`], [`finite`] | steps skipped because of non-finite values; models that are not finite |
+//! | [`non_finite`] | what was not finite in a step or a model |
 //! | [`model`] | the model and tokenizer traits |
 //! | [`process_group`], [`partition`] | the ranks that train together, and how a step is partitioned over them |
 //!
@@ -38,7 +38,7 @@ pub mod error;
 pub mod events;
 mod expected_lengths;
 mod fingerprint;
-pub mod finite;
+mod finite;
 pub mod inspect;
 pub mod judge;
 pub mod length_limit;
@@ -47,8 +47,10 @@ pub mod loss;
 pub mod memory_plan;
 pub mod micro_batch;
 pub mod model;
+pub mod non_finite;
 pub mod optimizer;
 pub mod packing;
+pub mod packing_check;
 pub mod partition;
 pub mod peak_memory;
 pub mod process_group;
@@ -62,8 +64,9 @@ pub mod schedule;
 pub mod scoring;
 pub mod settings;
 pub mod sft;
-pub mod skipped;
+mod skipped;
 pub mod supervised;
+mod too_long;
 pub mod trainer;
 pub mod training_plan;
 pub mod update;

@@ -3,8 +3,9 @@
 use embodied_r_data::{Question, prompts};
 
 use crate::error::{Error, Result};
-use crate::length_limit::{LengthLimit, TooLong};
+use crate::length_limit::LengthLimit;
 use crate::model::{ChatTokenizer, chat_prompt};
+use crate::too_long::TooLong;
 
 /// A question with its tokenized prompt.
 #[derive(Debug, Clone, PartialEq)]

@@ -8,12 +8,12 @@ use crate::error::{Error, Result};
 use crate::events::{Metrics, RankShares, Sink, finite};
 use crate::fingerprint::fingerprint;
 use crate::model::Model;
+use crate::non_finite::Diagnosis;
 use crate::random::stream;
 use crate::run::{self, Prepared, Run, RunInputs, RunOutcome, RunSettings, StepOutput, Trainer};
 use crate::sampler::BatchSampler;
 use crate::schedule::LrSchedule;
 use crate::settings::SftSettings;
-use crate::skipped::Diagnosis;
 use crate::supervised::{Example, mean_loss, train_step};
 use crate::update::StepParams;
 

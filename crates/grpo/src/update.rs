@@ -6,11 +6,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use crate::error::{Error, Result};
+use crate::finite::is_finite;
 use crate::loss::LossOutput;
-use crate::model::{GradientReadyHook, Group, Model, TokenScores, TrainingPass};
+use crate::model::{
+    GradientReadyHook, Group, Model, NamedGradients as _, TokenScores, TrainingPass,
+};
+use crate::non_finite::NonFinite;
 use crate::optimizer::{Optimizer, StepResult};
 use crate::process_group::ProcessGroup;
-use crate::skipped::NonFinite;
 
 /// Gradient norms kept for a diagnosis.
 const NORMS: usize = 5;
@@ -124,7 +127,7 @@ impl Updater {
         let mut non_finite = NonFinite::default();
         let mut checked = |index: usize, scores: &TokenScores| {
             let LossGradient { loss, dlogps } = derivative(index, scores)?;
-            non_finite.record(scores, loss, &dlogps);
+            non_finite.record(&scores.logps, loss, &dlogps);
             if dlogps.len() == scores.logps.len() {
                 return Ok(dlogps);
             }
@@ -163,7 +166,7 @@ impl Updater {
             self.grad_norms.drain(..self.grad_norms.len().saturating_sub(NORMS));
         } else {
             drop(summed);
-            non_finite.name_gradients(model, &gradients)?;
+            non_finite.gradients.extend(non_finite_gradients(model, &gradients)?);
             self.non_finite = NonFinite::merge_ranks(process_group.all_gather(non_finite)?);
         }
         Ok(UpdateOutcome::Done(applied))
@@ -257,6 +260,17 @@ pub fn score_all<M: Model>(
         scores.extend(model.score_chunks(prompt, &parts, temperature)?);
     }
     Ok(scores)
+}
+
+/// The tensors with non-finite gradients.
+fn non_finite_gradients<M: Model>(model: &M, gradients: &M::Gradients) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for (name, _) in model.parameters() {
+        if gradients.get(&name).map(is_finite).transpose()? == Some(false) {
+            names.push(name);
+        }
+    }
+    Ok(names)
 }
 
 #[cfg(test)]

@@ -6,18 +6,8 @@ use crate::error::{Error, Result};
 use crate::loss::{LossNormalizer, LossOptions};
 use crate::micro_batch::{MicroBatch, TokenSelection, UpdateStats};
 use crate::model::{Group, Model, NamedGradients, Precision, TrainingPass};
+use crate::packing_check::PackingCheck;
 use crate::update::{backward, passes};
-
-/// Differences between packed and per-completion gradients.
-#[derive(Debug, Clone, PartialEq)]
-pub struct PackingCheck {
-    /// Largest difference of a tensor's gradient, relative to that tensor's gradient norm.
-    pub gradient: f64,
-    /// The tensor with that difference.
-    pub tensor: String,
-    /// Largest difference of a log-probability.
-    pub logp: f64,
-}
 
 /// Tolerance for rounding: sums of some thousand terms in another order.
 fn tolerance(precision: Precision) -> f64 {

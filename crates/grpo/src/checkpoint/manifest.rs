@@ -8,6 +8,7 @@ use std::path::Path;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use super::damaged::Damage;
 use crate::error::{Error, Result};
 use crate::process_group::ProcessGroup;
 
@@ -16,66 +17,6 @@ pub const MANIFEST_FILE: &str = "manifest.json";
 
 /// Bytes hashed at a time.
 const CHUNK: usize = 1 << 20;
-
-/// Damage to one file of a checkpoint.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum Damage {
-    /// A file cannot be read or parsed.
-    #[error("`{file}` {what}")]
-    Unreadable {
-        /// Its name.
-        file: String,
-        /// The reason.
-        what: String,
-    },
-    /// A listed or required file is missing.
-    #[error("`{file}` is missing")]
-    Missing {
-        /// Its name.
-        file: String,
-    },
-    /// A file is shorter or longer than listed.
-    #[error("`{file}` has the wrong length: {found} bytes, expected {expected}")]
-    Length {
-        /// Its name.
-        file: String,
-        /// Its length.
-        found: u64,
-        /// The listed length.
-        expected: u64,
-    },
-    /// The folder holds the checkpoint of another step: it was copied or renamed.
-    #[error("it is a copy of the checkpoint of step {step}")]
-    Renamed {
-        /// The step of the checkpoint.
-        step: u64,
-    },
-    /// A file's hash differs from the listed one.
-    #[error("`{file}` has changed since it was written: hash mismatch")]
-    Contents {
-        /// Its name.
-        file: String,
-    },
-}
-
-impl Damage {
-    fn unreadable(file: &str, error: impl std::fmt::Display) -> Self {
-        Self::Unreadable { file: file.into(), what: format!("cannot be read: {error}") }
-    }
-
-    /// The same damage, with the path relative to the parent of `folder`.
-    pub(super) fn within(mut self, folder: &str) -> Self {
-        if let Self::Unreadable { file, .. }
-        | Self::Missing { file }
-        | Self::Length { file, .. }
-        | Self::Contents { file } = &mut self
-        {
-            *file = format!("{folder}/{file}");
-        }
-        self
-    }
-}
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::atomic_folder::{self, Manifested};
+use super::stale_files::sweep;
 use super::{
     Checkpoint, DamagedCheckpoint, FINAL_FOLDER, Milestones, REFERENCE_PREFIX, RetentionPolicy,
-    RunLock, SETTINGS_FILE, STATE_FILE, State, is_reference, name, names, step_of, sweep,
+    RunLock, SETTINGS_FILE, STATE_FILE, State, is_reference, name, names, step_of,
 };
 use crate::error::{Error, Result};
 use crate::events::{COMPLETIONS_FOLDER, EVENTS_FILE, TENSORBOARD_FOLDER};

@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::manifest::{self, Damage, MANIFEST_FILE};
+use super::damaged::{Damage, DamagedCheckpoint};
+use super::manifest::{self, MANIFEST_FILE};
 use super::{SETTINGS_FILE, STATE_FILE, State, step_of};
 use crate::error::{Error, Result};
 use crate::optimizer::file_name;
@@ -15,36 +16,6 @@ pub struct Checkpoint {
     pub path: PathBuf,
     /// Its state.
     pub state: State,
-}
-
-/// A damaged checkpoint.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DamagedCheckpoint {
-    /// Its folder.
-    pub path: PathBuf,
-    /// The damage, file by file.
-    pub damage: Vec<Damage>,
-}
-
-impl std::fmt::Display for DamagedCheckpoint {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "`{}`: {}", self.path.display(), self.what())
-    }
-}
-
-impl DamagedCheckpoint {
-    /// What is wrong in a word: `corrupt`, or `copied` for a folder with the checkpoint of another step.
-    pub fn kind(&self) -> &'static str {
-        match self.damage[..] {
-            [Damage::Renamed { .. }] => "copied",
-            _ => "corrupt",
-        }
-    }
-
-    /// Describes the damage.
-    pub fn what(&self) -> String {
-        self.damage.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-    }
 }
 
 impl Checkpoint {

@@ -4,7 +4,7 @@ use embodied_r_data::Progress;
 
 use super::{Event, Metrics, Sink, StageTrigger};
 use crate::error::Result;
-use crate::skipped::kept;
+use crate::non_finite::kept;
 
 /// Shows the progress of a run: metrics of the last step, and the time left.
 pub struct ProgressLine<'a> {

@@ -13,19 +13,8 @@ use embodied_r_dist::{Communicator, Pending, Reduce};
 use embodied_r_kernels::memory;
 
 use super::shard_layout::{Segment, concatenated, view};
-use super::sharded::{Bucket, Sharded};
+use super::sharded::{Bucket, GradientShard, IN_FLIGHT, Sharded};
 use crate::error::Result;
-
-/// Reductions in flight at a time: enough to keep the links busy, few enough to use little memory.
-pub(super) const IN_FLIGHT: usize = 4;
-
-/// The reduced gradients of this rank's shard, stored in its own gradients.
-pub(super) struct GradientShard {
-    /// One per parameter.
-    pub(super) gradients: Vec<Tensor>,
-    /// The global gradient norm.
-    pub(super) norm: f64,
-}
 
 /// Reduce-scatters gradient buckets for the sharded optimizer.
 pub(super) struct ReduceScatterQueue {

@@ -3,7 +3,8 @@
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use super::in_flight::{AllReduceQueue, GradientShard, ReduceScatterQueue};
+use super::in_flight::{AllReduceQueue, ReduceScatterQueue};
+use super::sharded::GradientShard;
 use crate::error::Result;
 use crate::model::NamedGradients;
 

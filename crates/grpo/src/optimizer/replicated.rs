@@ -7,7 +7,7 @@ use embodied_r_kernels::memory;
 use embodied_r_kernels::{AdamwStep, MuonStep, Precision, adamw, muon};
 use rayon::prelude::*;
 
-use super::Optim;
+use super::hyperparameters::Optim;
 use super::state_files::{Moment, StateFiles};
 use crate::error::{Error, Result};
 use crate::model::{Model, NamedGradients};

@@ -9,11 +9,21 @@ use embodied_r_dist::{Communicator, Pending};
 use embodied_r_kernels::memory;
 use embodied_r_kernels::{AdamwStep, adamw};
 
-use super::in_flight::{GradientShard, IN_FLIGHT};
 use super::shard_layout::{Segment, ShardLayout, concatenated, device, view, views};
 use super::state_files::{Moment, StateFiles};
 use crate::error::Result;
 use crate::model::Model;
+
+/// Collectives in flight at a time: enough to keep the links busy, few enough to use little memory.
+pub(super) const IN_FLIGHT: usize = 4;
+
+/// The reduced gradients of this rank's shard, stored in its own gradients.
+pub(super) struct GradientShard {
+    /// One per parameter.
+    pub(super) gradients: Vec<Tensor>,
+    /// The global gradient norm.
+    pub(super) norm: f64,
+}
 
 /// A rank's shard of the state, bucket by bucket.
 #[derive(Debug)]

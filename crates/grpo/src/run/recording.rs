@@ -7,7 +7,7 @@ use crate::checkpoint;
 use crate::error::{Error, Result};
 use crate::events::{BYTES_SENT, Event, now_s};
 use crate::finite::non_finite;
-use crate::skipped::Diagnosis;
+use crate::non_finite::Diagnosis;
 
 /// Updates the state after a step and reports it.
 pub(super) fn record_step<'a, T: Trainer<'a>>(

@@ -1,10 +1,8 @@
 //! Settings of checkpoints and skipped steps, shared by all runs.
 
+use super::train::BEST_METRIC;
 use super::{Faults, GrpoSettings, SftSettings};
 use crate::checkpoint::Milestones;
-
-/// Default of `metric_for_best_model`.
-pub(super) const BEST_METRIC: &str = "eval/accuracy";
 
 impl GrpoSettings {
     /// Steps whose checkpoints are kept permanently, given the `steps_per_epoch`.

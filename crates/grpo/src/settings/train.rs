@@ -12,7 +12,6 @@ use embodied_r_rewards::service::base_urls;
 use embodied_r_rewards::{ExternalRewardConfig, Format, Stage, check_base_url};
 use serde::{Deserialize, Serialize};
 
-use super::durability::BEST_METRIC;
 use super::trainable::{
     ALL_LINEAR, LORA_ALPHA, LORA_DROPOUT, LORA_R, StringList, TrainableSettings,
 };
@@ -23,6 +22,9 @@ use crate::loss::{ImportanceSamplingLevel, ImportanceSamplingMode, LossType};
 use crate::model::{LoadOptions, Precision};
 use crate::optimizer::{Optim, OptimizerSettings};
 use crate::schedule::LrScheduler;
+
+/// Default of `metric_for_best_model`.
+pub(super) const BEST_METRIC: &str = "eval/accuracy";
 
 /// The judge of the `consistency` reward: does the reasoning lead to the answer?
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]

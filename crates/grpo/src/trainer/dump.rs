@@ -5,8 +5,8 @@ use crate::batch_file::BatchFile;
 use crate::error::Result;
 use crate::micro_batch::MicroBatch;
 use crate::model::Model;
+use crate::non_finite::Diagnosis;
 use crate::rollout::{self, Rollout};
-use crate::skipped::Diagnosis;
 
 impl<M: Model> GrpoTrainer<'_, M> {
     /// Dumps the micro-batches of the skipped step `step` (from 0) and diagnoses what was non-finite.

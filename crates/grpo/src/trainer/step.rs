@@ -11,13 +11,13 @@ use crate::micro_batch::{
     MicroBatch, TokenSelection, UpdateStats, loss_normalizers, selection, to_f64,
 };
 use crate::model::{FinishReason, Group, Model, TokenScores, TrainingPass};
+use crate::non_finite::Diagnosis;
 use crate::optimizer::StepResult;
 use crate::packing::{GroupLengths, GroupSlice, pack};
 use crate::partition::{GroupPart, completions_per_rank, partition};
 use crate::random::stream;
 use crate::rollout::{self, Rollout};
 use crate::run::StepOutput;
-use crate::skipped::Diagnosis;
 use crate::update::{StepParams, UpdateOutcome, merged_groups, score_all};
 use crate::verify::verify_packing;
 

@@ -18,14 +18,16 @@ use embodied_r_rewards::Stage;
 use embodied_r_rewards::stages::StageLength;
 
 use super::*;
-use crate::checkpoint::State;
-use crate::events::{Event, Parquet};
+use crate::checkpoint::{Checkpoint, Checkpoints, State};
+use crate::error::{Error, Result};
+use crate::events::{Event, Parquet, Sink};
 use crate::length_limit::{LengthLimit, TruncationStrategy};
 use crate::model::WriterRank;
 use crate::model::tests::toy::{Bigram, Words};
 use crate::process_group::ProcessGroup;
 use crate::questions::{TokenizedQuestion, prompts};
 use crate::rollout::Rollout;
+use crate::run::RunOutcome;
 use crate::run::tests::run_inputs;
 use crate::scoring::reward_names;
 
