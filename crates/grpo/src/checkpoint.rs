@@ -7,6 +7,7 @@
 
 mod atomic_folder;
 mod damaged;
+pub(crate) mod finite;
 mod lock;
 mod manifest;
 mod retention;

@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use crate::checkpoint::DamagedCheckpoint;
-use crate::length_limit::LengthLimit;
+use crate::data::length_limit::LengthLimit;
 use crate::non_finite::{Diagnosis, NonFiniteModel, last_good};
-use crate::packing_check::PackingCheck;
 use crate::settings::Fault;
+use crate::update::packing_check::PackingCheck;
 
 /// Errors of training.
 #[derive(Debug, thiserror::Error)]

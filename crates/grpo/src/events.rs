@@ -6,6 +6,7 @@ mod completions;
 mod jsonl;
 mod line;
 mod recorder;
+pub(crate) mod skipped;
 mod tensorboard;
 mod warnings;
 

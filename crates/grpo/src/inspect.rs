@@ -1,16 +1,18 @@
 //! The loss and gradients of a given batch, for comparison with other implementations.
 
+pub mod batch_file;
+
 use indexmap::IndexMap;
 use serde::Serialize;
 
-use crate::batch_file::BatchFile;
 use crate::error::{Error, Result};
+use crate::inspect::batch_file::BatchFile;
 use crate::loss::LossType;
-use crate::micro_batch::{self, MicroBatch, UpdateStats};
 use crate::model::{Group, Model, NamedGradients, TrainingPass};
-use crate::packing::{GroupLengths, pack};
 use crate::process_group::ProcessGroup;
 use crate::settings::LossSettings;
+use crate::update::micro_batch::{self, MicroBatch, UpdateStats};
+use crate::update::packing::{GroupLengths, pack};
 use crate::update::{backward, passes};
 
 /// Token budget of a micro-batch. It does not affect the loss.
@@ -138,7 +140,7 @@ fn micro_batches(batch: &BatchFile, settings: &LossSettings, stop_ids: &[u32]) -
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::batch_file::{FileCompletion, FileGroup};
+    use crate::inspect::batch_file::{FileCompletion, FileGroup};
     use crate::model::tests::toy::Bigram;
 
     fn batch() -> BatchFile {

@@ -1,5 +1,8 @@
 //! Rollouts: sampled completions with their rewards and advantages.
 
+pub(crate) mod expected_lengths;
+pub mod partition;
+
 use std::ops::Range;
 
 use embodied_r_rewards::Score;
@@ -8,15 +11,15 @@ use serde::{Deserialize, Serialize};
 use crate::advantages::{
     AdvantageEstimator, Advantages, ScaleRewards, advantages, all_equal, gdpo, rloo,
 };
+use crate::data::questions::TokenizedQuestion;
 use crate::error::{Error, Result};
 use crate::model::{
     ChatTokenizer, FinishReason, GenerationRequest, Group, Model, Precision, SamplingParams,
     completion_text,
 };
-use crate::packing::GroupLengths;
 use crate::process_group::ProcessGroup;
-use crate::questions::TokenizedQuestion;
 use crate::random::stream;
+use crate::update::packing::GroupLengths;
 
 /// One question with its group of completions.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -1,5 +1,7 @@
 //! Learning-rate schedules, with the formulas of Hugging Face's `optimization.py`.
 
+pub mod training_plan;
+
 use serde::{Deserialize, Serialize};
 
 /// Shape of the learning rate after warmup (TRL's `lr_scheduler_type`).

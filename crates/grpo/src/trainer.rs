@@ -1,70 +1,288 @@
-//! Group relative policy optimization, from rollouts to checkpoints.
+//! The training loop of every trainer: events, evaluations, checkpoints, skipped steps and stopping.
+//!
+//! A `Trainer` says what a step and an evaluation compute; `train` does the rest, in the same way for all.
 
-mod dump;
-mod evaluate;
-mod metrics;
-mod progress;
-mod reference;
-mod reward_check;
-mod sampling;
-mod stages;
-mod start;
-mod step;
+pub mod grpo;
+pub mod lm;
+mod recording;
+pub mod sft;
+mod steps;
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use embodied_r_rewards::Judge;
+use candle_core::Device;
 
-use crate::judge::ReferenceModel;
-use crate::model::{ActivationCacheOptions, Model};
-use crate::questions::TokenizedQuestion;
-use crate::run::{Run, RunInputs};
-use crate::sampler::BatchSampler;
-use crate::scoring::RewardFunction;
-use crate::settings::GrpoSettings;
-use crate::training_plan::TrainingPlan;
-pub use evaluate::check_best_metric;
+use crate::checkpoint::finite::{check_base, check_resumed};
+use crate::checkpoint::{
+    BestCheckpoint, BestMetric, Checkpoint, Checkpoints, Milestones, RunLock, State,
+};
+use crate::error::Result;
+use crate::events::skipped;
+use crate::events::{Event, Metrics, RankShares, Recorder, Sink};
+use crate::inspect::batch_file::BatchFile;
+use crate::model::{ChatTokenizer, LoadOptions, Model};
+use crate::non_finite::Diagnosis;
+use crate::process_group::ProcessGroup;
+use crate::rollout::Rollout;
+use crate::settings::ReportTo;
+use crate::update::Updater;
+use crate::update::optimizer::{Optimizer, OptimizerSettings};
+pub(crate) use steps::train;
 
-/// Inputs of a run, except its model.
-pub struct GrpoInputs<'a> {
-    /// The settings, already validated.
-    pub settings: &'a GrpoSettings,
-    /// Training questions.
-    pub questions: Vec<TokenizedQuestion>,
-    /// Evaluation questions; empty for no evaluation.
-    pub eval: Vec<TokenizedQuestion>,
-    /// An external judge; by default the frozen reference judges.
-    pub judge: Option<Box<dyn Judge>>,
-    /// How much of the rollout's activations the update reuses. The number of layers is fixed when the run starts,
-    /// since the gradients' bits depend on it.
-    pub activation_cache: Option<ActivationCacheOptions>,
-    /// Whether to compare the first step's packed gradients with per-completion gradients.
-    pub verify_packing: bool,
-    /// What every run has.
-    pub run: RunInputs<'a>,
+/// Inputs of every run, except model, settings and data.
+pub struct RunInputs<'a> {
+    /// The settings as text, saved with every checkpoint.
+    pub settings_text: &'a str,
+    /// Folder of the base model; on resume a reference model is loaded from it.
+    pub base: &'a Path,
+    /// Fingerprint of the base model.
+    pub fingerprint: &'a str,
+    /// The tokenizer and its chat template.
+    pub tokenizer: Arc<dyn ChatTokenizer>,
+    /// Memory budget in bytes for activations saved by the update's forward pass.
+    pub activation_bytes: usize,
+    /// The device of the model.
+    pub device: Device,
+    /// Set to stop the run. A step that has not changed the parameters yet is abandoned.
+    pub stop: &'a AtomicBool,
+    /// The lock of the run's folder, on the rank that holds it.
+    pub lock: Option<Arc<RunLock>>,
+    /// The ranks of data-parallel training.
+    pub process_group: ProcessGroup,
 }
 
-/// A GRPO training run.
-pub struct GrpoTrainer<'a, M: Model> {
-    run: Run<'a, M>,
-    settings: &'a GrpoSettings,
-    questions: Vec<TokenizedQuestion>,
-    eval: Vec<TokenizedQuestion>,
-    reference: Option<Arc<ReferenceModel<M>>>,
-    /// Whether the reference has changed since it was saved.
-    reference_moved: bool,
-    /// Whether to verify the next step's packed gradients.
-    verify_packing: bool,
-    /// How much of the rollout's activations the update reuses.
-    activation_cache_options: Option<ActivationCacheOptions>,
-    /// The cache's memory, reused from step to step.
-    activation_cache: Option<M::ActivationCache>,
-    /// Peak FLOP/s of the device; `None` before the first step, NaN if unknown.
-    peak_flops: Option<f64>,
-    rewards: Vec<RewardFunction>,
-    sampler: BatchSampler,
-    plan: TrainingPlan,
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RunOutcome {
+    /// All steps are done; the final model is in this folder.
+    Finished(PathBuf),
+    /// The run was stopped and can be resumed from this checkpoint.
+    Stopped(PathBuf),
+}
+
+/// The settings that every run has.
+pub(crate) struct RunSettings<'a> {
+    pub(crate) output: &'a Path,
+    /// How the run's models are loaded, onto the CPU.
+    pub(crate) load_options: LoadOptions<'a>,
+    pub(crate) optimizer: OptimizerSettings,
+    pub(crate) total_steps: u64,
+    pub(crate) save_steps: u64,
+    pub(crate) save_total_limit: usize,
+    /// Steps whose checkpoints are kept permanently.
+    pub(crate) milestones: Option<Milestones>,
+    pub(crate) max_skipped_steps: u64,
+    pub(crate) report_to: &'a ReportTo,
+    /// The criterion for the best checkpoint.
+    pub(crate) best_by: BestMetric,
+    /// Fingerprint of the training data.
+    pub(crate) data: String,
+    /// The prompt that the model is checked with.
+    pub(crate) probe: Vec<u32>,
+}
+
+/// A model at the start of a run, or as a checkpoint has it.
+pub(crate) struct Prepared<M: Model> {
+    pub(crate) model: M,
+    optimizer: Optimizer,
+    pub(crate) state: State,
+}
+
+/// What every run keeps from step to step.
+pub(crate) struct Run<'a, M: Model> {
+    pub(crate) model: M,
+    pub(crate) updater: Updater,
+    pub(crate) state: State,
+    pub(crate) checkpoints: Checkpoints,
+    pub(crate) events: Recorder<'a>,
+    pub(crate) tokenizer: Arc<dyn ChatTokenizer>,
+    pub(crate) device: Device,
+    pub(crate) stop: &'a AtomicBool,
+    pub(crate) process_group: ProcessGroup,
+    settings: RunSettings<'a>,
+    settings_text: &'a str,
+    /// Whether the data differs from that of the run so far.
+    other_data: bool,
+    /// Bytes that this rank had sent at the last reported step.
+    bytes_sent: u64,
+}
+
+/// Output of one step.
+pub(crate) struct StepOutput {
+    /// The completions of all ranks; none if the step samples none.
+    pub(crate) rollouts: Vec<Rollout>,
+    pub(crate) metrics: Metrics,
+    pub(crate) ranks: RankShares,
+    /// The diagnosis, if the step was skipped.
+    pub(crate) skipped: Option<Box<Diagnosis>>,
+    pub(crate) tokens: u64,
+}
+
+/// What a step and an evaluation compute.
+pub(crate) trait Trainer<'a> {
+    /// The trained model.
+    type Model: Model;
+
+    /// The run.
+    fn run(&self) -> &Run<'a, Self::Model>;
+
+    /// As [`Trainer::run`].
+    fn run_mut(&mut self) -> &mut Run<'a, Self::Model>;
+
+    /// Epochs after `step` steps.
+    fn epoch(&self, step: u64) -> f64;
+
+    /// Reports what is noteworthy about a new run.
+    fn begin_run(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Prepares the next step.
+    fn begin_step(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Runs step `step`, from 0; `None` if the user requested a stop, with all parameters unchanged.
+    fn step(&mut self, step: u64) -> Result<Option<StepOutput>>;
+
+    /// Observes the completions and metrics of a step, which all ranks share; returns warnings.
+    fn observe(&mut self, _rollouts: &[Rollout], _metrics: &Metrics) -> Vec<Event> {
+        Vec::new()
+    }
+
+    /// Ends a step whose update is complete.
+    fn end_step(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Whether to evaluate after `step` steps.
+    fn evaluation_is_due(&self, step: u64) -> bool;
+
+    /// Evaluates the model; `None` if a stop was requested meanwhile.
+    fn evaluate(&mut self) -> Result<Option<Metrics>>;
+
+    /// Adds metrics about the best evaluation so far.
+    fn add_best(&self, _best: &BestCheckpoint, _metrics: &mut Metrics) {}
+
+    /// Saves what a checkpoint refers to.
+    fn begin_save(&mut self) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a, M: Model> Run<'a, M> {
+    /// Prepares a new run from `model`.
+    ///
+    /// # Errors
+    /// The output folder already contains a run, the model is not finite, or memory is short.
+    pub(crate) fn prepare_new(
+        model: M,
+        inputs: &RunInputs<'_>,
+        settings: &RunSettings<'_>,
+    ) -> Result<Prepared<M>> {
+        let process_group = &inputs.process_group;
+        let model = model.with_layer_hook(process_group.on_layer());
+        let checkpoints = Checkpoints::new(settings.output, settings.save_total_limit)
+            .with_process_group(process_group);
+        checkpoints.recover()?;
+        checkpoints.refuse_any()?;
+        check_base(&model, &settings.probe, process_group)?;
+        let optimizer = Optimizer::new(settings.optimizer, &model, process_group)?;
+        Ok(Prepared { model, optimizer, state: State::new(inputs.fingerprint) })
+    }
+
+    /// Prepares a run from `checkpoint`.
+    ///
+    /// # Errors
+    /// The checkpoint cannot be read or is not finite, the output folder contains later ones, or memory is short.
+    pub(crate) fn prepare_resumed(
+        checkpoint: &Checkpoint,
+        inputs: &RunInputs<'_>,
+        settings: &RunSettings<'_>,
+    ) -> Result<Prepared<M>> {
+        let (Checkpoint { path, state }, process_group) = (checkpoint, &inputs.process_group);
+        Checkpoints::new(settings.output, settings.save_total_limit).refuse_later(checkpoint)?;
+        let load_options = settings.load_options.clone().on_device(&inputs.device);
+        let model = M::load(path, &load_options)?;
+        check_resumed(&model, path, &settings.probe, process_group)?;
+        let model = model.with_layer_hook(process_group.on_layer());
+        let written = (state.optimizer_files, state.optimizer_steps);
+        let optimizer = Optimizer::load(settings.optimizer, &model, process_group, path, written)?;
+        Ok(Prepared { model, optimizer, state: state.clone() })
+    }
+
+    /// Opens the run's folder, without what is later than the state.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    pub(crate) fn open(
+        prepared: Prepared<M>,
+        inputs: RunInputs<'a>,
+        settings: RunSettings<'a>,
+        sinks: Vec<Box<dyn Sink + 'a>>,
+    ) -> Result<Self> {
+        let Prepared { model, optimizer, mut state } = prepared;
+        let RunInputs { settings_text, tokenizer, device, stop, lock, process_group, .. } = inputs;
+        let checkpoints = Checkpoints::new(settings.output, settings.save_total_limit)
+            .with_milestones(settings.milestones)
+            .with_process_group(&process_group)
+            .with_lock(lock);
+        let other_data = state.data_changed(settings.data.clone());
+        checkpoints.sweep(state.step)?;
+        checkpoints.rotate(&state)?;
+        checkpoints.write_settings(settings_text)?;
+        let events = match process_group.is_rank_zero() {
+            true => Recorder::open(settings.output, &state, settings.report_to, sinks)?,
+            false => Recorder::silent(),
+        };
+        Ok(Self {
+            model,
+            updater: Updater::new(optimizer),
+            state,
+            checkpoints,
+            events,
+            tokenizer,
+            device,
+            stop,
+            bytes_sent: process_group.bytes_sent(),
+            process_group,
+            settings,
+            settings_text,
+            other_data,
+        })
+    }
+
+    /// Dumps the batch of step `step` (from 0) on rank 0; returns the path there.
+    ///
+    /// # Errors
+    /// The file cannot be written, or the run's folder was moved.
+    pub(crate) fn dump(&self, step: u64, batch: &BatchFile) -> Result<Option<PathBuf>> {
+        if !self.process_group.is_rank_zero() {
+            return Ok(None);
+        }
+        // A write by path would make the folder anew.
+        self.checkpoints.keep_lock()?;
+        skipped::dump(self.settings.output, step, batch).map(Some)
+    }
+
+    /// Whether a stop was requested on any rank.
+    pub(crate) fn stopping(&self) -> Result<bool> {
+        self.process_group.any(self.stop.load(Ordering::Relaxed))
+    }
+
+    fn save_is_due(&self) -> bool {
+        let step = self.state.step;
+        step.is_multiple_of(self.settings.save_steps)
+            || self.checkpoints.retention().is_milestone(step)
+    }
+
+    /// Fails if the model is not finite.
+    pub(crate) fn check_finite(&self) -> Result<()> {
+        self.checkpoints.check_finite(&self.model, &self.settings.probe)
+    }
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -1,19 +1,26 @@
 //! One optimizer step over micro-batches, shared by all trainers.
 
+pub mod micro_batch;
+pub mod optimizer;
+pub mod packing;
+pub mod packing_check;
+pub mod supervised;
+pub mod verify;
+
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use crate::checkpoint::finite::is_finite;
 use crate::error::{Error, Result};
-use crate::finite::is_finite;
 use crate::loss::LossOutput;
 use crate::model::{
     GradientReadyHook, Group, Model, NamedGradients as _, TokenScores, TrainingPass,
 };
 use crate::non_finite::NonFinite;
-use crate::optimizer::{Optimizer, StepResult};
 use crate::process_group::ProcessGroup;
+use crate::update::optimizer::{Optimizer, StepResult};
 
 /// Gradient norms kept for a diagnosis.
 const NORMS: usize = 5;
@@ -281,7 +288,7 @@ mod tests {
 
     use super::*;
     use crate::model::tests::toy::Bigram;
-    use crate::optimizer::{Optim, OptimizerSettings};
+    use crate::update::optimizer::{Optim, OptimizerSettings};
 
     #[test]
     fn no_gradient_is_sent_while_a_later_pass_will_add_to_it() {

@@ -5,12 +5,14 @@
 
 use std::collections::BTreeMap;
 
-use embodied_r_grpo::memory_plan::{ActivationCachePolicy, MemoryPlan, Placement, Workload};
-use embodied_r_grpo::optimizer::Optim;
-use embodied_r_grpo::roofline::{
+use embodied_r_grpo::estimate::memory_plan::{
+    ActivationCachePolicy, MemoryPlan, Placement, Workload,
+};
+use embodied_r_grpo::estimate::roofline::{
     CpuPeaks, InterNodeLink, IntraNodeLink, Machine, Network, PhaseKind, StepEstimate,
 };
 use embodied_r_grpo::settings::Recompute;
+use embodied_r_grpo::update::optimizer::Optim;
 use embodied_r_policy::trainable::ParameterCounts;
 use embodied_r_policy::{ModelConfig, Precision};
 

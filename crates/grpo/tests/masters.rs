@@ -9,8 +9,8 @@ use std::path::Path;
 
 use candle_core::{DType, Device};
 use embodied_r_dist::{Communicator, CommunicatorOptions};
-use embodied_r_grpo::optimizer::{Optim, Optimizer, OptimizerSettings};
 use embodied_r_grpo::process_group::ProcessGroup;
+use embodied_r_grpo::update::optimizer::{Optim, Optimizer, OptimizerSettings};
 use embodied_r_kernels::device::has_kernels;
 use embodied_r_kernels::memory;
 use embodied_r_policy::lora::Module;

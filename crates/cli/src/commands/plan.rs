@@ -9,11 +9,11 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use embodied_r_grpo::Error;
-use embodied_r_grpo::memory_plan::Workload;
-use embodied_r_grpo::roofline::StepEstimate;
-use embodied_r_grpo::roofline::fit::PlannedRun;
+use embodied_r_grpo::estimate::memory_plan::Workload;
+use embodied_r_grpo::estimate::roofline::StepEstimate;
+use embodied_r_grpo::estimate::roofline::fit::PlannedRun;
+use embodied_r_grpo::schedule::training_plan::TrainingPlan;
 use embodied_r_grpo::settings::{GrpoSettings, Recompute};
-use embodied_r_grpo::training_plan::TrainingPlan;
 use embodied_r_policy::ModelConfig;
 use embodied_r_policy::config::PUBLISHED;
 use embodied_r_rewards::RewardSchedule as Stages;

@@ -3,17 +3,17 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use embodied_r_grpo::conversations::{self, SftExamples};
+use embodied_r_grpo::data::conversations::{self, SftExamples};
+use embodied_r_grpo::data::length_limit::LengthLimit;
+use embodied_r_grpo::data::sampler::BatchSampler;
+use embodied_r_grpo::estimate::memory_plan::MemoryPlan;
 use embodied_r_grpo::events::Sink;
-use embodied_r_grpo::length_limit::LengthLimit;
-use embodied_r_grpo::memory_plan::MemoryPlan;
 use embodied_r_grpo::model::Model;
 use embodied_r_grpo::process_group::ProcessGroup;
-use embodied_r_grpo::run::RunInputs;
-use embodied_r_grpo::sampler::BatchSampler;
 use embodied_r_grpo::settings::SftSettings;
-use embodied_r_grpo::sft::{SftInputs, SftTrainer};
-use embodied_r_grpo::supervised::Example;
+use embodied_r_grpo::trainer::RunInputs;
+use embodied_r_grpo::trainer::sft::{SftInputs, SftTrainer};
+use embodied_r_grpo::update::supervised::Example;
 use embodied_r_grpo::{Error, Result};
 use embodied_r_policy::Policy;
 use embodied_r_policy::tokenizer::Tokenizer;

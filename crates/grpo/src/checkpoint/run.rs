@@ -10,13 +10,13 @@ use super::{
     Checkpoint, DamagedCheckpoint, FINAL_FOLDER, Milestones, REFERENCE_PREFIX, RetentionPolicy,
     RunLock, SETTINGS_FILE, STATE_FILE, State, is_reference, name, names, step_of,
 };
+use crate::checkpoint::finite;
 use crate::error::{Error, Result};
+use crate::events::skipped::SKIPPED_FOLDER;
 use crate::events::{COMPLETIONS_FOLDER, EVENTS_FILE, TENSORBOARD_FOLDER};
-use crate::finite;
 use crate::model::{ChatTokenizer, Model};
-use crate::optimizer::Optimizer;
 use crate::process_group::ProcessGroup;
-use crate::skipped::SKIPPED_FOLDER;
+use crate::update::optimizer::Optimizer;
 
 /// Suffix of a checkpoint that was set aside.
 const DAMAGED: &str = ".damaged";

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use super::names;
 use crate::error::{Error, Result};
+use crate::events::skipped::{SKIPPED_FOLDER, step_of_dump};
 use crate::events::{COMPLETIONS_FOLDER, step_of_completions};
-use crate::skipped::{SKIPPED_FOLDER, step_of_dump};
 
 /// Removes the completions and dumps of steps after `done`, and unfinished temporary files, from the run's folder
 /// `run`.

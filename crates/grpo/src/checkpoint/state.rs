@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::events::WarningMonitor;
-use crate::expected_lengths::ExpectedLengths;
+use crate::rollout::expected_lengths::ExpectedLengths;
 
 /// The state of a run, except weights, optimizer state and settings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

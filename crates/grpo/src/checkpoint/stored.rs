@@ -7,7 +7,7 @@ use super::damaged::{Damage, DamagedCheckpoint};
 use super::manifest::{self, MANIFEST_FILE};
 use super::{SETTINGS_FILE, STATE_FILE, State, step_of};
 use crate::error::{Error, Result};
-use crate::optimizer::file_name;
+use crate::update::optimizer::file_name;
 
 /// A checkpoint on disk.
 #[derive(Debug, Clone, PartialEq)]

@@ -8,8 +8,8 @@ use embodied_r_dist::{Communicator, CommunicatorOptions};
 use super::*;
 use crate::model::tests::toy::{Bigram, Words};
 use crate::model::{ChatMessage, ChatTokenizer, GenerationPrompt, RenderedChat};
-use crate::optimizer::{Optim, Optimizer, OptimizerSettings, file_name};
 use crate::process_group::ProcessGroup;
+use crate::update::optimizer::{Optim, Optimizer, OptimizerSettings, file_name};
 
 const SETTINGS: OptimizerSettings = OptimizerSettings {
     optim: Optim::Adamw,

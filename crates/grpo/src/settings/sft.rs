@@ -10,10 +10,10 @@ use super::trainable::{
     ALL_LINEAR, LORA_ALPHA, LORA_DROPOUT, LORA_R, StringList, TrainableSettings,
 };
 use super::{Fault, Faults, MAX_STEPS, Recompute, ReportTo};
-use crate::length_limit::{LengthLimit, TruncationStrategy};
+use crate::data::length_limit::{LengthLimit, TruncationStrategy};
 use crate::model::{LoadOptions, Precision};
-use crate::optimizer::{Optim, OptimizerSettings};
 use crate::schedule::LrScheduler;
+use crate::update::optimizer::{Optim, OptimizerSettings};
 
 /// Settings of a supervised run. The optimizer's defaults are those of [`super::GrpoSettings`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -17,11 +17,11 @@ use super::trainable::{
 };
 use super::{Fault, Faults, MAX_COUNT, MAX_PER_STEP, Recompute, ReportTo};
 use crate::advantages::{AdvantageEstimator, ScaleRewards};
-use crate::length_limit::{LengthLimit, TruncationStrategy};
+use crate::data::length_limit::{LengthLimit, TruncationStrategy};
 use crate::loss::{ImportanceSamplingLevel, ImportanceSamplingMode, LossType};
 use crate::model::{LoadOptions, Precision};
-use crate::optimizer::{Optim, OptimizerSettings};
 use crate::schedule::LrScheduler;
+use crate::update::optimizer::{Optim, OptimizerSettings};
 
 /// Default of `metric_for_best_model`.
 pub(super) const BEST_METRIC: &str = "eval/accuracy";

@@ -4,17 +4,17 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use embodied_r_grpo::advantages::{ScaleRewards, advantages};
+use embodied_r_grpo::estimate::memory_plan::{ActivationCachePolicy, MemoryLayout, Workload};
+use embodied_r_grpo::estimate::roofline::peak_flops_per_s;
 use embodied_r_grpo::loss::{LossOptions, LossType};
-use embodied_r_grpo::memory_plan::{ActivationCachePolicy, MemoryLayout, Workload};
-use embodied_r_grpo::micro_batch::{
-    MicroBatch, TokenSelection, UpdateStats, loss_normalizers, to_f64,
-};
-use embodied_r_grpo::optimizer::{Optim, Optimizer, OptimizerSettings};
-use embodied_r_grpo::packing::{GroupLengths, pack};
-use embodied_r_grpo::partition::{GroupPart, completions_per_rank, partition};
 use embodied_r_grpo::process_group::ProcessGroup;
 use embodied_r_grpo::random::stream;
-use embodied_r_grpo::roofline::peak_flops_per_s;
+use embodied_r_grpo::rollout::partition::{GroupPart, completions_per_rank, partition};
+use embodied_r_grpo::update::micro_batch::{
+    MicroBatch, TokenSelection, UpdateStats, loss_normalizers, to_f64,
+};
+use embodied_r_grpo::update::optimizer::{Optim, Optimizer, OptimizerSettings};
+use embodied_r_grpo::update::packing::{GroupLengths, pack};
 use embodied_r_grpo::update::{StepParams, Updater, merged_groups, score_all};
 use embodied_r_policy::{ActivationCache, CompletionOutput, GenerationRequest, Group, Policy};
 use serde_json::Value;
@@ -216,7 +216,7 @@ fn batches(
             completions: samples.iter().map(|sample| sample.ids.len()).collect(),
         })
         .collect();
-    let batch = |pieces: &Vec<embodied_r_grpo::packing::GroupSlice>| {
+    let batch = |pieces: &Vec<embodied_r_grpo::update::packing::GroupSlice>| {
         let mut batch = MicroBatch::default();
         for piece in pieces {
             let samples = &samples[piece.group][piece.completions.clone()];

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use candle_core::Device;
-use embodied_r_grpo::peak_memory;
+use embodied_r_grpo::estimate::peak_memory;
 use embodied_r_grpo::random::stream;
 use embodied_r_kernels::device;
 use embodied_r_policy::{GenerationRequest, Precision, SamplingParams};

@@ -1,6 +1,6 @@
 //! `embodied-r inspect loss`.
 
-use embodied_r_grpo::batch_file::BatchFile;
+use embodied_r_grpo::inspect::batch_file::BatchFile;
 use embodied_r_grpo::inspect::{LossReport, loss};
 use embodied_r_grpo::settings::LossSettings;
 use embodied_r_policy::{Policy, tokenizer};

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::Context;
-use embodied_r_grpo::roofline::peak_flops_per_s;
+use embodied_r_grpo::estimate::roofline::peak_flops_per_s;
 use embodied_r_perception::perceive::PerceiveWorkload;
 use embodied_r_policy::{Group, ModelConfig, WeightPlacement, gguf};
 use embodied_r_vision::{Processor, VisionConfig};

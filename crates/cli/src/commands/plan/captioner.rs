@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use embodied_r_grpo::roofline::fit::USABLE;
+use embodied_r_grpo::estimate::roofline::fit::USABLE;
 use embodied_r_policy::{EngineOptions, ModelConfig, PAGE_SIZE, ShardBytes, WeightFormat};
 use embodied_r_vision::{Grid, VisionConfig};
 use serde_json::json;

@@ -1,8 +1,8 @@
 //! The hardware of the planned run: GPUs with their interconnect, or this machine's CPU.
 
-use embodied_r_grpo::memory_plan::Placement;
-use embodied_r_grpo::roofline::fit::USABLE;
-use embodied_r_grpo::roofline::{
+use embodied_r_grpo::estimate::memory_plan::Placement;
+use embodied_r_grpo::estimate::roofline::fit::USABLE;
+use embodied_r_grpo::estimate::roofline::{
     CpuPeaks, GpuSpec, InterNodeLink, IntraNodeLink, Machine, Network,
 };
 use embodied_r_kernels::peak::{self, Peak};

@@ -1,9 +1,9 @@
 //! The report of `plan`, as `--json` prints it.
 
-use embodied_r_grpo::memory_plan::MemoryPlan;
-use embodied_r_grpo::partition::completions_per_rank;
-use embodied_r_grpo::roofline::fit::{Advice, MemoryReduction, PlannedRun};
-use embodied_r_grpo::roofline::{Phase, PhaseKind, StepEstimate};
+use embodied_r_grpo::estimate::memory_plan::MemoryPlan;
+use embodied_r_grpo::estimate::roofline::fit::{Advice, MemoryReduction, PlannedRun};
+use embodied_r_grpo::estimate::roofline::{Phase, PhaseKind, StepEstimate};
+use embodied_r_grpo::rollout::partition::completions_per_rank;
 use embodied_r_grpo::settings::GrpoSettings;
 use serde::Serialize;
 

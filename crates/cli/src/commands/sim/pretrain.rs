@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use embodied_r_data::write::write_atomic;
 use embodied_r_data::{Progress, prompts};
 use embodied_r_grpo::events::{Event, Sink};
-use embodied_r_grpo::lm;
+use embodied_r_grpo::trainer::lm;
 use embodied_r_policy::tokenizer::{Tokenizer, TrainOptions, train};
 use embodied_r_policy::weights::SaveOptions;
 use embodied_r_policy::{ModelConfig, Policy, WeightDtype};

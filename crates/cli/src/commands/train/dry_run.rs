@@ -4,12 +4,12 @@ mod stages;
 
 use std::fmt::Write as _;
 
-use embodied_r_grpo::memory_plan::{ActivationCachePolicy, MemoryPlan, Workload};
-use embodied_r_grpo::partition::completions_per_rank;
-use embodied_r_grpo::sampler::BatchSampler;
-use embodied_r_grpo::scoring::needs_judge;
+use embodied_r_grpo::data::sampler::BatchSampler;
+use embodied_r_grpo::estimate::memory_plan::{ActivationCachePolicy, MemoryPlan, Workload};
+use embodied_r_grpo::rewards::scoring::needs_judge;
+use embodied_r_grpo::rollout::partition::completions_per_rank;
+use embodied_r_grpo::schedule::training_plan::TrainingPlan;
 use embodied_r_grpo::settings::{GrpoSettings, JudgeKind};
-use embodied_r_grpo::training_plan::TrainingPlan;
 use embodied_r_grpo::{Error, Result};
 use embodied_r_policy::trainable::ParameterCounts;
 

@@ -2,11 +2,13 @@
 
 use candle_core::Device;
 use embodied_r_grpo::checkpoint::State;
-use embodied_r_grpo::memory_plan::{ActivationCachePolicy, MemoryPlan, Placement, Workload};
-use embodied_r_grpo::optimizer::Optim;
-use embodied_r_grpo::questions::TokenizedQuestion;
+use embodied_r_grpo::data::questions::TokenizedQuestion;
+use embodied_r_grpo::estimate::memory_plan::{
+    ActivationCachePolicy, MemoryPlan, Placement, Workload,
+};
 use embodied_r_grpo::settings::{GrpoSettings, Recompute, SftSettings};
-use embodied_r_grpo::supervised::Example;
+use embodied_r_grpo::update::optimizer::Optim;
+use embodied_r_grpo::update::supervised::Example;
 use embodied_r_kernels::device;
 use embodied_r_policy::{ModelConfig, Precision};
 use embodied_r_rewards::RewardSchedule as Stages;

@@ -8,10 +8,10 @@ use candle_core::Device;
 use embodied_r_grpo::checkpoint::{
     Checkpoint, Checkpoints, DamagedCheckpoint, LatestIntact, RunLock,
 };
+use embodied_r_grpo::estimate::memory_plan::MemoryPlan;
 use embodied_r_grpo::events::{Event, ProgressLine, Sink, describe};
-use embodied_r_grpo::memory_plan::MemoryPlan;
 use embodied_r_grpo::process_group::ProcessGroup;
-use embodied_r_grpo::run::RunOutcome;
+use embodied_r_grpo::trainer::RunOutcome;
 use embodied_r_grpo::{Error, settings::Fault};
 use embodied_r_policy::trainable::ParameterCounts;
 use embodied_r_policy::{FingerprintExtent, ModelConfig, Precision, Trainable};

@@ -4,7 +4,7 @@ mod table;
 
 use candle_core::Device;
 use embodied_r_data::Progress as _;
-use embodied_r_grpo::roofline::GpuSpec;
+use embodied_r_grpo::estimate::roofline::GpuSpec;
 use embodied_r_kernels::check::{ActivationDtype, Case, cases};
 use embodied_r_kernels::device;
 use serde_json::json;

@@ -2,9 +2,10 @@
 
 use std::cell::Cell;
 
-use embodied_r_grpo::optimizer::{Optim, OptimizerSettings};
+use embodied_r_grpo::data::conversations;
 use embodied_r_grpo::schedule::{LrSchedule, LrScheduler};
-use embodied_r_grpo::{conversations, lm};
+use embodied_r_grpo::trainer::lm;
+use embodied_r_grpo::update::optimizer::{Optim, OptimizerSettings};
 use embodied_r_policy::tokenizer::{ChatMessage, Tokenizer};
 use embodied_r_sim::corpus::{self, Document};
 

@@ -1,8 +1,8 @@
 //! A run's stages and rewards as text.
 
 use embodied_r_grpo::Result;
+use embodied_r_grpo::schedule::training_plan::{StageSpan, TrainingPlan};
 use embodied_r_grpo::settings::GrpoSettings;
-use embodied_r_grpo::training_plan::{StageSpan, TrainingPlan};
 use embodied_r_rewards::External;
 use embodied_r_rewards::external::RewardBackend;
 use embodied_r_rewards::stages::StageLength;

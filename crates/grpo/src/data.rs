@@ -1,0 +1,8 @@
+//! Training data: questions as prompts, conversations as examples, and their order.
+
+pub mod conversations;
+pub(crate) mod fingerprint;
+pub mod length_limit;
+pub mod questions;
+pub mod sampler;
+pub(crate) mod too_long;

@@ -1,0 +1,248 @@
+//! Examples of SFT: conversations, JSONL of `{"messages": [{"role", "content"}]}`, or questions with their answers.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+
+use embodied_r_data::question::read_questions;
+use embodied_r_data::{Question, prompts};
+use serde::Deserialize;
+
+use crate::data::length_limit::LengthLimit;
+use crate::data::too_long::TooLong;
+use crate::error::{Error, Result};
+use crate::model::{ChatMessage, ChatTokenizer, GenerationPrompt};
+use crate::update::supervised::Example;
+
+/// Some editors put it at the start of UTF-8 text.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
+/// A line of the file; other fields are ignored.
+#[derive(Debug, Deserialize)]
+struct Line {
+    messages: Vec<ChatMessage>,
+}
+
+/// The examples of a file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SftExamples {
+    /// Every assistant turn with its preceding context, or every question with its answer.
+    pub examples: Vec<Example>,
+    /// The number of examples skipped because they exceed the length limit.
+    pub too_long: usize,
+}
+
+/// Reads a file of conversations, one per line, or a list of questions as `perceive` writes it.
+///
+/// Every assistant turn of a conversation becomes an example: the prompt is the preceding conversation with the
+/// generation prompt, the completion is the turn's content with the stop token. A question becomes one too, with GRPO's
+/// prompt and the answer after an empty rationale as the completion. Empty lines are skipped.
+///
+/// # Errors
+/// The file cannot be read, a line has the wrong schema or an unknown role, there is no assistant turn, a question has no
+/// answer, or an example is over a `limit` that raises.
+pub fn read(path: &Path, text: &dyn ChatTokenizer, limit: &LengthLimit) -> Result<SftExamples> {
+    let file = std::fs::File::open(path).map_err(Error::io("read", path))?;
+    let mut file = BufReader::new(file);
+    let (mut all, mut too_long) = (Vec::new(), TooLong::default());
+    let mut add =
+        |example: Example, place: &dyn Fn() -> String| match limit.allows(example.tokens()) {
+            true => all.push(example),
+            false => too_long.add(place, example.tokens()),
+        };
+    let start = file.fill_buf().map_err(Error::io("read", path))?;
+    if start.starts_with(BYTE_ORDER_MARK) {
+        file.consume(BYTE_ORDER_MARK.len());
+    }
+    let start = file.fill_buf().map_err(Error::io("read", path))?;
+    if start.trim_ascii_start().starts_with(b"[") {
+        for question in read_questions(path).map_err(|error| Error::Data(Box::new(error)))? {
+            let place = || format!("question `{}` with its answer", question.id());
+            add(answer_alone(&question, text)?, &place);
+        }
+        return Ok(SftExamples { examples: all, too_long: too_long.left_out(limit)? });
+    }
+    for (index, line) in file.lines().enumerate() {
+        let line = line.map_err(Error::io("read", path))?;
+        if line.trim().is_empty() {
+            continue;
+        }
+        let fault = |what| Error::Conversation { path: path.into(), line: index + 1, what };
+        let examples = parse(&line, text).map_err(fault)?;
+        let place = || format!("the conversation in line {} of `{}`", index + 1, path.display());
+        examples.into_iter().for_each(|example| add(example, &place));
+    }
+    Ok(SftExamples { examples: all, too_long: too_long.left_out(limit)? })
+}
+
+/// A question with its answer, without reasoning.
+fn answer_alone(question: &Question, text: &dyn ChatTokenizer) -> Result<Example> {
+    let answer = question.answer.trim();
+    if answer.is_empty() {
+        let what = "has no `answer`; SFT on questions needs one".into();
+        return Err(Error::Question { id: question.id(), what });
+    }
+    let messages = [
+        ChatMessage::system(prompts::system_prompt()),
+        ChatMessage::user(&question.question),
+        ChatMessage::assistant(prompts::answer_alone(answer)),
+    ];
+    example(&messages, text)
+}
+
+/// The examples of one line, or what is wrong with it.
+fn parse(line: &str, text: &dyn ChatTokenizer) -> Result<Vec<Example>, String> {
+    let Line { messages } = serde_json::from_str(line).map_err(|error| {
+        format!("is not `{{\"messages\": [{{\"role\", \"content\"}}]}}`: {error}")
+    })?;
+    let known = ["system", "user", "assistant"];
+    if let Some(message) = messages.iter().find(|message| !known.contains(&message.role.as_str())) {
+        let role = &message.role;
+        return Err(format!("has the role `{role}`, expected `system`, `user` or `assistant`"));
+    }
+    let turns: Vec<usize> =
+        (0..messages.len()).filter(|&turn| messages[turn].role == "assistant").collect();
+    if turns.is_empty() {
+        return Err("has no message with role `assistant` to train on".into());
+    }
+    if turns[0] == 0 {
+        return Err("starts with an `assistant` message, which has no prompt".into());
+    }
+    let fault = |error| format!("cannot be tokenized: {error}");
+    turns.into_iter().map(|turn| example(&messages[..=turn], text).map_err(fault)).collect()
+}
+
+/// The last message, the assistant's, as the completion of those before it.
+///
+/// # Errors
+///
+/// If the chat template rejects the messages, or the text cannot be tokenized.
+pub fn example(messages: &[ChatMessage], text: &dyn ChatTokenizer) -> Result<Example> {
+    let (before, last) = messages.split_at(messages.len() - 1);
+    let prompt = text.apply_chat_template(before, GenerationPrompt::Append)?;
+    let whole = text.apply_chat_template(messages, GenerationPrompt::None)?;
+    // Templates may trim or decorate the content, so the completion is what the template appends to the prompt.
+    let appended = whole.strip_prefix(&prompt).unwrap_or_else(|| text.plain(&last[0].content));
+    let mut completion = text.encode(&appended)?;
+    let stop = completion.iter().position(|id| text.stop_ids().contains(id));
+    match (stop, text.stop_ids().first()) {
+        (Some(stop), _) => completion.truncate(stop + 1),
+        (None, Some(stop)) => completion.push(*stop),
+        (None, None) => {}
+    }
+    Ok(Example { prompt: text.encode(&prompt)?, completion })
+}
+
+#[cfg(test)]
+mod tests {
+    use embodied_r_policy::tokenizer::{Tokenizer, TrainOptions, train};
+
+    use super::*;
+    use crate::data::length_limit::TruncationStrategy;
+    use crate::model::tests::toy::Words;
+
+    fn at_most(tokens: usize) -> LengthLimit {
+        LengthLimit::of_examples(tokens, usize::MAX, TruncationStrategy::Delete)
+    }
+
+    fn read_text(lines: &str, max_tokens: usize) -> Result<SftExamples> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("train.jsonl");
+        std::fs::write(&path, lines).unwrap();
+        read(&path, &Words::new(), &at_most(max_tokens))
+    }
+
+    const ONE: &str = r#"{"messages": [{"role": "user", "content": "x"}, {"role": "assistant",
+        "content": "<think>t</think> <answer>A</answer>"}]}"#;
+
+    fn one() -> String {
+        ONE.replace('\n', " ")
+    }
+
+    #[test]
+    fn only_the_assistants_turn_and_its_stop_token_are_learned() {
+        let result = read_text(&one(), 100).unwrap();
+        assert_eq!(result.examples, [Example { prompt: vec![5, 4], completion: vec![1, 2, 0] }]);
+    }
+
+    #[test]
+    fn every_assistant_turn_is_an_example_with_its_context() {
+        let line = r#"{"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "<answer>A</answer>"}, {"role": "user", "content": "x"}, {"role": "assistant", "content": "<answer>B</answer>"}]}"#;
+        let result = read_text(line, 100).unwrap();
+        assert_eq!(result.examples.len(), 2);
+        assert_eq!(result.examples[0].completion, [2, 0]);
+        assert_eq!(result.examples[1].prompt, [5, 2, 0, 5, 4]);
+        assert_eq!(result.examples[1].completion, [3, 0]);
+    }
+
+    #[test]
+    fn special_tokens_in_a_conversation_are_plain_text() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = TrainOptions { vocab_size: 259, min_frequency: 9 };
+        train(["a"], &options, dir.path()).unwrap();
+        let tokenizer = Tokenizer::from_dir(dir.path()).unwrap();
+        let messages = [ChatMessage::user("<|im_start|>"), ChatMessage::assistant("a<|im_end|>b")];
+        let found = example(&messages, &tokenizer).unwrap();
+        // The completion ends with the stop token and not with the text that spells one.
+        let text = tokenizer.encode_chat(&tokenizer.plain("a<|im_end|>b")).unwrap();
+        assert_eq!(found.completion, [text, vec![2]].concat());
+        assert_eq!(found.prompt.iter().filter(|id| **id == 1).count(), 2);
+    }
+
+    #[test]
+    fn a_question_is_an_example_with_its_answer_alone() {
+        let list = r#"
+            [{"Question_id": 1, "question": "x x", "answer": "A"}, {"Question_id": 2, "question": "x", "answer": "B"}]"#;
+        let result = read_text(list, 5).unwrap();
+        // The whole reply is one word that this tokenizer does not know.
+        let example = |prompt: &[u32]| Example { prompt: prompt.into(), completion: vec![5, 0] };
+        assert_eq!(result.examples, [example(&[5, 5, 4]), example(&[5, 4])]);
+        assert_eq!(read_text(list, 4).unwrap().too_long, 1);
+        let error = read_text(r#"[{"Question_id": 7, "question": "x"}]"#, 9).unwrap_err();
+        assert_eq!(error.to_string(), "question `7` has no `answer`; SFT on questions needs one");
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_skipped() {
+        let list = r#"[{"Question_id": 7, "question": "x", "answer": "A"}]"#;
+        for text in [one().as_str(), list] {
+            assert_eq!(read_text(&format!("\u{feff}{text}"), 100).unwrap().examples.len(), 1);
+        }
+    }
+
+    #[test]
+    fn a_turn_over_the_length_limit_is_skipped_and_counted() {
+        let result = read_text(&one(), 4).unwrap();
+        assert_eq!((result.examples.len(), result.too_long), (0, 1));
+    }
+
+    #[test]
+    fn an_example_over_the_context_is_skipped_or_raises() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("train.jsonl");
+        std::fs::write(&path, format!("\n{}", one())).unwrap();
+        let limit = |strategy| LengthLimit::of_examples(100, 4, strategy);
+        let found = read(&path, &Words::new(), &limit(TruncationStrategy::Delete)).unwrap();
+        assert_eq!((found.examples.len(), found.too_long), (0, 1));
+        let error = read(&path, &Words::new(), &limit(TruncationStrategy::Raise)).unwrap_err();
+        let expected = format!(
+            "the conversation in line 2 of `{}` has 5 tokens, more than 4 tokens (the model's context length, 4)",
+            path.display()
+        );
+        assert_eq!(error.to_string(), expected);
+    }
+
+    #[test]
+    fn errors_name_the_file_the_line_and_what_is_expected() {
+        let cases = [
+            ("{\"messages\": 3}", "is not `{\"messages\""),
+            (r#"{"messages": [{"role": "tool", "content": "x"}]}"#, "the role `tool`"),
+            (r#"{"messages": [{"role": "user", "content": "x"}]}"#, "no message with role"),
+            (r#"{"messages": [{"role": "assistant", "content": "x"}]}"#, "has no prompt"),
+        ];
+        for (line, wanted) in cases {
+            let error = read_text(&format!("{}\n\n{line}\n", one()), 100).unwrap_err().to_string();
+            assert!(error.starts_with("line 3 of `"), "{error}");
+            assert!(error.contains(wanted), "{error}");
+        }
+    }
+}

@@ -1,0 +1,140 @@
+use embodied_r_policy::{ModelType, Precision, Rope, WeightDtype};
+
+use super::*;
+use crate::update::optimizer::Optim;
+
+/// Qwen2.5-0.5B's shape.
+fn config() -> ModelConfig {
+    ModelConfig {
+        model_type: ModelType::Qwen2,
+        vocab_size: 151_936,
+        hidden_size: 896,
+        intermediate_size: 4864,
+        num_hidden_layers: 24,
+        num_attention_heads: 14,
+        num_key_value_heads: 2,
+        head_dim: 64,
+        rms_norm_eps: 1e-6,
+        rope: Rope::plain(1e6),
+        sliding_window: None,
+        tie_word_embeddings: true,
+        attention_bias: true,
+        max_position_embeddings: 32_768,
+        initializer_range: 0.02,
+        dtype: WeightDtype::Bf16,
+        bos_token_id: None,
+        eos_token_ids: vec![0],
+    }
+}
+
+fn workload() -> Workload {
+    Workload {
+        parameters: 494_000_000,
+        trainable: 494_000_000,
+        reference: 494_000_000,
+        optim: Optim::Adamw,
+        prompts: 2,
+        prompt: 1000,
+        completions: 4,
+        completion: 100,
+        budget: 16_384,
+        rollout: Some(Precision::F32),
+        activation_cache: ActivationCachePolicy::Never,
+        iterations: 1,
+        split_groups: true,
+        layout: MemoryLayout::CPU,
+    }
+}
+
+fn plan(workload: &Workload, recompute: Recompute, free: Option<usize>) -> MemoryPlan {
+    MemoryPlan::new(&config(), workload, recompute, free)
+}
+
+#[test]
+fn more_memory_keeps_activations_of_more_layers() {
+    let none = plan(&workload(), Recompute::All, None);
+    assert_eq!((none.saved_layers, none.saved_activations), (0, 0));
+    let all = plan(&workload(), Recompute::None, None);
+    assert_eq!(all.saved_layers, 24);
+    assert!(all.total() > none.total());
+    let some = plan(&workload(), Recompute::Auto, Some(none.total() + all.saved_activations));
+    assert_eq!(some.saved_layers, 12, "half of the free memory");
+    assert_eq!(plan(&workload(), Recompute::Auto, Some(none.total() / 2)).saved_layers, 0);
+    assert_eq!(plan(&workload(), Recompute::Auto, None).saved_layers, 0);
+}
+
+#[test]
+fn the_activation_cache_is_bounded_by_the_state_or_a_micro_batch_and_half_the_free_memory() {
+    let open = Workload { activation_cache: ActivationCachePolicy::Auto, ..workload() };
+    let layers = |workload: &Workload, recompute, free| {
+        plan(workload, recompute, free)
+            .activation_cache
+            .map(|activation_cache| (activation_cache.layers, activation_cache.tokens))
+    };
+    let tokens = 2 * (1000 + 4 * 99);
+    assert_eq!(layers(&open, Recompute::None, None), Some((24, tokens)));
+    assert_eq!(layers(&open, Recompute::All, Some(1 << 40)), None);
+    assert_eq!(layers(&workload(), Recompute::None, Some(1 << 40)), None);
+    assert_eq!(layers(&open, Recompute::Auto, Some(1 << 40)), Some((24, tokens)));
+    let bare = plan(&workload(), Recompute::All, None).total();
+    let of = |layers| config().activation_cache_bytes(ActivationCacheOptions { layers, tokens });
+    assert_eq!(layers(&open, Recompute::Auto, Some(bare + 2 * of(7))), Some((7, tokens)));
+    assert_eq!(layers(&open, Recompute::Auto, Some(bare + of(0))), None);
+    // Bounded by the size of the state, with the inputs of all layers.
+    let many = Workload { prompts: 40, budget: 1, ..open };
+    let found = plan(&many, Recompute::Auto, Some(1 << 40));
+    assert!(
+        found.activation_cache.is_some_and(|activation_cache| activation_cache.layers < 24)
+            && found.cached_activations <= found.state()
+    );
+    let settled = |activation_cache| {
+        layers(&Workload { activation_cache, ..workload() }, Recompute::Auto, None)
+    };
+    assert_eq!(settled(ActivationCachePolicy::Fixed(Some(3))), Some((3, tokens)));
+    assert_eq!(settled(ActivationCachePolicy::Fixed(None)), None);
+}
+
+#[test]
+fn the_activation_cache_replaces_the_saved_activations_of_a_micro_batch() {
+    let own = plan(&workload(), Recompute::None, None);
+    let workload = Workload { activation_cache: ActivationCachePolicy::Auto, ..workload() };
+    let cached_activations = plan(&workload, Recompute::None, None);
+    assert!(
+        cached_activations.update < own.update
+            && cached_activations.total() < own.total() + own.rollout
+    );
+    assert_eq!(cached_activations.saved_activations, 0);
+    let second_iteration = plan(&Workload { iterations: 2, ..workload }, Recompute::None, None);
+    assert!(
+        second_iteration.saved_activations > 0
+            && second_iteration.saved_activations <= second_iteration.cached_activations
+    );
+    assert_eq!(second_iteration.total(), cached_activations.total());
+}
+
+#[test]
+fn an_adapter_needs_no_gradients_moments_or_reference_for_frozen_parameters() {
+    let lora = Workload { trainable: 1_000_000, reference: 0, ..workload() };
+    let (full, lora) = (
+        plan(&workload(), Recompute::All, None).resident(),
+        plan(&lora, Recompute::All, None).resident(),
+    );
+    assert_eq!(full - lora, (494_000_000 * 3 - 2_000_000) * 4);
+}
+
+#[test]
+fn an_f32_rollout_copies_the_weights_if_all_are_trained() {
+    let whole = plan(&workload(), Recompute::All, None);
+    let part = plan(&Workload { trainable: 1_000_000, ..workload() }, Recompute::All, None);
+    assert_eq!(whole.rollout - part.rollout, 494_000_000 * 4);
+}
+
+#[test]
+fn a_micro_batch_is_bounded_by_its_budget_or_a_prompt_with_its_completion_tokens() {
+    assert_eq!(workload().micro_batch_tokens(), 2 * (1000 + 4 * 99));
+    assert_eq!(Workload { budget: 2200, ..workload() }.micro_batch_tokens(), 2200);
+    assert_eq!(Workload { budget: 1200, completions: 20, ..workload() }.micro_batch_tokens(), 2000);
+    let long = Workload { budget: 10, ..workload() };
+    assert_eq!(long.micro_batch_tokens(), 1000 + 4 * 99, "at most as many as the prompt");
+    assert_eq!(Workload { completions: 40, ..long }.micro_batch_tokens(), 2000);
+}

@@ -1,0 +1,194 @@
+//! Supervised learning: the training step that fine-tuning and language modeling share.
+
+use std::sync::atomic::AtomicBool;
+
+use crate::error::Result;
+use crate::model::{Group, Model};
+use crate::process_group::ProcessGroup;
+use crate::update::packing::{GroupLengths, pack};
+use crate::update::{LossGradient, StepParams, UpdateOutcome, Updater};
+
+/// A training example: only the completion contributes to the loss.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Example {
+    /// The context, at least one token.
+    pub prompt: Vec<u32>,
+    /// The target tokens.
+    pub completion: Vec<u32>,
+}
+
+impl Example {
+    /// Total tokens of both.
+    pub fn tokens(&self) -> usize {
+        self.prompt.len() + self.completion.len()
+    }
+}
+
+/// Statistics of a supervised step.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SupervisedStats {
+    /// Mean negative log-likelihood of the completion tokens, before the step.
+    pub loss: f64,
+    /// Mean entropy at these tokens.
+    pub entropy: f64,
+    /// Gradient norm before clipping.
+    pub grad_norm: f64,
+    /// Whether the optimizer applied the step.
+    pub taken: bool,
+    /// Tokens processed, prompts included.
+    pub tokens: u64,
+}
+
+/// Takes one optimizer step on `examples`: the loss is the mean over all completion tokens, independent of the
+/// micro-batches of at most `budget` tokens.
+///
+/// With several ranks, each takes its share of the examples. `None` if a stop was requested, with all parameters
+/// unchanged.
+///
+/// # Errors
+/// The model or the optimizer fails.
+pub fn train_step<M: Model>(
+    model: &M,
+    updater: &mut Updater,
+    examples: &[&Example],
+    budget: usize,
+    params: StepParams,
+    stop: &AtomicBool,
+) -> Result<Option<SupervisedStats>> {
+    let process_group = updater.optimizer.process_group().clone();
+    let batches = batches(&share(examples, &process_group), budget);
+    let count = examples.iter().map(|example| example.completion.len()).sum::<usize>().max(1);
+    let (mut logps, mut entropy) = (0.0, 0.0);
+    let update = updater.run(model, &batches, params, None, stop, |_, scores| {
+        let here = sum(&scores.logps);
+        logps += here;
+        entropy += sum(&scores.entropies);
+        let dlogps = vec![-1.0 / count as f32; scores.logps.len()];
+        Ok(LossGradient { loss: -here / count as f64, dlogps })
+    })?;
+    let UpdateOutcome::Done(applied) = update else { return Ok(None) };
+    let sums = process_group.all_reduce_sum(vec![logps, entropy])?;
+    let (logps, entropy) = (sums[0], sums[1]);
+    Ok(Some(SupervisedStats {
+        loss: -logps / count as f64,
+        entropy: entropy / count as f64,
+        grad_norm: applied.grad_norm,
+        taken: applied.taken,
+        tokens: examples.iter().map(|example| example.tokens() as u64).sum(),
+    }))
+}
+
+/// Mean negative log-likelihood of the completion tokens of `examples`, each rank scoring its share.
+///
+/// # Errors
+/// The model fails, or a rank is lost.
+pub fn mean_loss<M: Model>(
+    model: &M,
+    examples: &[&Example],
+    budget: usize,
+    process_group: &ProcessGroup,
+) -> Result<f64> {
+    let (mut logps, mut tokens) = (0.0, 0);
+    for batch in batches(&share(examples, process_group), budget) {
+        process_group.heartbeat();
+        let scores = model.score(&batch, 1.0)?;
+        logps += sum(&scores.logps);
+        tokens += scores.logps.len();
+    }
+    let sums = process_group.all_reduce_sum(vec![logps, tokens as f64])?;
+    Ok(-sums[0] / sums[1].max(1.0))
+}
+
+/// The examples assigned to this rank.
+fn share<'a>(examples: &[&'a Example], process_group: &ProcessGroup) -> Vec<&'a Example> {
+    let costs: Vec<usize> = examples.iter().map(|example| example.tokens()).collect();
+    process_group.assigned(&costs).into_iter().map(|index| examples[index]).collect()
+}
+
+fn batches(examples: &[&Example], budget: usize) -> Vec<Vec<Group>> {
+    let lengths: Vec<GroupLengths> = examples
+        .iter()
+        .map(|example| GroupLengths {
+            prompt: example.prompt.len(),
+            completions: vec![example.completion.len()],
+        })
+        .collect();
+    let group = |index: usize| Group {
+        prompt: examples[index].prompt.clone(),
+        completions: vec![examples[index].completion.clone()],
+    };
+    let packed = pack(&lengths, budget);
+    packed.iter().map(|slices| slices.iter().map(|slice| group(slice.group)).collect()).collect()
+}
+
+fn sum(values: &[f32]) -> f64 {
+    values.iter().copied().map(f64::from).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::tests::toy::Bigram;
+    use crate::update::optimizer::{Optim, Optimizer, OptimizerSettings};
+
+    const SETTINGS: OptimizerSettings = OptimizerSettings {
+        optim: Optim::Adamw,
+        beta1: 0.9,
+        beta2: 0.95,
+        epsilon: 1e-8,
+        weight_decay: 0.0,
+        max_grad_norm: 1e9,
+    };
+
+    const PARAMS: StepParams = StepParams { temperature: 1.0, learning_rate: 0.1, dropout_seed: 0 };
+
+    fn examples() -> Vec<Example> {
+        let example = |prompt: &[u32], completion: &[u32]| Example {
+            prompt: prompt.to_vec(),
+            completion: completion.to_vec(),
+        };
+        vec![example(&[1, 2], &[3, 4, 0]), example(&[3], &[1, 0]), example(&[2], &[4, 4, 1, 0])]
+    }
+
+    fn after_a_step(budget: usize) -> (Vec<f32>, SupervisedStats) {
+        let model = Bigram::new(5, 1);
+        let mut updater =
+            Updater::new(Optimizer::new(SETTINGS, &model, &ProcessGroup::default()).unwrap());
+        let examples = examples();
+        let examples: Vec<&Example> = examples.iter().collect();
+        let stop = AtomicBool::new(false);
+        let stats =
+            train_step(&model, &mut updater, &examples, budget, PARAMS, &stop).unwrap().unwrap();
+        (model.values(), stats)
+    }
+
+    #[test]
+    fn a_step_does_not_depend_on_the_micro_batches() {
+        let (whole, stats) = after_a_step(1000);
+        let (cut, stats_cut) = after_a_step(1);
+        assert!((stats.loss - stats_cut.loss).abs() < 1e-12);
+        for (a, b) in whole.iter().zip(&cut) {
+            assert!((a - b).abs() < 1e-4, "{a} and {b}");
+        }
+    }
+
+    #[test]
+    fn learning_lowers_the_loss() {
+        let model = Bigram::new(5, 1);
+        let mut updater =
+            Updater::new(Optimizer::new(SETTINGS, &model, &ProcessGroup::default()).unwrap());
+        let examples = examples();
+        let examples: Vec<&Example> = examples.iter().collect();
+        let stop = AtomicBool::new(false);
+        let before = mean_loss(&model, &examples, 100, &ProcessGroup::default()).unwrap();
+        let first =
+            train_step(&model, &mut updater, &examples, 100, PARAMS, &stop).unwrap().unwrap();
+        assert!((first.loss - before).abs() < 1e-12);
+        for _ in 0..30 {
+            train_step(&model, &mut updater, &examples, 100, PARAMS, &stop).unwrap();
+        }
+        assert!(
+            mean_loss(&model, &examples, 100, &ProcessGroup::default()).unwrap() < 0.5 * before
+        );
+    }
+}
