@@ -1,11 +1,9 @@
-//! The two benchmarks that Embodied-R trains on, and the common interface of their rows.
+//! The two benchmarks that Embodied-R trains on.
 
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::error::Result;
-use crate::question::Question;
 use crate::{urban, vsi};
 
 /// A benchmark.
@@ -43,35 +41,5 @@ impl Benchmark {
             Self::Urban => urban::ANNOTATIONS,
         };
         input.join(self.name()).join(file)
-    }
-}
-
-/// A row of a benchmark's annotation file.
-pub(crate) trait Row {
-    /// The row's benchmark.
-    const BENCHMARK: Benchmark;
-
-    /// Its category.
-    fn category(&self) -> &str;
-
-    /// The video's source dataset, if the benchmark has several.
-    fn source(&self) -> Option<&str>;
-
-    /// The question in the common format, without the path of its video. `path` and `row` locate
-    /// the row in errors.
-    fn question(&self, path: &Path, row: usize) -> Result<Question>;
-}
-
-/// Whether `name` is a plain file name, without path traversal.
-pub(crate) fn file_name(name: &str) -> bool {
-    let stem = name.strip_suffix(".mp4").unwrap_or(name);
-    !stem.is_empty() && !matches!(name, "." | "..") && !name.contains(['/', '\\', '\0'])
-}
-
-/// The index of an option by its upper-case letter.
-pub(crate) fn option_letter(answer: &str) -> Option<usize> {
-    match answer.as_bytes() {
-        [letter @ b'A'..=b'Z'] => Some(usize::from(letter - b'A')),
-        _ => None,
     }
 }

@@ -2,39 +2,11 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::fmt;
 use std::hash::Hash;
 use std::path::Path;
 
 use crate::error::{Error, Result};
 use crate::question::Question;
-
-/// What identifies a question: its video and its id. Ids alone repeat between the benchmarks.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct QuestionKey {
-    /// `video_id`, else `videos`; `None` for a question without a video.
-    pub video: Option<String>,
-    /// `Question_id` as text: `7` and `"7"` are the same id.
-    pub id: String,
-}
-
-impl QuestionKey {
-    /// The key of a question.
-    pub fn of(question: &Question) -> Self {
-        let video = question.video_id.as_ref().or(question.videos.as_ref());
-        Self { video: video.cloned(), id: question.id() }
-    }
-}
-
-impl fmt::Display for QuestionKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.video {
-            Some(video) => write!(f, "`video_id` `{video}`, ")?,
-            None => f.write_str("no `video_id`, ")?,
-        }
-        write!(f, "`Question_id` `{}`", self.id)
-    }
-}
 
 /// The positions of the first key that occurs twice: its first occurrence and the repeated one.
 pub fn find_duplicate<K: Eq + Hash>(keys: impl IntoIterator<Item = K>) -> Option<(usize, usize)> {
@@ -56,14 +28,14 @@ pub fn find_duplicate<K: Eq + Hash>(keys: impl IntoIterator<Item = K>) -> Option
 /// # Errors
 /// [`Error::DuplicateQuestion`] with the two records of the first duplicate.
 pub fn reject_duplicates(path: &Path, questions: &[Question]) -> Result<()> {
-    match find_duplicate(questions.iter().map(QuestionKey::of)) {
+    match find_duplicate(questions.iter().map(Question::key)) {
         None => Ok(()),
         Some((first, second)) => Err(Error::DuplicateQuestion {
             path: path.into(),
             unit: "record",
             first: first + 1,
             second: second + 1,
-            key: QuestionKey::of(&questions[second]),
+            key: questions[second].key(),
         }),
     }
 }

@@ -3,17 +3,17 @@
 //! benchmark of Embodied-R.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 
-use crate::benchmark::file_name;
+use crate::duplicates::find_duplicate;
 use crate::error::{Error, Result};
+use crate::prompts::multiple_choice_text;
 use crate::question::Question;
-use crate::question_set::{
-    QuestionFormat, QuestionSet, Record, json_type, letter, multiple_choice_text, reject_duplicate,
-};
+use crate::record::{Record, json_type, letter};
+use crate::row::file_name;
 use crate::text::read_text;
 
 /// The question file.
@@ -30,43 +30,43 @@ pub(crate) const ID: &str = "q_uid";
 
 const OPTIONS: [&str; 5] = ["option 0", "option 1", "option 2", "option 3", "option 4"];
 
-/// Converts records to questions; those without an answer are skipped and counted.
-pub(crate) fn read(path: PathBuf, values: &[Value], answers: Option<&Path>) -> Result<QuestionSet> {
+/// The questions with the index of their records; those without an answer are skipped.
+pub(crate) fn read(
+    path: &Path,
+    values: &[Value],
+    answers: Option<&Path>,
+) -> Result<Vec<(usize, Question)>> {
     let default = path.with_file_name(ANSWERS);
     let answers = match answers {
         Some(file) => file,
         None if default.is_file() => &default,
-        None => return Err(Error::MissingAnswers { path }),
+        None => return Err(Error::MissingAnswers { path: path.into() }),
     };
     let correct_options = read_answers(answers)?;
-    let mut seen = HashMap::new();
-    let (mut questions, mut record_indices) = (Vec::new(), Vec::new());
-    for (index, value) in values.iter().enumerate() {
-        let record = Record::new(&path, index, value)?;
-        let id = record.text(ID)?;
-        reject_duplicate(&mut seen, &record, ID, id)?;
-        let mut question = question(&record, id)?;
-        if let Some(&option) = correct_options.get(id) {
-            question.answer = letter(option);
-            questions.push(question);
-            record_indices.push(index);
-        }
+    let read = |(index, value)| {
+        let record = Record::new(path, index, value)?;
+        Ok((record, question(&record)?))
+    };
+    let questions = values.iter().enumerate().map(read).collect::<Result<Vec<_>>>()?;
+    if let Some((first, second)) = find_duplicate(questions.iter().map(|(_, it)| it.id())) {
+        let (record, question) = &questions[second];
+        let reason = format!("`{}` is a duplicate of record {}", question.id(), first + 1);
+        return Err(record.field_error(ID, reason));
     }
-    if questions.is_empty() {
-        return Err(Error::UnrelatedAnswers { path, answers: answers.to_owned() });
+    let answered = |(record, mut question): (Record<'_>, Question)| {
+        question.answer = letter(*correct_options.get(&question.id())?);
+        Some((record.index, question))
+    };
+    let questions: Vec<_> = questions.into_iter().filter_map(answered).collect();
+    match questions.is_empty() {
+        true => Err(Error::UnrelatedAnswers { path: path.into(), answers: answers.into() }),
+        false => Ok(questions),
     }
-    let unanswered = values.len() - questions.len();
-    Ok(QuestionSet {
-        path,
-        format: QuestionFormat::EgoSchema,
-        questions,
-        record_indices,
-        unanswered,
-    })
 }
 
 /// A record as a question without its answer.
-fn question(record: &Record<'_>, id: &str) -> Result<Question> {
+fn question(record: &Record<'_>) -> Result<Question> {
+    let id = record.text(ID)?;
     let video_id = format!("{id}.mp4");
     if !file_name(&video_id) {
         return Err(record.field_error(ID, format!("`{id}` must be the name of a video file")));
@@ -78,11 +78,9 @@ fn question(record: &Record<'_>, id: &str) -> Result<Question> {
         video_id: Some(video_id),
         question_category: CATEGORY.to_owned(),
         question: multiple_choice_text(record.text("question")?, &options),
-        answer: String::new(),
         scene_name: Some(id.to_owned()),
-        videos: None,
-        content: None,
         extra: record.extra_fields(&used),
+        ..Question::default()
     })
 }
 

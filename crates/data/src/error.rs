@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::duplicates::QuestionKey;
+use crate::question_key::QuestionKey;
 
 /// Errors of reading and writing data.
 #[derive(Debug, thiserror::Error)]

@@ -1,15 +1,14 @@
 //! MVBench's task `egocentric_navigation`: which move comes next? Its 200 questions are an
 //! out-of-domain benchmark of Embodied-R.
 
-use std::path::{Component, Path, PathBuf};
+use std::path::{Component, Path};
 
 use serde_json::Value;
 
 use crate::error::Result;
+use crate::prompts::multiple_choice_text;
 use crate::question::Question;
-use crate::question_set::{
-    QuestionFormat, QuestionSet, Record, json_type, letter, multiple_choice_text,
-};
+use crate::record::{Record, json_type, letter};
 
 /// The question file's possible paths within a folder, in search order.
 pub const QUESTIONS: [&str; 2] = ["egocentric_navigation.json", "json/egocentric_navigation.json"];
@@ -23,18 +22,10 @@ pub(crate) const CANDIDATES: &str = "candidates";
 /// Answer extraction supports the letters A to H.
 const MAX_CANDIDATES: usize = 8;
 
-/// Converts records to questions.
-pub(crate) fn read(path: PathBuf, values: &[Value]) -> Result<QuestionSet> {
-    let question = |(index, value)| question(&Record::new(&path, index, value)?);
-    let questions = values.iter().enumerate().map(question).collect::<Result<Vec<_>>>()?;
-    let record_indices = (0..questions.len()).collect();
-    Ok(QuestionSet {
-        format: QuestionFormat::MvBench,
-        questions,
-        record_indices,
-        unanswered: 0,
-        path,
-    })
+/// The questions with the index of their records.
+pub(crate) fn read(path: &Path, values: &[Value]) -> Result<Vec<(usize, Question)>> {
+    let question = |(index, value)| Ok((index, question(&Record::new(path, index, value)?)?));
+    values.iter().enumerate().map(question).collect()
 }
 
 fn question(record: &Record<'_>) -> Result<Question> {
@@ -69,8 +60,8 @@ fn question(record: &Record<'_>) -> Result<Question> {
         answer: letter(index),
         scene_name: Some(stem),
         videos: (name != video).then(|| video.to_owned()),
-        content: None,
         extra: record.extra_fields(&["video", CANDIDATES]),
+        ..Question::default()
     })
 }
 

@@ -18,11 +18,12 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::benchmark::{Benchmark, Row};
-use crate::duplicates::{QuestionKey, find_duplicate};
+use crate::benchmark::Benchmark;
+use crate::duplicates::find_duplicate;
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 use crate::question::Question;
+use crate::row::Row;
 use crate::split::{self, Split, SplitStrategy};
 use crate::videos::{self, PlaceOutcome, Transfer, VideoIndex, VideoSource};
 use crate::write::{remove_abandoned, write_all_atomic};
@@ -30,12 +31,11 @@ use crate::{urban, vsi};
 
 mod summary;
 
+use summary::SUMMARY;
 pub use summary::{CategoryCount, PreprocessSummary, SplitCount, VideoCount, strategy_of};
 
 /// The subfolder of the output with the merged dataset.
 const FOLDER: &str = "complete";
-/// The summary, beside the question files.
-const SUMMARY: &str = "summary.json";
 
 /// Which question categories to keep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -97,10 +97,12 @@ pub fn run(options: &PreprocessOptions, progress: &dyn Progress) -> Result<Prepr
         let path = benchmark.annotations(&options.input);
         match benchmark {
             Benchmark::Vsi => {
-                keep(&vsi::read_parquet(&path)?, &path, options, &mut items, &mut summary)?;
+                let rows = vsi::read_parquet(&path)?;
+                keep(benchmark, &rows, &path, options, &mut items, &mut summary)?;
             }
             Benchmark::Urban => {
-                keep(&urban::read_parquet(&path)?, &path, options, &mut items, &mut summary)?;
+                let rows = urban::read_parquet(&path)?;
+                keep(benchmark, &rows, &path, options, &mut items, &mut summary)?;
             }
         }
         progress.advance(1);
@@ -111,7 +113,10 @@ pub fn run(options: &PreprocessOptions, progress: &dyn Progress) -> Result<Prepr
     }
 
     let splits = assign_splits(&items, &benchmarks, options);
-    summary.splits = summary::count_splits(&items, &splits);
+    summary.splits = summary::count_splits(
+        items.iter().map(|item| (item.benchmark, item.question.scene_name.as_deref())),
+        &splits,
+    );
     let folder = options.output.join(FOLDER);
     place_videos(&mut items, &benchmarks, &folder.join("videos"), options, &mut summary, progress)?;
     write(items, &splits, &folder, options, &summary)?;
@@ -144,8 +149,9 @@ fn is_hidden(name: &std::ffi::OsStr) -> bool {
 }
 
 /// Appends the kept rows to `items` and counts all rows.
-fn keep<R: Row>(
-    rows: &[R],
+fn keep(
+    benchmark: Benchmark,
+    rows: &[impl Row],
     path: &Path,
     options: &PreprocessOptions,
     items: &mut Vec<Item>,
@@ -155,31 +161,27 @@ fn keep<R: Row>(
     let (start, mut numbers) = (items.len(), Vec::new());
     for (number, row) in rows.iter().enumerate() {
         let (kept, dropped) = counts.entry(row.category()).or_default();
-        if !options.categories.keep(R::BENCHMARK, row.category()) {
+        if !options.categories.keep(benchmark, row.category()) {
             *dropped += 1;
             continue;
         }
         *kept += 1;
         let question = row.question(path, number)?;
         numbers.push(number);
-        items.push(Item {
-            benchmark: R::BENCHMARK,
-            dataset: row.source().map(str::to_owned),
-            question,
-        });
+        items.push(Item { benchmark, dataset: row.source().map(str::to_owned), question });
     }
-    let keys = items[start..].iter().map(|item| QuestionKey::of(&item.question));
+    let keys = items[start..].iter().map(|item| item.question.key());
     if let Some((first, second)) = find_duplicate(keys) {
         return Err(Error::DuplicateQuestion {
             path: path.into(),
             unit: "row",
             first: numbers[first],
             second: numbers[second],
-            key: QuestionKey::of(&items[start + second].question),
+            key: items[start + second].question.key(),
         });
     }
     summary.categories.extend(counts.into_iter().map(|(category, (kept, dropped))| {
-        CategoryCount { benchmark: R::BENCHMARK, category: category.to_owned(), kept, dropped }
+        CategoryCount { benchmark, category: category.to_owned(), kept, dropped }
     }));
     Ok(())
 }

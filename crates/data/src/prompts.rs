@@ -3,6 +3,8 @@
 //! The structure follows the official code (think and answer tags, one line per frame, the question
 //! last); the wording is our own.
 
+use crate::vsi::question_text;
+
 /// Marks the start of the question within a prompt.
 const QUESTION: &str = "Question:";
 
@@ -54,6 +56,17 @@ pub fn perceived_prompt(frames: &[FrameText], question: &str) -> String {
     let question = question.trim();
     let question = question.strip_prefix(QUESTION).unwrap_or(question).trim_start();
     format!("{}\n{QUESTION} {question}", video_prompt(frames))
+}
+
+/// Question and choices in the other benchmarks' format: `Question: …`, `Choices:`, and one lettered
+/// option per line.
+pub fn multiple_choice_text(question: &str, options: &[&str]) -> String {
+    let one_line = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let options: Vec<String> = ('A'..='Z')
+        .zip(options)
+        .map(|(letter, option)| format!("{letter}. {}", one_line(option)))
+        .collect();
+    question_text(question, Some(&options))
 }
 
 /// The question within a prompt: from the last `Question:`, or the whole prompt without one.

@@ -6,12 +6,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
+use crate::question_key::QuestionKey;
 use crate::text::read_text;
 
 /// One question about one video, in the official JSON format.
 ///
 /// Unknown fields are preserved, in their order.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Question {
     /// The benchmark's identifier: a number or a string.
     #[serde(rename = "Question_id")]
@@ -48,6 +49,12 @@ impl Question {
             Value::String(text) => text.clone(),
             other => other.to_string(),
         }
+    }
+
+    /// What identifies the question.
+    pub fn key(&self) -> QuestionKey {
+        let video = self.video_id.as_ref().or(self.videos.as_ref());
+        QuestionKey { video: video.cloned(), id: self.id() }
     }
 }
 

@@ -2,10 +2,9 @@
 //!
 //! The format is detected from the fields of the first record, not from the file name.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::duplicates::reject_duplicates;
 use crate::error::{Error, Result};
@@ -81,15 +80,19 @@ pub fn read_question_set(path: &Path, answers: Option<&Path>) -> Result<Question
     };
     let values: Vec<Value> = serde_json::from_str(&text).unwrap_or_default();
     let has = |field: &str| values.first().is_some_and(|first| first.get(field).is_some());
-    if has(egoschema::ID) {
-        return egoschema::read(path, &values, answers);
-    }
-    match answers {
-        Some(_) if has(mvbench::CANDIDATES) => Err(Error::AnswersUnused { path }),
-        None if has(mvbench::CANDIDATES) => mvbench::read(path, &values),
+    let (format, read) = if has(egoschema::ID) {
+        (QuestionFormat::EgoSchema, egoschema::read(&path, &values, answers)?)
+    } else if !has(mvbench::CANDIDATES) {
         // Unknown formats are reported as invalid official JSON.
-        _ => Err(Error::Json { path, source }),
-    }
+        return Err(Error::Json { path, source });
+    } else if answers.is_some() {
+        return Err(Error::AnswersUnused { path });
+    } else {
+        (QuestionFormat::MvBench, mvbench::read(&path, &values)?)
+    };
+    let unanswered = values.len() - read.len();
+    let (record_indices, questions) = read.into_iter().unzip();
+    Ok(QuestionSet { path, format, questions, record_indices, unanswered })
 }
 
 /// `path`, or the question file in it if it is a benchmark's folder.
@@ -106,111 +109,6 @@ fn question_file(path: &Path) -> Result<PathBuf> {
         [first, second, ..] => {
             Err(Error::SeveralQuestionFiles { first: first.clone(), second: second.clone() })
         }
-    }
-}
-
-/// One record of a file, with its location for errors.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Record<'a> {
-    pub(crate) path: &'a Path,
-    /// Its 0-based index in the file.
-    pub(crate) index: usize,
-    pub(crate) fields: &'a Map<String, Value>,
-}
-
-impl<'a> Record<'a> {
-    pub(crate) fn new(path: &'a Path, index: usize, value: &'a Value) -> Result<Self> {
-        let fields = value.as_object().ok_or_else(|| Error::Record {
-            path: path.into(),
-            record: index + 1,
-            reason: format!("must be an object, not {}", json_type(value)),
-        })?;
-        Ok(Self { path, index, fields })
-    }
-
-    /// An [`Error::RecordField`] about this record.
-    pub(crate) fn field_error(&self, field: &str, reason: impl Into<String>) -> Error {
-        let (path, record) = (self.path.into(), self.index + 1);
-        Error::RecordField { path, record, field: field.to_owned(), reason: reason.into() }
-    }
-
-    /// A non-blank string field.
-    pub(crate) fn text(&self, field: &str) -> Result<&'a str> {
-        let value = self.fields.get(field).ok_or_else(|| self.field_error(field, "is missing"))?;
-        self.text_of(field, value)
-    }
-
-    /// `value`, which is or belongs to `field`, as a non-blank string.
-    pub(crate) fn text_of(&self, field: &str, value: &'a Value) -> Result<&'a str> {
-        match value.as_str().map(str::trim) {
-            None => {
-                Err(self.field_error(field, format!("must be a string, not {}", json_type(value))))
-            }
-            Some("") => Err(self.field_error(field, "is empty")),
-            Some(text) => Ok(text),
-        }
-    }
-
-    /// All fields except those in `used` and those named like a field of [`Question`].
-    pub(crate) fn extra_fields(&self, used: &[&str]) -> Map<String, Value> {
-        const QUESTION_FIELDS: [&str; 8] = [
-            "Question_id",
-            "video_id",
-            "question_category",
-            "question",
-            "answer",
-            "scene_name",
-            "videos",
-            "content",
-        ];
-        let is_extra = |name: &&String| {
-            !used.contains(&name.as_str()) && !QUESTION_FIELDS.contains(&name.as_str())
-        };
-        let names = self.fields.keys().filter(is_extra);
-        names.map(|name| (name.clone(), self.fields[name].clone())).collect()
-    }
-}
-
-/// Records the `id` of `record`; an error if an earlier record has it.
-pub(crate) fn reject_duplicate<'a>(
-    seen: &mut HashMap<&'a str, usize>,
-    record: &Record<'_>,
-    field: &str,
-    id: &'a str,
-) -> Result<()> {
-    match seen.insert(id, record.index) {
-        None => Ok(()),
-        Some(first) => {
-            Err(record.field_error(field, format!("`{id}` is a duplicate of record {}", first + 1)))
-        }
-    }
-}
-
-/// Question and choices in the other benchmarks' format: `Question: …`, `Choices:`, and one lettered
-/// option per line.
-pub fn multiple_choice_text(question: &str, options: &[&str]) -> String {
-    let one_line = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
-    let options: Vec<String> = ('A'..='Z')
-        .zip(options)
-        .map(|(letter, option)| format!("{letter}. {}", one_line(option)))
-        .collect();
-    crate::vsi::question_text(question, Some(&options))
-}
-
-/// The letter of the option at `index`.
-pub(crate) fn letter(index: usize) -> String {
-    ('A'..='Z').nth(index).map(String::from).unwrap_or_default()
-}
-
-/// The type of a JSON value, for messages.
-pub(crate) fn json_type(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a string",
-        Value::Array(_) => "an array",
-        Value::Object(_) => "an object",
     }
 }
 

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use crate::benchmark::{Benchmark, Row, file_name, option_letter};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::parquet::{Column, Table, write_table};
 use crate::question::Question;
+use crate::row::{Row, file_name, invalid_value, option_letter};
 
 /// The annotation file's name within the benchmark's folder.
 pub const ANNOTATIONS: &str = "MCQ.parquet";
@@ -72,8 +72,6 @@ pub fn write_parquet(path: &Path, rows: &[UrbanRow]) -> Result<()> {
 }
 
 impl Row for UrbanRow {
-    const BENCHMARK: Benchmark = Benchmark::Urban;
-
     fn category(&self) -> &str {
         &self.question_category
     }
@@ -83,13 +81,7 @@ impl Row for UrbanRow {
     }
 
     fn question(&self, path: &Path, row: usize) -> Result<Question> {
-        let wrong = |column, found: &str, expected| Error::Value {
-            path: path.into(),
-            column,
-            row,
-            found: found.to_owned(),
-            expected,
-        };
+        let wrong = invalid_value(path, row);
         if !file_name(&self.video_id) {
             return Err(wrong("video_id", &self.video_id, "the name of a video file"));
         }
@@ -104,9 +96,7 @@ impl Row for UrbanRow {
             question: question_text(&self.question),
             answer: answer.to_owned(),
             scene_name: Some(scene_of(&self.video_id).to_owned()),
-            videos: None,
-            content: None,
-            extra: serde_json::Map::new(),
+            ..Question::default()
         })
     }
 }

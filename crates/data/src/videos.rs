@@ -17,9 +17,11 @@ use crate::write::TempFile;
 
 mod archive;
 mod index;
+mod outcome;
 mod space;
 
 pub(crate) use index::{VideoIndex, VideoSource};
+pub(crate) use outcome::PlaceOutcome;
 pub(crate) use space::check as check_space;
 
 /// How video files are placed. Archives are always extracted and kept.
@@ -32,15 +34,6 @@ pub enum Transfer {
     Copy,
     /// Move; removes the original.
     Move,
-}
-
-/// Whether a video had to be placed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum PlaceOutcome {
-    /// Newly placed.
-    New,
-    /// Already in place.
-    AlreadyPresent,
 }
 
 /// Places videos in parallel. Returns the outcomes in the order of the jobs.

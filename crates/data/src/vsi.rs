@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use crate::benchmark::{Benchmark, Row, file_name, option_letter};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::parquet::{Column, Table, write_table};
 use crate::question::Question;
+use crate::row::{Row, file_name, invalid_value, option_letter};
 
 /// The annotation file's name within the benchmark's folder.
 pub const ANNOTATIONS: &str = "test-00000-of-00001.parquet";
@@ -89,8 +89,6 @@ pub fn write_parquet(path: &Path, rows: &[VsiRow]) -> Result<()> {
 }
 
 impl Row for VsiRow {
-    const BENCHMARK: Benchmark = Benchmark::Vsi;
-
     fn category(&self) -> &str {
         &self.question_type
     }
@@ -100,13 +98,7 @@ impl Row for VsiRow {
     }
 
     fn question(&self, path: &Path, row: usize) -> Result<Question> {
-        let wrong = |column, found: &str, expected| Error::Value {
-            path: path.into(),
-            column,
-            row,
-            found: found.to_owned(),
-            expected,
-        };
+        let wrong = invalid_value(path, row);
         let video_id = format!("{}.mp4", self.scene_name);
         if !file_name(&video_id) {
             return Err(wrong("scene_name", &self.scene_name, "the name of a video file"));
@@ -125,9 +117,7 @@ impl Row for VsiRow {
             question: question_text(&self.question, self.options.as_deref()),
             answer: answer.to_owned(),
             scene_name: Some(self.scene_name.clone()),
-            videos: None,
-            content: None,
-            extra: serde_json::Map::new(),
+            ..Question::default()
         })
     }
 }

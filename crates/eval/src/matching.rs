@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 
 use embodied_r_data::Question;
-use embodied_r_data::duplicates::QuestionKey;
 
 use crate::error::{Error, Result};
 use crate::predictions::{Prediction, PredictionOutput};
@@ -73,7 +72,7 @@ pub fn match_questions<T: Answered>(questions: &[Question], records: Vec<T>) -> 
         if found.insert(index, record.of(question)).is_some() {
             return Err(Error::Duplicate {
                 id: question.id(),
-                video: QuestionKey::of(question).video,
+                video: question.key().video,
                 first: "one record".to_owned(),
                 second: "another".to_owned(),
             });
@@ -91,7 +90,7 @@ pub fn match_questions<T: Answered>(questions: &[Question], records: Vec<T>) -> 
 impl Asked<'_> {
     /// Whether it is `question`, which has its identifier.
     fn fits(&self, question: &Question) -> bool {
-        match (self.video, QuestionKey::of(question).video) {
+        match (self.video, question.key().video) {
             (Some(video), Some(other)) => video == other,
             _ => self.category == question.question_category,
         }
@@ -115,7 +114,7 @@ impl Answered for Prediction {
     fn unanswered(question: &Question) -> Self {
         Self {
             id: question.id(),
-            video: QuestionKey::of(question).video,
+            video: question.key().video,
             category: question.question_category.clone(),
             solution: question.answer.clone(),
             output: PredictionOutput::Unanswered,

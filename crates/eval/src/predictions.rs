@@ -100,7 +100,7 @@ pub(crate) fn reject_duplicates<'a>(
     })
 }
 
-/// The video of a record, as [`QuestionKey`](embodied_r_data::duplicates::QuestionKey) has it.
+/// The video of a record, as [`QuestionKey`](embodied_r_data::QuestionKey) has it.
 pub(crate) fn video(record: &Record) -> Result<Option<String>> {
     let named = record.optional_text("video_id")?;
     Ok(named.or(record.optional_text("videos")?).map(str::to_owned))

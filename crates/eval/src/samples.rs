@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use embodied_r_data::Question;
-use embodied_r_data::duplicates::QuestionKey;
 use embodied_r_data::write::write_atomic;
 use embodied_r_rewards::records::{self, Record};
 use serde::Serialize;
@@ -34,7 +33,7 @@ impl SampledQuestion {
     pub fn new(question: &Question, samples: Vec<String>) -> Self {
         Self {
             id: question.id(),
-            video: QuestionKey::of(question).video,
+            video: question.key().video,
             category: question.question_category.clone(),
             solution: question.answer.clone(),
             question: question.question.clone(),

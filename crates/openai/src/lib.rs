@@ -42,5 +42,5 @@ pub use chat::{
 };
 pub use client::{Client, ClientOptions};
 pub use endpoint::check_base_url;
-pub use error::{Error, Result, TimeoutKind};
+pub use error::{Error, Result, TimeoutKind, with_causes};
 pub use key::ApiKey;

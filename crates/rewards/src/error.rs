@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::external::ExternalError;
-use crate::stages::ValidationErrors;
+use crate::validation::ValidationErrors;
 
 /// Errors of computing rewards and reading their settings.
 #[derive(Debug, thiserror::Error)]

@@ -20,209 +20,21 @@
 //! per completion; null means no score.
 
 mod command;
+mod config;
+mod error;
 mod http;
-
-mod table;
 
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use embodied_r_openai::check_base_url;
-
 use crate::error::{Error, Result};
-use crate::registry::{BUILT_IN_REWARDS, RewardNames};
 use crate::reward::{Reward, RewardInput, Score};
-use crate::stages::ValidationErrors;
+use config::TIMEOUT_S;
+pub use config::{ExternalRewardConfig, RewardBackend, names};
+pub use error::ExternalError;
 use http::Http;
-
-/// Default timeout of a batch in seconds.
-const TIMEOUT_S: f64 = 60.0;
-
-/// The command or service that computes the scores.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RewardBackend {
-    /// A program and its arguments, started once per batch.
-    Command(Vec<String>),
-    /// The URL of a service.
-    Url(String),
-}
-
-/// The configuration in a `[[reward]]` table.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "table::Table", into = "table::Table")]
-pub struct ExternalRewardConfig {
-    /// The name used in stage weights and metrics.
-    pub name: String,
-    /// The command or service that computes the scores.
-    pub backend: RewardBackend,
-    /// Timeout of a batch in seconds; over HTTP, of each attempt.
-    pub timeout_s: f64,
-    /// Completions per batch; by default all completions of a step.
-    pub batch_size: Option<usize>,
-}
-
-impl ExternalRewardConfig {
-    /// A reward with one batch per step and a timeout of 60 s.
-    pub fn new(name: impl Into<String>, backend: RewardBackend) -> Self {
-        Self { name: name.into(), backend, timeout_s: TIMEOUT_S, batch_size: None }
-    }
-
-    /// Parses and validates the value of the key `reward` of a settings file, a list of tables.
-    ///
-    /// # Errors
-    /// All errors at once: those of parsing, or else of [`ExternalRewardConfig::validation_errors`].
-    pub fn list_from_toml(value: &toml::Value) -> Result<Vec<Self>, ValidationErrors> {
-        let mut errors = Vec::new();
-        let rewards = table::rewards(value, &mut errors);
-        if errors.is_empty() {
-            errors = Self::validation_errors(&rewards);
-        }
-        if errors.is_empty() { Ok(rewards) } else { Err(ValidationErrors(errors)) }
-    }
-
-    /// Errors in well-typed tables, each with its path, such as `reward[1].name`. Indices count
-    /// from 0.
-    pub fn validation_errors(rewards: &[Self]) -> Vec<String> {
-        let mut errors = Vec::new();
-        for (index, reward) in rewards.iter().enumerate() {
-            let earlier = rewards[..index].iter().any(|earlier| earlier.name == reward.name);
-            let own = reward.own_errors(earlier);
-            errors.extend(own.map(|(field, what)| format!("`reward[{index}].{field}`: {what}")));
-        }
-        errors
-    }
-
-    fn own_errors(&self, taken: bool) -> impl Iterator<Item = (&'static str, String)> {
-        let name = &self.name;
-        let name_error = if !is_identifier(name) {
-            Some(format!(
-                "`{name}` must consist of letters, digits and `_`, and not start with a digit"
-            ))
-        } else if BUILT_IN_REWARDS.contains(&name.as_str()) {
-            Some(format!("`{name}` is a built-in reward; choose another name"))
-        } else {
-            taken.then(|| format!("`{name}` is defined twice; choose another name"))
-        };
-        let backend_error = match &self.backend {
-            RewardBackend::Command(argv) if argv.first().is_none_or(String::is_empty) => {
-                Some(("command", "is empty; give a program and its arguments".to_owned()))
-            }
-            RewardBackend::Url(url)
-                if !["http://", "https://"].iter().any(|s| url.starts_with(s)) =>
-            {
-                Some(("url", "must start with `http://` or `https://`".to_owned()))
-            }
-            RewardBackend::Url(url) => {
-                check_base_url(url).err().map(|error| ("url", error.to_string()))
-            }
-            _ => None,
-        };
-        let valid_timeout = Duration::try_from_secs_f64(self.timeout_s).is_ok_and(|t| !t.is_zero());
-        let timeout_error = (!valid_timeout)
-            .then(|| ("timeout_s", format!("must be more than 0, not {}", self.timeout_s)));
-        let batch_size_error = (self.batch_size == Some(0))
-            .then(|| ("batch_size", "must be 1 or more, not 0".to_owned()));
-        let name_error = name_error.map(|what| ("name", what));
-        [name_error, backend_error, timeout_error, batch_size_error].into_iter().flatten()
-    }
-}
-
-/// The names that stages may weight: built-in rewards and `rewards`.
-pub fn names(rewards: &[ExternalRewardConfig]) -> RewardNames {
-    RewardNames::new(rewards.iter().map(|reward| reward.name.as_str()))
-}
-
-fn is_identifier(name: &str) -> bool {
-    let letter = |c: char| c.is_ascii_alphabetic() || c == '_';
-    name.starts_with(letter) && name.chars().all(|c| letter(c) || c.is_ascii_digit())
-}
-
-/// Why an external reward failed.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ExternalError {
-    /// The program does not exist.
-    #[error("program `{program}` not found; check the reward's `command`")]
-    NoProgram {
-        /// The first word of the command.
-        program: String,
-    },
-    /// The command cannot be started.
-    #[error("cannot start `{command}`: {reason}")]
-    Start {
-        /// The command.
-        command: String,
-        /// The operating system's reason.
-        reason: std::io::Error,
-    },
-    /// Reading the command's output or waiting for its exit failed.
-    #[error("cannot read from `{command}`: {reason}")]
-    Io {
-        /// The command.
-        command: String,
-        /// The operating system's reason.
-        reason: std::io::Error,
-    },
-    /// The command exited with a failure.
-    #[error("`{command}` failed with {status}{}", stderr_suffix(last_line))]
-    Exit {
-        /// The command.
-        command: String,
-        /// Its exit status or the signal that terminated it.
-        status: String,
-        /// The last line of its standard error; empty for none.
-        last_line: String,
-    },
-    /// The command timed out and was killed.
-    #[error(
-        "`{command}` timed out after {timeout_s} s and was killed{}; raise `timeout_s` or lower \
-         `batch_size`",
-        stderr_suffix(last_line)
-    )]
-    Timeout {
-        /// The command.
-        command: String,
-        /// Its timeout.
-        timeout_s: f64,
-        /// The last line of its standard error; empty for none.
-        last_line: String,
-    },
-    /// The service is unreachable or rejects the request.
-    #[error(transparent)]
-    Http(#[from] embodied_r_openai::Error),
-    /// The async runtime cannot start.
-    #[error("cannot start the async runtime: {0}")]
-    Runtime(std::io::Error),
-    /// The response has the wrong format.
-    #[error(
-        "`{from}` returned an invalid response, expected {{\"rewards\": [number or null, …]}}: {reason}"
-    )]
-    Reply {
-        /// The command or the URL.
-        from: String,
-        /// What is wrong.
-        reason: String,
-    },
-    /// A stop was requested while the reply was waited for.
-    #[error("interrupted")]
-    Interrupted,
-    /// The reply has the wrong number of scores.
-    #[error("`{from}` returned {got} rewards for {expected} completions")]
-    Count {
-        /// The command or the URL.
-        from: String,
-        /// Number of completions.
-        expected: usize,
-        /// Number of scores.
-        got: usize,
-    },
-}
-
-fn stderr_suffix(last_line: &str) -> String {
-    if last_line.is_empty() { String::new() } else { format!(", stderr: {last_line}") }
-}
 
 /// An external reward.
 #[derive(Debug)]

@@ -1,4 +1,4 @@
-//! Receives request bodies within limits of size, time and memory.
+//! Receives request bodies within limits of size, time and memory, and parses them.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -9,20 +9,25 @@ use axum::http::header;
 use futures_util::StreamExt as _;
 use tokio::time::{Instant, timeout_at};
 
+use crate::app::{App, Shared};
 use crate::budget::Reserved;
+use crate::json_size;
 use crate::refusal::Refusal;
-use crate::routes::App;
+use crate::request::Model;
 
 /// Bytes for which a client may take another second.
 const BYTES_PER_SECOND: u64 = 64 << 10;
 
+/// Larger bodies are parsed on a blocking thread.
+const LARGE_BODY_BYTES: usize = 64 << 10;
+
 /// A request's body, or why there is none.
-pub(crate) struct Body(pub(crate) Result<Received, Refusal>);
+pub(crate) struct Body(Result<Received, Refusal>);
 
 /// A body with its share of the memory for requests.
-pub(crate) struct Received {
-    pub(crate) bytes: Vec<u8>,
-    pub(crate) memory: Reserved,
+struct Received {
+    bytes: Vec<u8>,
+    memory: Reserved,
 }
 
 impl FromRequest<Arc<App>> for Body {
@@ -58,4 +63,32 @@ async fn receive(request: Request, app: &App) -> Result<Received, Refusal> {
         app.request_memory.grow(&mut received.memory, bytes + chunk.len() as u64)?;
         received.bytes.extend_from_slice(&chunk);
     }
+}
+
+/// Parses a body; large ones on a blocking thread. Its memory stays reserved until its prompts are built.
+pub(crate) async fn parse<T: Send + 'static>(
+    app: &Shared,
+    body: Body,
+    parse: fn(&[u8], &Model) -> Result<T, Refusal>,
+) -> Result<(T, RequestBytes), Refusal> {
+    let Received { bytes, memory } = body.0?;
+    let size = bytes.len();
+    let checked = move |app: &App| {
+        json_size::check(&bytes)?;
+        let request = parse(&bytes, &app.model)?;
+        Ok((request, RequestBytes { size, memory }))
+    };
+    match size > LARGE_BODY_BYTES {
+        true => {
+            let shared = app.clone();
+            app.run_blocking(move |_| checked(&shared)).await?
+        }
+        false => checked(app),
+    }
+}
+
+/// The size of a body and its share of the memory for requests.
+pub(crate) struct RequestBytes {
+    pub(crate) size: usize,
+    pub(crate) memory: Reserved,
 }

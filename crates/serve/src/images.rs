@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::budget::Reserved;
 use crate::media::{Media, RequestMemory};
 use crate::refusal::Refusal;
-use crate::request::chat::ImageUrl;
+use crate::request::message::ImageUrl;
 
 /// How long all images of a prompt may take to load, if one may not take longer.
 const LOAD_TIMEOUT: Duration = Duration::from_secs(60);

@@ -10,7 +10,8 @@
 //! | `limits` | [`HttpLimits`] |
 //! | `connections` | accepting connections, closing slow ones |
 //! | `routes` | paths and their handlers |
-//! | `body` | receiving request bodies within limits |
+//! | `app` | the state that handlers share |
+//! | `body` | receiving request bodies within limits, and parsing them |
 //! | `json_size` | how many values a body has, before it is parsed |
 //! | `budget` | memory that concurrent requests share |
 //! | `request` | request bodies to prompts and sampling parameters |
@@ -24,6 +25,7 @@
 
 mod admission;
 mod api_key;
+mod app;
 mod body;
 mod budget;
 mod choice;
@@ -42,8 +44,8 @@ mod routes;
 mod server;
 
 pub use api_key::ApiKeyHash;
+pub use app::MAX_IMAGE_BODY_BYTES;
 pub use error::{Error, Result};
 pub use limits::HttpLimits;
 pub use media::MediaOptions;
-pub use routes::MAX_IMAGE_BODY_BYTES;
 pub use server::{Server, ServerOptions, Vision};

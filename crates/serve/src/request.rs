@@ -4,7 +4,7 @@ pub(crate) mod chat;
 pub(crate) mod completion;
 mod effect;
 mod fields;
-mod message;
+pub(crate) mod message;
 pub(crate) mod responses;
 mod settings;
 #[cfg(test)]

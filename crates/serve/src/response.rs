@@ -2,13 +2,14 @@
 
 mod chat;
 mod completion;
+mod finish_reason;
 mod responses;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
-use crate::choice::{End, Piece, PromptLogprobs};
+use crate::choice::{Piece, PromptLogprobs};
 use crate::refusal::Refusal;
 use crate::request::{Include, Model};
 pub(crate) use completion::{EchoedLogprobs, EchoedPrompt};
@@ -189,13 +190,6 @@ impl Envelope {
             Form::Completion { echo: Some(prompts), n } => prompts.get(index / n),
             _ => None,
         }
-    }
-}
-
-fn reason(end: Option<&End>) -> (Value, Value) {
-    match end {
-        Some(end) => (json!(end.reason), end.matched.clone()),
-        None => (Value::Null, Value::Null),
     }
 }
 

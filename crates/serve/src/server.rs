@@ -13,6 +13,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::admission::Admission;
 use crate::api_key::ApiKeyHash;
+use crate::app::App;
 use crate::budget::Budget;
 use crate::connections;
 use crate::driver::Driver;
@@ -22,7 +23,7 @@ use crate::media::{Media, MediaOptions};
 use crate::metrics::Metrics;
 use crate::request::Model;
 use crate::response::now_s;
-use crate::routes::{self, App};
+use crate::routes;
 
 /// The poll interval while draining.
 const DRAIN_POLL: Duration = Duration::from_millis(20);

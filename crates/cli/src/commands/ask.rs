@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use crate::hub;
 use anyhow::Context as _;
-use embodied_r_data::question_set::multiple_choice_text;
+use embodied_r_data::prompts::multiple_choice_text;
 use embodied_r_perception::captioner::{self, Caption};
 use embodied_r_policy::tokenizer::{ChatMessage, Tokenizer};
 use embodied_r_rewards::answer::{answer_tag, letter, think_tag};

@@ -5,9 +5,11 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Item, SUMMARY};
 use crate::benchmark::Benchmark;
 use crate::split::{Split, SplitStrategy};
+
+/// The name of the summary, beside the question files.
+pub(super) const SUMMARY: &str = "summary.json";
 
 /// Statistics of a run.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -88,15 +90,21 @@ impl VideoCount {
     }
 }
 
-pub(super) fn count_splits(items: &[Item], splits: &BTreeMap<String, Split>) -> Vec<SplitCount> {
+/// The size of each split, from the benchmark and the scene of each question.
+pub(super) fn count_splits<'a>(
+    scenes: impl Iterator<Item = (Benchmark, Option<&'a str>)>,
+    splits: &BTreeMap<String, Split>,
+) -> Vec<SplitCount> {
     let mut counts: BTreeMap<(Benchmark, Split), (BTreeSet<&str>, usize)> = BTreeMap::new();
-    for Item { benchmark, question, .. } in items {
+    for (benchmark, scene) in scenes {
         for split in Split::ALL {
-            counts.entry((*benchmark, split)).or_default();
+            counts.entry((benchmark, split)).or_default();
         }
-        let Some(scene) = question.scene_name.as_deref() else { continue };
-        let Some(&split) = splits.get(scene) else { continue };
-        let (scenes, questions) = counts.entry((*benchmark, split)).or_default();
+        let Some((scene, &split)) = scene.and_then(|scene| Some((scene, splits.get(scene)?)))
+        else {
+            continue;
+        };
+        let (scenes, questions) = counts.entry((benchmark, split)).or_default();
         scenes.insert(scene);
         *questions += 1;
     }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use zip::ZipArchive;
 use zip::result::ZipError;
 
-use super::PlaceOutcome;
+use super::outcome::PlaceOutcome;
 use crate::error::{Error, Result};
 use crate::write::write_atomic_with;
 

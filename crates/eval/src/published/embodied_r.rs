@@ -1,6 +1,6 @@
 //! Embodied-R, Table 1 and Table 3.
 
-use super::{PublishedRow, PublishedTable, cells, row};
+use super::table::{PublishedRow, PublishedTable, cells, row};
 use crate::protocol::DIRECTION;
 
 pub(super) const TABLE: PublishedTable = PublishedTable {

@@ -1,6 +1,6 @@
 //! Embodied-R's out-of-domain benchmarks: EgoSchema and MVBench's egocentric navigation.
 
-use super::{PublishedRow, PublishedTable, cells, row};
+use super::table::{PublishedRow, PublishedTable, cells, row};
 
 const SOURCE: &str =
     "Embodied-R (arXiv 2504.12680), the figure on its project page; chance is computed";

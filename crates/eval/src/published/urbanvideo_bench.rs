@@ -1,6 +1,6 @@
 //! UrbanVideo-Bench's project page; four of its tasks are also in Embodied-R's table.
 
-use super::{PublishedRow, PublishedTable, cells, overall, row};
+use super::table::{PublishedRow, PublishedTable, cells, overall, row};
 
 pub(super) const TABLE: PublishedTable = PublishedTable {
     source: "UrbanVideo-Bench's project page; the four columns also in Embodied-R \

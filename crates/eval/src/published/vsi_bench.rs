@@ -1,6 +1,6 @@
 //! VSI-Bench, the paper's table and later entries of its leaderboard.
 
-use super::{PublishedRow, PublishedTable, cells, overall, row};
+use super::table::{PublishedRow, PublishedTable, cells, overall, row};
 use crate::protocol::DIRECTION;
 
 pub(super) const TABLE: PublishedTable = PublishedTable {

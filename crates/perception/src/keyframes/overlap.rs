@@ -1,6 +1,6 @@
 //! The overlap of two frames.
 
-use super::homography::{Homography, Point};
+use super::homography::{Homography, Point, area};
 
 /// The share of a frame of `width` × `height` that another frame of `size`, projected by `homography`,
 /// covers: from 0 to 1, computed exactly by polygon clipping.
@@ -15,13 +15,6 @@ pub fn overlap(
     let quad = homography.project_frame(size.0, size.1)?;
     let visible = clip_to_frame(&quad, width, height);
     Some((area(&visible) / (width * height)).clamp(0.0, 1.0))
-}
-
-/// The signed area of a polygon; negative if its corners are counter-clockwise on the screen.
-pub(super) fn area(corners: &[Point]) -> f64 {
-    let next = corners.iter().cycle().skip(1);
-    let cross = |(a, b): (&Point, &Point)| a.0 * b.1 - b.0 * a.1;
-    corners.iter().zip(next).map(cross).sum::<f64>() / 2.0
 }
 
 /// The part of a convex polygon inside a frame (Sutherland and Hodgman 1974).

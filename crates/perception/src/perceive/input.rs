@@ -7,7 +7,6 @@ use embodied_r_data::write::write_atomic;
 use embodied_r_data::{Error as DataError, Question, QuestionSet, read_question_set};
 use serde_json::Value;
 
-use super::file_name;
 use super::shard::{Shard, ShardAssignment};
 use crate::error::{Error, Result};
 
@@ -144,6 +143,11 @@ pub(super) fn write(path: &Path, questions: &[Question]) -> Result<()> {
         .map_err(|source| DataError::Json { path: path.into(), source })?;
     json.push(b'\n');
     Ok(write_atomic(path, &json)?)
+}
+
+/// The file name of `path`, for the names of outputs.
+pub(super) fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 #[cfg(test)]

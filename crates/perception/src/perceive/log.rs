@@ -14,7 +14,8 @@ use embodied_r_data::{Progress, Question};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{ChangedSettings, file_name};
+use super::input::file_name;
+use super::options::ChangedSettings;
 use crate::captioner::Caption;
 use crate::error::{Error, Result};
 

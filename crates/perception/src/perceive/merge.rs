@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use embodied_r_data::{Progress, Question};
 use serde_json::{Map, Value};
 
-use super::input::{self, Input};
+use super::files;
+use super::input::{self, Input, file_name};
 use super::log::{CaptionLog, ExpectedSettings, Outcome, difference};
+use super::options::ChangedSettings;
 use super::shard::{Shard, ShardAssignment};
-use super::{ChangedSettings, file_name};
 use crate::error::{Error, Result};
 
 /// Questions that an error about missing captions names.
@@ -212,6 +213,6 @@ fn write(
         finished,
         failed: input.questions.len() - finished,
     };
-    super::write(input, log)?;
+    files::write(input, log)?;
     Ok(merged)
 }

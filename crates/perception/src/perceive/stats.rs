@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 use embodied_r_data::Progress;
+use embodied_r_openai::with_causes;
 
-use super::with_causes;
 use crate::captioner::Caption;
 use crate::error::Error;
 

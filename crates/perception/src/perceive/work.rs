@@ -6,14 +6,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use embodied_r_data::{Progress, Question};
+use embodied_r_openai::with_causes;
 use futures_util::StreamExt as _;
 use serde_json::{Map, Value};
 use tokio::sync::OnceCell;
 
+use super::files::File;
 use super::input::video_path;
 use super::log::Outcome;
+use super::options::{PerceiveOptions, Scope};
 use super::stats::RunStats;
-use super::{File, PerceiveOptions, PerceiveSummary, Scope, with_causes};
+use super::summary::PerceiveSummary;
 use crate::captioner::{Caption, CaptionRequest, Captioner, DecodeLimit, VideoFrames};
 use crate::error::{Error, Result};
 

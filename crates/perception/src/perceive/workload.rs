@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::input::{self, video_path};
-use super::{PerceiveOptions, Scope};
+use super::options::{PerceiveOptions, Scope};
 use crate::error::Result;
 use crate::video;
 

@@ -1,18 +1,15 @@
 //! An FFmpeg process that decodes a video track and outputs selected frames as raw pixels.
 
-use std::ffi::OsString;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::Video;
+use super::ffmpeg::{first_error, input_name};
 use super::index::Excerpt;
 use super::limits::{FORMATS, Limits, MAX_ALLOC_BYTES, MAX_PIXELS};
 use super::process::{Deadline, ExitReport, Killed, Output, Process};
 use crate::error::{Error, Result};
-
-/// Maximum length of a reported FFmpeg error, in characters.
-const MAX_ERROR_CHARS: usize = 200;
 
 /// The pixel format of decoded frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,7 +88,7 @@ impl Decoder {
         // No frames are dropped or duplicated for a constant frame rate.
         let timing = [video.sync_option.unwrap_or("-vsync"), "passthrough"];
         let scale = selection.size.into();
-        let input = (Stdio::null(), limits.for_pass(video));
+        let input = (Stdio::null(), limits.for_pass(video.length_s()));
         Self::run(&mut command, &track, timing, (selection, scale), input, None)
     }
 
@@ -104,7 +101,7 @@ impl Decoder {
     ) -> Result<Self> {
         let mut command = ffmpeg();
         command.args(["-f", excerpt.format, "-protocol_whitelist", "pipe", "-i", "pipe:0"]);
-        let input = (Stdio::piped(), limits.for_pass(video));
+        let input = (Stdio::piped(), limits.for_pass(video.length_s()));
         let scale = Scale::only_from(excerpt.size, selection.size);
         let feed = (video.path.clone(), excerpt);
         // The filter's time base is 1/25; the frame count shows whether any frame was dropped.
@@ -197,63 +194,5 @@ impl ExitReport {
     /// FFmpeg's first error, for the user.
     pub(super) fn reason(&self) -> String {
         first_error(self.errors.iter().map(String::as_str))
-    }
-}
-
-/// The file name for FFmpeg, which cannot be parsed as an option, a protocol or a pattern.
-pub(super) fn input_name(path: &Path) -> OsString {
-    let mut name = OsString::from("file:");
-    name.push(path);
-    name
-}
-
-/// The first non-empty line, without the prefix of FFmpeg's component.
-pub(super) fn first_error<'a>(lines: impl Iterator<Item = &'a str>) -> String {
-    let mut lines = lines.map(str::trim).filter(|line| !line.is_empty());
-    let Some(line) = lines.next() else { return "FFmpeg reports no reason".to_owned() };
-    if let Some((format, _)) = line.split_once("Format not on whitelist") {
-        let name = format.trim_start_matches('[').split(" @").next().unwrap_or_default();
-        return rejected_format(name);
-    }
-    let message = match line.strip_prefix('[').and_then(|rest| rest.split_once("] ")) {
-        Some((_, message)) => message,
-        None => line.rsplit_once(": ").map_or(line, |(_, message)| message),
-    };
-    message.trim_end_matches('.').chars().take(MAX_ERROR_CHARS).collect()
-}
-
-/// Why a file of the format `name` is rejected.
-fn rejected_format(name: &str) -> String {
-    let is_image = name == "image2" || name.ends_with("_pipe");
-    let is_playlist =
-        matches!(name, "hls" | "dash" | "concat" | "concatf" | "sdp" | "rtsp" | "imf");
-    match name {
-        "tty" => "it is text".to_owned(),
-        _ if is_image => "it is an image".to_owned(),
-        _ if is_playlist => format!("it is a playlist (`{name}`), whose files are not opened"),
-        _ => format!("the format `{name}` is not supported"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_error_is_reported_without_its_prefix() {
-        let message = |line: &str| first_error([line].into_iter());
-        assert_eq!(message("[mov,mp4 @ 0x55ea] moov atom not found"), "moov atom not found");
-        assert_eq!(message("file:a: b.txt: Invalid data found"), "Invalid data found");
-        assert_eq!(first_error(["", " "].into_iter()), "FFmpeg reports no reason");
-        let rejected =
-            |name: &str| message(&format!("[{name} @ 0x1] Format not on whitelist 'mov'"));
-        assert_eq!(rejected("png_pipe"), "it is an image");
-        assert_eq!(rejected("hls"), "it is a playlist (`hls`), whose files are not opened");
-    }
-
-    #[test]
-    fn a_name_is_never_an_option_or_a_protocol() {
-        assert_eq!(input_name(Path::new("-y.mp4")), "file:-y.mp4");
-        assert_eq!(input_name(Path::new("http://a.mp4")), "file:http://a.mp4");
     }
 }

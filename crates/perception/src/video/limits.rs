@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use super::Video;
 use super::process::Deadline;
 
 /// Allowed demuxers: containers that hold frames themselves. Playlists, scripts, image sequences and
@@ -73,25 +72,20 @@ impl Limits {
         Deadline { at: end.map_or(at, |end| end.min(at)), stop: Arc::clone(&self.stop) }
     }
 
-    /// The deadline of a pass over `video`, which starts now.
-    pub(super) fn for_pass(&self, video: &Video) -> Deadline {
-        let at = || Instant::now() + self.time.for_pass(video);
+    /// The deadline of a pass over a video of `length_s` seconds, which starts now.
+    pub(super) fn for_pass(&self, length_s: f64) -> Deadline {
+        let at = || Instant::now() + self.time.for_pass(length_s);
         Deadline { at: self.started().end.unwrap_or_else(at), stop: Arc::clone(&self.stop) }
     }
 }
 
 impl TimeLimit {
-    fn for_pass(self, video: &Video) -> Duration {
+    fn for_pass(self, length_s: f64) -> Duration {
         const DAY_S: f64 = 86_400.0;
         match self {
             // Without an end, the limit overflows `Instant`.
             Self::At(_) => Duration::from_secs_f64(DAY_S),
-            Self::ByLength => {
-                let duration_s = video.expected_frames.map(|frames| video.time_s(frames));
-                // Without a duration the file size bounds it: few videos have less than 10 kB per second.
-                let duration_s = duration_s.unwrap_or(video.bytes as f64 / 1e4);
-                Duration::from_secs_f64((60.0 + 4.0 * duration_s).min(DAY_S))
-            }
+            Self::ByLength => Duration::from_secs_f64((60.0 + 4.0 * length_s).min(DAY_S)),
         }
     }
 }

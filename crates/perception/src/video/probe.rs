@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::decoder::{first_error, input_name};
+use super::ffmpeg::{first_error, input_name};
 use super::index::Index;
 use super::limits::{FORMATS, Limits, MAX_ALLOC_BYTES, MAX_PIXELS};
 use super::process::Process;
@@ -62,6 +62,12 @@ pub struct Video {
 }
 
 impl Video {
+    /// The length in seconds, or a bound of it if the container states none.
+    pub(super) fn length_s(&self) -> f64 {
+        // Few videos have less than 10 kB per second.
+        self.expected_frames.map_or(self.bytes as f64 / 1e4, |frames| self.time_s(frames))
+    }
+
     /// The video, if its frames are within the pixel limit.
     fn checked(self) -> Result<Self> {
         let (width, height) = (self.width, self.height);
@@ -125,7 +131,7 @@ pub fn probe_within(path: &Path, limits: &Limits) -> Result<Video> {
         return Err(Error::EmptyFile { path: path.to_owned() });
     }
     std::fs::File::open(path).map_err(Error::io("read", path))?;
-    if let Some(index) = Index::read(path) {
+    if let Some(index) = super::index::read(path) {
         let (width, height) = index.size;
         let fps = Rational { numerator: index.fps.0, denominator: index.fps.1 };
         let video = Video {

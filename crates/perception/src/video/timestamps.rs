@@ -7,7 +7,7 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Command, Stdio};
 
 use super::Video;
-use super::decoder::input_name;
+use super::ffmpeg::input_name;
 use super::limits::{FORMATS, Limits, MAX_ALLOC_BYTES};
 use super::process::Process;
 use crate::error::{Error, Result};
@@ -92,7 +92,7 @@ fn packets(video: &Video, limits: &Limits) -> Result<Option<Vec<f64>>> {
         .args(["-show_entries", "packet=pts_time,flags", "-of", "compact=p=0:nk=1", "-i"])
         .arg(input_name(&video.path));
     let (process, output, _) =
-        Process::start("ffprobe", &mut command, Stdio::null(), limits.for_pass(video))?;
+        Process::start("ffprobe", &mut command, Stdio::null(), limits.for_pass(video.length_s()))?;
     let mut output = BufReader::with_capacity(1 << 16, output);
     let (mut times, mut line) = (Some(Vec::new()), Vec::new());
     loop {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use embodied_r_process::{Guard, reap};
 
-use super::ExternalError;
+use super::error::ExternalError;
 use crate::service::{MAX_REPLY_BYTES, POLL};
 
 /// Longer timeouts are capped, so that the deadline cannot overflow.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use embodied_r_openai::Client;
 use tokio::runtime::{Builder, Runtime};
 
-use super::ExternalError;
+use super::error::ExternalError;
 use crate::service::{block_on_until, client_options};
 
 /// A reward service. It owns an async runtime and blocks on replies.

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::service::MAX_REPLY_BYTES;
+use crate::validation::ValidationErrors;
 
 fn batch() -> [RewardInput<'static>; 3] {
     let input = |id, completion, ids| RewardInput {

@@ -1,10 +1,10 @@
-//! The condition that ends a stage early.
+//! The condition that ends a stage early, and its form in a settings file.
 
 use serde::{Deserialize, Serialize};
 
-use super::table::ExitConditionTable;
-use super::{StageLength, StagePosition, Weights, suggestion, weight};
-use crate::registry::RewardNames;
+/// Messages about the threshold, without its path.
+pub(super) const BOTH_THRESHOLDS: &str = "`above` and `below` are mutually exclusive; set one";
+pub(super) const NO_THRESHOLD: &str = "needs a threshold; set `above` or `below`";
 
 /// Step metrics that `until` can use, besides `rewards/NAME/mean` and `rewards/NAME/std`.
 pub const STEP_METRICS: [&str; 10] = [
@@ -19,9 +19,6 @@ pub const STEP_METRICS: [&str; 10] = [
     "entropy",
     "grad_norm",
 ];
-
-/// Rewards that are computed at every step, whatever their weight.
-const ALWAYS_COMPUTED: [&str; 2] = ["accuracy", "format"];
 
 /// A threshold for the mean of a metric.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -41,7 +38,7 @@ impl Threshold {
         }
     }
 
-    fn value(self) -> f64 {
+    pub(super) fn value(self) -> f64 {
         match self {
             Self::Above(threshold) | Self::Below(threshold) => threshold,
         }
@@ -78,74 +75,40 @@ impl ExitCondition {
         let mean = last.iter().sum::<f64>() / window as f64;
         self.threshold.passed_by(mean).then_some(mean)
     }
+}
 
-    /// Errors of position, threshold and window in a stage of this length.
-    pub(super) fn errors(
-        &self,
-        position: &StagePosition,
-        length: Option<StageLength>,
-    ) -> Vec<String> {
-        let path = &position.path;
-        let mut errors = Vec::new();
-        if position.last {
-            errors
-                .push(format!("`{path}.until`: the last stage has no next stage; remove `until`"));
-        }
-        if !self.threshold.value().is_finite() {
-            errors.push(format!("`{path}.until`: the threshold must be finite"));
-        }
-        if self.window == 0 {
-            errors.push(format!("`{path}.until.window`: must be 1 or more, not 0"));
-        }
-        if let Some(StageLength::Steps(steps)) = length
-            && self.window > steps
-        {
-            errors.push(format!(
-                "`{path}.until.window`: is {}, more than the {steps} steps of its stage",
-                self.window
-            ));
-        }
-        errors
-    }
+/// The value of `until`.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ExitConditionTable {
+    metric: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    above: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    below: Option<f64>,
+    window: u64,
+}
 
-    /// The error about the metric, if any, in a stage with these weights.
-    pub(super) fn metric_error(
-        &self,
-        StagePosition { path, .. }: &StagePosition,
-        weights: Option<&Weights>,
-        names: &RewardNames,
-    ) -> Option<String> {
-        if STEP_METRICS.contains(&self.metric.as_str()) {
-            return None;
-        }
-        match reward_of(&self.metric).filter(|name| names.contains(name)) {
-            Some(name) if ALWAYS_COMPUTED.contains(&name) => None,
-            // Weights that cannot be parsed are reported separately.
-            Some(name) => weights.filter(|weights| weight(weights, name) <= 0.0).map(|_| {
-                format!(
-                    "`{path}.until.metric`: needs the reward `{name}`, which has no weight in this \
-                     stage and may not be computed; give it a weight"
-                )
-            }),
-            None => {
-                let of_rewards = names
-                    .iter()
-                    .flat_map(|name| ["mean", "std"].map(|kind| format!("rewards/{name}/{kind}")));
-                let known: Vec<String> =
-                    STEP_METRICS.map(str::to_owned).into_iter().chain(of_rewards).collect();
-                let known: Vec<&str> = known.iter().map(String::as_str).collect();
-                Some(format!(
-                    "`{path}.until.metric`: `{}` is not a step metric; {}",
-                    self.metric,
-                    suggestion(&self.metric, &known)
-                ))
-            }
-        }
+impl TryFrom<ExitConditionTable> for ExitCondition {
+    type Error = &'static str;
+
+    fn try_from(table: ExitConditionTable) -> Result<Self, Self::Error> {
+        let threshold = match (table.above, table.below) {
+            (Some(above), None) => Threshold::Above(above),
+            (None, Some(below)) => Threshold::Below(below),
+            (Some(_), Some(_)) => return Err(BOTH_THRESHOLDS),
+            (None, None) => return Err(NO_THRESHOLD),
+        };
+        Ok(Self { metric: table.metric, threshold, window: table.window })
     }
 }
 
-/// NAME of a metric `rewards/NAME/mean` or `rewards/NAME/std`.
-fn reward_of(metric: &str) -> Option<&str> {
-    let (name, kind) = metric.strip_prefix("rewards/")?.rsplit_once('/')?;
-    ["mean", "std"].contains(&kind).then_some(name)
+impl From<ExitCondition> for ExitConditionTable {
+    fn from(until: ExitCondition) -> Self {
+        let (above, below) = match until.threshold {
+            Threshold::Above(above) => (Some(above), None),
+            Threshold::Below(below) => (None, Some(below)),
+        };
+        Self { metric: until.metric, above, below, window: until.window }
+    }
 }

@@ -2,12 +2,13 @@
 
 use toml::{Table, Value};
 
-use super::table::{BOTH_LENGTHS, BOTH_THRESHOLDS, NO_LENGTH, NO_THRESHOLD};
-use super::{
-    ExitCondition, NO_STAGE, Stage, StageLength, StagePosition, Threshold, Weights, blend_errors,
-    length_error, unknown, weight_errors,
+use super::checks::{
+    NO_STAGE, StagePosition, blend_errors, length_error, metric_error, until_errors, weight_errors,
 };
-use crate::registry::RewardNames;
+use super::exit_condition::{BOTH_THRESHOLDS, ExitCondition, NO_THRESHOLD, Threshold};
+use super::stage::{BOTH_LENGTHS, NO_LENGTH, Stage, StageLength, Weights};
+use crate::names::RewardNames;
+use crate::validation::unknown;
 
 const FIELDS: [&str; 7] =
     ["epochs", "steps", "weights", "until", "blend_steps", "restart_schedule", "reset_reference"];
@@ -161,8 +162,8 @@ fn until(
         threshold: threshold.unwrap_or(Threshold::Above(0.0)),
         window: window.unwrap_or(1),
     };
-    errors.extend(until.errors(position, length));
-    errors.extend(until.metric_error(position, weights, names));
+    errors.extend(until_errors(&until, position, length));
+    errors.extend(metric_error(&until, position, weights, names));
     complete.then_some(until)
 }
 

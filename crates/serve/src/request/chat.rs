@@ -4,7 +4,7 @@ use embodied_r_policy::tokenizer::GenerationPrompt;
 use serde_json::{Map, Value};
 
 use super::fields::Fields;
-use super::message::{self, Message};
+use super::message::{self, ImageUrl, Message};
 use super::settings::{Model, Settings};
 use crate::refusal::Refusal;
 
@@ -31,14 +31,6 @@ pub(crate) struct Conversation {
     pub(crate) variables: Map<String, Value>,
     /// Separates the prompt's prefix cache from that of other requests.
     pub(crate) cache_salt: Option<String>,
-}
-
-/// An image of a request.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct ImageUrl {
-    /// The field that contains it.
-    pub(crate) param: String,
-    pub(crate) url: String,
 }
 
 impl ChatRequest {

@@ -2,7 +2,6 @@
 
 use serde_json::{Map, Value, json};
 
-use super::chat::ImageUrl;
 use super::fields::Fields;
 use crate::refusal::Refusal;
 
@@ -12,6 +11,14 @@ pub(super) struct Message {
     /// The role, and what templates may know besides: `name`, `tool_calls`, `tool_call_id`, `reasoning_content`.
     fields: Map<String, Value>,
     content: Vec<Part>,
+}
+
+/// An image of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ImageUrl {
+    /// The field that contains it.
+    pub(crate) param: String,
+    pub(crate) url: String,
 }
 
 /// A part of a message's content.

@@ -2,11 +2,11 @@
 
 use serde_json::{Value, json};
 
-use super::reason;
+use super::finish_reason::finish_reason;
 use crate::choice::{Logprob, Piece, TopLogprob};
 
 pub(super) fn whole(index: usize, choice: &Piece) -> Value {
-    let (reason, matched) = reason(choice.end.as_ref());
+    let (reason, matched) = finish_reason(choice.end.as_ref());
     json!({"index": index,
         "message": {"role": "assistant", "content": choice.text, "refusal": null},
         "logprobs": logprobs(&choice.logprobs), "finish_reason": reason, "stop_reason": matched})
@@ -18,7 +18,7 @@ pub(super) fn opening(index: usize) -> Value {
 }
 
 pub(super) fn delta(index: usize, piece: &Piece) -> Value {
-    let (reason, matched) = reason(piece.end.as_ref());
+    let (reason, matched) = finish_reason(piece.end.as_ref());
     let delta = match piece.text.as_str() {
         "" => json!({}),
         text => json!({"content": text}),

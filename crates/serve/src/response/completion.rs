@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::reason;
+use super::finish_reason::finish_reason;
 use crate::choice::{Logprob, Piece, PromptLogprobs};
 
 /// A prompt that precedes its choices.
@@ -35,7 +35,7 @@ impl EchoedPrompt {
 
 /// A whole choice, after `prompt` if that is echoed.
 pub(super) fn whole(index: usize, prompt: Option<&EchoedPrompt>, choice: &Piece) -> Value {
-    let (reason, matched) = reason(choice.end.as_ref());
+    let (reason, matched) = finish_reason(choice.end.as_ref());
     let echo = prompt.map_or("", |prompt| &prompt.text);
     let known = prompt.and_then(EchoedPrompt::known);
     json!({"index": index, "text": format!("{echo}{}", choice.text),
@@ -52,7 +52,7 @@ pub(super) fn opening(index: usize, prompt: &EchoedPrompt) -> Value {
 
 /// The chunk with a piece of a choice, after `prompt` if that is echoed.
 pub(super) fn delta(index: usize, prompt: Option<&EchoedPrompt>, piece: &Piece) -> Value {
-    let (reason, matched) = reason(piece.end.as_ref());
+    let (reason, matched) = finish_reason(piece.end.as_ref());
     json!({"index": index, "text": piece.text,
         "logprobs": logprobs(None, &piece.logprobs, chars(prompt)), "finish_reason": reason,
         "stop_reason": matched})

@@ -12,8 +12,8 @@ use embodied_r_policy::tokenizer::Tokenizer;
 use embodied_r_policy::{FinishReason, Prompt, SampledToken, TokenLogprobs};
 use serde_json::Value;
 
-use super::App;
 use super::logprobs::LogprobMemory;
+use crate::app::App;
 use crate::choice::{Choice, Piece, PromptLogprobs};
 use crate::driver::{Event, Running};
 use crate::metrics::{Metrics, Outcome};

@@ -6,7 +6,7 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
-use super::Shared;
+use crate::app::Shared;
 use crate::refusal::Refusal;
 use crate::request::Model;
 

@@ -9,10 +9,9 @@ use axum::{Json, Router};
 use embodied_r_policy::tokenizer::SpecialTokens;
 use serde_json::{Value, json};
 
-use super::{
-    RequestBytes, Shared, chat_ids, chat_prompt, ids, parse, respond, run_blocking, within_context,
-};
-use crate::body::Body;
+use super::prompt::{chat_ids, chat_prompt, ids, within_context};
+use crate::app::Shared;
+use crate::body::{Body, RequestBytes, parse};
 use crate::metrics::Outcome;
 use crate::refusal::Refusal;
 use crate::request::completion::Prompt;
@@ -44,7 +43,7 @@ fn completed(app: &Shared, response: Result<Response, Refusal>) -> Response {
     if response.is_ok() {
         app.metrics.ended(Outcome::Completed);
     }
-    respond(app, response)
+    app.respond(response)
 }
 
 /// The contents of `tokenizer_config.json`, with the chat template.
@@ -70,7 +69,7 @@ async fn tokenized(app: &Shared, body: Body) -> Result<Response, Refusal> {
         // As in vLLM, a text may be longer than the context.
         TokenizeInput::Text(text, special) => {
             check_size(&memory)?;
-            let encoded = run_blocking(app, move |tokenizer| {
+            let encoded = app.run_blocking(move |tokenizer| {
                 let _memory = memory;
                 ids(tokenizer, Prompt::Text(text), special, usize::MAX)
             });
@@ -96,7 +95,7 @@ async fn tokenized(app: &Shared, body: Body) -> Result<Response, Refusal> {
 
 async fn detokenized(app: &Shared, body: Body) -> Result<Response, Refusal> {
     let (tokens, memory) = parse(app, body, tokenize::tokens).await?;
-    let decoded = run_blocking(app, move |tokenizer| {
+    let decoded = app.run_blocking(move |tokenizer| {
         let _memory = memory;
         tokenizer.decode(&tokens, SpecialTokens::Keep)
     });

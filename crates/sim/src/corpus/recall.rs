@@ -6,7 +6,7 @@
 use embodied_r_data::prompts::{FrameText, frame_lines};
 use embodied_r_data::scene::{VisibleObject, view_text};
 
-use super::Document;
+use super::document::Document;
 use super::drills::{rotation, rotation_text};
 use super::letters::LetteredList;
 use super::lookups::{Lookup, Lookups};

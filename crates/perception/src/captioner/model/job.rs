@@ -10,11 +10,10 @@ use embodied_r_openai::{
 use futures_util::future::join_all;
 
 use super::super::completion_cache::{CacheKey, CachedCompletion};
+use super::captioner::{ChatModel, ModelCaptioner, RefusalPolicy};
+use super::prompts;
 use super::response::{self, ParsedResponse};
-use super::{
-    Caption, CaptionRequest, ChatModel, ModelCaptioner, RefusalPolicy, VideoFrames, prompts,
-};
-use crate::captioner::{CaptionFault, KeyFrame};
+use crate::captioner::{Caption, CaptionFault, CaptionRequest, KeyFrame, VideoFrames};
 use crate::error::{Error, Result};
 
 /// Finish reason of cached content-filter errors, as in completions.

@@ -1,9 +1,6 @@
 //! Corner detection: FAST scores, Harris responses and subpixel localization.
 
-use super::pyramid::Plane;
-
-/// Margin without corners, so that their patches lie inside the plane.
-pub(in crate::keyframes) const BORDER: usize = 18;
+use super::pyramid::{BORDER, Plane};
 
 /// FAST thresholds: the default, and a lower one if that finds too few corners.
 const THRESHOLDS: [u8; 2] = [20, 7];

@@ -7,8 +7,10 @@ use image::GrayImage;
 const STEP: f64 = 1.44;
 /// Maximum number of levels.
 const MAX_LEVELS: usize = 5;
+/// Margin without corners, so that their patches lie inside the plane.
+pub(super) const BORDER: usize = 18;
 /// Minimum side of a level; a shorter one has no room for a patch.
-const MIN_SIDE: usize = 2 * super::corners::BORDER + 8;
+const MIN_SIDE: usize = 2 * BORDER + 8;
 
 /// A gray plane in row-major order.
 #[derive(Debug, Clone)]

@@ -163,7 +163,7 @@ pub(super) fn fit(pairs: &[Correspondence]) -> Option<Homography> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::TILTED;
+    use super::super::TILTED;
     use super::*;
 
     fn pairs(points: &[Point]) -> Vec<Correspondence> {

@@ -178,7 +178,7 @@ fn samples_needed(inliers: usize, pairs: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::TILTED;
+    use super::super::TILTED;
     use super::*;
 
     const FRAME: (f64, f64) = (640.0, 480.0);

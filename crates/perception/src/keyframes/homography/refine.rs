@@ -125,7 +125,7 @@ fn project(map: &[f64; 8], (x, y): Point) -> Option<(Point, [f64; 8], [f64; 8])>
 #[cfg(test)]
 mod tests {
     use super::super::super::random::Random;
-    use super::super::tests::TILTED;
+    use super::super::TILTED;
     use super::*;
 
     fn noisy(count: usize, noise: f64) -> Vec<Correspondence> {

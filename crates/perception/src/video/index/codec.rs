@@ -1,6 +1,6 @@
 //! Parsing the frame headers of encoded samples.
 
-use super::Sample;
+use super::sample::Sample;
 use super::source::Source;
 
 /// The codec of a track.

@@ -4,8 +4,9 @@ use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
+use super::remuxer::ExcerptPart;
 use super::source::Source;
-use super::{Index, Remuxer};
+use super::track_index::Index;
 
 /// An excerpt is used only if at most this share of the samples must be decoded.
 const MAX_DECODED_SHARE: f64 = 0.9;
@@ -22,41 +23,6 @@ pub(in crate::video) struct Excerpt {
     /// The number of frames in the excerpt.
     pub(in crate::video) frames: usize,
     parts: Vec<ExcerptPart>,
-}
-
-/// A part of an excerpt.
-#[derive(Debug, Clone)]
-pub(super) enum ExcerptPart {
-    /// New bytes.
-    Bytes(Vec<u8>),
-    /// A byte range of the original file: offset and length.
-    Range(u64, u64),
-}
-
-impl ExcerptPart {
-    /// Appends bytes.
-    pub(super) fn add_bytes(parts: &mut Vec<Self>, bytes: &[u8]) {
-        match parts.last_mut() {
-            Some(Self::Bytes(last)) => last.extend(bytes),
-            _ => parts.push(Self::Bytes(bytes.to_vec())),
-        }
-    }
-
-    /// Appends a byte range of the original file.
-    pub(super) fn add_range(parts: &mut Vec<Self>, offset: u64, length: u64) {
-        match parts.last_mut() {
-            Some(Self::Range(at, last)) if *at + *last == offset => *last += length,
-            _ => parts.push(Self::Range(offset, length)),
-        }
-    }
-
-    /// The length in bytes.
-    pub(super) fn length(&self) -> u64 {
-        match self {
-            Self::Bytes(bytes) => bytes.len() as u64,
-            Self::Range(_, length) => *length,
-        }
-    }
 }
 
 impl Index {
@@ -79,10 +45,8 @@ impl Index {
             sum += usize::from(kept[*position]);
         }
         let selected = selected.iter().map(|index| before[*index]).collect();
-        let (format, parts) = match &self.remuxer {
-            Remuxer::Mp4(remuxer) => ("mov", remuxer.parts(&self.samples, &positions)),
-            Remuxer::Matroska(remuxer) => ("matroska", remuxer.parts(&positions)),
-        };
+        let format = self.remuxer.format();
+        let parts = self.remuxer.parts(&self.samples, &positions);
         Some(Excerpt { format, size: self.size, selected, frames: positions.len(), parts })
     }
 

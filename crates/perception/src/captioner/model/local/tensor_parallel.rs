@@ -18,8 +18,8 @@ use image::RgbImage;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::LocalOptions;
 use super::engine::Worker;
+use super::options::LocalOptions;
 use crate::error::{Error, Result};
 
 /// A request, broadcast to all ranks.

@@ -1,6 +1,6 @@
 //! The frames of a track in the clusters of a file.
 
-use super::super::{MAX_SAMPLES, Sample};
+use super::super::sample::{MAX_SAMPLES, Sample};
 use super::elements::{Element, Elements, Id, parse_uint, vint};
 
 pub(super) const TIMESTAMP: Id = 0xe7;

@@ -9,7 +9,7 @@ pub(super) type Id = u32;
 const MAX_HEADER_BYTES: usize = 12;
 
 /// Maximum parsed elements of a file: four per frame of the longest video.
-const MAX_ELEMENTS: usize = 4 * super::super::MAX_SAMPLES;
+const MAX_ELEMENTS: usize = 4 * super::super::sample::MAX_SAMPLES;
 
 /// An element's ID, and the sizes of its header and body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

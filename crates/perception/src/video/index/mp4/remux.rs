@@ -1,16 +1,16 @@
 //! Remuxing: the boxes before the samples of an excerpt.
 
+use super::super::remuxer::{ExcerptPart, Remuxer};
 use super::boxes::{write, write_table};
 use super::tables::runs;
-use super::{ExcerptPart, Mp4Remuxer, Sample};
+use super::{Mp4Remuxer, Sample};
 
-impl Mp4Remuxer {
-    /// The parts of a file with only the samples at the ascending `positions`.
-    pub(in super::super) fn parts(
-        &self,
-        samples: &[Sample],
-        positions: &[usize],
-    ) -> Vec<ExcerptPart> {
+impl Remuxer for Mp4Remuxer {
+    fn format(&self) -> &'static str {
+        "mov"
+    }
+
+    fn parts(&self, samples: &[Sample], positions: &[usize]) -> Vec<ExcerptPart> {
         let mut parts: Vec<ExcerptPart> = Vec::new();
         for sample in positions.iter().map(|position| &samples[*position]) {
             ExcerptPart::add_range(&mut parts, sample.offset, u64::from(sample.size));
@@ -19,7 +19,9 @@ impl Mp4Remuxer {
         parts.insert(0, ExcerptPart::Bytes(self.header(samples, positions, bytes)));
         parts
     }
+}
 
+impl Mp4Remuxer {
     /// Everything before the samples, which have `bytes` bytes.
     fn header(&self, samples: &[Sample], positions: &[usize], bytes: u64) -> Vec<u8> {
         let mut header = Vec::new();

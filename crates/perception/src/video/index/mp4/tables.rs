@@ -1,6 +1,6 @@
 //! The sample tables of a track: offsets, sizes and timestamps.
 
-use super::super::{MAX_SAMPLES, Sample};
+use super::super::sample::{MAX_SAMPLES, Sample};
 use super::boxes::{Mp4Box, only, table, u32_at};
 
 /// The samples of a track in decoding order, and their decoding timestamps; `None` if the tables are

@@ -6,11 +6,6 @@
 
 use std::path::{Path, PathBuf};
 
-use embodied_r_data::Progress;
-use serde_json::{Map, Value};
-
-use super::log::CaptionLog;
-use super::{PerceiveOptions, file_name, write};
 use crate::error::{Error, Result};
 
 /// One of the processes of a run.
@@ -47,7 +42,7 @@ impl Replica {
 }
 
 /// The folders of replicas in the output folder, sorted by name.
-fn folders(output_dir: &Path) -> Result<Vec<PathBuf>> {
+pub(super) fn folders(output_dir: &Path) -> Result<Vec<PathBuf>> {
     let entries = match std::fs::read_dir(output_dir) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries.map_err(Error::io("read", output_dir))?,
@@ -57,41 +52,4 @@ fn folders(output_dir: &Path) -> Result<Vec<PathBuf>> {
     folders.retain(|folder| Replica::from_folder(folder).is_some());
     folders.sort();
     Ok(folders)
-}
-
-/// Imports results of `questions` from the data file's other logs, which may be written concurrently.
-pub(super) fn import_others(
-    log: &mut CaptionLog,
-    questions: &[embodied_r_data::Question],
-    (options, settings): (&PerceiveOptions, &Map<String, Value>),
-    progress: &dyn Progress,
-) -> Result<()> {
-    let (output_dir, own) = (options.output_dir(), options.log_dir());
-    let mut others = folders(&output_dir)?;
-    others.push(output_dir);
-    for other in others.into_iter().filter(|other| *other != own) {
-        let path = other.join(file_name(log.path()));
-        log.import_from(&path, questions, (settings, options.changed_settings), progress)?;
-    }
-    Ok(())
-}
-
-/// Merges the replicas' logs into the outputs that one process would write, and removes the replicas' folders. Call it
-/// once all replicas are done.
-///
-/// # Errors
-/// Files cannot be read or written, or captions were made with other settings.
-pub fn merge_replicas(
-    options: &PerceiveOptions,
-    settings: &Map<String, Value>,
-    progress: &dyn Progress,
-) -> Result<()> {
-    let options = PerceiveOptions { replica: None, ..options.clone() };
-    for super::File { input, log, .. } in super::open(&options, settings, progress)? {
-        write(&input, log)?;
-    }
-    for folder in folders(&options.output_dir())? {
-        std::fs::remove_dir_all(&folder).map_err(Error::io("remove", &folder))?;
-    }
-    Ok(())
 }

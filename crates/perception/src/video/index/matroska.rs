@@ -7,13 +7,16 @@ mod elements;
 mod rate;
 mod track;
 
+use std::sync::Arc;
+
 use clusters::{Block, TIMESTAMP, TrackFrames};
 use elements::{Element, Elements, Id, at_most_one, split, uint, write, write_header};
 use track::Track;
 
-use super::excerpt::ExcerptPart;
+use super::remuxer::{ExcerptPart, Remuxer};
+use super::sample::{Sample, presentation_order};
 use super::source::Source;
-use super::{Index, Remuxer, presentation_order};
+use super::track_index::Index;
 
 /// The first bytes of every EBML file.
 pub(super) const FIRST_BYTES: [u8; 4] = EBML_HEADER.to_be_bytes();
@@ -34,7 +37,7 @@ const MAX_ELEMENT_BYTES: usize = 1 << 20;
 
 /// Remuxes samples of a Matroska file.
 #[derive(Debug, Clone)]
-pub(super) struct MatroskaRemuxer {
+struct MatroskaRemuxer {
     /// The EBML header.
     header: Vec<u8>,
     info: Vec<u8>,
@@ -65,9 +68,8 @@ pub(super) fn read(file: Source) -> Option<Index> {
     if !samples.first()?.is_key || !rate::is_constant(times, tick_ns, track.step_ns) {
         return None;
     }
-    let remuxer = MatroskaRemuxer { header, info, track: track.entry, blocks };
+    let remuxer = Arc::new(MatroskaRemuxer { header, info, track: track.entry, blocks });
     let (size, number, codec) = (track.size, track.index, track.codec);
-    let remuxer = Remuxer::Matroska(remuxer);
     Some(Index { size, fps, track: number, samples, presentation_order, codec, remuxer })
 }
 
@@ -119,9 +121,12 @@ fn tick_ns(info: &[u8]) -> Option<u64> {
     uint(&parts, TIMESTAMP_SCALE, 1_000_000).filter(|tick| *tick > 0)
 }
 
-impl MatroskaRemuxer {
-    /// The parts of a file with only the samples at the ascending `positions`.
-    pub(super) fn parts(&self, positions: &[usize]) -> Vec<ExcerptPart> {
+impl Remuxer for MatroskaRemuxer {
+    fn format(&self) -> &'static str {
+        "matroska"
+    }
+
+    fn parts(&self, _: &[Sample], positions: &[usize]) -> Vec<ExcerptPart> {
         let mut clusters = Vec::new();
         let blocks: Vec<Block> = positions.iter().map(|position| self.blocks[*position]).collect();
         for cluster in blocks.chunk_by(|one, next| one.cluster == next.cluster) {
@@ -154,7 +159,6 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::Sample;
     use super::*;
 
     fn element(id: Id, parts: &[&[u8]]) -> Vec<u8> {
@@ -210,7 +214,7 @@ mod tests {
 
     fn index_of(bytes: &[u8], path: &Path) -> Option<Index> {
         std::fs::write(path, bytes).unwrap();
-        Index::read(path)
+        crate::video::index::read(path)
     }
 
     #[test]

@@ -1,10 +1,4 @@
-//! Captions from a vision-language model, behind an OpenAI-compatible API or in this process.
-
-mod job;
-mod local;
-mod prompts;
-mod remote;
-mod response;
+//! What a captioner with a model consists of.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,17 +6,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use embodied_r_data::Progress;
 use embodied_r_openai::{ChatCompletion, ChatCompletionRequest};
-use futures_util::future::{BoxFuture, FutureExt as _};
-use serde_json::{Map, Value, json};
+use futures_util::future::BoxFuture;
+use serde_json::{Map, Value};
 use tokio::sync::Semaphore;
 
-use super::completion_cache::CompletionCache;
-use super::cost::{CostTracker, TokenPrices, UsageTotals};
-use super::{Caption, CaptionRequest, Captioner, VideoFrames};
+use crate::captioner::completion_cache::CompletionCache;
+use crate::captioner::cost::{CostTracker, TokenPrices, UsageTotals};
 use crate::error::Result;
-use job::CaptionJob;
-pub use local::{LocalModel, LocalOptions};
-pub use remote::RemoteModel;
 
 /// A chat model with image input.
 pub trait ChatModel: Send + Sync {
@@ -83,14 +73,14 @@ pub enum RefusalPolicy {
 /// Prompts a model for each key frame: the first one alone, every other one with its predecessor.
 ///
 /// Completions that are empty, malformed or truncated at [`ModelOptions::max_tokens`] are retried
-/// once. The better completion is used, with its [`CaptionFault`](super::CaptionFault) if it has one.
+/// once. The better completion is used, with its [`CaptionFault`](crate::captioner::CaptionFault) if it has one.
 pub struct ModelCaptioner<M> {
-    chat: M,
-    requests: Semaphore,
-    completions: CompletionCache,
-    cost: CostTracker,
-    cache_hits: AtomicU64,
-    options: ModelOptions,
+    pub(super) chat: M,
+    pub(super) requests: Semaphore,
+    pub(super) completions: CompletionCache,
+    pub(super) cost: CostTracker,
+    pub(super) cache_hits: AtomicU64,
+    pub(super) options: ModelOptions,
 }
 
 impl<M: ChatModel> ModelCaptioner<M> {
@@ -124,30 +114,5 @@ impl<M: ChatModel> ModelCaptioner<M> {
     /// Completions of this run that came from the cache.
     pub fn cache_hits(&self) -> u64 {
         self.cache_hits.load(Ordering::Relaxed)
-    }
-}
-
-impl<M: ChatModel> Captioner for ModelCaptioner<M> {
-    fn settings(&self) -> Map<String, Value> {
-        let ModelOptions { model, temperature, max_tokens, .. } = &self.options;
-        let mut settings = self.chat.settings();
-        settings.insert("model".to_owned(), json!(model));
-        settings.insert("temperature".to_owned(), json!(temperature));
-        settings.insert("max_tokens".to_owned(), json!(max_tokens));
-        settings
-    }
-
-    fn status(&self) -> Option<String> {
-        let spent = self.totals().1.cost.map(|cost| format!("{cost:.2} spent"));
-        let parts: Vec<String> = spent.into_iter().chain(self.chat.status()).collect();
-        (!parts.is_empty()).then(|| parts.join(", "))
-    }
-
-    fn caption<'a>(
-        &'a self,
-        request: CaptionRequest<'a>,
-        video_frames: &'a VideoFrames,
-    ) -> BoxFuture<'a, Result<Vec<Caption>>> {
-        async move { CaptionJob::new(self, request, video_frames).await?.captions().await }.boxed()
     }
 }

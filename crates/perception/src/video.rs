@@ -17,6 +17,7 @@
 
 mod decoder;
 mod excerpt_decoder;
+mod ffmpeg;
 mod frames;
 mod index;
 mod installation;

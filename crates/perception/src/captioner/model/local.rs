@@ -1,6 +1,7 @@
 //! A vision-language model in this process, with the same interface as one behind an API.
 
 mod engine;
+mod options;
 mod tensor_parallel;
 
 use std::collections::HashMap;
@@ -13,12 +14,11 @@ use embodied_r_openai::{
 };
 use embodied_r_policy::tokenizer::{GenerationPrompt, SpecialTokens, Tokenizer};
 use embodied_r_policy::{
-    Engine, EngineOptions, EngineStats, FingerprintExtent, FinishReason, Prompt, SamplingDefaults,
-    SamplingParams, TensorParallel, TextStream, WeightFormat, fingerprint,
+    EngineStats, FingerprintExtent, FinishReason, Prompt, SamplingDefaults, SamplingParams,
+    TensorParallel, TextStream, fingerprint,
 };
 use embodied_r_vision::{
-    EmbeddingCache, MultimodalMessage, MultimodalPart, VisionLanguageModel, VisionOptions,
-    image_file,
+    EmbeddingCache, MultimodalMessage, MultimodalPart, VisionLanguageModel, image_file,
 };
 use futures_util::future::{BoxFuture, FutureExt as _};
 use image::RgbImage;
@@ -27,41 +27,8 @@ use serde_json::{Map, Value, json};
 use super::ChatModel;
 use crate::error::{Error, Result};
 use engine::{EngineThread, PendingCompletion, PromptRequest};
+pub use options::LocalOptions;
 use tensor_parallel::{TensorParallelRequest, TensorParallelWorker};
-
-/// Options of a model in this process.
-#[derive(Debug, Clone)]
-pub struct LocalOptions {
-    /// Weight format and maximum image size.
-    pub vision: VisionOptions,
-    /// Size of the KV cache in bytes, on each rank.
-    pub kv_cache_bytes: usize,
-    /// Size of the image embedding cache in bytes.
-    pub image_cache_bytes: usize,
-    /// Engine options, such as the maximum batch size and tokens per step.
-    pub engine: EngineOptions,
-}
-
-impl Default for LocalOptions {
-    fn default() -> Self {
-        Self {
-            vision: WeightFormat::F32.into(),
-            kv_cache_bytes: 4 << 30,
-            image_cache_bytes: 1 << 30,
-            engine: EngineOptions::default(),
-        }
-    }
-}
-
-impl LocalOptions {
-    /// An engine for `model`, or for this rank's shard of it.
-    fn engine(&self, model: &VisionLanguageModel) -> Result<Engine> {
-        let decoder = model.decoder().clone();
-        let tokens = self.kv_cache_bytes / decoder.kv_bytes_per_token().max(1);
-        let options = EngineOptions { kv_cache_tokens: Some(tokens), ..self.engine.clone() };
-        Ok(Engine::new(decoder, options)?)
-    }
-}
 
 /// A vision-language model with its engine. Image embeddings and shared prompt prefixes are computed once.
 pub struct LocalModel {

@@ -4,16 +4,18 @@ mod boxes;
 mod remux;
 mod tables;
 
+use std::sync::Arc;
+
 use boxes::{only, read_index, split, u32_at, u64_at};
 
 use super::codec::Codec;
-use super::excerpt::ExcerptPart;
+use super::sample::{Sample, presentation_order};
 use super::source::Source;
-use super::{Index, Remuxer, Sample, presentation_order};
+use super::track_index::Index;
 
 /// Remuxes samples of an MP4 file.
 #[derive(Debug, Clone)]
-pub(super) struct Mp4Remuxer {
+struct Mp4Remuxer {
     /// Decoding timestamp of each sample, in the track's time base.
     dts: Vec<u64>,
     parts: TrackBoxes,
@@ -84,7 +86,7 @@ fn of_track(number: usize, track: &[u8], movie_header: &[u8], length: u64) -> Op
     };
     let size = rotated_size(coded_size, track_header)?;
     let fps = (units, u64::from(step));
-    let remuxer = Remuxer::Mp4(Mp4Remuxer { dts, parts });
+    let remuxer = Arc::new(Mp4Remuxer { dts, parts });
     Some(Index { size, fps, track: number, samples, presentation_order, codec, remuxer })
 }
 

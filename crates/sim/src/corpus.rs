@@ -6,6 +6,7 @@
 //! quickstart's prompts and replies: there a step may follow from a sighting that is made up, and thus of no use.
 
 mod chat;
+mod document;
 mod drills;
 mod key_phrase;
 mod letters;
@@ -16,6 +17,7 @@ mod recall;
 
 use embodied_r_data::prompts::video_prompt;
 
+pub use self::document::Document;
 use self::letters::LetteredList;
 use self::lookups::Lookups;
 use self::page::{Page, Practice};
@@ -30,24 +32,6 @@ const RECALL: f64 = 0.25;
 const DRILLS_ONLY: f64 = 0.08;
 /// Fraction of room documents with a lettered list.
 const LETTERED: f64 = 0.75;
-
-/// A pre-training document.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Document {
-    /// The system prompt of a chat, in which the context is the user's message and the statements are the reply.
-    pub system: Option<&'static str>,
-    /// The context, such as captions. It is unpredictable and thus masked from the loss.
-    pub context: String,
-    /// The statements that follow from it; the loss is computed on these.
-    pub statements: String,
-}
-
-impl Document {
-    /// A document that is no chat.
-    fn plain(context: String, statements: String) -> Self {
-        Self { system: None, context, statements }
-    }
-}
 
 /// Recall document `index` of `seed`: a plain list of bearings or letters by name, repeated in
 /// random order.

@@ -119,7 +119,7 @@ impl Homography {
             let (a, b, c) = (quad[i], quad[(i + 1) % 4], quad[(i + 2) % 4]);
             (b.0 - a.0) * (c.1 - b.1) - (b.1 - a.1) * (c.0 - b.0)
         };
-        let ratio = super::overlap::area(&quad) / (width * height);
+        let ratio = area(&quad) / (width * height);
         let is_plausible = (0..4).all(|i| cross(i) > 0.0) && AREA_RATIOS.contains(&ratio);
         is_plausible.then_some(quad)
     }
@@ -128,13 +128,20 @@ impl Homography {
 /// Plausible ratios of a frame's projected area to its own.
 pub const AREA_RATIOS: std::ops::RangeInclusive<f64> = 0.01..=100.0;
 
-#[cfg(test)]
-pub(super) mod tests {
-    use super::*;
+/// The signed area of a polygon; negative if its corners are counter-clockwise on the screen.
+pub(super) fn area(corners: &[Point]) -> f64 {
+    let next = corners.iter().cycle().skip(1);
+    let cross = |(a, b): (&Point, &Point)| a.0 * b.1 - b.0 * a.1;
+    corners.iter().zip(next).map(cross).sum::<f64>() / 2.0
+}
 
-    /// Translates, rotates, scales and tilts.
-    pub(in crate::keyframes) const TILTED: Homography =
-        Homography([1.1, -0.12, 40.0, 0.15, 0.95, -25.0, 2e-4, -1e-4, 1.0]);
+#[cfg(test)]
+/// Translates, rotates, scales and tilts.
+const TILTED: Homography = Homography([1.1, -0.12, 40.0, 0.15, 0.95, -25.0, 2e-4, -1e-4, 1.0]);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
 
     #[test]
     fn maps_compose() {

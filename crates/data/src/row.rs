@@ -1,0 +1,44 @@
+//! The common interface of the rows of the benchmarks' annotation files.
+
+use std::path::Path;
+
+use crate::error::{Error, Result};
+use crate::question::Question;
+
+/// A row of a benchmark's annotation file.
+pub(crate) trait Row {
+    /// Its category.
+    fn category(&self) -> &str;
+
+    /// The video's source dataset, if the benchmark has several.
+    fn source(&self) -> Option<&str>;
+
+    /// The question in the common format, without the path of its video. `path` and `row` locate
+    /// the row in errors.
+    fn question(&self, path: &Path, row: usize) -> Result<Question>;
+}
+
+/// Whether `name` is a plain file name, without path traversal.
+pub(crate) fn file_name(name: &str) -> bool {
+    let stem = name.strip_suffix(".mp4").unwrap_or(name);
+    !stem.is_empty() && !matches!(name, "." | "..") && !name.contains(['/', '\\', '\0'])
+}
+
+/// The index of an option by its upper-case letter.
+pub(crate) fn option_letter(answer: &str) -> Option<usize> {
+    match answer.as_bytes() {
+        [letter @ b'A'..=b'Z'] => Some(usize::from(letter - b'A')),
+        _ => None,
+    }
+}
+
+/// Makes the error about a value of row `row` of `path`, from its column, the value and what it should be.
+pub(crate) fn invalid_value(
+    path: &Path,
+    row: usize,
+) -> impl Fn(&'static str, &str, &'static str) -> Error {
+    move |column, found, expected| {
+        let (path, found) = (path.into(), found.to_owned());
+        Error::Value { path, column, row, found, expected }
+    }
+}
