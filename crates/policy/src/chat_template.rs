@@ -75,8 +75,6 @@ pub(crate) struct ChatTemplate {
     special_tokens: BTreeMap<String, String>,
 }
 
-const NAME: &str = "chat template";
-
 impl ChatTemplate {
     /// Finds the template of the model in `dir` with the precedence of `transformers`: `chat_template.jinja`, the
     /// `chat_template` of `tokenizer_config.json`, `chat_template.json`.

@@ -1,22 +1,18 @@
 //! A decoder's configuration: reads and writes Hugging Face's `config.json`.
 
+mod fault;
+mod folder;
 mod published;
 mod read;
 mod rope;
 #[cfg(test)]
 mod tests;
 
-use std::path::Path;
-
+pub use fault::ConfigFault;
 pub use published::{DecoderSizes, PUBLISHED};
 pub(crate) use read::token_ids;
 pub use rope::{Llama3, Rope, RopeKind, Yarn};
 use serde_json::{Value, json};
-
-use crate::atomic;
-use crate::error::{Error, Result};
-use crate::gguf::{self, GgufModel};
-use crate::lora;
 
 /// Name of the configuration file in a model folder.
 pub const CONFIG_FILE: &str = "config.json";
@@ -130,56 +126,6 @@ pub struct ModelConfig {
 }
 
 impl ModelConfig {
-    /// Reads `config.json` of the model in `dir`.
-    ///
-    /// Supports the flat format of the hub and the nested one of `transformers` 5 (`text_config`, `rope_parameters`).
-    ///
-    /// # Errors
-    /// If the file cannot be read, and [`Error::Config`] with every field that is missing, invalid or unsupported.
-    pub fn from_dir(dir: &Path) -> Result<Self> {
-        let path = dir.join(CONFIG_FILE);
-        let text = std::fs::read(&path).map_err(Error::io("read", &path))?;
-        let value: Value = serde_json::from_slice(&text).map_err(Error::json(&path))?;
-        Self::from_json(&value).map_err(|faults| Error::Config { path, faults })
-    }
-
-    /// The configuration of the model at `path`: a folder in Hugging Face's layout, a GGUF file or a folder with one,
-    /// or an adapter folder, which stands for its base model.
-    ///
-    /// # Errors
-    /// As [`Self::from_dir`], and for a corrupt GGUF file or an adapter whose base model is missing.
-    pub fn of_model(path: &Path) -> Result<Self> {
-        if let Some(base) = lora::base_model_dir(path)? {
-            return Self::of_model(&base);
-        }
-        match gguf::find(path)? {
-            Some(file) => Ok(GgufModel::open(&file)?.config().clone()),
-            None => Self::from_dir(path),
-        }
-    }
-
-    /// Parses a `config.json`.
-    ///
-    /// # Errors
-    /// Every field that is missing, invalid or unsupported.
-    pub fn from_json(value: &Value) -> Result<Self, Vec<ConfigFault>> {
-        read::config(value)
-    }
-
-    /// Writes `config.json` into `dir`, in the flat format that every version of `transformers` reads.
-    ///
-    /// # Errors
-    /// [`Error::Config`] if the configuration is inconsistent, [`Error::Io`] if the file cannot be written.
-    pub fn save(&self, dir: &Path) -> Result<()> {
-        self.check_for(dir)?;
-        atomic::write_json(&dir.join(CONFIG_FILE), &self.to_json())
-    }
-
-    /// [`Self::check`] before a save into `dir`.
-    pub(crate) fn check_for(&self, dir: &Path) -> Result<()> {
-        self.check().map_err(|faults| Error::Config { path: dir.join(CONFIG_FILE), faults })
-    }
-
     /// The contents of a `config.json`.
     pub fn to_json(&self) -> Value {
         let eos = match self.eos_token_ids.as_slice() {
@@ -331,51 +277,5 @@ impl ModelConfig {
         embeddings * self.vocab_size * self.hidden_size
             + self.num_hidden_layers * layer
             + self.hidden_size
-    }
-}
-
-/// One fault of a `config.json`.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ConfigFault {
-    /// A required field is missing.
-    #[error("`{field}` is missing")]
-    Missing {
-        /// Its name.
-        field: String,
-    },
-    /// A field's value is invalid.
-    #[error("`{field}` must be {want}, not `{found}`")]
-    Wrong {
-        /// Its name.
-        field: String,
-        /// Its value.
-        found: String,
-        /// The expected value.
-        want: &'static str,
-    },
-    /// A field's value is unsupported.
-    #[error("`{field}` = `{found}` is not supported: {why}")]
-    Unsupported {
-        /// Its name.
-        field: String,
-        /// Its value.
-        found: String,
-        /// What is supported.
-        why: &'static str,
-    },
-}
-
-impl ConfigFault {
-    fn missing(field: impl Into<String>) -> Self {
-        Self::Missing { field: field.into() }
-    }
-
-    fn wrong(field: impl Into<String>, found: impl ToString, want: &'static str) -> Self {
-        Self::Wrong { field: field.into(), found: found.to_string(), want }
-    }
-
-    fn unsupported(field: impl Into<String>, found: impl ToString, why: &'static str) -> Self {
-        Self::Unsupported { field: field.into(), found: found.to_string(), why }
     }
 }

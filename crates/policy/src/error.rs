@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::config::ConfigFault;
+use crate::faults::{join_faults, join_first_faults};
 use crate::gguf::GgufFault;
 use crate::hub::HubFault;
 use crate::lora::AdapterFault;
@@ -392,22 +393,6 @@ pub enum Error {
         /// candle's error.
         source: candle_core::Error,
     },
-}
-
-/// As [`join_faults`], but only the first ones: a wrong setting can cause one fault per tensor.
-pub(crate) fn join_first_faults<T: std::fmt::Display>(faults: &[T]) -> String {
-    const SHOWN: usize = 8;
-    let shown = &faults[..faults.len().min(SHOWN)];
-    let text = join_faults(shown);
-    match faults.len() - shown.len() {
-        0 => text,
-        more => format!("{text}; and {more} more"),
-    }
-}
-
-/// Joins faults into one message.
-pub(crate) fn join_faults<T: std::fmt::Display>(faults: &[T]) -> String {
-    faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 impl Error {

@@ -11,6 +11,7 @@ mod header;
 mod locate;
 mod metadata;
 mod names;
+mod tensor;
 #[cfg(test)]
 mod tests;
 mod tokenizer;
@@ -32,11 +33,9 @@ pub use fault::GgufFault;
 pub use file::GgufFile;
 use header::TensorInfo;
 pub(crate) use locate::is_gguf;
-pub use locate::{find, find_mmproj, folder};
+pub use locate::{EXTENSION, find, find_mmproj, folder};
+pub use tensor::GgufTensor;
 pub(crate) use tokenizer::Files as TokenizerFiles;
-
-/// File name extension.
-pub const EXTENSION: &str = "gguf";
 
 /// An open GGUF file whose tensors match its configuration.
 pub struct GgufModel {
@@ -53,28 +52,6 @@ impl fmt::Debug for GgufModel {
             .field("path", &self.path())
             .field("config", &self.config)
             .finish()
-    }
-}
-
-/// A tensor of a GGUF file.
-#[derive(Debug, Clone)]
-pub enum GgufTensor {
-    /// A linear weight or an embedding, in its stored format.
-    Matrix(QuantizedMatrix),
-    /// A bias or a norm, as `f32`.
-    Vector(Tensor),
-}
-
-impl GgufTensor {
-    /// The tensor as `f32`.
-    ///
-    /// # Errors
-    /// Out of memory.
-    pub fn dequantize(&self) -> Result<Tensor> {
-        match self {
-            Self::Matrix(matrix) => Ok(matrix.dequantize()?),
-            Self::Vector(tensor) => Ok(tensor.clone()),
-        }
     }
 }
 

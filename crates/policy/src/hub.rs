@@ -35,21 +35,11 @@ use environment::Environment;
 pub use fault::HubFault;
 use name::{Name, Part, has_quantization};
 pub use progress::DownloadProgress;
+pub use selection::Needs;
 use selection::{Selection, is_decoder, select};
 
 /// The wait before the first retry.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
-
-/// What a command needs of a model.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Needs {
-    /// The decoder, or an adapter and its base model.
-    Decoder,
-    /// The decoder and its vision encoder, if it has one.
-    VisionEncoder,
-    /// An adapter without its base model.
-    Adapter,
-}
 
 /// [`Hub::resolve`] of a decoder, without showing progress.
 ///

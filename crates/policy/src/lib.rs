@@ -9,6 +9,7 @@ mod decoder;
 mod dropout;
 mod engine;
 pub mod error;
+mod faults;
 mod fingerprint;
 mod flops;
 mod forward;

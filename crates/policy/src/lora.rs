@@ -6,6 +6,7 @@
 mod base;
 mod config;
 mod fault;
+mod files;
 mod modules;
 mod read;
 mod settings;
@@ -27,20 +28,14 @@ pub use base::{base_model_dir, check_base};
 pub(crate) use base::{base_model_with, holds_adapter, holds_model};
 use config::AdapterConfig;
 pub use fault::AdapterFault;
+pub(crate) use files::BASE_FINGERPRINT;
+pub use files::{CONFIG_FILE, WEIGHTS_FILE};
 pub use modules::Module;
+use read::LowRankUpdate;
 pub use settings::LoraConfig;
 pub(crate) use settings::{A, B};
 pub(crate) use train::Lora;
 pub(crate) use write::BaseModel;
-
-/// The adapter's configuration file.
-pub const CONFIG_FILE: &str = "adapter_config.json";
-
-/// The adapter's weight file.
-pub const WEIGHTS_FILE: &str = "adapter_model.safetensors";
-
-/// The entry in the metadata of the weight file that has the base model's [`crate::weights_fingerprint`].
-pub(crate) const BASE_FINGERPRINT: &str = "base_model_fingerprint";
 
 /// An adapter that matches a model.
 #[derive(Debug)]
@@ -51,16 +46,6 @@ pub struct Adapter {
     updates: BTreeMap<String, LowRankUpdate>,
     /// Whole tensors that replace the model's (`modules_to_save`), by canonical name.
     replaced: BTreeMap<String, Tensor>,
-}
-
-/// The low-rank update `s·B·A` of one weight.
-#[derive(Debug, Clone)]
-pub(crate) struct LowRankUpdate {
-    /// (rank, inputs).
-    pub(crate) a: Tensor,
-    /// (outputs, rank).
-    pub(crate) b: Tensor,
-    pub(crate) scale: f64,
 }
 
 impl Adapter {

@@ -15,9 +15,8 @@ mod tensor_file;
 mod tests;
 mod write;
 
-pub use fault::WeightFault;
 pub(crate) use fault::join_weight_faults;
-pub use file::SafetensorsFault;
+pub use fault::{SafetensorsFault, WeightFault};
 pub(crate) use file::WeightFile;
 pub(crate) use map::map;
 pub(crate) use multimodal::Multimodal;

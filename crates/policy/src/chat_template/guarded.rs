@@ -19,6 +19,9 @@ pub(super) const CHECK: &str = "__check";
 /// The function that multiplies: its result is checked before it is made.
 pub(super) const MULTIPLY: &str = "__multiply";
 
+/// The name of the one template.
+pub(super) const NAME: &str = "chat template";
+
 /// Maximum depth of nested statements and expressions.
 const MAX_DEPTH: usize = 400;
 
@@ -28,7 +31,7 @@ const MAX_DEPTH: usize = 400;
 /// A syntax error, a statement that loads other templates, or nesting that is too deep.
 pub(super) fn guarded(source: &str, syntax: SyntaxConfig) -> Result<String, Error> {
     let mut printer = Printer { out: String::with_capacity(2 * source.len()), line: 1, depth: 0 };
-    printer.statement(&parse(source, super::NAME, syntax)?)?;
+    printer.statement(&parse(source, NAME, syntax)?)?;
     Ok(printer.out)
 }
 

@@ -13,9 +13,8 @@ use minijinja::value::{Rest, Value, ValueKind, ValueOrKwargs};
 use minijinja::{Environment, Error, ErrorKind, State, escape_formatter, filters};
 use minijinja_contrib::pycompat::unknown_method_callback;
 
-use super::NAME;
 use super::functions::{environment, syntax};
-use super::guarded::{CHECK, MULTIPLY, guarded};
+use super::guarded::{CHECK, MULTIPLY, NAME, guarded};
 use super::specifiers;
 
 /// Maximum length of a template's source. The longest published ones have 30 kB.

@@ -7,24 +7,29 @@ use serde_json::{Map, Value};
 
 use super::{ConfigFault, ModelConfig, ModelType, WeightDtype};
 
-/// Parses a `config.json`.
-pub(super) fn config(value: &Value) -> Result<ModelConfig, Vec<ConfigFault>> {
-    let Value::Object(outer) = value else {
-        return Err(vec![ConfigFault::wrong("config.json", value, "a JSON object")]);
-    };
-    let text = match outer.get("text_config") {
-        Some(Value::Object(text)) => text,
-        _ => outer,
-    };
-    let mut fields = Fields { text, outer, faults: Vec::new() };
-    let source = fields.source();
-    fields.reject_unsupported(source);
-    let config = fields.config(source);
-    if !fields.faults.is_empty() {
-        return Err(fields.faults);
+impl ModelConfig {
+    /// Parses a `config.json`.
+    ///
+    /// # Errors
+    /// Every field that is missing, invalid or unsupported.
+    pub fn from_json(value: &Value) -> Result<Self, Vec<ConfigFault>> {
+        let Value::Object(outer) = value else {
+            return Err(vec![ConfigFault::wrong("config.json", value, "a JSON object")]);
+        };
+        let text = match outer.get("text_config") {
+            Some(Value::Object(text)) => text,
+            _ => outer,
+        };
+        let mut fields = Fields { text, outer, faults: Vec::new() };
+        let source = fields.source();
+        fields.reject_unsupported(source);
+        let config = fields.config(source);
+        if !fields.faults.is_empty() {
+            return Err(fields.faults);
+        }
+        config.check()?;
+        Ok(config)
     }
-    config.check()?;
-    Ok(config)
 }
 
 /// The source model type, which decides the defaults.

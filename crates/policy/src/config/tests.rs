@@ -58,7 +58,7 @@ fn small(model_type: ModelType) -> ModelConfig {
 }
 
 fn faults(value: &Value) -> String {
-    crate::error::join_faults(&ModelConfig::from_json(value).unwrap_err())
+    crate::faults::join_faults(&ModelConfig::from_json(value).unwrap_err())
 }
 
 #[test]

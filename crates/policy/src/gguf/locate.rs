@@ -2,9 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use super::EXTENSION;
 use crate::error::{Error, Result};
 use crate::weights::{INDEX_FILE, SINGLE_FILE};
+
+/// File name extension.
+pub const EXTENSION: &str = "gguf";
 
 /// Whether `path` is a file with the GGUF extension.
 pub(crate) fn is_gguf(path: &Path) -> bool {

@@ -1,10 +1,20 @@
 //! Which files of a repository a model consists of.
 
-use super::Needs;
 use super::fault::HubFault;
 use super::name::{Name, Part, has_quantization, is_gguf};
 use crate::lora;
 use crate::weights::{INDEX_FILE, SINGLE_FILE};
+
+/// What a command needs of a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Needs {
+    /// The decoder, or an adapter and its base model.
+    Decoder,
+    /// The decoder and its vision encoder, if it has one.
+    VisionEncoder,
+    /// An adapter without its base model.
+    Adapter,
+}
 
 /// The files to download. Weights are last, so that a snapshot with all weights is complete.
 #[derive(Debug, PartialEq, Eq)]

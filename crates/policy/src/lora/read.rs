@@ -6,7 +6,7 @@ use std::path::Path;
 use candle_core::Tensor;
 
 use super::config::AdapterConfig;
-use super::{AdapterFault, LowRankUpdate, WEIGHTS_FILE};
+use super::{AdapterFault, WEIGHTS_FILE};
 use crate::config::ModelConfig;
 use crate::error::{Error, Result, TensorContext};
 use crate::weights::{self, WeightFile, tensor_shapes};
@@ -54,6 +54,16 @@ struct PartialUpdate {
     module: String,
     a: Option<Tensor>,
     b: Option<Tensor>,
+}
+
+/// The low-rank update `s·B·A` of one weight.
+#[derive(Debug, Clone)]
+pub(crate) struct LowRankUpdate {
+    /// (rank, inputs).
+    pub(crate) a: Tensor,
+    /// (outputs, rank).
+    pub(crate) b: Tensor,
+    pub(crate) scale: f64,
 }
 
 type Tensors = (BTreeMap<String, LowRankUpdate>, BTreeMap<String, Tensor>);

@@ -20,6 +20,7 @@ use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
+use super::fault::SafetensorsFault;
 use super::map::map;
 use crate::error::{Error, Result};
 
@@ -28,83 +29,6 @@ const MAX_HEADER_BYTES: u64 = 100_000_000;
 
 /// The header's metadata entry.
 const METADATA: &str = "__metadata__";
-
-/// Why a safetensors file is corrupt.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum SafetensorsFault {
-    /// The file is too short for the header length.
-    #[error("it must have at least 8 bytes, not {found}")]
-    TooShort {
-        /// Its length.
-        found: usize,
-    },
-    /// The header exceeds the file or the format's limit.
-    #[error("its header claims {found} bytes, but may have at most {max}")]
-    HeaderLength {
-        /// The declared length.
-        found: u64,
-        /// The maximum length.
-        max: u64,
-    },
-    /// The header is not valid JSON or lacks fields.
-    #[error("its header is invalid: {0}")]
-    Header(serde_json::Error),
-    /// A tensor has an unknown dtype.
-    #[error("the tensor `{name}` has the unknown dtype `{found}`")]
-    Dtype {
-        /// Its name.
-        name: String,
-        /// Its dtype.
-        found: String,
-    },
-    /// A tensor exceeds the file.
-    #[error(
-        "the tensor `{name}` has the offsets {found:?}, outside of the {have} bytes after the header"
-    )]
-    OutOfBounds {
-        /// Its name.
-        name: String,
-        /// Its start and end.
-        found: [u64; 2],
-        /// Bytes after the header.
-        have: u64,
-    },
-    /// A tensor's length does not match its shape.
-    #[error("the tensor `{name}` takes {found} bytes, but {dtype} {shape:?} needs {want}")]
-    LengthMismatch {
-        /// Its name.
-        name: String,
-        /// Its length.
-        found: u64,
-        /// The length of its shape, as text: it may overflow.
-        want: String,
-        /// Its dtype.
-        dtype: Dtype,
-        /// Its shape.
-        shape: Vec<u64>,
-    },
-    /// Tensors overlap or leave a gap.
-    #[error(
-        "the tensor `{name}` must begin at {want}, the end of the previous tensor, not at {found}"
-    )]
-    NotContiguous {
-        /// Its name.
-        name: String,
-        /// Its start.
-        found: u64,
-        /// The previous tensor's end.
-        want: u64,
-    },
-    /// The file has trailing bytes.
-    #[error("its tensors end at {want} of the {found} bytes after the header")]
-    TrailingBytes {
-        /// Bytes after the header.
-        found: u64,
-        /// The last tensor's end.
-        want: u64,
-    },
-}
 
 /// A stored tensor's dtype, shape and location.
 #[derive(Debug, Clone, PartialEq, Eq)]
