@@ -13,9 +13,9 @@ use crate::args::show::{Order, ShowArgs};
 use crate::exit::{self, Status};
 use crate::output::outln;
 use crate::pager::{Pager, Paging};
-use crate::report::samples::{self, Sample};
 use crate::terminal::{self, escaped};
 use card::Prompts;
+use embodied_r_report::samples::{self, Sample};
 use paint::Paint;
 
 /// Maximum question ids in a hint.

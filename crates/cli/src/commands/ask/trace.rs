@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use embodied_r_data::write::write_atomic;
 
 use super::AnswerTrace;
-use crate::report::escape;
+use embodied_r_report::escape;
 
 /// The HTML page.
 pub(super) const PAGE: &str = "index.html";

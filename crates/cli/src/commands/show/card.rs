@@ -3,8 +3,8 @@
 use embodied_r_data::prompts::question_part;
 
 use super::paint::{Paint, Style};
-use crate::report::samples::Sample;
 use crate::terminal::escaped;
+use embodied_r_report::Sample;
 
 /// Maximum length of a question.
 const QUESTION_CHARS: usize = 600;
