@@ -7,6 +7,7 @@ mod wrap;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
+use embodied_r_report::samples::{self, Sample};
 use serde_json::{Map, Value, json};
 
 use crate::args::show::{Order, ShowArgs};
@@ -15,7 +16,6 @@ use crate::output::outln;
 use crate::pager::{Pager, Paging};
 use crate::terminal::{self, escaped};
 use card::Prompts;
-use embodied_r_report::samples::{self, Sample};
 use paint::Paint;
 
 /// Maximum question ids in a hint.

@@ -1,10 +1,10 @@
 //! One completion as text.
 
 use embodied_r_data::prompts::question_part;
+use embodied_r_report::Sample;
 
 use super::paint::{Paint, Style};
 use crate::terminal::escaped;
-use embodied_r_report::Sample;
 
 /// Maximum length of a question.
 const QUESTION_CHARS: usize = 600;
