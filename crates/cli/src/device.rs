@@ -2,31 +2,8 @@
 
 use candle_core::Device;
 
-use crate::args::device::DeviceName;
+use crate::args::device::{DeviceName, available};
 use crate::exit::Usage;
-
-/// The error of a build without CUDA.
-const NO_CUDA: &str = "this build does not support GPUs: build one with `--features cuda`";
-
-/// `name`, if this build supports the device.
-pub(crate) fn available(name: DeviceName) -> Result<DeviceName, &'static str> {
-    available_in_build(name, cfg!(feature = "cuda") || emulates_cuda())
-}
-
-/// Whether this is a test build that emulates the CUDA kernels, and the emulation is on.
-#[cfg(feature = "cuda-host")]
-fn emulates_cuda() -> bool {
-    embodied_r_kernels::device::emulates_cuda()
-}
-
-#[cfg(not(feature = "cuda-host"))]
-const fn emulates_cuda() -> bool {
-    false
-}
-
-fn available_in_build(name: DeviceName, has_gpus: bool) -> Result<DeviceName, &'static str> {
-    if has_gpus || name == DeviceName::Cpu { Ok(name) } else { Err(NO_CUDA) }
-}
 
 /// Opens the device: the CPU, or this process's GPU.
 ///
@@ -75,14 +52,6 @@ mod tests {
 
     fn line(device: &str) -> Result<Line, clap::Error> {
         Line::try_parse_from(["", "--model", "none", "--data", "none", "--device", device])
-    }
-
-    #[test]
-    fn a_build_without_cuda_refuses_a_gpu() {
-        let error = available_in_build(DeviceName::Cuda, false).unwrap_err();
-        assert!(error.contains("--features cuda"), "{error}");
-        assert_eq!(available_in_build(DeviceName::Cpu, false), Ok(DeviceName::Cpu));
-        assert_eq!(available_in_build(DeviceName::Cuda, true), Ok(DeviceName::Cuda));
     }
 
     #[test]

@@ -23,7 +23,6 @@ mod progress;
 mod ranks;
 mod reasoner;
 mod reference;
-mod report;
 mod settings;
 mod terminal;
 mod video_captioner;

@@ -1,7 +1,6 @@
 //! Ranks: the processes of one job, started here or by an external launcher.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 #[cfg(any(feature = "mpi", feature = "cuda"))]
 use anyhow::Context as _;
@@ -16,6 +15,7 @@ use crate::args::device::DeviceName;
 use crate::args::run::{JobArgs, RankArgs};
 use crate::exit::{self, Status, Usage};
 use launch::{LaunchMethod, launch};
+use launcher::{MPIRUN, launcher_process};
 
 #[cfg_attr(
     not(any(feature = "mpi", feature = "cuda", test)),
@@ -24,15 +24,10 @@ use launch::{LaunchMethod, launch};
 mod cores;
 mod gpus;
 mod launch;
+mod launcher;
 mod lines;
 mod processes;
 mod restart;
-
-/// Launcher of MPI ranks.
-const MPIRUN: &str = "mpirun";
-
-/// Environment variable with the process that launched the ranks, as `PID@HOSTNAME`.
-const LAUNCHER_ENV: &str = "EMBODIED_R_LAUNCHER";
 
 /// Prefix of a failure message whose cause is a usage error.
 #[cfg(any(feature = "mpi", feature = "cuda", test))]
@@ -40,9 +35,6 @@ const USAGE_ERROR_PREFIX: &str = "usage error: ";
 
 /// Whether this build can run several ranks on CPUs.
 const HAS_MPI: bool = cfg!(feature = "mpi");
-
-/// Interval at which processes are polled.
-const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Runs a command's work on the requested ranks: in this process if it is the only rank or was launched as one,
 /// otherwise by launching them. Ranks on GPUs (`--gpus`, or `device`) communicate over NCCL.
@@ -141,24 +133,6 @@ pub(crate) fn is_first() -> bool {
 /// Ranks on this machine (the local world size).
 pub(crate) fn local_world_size() -> usize {
     rank_info().map_or(1, |rank_info| rank_info.local_size.max(1))
-}
-
-/// This process as `PID@HOSTNAME`, for the ranks' environment.
-fn launcher_id() -> String {
-    format!("{}@{}", std::process::id(), machine())
-}
-
-fn machine() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
-}
-
-/// The process of this program that launched the ranks, with its PID if it runs on this machine; `None` if another
-/// launcher did.
-fn launcher_process() -> Option<Option<rustix::process::Pid>> {
-    let value = std::env::var(LAUNCHER_ENV).ok()?;
-    let (id, on) = value.split_once('@')?;
-    let id = id.parse().ok().and_then(rustix::process::Pid::from_raw)?;
-    Some((on == machine()).then_some(id))
 }
 
 #[cfg(not(feature = "mpi"))]
@@ -286,7 +260,7 @@ fn watch_launcher(communicator: Communicator) {
     std::thread::spawn(move || {
         let is_there = || id.is_none_or(|id| rustix::process::test_kill_process(id).is_ok());
         while is_there() && rustix::process::getppid() == parent {
-            std::thread::sleep(10 * POLL_INTERVAL);
+            std::thread::sleep(10 * processes::POLL_INTERVAL);
         }
         communicator.fail("the launcher of the ranks is gone");
         std::process::exit(1);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::perceive::{at_least_one, seconds};
+use super::value::{at_least_one, seconds};
 
 /// The servers of the model; `--model` is then its name on them.
 #[derive(Debug, Clone, clap::Args)]

@@ -6,8 +6,9 @@ use clap::{Args, Subcommand, ValueEnum};
 use embodied_r_policy::Precision;
 
 use super::device::DeviceName;
-use super::model::{PrecisionName, WeightArgs};
+use super::model::WeightArgs;
 use super::parallel::ParallelArgs;
+use super::precision::PrecisionName;
 use super::run::{RankArgs, RecomputeName};
 
 /// Benchmark generation, training and kernels.

@@ -23,7 +23,7 @@ pub(crate) struct CaptionerArgs {
     #[arg(long, value_name = "N", conflicts_with = "scenes")]
     pub(crate) caption_tokens: Option<u32>,
     /// Downscale larger images to this many pixels; local models only [default: the model's image processor decides].
-    #[arg(long, value_name = "PIXELS", value_parser = super::perceive::at_least_one)]
+    #[arg(long, value_name = "PIXELS", value_parser = super::value::at_least_one)]
     pub(crate) max_pixels: Option<usize>,
     /// Directory that caches captions between runs [default: beside the output of `infer` and `eval`, no cache
     /// otherwise].

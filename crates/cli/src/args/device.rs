@@ -6,8 +6,10 @@ use clap::builder::{
     PossibleValue, PossibleValuesParser, TypedValueParser, ValueParser, ValueParserFactory,
 };
 
-use super::model::PrecisionName;
-use crate::device;
+use super::precision::PrecisionName;
+
+/// The error of a build without CUDA.
+const NO_CUDA: &str = "this build does not support GPUs: build one with `--features cuda`";
 
 /// A device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -73,6 +75,39 @@ impl ValueParserFactory for DeviceName {
             value(Self::Cpu, "The CPU"),
             value(Self::Cuda, "One NVIDIA GPU per process; needs a build with CUDA"),
         ]);
-        values.map(Self::from_name).try_map(device::available).into()
+        values.map(Self::from_name).try_map(available).into()
+    }
+}
+
+/// `name`, if this build supports the device.
+pub(crate) fn available(name: DeviceName) -> Result<DeviceName, &'static str> {
+    available_in_build(name, cfg!(feature = "cuda") || emulates_cuda())
+}
+
+/// Whether this is a test build that emulates the CUDA kernels, and the emulation is on.
+#[cfg(feature = "cuda-host")]
+fn emulates_cuda() -> bool {
+    embodied_r_kernels::device::emulates_cuda()
+}
+
+#[cfg(not(feature = "cuda-host"))]
+const fn emulates_cuda() -> bool {
+    false
+}
+
+fn available_in_build(name: DeviceName, has_gpus: bool) -> Result<DeviceName, &'static str> {
+    if has_gpus || name == DeviceName::Cpu { Ok(name) } else { Err(NO_CUDA) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_build_without_cuda_refuses_a_gpu() {
+        let error = available_in_build(DeviceName::Cuda, false).unwrap_err();
+        assert!(error.contains("--features cuda"), "{error}");
+        assert_eq!(available_in_build(DeviceName::Cpu, false), Ok(DeviceName::Cpu));
+        assert_eq!(available_in_build(DeviceName::Cuda, true), Ok(DeviceName::Cuda));
     }
 }

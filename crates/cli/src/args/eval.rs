@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
-use super::perceive::at_least_one;
 use super::reasoner::ReasonerArgs;
+use super::value::at_least_one;
 use super::video::VideoArgs;
 
 /// Evaluate a model or saved predictions under a benchmark's protocol.

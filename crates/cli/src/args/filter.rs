@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use super::api::ApiArgs;
 use super::device::DeviceName;
-use super::model::PrecisionName;
-use super::perceive::at_least_one;
+use super::precision::PrecisionName;
+use super::value::at_least_one;
 
 /// Drop questions that a text-only (blind) model answers correctly.
 ///

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use super::device::DeviceName;
-use super::model::{PrecisionName, WeightArgs};
+use super::model::WeightArgs;
 use super::parallel::ParallelArgs;
+use super::precision::PrecisionName;
 
 /// Print a model's log-probabilities, greedy tokens, captions or losses.
 ///
@@ -75,7 +76,7 @@ pub(crate) struct CaptionArgs {
     #[arg(long, value_name = "N", default_value_t = 128)]
     pub(crate) max_tokens: usize,
     /// Downscale larger images to this many pixels [default: the model's image processor decides].
-    #[arg(long, value_name = "PIXELS", value_parser = super::perceive::at_least_one)]
+    #[arg(long, value_name = "PIXELS", value_parser = super::value::at_least_one)]
     pub(crate) max_pixels: Option<usize>,
     #[command(flatten)]
     pub(crate) weights: WeightArgs,

@@ -5,6 +5,7 @@ use embodied_r_policy::{BlockFormat, Precision, SamplingParams, WeightFormat, We
 use serde_json::{Map, Value, json};
 
 use super::device::DeviceName;
+use super::precision::PrecisionName;
 use crate::device;
 
 /// The local model and its decoding options.
@@ -118,35 +119,6 @@ impl QuantizeName {
         match self {
             Self::Q8_0 => "q8_0",
             Self::Q4K => "q4_k",
-        }
-    }
-}
-
-/// Precision of matrix multiplications.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
-pub(crate) enum PrecisionName {
-    /// float32.
-    #[default]
-    F32,
-    /// bfloat16, with float32 accumulation.
-    Bf16,
-}
-
-impl PrecisionName {
-    /// The value of the setting `precision`.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::F32 => "f32",
-            Self::Bf16 => "bf16",
-        }
-    }
-}
-
-impl From<PrecisionName> for Precision {
-    fn from(name: PrecisionName) -> Self {
-        match name {
-            PrecisionName::F32 => Self::F32,
-            PrecisionName::Bf16 => Self::Bf16,
         }
     }
 }

@@ -10,7 +10,7 @@ pub(crate) struct ParallelArgs {
     #[command(flatten)]
     pub(crate) ranks: RankArgs,
     /// Tensor parallel size: split the model across N ranks; must divide the number of attention heads.
-    #[arg(long, value_name = "N", value_parser = super::perceive::at_least_one)]
+    #[arg(long, value_name = "N", value_parser = super::value::at_least_one)]
     pub(crate) tp: Option<usize>,
 }
 

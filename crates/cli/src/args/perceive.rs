@@ -1,6 +1,6 @@
 //! Options of `embodied-r perceive`.
 
-mod backend;
+pub(crate) mod backend;
 
 use std::path::PathBuf;
 
@@ -9,7 +9,9 @@ use embodied_r_perception::perceive::Shard;
 
 use super::model::WeightArgs;
 use super::parallel::ParallelArgs;
+use super::value::{at_least_one, seconds};
 
+use backend::Backend;
 pub(super) use backend::{check as check_backend, with_backend_headings};
 
 /// Caption the videos of a question set.
@@ -128,28 +130,6 @@ pub(crate) enum ScopeName {
     Video,
 }
 
-/// A captioning backend.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Backend {
-    /// A vision-language model behind an OpenAI-compatible API.
-    Openai,
-    /// A vision-language model in this process.
-    Local,
-    /// Ground-truth captions from 3-D annotations, without a model.
-    Scene,
-}
-
-impl Backend {
-    /// Its name on the command line.
-    fn name(self) -> &'static str {
-        match self {
-            Self::Openai => "openai",
-            Self::Local => "local",
-            Self::Scene => "scene",
-        }
-    }
-}
-
 /// Key-frame selection.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Key frames")]
@@ -258,14 +238,6 @@ pub(crate) struct SceneArgs {
     pub(crate) scenes: Option<PathBuf>,
 }
 
-pub(super) fn at_least_one(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(0) => Err("must be at least 1".to_owned()),
-        Ok(n) => Ok(n),
-        Err(error) => Err(format!("{error}")),
-    }
-}
-
 fn price(text: &str) -> Result<f64, String> {
     let price: f64 = text.parse().map_err(|error| format!("{error}"))?;
     match price.is_finite() && price >= 0.0 {
@@ -279,13 +251,5 @@ fn gigabytes(text: &str) -> Result<f64, String> {
         Ok(gb) if gb.is_finite() && gb > 0.0 => Ok(gb),
         Ok(_) => Err("must be a number above 0".to_owned()),
         Err(error) => Err(format!("{error}")),
-    }
-}
-
-pub(super) fn seconds(text: &str) -> Result<std::time::Duration, String> {
-    let seconds: f64 = text.parse().map_err(|error| format!("{error}"))?;
-    match std::time::Duration::try_from_secs_f64(seconds) {
-        Ok(duration) if !duration.is_zero() => Ok(duration),
-        _ => Err("must be a number of seconds above 0".to_owned()),
     }
 }

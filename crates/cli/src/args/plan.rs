@@ -66,7 +66,7 @@ pub(crate) struct PlanArgs {
     ])]
     pub(crate) captioner: Option<String>,
     /// Tensor parallel size of the captioner [default: 1].
-    #[arg(long, value_name = "N", value_parser = super::perceive::at_least_one, requires = "captioner")]
+    #[arg(long, value_name = "N", value_parser = super::value::at_least_one, requires = "captioner")]
     pub(crate) tp: Option<usize>,
     /// Quantize the captioner's weights [default: bf16 weights].
     #[arg(long, value_enum, value_name = "FORMAT", requires = "captioner")]

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::device::DeviceName;
-use super::model::PrecisionName;
+use super::precision::PrecisionName;
 
 /// Run the whole pipeline end to end on simulated rooms.
 ///
@@ -35,16 +35,16 @@ pub(crate) struct QuickstartArgs {
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,
     /// Train on N CPU ranks, as `sft --ranks` and `train --ranks` do [default: one process].
-    #[arg(long, value_name = "N", value_parser = super::perceive::at_least_one)]
+    #[arg(long, value_name = "N", value_parser = super::value::at_least_one)]
     pub(crate) ranks: Option<usize>,
     /// Train on N GPUs, as `sft --gpus` and `train --gpus` do, and evaluate on one.
-    #[arg(long, value_name = "N", value_parser = super::perceive::at_least_one, conflicts_with = "ranks")]
+    #[arg(long, value_name = "N", value_parser = super::value::at_least_one, conflicts_with = "ranks")]
     pub(crate) gpus: Option<usize>,
     /// Device to run on.
     #[arg(long, default_value_t)]
     pub(crate) device: DeviceName,
     /// Number of worked examples of the cold start, uniform over categories.
-    #[arg(long, value_name = "N", value_parser = super::perceive::at_least_one, default_value_t = 40)]
+    #[arg(long, value_name = "N", value_parser = super::value::at_least_one, default_value_t = 40)]
     pub(crate) examples: usize,
     /// Also train and evaluate baselines and controls: SFT of any length, SFT on answers alone, rejection sampling, GRPO
     /// with random rewards and with shuffled captions.

@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use embodied_r_grpo::settings::Recompute;
 
 use super::device::DeviceName;
-use super::model::PrecisionName;
+use super::precision::PrecisionName;
 
 /// A training run: settings, model and output directory.
 #[derive(Debug, clap::Args)]
@@ -73,11 +73,11 @@ impl JobArgs {
 pub(crate) struct RankArgs {
     /// Launch N CPU ranks that communicate through MPI and share the cores of this machine, or of the machines in
     /// `--hostfile`. Omit it under a cluster's own `mpirun`.
-    #[arg(long, value_name = "N", value_parser = super::perceive::at_least_one)]
+    #[arg(long, value_name = "N", value_parser = super::value::at_least_one)]
     pub(crate) ranks: Option<usize>,
     /// Launch N ranks, each on one GPU of this machine, which communicate through NCCL. `CUDA_VISIBLE_DEVICES` limits
     /// the choice of GPUs. Implies `--device cuda`.
-    #[arg(long, value_name = "N", value_parser = super::perceive::at_least_one, conflicts_with = "ranks")]
+    #[arg(long, value_name = "N", value_parser = super::value::at_least_one, conflicts_with = "ranks")]
     pub(crate) gpus: Option<usize>,
     /// Machines to launch the `--ranks` on, in the format of `mpirun --hostfile`: a name and `slots=N` per line. The
     /// program and the output directory must have the same paths on all of them.
@@ -89,7 +89,7 @@ pub(crate) struct RankArgs {
     pub(crate) no_pin: bool,
     /// Heartbeat timeout in seconds: if a rank makes no progress for this long while others wait for it, the job
     /// aborts and the error names the rank.
-    #[arg(long, value_name = "SECONDS", value_parser = super::perceive::seconds, default_value = "600")]
+    #[arg(long, value_name = "SECONDS", value_parser = super::value::seconds, default_value = "600")]
     pub(crate) deadline: Duration,
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 
-use super::perceive::at_least_one;
+use super::value::at_least_one;
 
 /// Browse a run's completions in the terminal.
 ///

@@ -8,10 +8,9 @@ use std::time::Instant;
 use crate::hub;
 use anyhow::Context as _;
 use embodied_r_data::prompts::multiple_choice_text;
-use embodied_r_perception::captioner::{self, Caption};
+use embodied_r_perception::captioner;
 use embodied_r_policy::tokenizer::{ChatMessage, Tokenizer};
 use embodied_r_rewards::answer::{answer_tag, letter, think_tag};
-use serde::Serialize;
 
 use crate::args::ask::AskArgs;
 use crate::args::model::StoredModel;
@@ -19,24 +18,7 @@ use crate::chat_session::{ChatSession, ChatTurn, Echo, VisionMode};
 use crate::exit::{self, Status, Usage};
 use crate::output::outln;
 use crate::video_captioner::VideoCaptioner;
-
-/// The answer to a question about a video, with all intermediate results.
-#[derive(Debug, Serialize)]
-struct AnswerTrace {
-    video: String,
-    question: String,
-    keyframes: Vec<Caption>,
-    prompt: String,
-    /// `None` until the policy has answered, as is all that follows from it.
-    completion: Option<String>,
-    think: Option<String>,
-    /// The letter of an option, or the content of the answer tag.
-    answer: Option<String>,
-    /// The text of the chosen option.
-    option: Option<String>,
-    perceive_s: f64,
-    reason_s: Option<f64>,
-}
+use trace::AnswerTrace;
 
 /// Ask a question about a video.
 pub(crate) fn run(args: AskArgs) -> anyhow::Result<Status> {

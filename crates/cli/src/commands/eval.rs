@@ -6,13 +6,12 @@ mod pass_at;
 
 use std::path::Path;
 
-use anyhow::Context as _;
 use embodied_r_data::Progress as _;
 use embodied_r_data::write::write_atomic;
-use embodied_r_eval::{Error, FoldedReport, Protocol, Report, folded_markdown, markdown};
+use embodied_r_eval::{FoldedReport, Protocol, Report, folded_markdown, markdown};
 
 use crate::args::eval::{EvalArgs, ProtocolName};
-use crate::exit::{self, Status};
+use crate::exit::Status;
 use crate::output::{out, outln};
 use crate::progress::Bar;
 
@@ -27,7 +26,7 @@ pub(crate) fn run(args: EvalArgs) -> anyhow::Result<Status> {
     let protocol = protocol(args.protocol, categories);
     let score = |(fold, outputs): (usize, &outputs::Outputs)| {
         let report = outputs.score(protocol, &args.pass_at.ks);
-        of_fold(report, args.folds.folds.map(|_| fold))
+        outputs::of_fold(report, args.folds.folds.map(|_| fold))
     };
     let reports: Vec<Report> =
         outputs.iter().enumerate().map(score).collect::<anyhow::Result<_>>()?;
@@ -43,14 +42,6 @@ pub(crate) fn run(args: EvalArgs) -> anyhow::Result<Status> {
         out!("{}", scored.table)?;
     }
     Ok(Status::Done)
-}
-
-/// `result`, whose error names the fold if there is one.
-fn of_fold<T>(result: anyhow::Result<T>, fold: Option<usize>) -> anyhow::Result<T> {
-    match fold {
-        Some(fold) => result.with_context(|| format!("fold {fold}")),
-        None => result,
-    }
 }
 
 /// A report of a question set, or of all folds, in every form.
@@ -106,25 +97,4 @@ fn save(folder: &Path, protocol: Protocol, scored: &Scored) -> anyhow::Result<()
     write_atomic(&folder.join(format!("{name}.json")), format!("{}\n", scored.json).as_bytes())?;
     write_atomic(&folder.join(format!("{name}.md")), scored.table.as_bytes())?;
     Ok(())
-}
-
-/// Adds hints.
-fn explain(error: Error) -> anyhow::Error {
-    let advice = match &error {
-        Error::NoPredictions { .. } => {
-            "`embodied-r infer` writes predictions; a `samples.jsonl` is scored with `--pass-at`"
-        }
-        Error::Duplicate { .. } => "remove the repeated records",
-        Error::OtherQuestionSet { .. } => {
-            "give the questions that were answered with `--data`; records are matched by `video_id` and `Question_id` (or \
-             `id`)"
-        }
-        Error::NothingToScore { .. } => "choose the benchmark's protocol with `--protocol`",
-        Error::Records(embodied_r_rewards::Error::Field { .. }) => {
-            "records need `question_category`, `answer` and `content`, or `id`, `category`, \
-             `solution` and `prediction`"
-        }
-        _ => return error.into(),
-    };
-    exit::hint(error.to_string(), advice)
 }

@@ -2,6 +2,7 @@
 
 mod blind;
 mod journal;
+mod question;
 mod summary;
 
 use std::path::Path;
@@ -12,13 +13,15 @@ use embodied_r_data::write::write_atomic;
 use embodied_r_eval::blind as rules;
 use serde_json::Value;
 
-use super::infer::{beside, perceived};
+use super::infer::paths::beside;
+use super::infer::perceived;
 use crate::args::filter::FilterArgs;
 use crate::exit::{Status, Usage};
 use crate::output::{out, outln};
 use crate::progress::Bar;
 use blind::BlindModel;
 use journal::{FilteredQuestion, Journal};
+use question::BlindQuestion;
 use summary::{AnswerBias, Summary};
 
 /// Drop questions that a blind model answers correctly.
@@ -54,18 +57,6 @@ pub(crate) fn run(args: FilterArgs) -> anyhow::Result<Status> {
         false => out!("{}", summary.table(&args.output))?,
     }
     Ok(warn(&summary))
-}
-
-/// A multiple-choice question without its captions.
-pub(super) struct BlindQuestion<'a> {
-    /// Its index in the question set.
-    pub(super) index: usize,
-    pub(super) id: String,
-    pub(super) category: &'a str,
-    /// The prompt without captions.
-    pub(super) text: &'a str,
-    /// The correct option.
-    pub(super) answer: char,
 }
 
 /// The multiple-choice questions without their captions.

@@ -1,9 +1,10 @@
 //! `embodied-r infer`.
 
 mod journal;
+pub(super) mod paths;
 pub(super) mod perceived;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use embodied_r_data::question::Question;
 use embodied_r_data::write::write_atomic;
@@ -16,6 +17,7 @@ use crate::exit::{self, Status};
 use crate::output::outln;
 use crate::progress::Bar;
 use crate::reasoner::Reasoner;
+use paths::beside;
 use perceived::CaptioningPlan;
 
 /// Answer a file of questions.
@@ -70,7 +72,7 @@ pub(super) fn sample(
     // Checks the paths before the slow loading.
     let mut settings = reasoner.settings()?;
     settings.insert("samples".to_owned(), json!(samples));
-    let mut journal = Journal::open(&journal_path(output), &settings)?;
+    let mut journal = Journal::open(&beside(output, ".partial.jsonl"), &settings)?;
     let open: Vec<BatchPrompt<'_>> = questions
         .iter()
         .enumerate()
@@ -102,15 +104,4 @@ pub(super) fn sample(
         ));
     }
     Ok((completions, journal))
-}
-
-fn journal_path(output: &Path) -> PathBuf {
-    beside(output, ".partial.jsonl")
-}
-
-/// The path `output` with `ending` appended to its file name.
-pub(super) fn beside(output: &Path, ending: &str) -> PathBuf {
-    let mut name = output.file_name().unwrap_or_default().to_owned();
-    name.push(ending);
-    output.with_file_name(name)
 }

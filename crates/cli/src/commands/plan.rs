@@ -3,9 +3,8 @@
 mod captioner;
 mod hardware;
 mod report;
+mod shape;
 mod text;
-
-use std::path::Path;
 
 use anyhow::Context as _;
 use embodied_r_grpo::Error;
@@ -13,9 +12,8 @@ use embodied_r_grpo::estimate::memory_plan::Workload;
 use embodied_r_grpo::estimate::roofline::StepEstimate;
 use embodied_r_grpo::estimate::roofline::fit::PlannedRun;
 use embodied_r_grpo::schedule::training_plan::TrainingPlan;
-use embodied_r_grpo::settings::{GrpoSettings, Recompute};
+use embodied_r_grpo::settings::GrpoSettings;
 use embodied_r_policy::ModelConfig;
-use embodied_r_policy::config::PUBLISHED;
 use embodied_r_rewards::RewardSchedule as Stages;
 
 use crate::args::plan::PlanArgs;
@@ -25,6 +23,7 @@ use crate::output::{out, outln};
 use crate::settings::Layers;
 use hardware::Hardware;
 use report::{Estimates, Lengths, Report};
+use shape::shape;
 
 /// Estimate the memory and time of a run.
 pub(crate) fn run(args: PlanArgs) -> anyhow::Result<Status> {
@@ -75,21 +74,6 @@ fn settings(args: &PlanArgs) -> anyhow::Result<GrpoSettings> {
     from.pairs(&args.sets).flags(&[("model", args.model.clone())]).resolve(&["model"])
 }
 
-/// The decoder's configuration, from its files or its published name.
-fn shape(model: &str) -> anyhow::Result<ModelConfig> {
-    let path = Path::new(model);
-    if path.exists() {
-        return ModelConfig::of_model(path).map_err(|error| Usage(error.to_string()).into());
-    }
-    ModelConfig::published(model).ok_or_else(|| {
-        let known = PUBLISHED.join(", ");
-        let what = format!(
-            "unknown model `{model}`, neither a directory nor a GGUF file; available: {known}"
-        );
-        Usage(what).into()
-    })
-}
-
 fn wanted<'a>(
     settings: &GrpoSettings,
     stages: &Stages,
@@ -129,13 +113,4 @@ fn steps(args: &PlanArgs, settings: &GrpoSettings, stages: &Stages) -> anyhow::R
     anyhow::ensure!(per_epoch > 0, few());
     let plan = TrainingPlan::new(settings, stages, per_epoch).map_err(Error::Settings);
     Ok(Some(plan.map_err(explain).context("cannot plan the run")?.total_steps))
-}
-
-/// The value of the setting `recompute`.
-fn name(recompute: Recompute) -> &'static str {
-    match recompute {
-        Recompute::Auto => "auto",
-        Recompute::All => "all",
-        Recompute::None => "none",
-    }
 }

@@ -15,7 +15,7 @@ use std::time::Instant;
 use embodied_r_data::write::write_atomic;
 
 use self::row::{Replies, Row, SAMPLES};
-use self::steps::{Steps, words};
+use self::steps::{RunWords, Steps, words};
 use self::table::Results;
 use crate::args::quickstart::QuickstartArgs;
 use crate::exit::Status;
@@ -52,10 +52,10 @@ const SFT_BATCH_SIZE: usize = 16;
 /// Epochs of SFT on many examples: answers without reasoning, and accepted samples.
 const BASELINE_EPOCHS: [u64; 2] = [1, 3];
 
-/// Run the pipeline end to end on simulated rooms.
-pub(crate) fn run(args: QuickstartArgs) -> anyhow::Result<Status> {
+/// Run the pipeline end to end on simulated rooms; `run_words` runs one of its command lines.
+pub(crate) fn run(args: QuickstartArgs, run_words: RunWords) -> anyhow::Result<Status> {
     let began = Instant::now();
-    let run = Quickstart { steps: Steps::new(&args)?, args: &args };
+    let run = Quickstart { steps: Steps::new(&args, run_words)?, args: &args };
     run.make_questions()?;
     run.make_base()?;
     run.cold_start()?;

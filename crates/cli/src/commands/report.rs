@@ -3,28 +3,32 @@
 use std::path::{Path, PathBuf};
 
 use embodied_r_data::write::write_atomic;
+use embodied_r_report::{Error, Page, Sources, compare, figure, page};
 
 use crate::args::report::ReportArgs;
-use crate::exit::{Status, Usage};
+use crate::exit::{self, Status, Usage};
 use crate::output::outln;
-use crate::report::{Page, Sources, compare, figure, page};
 
 /// Write an HTML report of a run, or a comparison of several; and a figure.
 pub(crate) fn run(args: ReportArgs) -> anyhow::Result<Status> {
     refuse_twice(&args.run)?;
     let figure = match (&args.svg, args.run.as_slice()) {
         (None, _) => None,
-        (Some(file), [run]) => Some((file, figure(run)?)),
+        (Some(file), [run]) => Some((file, figure(run).map_err(explained)?)),
         (Some(_), _) => {
             return Err(Usage("`--svg` shows one run; give a single `--run`".into()).into());
         }
     };
     let title = args.title.as_deref();
     let (Page { html, skipped_lines }, out) = match args.run.as_slice() {
-        [run] => (page(&Sources { run, evals: &args.eval, title })?, run.join("report.html")),
+        [run] => {
+            let page = page(&Sources { run, evals: &args.eval, title });
+            (page.map_err(explained)?, run.join("report.html"))
+        }
         runs => {
             let first = runs.first().map_or(Path::new(""), PathBuf::as_path);
-            (compare::page(runs, &args.eval, title)?, first.join("comparison.html"))
+            let page = compare(runs, &args.eval, title).map_err(explained)?;
+            (page, first.join("comparison.html"))
         }
     };
     if skipped_lines > 0 {
@@ -38,6 +42,14 @@ pub(crate) fn run(args: ReportArgs) -> anyhow::Result<Status> {
         outln!("{}", file.display())?;
     }
     Ok(Status::Done)
+}
+
+/// The error with its hint.
+fn explained(error: Error) -> anyhow::Error {
+    match error.hint() {
+        Some(hint) => exit::hint(error.to_string(), hint),
+        None => error.into(),
+    }
 }
 
 /// Fails if a run is given twice: its curves would overlap.

@@ -7,13 +7,13 @@ mod wrap;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
+use embodied_r_report::samples::{self, Sample};
 use serde_json::{Map, Value, json};
 
 use crate::args::show::{Order, ShowArgs};
 use crate::exit::{self, Status};
 use crate::output::outln;
 use crate::pager::{Pager, Paging};
-use crate::report::samples::{self, Sample};
 use crate::terminal::{self, escaped};
 use card::Prompts;
 use paint::Paint;

@@ -10,10 +10,11 @@ use std::sync::{Arc, OnceLock};
 use anyhow::Context as _;
 use signal_hook::consts::SIGUSR2;
 
+use super::gpus;
+use super::launcher::{LAUNCHER_ENV, MPIRUN, launcher_id};
 use super::lines::Source;
 use super::processes::{JobOutcome, LaunchSignals, ProcessSpec, run};
 use super::restart::{self, RestartBudget, RestartDecision};
-use super::{LAUNCHER_ENV, MPIRUN, gpus, launcher_id};
 use crate::exit::{self, Status};
 use crate::interrupt::on_interrupt;
 

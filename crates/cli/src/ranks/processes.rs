@@ -11,8 +11,10 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::POLL_INTERVAL;
 use super::lines::{self, PrefixStyle, Source};
+
+/// Interval at which processes are polled.
+pub(super) const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Time for the other processes to exit by themselves after a rank has aborted the job; then they get SIGTERM.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(5);

@@ -1,16 +1,36 @@
-//! Which backend each option of `perceive` belongs to.
+//! The backends of `perceive`, and which of its options belong to each.
 
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
-use clap::{ArgMatches, Command};
-
-use super::Backend;
+use clap::{ArgMatches, Command, ValueEnum};
 
 pub(super) const CAPTIONER: &str = "Captioner (--backend openai or local)";
 pub(super) const OPENAI: &str = "API client (--backend openai)";
 pub(super) const LOCAL: &str = "Local model (--backend local)";
 const PARALLELISM: &str = "Parallelism (--backend local)";
 pub(super) const SCENE: &str = "3-D annotations (--backend scene)";
+
+/// A captioning backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Backend {
+    /// A vision-language model behind an OpenAI-compatible API.
+    Openai,
+    /// A vision-language model in this process.
+    Local,
+    /// Ground-truth captions from 3-D annotations, without a model.
+    Scene,
+}
+
+impl Backend {
+    /// Its name on the command line.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Openai => "openai",
+            Self::Local => "local",
+            Self::Scene => "scene",
+        }
+    }
+}
 
 /// Help headings whose options belong to some backends only.
 const OWNERS: [(&str, &[Backend]); 5] = [

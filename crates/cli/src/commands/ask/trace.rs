@@ -4,9 +4,27 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use embodied_r_data::write::write_atomic;
+use embodied_r_perception::captioner::Caption;
+use embodied_r_report::escape;
+use serde::Serialize;
 
-use super::AnswerTrace;
-use crate::report::escape;
+/// The answer to a question about a video, with all intermediate results.
+#[derive(Debug, Serialize)]
+pub(super) struct AnswerTrace {
+    pub(super) video: String,
+    pub(super) question: String,
+    pub(super) keyframes: Vec<Caption>,
+    pub(super) prompt: String,
+    /// `None` until the policy has answered, as is all that follows from it.
+    pub(super) completion: Option<String>,
+    pub(super) think: Option<String>,
+    /// The letter of an option, or the content of the answer tag.
+    pub(super) answer: Option<String>,
+    /// The text of the chosen option.
+    pub(super) option: Option<String>,
+    pub(super) perceive_s: f64,
+    pub(super) reason_s: Option<f64>,
+}
 
 /// The HTML page.
 pub(super) const PAGE: &str = "index.html";

@@ -3,20 +3,21 @@
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use anyhow::Context as _;
 use embodied_r_data::question_set::{QuestionSet, read_question_set};
 use embodied_r_data::{Progress as _, Question};
 use embodied_r_eval::{
-    Answered, Matched, Prediction, Protocol, Report, SampledQuestion, match_questions, predictions,
-    samples, score, score_samples,
+    Answered, Error, Matched, Prediction, Protocol, Report, SampledQuestion, match_questions,
+    predictions, samples, score, score_samples,
 };
 
+use super::folds;
 use super::pass_at::{SamplingPlan, explain_samples};
-use super::{explain, folds, of_fold};
 use crate::args::eval::{EvalArgs, Source};
 use crate::args::reasoner::ReasonerArgs;
 use crate::commands::infer::perceived::{self, CaptioningPlan};
 use crate::commands::infer::{self, Journal};
-use crate::exit::Usage;
+use crate::exit::{self, Usage};
 use crate::progress::Bar;
 use crate::reasoner::Reasoner;
 
@@ -241,4 +242,33 @@ impl<'a> Folder<'a> {
             Self::Temporary(folder) => folder.path(),
         }
     }
+}
+
+/// `result`, whose error names the fold if there is one.
+pub(super) fn of_fold<T>(result: anyhow::Result<T>, fold: Option<usize>) -> anyhow::Result<T> {
+    match fold {
+        Some(fold) => result.with_context(|| format!("fold {fold}")),
+        None => result,
+    }
+}
+
+/// Adds hints.
+fn explain(error: Error) -> anyhow::Error {
+    let advice = match &error {
+        Error::NoPredictions { .. } => {
+            "`embodied-r infer` writes predictions; a `samples.jsonl` is scored with `--pass-at`"
+        }
+        Error::Duplicate { .. } => "remove the repeated records",
+        Error::OtherQuestionSet { .. } => {
+            "give the questions that were answered with `--data`; records are matched by `video_id` and `Question_id` (or \
+             `id`)"
+        }
+        Error::NothingToScore { .. } => "choose the benchmark's protocol with `--protocol`",
+        Error::Records(embodied_r_rewards::Error::Field { .. }) => {
+            "records need `question_category`, `answer` and `content`, or `id`, `category`, \
+             `solution` and `prediction`"
+        }
+        _ => return error.into(),
+    };
+    exit::hint(error.to_string(), advice)
 }

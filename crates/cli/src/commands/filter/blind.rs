@@ -3,7 +3,7 @@
 use embodied_r_data::{Progress, prompts};
 use serde_json::{Map, Value, json};
 
-use super::BlindQuestion;
+use super::question::BlindQuestion;
 use crate::api_generator::ApiGenerator;
 use crate::args::filter::{FilterArgs, SamplingArgs};
 use crate::args::model::{DecodingArgs, ModelArgs, WeightArgs};

@@ -9,7 +9,7 @@ use embodied_r_eval::blind;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::BlindQuestion;
+use super::question::BlindQuestion;
 use crate::journal::JournalFile;
 
 /// The tries of each question, in a file next to the output.

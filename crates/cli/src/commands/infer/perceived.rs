@@ -9,8 +9,11 @@ use embodied_r_data::question_set::{QuestionSet, read_question_set};
 use embodied_r_data::write::write_atomic;
 use embodied_r_perception::perceive::{ORIGINAL_QUESTION, video_path};
 
+use super::paths::beside;
+use crate::args;
 use crate::args::model::WeightArgs;
 use crate::args::video::VideoArgs;
+use crate::commands::perceive;
 use crate::exit::{self, Status, Usage};
 
 /// Placeholder at the start of a question whose video is not captioned yet.
@@ -106,7 +109,7 @@ impl CaptioningPlan {
             words.push(input.into_os_string());
         }
         words.extend(self.captioner);
-        let status = crate::commands::run_words(words)?;
+        let status = perceive::run(args::perceive_args(words)?)?;
         if status != Status::Done {
             return Err(exit::hint(
                 "some videos could not be captioned",
@@ -226,5 +229,5 @@ impl Words {
 
 /// The folder of the captions for the answers in `output`.
 pub(crate) fn folder(output: &Path) -> PathBuf {
-    super::beside(output, ".perceived")
+    beside(output, ".perceived")
 }

@@ -17,6 +17,7 @@ use embodied_r_vision::VisionOptions;
 use serde::{Deserialize, Serialize};
 
 use super::estimate;
+use super::explain::explain;
 use crate::args::perceive::{LocalArgs, OpenAiArgs, VisionModelArgs};
 use crate::exit::Usage;
 use crate::hub;
@@ -92,7 +93,7 @@ pub(super) fn local(
         ..LocalOptions::default()
     };
     // Checks the data before the slow loading of the weights.
-    let plan = PerceiveWorkload::new(options).map_err(super::explain)?;
+    let plan = PerceiveWorkload::new(options).map_err(explain)?;
     if estimate_output == EstimateOutput::Print {
         let cache_bytes = local.kv_cache_bytes + local.image_cache_bytes;
         estimate::print(&folder, &plan, placement, cache_bytes, ranks.world_size())?;

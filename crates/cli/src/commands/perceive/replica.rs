@@ -7,8 +7,9 @@ use embodied_r_perception::perceive::{self, PerceiveOptions, PerceiveSummary, Re
 use embodied_r_policy::{TensorParallel, WeightPlacement};
 use serde_json::{Map, Value};
 
+use super::captioning::{self, report, run_model};
+use super::explain::explain;
 use super::model::{self, EstimateOutput, UsageReport};
-use super::{explain, report, run_model};
 use crate::args::parallel::ParallelArgs;
 use crate::args::perceive::{LocalArgs, VisionModelArgs};
 use crate::exit::Status;
@@ -100,7 +101,7 @@ fn own(
     else {
         return Ok(None);
     };
-    let summaries = super::perceive(options, &captioner, estimate_output.1)?;
+    let summaries = captioning::perceive(options, &captioner, estimate_output.1)?;
     let settings = perceive::settings(options, &captioner);
     Ok(Some(ReplicaResults { summaries, usage: UsageReport::of(&captioner), settings }))
 }

@@ -3,7 +3,7 @@
 use embodied_r_perception::Error;
 use embodied_r_perception::perceive::{self, MergeOptions, MergeReport};
 
-use super::explain;
+use super::explain::explain;
 use crate::args::perceive::MergeShardsArgs;
 use crate::exit::{Status, Usage};
 use crate::output::outln;

@@ -8,7 +8,7 @@ use embodied_r_vision::{Grid, VisionConfig};
 use serde_json::json;
 
 use super::hardware::card;
-use super::shape;
+use super::shape::shape;
 use crate::args::plan::PlanArgs;
 use crate::exit::{Status, Usage};
 use crate::output::outln;

@@ -4,7 +4,7 @@ use embodied_r_grpo::estimate::memory_plan::MemoryPlan;
 use embodied_r_grpo::estimate::roofline::fit::{Advice, MemoryReduction, PlannedRun};
 use embodied_r_grpo::estimate::roofline::{Phase, PhaseKind, StepEstimate};
 use embodied_r_grpo::rollout::partition::completions_per_rank;
-use embodied_r_grpo::settings::GrpoSettings;
+use embodied_r_grpo::settings::{GrpoSettings, Recompute};
 use serde::Serialize;
 
 use super::hardware::Hardware;
@@ -186,7 +186,7 @@ impl Report {
             },
             memory: Memory::new(&plan, wanted.usable, room.least),
             fits: Capacity {
-                recompute: super::name(wanted.recompute),
+                recompute: recompute_name(wanted.recompute),
                 kept_layers: plan.activation_cache.map_or(plan.saved_layers, |cache| cache.layers),
                 layers,
                 max_tokens_per_batch: load.budget,
@@ -272,4 +272,13 @@ fn gb(bytes: usize) -> f64 {
 /// Rounds to three decimals.
 fn rounded(value: f64) -> f64 {
     (value * 1e3).round() / 1e3
+}
+
+/// The value of the setting `recompute`.
+fn recompute_name(recompute: Recompute) -> &'static str {
+    match recompute {
+        Recompute::Auto => "auto",
+        Recompute::All => "all",
+        Recompute::None => "none",
+    }
 }

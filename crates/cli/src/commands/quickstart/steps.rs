@@ -7,12 +7,14 @@ use std::process::{Command, Stdio};
 
 use anyhow::Context as _;
 
-use super::super::run_words;
 use crate::args::quickstart::QuickstartArgs;
 use crate::exit::{self, Status};
 use crate::interrupt::on_interrupt;
 use crate::output::outln;
 use crate::ranks::check_launchable;
+
+/// Runs a command line in this process; the arguments follow the program's name.
+pub(super) type RunWords = fn(Vec<OsString>) -> anyhow::Result<Status>;
 
 /// Where the quickstart works, and how its commands run.
 pub(super) struct Steps {
@@ -25,6 +27,7 @@ pub(super) struct Steps {
     /// `--set` arguments of both training commands.
     settings: Vec<String>,
     precision: &'static str,
+    run_words: RunWords,
 }
 
 /// Arguments of a command line.
@@ -33,7 +36,7 @@ pub(super) fn words<const N: usize>(list: [&str; N]) -> Vec<OsString> {
 }
 
 impl Steps {
-    pub(super) fn new(args: &QuickstartArgs) -> anyhow::Result<Self> {
+    pub(super) fn new(args: &QuickstartArgs, run_words: RunWords) -> anyhow::Result<Self> {
         check_launchable(args.ranks, args.gpus)?;
         crate::device::open(args.device)?;
         std::fs::create_dir_all(&args.output)
@@ -48,6 +51,7 @@ impl Steps {
             rank_args: rank_args.map(|(flag, count)| [flag.to_owned(), count.to_string()]),
             settings: vec![format!("seed={}", args.seed), format!("precision={precision}")],
             precision,
+            run_words,
         })
     }
 
@@ -71,7 +75,7 @@ impl Steps {
             return self.run_process(&words);
         }
         let name = words[0].clone();
-        finished(&name, run_words(words)?)
+        finished(&name, (self.run_words)(words)?)
     }
 
     /// Runs a command with `--flag VALUE` pairs.

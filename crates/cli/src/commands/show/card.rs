@@ -1,9 +1,9 @@
 //! One completion as text.
 
 use embodied_r_data::prompts::question_part;
+use embodied_r_report::Sample;
 
 use super::paint::{Paint, Style};
-use crate::report::samples::Sample;
 use crate::terminal::escaped;
 
 /// Maximum length of a question.

@@ -23,13 +23,10 @@ use crate::args::sim::PretrainArgs;
 use crate::exit::Status;
 use crate::output::outln;
 use crate::progress::Bar;
-use phases::phases;
+use phases::{MAX_POSITIONS, phases};
 
 /// Documents, and questions, that the tokenizer is trained on.
 const TOKENIZER_TEXTS: u64 = 3000;
-
-/// Context length of the model: twice the quickstart's prompts with completions.
-const MAX_POSITIONS: usize = 2048;
 
 /// File with the commands that made a model, and their results.
 const RECORD: &str = "pretrain.json";

@@ -10,10 +10,10 @@ use embodied_r_grpo::settings::{GrpoSettings, Recompute, SftSettings};
 use embodied_r_grpo::update::optimizer::Optim;
 use embodied_r_grpo::update::supervised::Example;
 use embodied_r_kernels::device;
+use embodied_r_policy::trainable::ParameterCounts;
 use embodied_r_policy::{ModelConfig, Precision};
 use embodied_r_rewards::RewardSchedule as Stages;
 
-use super::session::Trained;
 use crate::commands::doctor::memory_bytes;
 use crate::ranks::local_world_size;
 
@@ -41,6 +41,12 @@ impl RankDevice<'_> {
         };
         Ok(bytes.and_then(|bytes| usize::try_from(bytes).ok()))
     }
+}
+
+/// A model's configuration and its trainable parameters.
+pub(crate) struct Trained {
+    pub(crate) config: ModelConfig,
+    pub(crate) counts: ParameterCounts,
 }
 
 /// The memory plan of a GRPO run over `questions`, for the rank that needs most.

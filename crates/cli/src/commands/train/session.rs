@@ -13,10 +13,9 @@ use embodied_r_grpo::events::{Event, ProgressLine, Sink, describe};
 use embodied_r_grpo::process_group::ProcessGroup;
 use embodied_r_grpo::trainer::RunOutcome;
 use embodied_r_grpo::{Error, settings::Fault};
-use embodied_r_policy::trainable::ParameterCounts;
 use embodied_r_policy::{FingerprintExtent, ModelConfig, Precision, Trainable};
 
-use super::memory::{RankDevice, memory_summary, shortage};
+use super::memory::{RankDevice, Trained, memory_summary, shortage};
 use crate::args::run::{JobArgs, RunArgs};
 use crate::device;
 use crate::exit::{self, Status, Usage};
@@ -276,12 +275,6 @@ pub(crate) fn trained(base: &Base, trainable: &Trainable) -> anyhow::Result<Trai
     let config = ModelConfig::of_model(&base.folder)?;
     let counts = trainable.counts(&config).map_err(|error| Usage(error.to_string()))?;
     Ok(Trained { config, counts })
-}
-
-/// A model's configuration and its trainable parameters.
-pub(crate) struct Trained {
-    pub(crate) config: ModelConfig,
-    pub(crate) counts: ParameterCounts,
 }
 
 /// Logs the memory that each rank needs, and warns if a rank has less.

@@ -9,7 +9,8 @@ use embodied_r_kernels::check::{ActivationDtype, Case, cases};
 use embodied_r_kernels::device;
 use serde_json::json;
 
-use super::{Machine, Peaks};
+use super::measure::{self, Machine, Peaks, best_seconds, rounded};
+use super::op::selected;
 use crate::args::bench::OpsArgs;
 use crate::exit::{Status, Usage};
 use crate::output::outln;
@@ -20,13 +21,13 @@ const MAX_CALLS: usize = 1_000;
 
 /// Times each operation on the device, by CUDA events on a GPU.
 pub(super) fn measure(args: &OpsArgs, device: &Device) -> anyhow::Result<Status> {
-    let ops = super::selected(table::ops(device), args)?;
-    super::measure(&ops, args, &machine(device)?, |op| {
+    let ops = selected(table::ops(device), args)?;
+    measure::measure(&ops, args, &machine(device)?, |op| {
         let mut call = op.prepare()?.run;
         // Choices of algorithms are cached, and memory is allocated.
         call()?;
         let mut call = || Ok(call().map(drop)?);
-        super::best_seconds(&mut call, MAX_CALLS, |act| {
+        best_seconds(&mut call, MAX_CALLS, |act| {
             let mut result = Ok(());
             let took = device::timed(device, || {
                 result = act();
@@ -42,7 +43,7 @@ fn machine(device: &Device) -> anyhow::Result<Machine> {
     let memory = device::memory(device)?;
     let name = memory.as_ref().map_or("emulated kernels", |memory| &memory.name).to_owned();
     let spec = memory.and_then(|memory| GpuSpec::of_gpu(&memory.name, memory.total_bytes));
-    let rate = |of: fn(&GpuSpec) -> f64| spec.as_ref().map(|spec| super::rounded(of(spec) / 1e9));
+    let rate = |of: fn(&GpuSpec) -> f64| spec.as_ref().map(|spec| rounded(of(spec) / 1e9));
     let (f32, bf16) = (rate(|spec| spec.f32_flops_per_s), rate(|spec| spec.flops_per_s));
     let bytes = rate(|spec| spec.bytes_per_s);
     let peaks = match &spec {

@@ -9,8 +9,10 @@ use embodied_r_grpo::update::optimizer::{Optim, OptimizerSettings};
 use embodied_r_policy::tokenizer::{ChatMessage, Tokenizer};
 use embodied_r_sim::corpus::{self, Document};
 
-use super::MAX_POSITIONS;
 use crate::args::sim::PretrainArgs;
+
+/// Context length of the model: twice the quickstart's prompts with completions.
+pub(super) const MAX_POSITIONS: usize = 2048;
 
 /// Steps of learning-rate warmup.
 const WARMUP_STEPS: u64 = 100;

@@ -18,6 +18,7 @@ pub(crate) mod model;
 pub(crate) mod parallel;
 pub(crate) mod perceive;
 pub(crate) mod plan;
+pub(crate) mod precision;
 pub(crate) mod preprocess;
 pub(crate) mod quickstart;
 pub(crate) mod reasoner;
@@ -31,6 +32,7 @@ pub(crate) mod sft;
 pub(crate) mod show;
 pub(crate) mod sim;
 pub(crate) mod train;
+mod value;
 pub(crate) mod video;
 
 #[cfg(test)]
@@ -39,6 +41,7 @@ mod tests;
 use std::borrow::Cow;
 use std::ffi::OsString;
 
+use clap::error::ErrorKind;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::terminal::escaped;
@@ -113,6 +116,17 @@ pub(crate) fn parse() -> Cli {
         }
         error.exit()
     })
+}
+
+/// The options of `perceive` in `words`, which begin with its name.
+///
+/// # Errors
+/// As [`try_parse_from`], and if another command is named.
+pub(crate) fn perceive_args(words: Vec<OsString>) -> Result<perceive::PerceiveArgs, clap::Error> {
+    match try_parse_from(std::iter::once("embodied-r".into()).chain(words))?.command {
+        Command::Perceive(args) => Ok(*args),
+        _ => Err(command().error(ErrorKind::InvalidSubcommand, "the command is not `perceive`")),
+    }
 }
 
 /// Parses `words`, the program's name first.

@@ -2,17 +2,17 @@
 
 use std::fmt::Write as _;
 
-use super::html::escape;
+use crate::html::escape;
 
-pub(super) const WIDTH: f64 = 520.0;
-pub(super) const HEIGHT: f64 = 250.0;
-pub(super) const LEFT: f64 = 48.0;
-pub(super) const RIGHT: f64 = 52.0;
-pub(super) const TOP: f64 = 22.0;
-pub(super) const BOTTOM: f64 = 32.0;
+pub(crate) const WIDTH: f64 = 520.0;
+pub(crate) const HEIGHT: f64 = 250.0;
+pub(crate) const LEFT: f64 = 48.0;
+pub(crate) const RIGHT: f64 = 52.0;
+pub(crate) const TOP: f64 = 22.0;
+pub(crate) const BOTTOM: f64 = 32.0;
 
 /// Maximum points drawn; longer curves are binned and averaged.
-pub(super) const POINTS: usize = 400;
+pub(crate) const POINTS: usize = 400;
 /// Maximum points with a tooltip.
 const TOOLTIPS: usize = 120;
 
@@ -20,11 +20,11 @@ const TOOLTIPS: usize = 120;
 const EVALUATIONS: usize = 50;
 
 /// A step and its value, if it has one.
-pub(super) type Point = (f64, Option<f64>);
+pub(crate) type Point = (f64, Option<f64>);
 
 /// The range of the vertical axis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Scale {
+pub(crate) enum Scale {
     /// From 0 to 1, for a fraction.
     Share,
     /// From 0 to the largest value.
@@ -35,54 +35,54 @@ pub(super) enum Scale {
 
 /// The first step of a training stage.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Mark {
-    pub(super) step: f64,
-    pub(super) label: String,
+pub(crate) struct Mark {
+    pub(crate) step: f64,
+    pub(crate) label: String,
 }
 
 /// One curve with its axes.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Chart<'a> {
+pub(crate) struct Chart<'a> {
     /// Accessible label.
-    pub(super) title: &'a str,
+    pub(crate) title: &'a str,
     /// CSS class with the curve's color.
-    pub(super) class: &'a str,
-    pub(super) scale: Scale,
+    pub(crate) class: &'a str,
+    pub(crate) scale: Scale,
     /// Value of each step, in order.
-    pub(super) points: &'a [Point],
+    pub(crate) points: &'a [Point],
     /// The smoothed curve, in order.
-    pub(super) smooth: &'a [Point],
+    pub(crate) smooth: &'a [Point],
     /// Values on held-out questions, in order.
-    pub(super) held_out: &'a [Point],
-    pub(super) marks: &'a [Mark],
+    pub(crate) held_out: &'a [Point],
+    pub(crate) marks: &'a [Mark],
 }
 
 /// Maps data to SVG coordinates.
-pub(super) struct Frame {
-    pub(super) x: (f64, f64),
+pub(crate) struct Frame {
+    pub(crate) x: (f64, f64),
     y: (f64, f64),
 }
 
 impl Frame {
     /// A frame that spans all steps and the ticks of the vertical axis.
-    pub(super) fn spanning(steps: impl Iterator<Item = f64>, ticks: &[f64]) -> Self {
+    pub(crate) fn spanning(steps: impl Iterator<Item = f64>, ticks: &[f64]) -> Self {
         let (low, high) = span(steps).unwrap_or((0.0, 1.0));
         let high = if high > low { high } else { low + 1.0 };
         let y = (ticks.first().copied().unwrap_or(0.0), ticks.last().copied().unwrap_or(1.0));
         Self { x: (low, high), y }
     }
 
-    pub(super) fn x(&self, step: f64) -> f64 {
+    pub(crate) fn x(&self, step: f64) -> f64 {
         LEFT + (step - self.x.0) / (self.x.1 - self.x.0) * (WIDTH - LEFT - RIGHT)
     }
 
-    pub(super) fn y(&self, value: f64) -> f64 {
+    pub(crate) fn y(&self, value: f64) -> f64 {
         let share = (value - self.y.0) / (self.y.1 - self.y.0);
         HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM)
     }
 
     /// The curve as SVG path data; it breaks where a value is missing.
-    pub(super) fn path(&self, points: &[Point]) -> String {
+    pub(crate) fn path(&self, points: &[Point]) -> String {
         let mut path = String::new();
         let mut pen_down = false;
         for &(step, value) in points {
@@ -100,7 +100,7 @@ impl Frame {
 
 impl Chart<'_> {
     /// The chart as an `<svg>` element.
-    pub(super) fn svg(&self) -> String {
+    pub(crate) fn svg(&self) -> String {
         let mut svg = format!(
             "<svg class=\"chart {}\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" \
              aria-label=\"{}\">\n",
@@ -116,7 +116,7 @@ impl Chart<'_> {
     }
 
     /// The chart's content without tooltips, in `WIDTH` by `HEIGHT` units from the origin.
-    pub(super) fn content(&self, svg: &mut String) {
+    pub(crate) fn content(&self, svg: &mut String) {
         let frame = self.curves(svg);
         self.held_out(&frame, svg);
     }
@@ -223,7 +223,7 @@ impl Chart<'_> {
     }
 }
 
-pub(super) fn axes(frame: &Frame, ticks: &[f64], svg: &mut String) {
+pub(crate) fn axes(frame: &Frame, ticks: &[f64], svg: &mut String) {
     for &tick in ticks {
         let y = frame.y(tick);
         let right = WIDTH - RIGHT;
@@ -252,7 +252,7 @@ pub(super) fn axes(frame: &Frame, ticks: &[f64], svg: &mut String) {
 
 impl Scale {
     /// Ticks of the axis, including both ends.
-    pub(super) fn ticks(self, range: Option<(f64, f64)>) -> Vec<f64> {
+    pub(crate) fn ticks(self, range: Option<(f64, f64)>) -> Vec<f64> {
         let (low, high) = range.unwrap_or((0.0, 1.0));
         match self {
             Self::Share => vec![0.0, 0.25, 0.5, 0.75, 1.0],
@@ -278,7 +278,7 @@ fn nice_ticks(low: f64, high: f64, count: u32) -> Vec<f64> {
 }
 
 /// Minimum and maximum; `None` without values.
-pub(super) fn span(values: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
+pub(crate) fn span(values: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
     values.fold(None, |span, value| match span {
         None => Some((value, value)),
         Some((low, high)) => Some((low.min(value), high.max(value))),
@@ -286,7 +286,7 @@ pub(super) fn span(values: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
 }
 
 /// Downsamples to at most `most` points by averaging equal bins.
-pub(super) fn thin(points: &[Point], most: usize) -> Vec<Point> {
+pub(crate) fn thin(points: &[Point], most: usize) -> Vec<Point> {
     let stretch = points.len().div_ceil(most).max(1);
     if stretch == 1 {
         return points.to_vec();
@@ -301,7 +301,7 @@ pub(super) fn thin(points: &[Point], most: usize) -> Vec<Point> {
 }
 
 /// The centered moving average over `window` points.
-pub(super) fn smoothed(points: &[Point], window: usize) -> Vec<Point> {
+pub(crate) fn smoothed(points: &[Point], window: usize) -> Vec<Point> {
     let reach = window / 2;
     (0..points.len())
         .map(|index| {
@@ -314,13 +314,13 @@ pub(super) fn smoothed(points: &[Point], window: usize) -> Vec<Point> {
 }
 
 /// The mean; `None` without values.
-pub(super) fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
+pub(crate) fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
     let (sum, count) = values.fold((0.0, 0u32), |(sum, count), value| (sum + value, count + 1));
     (count > 0).then(|| sum / f64::from(count))
 }
 
 /// A number with about three significant digits.
-pub(super) fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     let size = value.abs();
     if value == 0.0 {
         return "0".to_owned();

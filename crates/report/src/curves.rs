@@ -2,33 +2,30 @@
 
 use std::fmt::Write as _;
 
-use super::chart::{Chart, Mark, Point, Scale, number, smoothed};
-use super::consistency::{self, CONSISTENCY};
-use super::events::Events;
-use super::html::escape;
-
-pub(super) const ACCURACY: &str = "rewards/accuracy/mean";
-pub(super) const FORMAT: &str = "rewards/format/mean";
-pub(super) const LENGTH: &str = "completions/mean_length";
+use crate::chart::{Chart, Mark, Point, Scale, number, smoothed};
+use crate::consistency;
+use crate::events::Events;
+use crate::html::escape;
+use crate::metrics::{ACCURACY, CONSISTENCY, FORMAT, LENGTH};
 
 /// One chart of one metric.
-pub(super) struct Panel {
-    pub(super) title: &'static str,
-    pub(super) metric: &'static str,
+pub(crate) struct Panel {
+    pub(crate) title: &'static str,
+    pub(crate) metric: &'static str,
     class: &'static str,
-    pub(super) scale: Scale,
+    pub(crate) scale: Scale,
 }
 
 /// A reward in training, and on held-out questions.
-pub(super) struct RewardCurve {
-    pub(super) panel: Panel,
+pub(crate) struct RewardCurve {
+    pub(crate) panel: Panel,
     points: Vec<Point>,
-    pub(super) smooth: Vec<Point>,
-    pub(super) held_out: Vec<Point>,
+    pub(crate) smooth: Vec<Point>,
+    pub(crate) held_out: Vec<Point>,
 }
 
 impl RewardCurve {
-    pub(super) fn chart<'a>(&'a self, marks: &'a [Mark]) -> Chart<'a> {
+    pub(crate) fn chart<'a>(&'a self, marks: &'a [Mark]) -> Chart<'a> {
         Chart {
             points: &self.points,
             held_out: &self.held_out,
@@ -62,7 +59,7 @@ const fn panel(
 }
 
 /// Charts that the paper's figure does not have.
-pub(super) const MORE: &[Panel] = &[
+pub(crate) const MORE: &[Panel] = &[
     panel("Loss", "loss", "other", Scale::Free),
     panel("Reward", "reward", "other", Scale::FromZero),
     panel("Reward standard deviation", "reward_std", "other", Scale::FromZero),
@@ -78,16 +75,16 @@ pub(super) const MORE: &[Panel] = &[
 ];
 
 /// Steps of the moving average.
-pub(super) fn window(events: &Events) -> usize {
+pub(crate) fn window(events: &Events) -> usize {
     (events.steps.len() / 20).max(1)
 }
 
 /// The stages, if there are several.
-pub(super) fn marks(events: &Events) -> Vec<Mark> {
+pub(crate) fn marks(events: &Events) -> Vec<Mark> {
     match events.stages.as_slice() {
         [] | [_] => Vec::new(),
         stages => {
-            let mark = |(index, stage): (usize, &super::events::Stage)| Mark {
+            let mark = |(index, stage): (usize, &crate::events::Stage)| Mark {
                 step: stage.first_step as f64,
                 label: format!("stage {}", index + 1),
             };
@@ -97,7 +94,7 @@ pub(super) fn marks(events: &Events) -> Vec<Mark> {
 }
 
 /// The section with all curves of the run.
-pub(super) fn section(events: &Events) -> String {
+pub(crate) fn section(events: &Events) -> String {
     let (window, marks) = (window(events), marks(events));
     let paper_figure = paper_figure(events, window, &marks);
     let more: String = MORE
@@ -140,7 +137,7 @@ pub(super) fn section(events: &Events) -> String {
 }
 
 /// The rewards of the paper's figure that the run has, in training and on held-out questions.
-pub(super) fn reward_curves(events: &Events) -> Vec<RewardCurve> {
+pub(crate) fn reward_curves(events: &Events) -> Vec<RewardCurve> {
     let window = window(events);
     let plain = [
         (panel("Accuracy reward", ACCURACY, "accuracy", Scale::Share), "eval/accuracy"),
@@ -248,7 +245,7 @@ mod tests {
             let metrics = events.steps.entry(step).or_default();
             metrics.insert(ACCURACY.to_owned(), 0.5);
             let weights = [("format".to_owned(), step as f64)].into();
-            events.stages.push(super::super::events::Stage { first_step: step, weights });
+            events.stages.push(crate::events::Stage { first_step: step, weights });
         }
         let html = section(&events);
         assert!(html.contains("stage 2</text>"));

@@ -1,52 +1,35 @@
-//! A run as one self-contained HTML page: curves, scores, completions, settings. Several runs are compared on one page.
-
-mod chart;
-pub(crate) mod compare;
-mod completions;
-mod consistency;
-mod curves;
-mod events;
-mod figure;
-mod html;
-mod overlay;
-pub(crate) mod samples;
-mod scores;
-mod settings;
+//! A run as one page: curves, scores, completions, settings.
 
 use std::fmt::Write as _;
 use std::path::Path;
 
-use chart::{Point, mean, number};
-use events::Events;
-pub(crate) use figure::figure;
-pub(crate) use html::escape;
-use scores::Scores;
-
-const STYLE: &str = include_str!("style.css");
+use crate::chart::number;
+use crate::document::{Page, document, folder_name};
+use crate::error::Result;
+use crate::events::Events;
+use crate::html::escape;
+use crate::metrics::{ACCURACY, FORMAT, LENGTH};
+use crate::scores::{self, Scores};
+use crate::summary::{count, duration, ends};
+use crate::{completions, consistency, curves, settings};
 
 /// The inputs of a page.
 #[derive(Debug)]
-pub(crate) struct Sources<'a> {
+pub struct Sources<'a> {
     /// Folder of the run, with its `events.jsonl`.
-    pub(crate) run: &'a Path,
+    pub run: &'a Path,
     /// Results of `embodied-r eval` as `FILE` or `LABEL=FILE`; the first two are before and after training.
     /// If empty, those in the run's folder.
-    pub(crate) evals: &'a [String],
+    pub evals: &'a [String],
     /// Heading of the page; by default the folder's name.
-    pub(crate) title: Option<&'a str>,
-}
-
-/// A rendered page.
-#[derive(Debug)]
-pub(crate) struct Page {
-    /// The whole document.
-    pub(crate) html: String,
-    /// Lines of `events.jsonl` that could not be parsed.
-    pub(crate) skipped_lines: usize,
+    pub title: Option<&'a str>,
 }
 
 /// Reads a run and renders its page.
-pub(crate) fn page(sources: &Sources<'_>) -> anyhow::Result<Page> {
+///
+/// # Errors
+/// The run has no events, or a file of scores or completions cannot be read.
+pub fn page(sources: &Sources<'_>) -> Result<Page> {
     let events = Events::read(sources.run)?;
     let scores = match sources.evals {
         [] => scores::find(sources.run),
@@ -67,27 +50,6 @@ pub(crate) fn page(sources: &Sources<'_>) -> anyhow::Result<Page> {
     Ok(Page { html, skipped_lines: events.skipped })
 }
 
-/// The HTML document: title, kind of page, a one-line summary, and the sections.
-fn document(title: &str, kind: &str, note: &str, body: &str) -> String {
-    format!(
-        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <title>{0} · embodied-r</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n\
-         <p class=\"eyebrow\">embodied-r · {kind}</p>\n<h1>{0}</h1>\n\
-         <p class=\"note\">{note}</p>\n{body}\
-         <footer>Written by embodied-r {version}.</footer>\n</main>\n</body>\n</html>\n",
-        escape(title),
-        version = env!("CARGO_PKG_VERSION")
-    )
-}
-
-fn folder_name(run: &Path) -> String {
-    let absolute = std::path::absolute(run).unwrap_or_else(|_| run.to_path_buf());
-    absolute
-        .file_name()
-        .map_or_else(|| "run".to_owned(), |name| name.to_string_lossy().into_owned())
-}
-
 /// Steps, stages, tokens and time in one line.
 fn summary(events: &Events) -> String {
     let mut parts = vec![format!("{} steps", events.steps.len())];
@@ -102,24 +64,6 @@ fn summary(events: &Events) -> String {
         parts.push(format!("{} of training", duration(seconds)));
     }
     parts.join(" · ")
-}
-
-/// A number with an SI suffix.
-fn count(value: f64) -> String {
-    let sizes = [(1e9, "G"), (1e6, "M"), (1e3, "k")];
-    match sizes.iter().find(|(size, _)| value >= *size) {
-        Some((size, letter)) => format!("{} {letter}", number(value / size)),
-        None => number(value),
-    }
-}
-
-fn duration(seconds: f64) -> String {
-    let seconds = seconds.round() as u64;
-    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
-        (0, 0, seconds) => format!("{seconds} s"),
-        (0, minutes, seconds) => format!("{minutes} min {seconds} s"),
-        (hours, minutes, _) => format!("{hours} h {minutes} min"),
-    }
 }
 
 /// The headline metrics.
@@ -141,9 +85,9 @@ fn tiles(events: &Events, scores: &[Scores]) -> String {
         }
     }
     for (label, metric) in [
-        ("accuracy reward", curves::ACCURACY),
-        ("format reward", curves::FORMAT),
-        ("completion length", curves::LENGTH),
+        ("accuracy reward", ACCURACY),
+        ("format reward", FORMAT),
+        ("completion length", LENGTH),
         ("loss", "loss"),
     ] {
         if metric == "loss" && events.has("reward") {
@@ -169,14 +113,6 @@ fn tile(label: &str, value: &str, detail: &str, html: &mut String) {
     );
 }
 
-/// Means over the first and the last 5 % of a curve.
-fn ends(points: &[Point]) -> Option<(f64, f64)> {
-    let values: Vec<_> = points.iter().filter_map(|(_, value)| *value).collect();
-    let few = values.len().div_ceil(20);
-    let first = mean(values[..few].iter().copied())?;
-    Some((first, mean(values[values.len() - few..].iter().copied())?))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -200,22 +136,5 @@ mod tests {
         for outside in ["http://", "https://", "<script", "<link", "@import", "src="] {
             assert!(!html.contains(outside), "{outside}");
         }
-    }
-
-    #[test]
-    fn the_ends_of_a_curve_are_means_over_five_percent() {
-        let points: Vec<_> = (0..40).map(|step| (f64::from(step), Some(f64::from(step)))).collect();
-        assert_eq!(ends(&points), Some((0.5, 38.5)));
-        assert_eq!(ends(&[(0.0, None)]), None);
-    }
-
-    #[test]
-    fn counts_are_short() {
-        assert_eq!([950.0, 1234.0, 12_700_000.0].map(count), ["950", "1.23 k", "12.7 M"]);
-    }
-
-    #[test]
-    fn durations_are_shown_in_the_two_largest_units() {
-        assert_eq!([59.6, 3.0, 7322.0].map(duration), ["1 min 0 s", "3 s", "2 h 2 min"]);
     }
 }

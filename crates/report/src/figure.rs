@@ -3,12 +3,12 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use super::chart::{Chart, HEIGHT, LEFT, Mark, RIGHT, WIDTH, thin};
-use super::curves::{self, RewardCurve};
-use super::events::Events;
-use super::folder_name;
-use super::html::escape;
-use crate::exit::hint;
+use crate::chart::{Chart, HEIGHT, LEFT, Mark, RIGHT, WIDTH, thin};
+use crate::curves::{self, RewardCurve};
+use crate::document::folder_name;
+use crate::error::{Error, Result};
+use crate::events::Events;
+use crate::html::escape;
 
 /// Space above the panels, for their titles.
 const HEAD: f64 = 46.0;
@@ -39,14 +39,11 @@ circle.held-out { fill: #fff; }
 ///
 /// # Errors
 /// The run has no events or no rewards.
-pub(crate) fn figure(run: &Path) -> anyhow::Result<String> {
+pub fn figure(run: &Path) -> Result<String> {
     let events = Events::read(run)?;
     let curves = curves::reward_curves(&events);
     if curves.is_empty() {
-        return Err(hint(
-            format!("`{}` has no rewards to draw", run.display()),
-            "give the output directory of `embodied-r train`",
-        ));
+        return Err(Error::NoRewards { run: run.to_path_buf() });
     }
     Ok(drawn(&folder_name(run), &events, &curves))
 }

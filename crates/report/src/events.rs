@@ -4,65 +4,56 @@ use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 
-use anyhow::Context as _;
+use embodied_r_grpo::events::EVENTS_FILE;
 use serde_json::{Map, Value};
 
-use super::chart::Point;
-use crate::exit::hint;
+use crate::chart::Point;
+use crate::error::{Error, Result};
 
 /// The metrics of one step, with TRL's names.
-pub(super) type Metrics = BTreeMap<String, f64>;
+pub(crate) type Metrics = BTreeMap<String, f64>;
 
 /// Fields that may nest an event's metrics.
 const NESTED: [&str; 2] = ["metrics", "logs"];
 
 /// The events of a run.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct Events {
+pub(crate) struct Events {
     /// Metrics by step; a step logged again after a resume replaces the earlier one.
-    pub(super) steps: BTreeMap<u64, Metrics>,
+    pub(crate) steps: BTreeMap<u64, Metrics>,
     /// Metrics of the evaluations during training, by steps done.
-    pub(super) evaluations: BTreeMap<u64, Metrics>,
+    pub(crate) evaluations: BTreeMap<u64, Metrics>,
     /// Stages in order.
-    pub(super) stages: Vec<Stage>,
+    pub(crate) stages: Vec<Stage>,
     /// Lines that cannot be parsed, such as one truncated by a kill.
-    pub(super) skipped: usize,
+    pub(crate) skipped: usize,
 }
 
 /// A stage of training with its reward weights.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Stage {
-    pub(super) first_step: u64,
-    pub(super) weights: BTreeMap<String, f64>,
+pub(crate) struct Stage {
+    pub(crate) first_step: u64,
+    pub(crate) weights: BTreeMap<String, f64>,
 }
 
 impl Events {
     /// Reads `events.jsonl` of a run's folder.
-    pub(super) fn read(run: &Path) -> anyhow::Result<Self> {
-        let path = run.join("events.jsonl");
+    pub(crate) fn read(run: &Path) -> Result<Self> {
+        let path = run.join(EVENTS_FILE);
+        let cannot_read = |source| Error::Read { path: path.clone(), source };
         let file = std::fs::File::open(&path).map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => hint(
-                format!("no `events.jsonl` in `{}`", run.display()),
-                "give the output directory of `embodied-r train` or `sft`",
-            ),
-            _ => anyhow::Error::new(error).context(format!("cannot read `{}`", path.display())),
+            std::io::ErrorKind::NotFound => Error::NoEvents { run: run.to_path_buf() },
+            _ => cannot_read(error),
         })?;
         let mut events = Self::default();
         for line in BufReader::new(file).split(b'\n') {
-            let line = line.with_context(|| format!("cannot read `{}`", path.display()))?;
+            let line = line.map_err(cannot_read)?;
             if !line.trim_ascii().is_empty() {
                 events.add(&line);
             }
         }
         if events.steps.is_empty() && events.evaluations.is_empty() {
-            return Err(hint(
-                format!("`{}` has no step or evaluation to report", path.display()),
-                match events.skipped {
-                    0 => "the run ended before its first step; its log or terminal says why"
-                        .to_owned(),
-                    lines => format!("it is damaged: {lines} of its lines are not JSON objects"),
-                },
-            ));
+            return Err(Error::NothingToReport { path, skipped_lines: events.skipped });
         }
         events.find_stages();
         Ok(events)
@@ -108,24 +99,24 @@ impl Events {
     }
 
     /// A metric's value at each step; `None` where it is missing.
-    pub(super) fn series(&self, name: &str) -> Vec<Point> {
+    pub(crate) fn series(&self, name: &str) -> Vec<Point> {
         let value = |(step, metrics): (&u64, &Metrics)| (*step as f64, metrics.get(name).copied());
         self.steps.iter().map(value).collect()
     }
 
     /// A metric's value at each evaluation.
-    pub(super) fn evaluated(&self, name: &str) -> Vec<Point> {
+    pub(crate) fn evaluated(&self, name: &str) -> Vec<Point> {
         let value = |(step, metrics): (&u64, &Metrics)| (*step as f64, metrics.get(name).copied());
         self.evaluations.iter().map(value).collect()
     }
 
     /// Whether any step has the metric.
-    pub(super) fn has(&self, name: &str) -> bool {
+    pub(crate) fn has(&self, name: &str) -> bool {
         self.steps.values().any(|metrics| metrics.contains_key(name))
     }
 
     /// The last value of a metric.
-    pub(super) fn last(&self, name: &str) -> Option<f64> {
+    pub(crate) fn last(&self, name: &str) -> Option<f64> {
         self.steps.values().rev().find_map(|metrics| metrics.get(name).copied())
     }
 }

@@ -6,9 +6,10 @@ use std::path::Path;
 
 use embodied_r_data::prompts::question_part;
 
-use super::chart::number;
-use super::html::escape;
-use super::samples::{self, Sample};
+use crate::chart::number;
+use crate::error::Result;
+use crate::html::escape;
+use crate::samples::{self, Sample};
 
 /// Steps shown: the first, the middle and the last one.
 const STEPS: usize = 3;
@@ -26,7 +27,7 @@ fn sort_key(sample: &Sample) -> f64 {
 }
 
 /// Reads completions of the run's first, middle and last step; empty if the run logged none.
-pub(super) fn read(run: &Path) -> anyhow::Result<Vec<Sample>> {
+pub(crate) fn read(run: &Path) -> Result<Vec<Sample>> {
     let files = samples::files(run);
     let mut samples = Vec::new();
     for path in evenly_spaced(&files, STEPS) {
@@ -52,7 +53,7 @@ fn evenly_spaced<T>(items: &[T], count: usize) -> Vec<&T> {
 }
 
 /// The samples as cards, grouped by step.
-pub(super) fn section(samples: &[Sample]) -> String {
+pub(crate) fn section(samples: &[Sample]) -> String {
     if samples.is_empty() {
         return String::new();
     }

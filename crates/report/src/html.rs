@@ -1,7 +1,7 @@
 //! HTML escaping.
 
 /// Escapes `text` for content and attributes.
-pub(crate) fn escape(text: &str) -> String {
+pub fn escape(text: &str) -> String {
     let mut safe = String::with_capacity(text.len() + text.len() / 8);
     for character in text.chars() {
         match character {

@@ -1,22 +1,20 @@
 //! The share of correct answers that follow from their reasoning: consistency over accuracy.
 
-use super::chart::Point;
-use super::curves::ACCURACY;
-use super::events::Events;
-
-pub(super) const CONSISTENCY: &str = "rewards/consistency/mean";
+use crate::chart::Point;
+use crate::events::Events;
+use crate::metrics::{ACCURACY, CONSISTENCY};
 
 /// Step, and its mean consistency with the mean accuracy of the same completions, if it has both.
 type Pair = (f64, Option<(f64, f64)>);
 
 /// The pair of each step.
-pub(super) fn steps(events: &Events) -> Vec<Pair> {
+pub(crate) fn steps(events: &Events) -> Vec<Pair> {
     let accuracy = (events.series("rewards/consistency/accuracy"), events.series(ACCURACY));
     pairs(&events.series(CONSISTENCY), &accuracy.0, &accuracy.1)
 }
 
 /// The pair of each evaluation on held-out questions.
-pub(super) fn evaluations(events: &Events) -> Vec<Pair> {
+pub(crate) fn evaluations(events: &Events) -> Vec<Pair> {
     let accuracy =
         (events.evaluated("eval/consistency/accuracy"), events.evaluated("eval/accuracy"));
     pairs(&events.evaluated("eval/consistency"), &accuracy.0, &accuracy.1)
@@ -35,7 +33,7 @@ fn pairs(consistency: &[Point], judged: &[Point], all: &[Point]) -> Vec<Pair> {
 
 /// The ratio of the sums over the pairs of a window of steps around each pair; a mean of ratios would overweight steps
 /// with few correct answers. There is none where a step has no pair, and none without correct answers.
-pub(super) fn rate(pairs: &[Pair], window: usize) -> Vec<Point> {
+pub(crate) fn rate(pairs: &[Pair], window: usize) -> Vec<Point> {
     let reach = window / 2;
     let rate = |(index, &(step, pair)): (usize, &Pair)| {
         let end = (index + reach + 1).min(pairs.len());
@@ -50,7 +48,7 @@ pub(super) fn rate(pairs: &[Pair], window: usize) -> Vec<Point> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::chart::smoothed;
+    use crate::chart::smoothed;
 
     /// Events whose steps have these accuracies and consistencies.
     fn events(steps: &[(f64, Option<f64>)]) -> Events {

@@ -2,9 +2,9 @@
 
 use std::fmt::Write as _;
 
-use super::chart::{BOTTOM, Frame, HEIGHT, LEFT, POINTS, Point, RIGHT, Scale, TOP, WIDTH};
-use super::chart::{axes, mean, number, span, thin};
-use super::html::escape;
+use crate::chart::{BOTTOM, Frame, HEIGHT, LEFT, POINTS, Point, RIGHT, Scale, TOP, WIDTH};
+use crate::chart::{axes, mean, number, span, thin};
+use crate::html::escape;
 
 /// Colors in the style sheet; further runs reuse them with dashed lines.
 const COLORS: usize = 8;
@@ -13,32 +13,32 @@ const BINS: usize = 60;
 
 /// One run's curve.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Curve<'a> {
+pub(crate) struct Curve<'a> {
     /// Index of the run, which selects its color.
-    pub(super) run: usize,
-    pub(super) name: &'a str,
+    pub(crate) run: usize,
+    pub(crate) name: &'a str,
     /// Values in step order.
-    pub(super) points: Vec<Point>,
+    pub(crate) points: Vec<Point>,
 }
 
 /// Several curves with common axes.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Overlay<'a> {
+pub(crate) struct Overlay<'a> {
     /// Accessible label.
-    pub(super) title: &'a str,
-    pub(super) scale: Scale,
-    pub(super) curves: &'a [Curve<'a>],
+    pub(crate) title: &'a str,
+    pub(crate) scale: Scale,
+    pub(crate) curves: &'a [Curve<'a>],
 }
 
 /// The CSS classes with a run's color.
-pub(super) fn class(run: usize) -> String {
+pub(crate) fn class(run: usize) -> String {
     let dashed = if run >= COLORS { " dashed" } else { "" };
     format!("run-{}{dashed}", run % COLORS)
 }
 
 impl Overlay<'_> {
     /// The chart as an `<svg>` element.
-    pub(super) fn svg(&self) -> String {
+    pub(crate) fn svg(&self) -> String {
         let points = || self.curves.iter().flat_map(|curve| &curve.points);
         let ticks = self.scale.ticks(span(points().filter_map(|(_, value)| *value)));
         let frame = Frame::spanning(points().map(|(step, _)| *step), &ticks);

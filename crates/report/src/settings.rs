@@ -5,12 +5,12 @@ use std::path::Path;
 
 use embodied_r_grpo::checkpoint::step_of;
 
-use super::html::escape;
+use crate::html::escape;
 
 const FILE: &str = "settings.toml";
 
 /// Settings with their dotted names; empty if the run has no readable settings file.
-pub(super) fn read(run: &Path) -> Vec<(String, String)> {
+pub(crate) fn read(run: &Path) -> Vec<(String, String)> {
     let text = std::fs::read_to_string(run.join(FILE)).ok().or_else(|| of_checkpoint(run));
     let table = text.and_then(|text| text.parse::<toml::Table>().ok()).unwrap_or_default();
     let mut rows = Vec::new();
@@ -45,7 +45,7 @@ fn flatten(name: &str, value: &toml::Value, rows: &mut Vec<(String, String)>) {
 }
 
 /// The settings as a collapsed table.
-pub(super) fn section(rows: &[(String, String)]) -> String {
+pub(crate) fn section(rows: &[(String, String)]) -> String {
     if rows.is_empty() {
         return String::new();
     }

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use embodied_r_data::parquet::Table;
 use embodied_r_grpo::events::COMPLETIONS_FOLDER;
 
+use crate::error::Result;
+
 /// Numeric columns that are not scores.
 const NO_SCORES: [&str; 2] = ["step", "question_id"];
 /// Suffix of the column with a reward's reasons.
@@ -12,37 +14,41 @@ const WHY: &str = "_why";
 
 /// One completion with its scores.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(crate) struct Sample {
-    pub(crate) step: u64,
-    pub(crate) question_id: String,
-    pub(crate) prompt: String,
-    pub(crate) completion: String,
+pub struct Sample {
+    /// The step of training that sampled it.
+    pub step: u64,
+    /// The question.
+    pub question_id: String,
+    /// The prompt, with the captions.
+    pub prompt: String,
+    /// The text of the completion.
+    pub completion: String,
     /// The correct answer.
-    pub(crate) solution: String,
+    pub solution: String,
     /// `stop` or `length`.
-    pub(crate) finish_reason: String,
+    pub finish_reason: String,
     /// The non-null numeric columns, in file order.
-    pub(crate) scores: Vec<(String, f64)>,
+    pub scores: Vec<(String, f64)>,
     /// Names of all rewards, in file order, including those without a score for this completion.
-    pub(crate) rewards: Vec<String>,
+    pub rewards: Vec<String>,
     /// The reason for each reward below its maximum.
-    pub(crate) reasons: Vec<(String, String)>,
+    pub reasons: Vec<(String, String)>,
 }
 
 impl Sample {
     /// The value in the numeric column `name`.
-    pub(crate) fn score(&self, name: &str) -> Option<f64> {
+    pub fn score(&self, name: &str) -> Option<f64> {
         self.scores.iter().find(|(other, _)| other == name).map(|(_, value)| *value)
     }
 
     /// The reason for the reward `name`.
-    pub(crate) fn reason(&self, name: &str) -> Option<&str> {
+    pub fn reason(&self, name: &str) -> Option<&str> {
         self.reasons.iter().find(|(other, _)| other == name).map(|(_, reason)| reason.as_str())
     }
 }
 
 /// The completion files of a run in step order; empty if the run logged none.
-pub(crate) fn files(run: &Path) -> Vec<PathBuf> {
+pub fn files(run: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(run.join(COMPLETIONS_FOLDER)).into_iter().flatten().flatten();
     let mut files: Vec<PathBuf> = entries
         .map(|entry| entry.path())
@@ -53,13 +59,16 @@ pub(crate) fn files(run: &Path) -> Vec<PathBuf> {
 }
 
 /// The step of a completion file, from the last part of its name.
-pub(crate) fn step_of(file: &Path) -> Option<u64> {
+pub fn step_of(file: &Path) -> Option<u64> {
     let stem = file.file_stem()?.to_str()?;
     stem.rsplit('_').next()?.parse().ok()
 }
 
 /// Reads all completions of a file.
-pub(crate) fn read(path: &Path) -> anyhow::Result<Vec<Sample>> {
+///
+/// # Errors
+/// The file is no parquet file, or has no texts in a column `completion`.
+pub fn read(path: &Path) -> Result<Vec<Sample>> {
     let table = Table::read(path)?;
     let completions = table.optional_strings("completion")?;
     let texts = |name: &str| {

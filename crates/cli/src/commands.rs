@@ -41,7 +41,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<Status> {
 }
 
 /// Runs a command line in this process; `words` are the arguments after `embodied-r`.
-pub(crate) fn run_words(words: Vec<OsString>) -> anyhow::Result<Status> {
+fn run_words(words: Vec<OsString>) -> anyhow::Result<Status> {
     dispatch(args::try_parse_from(std::iter::once("embodied-r".into()).chain(words))?.command)
 }
 
@@ -60,7 +60,7 @@ fn dispatch(command: Command) -> anyhow::Result<Status> {
         Command::Ask(args) => ask::run(args),
         Command::Chat(args) => chat::run(args),
         Command::Sim(args) => sim::run(args),
-        Command::Quickstart(args) => quickstart::run(args),
+        Command::Quickstart(args) => quickstart::run(args, run_words),
         Command::Filter(args) => filter::run(args),
         Command::Runs(args) => runs::run(args),
         Command::Show(args) => show::run(args),

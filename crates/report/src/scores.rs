@@ -3,52 +3,51 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
 use indexmap::IndexMap;
 use serde::Deserialize;
 
-use super::html::escape;
+use crate::error::{Error, Result};
+use crate::html::escape;
 
 /// One result file.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Scores {
+pub(crate) struct Scores {
     /// The user's label, or a name derived from the file.
-    pub(super) name: String,
-    pub(super) result: EvalResult,
+    pub(crate) name: String,
+    pub(crate) result: EvalResult,
 }
 
 /// The fields used from the output of `embodied-r eval --json`. Scores are from 0 to 100.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-pub(super) struct EvalResult {
+pub(crate) struct EvalResult {
     #[serde(default)]
-    pub(super) protocol: String,
+    pub(crate) protocol: String,
     #[serde(default)]
-    pub(super) n: u64,
-    pub(super) overall: f64,
+    pub(crate) n: u64,
+    pub(crate) overall: f64,
     #[serde(default)]
-    pub(super) by_category: IndexMap<String, Category>,
+    pub(crate) by_category: IndexMap<String, Category>,
 }
 
 /// One category's score.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
-pub(super) struct Category {
-    pub(super) score: f64,
+pub(crate) struct Category {
+    pub(crate) score: f64,
     #[serde(default)]
-    pub(super) n: u64,
+    pub(crate) n: u64,
 }
 
 /// Reads result files given as `FILE` or `LABEL=FILE`.
-pub(super) fn read(named: &[String]) -> anyhow::Result<Vec<Scores>> {
+pub(crate) fn read(named: &[String]) -> Result<Vec<Scores>> {
     let read = |named: &String| {
         let (label, path) = match named.split_once('=') {
             Some((label, path)) if !Path::new(named).exists() => (Some(label), Path::new(path)),
             _ => (None, Path::new(named)),
         };
         let text = std::fs::read_to_string(path)
-            .with_context(|| format!("cannot read `{}`", path.display()))?;
-        let result = serde_json::from_str(&text).with_context(|| {
-            format!("cannot parse `{}` as scores of `embodied-r eval`", path.display())
-        })?;
+            .map_err(|source| Error::Read { path: path.to_path_buf(), source })?;
+        let result = serde_json::from_str(&text)
+            .map_err(|source| Error::Scores { path: path.to_path_buf(), source })?;
         let name = label.map_or_else(|| name(path, &result), str::to_owned);
         Ok(Scores { name, result })
     };
@@ -57,7 +56,7 @@ pub(super) fn read(named: &[String]) -> anyhow::Result<Vec<Scores>> {
 
 /// The result files in a run's folder, its `eval` folder and the folders in that, sorted by phase: before training
 /// first.
-pub(super) fn find(run: &Path) -> Vec<Scores> {
+pub(crate) fn find(run: &Path) -> Vec<Scores> {
     let eval = run.join("eval");
     let inner = files(&eval).into_iter().filter(|path| path.is_dir());
     let folders = [run.to_path_buf(), eval.clone()].into_iter().chain(inner);
@@ -81,7 +80,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 }
 
 /// A run's result after training: the last one named so, else the last one.
-pub(super) fn last(run: &Path) -> Option<Scores> {
+pub(crate) fn last(run: &Path) -> Option<Scores> {
     let mut found = find(run);
     let after = found.iter().rposition(|scores| phase(&scores.name) == 1);
     let last = after.or_else(|| found.len().checked_sub(1))?;
@@ -108,7 +107,7 @@ fn name(path: &Path, result: &EvalResult) -> String {
 }
 
 /// The table, with the change from the first result to the second plotted for each category.
-pub(super) fn section(all: &[Scores]) -> String {
+pub(crate) fn section(all: &[Scores]) -> String {
     let Some(first) = all.first() else {
         return String::new();
     };
@@ -143,7 +142,7 @@ pub(super) fn section(all: &[Scores]) -> String {
 }
 
 /// A table of independent results, one column each.
-pub(super) fn side_by_side(all: &[Scores]) -> String {
+pub(crate) fn side_by_side(all: &[Scores]) -> String {
     let Some(first) = all.first() else {
         return String::new();
     };
@@ -211,7 +210,7 @@ fn change(before: Option<f64>, after: Option<f64>) -> String {
 }
 
 /// The CSS class of a change after rounding to one decimal.
-pub(super) fn direction(before: f64, after: f64) -> &'static str {
+pub(crate) fn direction(before: f64, after: f64) -> &'static str {
     match after - before {
         change if change >= 0.05 => "up",
         change if change <= -0.05 => "down",

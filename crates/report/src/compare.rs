@@ -4,14 +4,16 @@ use std::collections::{BTreeSet, HashSet};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use super::chart::{Point, Scale, number, smoothed};
-use super::consistency::{self, CONSISTENCY};
-use super::curves::{self, ACCURACY, FORMAT, LENGTH};
-use super::events::Events;
-use super::html::escape;
-use super::overlay::{Curve, Overlay, class};
-use super::scores::{self, Scores};
-use super::{Page, count, document, duration, ends, folder_name, settings};
+use crate::chart::{Point, Scale, number, smoothed};
+use crate::document::{Page, document, folder_name};
+use crate::error::Result;
+use crate::events::Events;
+use crate::html::escape;
+use crate::metrics::{ACCURACY, CONSISTENCY, FORMAT, LENGTH};
+use crate::overlay::{Curve, Overlay, class};
+use crate::scores::{self, Scores};
+use crate::summary::{count, duration, ends};
+use crate::{consistency, curves, settings};
 
 /// One of the runs.
 struct Run {
@@ -26,12 +28,11 @@ struct Run {
 const OWN: [&str; 1] = ["output"];
 
 /// Reads the runs and renders their page. `evals` are results as in
-/// [`Sources`](super::Sources); if empty, each run's own last one is used.
-pub(crate) fn page(
-    folders: &[PathBuf],
-    evals: &[String],
-    title: Option<&str>,
-) -> anyhow::Result<Page> {
+/// [`Sources`](crate::Sources); if empty, each run's own last one is used.
+///
+/// # Errors
+/// A run has no events, or a file of scores cannot be read.
+pub fn compare(folders: &[PathBuf], evals: &[String], title: Option<&str>) -> Result<Page> {
     let runs: Vec<Run> = folders
         .iter()
         .zip(names(folders))
@@ -43,7 +44,7 @@ pub(crate) fn page(
                 name,
             })
         })
-        .collect::<anyhow::Result<_>>()?;
+        .collect::<Result<_>>()?;
     let title = match title {
         Some(title) => title.to_owned(),
         None => runs.iter().map(|run| run.name.as_str()).collect::<Vec<_>>().join(" · "),
@@ -305,7 +306,7 @@ mod tests {
             run(dir.path(), "a<1", &events(0.4), "beta = 0.0\nseed = 1\noutput = \"x\"\n"),
             run(dir.path(), "b", &events(0.8), "beta = 0.1\nseed = 1\noutput = \"y\"\n"),
         ];
-        let html = page(&runs, &[], None).unwrap().html;
+        let html = compare(&runs, &[], None).unwrap().html;
         for part in [
             "<h1>a&lt;1 · b</h1>",
             "<li><i class=\"run-1\"></i>b</li>",
@@ -336,7 +337,9 @@ mod tests {
     fn equal_settings_are_reported_as_such() {
         let dir = tempfile::tempdir().unwrap();
         let runs = ["a", "b"].map(|name| run(dir.path(), name, &events(0.5), "beta = 0.1\n"));
-        assert!(page(&runs, &[], None).unwrap().html.contains("the runs have the same settings"));
+        assert!(
+            compare(&runs, &[], None).unwrap().html.contains("the runs have the same settings")
+        );
     }
 
     #[test]
@@ -352,7 +355,7 @@ mod tests {
                 std::fs::write(run.join(format!("{name}.json")), text).unwrap();
             }
         }
-        let html = page(&runs, &[], None).unwrap().html;
+        let html = compare(&runs, &[], None).unwrap().html;
         assert!(html.contains("<td>c</td><td>5</td><td>30.0</td><td>40.0</td>"), "{html}");
     }
 }

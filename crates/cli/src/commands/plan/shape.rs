@@ -1,0 +1,23 @@
+//! The model that `plan` estimates for.
+
+use std::path::Path;
+
+use embodied_r_policy::ModelConfig;
+use embodied_r_policy::config::PUBLISHED;
+
+use crate::exit::Usage;
+
+/// The decoder's configuration, from its files or its published name.
+pub(super) fn shape(model: &str) -> anyhow::Result<ModelConfig> {
+    let path = Path::new(model);
+    if path.exists() {
+        return ModelConfig::of_model(path).map_err(|error| Usage(error.to_string()).into());
+    }
+    ModelConfig::published(model).ok_or_else(|| {
+        let known = PUBLISHED.join(", ");
+        let what = format!(
+            "unknown model `{model}`, neither a directory nor a GGUF file; available: {known}"
+        );
+        Usage(what).into()
+    })
+}
