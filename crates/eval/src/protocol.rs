@@ -50,7 +50,8 @@ pub const DIRECTION: &str = "object_rel_direction";
 const DIRECTION_LEVELS: [&str; 3] =
     ["object_rel_direction_easy", "object_rel_direction_medium", "object_rel_direction_hard"];
 
-const EMBODIED_R: [&str; 8] = [
+/// In the order of its published table.
+pub(crate) const EMBODIED_R: [&str; 8] = [
     "Landmark Position",
     "Counterfactual",
     "Progress Evaluation",
@@ -64,7 +65,8 @@ const EMBODIED_R: [&str; 8] = [
 const NUMERIC: [&str; 4] =
     ["object_counting", "object_abs_distance", "object_size_estimation", "room_size_estimation"];
 
-const VSI_BENCH: [&str; 8] = [
+/// In the order of its published table.
+pub(crate) const VSI_BENCH: [&str; 8] = [
     "object_counting",
     "object_abs_distance",
     "object_size_estimation",

@@ -1,23 +1,14 @@
 //! Embodied-R, Table 1 and Table 3.
 
 use super::table::{PublishedRow, PublishedTable, cells, row};
-use crate::protocol::DIRECTION;
+use crate::protocol::EMBODIED_R;
 
 pub(super) const TABLE: PublishedTable = PublishedTable {
     source: "Embodied-R (arXiv 2504.12680), Table 1; the row without collaboration is from Table 3",
     caveat: "overall is the mean over questions; the trained models, OpenAI-o1 and Gemini-2.5-Pro \
              were evaluated on a different mix of questions, so their overall scores are up to 1.3 \
              points higher than their columns average to on the full benchmarks",
-    categories: &[
-        "Landmark Position",
-        "Counterfactual",
-        "Progress Evaluation",
-        "Action Generation",
-        "object_rel_distance",
-        DIRECTION,
-        "route_planning",
-        "obj_appearance_order",
-    ],
+    categories: &EMBODIED_R,
     rows: &ROWS,
 };
 

@@ -6,12 +6,7 @@ pub(super) const TABLE: PublishedTable = PublishedTable {
     source: "UrbanVideo-Bench's project page; the four columns also in Embodied-R \
              (arXiv 2504.12680), Table 1",
     caveat: "overall is the mean over the questions of all sixteen tasks",
-    categories: &[
-        "Landmark Position",
-        "Counterfactual",
-        "Progress Evaluation",
-        "Action Generation",
-    ],
+    categories: &embodied_r_data::urban::CATEGORIES,
     rows: &ROWS,
 };
 

@@ -1,22 +1,13 @@
 //! VSI-Bench, the paper's table and later entries of its leaderboard.
 
 use super::table::{PublishedRow, PublishedTable, cells, overall, row};
-use crate::protocol::DIRECTION;
+use crate::protocol::VSI_BENCH;
 
 pub(super) const TABLE: PublishedTable = PublishedTable {
     source: "VSI-Bench's paper and repository (vision-x-nyu/thinking-in-space) and its leaderboard",
     caveat: "overall is the mean over the eight tasks; rows marked `tiny` are on a subset of 400 \
              questions",
-    categories: &[
-        "object_counting",
-        "object_abs_distance",
-        "object_size_estimation",
-        "room_size_estimation",
-        "object_rel_distance",
-        DIRECTION,
-        "route_planning",
-        "obj_appearance_order",
-    ],
+    categories: &VSI_BENCH,
     rows: &ROWS,
 };
 
