@@ -14,12 +14,12 @@ use crate::failure::{FailureCause, FailureReport};
 use crate::group::Group;
 use crate::heartbeat_guard::HeartbeatGuard;
 use crate::link::threads::{Exchange, ThreadLink};
-use crate::operation::{Call, Operation};
+use crate::operation::{Call, GroupKind, Operation};
 use crate::options::CommunicatorOptions;
 use crate::pending::Pending;
 use crate::rank_state::{RankState, aborted};
 use crate::traffic::{Counters, Traffic};
-use crate::worker::{GroupKind, Queue};
+use crate::worker::Queue;
 
 #[cfg(feature = "nccl")]
 mod nccl;

@@ -9,8 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::failure::{FailureCause, FailureReport};
-use crate::operation::Call;
-use crate::worker::GroupKind;
+use crate::operation::{Call, GroupKind};
 
 /// Locks a mutex, ignoring poison: the guarded state is consistent after every statement.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -8,20 +8,11 @@ use std::time::Duration;
 use crate::error::{Error, Result};
 use crate::failure::FailureCause;
 use crate::group::Group;
-use crate::operation::{Call, Operation};
+use crate::operation::{Call, GroupKind, Operation};
 use crate::pending::{Pending, Slot};
 use crate::rank_state::{RankState, lock};
 
 type Task = Box<dyn FnOnce(&mut Group) -> Result<()> + Send>;
-
-/// The group that a call belongs to; calls of one group are ordered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum GroupKind {
-    /// All ranks.
-    World,
-    /// This rank's subgroup.
-    Subgroup,
-}
 
 enum Command {
     Run(Task),

@@ -7,7 +7,13 @@ use crate::faults::{join_faults, join_first_faults};
 use crate::gguf::GgufFault;
 use crate::hub::HubFault;
 use crate::lora::AdapterFault;
-use crate::weights::{INDEX_FILE, SINGLE_FILE, SafetensorsFault, WeightFault, join_weight_faults};
+use crate::weights::{INDEX_FILE, SINGLE_FILE, SafetensorsFault, WeightFault};
+
+/// The most faults of a file that a message lists.
+const MAX_FAULTS: usize = 8;
+
+/// The most faults of a model's weights that a message lists.
+const MAX_WEIGHT_FAULTS: usize = 24;
 
 /// An error while a model is read, run or written.
 #[derive(Debug, thiserror::Error)]
@@ -71,7 +77,7 @@ pub enum Error {
         found: Vec<String>,
     },
     /// An adapter is unsupported or does not match the model.
-    #[error("cannot use the adapter's `{}`: {}", path.display(), join_first_faults(faults))]
+    #[error("cannot use the adapter's `{}`: {}", path.display(), join_first_faults(faults, MAX_FAULTS))]
     Adapter {
         /// The file.
         path: PathBuf,
@@ -160,7 +166,7 @@ pub enum Error {
         shard: String,
     },
     /// The weights do not match the configuration.
-    #[error("the weights in `{}` do not match its configuration: {}", dir.display(), join_weight_faults(faults))]
+    #[error("the weights in `{}` do not match its configuration: {}", dir.display(), join_first_faults(faults, MAX_WEIGHT_FAULTS))]
     Weights {
         /// The model's folder.
         dir: PathBuf,

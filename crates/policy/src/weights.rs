@@ -15,7 +15,6 @@ mod tensor_file;
 mod tests;
 mod write;
 
-pub(crate) use fault::join_weight_faults;
 pub use fault::{SafetensorsFault, WeightFault};
 pub(crate) use file::WeightFile;
 pub(crate) use map::map;

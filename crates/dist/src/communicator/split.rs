@@ -5,9 +5,8 @@ use std::sync::Arc;
 use super::{Communicator, Peers, Rank};
 use crate::error::{Error, Result};
 use crate::group::Group;
-use crate::operation::Operation;
+use crate::operation::{GroupKind, Operation};
 use crate::traffic::Counters;
-use crate::worker::GroupKind;
 
 impl Communicator {
     /// Splits the job into `parts` equal subgroups of consecutive ranks and returns this rank's. Subgroups make their

@@ -6,10 +6,11 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::RendezvousFault;
 use super::acceptor::{Acceptor, Event};
 use super::frame;
 use super::message::{FromRank, Hello, ToRank};
-use super::roster::{RendezvousFault, Roster};
+use super::roster::Roster;
 use super::token::JobToken;
 use super::watchdog::{Notice, Watchdog};
 use crate::error::{Error, Result};

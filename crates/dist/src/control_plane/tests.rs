@@ -125,7 +125,7 @@ impl Member {
     fn enter(&self, sequence: u64) {
         let operation = Operation::Barrier;
         self.rank_state.entered(
-            crate::worker::GroupKind::World,
+            crate::operation::GroupKind::World,
             Call { sequence, operation, length: 0, root: 0 },
         );
     }

@@ -2,8 +2,6 @@
 
 use safetensors::tensor::Dtype;
 
-use crate::faults::join_faults;
-
 /// A mismatch between weights and configuration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -137,15 +135,4 @@ pub enum SafetensorsFault {
         /// The last tensor's end.
         want: u64,
     },
-}
-
-/// Joins faults into one message. A wrong configuration can cause hundreds, so only the first ones are listed.
-pub(crate) fn join_weight_faults(faults: &[WeightFault]) -> String {
-    const SHOWN: usize = 24;
-    let shown = &faults[..faults.len().min(SHOWN)];
-    let text = join_faults(shown);
-    match faults.len() - shown.len() {
-        0 => text,
-        more => format!("{text}; and {more} more"),
-    }
 }

@@ -4,6 +4,7 @@
 mod acceptor;
 mod client;
 mod coordinator;
+mod fault;
 mod frame;
 mod handshake;
 mod message;
@@ -12,8 +13,8 @@ mod roster;
 mod token;
 mod watchdog;
 
+pub use fault::RendezvousFault;
 pub use rendezvous::Rendezvous;
-pub use roster::RendezvousFault;
 pub use token::JobToken;
 
 pub(crate) use client::Client;
