@@ -203,7 +203,7 @@ pub enum Error {
         /// The metrics that an evaluation reports.
         known: Vec<String>,
     },
-    /// Too many consecutive steps had non-finite losses or gradients, or the weights themselves are not finite.
+    /// Too many consecutive steps had non-finite losses or gradients, or the model itself is not finite.
     #[error("{} skipped ({diagnosis})", steps_were(*steps))]
     NotFinite {
         /// How many steps.
@@ -222,6 +222,14 @@ pub enum Error {
     /// The model that training starts from is not finite.
     #[error("{found}; it cannot be trained")]
     NonFiniteBase {
+        /// What is not finite.
+        found: NonFiniteModel,
+    },
+    /// The model of the checkpoint to resume from is not finite.
+    #[error("{found}; the checkpoint `{}` cannot be used", path.display())]
+    NonFiniteCheckpoint {
+        /// The checkpoint's folder.
+        path: PathBuf,
         /// What is not finite.
         found: NonFiniteModel,
     },

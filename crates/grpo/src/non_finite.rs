@@ -84,8 +84,8 @@ pub struct Diagnosis {
     pub rewards: bool,
     /// Whether a reference log-probability is non-finite.
     pub reference: bool,
-    /// Weight tensors with non-finite values.
-    pub weights: Vec<String>,
+    /// What is not finite in the model after the last step, so that no further step can be taken.
+    pub model: Option<NonFiniteModel>,
     /// Iterations of the last step whose updates are kept: the step was skipped in a later one.
     pub kept_iterations: usize,
     /// The learning rate of the last step.
@@ -107,8 +107,8 @@ impl std::fmt::Display for Diagnosis {
         if self.reference {
             f.write_str(", reference log-probabilities")?;
         }
-        if let Some(names) = first_names(&self.weights) {
-            write!(f, ", the weights {names}")?;
+        if let Some(model) = &self.model {
+            write!(f, "; {model}")?;
         }
         if let Some(kept) = kept(self.kept_iterations) {
             write!(f, "; {kept}")?;
@@ -199,6 +199,16 @@ mod tests {
              more tensors, reference log-probabilities; learning rate 5e-7; \
              last finite gradient norms 0.500, 12.250; last batch dumped to \
              `run/skipped/step-000005.json`; last good checkpoint `run/checkpoint-5`"
+        );
+    }
+
+    #[test]
+    fn a_model_whose_weights_are_finite_and_too_large_is_reported() {
+        let model = Some(NonFiniteModel { weights: Vec::new() });
+        let text = Diagnosis { model, ..Diagnosis::default() }.to_string();
+        assert!(
+            text.contains("; the model's log-probabilities are not finite: its weights"),
+            "{text}"
         );
     }
 

@@ -47,7 +47,7 @@ pub(crate) fn check_base<M: Model>(
 /// As [`check_base`], for the checkpoint in `path`, loaded as `model`.
 ///
 /// # Errors
-/// [`Error::Checkpoint`], and as [`non_finite`].
+/// [`Error::NonFiniteCheckpoint`], and as [`non_finite`].
 pub(crate) fn check_resumed<M: Model>(
     model: &M,
     path: &Path,
@@ -56,9 +56,7 @@ pub(crate) fn check_resumed<M: Model>(
 ) -> Result<()> {
     match check(model, model.all_tensors(), prompt, process_group)? {
         None => Ok(()),
-        Some(found) => {
-            Err(Error::Checkpoint { path: path.into(), what: format!("{found}; delete it") })
-        }
+        Some(found) => Err(Error::NonFiniteCheckpoint { path: path.into(), found }),
     }
 }
 

@@ -71,10 +71,10 @@ fn go_on_after_skip<'a, T: Trainer<'a>>(
     }
     // A resumed run restarts the count.
     let steps = std::mem::take(&mut run.state.skipped_in_a_row);
-    match found {
-        Some(found) => diagnosis.weights = found.weights,
-        None => save(trainer)?,
+    if found.is_none() {
+        save(trainer)?;
     }
+    diagnosis.model = found;
     diagnosis.checkpoint = trainer.run().checkpoints.last_path();
     Err(Error::NotFinite { steps, diagnosis })
 }

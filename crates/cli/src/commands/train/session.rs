@@ -440,6 +440,10 @@ pub(crate) fn explain(error: Error) -> anyhow::Error {
             error.to_string(),
             "return scores of a moderate size, or null for no score; `--resume` continues from the last checkpoint",
         ),
+        Error::NonFiniteCheckpoint { .. } => exit::hint(
+            error.to_string(),
+            "delete it; `--resume` then continues from the previous checkpoint",
+        ),
         Error::NonFiniteBase { .. } => exit::hint(
             error.to_string(),
             "start from an intact model, or from an earlier checkpoint of the run that wrote it",

@@ -16,7 +16,7 @@ fn a_step_with_non_finite_gradients_is_skipped_and_dumped() {
     let Error::NotFinite { steps: 5, diagnosis } = error else { panic!("{error}") };
     assert_eq!(diagnosis.found.gradients, ["bigram.weight", "bigram.bias"]);
     assert!(diagnosis.found.logps > 0 && diagnosis.found.loss && diagnosis.reference);
-    assert_eq!(diagnosis.weights, [""; 0]);
+    assert_eq!(diagnosis.model, None);
     assert_eq!(diagnosis.checkpoint, Some(dir.path().join("checkpoint-5")), "no step was taken");
     let dump = std::fs::read(diagnosis.dump.unwrap()).unwrap();
     let dump: serde_json::Value = serde_json::from_slice(&dump).unwrap();
@@ -116,7 +116,7 @@ fn a_run_with_non_finite_weights_ends_at_its_first_skipped_step() {
     let Error::NotFinite { steps: 1, diagnosis } = run(&settings, None).unwrap_err() else {
         panic!("other steps were tried");
     };
-    assert_eq!(diagnosis.weights, ["bigram.weight", "bigram.bias"]);
+    assert_eq!(diagnosis.model.unwrap().weights, ["bigram.weight", "bigram.bias"]);
     assert_eq!((diagnosis.checkpoint, folders(dir.path()).len()), (None, 0));
 }
 
@@ -144,10 +144,7 @@ fn a_checkpoint_with_a_nan_weight_is_not_resumed() {
     let inputs = inputs(&settings, dir.path(), &stop);
     let error = GrpoTrainer::<Bigram>::resume(&checkpoint, inputs, Vec::new()).err().unwrap();
     let error = error.to_string();
-    assert!(
-        error.contains("the model's weights are not finite: `bigram.bias`; delete it"),
-        "{error}"
-    );
+    assert!(error.contains("the model's weights are not finite: `bigram.bias`"), "{error}");
 }
 
 #[test]
