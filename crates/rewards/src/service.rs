@@ -25,7 +25,7 @@ pub fn base_urls(setting: &str) -> impl Iterator<Item = &str> {
     setting.split(',').map(str::trim)
 }
 
-/// Options of a client of a judge or a reward at `urls`, with a timeout per attempt: three retries within seconds.
+/// Options of a client of a judge or a reward at `urls`, with a timeout per attempt and three retries, seconds apart.
 pub fn client_options(
     urls: impl IntoIterator<Item = impl Into<String>>,
     timeout: Duration,
