@@ -164,6 +164,14 @@ impl Workspace {
         lines.map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
+    /// The number of responses in the cache.
+    pub(crate) fn cached(&self) -> usize {
+        let Ok(files) = std::fs::read_dir(self.path("inter/cache")) else { return 0 };
+        let text =
+            |file: std::fs::DirEntry| std::fs::read_to_string(file.path()).unwrap_or_default();
+        files.flatten().map(|file| text(file).matches('\n').count()).sum()
+    }
+
     /// The text of all output files.
     pub(crate) fn all_outputs(&self) -> String {
         text_of(&self.path("inter"))
