@@ -171,10 +171,31 @@ impl ProcessGroup {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use embodied_r_dist::CommunicatorOptions;
 
     use super::*;
+
+    /// What `rank` returns on each of `ranks` ranks.
+    pub(crate) fn on_ranks<T: Send>(
+        ranks: usize,
+        rank: impl Fn(Communicator) -> T + Sync,
+    ) -> Vec<T> {
+        on_each(Communicator::threads(ranks, &CommunicatorOptions::default()).unwrap(), rank)
+    }
+
+    /// What `rank` returns on the rank of each communicator.
+    pub(crate) fn on_each<T: Send>(
+        communicators: Vec<Communicator>,
+        rank: impl Fn(Communicator) -> T + Sync,
+    ) -> Vec<T> {
+        let rank = &rank;
+        std::thread::scope(|scope| {
+            let threads: Vec<_> =
+                communicators.into_iter().map(|one| scope.spawn(move || rank(one))).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        })
+    }
 
     fn of(ranks: usize) -> Vec<ProcessGroup> {
         let communicators = Communicator::threads(ranks, &CommunicatorOptions::default()).unwrap();
@@ -193,22 +214,15 @@ mod tests {
 
     #[test]
     fn collectives_return_the_same_on_every_rank() {
-        let results = std::thread::scope(|scope| {
-            let run = |process_group: ProcessGroup| {
-                let rank = process_group.rank();
-                let all = process_group.all_gather((rank, f64::NAN.to_bits())).unwrap();
-                let any =
-                    process_group.any(rank == 2).unwrap() && !process_group.any(false).unwrap();
-                let sums = process_group.all_reduce_sum(vec![rank as f64, 1.0]).unwrap();
-                let first = process_group.broadcast(rank).unwrap();
-                process_group.communicator().finish().unwrap();
-                (all.into_iter().map(|(rank, _)| rank).collect::<Vec<_>>(), any, sums, first)
-            };
-            let threads: Vec<_> = of(3)
-                .into_iter()
-                .map(|process_group| scope.spawn(move || run(process_group)))
-                .collect();
-            threads.into_iter().map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
+        let results = on_ranks(3, |communicator| {
+            let process_group = ProcessGroup::new(communicator);
+            let rank = process_group.rank();
+            let all = process_group.all_gather((rank, f64::NAN.to_bits())).unwrap();
+            let any = process_group.any(rank == 2).unwrap() && !process_group.any(false).unwrap();
+            let sums = process_group.all_reduce_sum(vec![rank as f64, 1.0]).unwrap();
+            let first = process_group.broadcast(rank).unwrap();
+            process_group.communicator().finish().unwrap();
+            (all.into_iter().map(|(rank, _)| rank).collect::<Vec<_>>(), any, sums, first)
         });
         assert!(
             results.iter().all(|results| *results == (vec![0, 1, 2], true, vec![3.0, 3.0], 0)),

@@ -206,13 +206,18 @@ pub(crate) mod tests {
             reward: Some(weight * scores[0] + weight * scores[1]),
             advantage: 0.0,
         };
+        group_of(scores.iter().map(completion).collect())
+    }
+
+    /// A group of a question.
+    pub(crate) fn group_of(completions: Vec<Completion>) -> Rollout {
         Rollout {
             index: 0,
             id: "q".into(),
             question: "?".into(),
             prompt: vec![1],
             solution: "A".into(),
-            completions: scores.iter().map(completion).collect(),
+            completions,
         }
     }
 

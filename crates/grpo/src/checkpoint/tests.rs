@@ -3,12 +3,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use embodied_r_dist::{Communicator, CommunicatorOptions};
+use embodied_r_dist::Communicator;
 
 use super::*;
 use crate::model::tests::toy::{Bigram, Words};
 use crate::model::{ChatMessage, ChatTokenizer, GenerationPrompt, RenderedChat};
 use crate::process_group::ProcessGroup;
+use crate::process_group::tests::on_ranks;
 use crate::update::optimizer::{Optim, Optimizer, OptimizerSettings, file_name};
 
 const SETTINGS: OptimizerSettings = OptimizerSettings {
@@ -260,12 +261,7 @@ fn saved_by(run: &Path, ranks: usize, step: u64, model: fn(usize) -> Bigram) -> 
         }
         saved
     };
-    let communicators = Communicator::threads(ranks, &CommunicatorOptions::default()).unwrap();
-    std::thread::scope(|scope| {
-        let threads: Vec<_> =
-            communicators.into_iter().map(|one| scope.spawn(move || rank(one))).collect();
-        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
-    })
+    on_ranks(ranks, rank)
 }
 
 #[test]

@@ -205,6 +205,7 @@ mod tests {
     use super::*;
     use crate::model::FinishReason;
     use crate::rollout::Completion;
+    use crate::rollout::tests::group_of;
 
     static NEVER: AtomicBool = AtomicBool::new(false);
 
@@ -245,14 +246,7 @@ mod tests {
             reward: None,
             advantage: 0.0,
         };
-        Rollout {
-            index: 0,
-            id: "q".into(),
-            question: "?".into(),
-            prompt: vec![1],
-            solution: "A".into(),
-            completions: vec![completion; n],
-        }
+        group_of(vec![completion; n])
     }
 
     fn scored(rewards: &[RewardFunction], weights: &[(&str, f64)]) -> Completion {

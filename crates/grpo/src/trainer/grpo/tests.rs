@@ -10,7 +10,7 @@ mod stages;
 mod warnings;
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use embodied_r_data::Question;
@@ -29,7 +29,7 @@ use crate::process_group::ProcessGroup;
 use crate::rewards::scoring::reward_names;
 use crate::rollout::Rollout;
 use crate::trainer::RunOutcome;
-use crate::trainer::tests::run_inputs;
+use crate::trainer::tests::{StopAfter, run_inputs};
 
 /// Questions whose answer is always A.
 fn questions(n: usize) -> Vec<TokenizedQuestion> {
@@ -66,18 +66,6 @@ fn settings(output: &Path) -> GrpoSettings {
         save_steps: 4,
         eval_steps: 4,
         ..GrpoSettings::default()
-    }
-}
-
-/// Requests a stop after a step.
-struct StopAfter<'a>(u64, &'a AtomicBool);
-
-impl Sink for StopAfter<'_> {
-    fn event(&mut self, event: &Event) -> Result<()> {
-        if matches!(event, Event::Step { step, .. } if *step == self.0) {
-            self.1.store(true, Ordering::Relaxed);
-        }
-        Ok(())
     }
 }
 

@@ -1,11 +1,10 @@
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use super::*;
 use crate::checkpoint::Checkpoints;
-use crate::events::Event;
 use crate::model::tests::toy::Bigram;
-use crate::trainer::tests::run_inputs;
+use crate::trainer::tests::{StopAfter, run_inputs};
 
 fn examples(n: usize) -> Vec<Example> {
     (0..n)
@@ -28,17 +27,6 @@ fn settings(output: &Path) -> SftSettings {
 fn inputs<'a>(settings: &'a SftSettings, stop: &'a AtomicBool) -> SftInputs<'a> {
     let run = run_inputs(Path::new(""), stop);
     SftInputs { settings, examples: examples(13), eval: Vec::new(), run }
-}
-
-struct StopAfter<'a>(u64, &'a AtomicBool);
-
-impl Sink for StopAfter<'_> {
-    fn event(&mut self, event: &Event) -> Result<()> {
-        if matches!(event, Event::Step { step, .. } if *step == self.0) {
-            self.1.store(true, Ordering::Relaxed);
-        }
-        Ok(())
-    }
 }
 
 fn run(settings: &SftSettings, stop_after: Option<u64>) -> RunOutcome {

@@ -2,13 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use embodied_r_dist::{Communicator, CommunicatorOptions, Operation, Reduce};
+use embodied_r_dist::{Communicator, Operation, Reduce};
 use embodied_r_policy::weights::TensorFile;
 
 use super::*;
 use crate::estimate::roofline::{InterNodeLink, IntraNodeLink, Network};
 use crate::model::tests::toy::Bigram;
 use crate::model::{Group, NamedGradients, TokenScores};
+use crate::process_group::tests::on_ranks;
 
 fn settings() -> OptimizerSettings {
     OptimizerSettings {
@@ -169,12 +170,7 @@ fn of_ranks(
         communicator.finish().unwrap();
         (model.values(), applied.grad_norm, early)
     };
-    let communicators = Communicator::threads(ranks, &CommunicatorOptions::default()).unwrap();
-    std::thread::scope(|scope| {
-        let threads: Vec<_> =
-            communicators.into_iter().map(|one| scope.spawn(move || rank(one))).collect();
-        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
-    })
+    on_ranks(ranks, rank)
 }
 
 #[test]
@@ -230,13 +226,7 @@ fn a_step_sends_the_estimated_number_of_bytes() {
             let traffic = communicator.traffic();
             [Operation::ReduceScatter, Operation::AllGather].map(|operation| traffic[&operation])
         };
-        let communicators = Communicator::threads(ranks, &CommunicatorOptions::default()).unwrap();
-        let traffic: Vec<_> = std::thread::scope(|scope| {
-            let (sent, ones) = (&sent, communicators.into_iter());
-            let threads: Vec<_> = ones.map(|one| scope.spawn(move || sent(one))).collect();
-            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
-        });
-        for traffic in traffic.into_iter().flatten() {
+        for traffic in on_ranks(ranks, sent).into_iter().flatten() {
             // Each call also sends a 32-byte header to every other rank, and the last bucket is padded.
             let headers = (32 * (ranks - 1) * traffic.calls as usize) as f64;
             let padding = traffic.bytes_sent as f64 - headers - estimated;

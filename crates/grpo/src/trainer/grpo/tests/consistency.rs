@@ -1,9 +1,10 @@
 //! The consistency reward while it has no weight, and on evaluation questions.
 
-use embodied_r_dist::{Communicator, CommunicatorOptions};
+use embodied_r_dist::Communicator;
 
 use super::*;
 use crate::advantages::AdvantageEstimator;
+use crate::process_group::tests::on_ranks;
 
 /// Four steps without weight for consistency, then four with it.
 fn late(output: &Path, log_unweighted_rewards: bool) -> GrpoSettings {
@@ -130,10 +131,6 @@ fn ranks_judge_their_own_completions_and_log_the_same() {
     let logged = |ranks: usize| {
         let dir = tempfile::tempdir().unwrap();
         let settings = late(dir.path(), true);
-        let communicators = match ranks {
-            1 => vec![Communicator::single()],
-            _ => Communicator::threads(ranks, &CommunicatorOptions::default()).unwrap(),
-        };
         let rank = |communicator: Communicator| {
             let stop = AtomicBool::new(false);
             let process_group = ProcessGroup::new(communicator.clone());
@@ -143,11 +140,7 @@ fn ranks_judge_their_own_completions_and_log_the_same() {
             trainer.run().unwrap();
             communicator.finish().unwrap();
         };
-        std::thread::scope(|scope| {
-            for communicator in communicators {
-                scope.spawn(|| rank(communicator));
-            }
-        });
+        on_ranks(ranks, rank);
         let events = events(dir.path());
         // At identical weights the scores are identical.
         [("step", "rewards/consistency/mean"), ("eval", "eval/consistency")]

@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
-use embodied_r_dist::{Communicator, CommunicatorOptions};
+use embodied_r_dist::Communicator;
 
 use super::*;
 use crate::model::Model as _;
+use crate::process_group::tests::on_ranks;
 
 #[test]
 fn a_step_with_non_finite_gradients_is_skipped_and_dumped() {
@@ -197,7 +198,6 @@ fn failures_of_two_ranks(
     settings: &GrpoSettings,
     model: impl Fn(usize) -> Bigram + Sync,
 ) -> Vec<Error> {
-    let communicators = Communicator::threads(2, &CommunicatorOptions::default()).unwrap();
     let rank = |communicator: Communicator| {
         let stop = AtomicBool::new(false);
         let process_group = ProcessGroup::new(communicator.clone());
@@ -208,11 +208,7 @@ fn failures_of_two_ranks(
         communicator.finish().unwrap();
         error
     };
-    std::thread::scope(|scope| {
-        let threads: Vec<_> =
-            communicators.into_iter().map(|one| scope.spawn(|| rank(one))).collect();
-        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
-    })
+    on_ranks(2, rank)
 }
 
 #[test]

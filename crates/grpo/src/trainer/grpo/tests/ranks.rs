@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::loss::LossType;
+use crate::process_group::tests::{on_each, on_ranks};
 use crate::rollout::expected_lengths::ExpectedLengths;
 use crate::update::optimizer::Optim;
 
@@ -66,13 +67,7 @@ fn ranks_of(
             Err(error) => panic!("{error}: {}", communicator.fail(&error.to_string())),
         }
     };
-    let outcomes: Vec<RunOutcome> = std::thread::scope(|scope| {
-        let threads: Vec<_> = communicators
-            .into_iter()
-            .map(|communicator| scope.spawn(|| rank(communicator)))
-            .collect();
-        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
-    });
+    let outcomes = on_each(communicators, rank);
     assert!(outcomes.iter().all(|outcome| *outcome == outcomes[0]), "{outcomes:?}");
     let (RunOutcome::Finished(folder) | RunOutcome::Stopped(folder)) = &outcomes[0];
     let completions = std::mem::take(&mut *keep.0.lock().unwrap());
@@ -204,8 +199,8 @@ fn muon_updates_the_same_matrices_on_every_rank() {
     assert_same(&of_ranks(2, muon, model), &one, "Muon");
 }
 
-#[test]
-fn a_rank_that_generates_for_longer_than_the_deadline_is_waited_for() {
+/// Trains two ranks for one step, in which rank 1's `model` takes longer than the deadline.
+fn waited_for(deadline: Duration, model: impl Fn(usize) -> Bigram + Sync) {
     let dir = tempfile::tempdir().unwrap();
     let settings = GrpoSettings {
         max_steps: Some(1),
@@ -213,14 +208,8 @@ fn a_rank_that_generates_for_longer_than_the_deadline_is_waited_for() {
         generation_batch_size: 8,
         ..settings(dir.path())
     };
-    let deadline = Duration::from_millis(500);
     let options = CommunicatorOptions { deadline, ..CommunicatorOptions::default() };
     let communicators = Communicator::threads(2, &options).unwrap();
-    // Up to 20 tokens and an evaluation; each token takes a fifth of the deadline.
-    let model = |rank: usize| match rank {
-        1 => Bigram::endless(6).slow(deadline / 5),
-        _ => Bigram::endless(6),
-    };
     let began = Instant::now();
     let result = ranks_of(communicators, &settings, model, None);
     assert_eq!(result.completions.len(), 1);
@@ -228,26 +217,23 @@ fn a_rank_that_generates_for_longer_than_the_deadline_is_waited_for() {
 }
 
 #[test]
-fn a_rank_that_computes_for_longer_than_the_deadline_is_waited_for() {
-    let dir = tempfile::tempdir().unwrap();
-    let settings = GrpoSettings {
-        max_steps: Some(1),
-        stage: vec![stage(1.0, 0.5, 0.5)],
-        generation_batch_size: 8,
-        ..settings(dir.path())
-    };
+fn a_rank_that_generates_for_longer_than_the_deadline_is_waited_for() {
     let deadline = Duration::from_millis(500);
-    let options = CommunicatorOptions { deadline, ..CommunicatorOptions::default() };
-    let communicators = Communicator::threads(2, &options).unwrap();
+    // Up to 20 tokens and an evaluation; each token takes a fifth of the deadline.
+    waited_for(deadline, |rank| match rank {
+        1 => Bigram::endless(6).slow(deadline / 5),
+        _ => Bigram::endless(6),
+    });
+}
+
+#[test]
+fn a_rank_that_computes_for_longer_than_the_deadline_is_waited_for() {
+    let deadline = Duration::from_millis(500);
     // The reference and the policy score four completions each, in one pass.
-    let model = |rank: usize| match rank {
+    waited_for(deadline, |rank| match rank {
         1 => Bigram::new(6, 3).slow_to_score(2 * deadline / 5),
         _ => Bigram::new(6, 3),
-    };
-    let began = Instant::now();
-    let result = ranks_of(communicators, &settings, model, None);
-    assert_eq!(result.completions.len(), 1);
-    assert!(began.elapsed() > 3 * deadline, "the other rank did not have to wait");
+    });
 }
 
 #[test]
@@ -273,7 +259,6 @@ fn a_failed_rank_aborts_the_run_on_all_ranks() {
     let settings = settings(dir.path());
     let base = dir.path().join("base");
     std::fs::create_dir_all(&base).unwrap();
-    let communicators = Communicator::threads(2, &CommunicatorOptions::default()).unwrap();
     let rank = |communicator: Communicator| {
         let stop = AtomicBool::new(false);
         let process_group = ProcessGroup::new(communicator.clone());
@@ -290,11 +275,6 @@ fn a_failed_rank_aborts_the_run_on_all_ranks() {
         communicator.fail(&error.to_string());
         error.to_string()
     };
-    let errors: Vec<String> = std::thread::scope(|scope| {
-        let rank = &rank;
-        let threads: Vec<_> =
-            communicators.into_iter().map(|one| scope.spawn(move || rank(one))).collect();
-        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
-    });
+    let errors = on_ranks(2, rank);
     assert!(errors[0].contains("rank 1 on") && errors[0].contains(&errors[1]), "{errors:?}");
 }
