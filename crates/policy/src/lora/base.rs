@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use super::config::AdapterConfig;
-use super::{AdapterFault, BASE_FINGERPRINT, CONFIG_FILE, WEIGHTS_FILE};
+use super::{BASE_FINGERPRINT, CONFIG_FILE, WEIGHTS_FILE};
+use crate::config::ConfigFault;
 use crate::error::{Error, Result};
 use crate::fingerprint::weights_fingerprint;
 use crate::weights::WeightFile;
@@ -30,8 +31,8 @@ pub(crate) fn base_model_with(
     }
     let named = AdapterConfig::from_dir(dir)?.base_model.filter(|named| !named.is_empty());
     let Some(named) = named else {
-        let field = "base_model_name_or_path".to_owned();
-        let (path, faults) = (dir.join(CONFIG_FILE), vec![AdapterFault::MissingField { field }]);
+        let missing = ConfigFault::missing("base_model_name_or_path");
+        let (path, faults) = (dir.join(CONFIG_FILE), vec![missing.into()]);
         return Err(Error::Adapter { path, faults });
     };
     let failed =

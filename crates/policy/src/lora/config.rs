@@ -6,6 +6,7 @@ use fancy_regex::Regex;
 use serde_json::{Map, Value};
 
 use super::{AdapterFault, CONFIG_FILE};
+use crate::config::ConfigFault;
 use crate::error::{Error, Result};
 
 /// Settings without effect on a trained adapter.
@@ -91,7 +92,7 @@ impl AdapterConfig {
             rank_pattern: fields.patterns("rank_pattern"),
             alpha_pattern: fields.patterns("alpha_pattern"),
             targets: fields.targets("target_modules").unwrap_or_else(|| {
-                fields.faults.push(AdapterFault::MissingField { field: "target_modules".into() });
+                fields.faults.push(ConfigFault::missing("target_modules").into());
                 Targets::AllLinear
             }),
             excluded: fields.targets("exclude_modules"),
@@ -132,18 +133,14 @@ impl<'a> Fields<'a> {
     }
 
     fn wrong(&mut self, field: &str, found: &Value, want: &'static str) {
-        self.faults.push(AdapterFault::Field {
-            field: field.to_owned(),
-            found: display(found),
-            want,
-        });
+        self.faults.push(ConfigFault::wrong(field, display(found), want).into());
     }
 
     fn reject_unsupported(&mut self) {
         match self.get("peft_type") {
             Some(kind) if kind.as_str() == Some("LORA") => {}
             Some(kind) => self.unsupported("peft_type", kind, "use `LORA`"),
-            None => self.faults.push(AdapterFault::MissingField { field: "peft_type".into() }),
+            None => self.faults.push(ConfigFault::missing("peft_type").into()),
         }
         for (field, why) in [
             ("use_dora", "merge it with `peft`'s `merge_and_unload`"),
@@ -179,8 +176,7 @@ impl<'a> Fields<'a> {
     }
 
     fn unsupported(&mut self, field: &str, found: &Value, why: &'static str) {
-        let (field, found) = (field.to_owned(), display(found));
-        self.faults.push(AdapterFault::Unsupported { field, found, why });
+        self.faults.push(ConfigFault::unsupported(field, display(found), why).into());
     }
 
     fn text(&self, field: &str) -> Option<String> {
@@ -197,7 +193,7 @@ impl<'a> Fields<'a> {
 
     fn rank(&mut self) -> usize {
         let Some(found) = self.get("r") else {
-            self.faults.push(AdapterFault::MissingField { field: "r".into() });
+            self.faults.push(ConfigFault::missing("r").into());
             return 1;
         };
         match found.as_u64().and_then(|rank| u32::try_from(rank).ok()) {
@@ -211,7 +207,7 @@ impl<'a> Fields<'a> {
 
     fn alpha(&mut self) -> f64 {
         let Some(found) = self.get("lora_alpha") else {
-            self.faults.push(AdapterFault::MissingField { field: "lora_alpha".into() });
+            self.faults.push(ConfigFault::missing("lora_alpha").into());
             return 0.0;
         };
         found.as_f64().unwrap_or_else(|| {

@@ -1,35 +1,14 @@
 //! Faults of adapters.
 
+use crate::config::ConfigFault;
+
 /// Why an adapter cannot be used.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AdapterFault {
-    /// A required setting is missing.
-    #[error("`{field}` is missing")]
-    MissingField {
-        /// Its name.
-        field: String,
-    },
-    /// A setting's value is invalid.
-    #[error("`{field}` must be {want}, not `{found}`")]
-    Field {
-        /// Its name.
-        field: String,
-        /// Its value.
-        found: String,
-        /// The expected value.
-        want: &'static str,
-    },
-    /// A setting's value is unsupported.
-    #[error("`{field}` = `{found}` is not supported: {why}")]
-    Unsupported {
-        /// Its name.
-        field: String,
-        /// Its value.
-        found: String,
-        /// What is supported, or what to do.
-        why: &'static str,
-    },
+    /// A setting is missing, invalid or unsupported.
+    #[error(transparent)]
+    Setting(#[from] ConfigFault),
     /// A setting that PEFT does not have has a value.
     #[error(
         "`{field}` = `{found}` is not a known PEFT setting, and ignoring it could change the result"
