@@ -6,11 +6,14 @@
 //! is full, the youngest sequence is preempted and later recomputed. A request's output is bit-identical
 //! whatever other requests are in the batch.
 
+mod chunk;
 mod kv_cache;
 mod linear;
+mod logit_rows;
 mod model;
 mod page_allocator;
 mod prompt_logprobs;
+mod request;
 mod schedule;
 
 use std::collections::VecDeque;
@@ -22,15 +25,16 @@ use embodied_r_kernels::thread_pool;
 
 use crate::activation_cache::ActivationCache;
 use crate::error::{Error, Result};
-use crate::generate::{FinishReason, GenerationRequest};
 use crate::prompt::{Prompt, TokenKey, text_key};
 use crate::random::Stream;
 use crate::sampling::{History, Row, SampledToken, SamplingParams, TokenLogprobs, draw_rows};
+use chunk::SequenceChunk;
 use kv_cache::KvCacheShape;
-use model::{Batch, SequenceChunk};
+use logit_rows::LogitRows;
+use model::Batch;
 pub use model::{InferenceModel, LAUNCHES_PER_LAYER};
 use page_allocator::PageAllocator;
-use prompt_logprobs::LogitRows;
+pub use request::{FinishReason, GenerationRequest};
 
 /// Limits of an engine, named as in vLLM.
 #[derive(Debug, Clone, PartialEq, Eq)]

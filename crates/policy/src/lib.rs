@@ -39,13 +39,14 @@ pub use embodied_r_kernels::paged_attention::PAGE_SIZE;
 pub use embodied_r_kernels::quantized::BlockFormat;
 pub use embodied_r_kernels::weight::WeightFormat;
 pub use engine::{
-    Engine, EngineOptions, EngineOutput, EngineStats, InferenceModel, LAUNCHES_PER_LAYER, RequestId,
+    Engine, EngineOptions, EngineOutput, EngineStats, FinishReason, GenerationRequest,
+    InferenceModel, LAUNCHES_PER_LAYER, RequestId,
 };
 pub use error::{Error, Result};
 pub use fingerprint::{FingerprintExtent, fingerprint, weights_fingerprint};
 pub use flops::{ActivationBytes, ForwardFlops};
 pub use forward::{ForwardPass, GradientReadyHook};
-pub use generate::{CompletionOutput, FinishReason, GenerateEvent, GenerationRequest};
+pub use generate::{CompletionOutput, GenerateEvent};
 pub use gguf::{GgufFault, GgufFile, GgufModel, GgufTensor};
 pub use lora::{Adapter, AdapterFault, LoraConfig};
 pub use packed::Group;

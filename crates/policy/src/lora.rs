@@ -4,6 +4,8 @@
 //! `alpha / rank`, or `alpha / √rank` for rsLoRA (Kalajdzievski, 2023).
 
 mod base;
+mod base_check;
+mod base_dir;
 mod config;
 mod fault;
 mod files;
@@ -24,8 +26,9 @@ use embodied_r_kernels::{Precision, linear, memory};
 use crate::config::ModelConfig;
 use crate::error::{Error, Result, TensorContext};
 use crate::parameters::Parameters;
-pub use base::{base_model_dir, check_base};
 pub(crate) use base::{base_model_with, holds_adapter, holds_model};
+pub use base_check::check_base;
+pub use base_dir::base_model_dir;
 use config::AdapterConfig;
 pub use fault::AdapterFault;
 pub(crate) use files::BASE_FINGERPRINT;

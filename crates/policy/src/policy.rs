@@ -1,6 +1,7 @@
 //! The policy: a decoder with its weights, for scoring and training.
 
 mod pass;
+mod scores;
 mod trained;
 
 use std::path::Path;
@@ -14,11 +15,9 @@ use embodied_r_kernels::rope::Frequencies;
 use embodied_r_kernels::{Precision, embedding};
 use indexmap::IndexMap;
 
-use crate::activation_cache::ActivationCache;
 use crate::config::ModelConfig;
-use crate::decoder::{Decoder, PromptSharing};
+use crate::decoder::Decoder;
 use crate::error::Result;
-use crate::forward::{ForwardPass, HeadPass};
 use crate::gguf::{self, GgufModel};
 use crate::lora::{self, Adapter, Lora};
 use crate::packed::{Group, PackedBatch};
@@ -256,50 +255,6 @@ impl Policy {
     /// Out of memory.
     pub fn zero_gradients(&self) -> Result<Gradients> {
         Gradients::zeros(&self.parameters, &self.config)
-    }
-
-    /// Log-probabilities and entropies of all completion tokens at `temperature`, without gradients.
-    ///
-    /// # Errors
-    /// A group is invalid for the model.
-    pub fn score(&self, groups: &[Group], temperature: f64) -> Result<TokenScores> {
-        let batch = self.pack(groups)?;
-        let pass = self.pass(&batch, None);
-        let x = self.embed(&batch.ids)?;
-        let x = self.forward_layers(x, &pass, |_| PromptSharing::None, |_, _, _| Ok(()))?;
-        let selected = embedding::gather(&x, &batch.sources)?;
-        Ok(HeadPass::forward(self, selected, &batch.targets, temperature)?.scores)
-    }
-
-    /// As [`Self::score`], with activations saved for [`ForwardPass::backward`].
-    ///
-    /// # Errors
-    /// As [`Self::score`].
-    pub fn forward(&self, groups: &[Group], temperature: f64) -> Result<ForwardPass<'_>> {
-        ForwardPass::new(self, self.pack(groups)?, temperature, None)
-    }
-
-    /// As [`Self::forward`], with the adapter's dropout. The masks are determined by `dropout_seed` and the tokens,
-    /// independent of packing. Without dropout, activations in the `activation_cache` of a rollout with these weights
-    /// are reused.
-    ///
-    /// # Errors
-    /// As [`Self::score`].
-    pub fn training_forward<'a>(
-        &'a self,
-        groups: &[Group],
-        temperature: f64,
-        dropout_seed: u64,
-        activation_cache: Option<&'a ActivationCache>,
-    ) -> Result<ForwardPass<'a>> {
-        let batch = self.pack(groups)?;
-        let activation_cache = activation_cache.filter(|_| !self.has_dropout());
-        match activation_cache
-            .and_then(|activation_cache| activation_cache.packed(groups, &batch.output_rows))
-        {
-            Some(cached) => ForwardPass::from_cache(self, batch, temperature, cached),
-            None => ForwardPass::new(self, batch, temperature, Some(dropout_seed)),
-        }
     }
 
     /// Whether training uses dropout.

@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 pub use defaults::SamplingDefaults;
-pub(crate) use draw::{History, Row, draw_rows, prompt_token_logprobs};
+pub(crate) use draw::{Row, draw_rows, prompt_token_logprobs};
+pub(crate) use edits::History;
 
 /// Sampling parameters, named as in `transformers` and vLLM. The default samples from the full
 /// distribution.

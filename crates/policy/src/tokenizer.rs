@@ -4,6 +4,7 @@ mod bounded;
 mod bytes;
 mod chat;
 mod content;
+mod files;
 mod from_gguf;
 mod stop;
 #[cfg(test)]
@@ -27,30 +28,11 @@ pub use bounded::BoundedIds;
 pub use bytes::write_byte_tokenizer;
 pub use chat::RenderedChat;
 use content::Contents;
-pub(crate) use stop::GENERATION_CONFIG_FILE;
+pub(crate) use files::{FILES, GENERATION_CONFIG_FILE};
+use files::{TOKENIZER_CONFIG_FILE, TOKENIZER_FILE};
 pub use stop::stop_ids;
 use text_bounds::TextBounds;
 pub use train::{TokenizerTrainReport, TrainOptions, train};
-
-/// The tokenizer's vocabulary and pipeline.
-const TOKENIZER_FILE: &str = "tokenizer.json";
-
-/// Further settings of `transformers`, such as the chat template.
-const TOKENIZER_CONFIG_FILE: &str = "tokenizer_config.json";
-
-/// A model's tokenizer and generation files.
-pub(crate) const FILES: [&str; 10] = [
-    TOKENIZER_FILE,
-    TOKENIZER_CONFIG_FILE,
-    stop::GENERATION_CONFIG_FILE,
-    "chat_template.jinja",
-    "chat_template.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "tokenizer.model",
-];
 
 /// Whether decoding skips special tokens such as `<|im_end|>`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

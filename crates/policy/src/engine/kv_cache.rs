@@ -3,11 +3,10 @@
 #[cfg(any(feature = "cuda", feature = "cuda-host"))]
 mod device;
 mod host;
-
-use std::ops::Range;
+mod shape;
 
 use candle_core::{Device, Tensor};
-use embodied_r_kernels::attention::{AttentionOutput, Heads};
+use embodied_r_kernels::attention::AttentionOutput;
 use embodied_r_kernels::paged_attention::PAGE_SIZE;
 #[cfg(any(feature = "cuda", feature = "cuda-host"))]
 use embodied_r_kernels::paged_attention::{PagedAttentionPlan, SlotMapping};
@@ -15,7 +14,8 @@ use embodied_r_kernels::paged_attention::{PagedAttentionPlan, SlotMapping};
 #[cfg(any(feature = "cuda", feature = "cuda-host"))]
 use self::device::DeviceCache;
 use self::host::HostCache;
-use super::model::SequenceChunk;
+pub(super) use self::shape::{KvCacheShape, PageWrite};
+use super::chunk::SequenceChunk;
 use crate::error::Result;
 
 /// The paged KV cache of an engine.
@@ -23,23 +23,6 @@ pub(super) enum KvCache {
     Host(HostCache),
     #[cfg(any(feature = "cuda", feature = "cuda-host"))]
     Device(DeviceCache),
-}
-
-/// Dimensions of the KV cache.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct KvCacheShape {
-    pub(super) heads: Heads,
-    pub(super) layers: usize,
-    /// Maximum number of pages.
-    pub(super) capacity: Option<usize>,
-}
-
-/// Consecutive rows of a batch whose keys and values go to one page.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct PageWrite {
-    pub(super) page: usize,
-    pub(super) slot: usize,
-    pub(super) rows: Range<usize>,
 }
 
 /// Where a step stores its tokens' keys and values, for every layer.

@@ -12,6 +12,7 @@ use embodied_r_kernels::rope::{self, CosSinCache, Frequencies, Rotation};
 use embodied_r_kernels::weight::Weight;
 use embodied_r_kernels::{embedding, memory, rms_norm, swiglu};
 
+use super::chunk::SequenceChunk;
 use super::linear::{self, Linear};
 use super::page_allocator::PageAllocator;
 use crate::activation_cache::ActivationCache;
@@ -52,19 +53,6 @@ pub(super) struct Batch {
     images: Vec<ImageRows>,
     /// One chunk per sequence, concatenated.
     pub(super) chunks: Vec<SequenceChunk>,
-}
-
-/// Consecutive tokens of one sequence in a batch.
-#[derive(Clone)]
-pub(super) struct SequenceChunk {
-    /// Their rows in the batch.
-    pub(super) rows: Range<usize>,
-    /// Position of the first.
-    pub(super) position: usize,
-    /// The sequence's pages, from its start up to the last of these tokens.
-    pub(super) pages: Vec<usize>,
-    /// How many of the last tokens' logits are needed.
-    pub(super) logits: usize,
 }
 
 /// Image embeddings for consecutive rows of a batch.

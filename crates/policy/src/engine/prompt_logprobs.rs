@@ -5,24 +5,13 @@ use embodied_r_kernels::embedding;
 use embodied_r_kernels::memory::{self, floats, to_host};
 use rayon::prelude::*;
 
+use super::logit_rows::LogitRows;
 use super::{Engine, EngineOutput};
 use crate::error::{Result, TensorContext as _};
 use crate::sampling::{TokenLogprobs, prompt_token_logprobs};
 
 /// Maximum number of prompt tokens per step whose logits are computed: at 150,000 tokens, 256 rows take 154 MB.
 pub(super) const MAX_PROMPT_LOGIT_ROWS: usize = 256;
-
-/// The logits of a chunk.
-pub(super) struct LogitRows {
-    /// Index of its group among the running ones.
-    pub(super) group: usize,
-    /// Position of its first token.
-    pub(super) position: usize,
-    /// Number of logit rows; those of all its tokens if the group's prompt log-probabilities are requested.
-    pub(super) rows: usize,
-    /// Whether the next token is sampled from the last row.
-    pub(super) is_ready: bool,
-}
 
 impl Engine {
     /// Records the requested log-probabilities of prompt tokens, and returns the rows of logits to sample from.

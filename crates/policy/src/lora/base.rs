@@ -3,25 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use super::config::AdapterConfig;
-use super::{BASE_FINGERPRINT, CONFIG_FILE, WEIGHTS_FILE};
+use super::{CONFIG_FILE, WEIGHTS_FILE};
 use crate::config::ConfigFault;
 use crate::error::{Error, Result};
-use crate::fingerprint::weights_fingerprint;
-use crate::weights::WeightFile;
-use crate::{gguf, hub, weights};
+use crate::{gguf, weights};
 
-/// The folder of the base model, if `dir` is an adapter without a merged model.
-///
-/// `base_model_name_or_path` is a path, relative to the working directory or to the adapter's folder, or a name on
-/// the hub.
-///
-/// # Errors
-/// [`Error::AdapterBase`] if the base model is missing or an adapter itself, and [`Error::Adapter`] if it is not set.
-pub fn base_model_dir(dir: &Path) -> Result<Option<PathBuf>> {
-    base_model_with(dir, |named| hub::resolve(named, None))
-}
-
-/// [`base_model_dir`], with `resolve` for what is not beside the adapter.
+/// [`base_model_dir`](super::base_model_dir), with `resolve` for what is not beside the adapter.
 pub(crate) fn base_model_with(
     dir: &Path,
     resolve: impl FnOnce(&str) -> Result<PathBuf>,
@@ -46,23 +33,6 @@ pub(crate) fn base_model_with(
         return Err(failed("it is an adapter itself".to_owned()));
     }
     Ok(Some(base))
-}
-
-/// Checks that the model in `base` is the one that the adapter in `dir` was trained on, if the adapter's weight file records
-/// its fingerprint, as this project writes it. Reads all weights of the base model.
-///
-/// # Errors
-/// [`Error::AdapterBase`] for another model; a file cannot be read.
-pub fn check_base(dir: &Path, base: &Path) -> Result<()> {
-    let file = WeightFile::open(&dir.join(WEIGHTS_FILE))?;
-    match file.metadata(BASE_FINGERPRINT) {
-        Some(recorded) if recorded != weights_fingerprint(base)? => Err(Error::AdapterBase {
-            dir: dir.to_owned(),
-            base: base.display().to_string(),
-            fault: "its weights are not those that the adapter was trained on".to_owned(),
-        }),
-        _ => Ok(()),
-    }
 }
 
 /// Whether `dir` has an adapter and no complete model.

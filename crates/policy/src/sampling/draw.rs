@@ -5,18 +5,9 @@ use embodied_r_kernels::memory::{self, floats, to_host};
 use embodied_r_kernels::sample::{self, RowSampling, SampledIndex, SamplingMode, Scan, Truncation};
 use rayon::prelude::*;
 
-use super::edits::{StopTokens, edits};
+use super::edits::{History, StopTokens, edits};
 use super::{SampledToken, SamplingParams, TokenLogprobs};
 use crate::error::{Result, TensorContext as _};
-
-/// A sequence's tokens so far, for the penalties.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct History<'a> {
-    /// Token ids of the prompt.
-    pub(crate) prompt: &'a [u32],
-    /// Token ids of the completion.
-    pub(crate) completion: &'a [u32],
-}
 
 /// The samples to draw from one row of logits.
 #[derive(Debug)]

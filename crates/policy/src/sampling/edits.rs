@@ -2,7 +2,16 @@
 
 use embodied_r_kernels::sample::{LogitChange, LogitEdits};
 
-use super::{History, SamplingParams};
+use super::SamplingParams;
+
+/// A sequence's tokens so far, for the penalties.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct History<'a> {
+    /// Token ids of the prompt.
+    pub(crate) prompt: &'a [u32],
+    /// Token ids of the completion.
+    pub(crate) completion: &'a [u32],
+}
 
 /// Treatment of stop tokens while a completion is shorter than `min_new_tokens`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

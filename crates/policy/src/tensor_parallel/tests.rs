@@ -6,9 +6,9 @@ use embodied_r_kernels::weight::WeightFormat;
 
 use super::*;
 use crate::config::ModelConfig;
+use crate::engine::GenerationRequest;
 use crate::engine::{Engine, EngineOptions, EngineOutput, InferenceModel};
 use crate::error::Error;
-use crate::generate::GenerationRequest;
 use crate::gguf::{GgufModel, GgufTensor};
 use crate::policy::Policy;
 use crate::sampling::SamplingParams;

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::OnceLock;
 
-use super::stop::GENERATION_CONFIG_FILE;
+use super::files::GENERATION_CONFIG_FILE;
 use super::{TOKENIZER_CONFIG_FILE, TOKENIZER_FILE, Tokenizer, contents};
 use crate::chat_template::ChatTemplate;
 use crate::error::{Error, Result};

@@ -4,13 +4,10 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::TOKENIZER_CONFIG_FILE;
+use super::files::{GENERATION_CONFIG_FILE, TOKENIZER_CONFIG_FILE};
 use crate::config::{CONFIG_FILE, token_ids};
 use crate::error::{Error, Result};
 use crate::gguf::{self, GgufModel};
-
-/// A model's generation defaults, among them its stop tokens.
-pub(crate) const GENERATION_CONFIG_FILE: &str = "generation_config.json";
 
 /// The stop token ids of all sources, deduplicated, those of `generation_config.json` first.
 ///

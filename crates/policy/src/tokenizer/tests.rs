@@ -63,7 +63,7 @@ fn training_twice_gives_the_same_files() {
     let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     trained(first.path());
     trained(second.path());
-    for file in [TOKENIZER_FILE, TOKENIZER_CONFIG_FILE, stop::GENERATION_CONFIG_FILE] {
+    for file in [TOKENIZER_FILE, TOKENIZER_CONFIG_FILE, GENERATION_CONFIG_FILE] {
         let read = |dir: &tempfile::TempDir| std::fs::read(dir.path().join(file)).unwrap();
         assert_eq!(read(&first), read(&second), "{file}");
     }
@@ -116,7 +116,7 @@ fn ids_of_embedding_padding_decode_to_nothing() {
 #[test]
 fn stop_tokens_of_all_sources_are_deduplicated() {
     let dir = with_files(&[
-        (stop::GENERATION_CONFIG_FILE, json!({ "eos_token_id": [7, 0] })),
+        (GENERATION_CONFIG_FILE, json!({ "eos_token_id": [7, 0] })),
         ("config.json", json!({ "text_config": { "eos_token_id": 9 }, "eos_token_id": null })),
         (TOKENIZER_CONFIG_FILE, json!({ "eos_token": { "content": "<|im_end|>" } })),
     ]);
@@ -125,8 +125,7 @@ fn stop_tokens_of_all_sources_are_deduplicated() {
 
 #[test]
 fn invalid_stop_tokens_are_rejected() {
-    let dir =
-        with_files(&[(stop::GENERATION_CONFIG_FILE, json!({ "eos_token_id": "<|im_end|>" }))]);
+    let dir = with_files(&[(GENERATION_CONFIG_FILE, json!({ "eos_token_id": "<|im_end|>" }))]);
     let message = Tokenizer::from_dir(dir.path()).unwrap_err().to_string();
     assert!(
         message.contains("must be a token id or a list of token ids, not `\"<|im_end|>\"`"),

@@ -13,7 +13,7 @@ use tokenizers::{
     SplitDelimiterBehavior, TokenizerBuilder, TokenizerImpl,
 };
 
-use super::stop::GENERATION_CONFIG_FILE;
+use super::files::GENERATION_CONFIG_FILE;
 use super::{TOKENIZER_CONFIG_FILE, TOKENIZER_FILE};
 use crate::atomic;
 use crate::error::{Error, Result};

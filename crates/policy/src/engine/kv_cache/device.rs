@@ -6,7 +6,8 @@ use embodied_r_kernels::paged_attention::{
     PagePool, PagedAttentionPlan, PooledQueryChunk, SlotMapping,
 };
 
-use super::{KvCacheShape, PageWrite, SequenceChunk};
+use super::shape::{KvCacheShape, PageWrite};
+use crate::engine::chunk::SequenceChunk;
 use crate::error::{Error, Result};
 
 /// Minimum capacity of a pool in pages, so that pools rarely grow.

@@ -6,7 +6,8 @@ use embodied_r_kernels::memory;
 use embodied_r_kernels::paged_attention::{self, PageLayout, QueryChunk};
 use rayon::prelude::*;
 
-use super::{KvCacheShape, PageWrite, SequenceChunk};
+use super::shape::{KvCacheShape, PageWrite};
+use crate::engine::chunk::SequenceChunk;
 use crate::error::Result;
 
 /// Number of rows from which storing with several threads pays off.
