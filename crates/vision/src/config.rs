@@ -10,7 +10,6 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 use crate::grid::Grid;
-use crate::source::Source;
 
 /// The configuration of a Qwen2.5-VL vision tower. Fields have the names of `transformers`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -133,15 +132,6 @@ pub(crate) fn of_json(value: &Value, path: &Path) -> Result<(VisionConfig, Image
 }
 
 impl VisionConfig {
-    /// The configuration of `model`: a folder with a `config.json` in the hub's format or that of `transformers` 5, or
-    /// a GGUF file with its `mmproj` next to it.
-    ///
-    /// # Errors
-    /// [`Error::NoVision`] or [`Error::NoMmproj`] for a text model; a file cannot be read, or the sizes are inconsistent.
-    pub fn of_model(model: &Path) -> Result<Self> {
-        Ok(Source::of_model(model)?.config()?.0)
-    }
-
     /// Checks that the sizes are consistent.
     ///
     /// # Errors

@@ -80,8 +80,7 @@ pub enum Error {
     },
     /// An image's header announces too many pixels.
     #[error(
-        "the image {name} has {width} × {height} pixels, above the limit of {}: scale it down",
-        crate::image_file::MAX_PIXELS
+        "the image {name} has {width} × {height} pixels, above the limit of {most}: scale it down"
     )]
     TooLarge {
         /// Its file, or its origin.
@@ -90,6 +89,8 @@ pub enum Error {
         width: u32,
         /// Height in pixels.
         height: u32,
+        /// The most pixels of an image.
+        most: u64,
     },
     /// The number of image placeholders differs from the number of images.
     #[error("the prompt has {placeholders} image placeholders for {images} images and videos")]

@@ -78,7 +78,7 @@ fn opened<'a>(
     let mut decoder = reader.into_decoder().map_err(&broken)?;
     let (width, height) = decoder.dimensions();
     if u64::from(width) * u64::from(height) > MAX_PIXELS {
-        return Err(Error::TooLarge { name: name.to_owned(), width, height });
+        return Err(Error::TooLarge { name: name.to_owned(), width, height, most: MAX_PIXELS });
     }
     let mut limits = Limits::no_limits();
     limits.max_alloc = Some(16 * MAX_PIXELS);

@@ -9,12 +9,14 @@ mod error;
 mod grid;
 mod image_embeddings;
 pub mod image_file;
+mod linear;
 mod message;
 mod model;
 mod processor;
 mod resize;
 mod source;
 mod tower;
+mod tower_weights;
 mod windows;
 
 pub use config::{ImageTokens, VisionConfig};

@@ -1,8 +1,7 @@
 //! The image processor: resizes, normalizes and cuts images into patches (`Qwen2VLImageProcessor`).
 
+mod of_model;
 mod settings;
-
-use std::path::Path;
 
 use candle_core::Tensor;
 use embodied_r_kernels::memory;
@@ -12,11 +11,8 @@ use rayon::prelude::*;
 use crate::error::Result;
 use crate::grid::{Grid, PixelLimits, smart_resize};
 use crate::resize::bicubic;
-use crate::source::Source;
-pub(crate) use settings::{Settings, of_folder, of_json};
-
-/// Color channels.
-pub(crate) const CHANNELS: usize = 3;
+pub use settings::Patch;
+pub(crate) use settings::{CHANNELS, Settings, of_folder, of_json};
 
 /// A checkpoint's processor for images and videos.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,22 +31,6 @@ pub struct Pixels {
 }
 
 impl Processor {
-    /// The processor of `model`: a folder with `preprocessor_config.json` and optionally
-    /// `video_preprocessor_config.json`, or with the combined `processor_config.json` of `transformers` 5; or a GGUF
-    /// file with its `mmproj` next to it.
-    ///
-    /// # Errors
-    /// [`Error::NoProcessor`](crate::Error::NoProcessor) or [`Error::NoMmproj`](crate::Error::NoMmproj); a file cannot
-    /// be read, or has unsupported settings.
-    pub fn of_model(model: &Path) -> Result<Self> {
-        Self::of_source(&Source::of_model(model)?)
-    }
-
-    pub(crate) fn of_source(source: &Source) -> Result<Self> {
-        let (images, videos) = source.settings()?;
-        Ok(Self { images, videos })
-    }
-
     /// Limits images to `max_pixels`, also when enlarging small ones.
     #[must_use]
     pub fn with_max_pixels(mut self, max_pixels: usize) -> Self {
@@ -91,17 +71,6 @@ impl Processor {
     pub fn patch(&self) -> Patch {
         self.images.patch
     }
-}
-
-/// The size of a patch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Patch {
-    /// Side in pixels.
-    pub side: usize,
-    /// Frames.
-    pub frames: usize,
-    /// Patches per token, along each side.
-    pub merge: usize,
 }
 
 impl Settings {

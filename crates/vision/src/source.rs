@@ -5,48 +5,30 @@ mod mmproj;
 
 use std::path::Path;
 
-use candle_core::Tensor;
-use embodied_r_kernels::weight::Weight;
 use embodied_r_policy::{WeightPlacement, gguf};
 
 use crate::config::{ImageTokens, VisionConfig};
 use crate::error::{Error, Result};
 use crate::processor::Settings;
-use crate::tower::Linear;
+use crate::tower_weights::TowerWeights;
 use folder::Folder;
 use mmproj::Mmproj;
-
-/// The weights of a vision tower, by their names in `transformers`.
-pub(crate) trait TowerWeights {
-    /// The patch embedding.
-    fn patches(&self, config: &VisionConfig) -> Result<Weight>;
-
-    /// The weights of a norm.
-    fn norm(&self, name: &str, hidden_size: usize) -> Result<Tensor>;
-
-    /// `x · Wᵀ + b`.
-    fn linear(&self, name: &str, outputs: usize, inputs: usize) -> Result<Linear>;
-
-    /// The query, key and value projections of a block, each (hidden, hidden).
-    fn qkv(&self, block: usize, hidden_size: usize) -> Result<[Linear; 3]>;
-
-    /// Checks, from the file's header, that one of the above can be read.
-    fn check(&self, part: &TowerPart, config: &VisionConfig) -> Result<()>;
-}
-
-/// What a tower asks of its [`TowerWeights`], with the same arguments.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum TowerPart {
-    Patches,
-    Norm(String, usize),
-    Linear(String, usize, usize),
-    Qkv(usize, usize),
-}
 
 /// The files of a model's vision encoder.
 pub(crate) enum Source {
     Folder(Folder),
     Mmproj(Box<Mmproj>),
+}
+
+impl VisionConfig {
+    /// The configuration of `model`: a folder with a `config.json` in the hub's format or that of `transformers` 5, or
+    /// a GGUF file with its `mmproj` next to it.
+    ///
+    /// # Errors
+    /// [`Error::NoVision`] or [`Error::NoMmproj`] for a text model; a file cannot be read, or the sizes are inconsistent.
+    pub fn of_model(model: &Path) -> Result<Self> {
+        Ok(Source::of_model(model)?.config()?.0)
+    }
 }
 
 impl Source {

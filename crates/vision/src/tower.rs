@@ -13,8 +13,9 @@ use embodied_r_kernels::{embedding, gelu, memory, qkv, rms_norm, swiglu};
 use crate::config::VisionConfig;
 use crate::error::{Error, Result};
 use crate::grid::Grid;
+use crate::linear::Linear;
 use crate::processor::Pixels;
-use crate::source::{TowerPart, TowerWeights};
+use crate::tower_weights::{TowerPart, TowerWeights};
 use crate::windows::Windows;
 
 /// Epsilon of the RMS norms.
@@ -46,26 +47,6 @@ struct Merger {
     norm: Tensor,
     first: Linear,
     second: Linear,
-}
-
-/// `x · Wᵀ + b`.
-pub(crate) struct Linear {
-    pub(crate) weight: Weight,
-    pub(crate) bias: Tensor,
-}
-
-impl Linear {
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(self.weight.forward(x, Some(&self.bias))?)
-    }
-
-    fn forward_add(&self, x: &Tensor, y: &Tensor) -> Result<Tensor> {
-        Ok(self.weight.forward_add(x, y, Some(&self.bias))?)
-    }
-
-    fn parts(&self) -> (&Weight, Option<&Tensor>) {
-        (&self.weight, Some(&self.bias))
-    }
 }
 
 /// The shared inputs of all blocks in a forward pass.

@@ -5,9 +5,22 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{CHANNELS, Patch};
 use crate::error::{Error, Result};
 use crate::grid::PixelLimits;
+
+/// Color channels.
+pub(crate) const CHANNELS: usize = 3;
+
+/// The size of a patch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patch {
+    /// Side in pixels.
+    pub side: usize,
+    /// Frames.
+    pub frames: usize,
+    /// Patches per token, along each side.
+    pub merge: usize,
+}
 
 /// The image processor's own file.
 const IMAGE_FILE: &str = "preprocessor_config.json";

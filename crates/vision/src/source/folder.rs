@@ -9,11 +9,11 @@ use embodied_r_policy::WeightPlacement;
 use embodied_r_policy::config::CONFIG_FILE;
 use embodied_r_policy::weights::VisionTensors;
 
-use super::{TowerPart, TowerWeights};
 use crate::config::{self, ImageTokens, VisionConfig};
 use crate::error::{Error, Result};
+use crate::linear::Linear;
 use crate::processor::{self, Settings};
-use crate::tower::Linear;
+use crate::tower_weights::{TowerPart, TowerWeights};
 
 /// A model's folder.
 pub(crate) struct Folder {

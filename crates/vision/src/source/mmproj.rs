@@ -11,11 +11,11 @@ use embodied_r_policy::tokenizer::Tokenizer;
 use embodied_r_policy::{GgufFault, GgufFile, GgufTensor, WeightPlacement, gguf};
 use serde_json::{Map, Value, json};
 
-use super::{TowerPart, TowerWeights};
 use crate::config::{self, ImageTokens, VisionConfig};
 use crate::error::{Error, Result};
+use crate::linear::Linear;
 use crate::processor::{self, Settings};
-use crate::tower::Linear;
+use crate::tower_weights::{TowerPart, TowerWeights};
 
 const ARCHITECTURE: &str = "general.architecture";
 

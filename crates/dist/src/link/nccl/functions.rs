@@ -109,6 +109,18 @@ fn text(message: *const c_char) -> String {
     unsafe { CStr::from_ptr(message) }.to_string_lossy().trim().to_owned()
 }
 
+#[cfg(feature = "nccl")]
+impl NcclVersion {
+    /// The version of the library that ranks on GPUs would use. Loads it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoNccl`](crate::Error::NoNccl) if there is none, [`Error::Nccl`](crate::Error::Nccl) if it is too old.
+    pub fn installed() -> crate::Result<Self> {
+        Functions::load().map(|(_, version)| version)
+    }
+}
+
 /// [`Functions::load`] from the first of `files` that the dynamic linker finds.
 fn load(files: &[&str]) -> Result<(Functions, NcclVersion)> {
     let mut faults = Vec::new();

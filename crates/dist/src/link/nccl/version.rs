@@ -15,16 +15,6 @@ pub struct NcclVersion {
 }
 
 impl NcclVersion {
-    /// The version of the library that ranks on GPUs would use. Loads it.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::NoNccl`](crate::Error::NoNccl) if there is none, [`Error::Nccl`](crate::Error::Nccl) if it is too old.
-    #[cfg(feature = "nccl")]
-    pub fn installed() -> crate::Result<Self> {
-        super::functions::Functions::load().map(|(_, version)| version)
-    }
-
     /// From the number that `ncclGetVersion` returns, which has had more digits since 2.9 (`NCCL_VERSION` in `nccl.h`).
     pub(crate) fn of(code: i32) -> Self {
         let code = code.unsigned_abs();
