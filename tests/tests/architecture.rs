@@ -170,6 +170,16 @@ fn text_reaches_the_terminal_through_the_module_that_escapes_control_characters(
     assert_eq!(printing, Vec::<PathBuf>::new());
 }
 
+#[test]
+fn paths_in_the_page_exist() {
+    let root = workspace().workspace_root;
+    let quoted = PAGE.split('`').skip(1).step_by(2);
+    let paths: Vec<&str> = quoted.filter(|text| text.starts_with("crates/")).collect();
+    assert!(paths.len() >= 10, "{paths:?}");
+    let missing: Vec<&&str> = paths.iter().filter(|path| !root.join(path).exists()).collect();
+    assert_eq!(missing, [&""; 0]);
+}
+
 fn rust_files(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let files = entries.flat_map(|path| match path.extension() {

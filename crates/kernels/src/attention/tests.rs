@@ -1,3 +1,5 @@
+use std::ops::Range;
+
 use super::*;
 use crate::memory::tensor;
 use crate::paged_attention::{self, PAGE_SIZE, PageLayout, QueryChunk};

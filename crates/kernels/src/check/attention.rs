@@ -1,6 +1,6 @@
 //! Attention over packed groups.
 
-use super::{Case, CaseInputs, Output};
+use super::case::{Case, CaseInputs, Output};
 use crate::attention::{self, AttentionOutput, GroupSpan, Heads, Pattern};
 use crate::error::Result;
 

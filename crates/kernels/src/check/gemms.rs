@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device};
 
-use super::{Case, CaseInputs, Output};
+use super::case::{Case, CaseInputs, Output};
 use crate::attention::Heads;
 use crate::error::Result;
 use crate::precision::Precision;

@@ -2,7 +2,7 @@
 
 use candle_core::{Device, Tensor};
 
-use super::{Case, CaseInputs, Output};
+use super::case::{Case, CaseInputs, Output};
 use crate::error::Result;
 use crate::lm_head::{self, LmHead};
 use crate::precision::Precision;

@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use super::{Case, CaseInputs, Output};
+use super::case::{Case, CaseInputs, Output};
 use crate::error::Result;
 use crate::memory;
 use crate::row_buffer::{self, RowBuffer};

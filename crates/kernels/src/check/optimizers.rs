@@ -1,6 +1,6 @@
 //! Optimizer steps.
 
-use super::{Case, CaseInputs, Output};
+use super::case::{Case, CaseInputs, Output};
 use crate::error::Result;
 use crate::{AdamwStep, MuonStep, adamw, muon};
 

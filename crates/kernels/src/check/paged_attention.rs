@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::attention::HEADS;
-use super::{Case, CaseInputs, Output};
+use super::case::{Case, CaseInputs, Output};
 use crate::attention::{AttentionOutput, Heads};
 use crate::error::Result;
 use crate::memory::floats;

@@ -1,6 +1,6 @@
 //! Row-wise and elementwise operations.
 
-use super::{Case, CaseInputs, Output};
+use super::case::{Case, CaseInputs, Output};
 use crate::dropout::{self, DropoutMask};
 use crate::error::Result;
 use crate::rope::{CosSinCache, Frequencies, Rotation, rotate};

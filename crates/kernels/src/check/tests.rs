@@ -1,5 +1,8 @@
 use proptest::prelude::*;
 
+use candle_core::{Device, Tensor};
+
+use super::case::{Output, compared};
 use super::*;
 use crate::device::{ThreadOrder, set_thread_order};
 

@@ -8,8 +8,8 @@ mod backward;
 mod block_gemms;
 mod blocks;
 mod kernels;
+mod scores;
 
-use std::ffi::c_void;
 use std::ptr::null;
 
 use candle_core::{Device, Tensor};
@@ -22,25 +22,10 @@ pub(crate) use backward::backward;
 use block_gemms::{BlockGemms, WorkspaceSizes};
 use blocks::chunks;
 use kernels::Launcher;
-
-const OP: &str = "attention";
+use scores::{OP, at, at_mut};
 
 /// Maximum scores in memory at a time (128 MiB), unless a single query has more.
 const MAX_SCORES: usize = 1 << 25;
-
-/// Row stride of scores: padded to a multiple of 8 for aligned GEMMs.
-fn stride(keys: usize) -> usize {
-    keys.next_multiple_of(8)
-}
-
-/// Pointer to the `index`-th element.
-fn at(data: *const c_void, index: usize, dtype: Dtype) -> *const c_void {
-    data.wrapping_byte_add(index * dtype.bytes())
-}
-
-fn at_mut(data: *mut c_void, index: usize, dtype: Dtype) -> *mut c_void {
-    data.wrapping_byte_add(index * dtype.bytes())
-}
 
 /// Uninitialized memory.
 fn uninit(device: &Device, count: usize, dtype: Dtype) -> Result<Tensor> {

@@ -1,3 +1,5 @@
+use std::ops::Range;
+
 use super::*;
 
 const HEADS: Heads = Heads { query: 6, kv: 2, dim: 20 };

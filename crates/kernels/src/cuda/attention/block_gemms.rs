@@ -6,7 +6,7 @@ use candle_core::Device;
 
 use super::blocks::{Block, Chunk};
 use super::kernels::Launcher;
-use super::{OP, at, at_mut, stride};
+use super::scores::{OP, at, at_mut, stride};
 use crate::attention::Heads;
 use crate::cuda::Dtype;
 use crate::cuda::gemm::{Destination, GemmOptions, Operand, gemm};

@@ -59,7 +59,7 @@ pub(super) fn chunks(spans: &[GroupSpan], pattern: Pattern, scores: usize) -> Ve
 
 /// Queries that may attend to `keys` keys each within the limit.
 fn max_queries(keys: usize, pattern: Pattern, scores: usize) -> usize {
-    (scores / (pattern.heads.query * super::stride(keys)).max(1)).max(1)
+    (scores / (pattern.heads.query * super::scores::stride(keys)).max(1)).max(1)
 }
 
 fn split(all: usize, limit: usize) -> impl Iterator<Item = Range<usize>> {
@@ -175,9 +175,11 @@ mod tests {
                     for Block { queries, keys, offset, causal } in chunk.blocks().cloned() {
                         let mut taken = vec![false; keys.len()];
                         assert!(queries.end <= chunk.rows.len() && !queries.is_empty());
-                        let limit = scores.max(HEADS.query * super::super::stride(keys.len()));
+                        let limit =
+                            scores.max(HEADS.query * super::super::scores::stride(keys.len()));
                         assert!(
-                            queries.len() * HEADS.query * super::super::stride(keys.len()) <= limit
+                            queries.len() * HEADS.query * super::super::scores::stride(keys.len())
+                                <= limit
                         );
                         for (i, query) in queries.enumerate() {
                             let end =

@@ -3,8 +3,8 @@
 
 use std::ffi::{c_int, c_longlong, c_void};
 
-use super::OP;
 use super::blocks::Block;
+use super::scores::OP;
 use crate::attention::Pattern;
 use crate::cuda::{Dtype, Stream, launch, row_width};
 use crate::error::Result;
@@ -160,7 +160,7 @@ impl Launcher {
         let (q_per_kv, heads, _) = self.heads();
         let (n, keys) = (block.queries.len() as c_int, block.keys.len());
         let (offset, causal) = (block.offset as c_int, c_int::from(block.causal));
-        let (per_head, stride) = (per_head as c_longlong, super::stride(keys) as c_int);
+        let (per_head, stride) = (per_head as c_longlong, super::scores::stride(keys) as c_int);
         let (scale, window) = (self.scale(), self.window());
         let (keys, dtype, stream) = (keys as c_int, self.dtype, self.stream);
         launch!(
@@ -241,7 +241,7 @@ impl Launcher {
         let (q_per_kv, heads, _) = self.heads();
         let (n, keys) = (block.queries.len() as c_int, block.keys.len());
         let (offset, causal) = (block.offset as c_int, c_int::from(block.causal));
-        let (per_head, stride) = (per_head as c_longlong, super::stride(keys) as c_int);
+        let (per_head, stride) = (per_head as c_longlong, super::scores::stride(keys) as c_int);
         let (scale, window) = (self.scale(), self.window());
         let (keys, dtype, stream) = (keys as c_int, self.dtype, self.stream);
         launch!(
