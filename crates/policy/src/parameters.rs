@@ -141,21 +141,6 @@ impl Parameters {
         Ok(Self { tensors: self.tensors.iter().map(copy).collect::<Result<_>>()? })
     }
 
-    /// Copies the values of `from` into these tensors, in place.
-    ///
-    /// # Errors
-    /// The tensors differ in name or shape.
-    pub fn copy_from(&self, from: &Self) -> Result<()> {
-        for (name, to) in self.iter() {
-            let missing = || Error::MissingTensor { name: name.to_owned() };
-            let from = from.get(name).ok_or_else(missing)?;
-            let copied = from.to_device(to.device()).and_then(|from| from.to_dtype(to.dtype()));
-            let copied = copied.and_then(|from| to.slice_set(&from, 0, 0));
-            copied.context(format!("copy `{name}`"))?;
-        }
-        Ok(())
-    }
-
     pub(crate) fn into_tensors(self) -> IndexMap<String, Tensor> {
         self.tensors
     }
