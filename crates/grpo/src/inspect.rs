@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::error::{Error, Result};
 use crate::inspect::batch_file::BatchFile;
 use crate::loss::LossType;
-use crate::model::{Group, Model, NamedGradients, TrainingPass};
+use crate::model::{Model, NamedGradients, TrainingPass};
 use crate::process_group::ProcessGroup;
 use crate::settings::LossSettings;
 use crate::update::micro_batch::{self, MicroBatch, UpdateStats};
@@ -77,12 +77,11 @@ pub fn loss<M: Model>(
     let selection = micro_batch::selection(model, &batches, temperature, share, &alone)?;
     let mut gradients = model.zero_gradients()?;
     let mut totals = UpdateStats::default();
-    let groups: Vec<Vec<Group>> = batches.iter().map(|batch| batch.groups.clone()).collect();
     let training = TrainingPass { temperature, dropout_seed: 0, activation_cache: None };
-    for pass in passes(&groups) {
+    for pass in passes(&batches) {
         backward(
             model,
-            &groups,
+            &batches,
             pass,
             &training,
             &mut gradients,

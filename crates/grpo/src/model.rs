@@ -60,11 +60,11 @@ pub trait Model: Send + Sync + Sized {
     fn score_chunks(
         &self,
         prompt: &[u32],
-        parts: &[Vec<Vec<u32>>],
+        parts: &[&[Vec<u32>]],
         temperature: f64,
     ) -> Result<Vec<TokenScores>> {
-        let score = |part: &Vec<Vec<u32>>| {
-            let group = Group { prompt: prompt.to_vec(), completions: part.clone() };
+        let score = |part: &&[Vec<u32>]| {
+            let group = Group { prompt: prompt.to_vec(), completions: part.to_vec() };
             self.score(&[group], temperature)
         };
         parts.iter().map(score).collect()
@@ -78,14 +78,14 @@ pub trait Model: Send + Sync + Sized {
     fn backward_chunks(
         &self,
         prompt: &[u32],
-        parts: &[Vec<Vec<u32>>],
+        parts: &[&[Vec<u32>]],
         training: &TrainingPass<'_, Self::ActivationCache>,
         gradients: &mut Self::Gradients,
         derivative: &mut dyn FnMut(usize, &TokenScores) -> Result<Vec<f32>>,
         on_final: &mut GradientReadyHook<'_>,
     ) -> Result<()> {
         for (index, part) in parts.iter().enumerate() {
-            let group = Group { prompt: prompt.to_vec(), completions: part.clone() };
+            let group = Group { prompt: prompt.to_vec(), completions: part.to_vec() };
             let derivative = &mut |scores: &TokenScores| derivative(index, scores);
             let is_last = index + 1 == parts.len();
             let on_final = &mut |from: usize| {

@@ -117,7 +117,7 @@ impl Updater {
     pub fn run<M: Model>(
         &mut self,
         model: &M,
-        batches: &[Vec<Group>],
+        batches: &[impl AsRef<[Group]>],
         params: StepParams,
         activation_cache: Option<&M::ActivationCache>,
         stop: &AtomicBool,
@@ -188,11 +188,11 @@ impl Updater {
 /// Micro-batches that share a forward pass: a single one, or all parts of one group.
 ///
 /// The parts of a group are adjacent micro-batches of a single group each, with the same prompt.
-pub(crate) fn passes(batches: &[Vec<Group>]) -> Vec<Range<usize>> {
+pub(crate) fn passes(batches: &[impl AsRef<[Group]>]) -> Vec<Range<usize>> {
     let mut passes: Vec<Range<usize>> = Vec::new();
-    for (index, groups) in batches.iter().enumerate() {
+    for (index, batch) in batches.iter().enumerate() {
         let before = passes.last_mut().filter(|pass| {
-            let (first, this) = (batches[pass.start].as_slice(), groups.as_slice());
+            let (first, this) = (batches[pass.start].as_ref(), batch.as_ref());
             matches!((first, this), ([a], [b]) if a.prompt == b.prompt)
         });
         match before {
@@ -204,9 +204,9 @@ pub(crate) fn passes(batches: &[Vec<Group>]) -> Vec<Range<usize>> {
 }
 
 /// The groups of all micro-batches, with the parts of a group merged: each prompt is computed once.
-pub fn merged_groups(batches: &[Vec<Group>]) -> Vec<Group> {
+pub fn merged_groups(batches: &[impl AsRef<[Group]>]) -> Vec<Group> {
     let whole = |pass: Range<usize>| match &batches[pass] {
-        [groups] => groups.clone(),
+        [batch] => batch.as_ref().to_vec(),
         split => {
             let (prompt, parts) = parts(split);
             vec![Group { prompt: prompt.to_vec(), completions: parts.concat() }]
@@ -216,10 +216,10 @@ pub fn merged_groups(batches: &[Vec<Group>]) -> Vec<Group> {
 }
 
 /// The shared prompt, and the completions of each part of a group.
-fn parts(batches: &[Vec<Group>]) -> (&[u32], Vec<Vec<Vec<u32>>>) {
-    let groups = || batches.iter().flatten();
+fn parts(batches: &[impl AsRef<[Group]>]) -> (&[u32], Vec<&[Vec<u32>]>) {
+    let groups = || batches.iter().flat_map(AsRef::as_ref);
     let prompt = groups().next().map_or(&[][..], |group| &group.prompt);
-    (prompt, groups().map(|group| group.completions.clone()).collect())
+    (prompt, groups().map(|group| group.completions.as_slice()).collect())
 }
 
 /// Accumulates the gradients of micro-batches that share a forward pass; `on_final` is called as gradients become
@@ -229,7 +229,7 @@ fn parts(batches: &[Vec<Group>]) -> (&[u32], Vec<Vec<Vec<u32>>>) {
 /// The model or `derivative` fails.
 pub(crate) fn backward<M: Model>(
     model: &M,
-    batches: &[Vec<Group>],
+    batches: &[impl AsRef<[Group]>],
     pass: Range<usize>,
     training: &TrainingPass<'_, M::ActivationCache>,
     gradients: &mut M::Gradients,
@@ -239,7 +239,7 @@ pub(crate) fn backward<M: Model>(
     let first = pass.start;
     if pass.len() == 1 {
         let derivative = &mut |scores: &TokenScores| derivative(first, scores);
-        return model.backward(&batches[first], training, gradients, derivative, on_final);
+        return model.backward(batches[first].as_ref(), training, gradients, derivative, on_final);
     }
     let (prompt, parts) = parts(&batches[pass]);
     let derivative = &mut |part: usize, scores: &TokenScores| derivative(first + part, scores);
@@ -252,7 +252,7 @@ pub(crate) fn backward<M: Model>(
 /// The model fails.
 pub fn score_all<M: Model>(
     model: &M,
-    batches: &[Vec<Group>],
+    batches: &[impl AsRef<[Group]>],
     temperature: f64,
     process_group: &ProcessGroup,
 ) -> Result<Vec<TokenScores>> {
@@ -260,7 +260,7 @@ pub fn score_all<M: Model>(
     for pass in passes(batches) {
         process_group.heartbeat();
         if pass.len() == 1 {
-            scores.push(model.score(&batches[pass.start], temperature)?);
+            scores.push(model.score(batches[pass.start].as_ref(), temperature)?);
             continue;
         }
         let (prompt, parts) = parts(&batches[pass]);

@@ -228,7 +228,7 @@ impl Policy {
     pub fn score_chunks(
         &self,
         prompt: &[u32],
-        chunks: &[Vec<Vec<u32>>],
+        chunks: &[&[Vec<u32>]],
         temperature: f64,
     ) -> Result<Vec<TokenScores>> {
         let group = Group { prompt: prompt.to_vec(), completions: Vec::new() };
@@ -244,8 +244,8 @@ impl Policy {
                 Ok(())
             },
         )?;
-        let score = |completions: &Vec<Vec<u32>>| -> Result<TokenScores> {
-            let group = Group { prompt: prompt.to_vec(), completions: completions.clone() };
+        let score = |completions: &&[Vec<u32>]| -> Result<TokenScores> {
+            let group = Group { prompt: prompt.to_vec(), completions: completions.to_vec() };
             let batch = ChunkBatch::new(self, &group)?;
             let mut rows = x.clone();
             if !batch.own().is_empty() {

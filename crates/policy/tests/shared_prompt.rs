@@ -122,7 +122,7 @@ fn recomputed_layers_are_bit_identical() {
 fn chunks_have_the_scores_of_the_packed_group() {
     let policy = model("qwen2-window-layer-types");
     let Group { prompt, completions } = group();
-    let parts = [completions[..1].to_vec(), completions[1..2].to_vec(), completions[2..].to_vec()];
+    let parts = [&completions[..1], &completions[1..2], &completions[2..]];
     let scores = policy.score_chunks(&prompt, &parts, TEMPERATURE).unwrap();
     let logps: Vec<f32> = scores.into_iter().flat_map(|scores| scores.logps).collect();
     let whole = policy.score(&[group()], TEMPERATURE).unwrap().logps;

@@ -235,10 +235,11 @@ mod tests {
     #[test]
     fn a_batch_file_round_trips() {
         let batch = MicroBatch {
-            groups: vec![
+            groups: [
                 Group { prompt: vec![1, 2], completions: vec![vec![3], vec![4, 5]] },
                 Group { prompt: vec![6], completions: vec![vec![7, 8]] },
-            ],
+            ]
+            .into(),
             unmasked: vec![true; 3],
             advantages: vec![0.5, -0.5, 1.0],
             reference: vec![-1.0, -2.0, -3.0, -4.0, -5.0],
@@ -256,7 +257,7 @@ mod tests {
     #[test]
     fn a_nan_log_probability_round_trips() {
         let batch = MicroBatch {
-            groups: vec![Group { prompt: vec![1], completions: vec![vec![2, 3]] }],
+            groups: [Group { prompt: vec![1], completions: vec![vec![2, 3]] }].into(),
             unmasked: vec![true],
             advantages: vec![0.5],
             reference: vec![f64::NAN, -2.0],

@@ -43,7 +43,7 @@ impl Model for Policy {
     fn score_chunks(
         &self,
         prompt: &[u32],
-        parts: &[Vec<Vec<u32>>],
+        parts: &[&[Vec<u32>]],
         temperature: f64,
     ) -> Result<Vec<TokenScores>> {
         Ok(Policy::score_chunks(self, prompt, parts, temperature)?)
@@ -52,13 +52,13 @@ impl Model for Policy {
     fn backward_chunks(
         &self,
         prompt: &[u32],
-        parts: &[Vec<Vec<u32>>],
+        parts: &[&[Vec<u32>]],
         training: &TrainingPass<'_, ActivationCache>,
         gradients: &mut Self::Gradients,
         derivative: &mut dyn FnMut(usize, &TokenScores) -> Result<Vec<f32>>,
         on_final: &mut GradientReadyHook<'_>,
     ) -> Result<()> {
-        let tokens = |part: &Vec<Vec<u32>>| part.iter().map(Vec::len).sum::<usize>();
+        let tokens = |part: &&[Vec<u32>]| part.iter().map(Vec::len).sum::<usize>();
         let longest = parts.iter().map(tokens).max().unwrap_or(0);
         let &TrainingPass { temperature, dropout_seed, activation_cache } = training;
         let shared = SharedPrompt::new(

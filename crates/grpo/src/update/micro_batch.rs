@@ -1,5 +1,7 @@
 //! Micro-batches: completions that share a forward pass, with the inputs of their loss.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
@@ -14,7 +16,7 @@ use crate::update::{LossGradient, score_all};
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct MicroBatch {
     /// Prompts with completions.
-    pub groups: Vec<Group>,
+    pub groups: Arc<[Group]>,
     /// Whether each completion contributes to the loss.
     pub unmasked: Vec<bool>,
     /// The advantage of each completion.
@@ -68,6 +70,12 @@ impl UpdateStats {
                 all
             })
             .unwrap_or_default()
+    }
+}
+
+impl AsRef<[Group]> for MicroBatch {
+    fn as_ref(&self) -> &[Group] {
+        &self.groups
     }
 }
 
@@ -214,10 +222,9 @@ pub fn selection<M: Model>(
     if process_group.world_size() == 1 && batches.len() < 2 {
         return Ok(TokenSelection::Top(share));
     }
-    let groups: Vec<Vec<Group>> = batches.iter().map(|batch| batch.groups.clone()).collect();
     let mut entropies = Vec::new();
     for (batch, scores) in
-        batches.iter().zip(score_all(model, &groups, temperature, process_group)?)
+        batches.iter().zip(score_all(model, batches, temperature, process_group)?)
     {
         entropies.extend(batch.unmasked_values(&scores.entropies));
     }
@@ -236,7 +243,7 @@ mod tests {
 
     fn batch(unmasked: [bool; 2]) -> MicroBatch {
         MicroBatch {
-            groups: vec![Group { prompt: vec![1], completions: vec![vec![2, 3], vec![4]] }],
+            groups: [Group { prompt: vec![1], completions: vec![vec![2, 3], vec![4]] }].into(),
             unmasked: unmasked.to_vec(),
             advantages: vec![1.0, -1.0],
             ..MicroBatch::default()

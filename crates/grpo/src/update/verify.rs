@@ -45,14 +45,13 @@ pub fn verify_packing<M: Model>(
     selection: TokenSelection,
     training: &TrainingPass<'_, M::ActivationCache>,
 ) -> Result<PackingCheck> {
-    let groups: Vec<Vec<Group>> = batches.iter().map(|batch| batch.groups.clone()).collect();
     let (mut packed, mut alone) = (model.zero_gradients()?, model.zero_gradients()?);
     let mut totals = UpdateStats::default();
     let mut tokens: Vec<Vec<(f32, f32)>> = vec![Vec::new(); batches.len()];
-    for pass in passes(&groups) {
+    for pass in passes(batches) {
         backward(
             model,
-            &groups,
+            batches,
             pass,
             training,
             &mut packed,
@@ -130,7 +129,7 @@ mod tests {
         let batch = |groups: Vec<Group>| MicroBatch {
             unmasked: vec![true; 2 * groups.len()],
             advantages: [1.0, -0.5].repeat(groups.len()),
-            groups,
+            groups: groups.into(),
             ..MicroBatch::default()
         };
         vec![batch(vec![group(4), group(5)]), batch(vec![group(1)]), batch(vec![group(1)])]

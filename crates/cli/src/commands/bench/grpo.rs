@@ -113,16 +113,14 @@ fn run_as(args: &GrpoArgs, process_group: &ProcessGroup) -> anyhow::Result<Statu
             })?;
         times.rollout = began.elapsed().as_secs_f64();
         let mut batches = batches(&requests, &samples, &own, args);
-        let groups: Vec<Vec<Group>> = batches.iter().map(|batch| batch.groups.clone()).collect();
         let clock = Instant::now();
-        for (batch, scores) in
-            batches.iter_mut().zip(score_all(&reference, &groups, 1.0, process_group)?)
-        {
+        let scores = score_all(&reference, &batches, 1.0, process_group)?;
+        for (batch, scores) in batches.iter_mut().zip(scores) {
             batch.reference = to_f64(&scores.logps);
         }
         times.reference = clock.elapsed().as_secs_f64();
         let clock = Instant::now();
-        update(policy, &mut updater, &batches, &groups, cache.as_ref())?;
+        update(policy, &mut updater, &batches, cache.as_ref())?;
         // Kernels run asynchronously on a GPU.
         device.synchronize()?;
         times.optimizer = updater.optimizer_s();
@@ -136,7 +134,7 @@ fn run_as(args: &GrpoArgs, process_group: &ProcessGroup) -> anyhow::Result<Statu
             1.0 - (process_group.seconds_waited() - waited) / began.elapsed().as_secs_f64();
         steps.push((began.elapsed().as_secs_f64(), times));
         // A forward pass each for rollout and reference; the update may reuse the rollout's activations.
-        let all = merged_groups(&groups);
+        let all = merged_groups(&batches);
         let forward = config.forward_flops(&all);
         let reused = if plan.activation_cache.is_some() { forward } else { 0.0 };
         let own_update = config.training_flops(&all) - reused;
@@ -218,16 +216,18 @@ fn batches(
         .collect();
     let batch = |pieces: &Vec<embodied_r_grpo::update::packing::GroupSlice>| {
         let mut batch = MicroBatch::default();
+        let mut groups = Vec::new();
         for piece in pieces {
             let samples = &samples[piece.group][piece.completions.clone()];
             let part = &own[piece.group];
             let first = part.group * group_size + part.completions.start + piece.completions.start;
-            batch.groups.push(Group {
+            groups.push(Group {
                 prompt: requests[piece.group].prompt.ids().to_vec(),
                 completions: samples.iter().map(|sample| sample.ids.clone()).collect(),
             });
             batch.advantages.extend(&advantages[first..first + samples.len()]);
         }
+        batch.groups = groups.into();
         batch.unmasked = vec![true; batch.advantages.len()];
         batch
     };
@@ -239,14 +239,13 @@ fn update(
     policy: &Policy,
     updater: &mut Updater,
     batches: &[MicroBatch],
-    groups: &[Vec<Group>],
     cache: Option<&ActivationCache>,
 ) -> anyhow::Result<()> {
     let options = LossOptions { beta: BETA, ..LossOptions::default() };
     let counts = loss_normalizers(batches, LossType::Grpo, 1, updater.optimizer.process_group())?;
     let (stop, mut stats) = (AtomicBool::new(false), UpdateStats::default());
     let step_parameters = StepParams { temperature: 1.0, learning_rate: 5e-7, dropout_seed: 0 };
-    updater.run(policy, groups, step_parameters, cache, &stop, |index, scores| {
+    updater.run(policy, batches, step_parameters, cache, &stop, |index, scores| {
         batches[index].derivative(&options, &counts[index], scores, TokenSelection::All, &mut stats)
     })?;
     Ok(())

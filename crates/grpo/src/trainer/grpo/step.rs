@@ -1,5 +1,6 @@
 //! One step: rollout, rewards, advantages, reference, update.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::GrpoTrainer;
@@ -69,8 +70,7 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
         }
         self.length_metrics(rollouts, &mut metrics);
         self.update_metrics(step, &iterations, applied, &mut metrics);
-        let parts: Vec<_> = batches.iter().map(|batch| batch.groups.clone()).collect();
-        let groups = merged_groups(&parts);
+        let groups = merged_groups(&batches);
         let own_tokens: u64 = groups.iter().map(group_tokens).sum();
         let tokens = self.run.process_group.all_reduce_sum(vec![own_tokens as f64])?[0] as u64;
         times.add_to(tokens, &mut metrics);
@@ -159,10 +159,9 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
     /// iteration's forward pass does not provide them.
     fn fill_logps(&self, batches: &mut [MicroBatch]) -> Result<()> {
         let temperature = self.settings.temperature;
-        let groups: Vec<Vec<Group>> = batches.iter().map(|batch| batch.groups.clone()).collect();
         if let Some(reference) = self.reference.as_ref().filter(|_| self.settings.beta > 0.0) {
             let scores =
-                score_all(&*reference.get(), &groups, temperature, &self.run.process_group)?;
+                score_all(&*reference.get(), batches, temperature, &self.run.process_group)?;
             for (batch, scores) in batches.iter_mut().zip(scores) {
                 batch.reference = to_f64(&scores.logps);
             }
@@ -171,7 +170,7 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
         // With dropout, the first iteration's forward pass differs from the rollout's.
         let dropped = self.settings.num_iterations > 1 && self.settings.trainable().has_dropout();
         if sampled || dropped {
-            let scores = score_all(&self.run.model, &groups, temperature, &self.run.process_group)?;
+            let scores = score_all(&self.run.model, batches, temperature, &self.run.process_group)?;
             for (batch, scores) in batches.iter_mut().zip(scores) {
                 batch.old = to_f64(&scores.logps);
             }
@@ -192,7 +191,7 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
         let loss_normalizers =
             loss_normalizers(batches, options.loss_type, longest, &self.run.process_group)?;
         let iterations = self.settings.num_iterations as u64;
-        let groups: Vec<Vec<Group>> = batches.iter().map(|batch| batch.groups.clone()).collect();
+        let groups: Vec<Arc<[Group]>> = batches.iter().map(|batch| batch.groups.clone()).collect();
         let never_stop = std::sync::atomic::AtomicBool::new(false);
         let (mut stats, mut last) = (Vec::new(), None);
         for iteration in 0..iterations {
