@@ -18,7 +18,7 @@
 //! | [`update`] | packing, gradient accumulation, the optimizer, packing verification |
 //! | [`checkpoint`] | checkpoints, the lock of a run's folder, models that are not finite |
 //! | [`events`] | the run's record: events, metrics, completions, skipped steps |
-//! | [`trainer`] | the training loop, and what GRPO, SFT and pre-training compute in it |
+//! | [`trainer`] | the training loop, what GRPO and SFT compute in it, and pre-training on documents |
 //! | [`estimate`] | memory and step time, for any device |
 //! | [`inspect`] | the loss of a given batch |
 //! | [`model`], [`process_group`] | the model and tokenizer traits; the ranks that train together |

@@ -1,4 +1,4 @@
-//! The training loop of every trainer: events, evaluations, checkpoints, skipped steps and stopping.
+//! The training loop that GRPO and SFT share: events, evaluations, checkpoints, skipped steps and stopping.
 //!
 //! A `Trainer` says what a step and an evaluation compute; `train` does the rest, in the same way for all.
 

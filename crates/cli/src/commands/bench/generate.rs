@@ -32,7 +32,8 @@ pub(super) fn run(work: &WorkArgs) -> anyhow::Result<Status> {
     let prompts = (work.groups * work.prompt) as f64;
     // The first token of a completion comes with the prefill.
     let decoded = (work.groups * work.group_size * (work.new - 1)) as f64;
-    let decoding = (seconds - prefill).max(f64::MIN_POSITIVE);
+    // A run that was held up while it prefilled must not give an infinite rate.
+    let decoding = (seconds - prefill).max(1e-9);
     let metrics = [
         ("seconds", seconds),
         ("new_tokens_per_s", tokens / seconds),
