@@ -12,7 +12,8 @@ use crate::hub;
 /// the hub.
 ///
 /// # Errors
-/// [`Error::AdapterBase`] if the base model is missing or an adapter itself, and [`Error::Adapter`] if it is not set.
+/// [`Error::AdapterBase`](crate::Error::AdapterBase) if the base model is missing or an adapter itself, and
+/// [`Error::Adapter`](crate::Error::Adapter) if it is not set.
 pub fn base_model_dir(dir: &Path) -> Result<Option<PathBuf>> {
     base_model_with(dir, |named| hub::resolve(named, None))
 }
