@@ -4,8 +4,8 @@
 //! together, each with its location.
 
 mod aliases;
-mod fields;
 mod locations;
+mod nearest;
 #[cfg(test)]
 mod reference;
 
@@ -14,7 +14,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use anyhow::Context as _;
-use embodied_r_grpo::settings::{Fault, GrpoSettings, LossSettings, SftSettings};
+use embodied_r_grpo::settings::{Fault, GrpoSettings, LossSettings, SftSettings, names};
 use embodied_r_rewards::{ExternalRewardConfig, RewardNames, RewardSchedule};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -190,7 +190,7 @@ impl Layers {
     pub(crate) fn resolve<T: Settings>(mut self, required: &[&str]) -> anyhow::Result<T> {
         let mut faults = self.faults;
         for layer in &mut self.layers {
-            faults.extend(layer.canonicalize(fields::of::<T>()));
+            faults.extend(layer.canonicalize(names::<T>()));
         }
         let mut given = Table::new();
         for (key, value) in self.layers.iter().flat_map(|layer| &layer.values) {
@@ -295,10 +295,10 @@ fn merge(into: &mut Table, key: String, value: Value) {
 
 /// Errors in one value on its own.
 fn faults_of_value<T: Settings>(key: &str, value: &Value, given: &Table) -> Vec<String> {
-    let known = fields::of::<T>();
+    let known = names::<T>();
     if !known.contains(&key) {
         let unknown = format!("unknown setting `{key}`");
-        return vec![match (aliases::replacement(key, known), fields::nearest(key, known)) {
+        return vec![match (aliases::replacement(key, known), nearest::nearest(key, known)) {
             (Some(replacement), _) => format!("{unknown}; {replacement}"),
             (None, Some(nearest)) => format!("{unknown}; did you mean `{nearest}`?"),
             (None, None) => format!("{unknown}; available: {}", known.join(", ")),

@@ -68,7 +68,6 @@ pub fn loss<M: Model>(
     if settings.beta > 0.0 && batches.iter().any(|batch| batch.reference.is_empty()) {
         return Err(Error::NoReference);
     }
-    let options = settings.options();
     // However it is split to save memory, the file is one micro-batch.
     let (alone, longest) = (ProcessGroup::default(), settings.max_completion_length);
     let loss_normalizers =
@@ -87,7 +86,7 @@ pub fn loss<M: Model>(
             &mut gradients,
             &mut |index, scores| {
                 let (batch, normalizer) = (&batches[index], &loss_normalizers[index]);
-                Ok(batch.derivative(&options, normalizer, scores, selection, &mut totals)?.dlogps)
+                Ok(batch.derivative(settings, normalizer, scores, selection, &mut totals)?.dlogps)
             },
             &mut |_| (),
         )?;

@@ -7,15 +7,17 @@
 
 mod correction;
 mod entropy;
-mod options;
+mod formulation;
 mod stats;
 mod terms;
 
 pub use correction::{ImportanceSamplingCorrection, ImportanceSamplingMode};
 pub use entropy::entropy_threshold;
-pub use options::{ImportanceSamplingLevel, LossOptions, LossType};
+pub use formulation::{ImportanceSamplingLevel, LossType};
 pub use stats::LossStats;
 use terms::Term;
+
+use crate::settings::LossSettings;
 
 /// One micro-batch.
 ///
@@ -66,7 +68,7 @@ pub struct LossOutput {
 
 /// The loss of one micro-batch.
 pub fn loss(
-    options: &LossOptions,
+    settings: &LossSettings,
     batch: &LossBatch<'_>,
     normalizer: &LossNormalizer,
 ) -> LossOutput {
@@ -77,7 +79,7 @@ pub fn loss(
         let tokens = start..start + length;
         start += length;
         if !batch.unmasked[index] || length == 0 {
-            out.stats.masked(options.importance_sampling_level);
+            out.stats.masked(settings.importance_sampling_level);
             continue;
         }
         let completion = Completion {
@@ -88,8 +90,8 @@ pub fn loss(
             selected: batch.selected.map(|selected| &selected[tokens.clone()]),
             advantage: batch.advantages[index],
         };
-        let weight = token_weight(options.loss_type, length, normalizer);
-        out.loss += completion.add(options, weight, &mut out.dlogps[tokens], &mut out.stats);
+        let weight = token_weight(settings.loss_type, length, normalizer);
+        out.loss += completion.add(settings, weight, &mut out.dlogps[tokens], &mut out.stats);
     }
     out
 }
@@ -118,14 +120,14 @@ impl Completion<'_> {
     /// Adds the completion's derivative to `dlogps`; returns its loss.
     fn add(
         &self,
-        options: &LossOptions,
+        settings: &LossSettings,
         weight: f64,
         dlogps: &mut [f64],
         stats: &mut LossStats,
     ) -> f64 {
         let n = self.logps.len();
         let log_ratios: Vec<f64> = (0..n).map(|t| self.log_ratio(t)).collect();
-        let ratios = match options.importance_sampling_level {
+        let ratios = match settings.importance_sampling_level {
             ImportanceSamplingLevel::Token => {
                 log_ratios.iter().map(|log_ratio| log_ratio.exp()).collect()
             }
@@ -133,12 +135,12 @@ impl Completion<'_> {
                 vec![(log_ratios.iter().sum::<f64>() / n as f64).exp(); n]
             }
         };
-        let weights = self.policy_weights(options, weight);
-        let mut terms = stats.completion(options.importance_sampling_level);
+        let weights = self.policy_weights(settings, weight);
+        let mut terms = stats.completion(settings.importance_sampling_level);
         let mut total = 0.0;
         let mut d_ratios = vec![0.0; n];
         for t in 0..n {
-            let term = Term::new(options, ratios[t], self.advantage, self.logps[t]);
+            let term = Term::new(settings, ratios[t], self.advantage, self.logps[t]);
             terms.token(&term);
             d_ratios[t] += weights[t] * term.d_ratio;
             dlogps[t] += weights[t] * term.d_logp;
@@ -146,8 +148,8 @@ impl Completion<'_> {
             total += if weights[t] == 0.0 { 0.0 } else { weights[t] * term.loss };
         }
         terms.finish();
-        total += self.kl(options, weight, &ratios, (dlogps, &mut d_ratios), stats);
-        match options.importance_sampling_level {
+        total += self.kl(settings, weight, &ratios, (dlogps, &mut d_ratios), stats);
+        match settings.importance_sampling_level {
             ImportanceSamplingLevel::Token => {
                 for ((dlogp, d_ratio), ratio) in dlogps.iter_mut().zip(d_ratios).zip(ratios) {
                     *dlogp += d_ratio * ratio;
@@ -169,12 +171,12 @@ impl Completion<'_> {
 
     /// The weight of each token in the policy loss: `weight`, reduced if the completion is off-policy, the token is not
     /// selected, or the sampler's distribution differs.
-    fn policy_weights(&self, options: &LossOptions, weight: f64) -> Vec<f64> {
+    fn policy_weights(&self, settings: &LossSettings, weight: f64) -> Vec<f64> {
         let n = self.logps.len();
-        if self.is_off_policy(options) {
+        if self.is_off_policy(settings) {
             return vec![0.0; n];
         }
-        let mut weights = match (&options.correction, self.sampling) {
+        let mut weights = match (settings.correction(), self.sampling) {
             (Some(correction), Some(sampling)) => {
                 correction.ratios(self.old.unwrap_or(self.logps), sampling)
             }
@@ -190,8 +192,8 @@ impl Completion<'_> {
     /// Whether a completion with a negative advantage is too far off-policy.
     ///
     /// Source: TRL's `get_off_policy_mask`.
-    fn is_off_policy(&self, options: &LossOptions) -> bool {
-        let Some(threshold) = options.off_policy_mask_threshold else { return false };
+    fn is_off_policy(&self, settings: &LossSettings) -> bool {
+        let Some(threshold) = settings.off_policy_mask_threshold else { return false };
         let Some(sampling) = self.sampling.or(self.old) else { return false };
         let log_ratio_sum: f64 = sampling.iter().zip(self.logps).map(|(a, b)| a - b).sum();
         self.advantage < 0.0 && log_ratio_sum / self.logps.len() as f64 > threshold
@@ -200,22 +202,22 @@ impl Completion<'_> {
     /// `beta` times the k3 estimator, `exp(d) - d - 1` with `d = reference - logp`, optionally times the ratio.
     fn kl(
         &self,
-        options: &LossOptions,
+        settings: &LossSettings,
         weight: f64,
         ratios: &[f64],
         (dlogps, d_ratios): (&mut [f64], &mut [f64]),
         stats: &mut LossStats,
     ) -> f64 {
         let Some(reference) = self.reference else { return 0.0 };
-        let scale = weight * options.beta;
+        let scale = weight * settings.beta;
         let mut total = 0.0;
         for t in 0..self.logps.len() {
             let k3 = terms::k3(reference[t] - self.logps[t]);
-            let ratio = if options.use_bias_correction_kl { ratios[t] } else { 1.0 };
+            let ratio = if settings.use_bias_correction_kl { ratios[t] } else { 1.0 };
             stats.add_kl(&k3, ratio);
             total += scale * k3.value * ratio;
             dlogps[t] += scale * k3.d_logp * ratio;
-            if options.use_bias_correction_kl {
+            if settings.use_bias_correction_kl {
                 d_ratios[t] += scale * k3.value;
             }
         }

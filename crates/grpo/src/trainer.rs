@@ -26,9 +26,9 @@ use crate::model::{ChatTokenizer, LoadOptions, Model};
 use crate::non_finite::Diagnosis;
 use crate::process_group::ProcessGroup;
 use crate::rollout::Rollout;
-use crate::settings::ReportTo;
+use crate::settings::{OptimizerSettings, RunSettings};
 use crate::update::Updater;
-use crate::update::optimizer::{Optimizer, OptimizerSettings};
+use crate::update::optimizer::Optimizer;
 pub(crate) use steps::train;
 
 /// Inputs of every run, except model, settings and data.
@@ -62,19 +62,16 @@ pub enum RunOutcome {
     Stopped(PathBuf),
 }
 
-/// The settings that every run has.
-pub(crate) struct RunSettings<'a> {
-    pub(crate) output: &'a Path,
+/// What a run is to do: its settings, and what follows from them and the data.
+pub(crate) struct RunPlan<'a> {
+    pub(crate) settings: &'a RunSettings,
     /// How the run's models are loaded, onto the CPU.
     pub(crate) load_options: LoadOptions<'a>,
     pub(crate) optimizer: OptimizerSettings,
     pub(crate) total_steps: u64,
     pub(crate) save_steps: u64,
-    pub(crate) save_total_limit: usize,
     /// Steps whose checkpoints are kept permanently.
     pub(crate) milestones: Option<Milestones>,
-    pub(crate) max_skipped_steps: u64,
-    pub(crate) report_to: &'a ReportTo,
     /// The criterion for the best checkpoint.
     pub(crate) best_by: BestMetric,
     /// Fingerprint of the training data.
@@ -101,7 +98,7 @@ pub(crate) struct Run<'a, M: Model> {
     pub(crate) device: Device,
     pub(crate) stop: &'a AtomicBool,
     pub(crate) process_group: ProcessGroup,
-    settings: RunSettings<'a>,
+    plan: RunPlan<'a>,
     settings_text: &'a str,
     /// Whether the data differs from that of the run so far.
     other_data: bool,
@@ -172,6 +169,13 @@ pub(crate) trait Trainer<'a> {
     }
 }
 
+impl RunPlan<'_> {
+    /// The checkpoints in the run's folder.
+    fn checkpoints(&self) -> Checkpoints {
+        Checkpoints::new(&self.settings.output, self.settings.save_total_limit)
+    }
+}
+
 impl<'a, M: Model> Run<'a, M> {
     /// Prepares a new run from `model`.
     ///
@@ -180,16 +184,15 @@ impl<'a, M: Model> Run<'a, M> {
     pub(crate) fn prepare_new(
         model: M,
         inputs: &RunInputs<'_>,
-        settings: &RunSettings<'_>,
+        plan: &RunPlan<'_>,
     ) -> Result<Prepared<M>> {
         let process_group = &inputs.process_group;
         let model = model.with_layer_hook(process_group.on_layer());
-        let checkpoints = Checkpoints::new(settings.output, settings.save_total_limit)
-            .with_process_group(process_group);
+        let checkpoints = plan.checkpoints().with_process_group(process_group);
         checkpoints.recover()?;
         checkpoints.refuse_any()?;
-        check_base(&model, &settings.probe, process_group)?;
-        let optimizer = Optimizer::new(settings.optimizer, &model, process_group)?;
+        check_base(&model, &plan.probe, process_group)?;
+        let optimizer = Optimizer::new(plan.optimizer, &model, process_group)?;
         Ok(Prepared { model, optimizer, state: State::new(inputs.fingerprint) })
     }
 
@@ -200,16 +203,16 @@ impl<'a, M: Model> Run<'a, M> {
     pub(crate) fn prepare_resumed(
         checkpoint: &Checkpoint,
         inputs: &RunInputs<'_>,
-        settings: &RunSettings<'_>,
+        plan: &RunPlan<'_>,
     ) -> Result<Prepared<M>> {
         let (Checkpoint { path, state }, process_group) = (checkpoint, &inputs.process_group);
-        Checkpoints::new(settings.output, settings.save_total_limit).refuse_later(checkpoint)?;
-        let load_options = settings.load_options.clone().on_device(&inputs.device);
+        plan.checkpoints().refuse_later(checkpoint)?;
+        let load_options = plan.load_options.clone().on_device(&inputs.device);
         let model = M::load(path, &load_options)?;
-        check_resumed(&model, path, &settings.probe, process_group)?;
+        check_resumed(&model, path, &plan.probe, process_group)?;
         let model = model.with_layer_hook(process_group.on_layer());
         let written = (state.optimizer_files, state.optimizer_steps);
-        let optimizer = Optimizer::load(settings.optimizer, &model, process_group, path, written)?;
+        let optimizer = Optimizer::load(plan.optimizer, &model, process_group, path, written)?;
         Ok(Prepared { model, optimizer, state: state.clone() })
     }
 
@@ -220,21 +223,22 @@ impl<'a, M: Model> Run<'a, M> {
     pub(crate) fn open(
         prepared: Prepared<M>,
         inputs: RunInputs<'a>,
-        settings: RunSettings<'a>,
+        plan: RunPlan<'a>,
         sinks: Vec<Box<dyn Sink + 'a>>,
     ) -> Result<Self> {
         let Prepared { model, optimizer, mut state } = prepared;
         let RunInputs { settings_text, tokenizer, device, stop, lock, process_group, .. } = inputs;
-        let checkpoints = Checkpoints::new(settings.output, settings.save_total_limit)
-            .with_milestones(settings.milestones)
+        let checkpoints = plan
+            .checkpoints()
+            .with_milestones(plan.milestones)
             .with_process_group(&process_group)
             .with_lock(lock);
-        let other_data = state.data_changed(settings.data.clone());
+        let other_data = state.data_changed(plan.data.clone());
         checkpoints.sweep(state.step)?;
         checkpoints.rotate(&state)?;
         checkpoints.write_settings(settings_text)?;
         let events = match process_group.is_rank_zero() {
-            true => Recorder::open(settings.output, &state, settings.report_to, sinks)?,
+            true => Recorder::open(&plan.settings.output, &state, &plan.settings.report_to, sinks)?,
             false => Recorder::silent(),
         };
         Ok(Self {
@@ -248,7 +252,7 @@ impl<'a, M: Model> Run<'a, M> {
             stop,
             bytes_sent: process_group.bytes_sent(),
             process_group,
-            settings,
+            plan,
             settings_text,
             other_data,
         })
@@ -264,7 +268,7 @@ impl<'a, M: Model> Run<'a, M> {
         }
         // A write by path would make the folder anew.
         self.checkpoints.keep_lock()?;
-        skipped::dump(self.settings.output, step, batch).map(Some)
+        skipped::dump(&self.plan.settings.output, step, batch).map(Some)
     }
 
     /// Whether a stop was requested on any rank.
@@ -274,13 +278,12 @@ impl<'a, M: Model> Run<'a, M> {
 
     fn save_is_due(&self) -> bool {
         let step = self.state.step;
-        step.is_multiple_of(self.settings.save_steps)
-            || self.checkpoints.retention().is_milestone(step)
+        step.is_multiple_of(self.plan.save_steps) || self.checkpoints.retention().is_milestone(step)
     }
 
     /// Fails if the model is not finite.
     pub(crate) fn check_finite(&self) -> Result<()> {
-        self.checkpoints.check_finite(&self.model, &self.settings.probe)
+        self.checkpoints.check_finite(&self.model, &self.plan.probe)
     }
 }
 

@@ -289,15 +289,15 @@ mod tests {
 
     use super::*;
     use crate::model::tests::toy::Bigram;
-    use crate::update::optimizer::{Optim, OptimizerSettings};
+    use crate::settings::{Optim, OptimizerSettings};
 
     #[test]
     fn no_gradient_is_sent_while_a_later_pass_will_add_to_it() {
         let settings = OptimizerSettings {
             optim: Optim::Adamw,
-            beta1: 0.9,
-            beta2: 0.95,
-            epsilon: 1e-8,
+            adam_beta1: 0.9,
+            adam_beta2: 0.95,
+            adam_epsilon: 1e-8,
             weight_decay: 0.0,
             max_grad_norm: 1.0,
         };

@@ -11,8 +11,8 @@ use embodied_r_grpo::estimate::memory_plan::{
 use embodied_r_grpo::estimate::roofline::{
     CpuPeaks, InterNodeLink, IntraNodeLink, Machine, Network, PhaseKind, StepEstimate,
 };
+use embodied_r_grpo::settings::Optim;
 use embodied_r_grpo::settings::Recompute;
-use embodied_r_grpo::update::optimizer::Optim;
 use embodied_r_policy::trainable::ParameterCounts;
 use embodied_r_policy::{ModelConfig, Precision};
 

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use embodied_r_dist::{Communicator, CommunicatorOptions};
 use embodied_r_grpo::inspect::batch_file::BatchFile;
 use embodied_r_grpo::inspect::{LossReport, loss};
-use embodied_r_grpo::loss::{LossOptions, LossType};
+use embodied_r_grpo::loss::LossType;
 use embodied_r_grpo::model::{Group, TokenScores};
 use embodied_r_grpo::process_group::ProcessGroup;
 use embodied_r_grpo::settings::LossSettings;
@@ -116,16 +116,16 @@ const REFERENCE: [f64; 9] = [-0.6, -1.0, -0.45, -1.9, -0.15, -0.9, -1.4, -0.8, -
 const ADVANTAGES: [f64; 4] = [1.2, -0.8, 0.5, -0.9];
 const MAX_COMPLETION_LENGTH: usize = 8;
 
-/// `LossOptions` of these tests: clip ranges 0.2 and 0.28, beta 0.04.
-fn options(loss_type: LossType) -> LossOptions {
-    let use_bias_correction_kl = false;
-    LossOptions {
+/// `LossSettings` of these tests: clip ranges 0.2 and 0.28, beta 0.04.
+fn settings(loss_type: LossType) -> LossSettings {
+    LossSettings {
         loss_type,
         epsilon: 0.2,
-        epsilon_high: 0.28,
+        epsilon_high: Some(0.28),
         beta: 0.04,
-        use_bias_correction_kl,
-        ..LossOptions::default()
+        use_bias_correction_kl: false,
+        importance_sampling_correction: false,
+        ..LossSettings::default()
     }
 }
 
@@ -173,9 +173,9 @@ fn accumulated(
     for ((batch, normalizer), completions) in batches.iter().zip(&normalizers).zip(split) {
         let logps = LOGPS[tokens(completions)].to_vec();
         let scores = TokenScores { entropies: vec![0.0; logps.len()], logps };
-        let (options, all) = (options(loss_type), TokenSelection::All);
+        let (settings, all) = (settings(loss_type), TokenSelection::All);
         let totals = &mut UpdateStats::default();
-        let found = batch.derivative(&options, normalizer, &scores, all, totals).unwrap();
+        let found = batch.derivative(&settings, normalizer, &scores, all, totals).unwrap();
         total += found.loss;
         dlogps.extend(found.dlogps.into_iter().map(f64::from));
     }

@@ -10,7 +10,8 @@ use std::path::Path;
 use candle_core::{DType, Device};
 use embodied_r_dist::{Communicator, CommunicatorOptions};
 use embodied_r_grpo::process_group::ProcessGroup;
-use embodied_r_grpo::update::optimizer::{Optim, Optimizer, OptimizerSettings};
+use embodied_r_grpo::settings::{Optim, OptimizerSettings};
+use embodied_r_grpo::update::optimizer::Optimizer;
 use embodied_r_kernels::device::has_kernels;
 use embodied_r_kernels::memory;
 use embodied_r_policy::lora::Module;
@@ -60,9 +61,9 @@ fn adapted(precision: Precision) -> Policy {
 fn settings(optim: Optim) -> OptimizerSettings {
     OptimizerSettings {
         optim,
-        beta1: 0.9,
-        beta2: 0.95,
-        epsilon: 1e-8,
+        adam_beta1: 0.9,
+        adam_beta2: 0.95,
+        adam_epsilon: 1e-8,
         weight_decay: 0.1,
         max_grad_norm: 1e9,
     }

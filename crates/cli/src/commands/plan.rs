@@ -31,13 +31,13 @@ pub(crate) fn run(args: PlanArgs) -> anyhow::Result<Status> {
         return captioner::run(name, &args);
     }
     let settings = settings(&args)?;
-    let config = shape(&settings.model)?;
+    let config = shape(&settings.run.model)?;
     let stages = settings.stages().map_err(|faults| explain(Error::Settings(faults)))?;
-    let hardware = Hardware::of(&args, settings.precision)?;
+    let hardware = Hardware::of(&args, settings.run.precision)?;
     let wanted = wanted(&settings, &stages, &config, &hardware)?;
     let lengths = Lengths {
-        prompt: args.prompt.unwrap_or(settings.max_prompt_length),
-        completion: args.completion.unwrap_or(settings.max_completion_length),
+        prompt: args.prompt.unwrap_or(settings.rollout.max_prompt_length),
+        completion: args.completion.unwrap_or(settings.loss.max_completion_length),
     };
     let plan = wanted.memory();
     let estimate = |split_groups: bool| {
@@ -84,15 +84,15 @@ fn wanted<'a>(
         let counts = settings.trainable().counts(config);
         counts.map_err(|error| Usage(error.to_string()))
     };
-    let adapter = counts(&GrpoSettings { use_peft: true, ..settings.clone() });
+    let adapter = counts(&settings.clone().with(|s| s.trainable.use_peft = true));
     let trained = counts(settings)?;
     let cache_policy = memory::cache_policy(settings, None);
-    let longest = settings.max_prompt_length;
+    let longest = settings.rollout.max_prompt_length;
     Ok(PlannedRun {
         config,
         total_workload: Workload::for_training(settings, stages, trained, longest, cache_policy),
-        recompute: settings.recompute,
-        precision: settings.precision,
+        recompute: settings.run.recompute,
+        precision: settings.run.precision,
         placement: hardware.placement,
         usable: hardware.usable,
         // Settings that freeze parts of the model exclude an adapter; then none is suggested.
@@ -103,8 +103,8 @@ fn wanted<'a>(
 /// Steps of the whole run, if the number of questions is given.
 fn steps(args: &PlanArgs, settings: &GrpoSettings, stages: &Stages) -> anyhow::Result<Option<u64>> {
     let Some(questions) = args.questions else { return Ok(None) };
-    let per_epoch = (questions / settings.questions_per_step().max(1)) as u64;
-    let needed = settings.questions_per_step();
+    let per_epoch = (questions / settings.rollout.questions_per_step().max(1)) as u64;
+    let needed = settings.rollout.questions_per_step();
     let few = || {
         Usage(format!(
             "`--questions` must be at least {needed}, the questions of one step, not {questions}"

@@ -45,31 +45,33 @@ const MUTABLE_ON_RESUME: [&str; 8] = [
 /// Fine-tune on conversations (cold start).
 pub(crate) fn run(args: SftArgs) -> anyhow::Result<Status> {
     let job = args.run.job.clone();
-    let folder = || session::folder(&args.run, |settings: &SftSettings| settings.output.clone());
+    let folder =
+        || session::folder(&args.run, |settings: &SftSettings| settings.run.output.clone());
     run_job(&job, folder, |process_group| run_as(&args, process_group))
 }
 
 fn run_as(args: &SftArgs, process_group: &ProcessGroup) -> anyhow::Result<Status> {
     let (data, eval_data) = (args.data.as_deref(), args.eval_data.as_deref());
-    let output = |settings: &SftSettings| settings.output.clone();
+    let output = |settings: &SftSettings| settings.run.output.clone();
     let session =
         session::open(&args.run, [data, eval_data], output, &MUTABLE_ON_RESUME, process_group)?;
     let Session { settings, checkpoint, .. } = &session;
 
-    let base = session::base(&settings.model, &settings.trainable(), checkpoint.as_ref())?;
+    let base = session::base(&settings.run.model, &settings.trainable(), checkpoint.as_ref())?;
     let trained = session::trained(&base, &settings.trainable())?;
     let Base { folder, fingerprint } = base;
     let text = Arc::new(Tokenizer::from_dir(&folder)?);
     let limit = settings.example_limit(trained.config.max_position_embeddings);
-    let SftExamples { examples, too_long } = replies(&settings.data, &text, &limit, process_group)?;
-    let eval = match &settings.eval_data {
+    let SftExamples { examples, too_long } =
+        replies(&settings.run.data, &text, &limit, process_group)?;
+    let eval = match &settings.run.eval_data {
         Some(file) => replies(file, &text, &limit, process_group)?.examples,
         None => Vec::new(),
     };
-    let device = session::device(&args.run.job, settings.precision, process_group)?;
+    let device = session::device(&args.run.job, settings.run.precision, process_group)?;
     let rank_device = RankDevice {
         device: &device,
-        precision: settings.precision,
+        precision: settings.run.precision,
         ranks: process_group.world_size(),
     };
     let memory = memory::of_sft(settings, &trained, &examples, &rank_device)?;
@@ -88,7 +90,7 @@ fn run_as(args: &SftArgs, process_group: &ProcessGroup) -> anyhow::Result<Status
         return Ok(Status::Done);
     }
     session::log_memory(&memory, &rank_device, process_group)?;
-    let lock = session.prepare(&settings.output, process_group)?;
+    let lock = session.prepare(&settings.run.output, process_group)?;
     let settings_text = settings::text(settings)?;
     let stop = on_interrupt("stopping after a checkpoint")?;
     let bar = Bar::default();
@@ -116,7 +118,10 @@ fn run_as(args: &SftArgs, process_group: &ProcessGroup) -> anyhow::Result<Status
         Some(checkpoint) => SftTrainer::<Policy>::resume(checkpoint, job, sinks),
         None => <Policy as Model>::load(
             &folder,
-            &settings.load_options(&folder, memory.saved_activations).on_device(&device),
+            &settings
+                .run
+                .load_options(settings.trainable(), &folder, memory.saved_activations)
+                .on_device(&device),
         )
         .and_then(|model| SftTrainer::start(model, job, sinks)),
     };
@@ -150,18 +155,18 @@ fn arithmetic(
     (examples, too_long): (&[Example], usize),
     eval: &[Example],
 ) -> Result<String> {
-    let (left, needed) = (examples.len(), settings.train_batch_size);
-    let sampler = BatchSampler::new(left, needed, settings.seed);
+    let (left, needed) = (examples.len(), settings.supervised.train_batch_size);
+    let sampler = BatchSampler::new(left, needed, settings.run.seed);
     let given = left + too_long;
     let sampler = sampler.ok_or(Error::TooFew { what: "examples", given, left, needed })?;
     let per_epoch = sampler.steps_per_epoch();
     let total = settings.total_steps(per_epoch);
     let total = total.map_err(|fault| Error::Settings(vec![fault]))?;
-    let scheduler = settings.lr_scheduler_type;
-    let warmup = scheduler.warmup_steps(settings.warmup_steps, settings.warmup_ratio, total);
+    let scheduler = settings.lr.lr_scheduler_type;
+    let warmup = scheduler.warmup_steps(settings.lr.warmup_steps, settings.lr.warmup_ratio, total);
     let tokens: usize = examples.iter().map(Example::tokens).sum();
     let most = needed.div_ceil(ranks.max(1));
-    let share = memory::share(ranks, (most, needed, "examples"), settings.optim);
+    let share = memory::share(ranks, (most, needed, "examples"), settings.optimizer.optim);
     let share = share.map(|(name, what)| format!("{name:<12} {what}\n")).unwrap_or_default();
     let trained_tokens: usize = examples.iter().map(|example| example.completion.len()).sum();
     Ok(format!(
@@ -173,13 +178,13 @@ fn arithmetic(
          warmup       {warmup} steps to {:e}, then {}\n\
          micro-batch  at most {} tokens\n\
          {share}memory       {}\n",
-        settings.model,
+        settings.run.model,
         eval.len(),
         left as u64 - per_epoch * needed as u64,
-        settings.num_train_epochs,
-        settings.learning_rate,
+        settings.supervised.num_train_epochs,
+        settings.lr.learning_rate,
         scheduler.decay(),
-        settings.max_tokens_per_batch,
+        settings.run.max_tokens_per_batch,
         memory::memory_summary(memory, ranks),
     ))
 }

@@ -65,25 +65,27 @@ const MUTABLE_ON_RESUME: [&str; 15] = [
 pub(crate) fn run(mut args: TrainArgs) -> anyhow::Result<Status> {
     args.run.reward_funcs = std::mem::take(&mut args.reward_funcs);
     let job = args.run.job.clone();
-    let folder = || session::folder(&args.run, |settings: &GrpoSettings| settings.output.clone());
+    let folder =
+        || session::folder(&args.run, |settings: &GrpoSettings| settings.run.output.clone());
     run_job(&job, folder, |process_group| run_as(&args, process_group))
 }
 
 fn run_as(args: &TrainArgs, process_group: &ProcessGroup) -> anyhow::Result<Status> {
     let (data, eval_data) = (args.data.as_deref(), args.eval_data.as_deref());
-    let output = |settings: &GrpoSettings| settings.output.clone();
+    let output = |settings: &GrpoSettings| settings.run.output.clone();
     let session =
         session::open(&args.run, [data, eval_data], output, &MUTABLE_ON_RESUME, process_group)?;
     let Session { settings, checkpoint, .. } = &session;
 
-    let questions = read_questions(&settings.data)?;
-    let eval = settings.eval_data.as_deref().map(read_questions).transpose()?.unwrap_or_default();
-    let base = session::base(&settings.model, &settings.trainable(), checkpoint.as_ref())?;
+    let questions = read_questions(&settings.run.data)?;
+    let eval =
+        settings.run.eval_data.as_deref().map(read_questions).transpose()?.unwrap_or_default();
+    let base = session::base(&settings.run.model, &settings.trainable(), checkpoint.as_ref())?;
     let text = Arc::new(Tokenizer::from_dir(&base.folder)?);
     let (given, evaluated) = (questions.len(), eval.len());
     let trained = session::trained(&base, &settings.trainable())?;
     let limit = settings.prompt_limit(trained.config.max_position_embeddings);
-    let system = settings.system_prompt.as_deref();
+    let system = settings.rollout.system_prompt.as_deref();
     let questions = prompted(questions, &text, (system, &limit), "training", process_group)?;
     let eval = prompted(eval, &text, (system, &limit), "evaluation", process_group)?;
     let (of_train, of_eval) = ((given, questions.len()), (evaluated, eval.len()));
@@ -93,8 +95,8 @@ fn run_as(args: &TrainArgs, process_group: &ProcessGroup) -> anyhow::Result<Stat
     let cache_policy =
         memory::cache_policy(settings, resumed_from.map(|checkpoint| &checkpoint.state));
     let ranks = process_group.world_size();
-    let device = session::device(&args.run.job, settings.precision, process_group)?;
-    let rank_device = RankDevice { device: &device, precision: settings.precision, ranks };
+    let device = session::device(&args.run.job, settings.run.precision, process_group)?;
+    let rank_device = RankDevice { device: &device, precision: settings.run.precision, ranks };
     let memory =
         memory::of_train(settings, &stages, &trained, &questions, cache_policy, &rank_device)?;
     let longest = memory::longest_prompt(&questions);
@@ -109,7 +111,7 @@ fn run_as(args: &TrainArgs, process_group: &ProcessGroup) -> anyhow::Result<Stat
     }
     session::log_memory(&memory, &rank_device, process_group)?;
     let judge = judge(settings)?;
-    let lock = session.prepare(&settings.output, process_group)?;
+    let lock = session.prepare(&settings.run.output, process_group)?;
     let plan = ExecutionOptions {
         device,
         activation_bytes: memory.saved_activations,
@@ -163,10 +165,10 @@ fn train(
     if process_group.is_rank_zero() {
         sinks.push(session::progress(&bar, "training"));
     }
-    if settings.log_completions && process_group.is_rank_zero() {
+    if settings.rollout.log_completions && process_group.is_rank_zero() {
         let stages = settings.stages().map_err(|faults| explain(Error::Settings(faults)))?;
         let names = reward_names(settings, &stages);
-        sinks.push(Box::new(Parquet::new(&settings.output, names)));
+        sinks.push(Box::new(Parquet::new(&settings.run.output, names)));
     }
     let job = GrpoInputs {
         settings,
@@ -190,8 +192,10 @@ fn train(
     let trainer = match checkpoint {
         Some(checkpoint) => GrpoTrainer::<Policy>::resume(checkpoint, job, sinks),
         None => {
-            let loading =
-                settings.load_options(folder, plan.activation_bytes).on_device(&plan.device);
+            let loading = settings
+                .run
+                .load_options(settings.trainable(), folder, plan.activation_bytes)
+                .on_device(&plan.device);
             <Policy as Model>::load(folder, &loading)
                 .and_then(|policy| GrpoTrainer::start(policy, job, sinks))
         }
@@ -219,7 +223,7 @@ fn prompted(
 /// The judge behind an API, if the settings have one.
 fn judge(settings: &GrpoSettings) -> anyhow::Result<Option<Box<dyn Judge>>> {
     let (JudgeKind::Http, Some(url), Some(model)) =
-        (settings.judge, &settings.judge_base_url, &settings.judge_model)
+        (settings.judge.judge, &settings.judge.judge_base_url, &settings.judge.judge_model)
     else {
         return Ok(None);
     };

@@ -64,18 +64,13 @@ pub(super) fn replacement(key: &str, known: &[&str]) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
-    use embodied_r_grpo::settings::{GrpoSettings, LossSettings, SftSettings};
+    use embodied_r_grpo::settings::{GrpoSettings, LossSettings, SftSettings, names};
 
-    use super::super::fields;
     use super::*;
 
     #[test]
     fn every_alias_leads_to_a_setting_and_is_none_itself() {
-        let all = [
-            fields::of::<GrpoSettings>(),
-            fields::of::<SftSettings>(),
-            fields::of::<LossSettings>(),
-        ];
+        let all = [names::<GrpoSettings>(), names::<SftSettings>(), names::<LossSettings>()];
         for (theirs, ours) in SAME {
             assert!(all.iter().any(|known| known.contains(&ours)), "{ours}");
             assert!(!all.iter().any(|known| known.contains(&theirs)), "{theirs}");
@@ -89,15 +84,15 @@ mod tests {
     #[test]
     fn a_replacement_is_a_setting_of_the_same_command() {
         let of = |known| replacement("per_device_train_batch_size", known);
-        assert_eq!(of(fields::of::<GrpoSettings>()), Some(GRPO_BATCH));
-        assert_eq!(of(fields::of::<SftSettings>()), Some(SFT_BATCH));
-        assert_eq!(of(fields::of::<LossSettings>()), None);
+        assert_eq!(of(names::<GrpoSettings>()), Some(GRPO_BATCH));
+        assert_eq!(of(names::<SftSettings>()), Some(SFT_BATCH));
+        assert_eq!(of(names::<LossSettings>()), None);
     }
 
     #[test]
     fn a_name_is_translated_only_where_the_setting_exists() {
-        assert_eq!(canonical("max_seq_length", fields::of::<SftSettings>()), "max_length");
-        assert_eq!(canonical("max_seq_length", fields::of::<GrpoSettings>()), "max_seq_length");
-        assert_eq!(canonical("beta", fields::of::<GrpoSettings>()), "beta");
+        assert_eq!(canonical("max_seq_length", names::<SftSettings>()), "max_length");
+        assert_eq!(canonical("max_seq_length", names::<GrpoSettings>()), "max_seq_length");
+        assert_eq!(canonical("beta", names::<GrpoSettings>()), "beta");
     }
 }

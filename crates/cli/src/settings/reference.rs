@@ -2,28 +2,51 @@
 
 use std::fmt::Write as _;
 
-use embodied_r_grpo::settings::{GrpoSettings, SftSettings};
+use embodied_r_grpo::settings::{GrpoSettings, SftSettings, names};
 use serde::Serialize;
 use toml::{Table, Value};
 
 /// How to regenerate the file.
 const UPDATE: &str = "UPDATE_DOCS=1 cargo test -p embodied-r-cli settings_reference";
 
-const GRPO: &str = include_str!("../../../grpo/src/settings/train.rs");
-const SFT: &str = include_str!("../../../grpo/src/settings/sft.rs");
+/// A group of settings: its source and its name there.
+type Group = (&'static str, &'static str);
 
-/// The headings of the tables, each with the setting that its table begins with.
-const HEADINGS: &[(&str, &str)] = &[
-    ("model", "Run"),
-    ("num_generations", "Rollout"),
-    ("loss_type", "Loss and advantages"),
-    ("learning_rate", "Optimizer"),
-    ("max_tokens_per_batch", "Memory and precision"),
-    ("use_peft", "LoRA and frozen parameters"),
-    ("num_train_epochs", "Length, stages and rewards"),
-    ("judge", "Judge of the consistency reward"),
-    ("save_steps", "Checkpoints, evaluation and logging"),
+macro_rules! group {
+    ($file:literal, $name:literal) => {
+        (include_str!(concat!("../../../grpo/src/settings/", $file, ".rs")), $name)
+    };
+}
+
+const RUN: Group = group!("run", "RunSettings");
+const LR: Group = group!("lr", "LrSettings");
+const OPTIMIZER: Group = group!("optimizer", "OptimizerSettings");
+const TRAINABLE: Group = group!("trainable", "TrainableSettings");
+
+/// The tables of `train`, each with its heading and groups.
+const GRPO: &[(&str, &[Group])] = &[
+    ("Run", &[RUN]),
+    ("Rollout", &[group!("rollout", "RolloutSettings")]),
+    (
+        "Loss and advantages",
+        &[
+            group!("loss", "LossSettings"),
+            group!("advantages", "AdvantageSettings"),
+            group!("reference", "ReferenceSettings"),
+        ],
+    ),
+    ("Optimizer", &[LR, OPTIMIZER]),
+    ("LoRA and frozen parameters", &[TRAINABLE]),
+    (
+        "Length, stages and rewards",
+        &[group!("stages", "StageSettings"), group!("rewards", "RewardSettings")],
+    ),
+    ("Judge of the consistency reward", &[group!("judge", "JudgeSettings")]),
+    ("Checkpoints and evaluation", &[group!("evaluation", "EvaluationSettings")]),
 ];
+
+/// The groups of `sft`.
+const SFT: &[Group] = &[RUN, group!("supervised", "SupervisedSettings"), LR, OPTIMIZER, TRAINABLE];
 
 /// What TRL 1.16 (`GRPOConfig`, `ModelConfig`) or ms-swift has, where the name or the default is not ours.
 const PEERS: &[(&str, &str)] = &[
@@ -120,8 +143,8 @@ struct Field {
     default: String,
 }
 
-/// The documented fields of the struct `name` in `source`.
-fn fields(source: &str, name: &str) -> Vec<Field> {
+/// The documented fields of a group.
+fn fields((source, name): Group) -> Vec<Field> {
     let head = format!("pub struct {name} {{");
     let body = source.lines().skip_while(|line| *line != head).skip(1);
     let (mut fields, mut meaning) = (Vec::new(), Vec::new());
@@ -158,11 +181,11 @@ fn default_of(table: &Table, field: &Field) -> String {
     }
 }
 
-fn rows(fields: &[Field], table: &Table, peers: &[(&str, &str)], text: &mut String) {
-    for field in fields {
-        let Field { name, meaning, .. } = field;
+fn rows(groups: &[Group], table: &Table, peers: &[(&str, &str)], text: &mut String) {
+    for field in groups.iter().flat_map(|group| fields(*group)) {
+        let Field { name, meaning, .. } = &field;
         let peer = peers.iter().find(|(of, _)| of == name).map_or("same", |(_, peer)| peer);
-        let default = default_of(table, field);
+        let default = default_of(table, &field);
         let _ = writeln!(text, "| `{name}` | {default} | {meaning} | {peer} |");
     }
 }
@@ -180,21 +203,14 @@ fn page() -> String {
          has `num_iterations` optimizer steps. `–` means unset. Generated from the code; to \
          update it, run `{UPDATE}`.\n\n## train\n"
     );
-    let (fields_of_train, table) =
-        (fields(GRPO, "GrpoSettings"), defaults(&GrpoSettings::default()));
-    let mut from = 0;
-    for (index, (first, heading)) in HEADINGS.iter().enumerate() {
-        let at = |name: &str| fields_of_train.iter().position(|field| field.name == name);
-        let next = HEADINGS.get(index + 1).and_then(|(name, _)| at(name));
-        let to = next.unwrap_or(fields_of_train.len());
-        assert_eq!(at(first), Some(from), "`{first}` begins no table");
+    let table = defaults(&GrpoSettings::default());
+    for (heading, groups) in GRPO {
         let _ = write!(text, "\n### {heading}\n\n{HEAD}");
-        rows(&fields_of_train[from..to], &table, PEERS, &mut text);
-        from = to;
+        rows(groups, &table, PEERS, &mut text);
     }
     let _ = write!(text, "\n## sft\n\n{HEAD}");
     let peers = [SFT_PEERS, PEERS].concat();
-    rows(&fields(SFT, "SftSettings"), &defaults(&SftSettings::default()), &peers, &mut text);
+    rows(SFT, &defaults(&SftSettings::default()), &peers, &mut text);
     text
 }
 
@@ -211,18 +227,17 @@ fn settings_reference_is_current() {
 
 #[test]
 fn every_setting_is_documented_and_every_peer_is_of_a_setting() {
-    for (source, name, known) in [
-        (GRPO, "GrpoSettings", super::fields::of::<GrpoSettings>()),
-        (SFT, "SftSettings", super::fields::of::<SftSettings>()),
-    ] {
-        let documented = fields(source, name);
+    let grpo: Vec<Group> = GRPO.iter().flat_map(|(_, groups)| *groups).copied().collect();
+    let (of_grpo, of_sft) = (names::<GrpoSettings>(), names::<SftSettings>());
+    for (groups, known) in [(grpo.as_slice(), of_grpo), (SFT, of_sft)] {
+        let documented: Vec<Field> = groups.iter().flat_map(|group| fields(*group)).collect();
         let names: Vec<&str> = documented.iter().map(|field| field.name.as_str()).collect();
         assert_eq!(names, known);
         for Field { name, meaning, .. } in &documented {
             assert!(meaning.len() > 5, "`{name}` has no documentation");
         }
     }
-    let known = [super::fields::of::<GrpoSettings>(), super::fields::of::<SftSettings>()].concat();
+    let known = [of_grpo, of_sft].concat();
     for (name, _) in PEERS.iter().chain(SFT_PEERS) {
         assert!(known.contains(name), "`{name}` is not a setting");
     }

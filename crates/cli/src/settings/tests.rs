@@ -27,7 +27,7 @@ fn a_later_layer_overrides_an_earlier_one() {
         .flags(&[("model", Some("c".into())), ("data", None)])
         .resolve(&[])
         .unwrap();
-    assert_eq!((train.seed, train.beta, train.model.as_str()), (2, 0.5, "c"));
+    assert_eq!((train.run.seed, train.loss.beta, train.run.model.as_str()), (2, 0.5, "c"));
 }
 
 #[test]
@@ -37,8 +37,8 @@ fn a_dotted_key_sets_one_entry_of_a_table() {
     let layers = Layers { layers: vec![layer], faults: Vec::new() };
     let train: GrpoSettings =
         layers.pairs(&["reward_weights.format=0.25".into()]).resolve(&[]).unwrap();
-    assert_eq!(train.reward_weights["format"], 0.25);
-    assert_eq!(train.reward_weights["accuracy"], 1.0);
+    assert_eq!(train.stages.reward_weights["format"], 0.25);
+    assert_eq!(train.stages.reward_weights["accuracy"], 1.0);
 }
 
 #[test]
@@ -89,7 +89,7 @@ fn stages_may_weight_rewards_of_any_layer() {
         .pairs(&["reward=[{name = 'style', command = ['true']}]".into()])
         .resolve(&[])
         .unwrap();
-    assert_eq!(train.reward[0].name, "style");
+    assert_eq!(train.rewards.reward[0].name, "style");
     let alone = message(from_file(stages));
     assert!(alone.contains("`stage[0].weights.style`: unknown reward"), "{alone}");
 }
@@ -196,14 +196,13 @@ fn a_file_that_is_no_toml_is_named_with_the_line() {
 
 #[test]
 fn settings_survive_being_written_and_read() {
-    let train = GrpoSettings {
-        reward_weights: [("accuracy".to_owned(), 1.0)].into(),
-        learning_rate: 5e-7,
-        delta: Some(4.0),
-        ..GrpoSettings::default()
-    };
+    let train = GrpoSettings::default().with(|s| {
+        s.stages.reward_weights = [("accuracy".to_owned(), 1.0)].into();
+        s.lr.learning_rate = 5e-7;
+        s.loss.delta = Some(4.0);
+    });
     assert_eq!(from_file(&text(&train).unwrap()).unwrap(), train);
-    let staged = GrpoSettings { stage: train_stages(), ..GrpoSettings::default() };
+    let staged = GrpoSettings::default().with(|s| s.stages.stage = train_stages());
     assert_eq!(from_file(&text(&staged).unwrap()).unwrap(), staged);
     let styled = from_file(
         "[[reward]]\nname = 'style'\nurl = 'http://h/score'\nbatch_size = 8\n\
@@ -221,7 +220,12 @@ fn train_stages() -> Vec<embodied_r_rewards::Stage> {
 
 #[test]
 fn differing_settings_are_named_but_for_free_ones() {
-    let change = |seed, save_steps| GrpoSettings { seed, save_steps, ..GrpoSettings::default() };
+    let change = |seed, save_steps| {
+        GrpoSettings::default().with(|s| {
+            s.run.seed = seed;
+            s.evaluation.save_steps = save_steps;
+        })
+    };
     let (before, now) = (text(&change(1, 10)).unwrap(), text(&change(2, 20)).unwrap());
     assert_eq!(differences(&before, &now, &["save_steps"]).unwrap(), ["seed"]);
 }
@@ -231,13 +235,14 @@ fn the_papers_configuration_is_the_defaults_on_a_gpu_with_its_stages_written_out
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/embodied-r.toml");
     let train: GrpoSettings = Layers::default().file(&file).unwrap().resolve(&[]).unwrap();
     let stage = train_stages();
-    let on_gpu = Layers::default().defaults_on(DeviceName::Cuda).resolve(&[]).unwrap();
-    assert_eq!(train, GrpoSettings { stage, ..on_gpu });
+    let on_gpu: GrpoSettings =
+        Layers::default().defaults_on(DeviceName::Cuda).resolve(&[]).unwrap();
+    assert_eq!(train, on_gpu.with(|s| s.stages.stage = stage));
 }
 
 #[test]
 fn a_gpu_computes_in_bf16_unless_a_layer_says_otherwise() {
-    let precision = |layers: Layers| layers.resolve::<SftSettings>(&[]).unwrap().precision;
+    let precision = |layers: Layers| layers.resolve::<SftSettings>(&[]).unwrap().run.precision;
     let on = |device| Layers::default().defaults_on(device);
     assert_eq!(precision(on(DeviceName::Cpu)), Precision::F32);
     assert_eq!(precision(on(DeviceName::Cuda)), Precision::Bf16);
@@ -251,8 +256,11 @@ fn every_recipe_is_a_run_without_fault_in_the_papers_stages() {
     for name in ["5-gpus", "one-80gb", "lora-24gb", "cpu"] {
         let file = folder.join(name).with_extension("toml");
         let train: GrpoSettings = Layers::default().file(&file).unwrap().resolve(&[]).unwrap();
-        assert_eq!(train.stage, train_stages(), "{name}");
-        assert!(train.generation_batch_size.is_multiple_of(train.num_generations), "{name}");
+        assert_eq!(train.stages.stage, train_stages(), "{name}");
+        assert!(
+            train.rollout.generation_batch_size.is_multiple_of(train.rollout.num_generations),
+            "{name}"
+        );
     }
 }
 
@@ -265,10 +273,10 @@ fn trls_names_of_settings_are_accepted_in_every_layer() {
         .pairs(&["vllm_importance_sampling_cap=2".into(), "model_name_or_path=m".into()])
         .resolve(&["model"])
         .unwrap();
-    assert_eq!((train.output.as_path(), train.model.as_str()), (Path::new("out"), "m"));
-    assert!(!train.importance_sampling_correction);
-    assert_eq!(train.importance_sampling_mode, ImportanceSamplingMode::TokenTruncate);
-    assert_eq!(train.importance_sampling_clip_max, 2.0);
+    assert_eq!((train.run.output.as_path(), train.run.model.as_str()), (Path::new("out"), "m"));
+    assert!(!train.loss.importance_sampling_correction);
+    assert_eq!(train.loss.importance_sampling_mode, ImportanceSamplingMode::TokenTruncate);
+    assert_eq!(train.loss.importance_sampling_clip_max, 2.0);
     // What is saved with a run has our names.
     assert!(!text(&train).unwrap().contains("vllm"));
 }
@@ -280,7 +288,7 @@ fn a_flag_overrides_trls_name_in_the_file() {
         .flags(&[("output", Some("flag".into()))])
         .resolve(&[])
         .unwrap();
-    assert_eq!(train.output, Path::new("flag"));
+    assert_eq!(train.run.output, Path::new("flag"));
 }
 
 #[test]
@@ -306,9 +314,9 @@ fn reward_funcs_replace_the_weights_and_stages_of_a_file() {
             .reward_funcs(&["accuracy".into(), "format".into()])
             .resolve(&[])
             .unwrap();
-        assert_eq!(train.stage, []);
+        assert_eq!(train.stages.stage, []);
         assert_eq!(
-            train.reward_weights,
+            train.stages.reward_weights,
             BTreeMap::from([("accuracy".to_owned(), 1.0), ("format".to_owned(), 1.0)])
         );
     }

@@ -10,13 +10,14 @@ use crate::model::tests::toy::{Bigram, Words};
 use crate::model::{ChatMessage, ChatTokenizer, GenerationPrompt, RenderedChat};
 use crate::process_group::ProcessGroup;
 use crate::process_group::tests::on_ranks;
-use crate::update::optimizer::{Optim, Optimizer, OptimizerSettings, file_name};
+use crate::settings::{Optim, OptimizerSettings};
+use crate::update::optimizer::{Optimizer, file_name};
 
 const SETTINGS: OptimizerSettings = OptimizerSettings {
     optim: Optim::Adamw,
-    beta1: 0.9,
-    beta2: 0.95,
-    epsilon: 1e-8,
+    adam_beta1: 0.9,
+    adam_beta2: 0.95,
+    adam_epsilon: 1e-8,
     weight_decay: 0.0,
     max_grad_norm: 1.0,
 };

@@ -1,6 +1,7 @@
 //! The loss of one token as a function of its ratio and its log-probability.
 
-use super::{LossOptions, LossType};
+use super::LossType;
+use crate::settings::LossSettings;
 
 /// Log-ratios to the reference are clamped to this, so that the exponential does not overflow.
 const LOG_RATIO_BOUND: f64 = 20.0;
@@ -20,21 +21,21 @@ pub(super) struct Term {
 }
 
 impl Term {
-    pub(super) fn new(options: &LossOptions, ratio: f64, advantage: f64, logp: f64) -> Self {
-        match options.loss_type {
-            LossType::Cispo => cispo(options, ratio, advantage, logp),
-            LossType::Sapo => sapo(options, ratio, advantage),
+    pub(super) fn new(settings: &LossSettings, ratio: f64, advantage: f64, logp: f64) -> Self {
+        match settings.loss_type {
+            LossType::Cispo => cispo(settings, ratio, advantage, logp),
+            LossType::Sapo => sapo(settings, ratio, advantage),
             LossType::Grpo | LossType::Bnpo | LossType::DrGrpo | LossType::Dapo => {
-                clipped(options, ratio, advantage)
+                clipped(settings, ratio, advantage)
             }
         }
     }
 }
 
 /// `-min(min(ratio, delta) A, clamp(ratio, 1 - epsilon, 1 + epsilon_high) A)`.
-fn clipped(options: &LossOptions, ratio: f64, advantage: f64) -> Term {
-    let (low, high) = (1.0 - options.epsilon, 1.0 + options.epsilon_high);
-    let delta = options.delta.unwrap_or(f64::INFINITY);
+fn clipped(settings: &LossSettings, ratio: f64, advantage: f64) -> Term {
+    let (low, high) = (1.0 - settings.epsilon, 1.0 + settings.epsilon_high());
+    let delta = settings.delta.unwrap_or(f64::INFINITY);
     let free = Branch { value: ratio.min(delta) * advantage, passes: ratio <= delta };
     let bounded =
         Branch { value: ratio.clamp(low, high) * advantage, passes: (low..=high).contains(&ratio) };
@@ -68,29 +69,29 @@ impl Branch {
 }
 
 /// `-min(ratio, epsilon_high) A logp`, with the weight detached.
-fn cispo(options: &LossOptions, ratio: f64, advantage: f64, logp: f64) -> Term {
-    let weight = ratio.min(options.epsilon_high) * advantage;
+fn cispo(settings: &LossSettings, ratio: f64, advantage: f64, logp: f64) -> Term {
+    let weight = ratio.min(settings.epsilon_high()) * advantage;
     Term {
         loss: -weight * logp,
         d_logp: -weight,
-        clipped_high: ratio > options.epsilon_high && advantage > 0.0,
+        clipped_high: ratio > settings.epsilon_high() && advantage > 0.0,
         ..Term::default()
     }
 }
 
 /// `-sigmoid(tau (ratio - 1)) (4 / tau) A`.
-fn sapo(options: &LossOptions, ratio: f64, advantage: f64) -> Term {
+fn sapo(settings: &LossSettings, ratio: f64, advantage: f64) -> Term {
     let tau = match advantage > 0.0 {
-        true => options.sapo_temperature_pos,
-        false => options.sapo_temperature_neg,
+        true => settings.sapo_temperature_pos,
+        false => settings.sapo_temperature_neg,
     };
     let gate = 1.0 / (1.0 + (-tau * (ratio - 1.0)).exp());
     Term {
         loss: -gate * 4.0 / tau * advantage,
         d_ratio: -4.0 * gate * (1.0 - gate) * advantage,
         d_logp: 0.0,
-        clipped_low: ratio < 1.0 - options.epsilon && advantage < 0.0,
-        clipped_high: ratio > 1.0 + options.epsilon_high && advantage > 0.0,
+        clipped_low: ratio < 1.0 - settings.epsilon && advantage < 0.0,
+        clipped_high: ratio > 1.0 + settings.epsilon_high() && advantage > 0.0,
     }
 }
 

@@ -8,15 +8,16 @@ const ADVANTAGES: [f64; 4] = [1.2, -0.8, 0.5, -0.9];
 const COUNTS: LossNormalizer =
     LossNormalizer { sequences: 4.0, tokens: 9.0, max_completion_length: 8.0 };
 
-fn options(loss_type: LossType) -> LossOptions {
-    LossOptions {
+fn settings(loss_type: LossType) -> LossSettings {
+    LossSettings {
         loss_type,
         importance_sampling_level: ImportanceSamplingLevel::Token,
         epsilon: 0.2,
-        epsilon_high: if loss_type == LossType::Cispo { 5.0 } else { 0.28 },
+        epsilon_high: Some(if loss_type == LossType::Cispo { 5.0 } else { 0.28 }),
         beta: 0.04,
         use_bias_correction_kl: false,
-        ..LossOptions::default()
+        importance_sampling_correction: false,
+        ..LossSettings::default()
     }
 }
 
@@ -33,54 +34,54 @@ fn batch(logps: &[f64]) -> LossBatch<'_> {
     }
 }
 
-fn golden(options: &LossOptions, expected: f64) {
-    let found = loss(options, &batch(&LOGPS), &COUNTS).loss;
-    assert!((found - expected).abs() < 5e-9, "{found} instead of {expected} for {options:?}");
+fn golden(settings: &LossSettings, expected: f64) {
+    let found = loss(settings, &batch(&LOGPS), &COUNTS).loss;
+    assert!((found - expected).abs() < 5e-9, "{found} instead of {expected} for {settings:?}");
 }
 
 #[test]
 fn grpo_gives_the_golden_value() {
-    golden(&options(LossType::Grpo), -0.00562571);
+    golden(&settings(LossType::Grpo), -0.00562571);
 }
 
 #[test]
 fn bnpo_and_dapo_give_the_golden_value() {
-    golden(&options(LossType::Bnpo), 0.02253161);
-    golden(&options(LossType::Dapo), 0.02253161);
+    golden(&settings(LossType::Bnpo), 0.02253161);
+    golden(&settings(LossType::Dapo), 0.02253161);
 }
 
 #[test]
 fn dr_grpo_gives_the_golden_value() {
-    golden(&options(LossType::DrGrpo), 0.00633701);
+    golden(&settings(LossType::DrGrpo), 0.00633701);
 }
 
 #[test]
 fn sapo_gives_the_golden_value() {
-    golden(&options(LossType::Sapo), -0.0774245);
+    golden(&settings(LossType::Sapo), -0.0774245);
 }
 
 #[test]
 fn cispo_gives_the_golden_value() {
-    golden(&options(LossType::Cispo), -0.06435464);
+    golden(&settings(LossType::Cispo), -0.06435464);
 }
 
 #[test]
 fn the_sequence_level_gives_the_golden_value() {
-    let sequence = LossOptions {
+    let sequence = LossSettings {
         importance_sampling_level: ImportanceSamplingLevel::Sequence,
-        ..options(LossType::Grpo)
+        ..settings(LossType::Grpo)
     };
     golden(&sequence, -0.05401322);
 }
 
 #[test]
 fn delta_gives_the_golden_value() {
-    golden(&LossOptions { delta: Some(1.25), ..options(LossType::Grpo) }, -0.03661969);
+    golden(&LossSettings { delta: Some(1.25), ..settings(LossType::Grpo) }, -0.03661969);
 }
 
 #[test]
 fn without_beta_the_loss_is_the_golden_value() {
-    golden(&LossOptions { beta: 0.0, ..options(LossType::Grpo) }, -0.00623594);
+    golden(&LossSettings { beta: 0.0, ..settings(LossType::Grpo) }, -0.00623594);
 }
 
 #[test]
@@ -89,7 +90,7 @@ fn the_derivative_of_grpo_is_the_golden_one() {
         0.000317, -0.095861, -0.104663, -0.000526, 0.102264, -0.123187, -0.000351, 0.131093,
         0.075317,
     ];
-    let found = loss(&options(LossType::Grpo), &batch(&LOGPS), &COUNTS).dlogps;
+    let found = loss(&settings(LossType::Grpo), &batch(&LOGPS), &COUNTS).dlogps;
     for (found, expected) in found.iter().zip(expected) {
         assert!((found - expected).abs() < 6e-7, "{found} instead of {expected}");
     }
@@ -97,7 +98,7 @@ fn the_derivative_of_grpo_is_the_golden_one() {
 
 #[test]
 fn the_logged_statistics_are_the_golden_ones() {
-    let stats = loss(&options(LossType::Grpo), &batch(&LOGPS), &COUNTS).stats;
+    let stats = loss(&settings(LossType::Grpo), &batch(&LOGPS), &COUNTS).stats;
     assert!((stats.kl().unwrap() - 0.01582307).abs() < 5e-9);
     assert!((stats.clip_low_mean() - 2.0 / 9.0).abs() < 1e-12);
     assert!((stats.clip_high_mean() - 1.0 / 9.0).abs() < 1e-12);
@@ -106,7 +107,7 @@ fn the_logged_statistics_are_the_golden_ones() {
 }
 
 /// All loss formulations, at both levels, with and without `delta`.
-fn variants() -> Vec<LossOptions> {
+fn variants() -> Vec<LossSettings> {
     let types = [
         LossType::Grpo,
         LossType::Bnpo,
@@ -122,11 +123,11 @@ fn variants() -> Vec<LossOptions> {
         {
             for delta in [None, Some(1.25)] {
                 for use_bias_correction_kl in [false, true] {
-                    all.push(LossOptions {
+                    all.push(LossSettings {
                         importance_sampling_level,
                         delta,
                         use_bias_correction_kl,
-                        ..options(loss_type)
+                        ..settings(loss_type)
                     });
                 }
             }
@@ -138,18 +139,18 @@ fn variants() -> Vec<LossOptions> {
 #[test]
 fn every_derivative_agrees_with_finite_differences() {
     // `cispo` detaches its weight, so finite differences do not apply; it has a test of its own.
-    for options in variants().iter().filter(|o| o.loss_type != LossType::Cispo) {
-        let analytic = loss(options, &batch(&LOGPS), &COUNTS).dlogps;
+    for settings in variants().iter().filter(|o| o.loss_type != LossType::Cispo) {
+        let analytic = loss(settings, &batch(&LOGPS), &COUNTS).dlogps;
         for t in 0..LOGPS.len() {
             let at = |shift: f64| {
                 let mut logps = LOGPS;
                 logps[t] += shift;
-                loss(options, &batch(&logps), &COUNTS).loss
+                loss(settings, &batch(&logps), &COUNTS).loss
             };
             let numeric = (at(1e-6) - at(-1e-6)) / 2e-6;
             assert!(
                 (analytic[t] - numeric).abs() < 1e-8,
-                "token {t} of {options:?}: {} instead of {numeric}",
+                "token {t} of {settings:?}: {} instead of {numeric}",
                 analytic[t]
             );
         }
@@ -158,8 +159,8 @@ fn every_derivative_agrees_with_finite_differences() {
 
 #[test]
 fn the_derivative_of_cispo_is_its_bounded_weight() {
-    let options = LossOptions { beta: 0.0, epsilon_high: 1.3, ..options(LossType::Cispo) };
-    let found = loss(&options, &batch(&LOGPS), &COUNTS).dlogps;
+    let settings = LossSettings { beta: 0.0, epsilon_high: Some(1.3), ..settings(LossType::Cispo) };
+    let found = loss(&settings, &batch(&LOGPS), &COUNTS).dlogps;
     let bounded = (-0.5f64 + 0.8).exp().min(1.3);
     assert!((found[0] + bounded * 1.2 / 9.0).abs() < 1e-12);
     let free = (-1.2f64 + 1.15).exp();
@@ -168,8 +169,8 @@ fn the_derivative_of_cispo_is_its_bounded_weight() {
 
 #[test]
 fn on_policy_every_token_gets_its_advantage() {
-    let options = LossOptions { beta: 0.0, ..options(LossType::Dapo) };
-    let found = loss(&options, &LossBatch { old: None, ..batch(&LOGPS) }, &COUNTS);
+    let settings = LossSettings { beta: 0.0, ..settings(LossType::Dapo) };
+    let found = loss(&settings, &LossBatch { old: None, ..batch(&LOGPS) }, &COUNTS);
     let expected = [1.2, 1.2, 1.2, -0.8, -0.8, 0.5, -0.9, -0.9, -0.9].map(|a: f64| -a / 9.0);
     for (found, expected) in found.dlogps.iter().zip(expected) {
         assert!((found - expected).abs() < 1e-12);
@@ -178,8 +179,8 @@ fn on_policy_every_token_gets_its_advantage() {
 
 #[test]
 fn micro_batches_add_up_to_the_whole_batch() {
-    for options in variants() {
-        let whole = loss(&options, &batch(&LOGPS), &COUNTS);
+    for settings in variants() {
+        let whole = loss(&settings, &batch(&LOGPS), &COUNTS);
         let mut sum = 0.0;
         let mut dlogps = Vec::new();
         let mut stats = LossStats::default();
@@ -194,7 +195,7 @@ fn micro_batches_add_up_to_the_whole_batch() {
                 unmasked: &[true; 4][completions.clone()],
                 advantages: &ADVANTAGES[completions],
             };
-            let out = loss(&options, &part, &COUNTS);
+            let out = loss(&settings, &part, &COUNTS);
             sum += out.loss;
             dlogps.extend(out.dlogps);
             stats.merge(&out.stats);
@@ -210,12 +211,12 @@ fn micro_batches_add_up_to_the_whole_batch() {
 fn a_masked_completion_changes_nothing_but_the_mean() {
     let unmasked = [true, false, true, true];
     let found = loss(
-        &options(LossType::Grpo),
+        &settings(LossType::Grpo),
         &LossBatch { unmasked: &unmasked, ..batch(&LOGPS) },
         &COUNTS,
     );
     assert_eq!(found.dlogps[3..5], [0.0, 0.0]);
-    let whole = loss(&options(LossType::Grpo), &batch(&LOGPS), &COUNTS);
+    let whole = loss(&settings(LossType::Grpo), &batch(&LOGPS), &COUNTS);
     assert_eq!(found.dlogps[..3], whole.dlogps[..3]);
 }
 
@@ -225,7 +226,7 @@ fn an_overflowing_kl_is_clamped_and_counted() {
     let mut logps = LOGPS;
     logps[0] = -2000.0;
     let found = loss(
-        &LossOptions { beta: 1.0, ..options(LossType::Grpo) },
+        &LossSettings { beta: 1.0, ..settings(LossType::Grpo) },
         &LossBatch { old: None, reference: Some(&reference), ..batch(&logps) },
         &COUNTS,
     );
@@ -237,10 +238,10 @@ fn an_overflowing_kl_is_clamped_and_counted() {
 #[test]
 fn an_unselected_token_keeps_its_kl_alone() {
     let selected = [true, false, true, true, true, true, true, true, true];
-    let options = options(LossType::Grpo);
-    let found = loss(&options, &LossBatch { selected: Some(&selected), ..batch(&LOGPS) }, &COUNTS);
-    let whole = loss(&options, &batch(&LOGPS), &COUNTS);
-    let kl_only = loss(&options, &LossBatch { advantages: &[0.0; 4], ..batch(&LOGPS) }, &COUNTS);
+    let settings = settings(LossType::Grpo);
+    let found = loss(&settings, &LossBatch { selected: Some(&selected), ..batch(&LOGPS) }, &COUNTS);
+    let whole = loss(&settings, &batch(&LOGPS), &COUNTS);
+    let kl_only = loss(&settings, &LossBatch { advantages: &[0.0; 4], ..batch(&LOGPS) }, &COUNTS);
     assert_eq!(found.dlogps[0], whole.dlogps[0]);
     assert!((found.dlogps[1] - kl_only.dlogps[1]).abs() < 1e-15);
     assert!((found.dlogps[1] - whole.dlogps[1]).abs() > 1e-3);
@@ -249,12 +250,12 @@ fn an_unselected_token_keeps_its_kl_alone() {
 #[test]
 fn off_policy_completions_with_negative_advantages_are_masked() {
     // The last completion has a negative advantage and is less likely than when it was sampled.
-    let mut options = LossOptions { beta: 0.0, ..options(LossType::Grpo) };
+    let mut settings = LossSettings { beta: 0.0, ..settings(LossType::Grpo) };
     let logps = LOGPS.map(|logp| logp - 0.1);
     let log_ratio: f64 = (6..9).map(|t| OLD[t] - logps[t]).sum::<f64>() / 3.0;
     for (threshold, learned) in [(log_ratio - 1e-6, false), (log_ratio + 1e-6, true)] {
-        options.off_policy_mask_threshold = Some(threshold);
-        let found = loss(&options, &batch(&logps), &COUNTS).dlogps;
+        settings.off_policy_mask_threshold = Some(threshold);
+        let found = loss(&settings, &batch(&logps), &COUNTS).dlogps;
         assert_eq!(found[6..9].iter().any(|d| *d != 0.0), learned, "{threshold}");
         assert!(found[0..3].iter().any(|d| *d != 0.0), "a positive advantage is never masked");
     }
@@ -263,31 +264,30 @@ fn off_policy_completions_with_negative_advantages_are_masked() {
 #[test]
 fn importance_correction_scales_the_policy_loss_alone() {
     let sampling = OLD.map(|logp| logp - 0.01);
-    let correction = ImportanceSamplingCorrection {
-        mode: ImportanceSamplingMode::TokenTruncate,
-        clip_min: None,
-        clip_max: Some(3.0),
+    let settings = LossSettings {
+        importance_sampling_correction: true,
+        importance_sampling_mode: ImportanceSamplingMode::TokenTruncate,
+        ..settings(LossType::Dapo)
     };
-    let options = LossOptions { correction: Some(correction), ..options(LossType::Dapo) };
     let with =
-        loss(&options, &LossBatch { sampling: Some(&sampling), ..batch(&LOGPS) }, &COUNTS).loss;
-    let whole = loss(&options, &batch(&LOGPS), &COUNTS).loss;
+        loss(&settings, &LossBatch { sampling: Some(&sampling), ..batch(&LOGPS) }, &COUNTS).loss;
+    let whole = loss(&settings, &batch(&LOGPS), &COUNTS).loss;
     let kl_only =
-        loss(&options, &LossBatch { advantages: &[0.0; 4], ..batch(&LOGPS) }, &COUNTS).loss;
+        loss(&settings, &LossBatch { advantages: &[0.0; 4], ..batch(&LOGPS) }, &COUNTS).loss;
     let expected = (whole - kl_only) * 0.01f64.exp() + kl_only;
     assert!((with - expected).abs() < 1e-12, "{with} instead of {expected}");
 }
 
 #[test]
 fn at_the_sequence_level_a_clipped_completion_counts_once() {
-    let options = LossOptions {
+    let settings = LossSettings {
         importance_sampling_level: ImportanceSamplingLevel::Sequence,
-        ..options(LossType::Grpo)
+        ..settings(LossType::Grpo)
     };
-    let stats = loss(&options, &batch(&LOGPS), &COUNTS).stats;
+    let stats = loss(&settings, &batch(&LOGPS), &COUNTS).stats;
     // Mean log-ratios: 0.1, -0.19, 0, 0.05 -- none is beyond 0.2.
     assert_eq!((stats.clip_low_mean(), stats.clip_high_mean()), (0.0, 0.0));
-    let narrow = LossOptions { epsilon: 0.1, epsilon_high: 0.08, ..options };
+    let narrow = LossSettings { epsilon: 0.1, epsilon_high: Some(0.08), ..settings };
     let stats = loss(&narrow, &batch(&LOGPS), &COUNTS).stats;
     assert_eq!((stats.clip_low_mean(), stats.clip_high_mean()), (0.25, 0.25));
 }

@@ -66,6 +66,7 @@ impl RewardFunction {
     ) -> Result<Vec<Self>> {
         let names = reward_names(settings, stages);
         let external = settings
+            .rewards
             .reward
             .iter()
             .filter(|reward| names.contains(&reward.name))
@@ -75,7 +76,7 @@ impl RewardFunction {
             external.iter().map(|reward| reward.name().to_owned()).collect();
         let parts = RewardDependencies {
             judge,
-            format: settings.format,
+            format: settings.rewards.format,
             soft_overlong: settings.soft_overlong(),
             repetition: settings.repetition(),
             cosine: settings.cosine(),
@@ -85,8 +86,8 @@ impl RewardFunction {
             let name = reward.name();
             let is_judged = name == JUDGED;
             let external = external_names.iter().any(|external| external == name)
-                || is_judged && settings.judge == JudgeKind::Http;
-            let when = match (is_judged || external, settings.log_unweighted_rewards) {
+                || is_judged && settings.judge.judge == JudgeKind::Http;
+            let when = match (is_judged || external, settings.rewards.log_unweighted_rewards) {
                 (false, _) => ComputeWhen::Always,
                 (true, false) => ComputeWhen::Weighted,
                 (true, true) => ComputeWhen::Logged,
@@ -354,16 +355,15 @@ mod tests {
 
     #[test]
     fn weighted_rewards_follow_accuracy_and_format_in_a_fixed_order() {
-        let settings = GrpoSettings {
-            reward_weights: [("cosine", 1.0), ("style", 0.5), ("soft_overlong", 0.0)]
+        let settings = GrpoSettings::default().with(|s| {
+            s.stages.reward_weights = [("cosine", 1.0), ("style", 0.5), ("soft_overlong", 0.0)]
                 .map(|(name, weight)| (name.to_owned(), weight))
-                .into(),
-            reward: vec![embodied_r_rewards::ExternalRewardConfig::new(
+                .into();
+            s.rewards.reward = vec![embodied_r_rewards::ExternalRewardConfig::new(
                 "style",
                 embodied_r_rewards::external::RewardBackend::Command(vec!["true".into()]),
-            )],
-            ..GrpoSettings::default()
-        };
+            )];
+        });
         let stages = settings.stages().unwrap();
         let names = reward_names(&settings, &stages);
         assert_eq!(names, ["accuracy", "format", "cosine", "style"]);
@@ -379,11 +379,10 @@ mod tests {
     #[test]
     fn the_format_reward_reads_as_set() {
         let score = |format: Format| {
-            let settings = GrpoSettings {
-                format,
-                reward_weights: [("format".to_owned(), 1.0)].into(),
-                ..GrpoSettings::default()
-            };
+            let settings = GrpoSettings::default().with(|s| {
+                s.rewards.format = format;
+                s.stages.reward_weights = [("format".to_owned(), 1.0)].into();
+            });
             let stages = settings.stages().unwrap();
             let rewards = RewardFunction::build_all(&settings, &stages, None).unwrap();
             let reward = rewards.iter().find(|function| function.reward.name() == "format");
@@ -401,8 +400,10 @@ mod tests {
             let reward_weights = [("accuracy", 1.0), ("consistency", 0.0)]
                 .map(|(name, weight)| (name.to_owned(), weight))
                 .into();
-            let settings =
-                GrpoSettings { log_unweighted_rewards, reward_weights, ..GrpoSettings::default() };
+            let settings = GrpoSettings::default().with(|s| {
+                s.rewards.log_unweighted_rewards = log_unweighted_rewards;
+                s.stages.reward_weights = reward_weights;
+            });
             let stages = settings.stages().unwrap();
             assert_eq!(needs_judge(&settings, &stages), log_unweighted_rewards);
             reward_names(&settings, &stages)

@@ -3,8 +3,7 @@
 use embodied_r_rewards::stages::{StageLength, Weights, blend};
 use embodied_r_rewards::{RewardSchedule as Stages, Stage};
 
-use crate::schedule::{LrSchedule, LrScheduler};
-use crate::settings::{Fault, GrpoSettings, MAX_STEPS};
+use crate::settings::{Fault, GrpoSettings, LrSettings, MAX_STEPS};
 
 /// A stage's range of steps.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,16 +30,7 @@ pub struct TrainingPlan {
     pub total_steps: u64,
     /// The stages in order; the first starts at step 0.
     pub spans: Vec<StageSpan>,
-    learning: LrParams,
-}
-
-/// Parameters of the learning-rate schedule.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct LrParams {
-    kind: LrScheduler,
-    peak: f64,
-    warmup_ratio: f64,
-    warmup_steps: Option<u64>,
+    lr: LrSettings,
     /// Optimizer steps per step.
     iterations: u64,
 }
@@ -56,7 +46,7 @@ impl TrainingPlan {
         stages: &Stages,
         steps_per_epoch: u64,
     ) -> Result<Self, Vec<Fault>> {
-        let limit = settings.max_steps.unwrap_or(u64::MAX);
+        let limit = settings.stages.max_steps.unwrap_or(u64::MAX);
         let (mut spans, mut faults) = (Vec::new(), Vec::new());
         let (mut epochs, mut steps, mut first) = (0.0, 0u64, 0);
         for (index, stage) in stages.stages().iter().enumerate() {
@@ -75,9 +65,9 @@ impl TrainingPlan {
             first = end;
         }
         let total_steps = first.min(limit);
-        let optimizer_steps = total_steps.saturating_mul(settings.num_iterations as u64);
+        let optimizer_steps = total_steps.saturating_mul(settings.rollout.num_iterations as u64);
         if optimizer_steps > MAX_STEPS {
-            let key = match (settings.max_steps, settings.stage.is_empty()) {
+            let key = match (settings.stages.max_steps, settings.stages.stage.is_empty()) {
                 (Some(_), _) => "max_steps",
                 (None, true) => "num_train_epochs",
                 (None, false) => "stage",
@@ -88,14 +78,8 @@ impl TrainingPlan {
         if !faults.is_empty() {
             return Err(faults);
         }
-        let learning = LrParams {
-            kind: settings.lr_scheduler_type,
-            peak: settings.learning_rate,
-            warmup_ratio: settings.warmup_ratio,
-            warmup_steps: settings.warmup_steps,
-            iterations: settings.num_iterations as u64,
-        };
-        let mut plan = Self { steps_per_epoch, total_steps, spans, learning };
+        let (lr, iterations) = (settings.lr, settings.rollout.num_iterations as u64);
+        let mut plan = Self { steps_per_epoch, total_steps, spans, lr, iterations };
         plan.follow(0);
         Ok(plan)
     }
@@ -160,11 +144,8 @@ impl TrainingPlan {
         let first = restarts.clone().map(|span| span.first).filter(|&first| first <= step).max();
         let end = restarts.map(|span| span.first).find(|&first| first > step);
         let (first, end) = (first.unwrap_or(0), end.unwrap_or(self.total_steps));
-        let LrParams { kind, peak, warmup_ratio, warmup_steps, iterations } = self.learning;
-        let total_steps = (end - first) * iterations;
-        let warmup_steps = kind.warmup_steps(warmup_steps, warmup_ratio, total_steps);
-        let schedule = LrSchedule { kind, peak, warmup_steps, total_steps };
-        schedule.at((step - first) * iterations + iteration)
+        let schedule = self.lr.schedule((end - first) * self.iterations);
+        schedule.at((step - first) * self.iterations + iteration)
     }
 
     /// The epoch after `step` steps, as a fraction.
@@ -204,7 +185,7 @@ impl StageSpan {
 }
 
 fn never_starts(settings: &GrpoSettings, index: usize, first: u64, limit: u64) -> Fault {
-    let advice = match settings.stage.is_empty() {
+    let advice = match settings.stages.stage.is_empty() {
         true => "raise `max_steps`, or set `reward_weights` or stages to replace the paper's",
         false => "raise `max_steps`, shorten the earlier stages, or remove it",
     };

@@ -2,48 +2,49 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Fault, Faults};
+use super::faults::{Fault, Faults, MAX_COUNT};
 use crate::loss::{
-    ImportanceSamplingCorrection, ImportanceSamplingLevel, ImportanceSamplingMode, LossOptions,
-    LossType,
+    ImportanceSamplingCorrection, ImportanceSamplingLevel, ImportanceSamplingMode, LossType,
 };
 
 /// The settings that a loss depends on. Names and defaults are TRL's; a GRPO run overrides some defaults.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LossSettings {
+    /// Maximum number of new tokens per completion; also the normalization constant of `dr_grpo`. Default: 512.
+    pub max_completion_length: usize,
+    /// Sampling temperature, also applied to the logits before the log-probabilities of the loss. Default: 1.
+    pub temperature: f64,
     /// Loss formulation: `grpo`, `bnpo`, `dr_grpo`, `dapo`, `cispo` or `sapo`. Default: `dapo`.
     pub loss_type: LossType,
     /// Granularity of the importance ratios: `token`, or `sequence` (GSPO). Default: `token`.
     pub importance_sampling_level: ImportanceSamplingLevel,
     /// Clip range below 1: ratios are clipped at `1 - epsilon`. Default: 0.2.
     pub epsilon: f64,
-    /// Clip range above 1: ratios are clipped at `1 + epsilon_high`. Default: `epsilon`.
+    /// Clip range above 1: ratios are clipped at `1 + epsilon_high`; for `cispo` the upper bound of the ratio itself.
+    /// DAPO recommends 0.28. Default: `epsilon`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub epsilon_high: Option<f64>,
-    /// Upper bound of the unclipped ratio (two-sided clipping). Default: none.
+    /// Upper bound of the unclipped ratio (two-sided clipping), above `1 + epsilon_high`. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub delta: Option<f64>,
-    /// KL coefficient; above 0 the batch needs reference log-probabilities. Default: 0.
+    /// KL coefficient; 0 trains without a KL term and does not load a reference model for it. Default: 0.
     pub beta: f64,
     /// Multiply each token's KL by its importance ratio, as in DeepSeek-V3.2. Default: true.
     pub use_bias_correction_kl: bool,
-    /// Sampling temperature, applied to the logits before the log-probabilities. Default: 1.
-    pub temperature: f64,
-    /// Normalization constant of `dr_grpo`, in tokens. Default: 512.
-    pub max_completion_length: usize,
-    /// Exclude truncated completions from the loss. Default: false.
+    /// Exclude completions truncated at `max_completion_length` from the loss. Default: false.
     pub mask_truncated_completions: bool,
-    /// Fraction of tokens, by highest entropy, that contribute to the policy loss; 1 keeps all. Default: 1.
+    /// Fraction of a step's tokens, by highest entropy, that contribute to the policy loss; 1 keeps all. Default: 1.
     pub top_entropy_quantile: f64,
     /// Temperature of `sapo`'s gate for positive advantages. Default: 1.
     pub sapo_temperature_pos: f64,
     /// Temperature of `sapo`'s gate for all other advantages. Default: 1.05.
     pub sapo_temperature_neg: f64,
-    /// Mean `sampling_logp - logp` above which a completion with a negative advantage is masked. Default: none.
+    /// Mean `sampling_logp - logp` above which a completion with a negative advantage is masked (DeepSeek-V3.2).
+    /// Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub off_policy_mask_threshold: Option<f64>,
-    /// Correct for the mismatch between sampler and trainer with importance weights. Default: true.
+    /// Correct for a rollout in another precision with importance weights. Default: true.
     pub importance_sampling_correction: bool,
     /// How these weights are bounded: truncated or masked, per token or per sequence. Default: `sequence_mask`.
     pub importance_sampling_mode: ImportanceSamplingMode,
@@ -57,6 +58,8 @@ pub struct LossSettings {
 impl Default for LossSettings {
     fn default() -> Self {
         Self {
+            max_completion_length: 512,
+            temperature: 1.0,
             loss_type: LossType::Dapo,
             importance_sampling_level: ImportanceSamplingLevel::Token,
             epsilon: 0.2,
@@ -64,8 +67,6 @@ impl Default for LossSettings {
             delta: None,
             beta: 0.0,
             use_bias_correction_kl: true,
-            temperature: 1.0,
-            max_completion_length: 512,
             mask_truncated_completions: false,
             top_entropy_quantile: 1.0,
             sapo_temperature_pos: 1.0,
@@ -91,7 +92,8 @@ impl LossSettings {
         faults.fraction("epsilon", self.epsilon);
         faults.not_negative("beta", self.beta);
         faults.positive("temperature", self.temperature);
-        faults.at_least("max_completion_length", self.max_completion_length as u64, 1);
+        let longest = self.max_completion_length as u64;
+        faults.between("max_completion_length", longest, 1..=MAX_COUNT);
         faults.positive("sapo_temperature_pos", self.sapo_temperature_pos);
         faults.positive("sapo_temperature_neg", self.sapo_temperature_neg);
         let share = self.top_entropy_quantile;
@@ -118,27 +120,18 @@ impl LossSettings {
         });
     }
 
-    /// The options of the loss.
-    pub fn options(&self) -> LossOptions {
-        LossOptions {
-            loss_type: self.loss_type,
-            importance_sampling_level: self.importance_sampling_level,
-            epsilon: self.epsilon,
-            epsilon_high: self.epsilon_high.unwrap_or(self.epsilon),
-            delta: self.delta,
-            beta: self.beta,
-            use_bias_correction_kl: self.use_bias_correction_kl,
-            sapo_temperature_pos: self.sapo_temperature_pos,
-            sapo_temperature_neg: self.sapo_temperature_neg,
-            off_policy_mask_threshold: self.off_policy_mask_threshold,
-            correction: self.importance_sampling_correction.then_some(
-                ImportanceSamplingCorrection {
-                    mode: self.importance_sampling_mode,
-                    clip_min: self.importance_sampling_clip_min,
-                    clip_max: Some(self.importance_sampling_clip_max),
-                },
-            ),
-        }
+    /// The upper clip range: ratios above `1 + epsilon_high` are clipped. For `cispo` the upper bound itself.
+    pub fn epsilon_high(&self) -> f64 {
+        self.epsilon_high.unwrap_or(self.epsilon)
+    }
+
+    /// The correction for a sampler in another precision than the update.
+    pub fn correction(&self) -> Option<ImportanceSamplingCorrection> {
+        self.importance_sampling_correction.then_some(ImportanceSamplingCorrection {
+            mode: self.importance_sampling_mode,
+            clip_min: self.importance_sampling_clip_min,
+            clip_max: Some(self.importance_sampling_clip_max),
+        })
     }
 }
 

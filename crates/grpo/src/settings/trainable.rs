@@ -1,89 +1,57 @@
 //! Which parameters a run trains, under the names of TRL's `ModelConfig` and of ms-swift.
 
-use std::fmt;
-
 use embodied_r_policy::Trainable;
 use embodied_r_policy::lora::{LoraConfig, Module};
-use serde::de::{SeqAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
-use super::Faults;
+use super::StringList;
+use super::faults::Faults;
 
 /// All linear modules of the layers, by `peft`'s name.
 pub const ALL_LINEAR: &str = "all-linear";
 
-/// A string or a list of strings.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct StringList(pub Vec<String>);
-
-impl StringList {
-    /// Whether the list is empty.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
-
-impl From<&str> for StringList {
-    fn from(text: &str) -> Self {
-        Self(vec![text.to_owned()])
-    }
-}
-
-impl Serialize for StringList {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self.0.as_slice() {
-            [text] => serializer.serialize_str(text),
-            texts => texts.serialize(serializer),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for StringList {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct OneOrMany;
-        impl<'de> Visitor<'de> for OneOrMany {
-            type Value = StringList;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a string or a list of strings")
-            }
-
-            fn visit_str<E>(self, text: &str) -> Result<StringList, E> {
-                Ok(StringList::from(text))
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<StringList, A::Error> {
-                let mut texts = Vec::new();
-                while let Some(text) = list.next_element()? {
-                    texts.push(text);
-                }
-                Ok(StringList(texts))
-            }
-        }
-        deserializer.deserialize_any(OneOrMany)
-    }
-}
-
-/// The settings that select the trainable parameters.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct TrainableSettings<'a> {
-    pub(super) model: &'a str,
-    pub(super) use_peft: bool,
-    pub(super) lora_r: usize,
-    pub(super) lora_alpha: usize,
-    pub(super) lora_dropout: f64,
-    pub(super) lora_target_modules: &'a StringList,
-    pub(super) use_rslora: bool,
-    pub(super) freeze_parameters_regex: &'a StringList,
-}
-
 /// TRL's defaults.
-pub(super) const LORA_R: usize = 16;
-pub(super) const LORA_ALPHA: usize = 32;
-pub(super) const LORA_DROPOUT: f64 = 0.05;
+const LORA_R: usize = 16;
+const LORA_ALPHA: usize = 32;
+const LORA_DROPOUT: f64 = 0.05;
 
-impl TrainableSettings<'_> {
-    pub(super) fn faults(&self, faults: &mut Faults) {
+/// The trainable parameters: all, some, or a LoRA adapter.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TrainableSettings {
+    /// Train a LoRA adapter instead of the full model. Default: false.
+    pub use_peft: bool,
+    /// LoRA rank. Default: 16.
+    pub lora_r: usize,
+    /// LoRA alpha; the adapter's output is scaled by `lora_alpha / lora_r`. Default: 32.
+    pub lora_alpha: usize,
+    /// Dropout probability of the adapter's input. Default: 0.05.
+    pub lora_dropout: f64,
+    /// Target modules of the adapter, such as `q_proj`, or `all-linear`. Default: `all-linear`.
+    pub lora_target_modules: StringList,
+    /// Rank-stabilized LoRA: scale by `lora_alpha / sqrt(lora_r)`. Default: false.
+    pub use_rslora: bool,
+    /// Regular expressions; parameters whose names match any of them are frozen. Default: none.
+    #[serde(skip_serializing_if = "StringList::is_empty")]
+    pub freeze_parameters_regex: StringList,
+}
+
+impl Default for TrainableSettings {
+    fn default() -> Self {
+        Self {
+            use_peft: false,
+            lora_r: LORA_R,
+            lora_alpha: LORA_ALPHA,
+            lora_dropout: LORA_DROPOUT,
+            lora_target_modules: ALL_LINEAR.into(),
+            use_rslora: false,
+            freeze_parameters_regex: StringList::default(),
+        }
+    }
+}
+
+impl TrainableSettings {
+    pub(super) fn add_faults(&self, faults: &mut Faults) {
         faults.at_least("lora_r", self.lora_r as u64, 1);
         faults.at_least("lora_alpha", self.lora_alpha as u64, 1);
         faults.fraction("lora_dropout", self.lora_dropout);
@@ -129,7 +97,8 @@ impl TrainableSettings<'_> {
         Ok(modules)
     }
 
-    pub(super) fn trainable(&self) -> Trainable {
+    /// The trainable parameters of `model`, the base of an adapter.
+    pub fn trainable(&self, model: &str) -> Trainable {
         if self.use_peft {
             return Trainable::Lora(LoraConfig {
                 r: self.lora_r,
@@ -138,7 +107,7 @@ impl TrainableSettings<'_> {
                 // Validation has reported unknown names.
                 target_modules: self.modules().unwrap_or_default(),
                 use_rslora: self.use_rslora,
-                base_model_name_or_path: Some(self.model.to_owned()),
+                base_model_name_or_path: Some(model.to_owned()),
                 base_fingerprint: None,
             });
         }

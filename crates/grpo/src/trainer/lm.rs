@@ -9,7 +9,8 @@ use crate::events::{Event, RankShares, Sink, finite, now_s};
 use crate::model::Model;
 use crate::process_group::ProcessGroup;
 use crate::schedule::LrSchedule;
-use crate::update::optimizer::{Optimizer, OptimizerSettings};
+use crate::settings::OptimizerSettings;
+use crate::update::optimizer::Optimizer;
 pub use crate::update::supervised::Example;
 use crate::update::supervised::train_step;
 use crate::update::{StepParams, Updater};
@@ -132,7 +133,7 @@ mod tests {
     use super::*;
     use crate::model::tests::toy::Bigram;
     use crate::schedule::LrScheduler;
-    use crate::update::optimizer::Optim;
+    use crate::settings::Optim;
 
     fn settings(steps: u64) -> LmSettings {
         LmSettings {
@@ -146,9 +147,9 @@ mod tests {
             },
             optimizer: OptimizerSettings {
                 optim: Optim::Adamw,
-                beta1: 0.9,
-                beta2: 0.95,
-                epsilon: 1e-8,
+                adam_beta1: 0.9,
+                adam_beta2: 0.95,
+                adam_epsilon: 1e-8,
                 weight_decay: 0.0,
                 max_grad_norm: 1.0,
             },

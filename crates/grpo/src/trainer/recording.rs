@@ -27,7 +27,7 @@ pub(super) fn record_step<'a, T: Trainer<'a>>(
     let per_step = began.elapsed().as_secs_f64() / (step - done_before) as f64;
     metrics.insert("num_tokens".into(), run.state.num_tokens as f64);
     metrics.insert("skipped_steps".into(), run.state.skipped_steps as f64);
-    metrics.insert("time_left_s".into(), per_step * (run.settings.total_steps - step) as f64);
+    metrics.insert("time_left_s".into(), per_step * (run.plan.total_steps - step) as f64);
     if run.process_group.world_size() > 1 {
         let before = std::mem::replace(&mut run.bytes_sent, run.process_group.bytes_sent());
         metrics.insert(BYTES_SENT.into(), (run.bytes_sent - before) as f64);
@@ -37,7 +37,8 @@ pub(super) fn record_step<'a, T: Trainer<'a>>(
     let warnings = trainer.observe(&rollouts, &metrics);
     let epoch = trainer.epoch(step);
     let run = trainer.run_mut();
-    let (events, checkpoints, output) = (&mut run.events, &run.checkpoints, run.settings.output);
+    let (events, checkpoints, output) =
+        (&mut run.events, &run.checkpoints, &run.plan.settings.output);
     let report = || {
         if let Some(diagnosis) = &skipped {
             events.emit(&Event::skipped(step, output, diagnosis))?;
@@ -65,8 +66,8 @@ fn go_on_after_skip<'a, T: Trainer<'a>>(
     mut diagnosis: Box<Diagnosis>,
 ) -> Result<()> {
     let run = trainer.run_mut();
-    let found = non_finite(&run.model, &run.settings.probe, &run.process_group)?;
-    if found.is_none() && run.state.skipped_in_a_row < run.settings.max_skipped_steps {
+    let found = non_finite(&run.model, &run.plan.probe, &run.process_group)?;
+    if found.is_none() && run.state.skipped_in_a_row < run.plan.settings.max_skipped_steps {
         return Ok(());
     }
     // A resumed run restarts the count.

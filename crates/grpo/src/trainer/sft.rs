@@ -13,9 +13,7 @@ use crate::non_finite::Diagnosis;
 use crate::random::stream;
 use crate::schedule::LrSchedule;
 use crate::settings::SftSettings;
-use crate::trainer::{
-    Prepared, Run, RunInputs, RunOutcome, RunSettings, StepOutput, Trainer, train,
-};
+use crate::trainer::{Prepared, Run, RunInputs, RunOutcome, RunPlan, StepOutput, Trainer, train};
 use crate::update::StepParams;
 use crate::update::supervised::{Example, mean_loss, train_step};
 
@@ -48,7 +46,7 @@ pub struct SftTrainer<'a, M: Model> {
 struct Plan<'a> {
     sampler: BatchSampler,
     schedule: LrSchedule,
-    run: RunSettings<'a>,
+    run: RunPlan<'a>,
 }
 
 impl<'a, M: Model> SftTrainer<'a, M> {
@@ -102,37 +100,28 @@ impl<'a> Plan<'a> {
     /// There are too few examples, or too many steps.
     fn new(inputs: &SftInputs<'a>) -> Result<Self> {
         let (settings, examples) = (inputs.settings, &inputs.examples);
-        let (given, needed) = (examples.len(), settings.train_batch_size);
-        let sampler = BatchSampler::new(given, needed, settings.seed);
+        let (given, needed) = (examples.len(), settings.supervised.train_batch_size);
+        let sampler = BatchSampler::new(given, needed, settings.run.seed);
         let sampler =
             sampler.ok_or(Error::TooFew { what: "examples", given, left: given, needed })?;
         let steps_per_epoch = sampler.steps_per_epoch();
         let total_steps = settings.total_steps(steps_per_epoch);
         let total_steps = total_steps.map_err(|fault| Error::Settings(vec![fault]))?;
-        let kind = settings.lr_scheduler_type;
-        let schedule = LrSchedule {
-            kind,
-            peak: settings.learning_rate,
-            warmup_steps: kind.warmup_steps(
-                settings.warmup_steps,
-                settings.warmup_ratio,
-                total_steps,
-            ),
-            total_steps,
-        };
+        let schedule = settings.lr.schedule(total_steps);
         let data = examples
             .iter()
             .map(|example| (example.prompt.as_slice(), example.completion.as_slice(), ""));
-        let run = RunSettings {
-            output: &settings.output,
-            load_options: settings.load_options(inputs.run.base, inputs.run.activation_bytes),
-            optimizer: settings.optimizer(),
+        let run = RunPlan {
+            settings: &settings.run,
+            load_options: settings.run.load_options(
+                settings.trainable(),
+                inputs.run.base,
+                inputs.run.activation_bytes,
+            ),
+            optimizer: settings.optimizer,
             total_steps,
-            save_steps: settings.save_steps.unwrap_or(steps_per_epoch),
-            save_total_limit: settings.save_total_limit,
-            milestones: settings.milestones(steps_per_epoch),
-            max_skipped_steps: settings.max_skipped_steps,
-            report_to: &settings.report_to,
+            save_steps: settings.supervised.save_steps.unwrap_or(steps_per_epoch),
+            milestones: settings.run.milestones(steps_per_epoch),
             best_by: BestMetric::new(BEST_METRIC, None),
             data: fingerprint(data),
             probe: examples.first().map_or_else(Vec::new, |example| example.prompt.clone()),
@@ -166,9 +155,9 @@ impl<'a, M: Model> Trainer<'a> for SftTrainer<'a, M> {
         let params = StepParams {
             temperature: 1.0,
             learning_rate,
-            dropout_seed: stream(&[self.settings.seed, step]),
+            dropout_seed: stream(&[self.settings.run.seed, step]),
         };
-        let budget = self.settings.max_tokens_per_batch;
+        let budget = self.settings.run.max_tokens_per_batch;
         let stats = train_step(&run.model, &mut run.updater, &examples, budget, params, run.stop)?;
         let Some(stats) = stats else { return Ok(None) };
         let step_s = clock.elapsed().as_secs_f64();
@@ -194,7 +183,7 @@ impl<'a, M: Model> Trainer<'a> for SftTrainer<'a, M> {
 
     fn evaluate(&mut self) -> Result<Option<Metrics>> {
         let examples: Vec<&Example> = self.eval.iter().collect();
-        let (budget, run) = (self.settings.max_tokens_per_batch, &self.run);
+        let (budget, run) = (self.settings.run.max_tokens_per_batch, &self.run);
         let loss = mean_loss(&run.model, &examples, budget, &run.process_group)?;
         Ok(Some(finite([(BEST_METRIC, loss)])))
     }

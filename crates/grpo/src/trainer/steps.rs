@@ -19,7 +19,7 @@ pub(crate) fn train<'a, T: Trainer<'a>>(mut trainer: T) -> Result<RunOutcome> {
 
 fn train_steps<'a, T: Trainer<'a>>(trainer: &mut T) -> Result<RunOutcome> {
     let run = trainer.run_mut();
-    let (done, total) = (run.state.step, run.settings.total_steps);
+    let (done, total) = (run.state.step, run.plan.total_steps);
     run.events.emit(&Event::Start { steps: total, done })?;
     if run.other_data {
         run.events.emit(&Event::other_data(done))?;
@@ -75,8 +75,8 @@ fn evaluate_if_due<'a, T: Trainer<'a>>(trainer: &mut T) -> Result<bool> {
     let Some(mut metrics) = trainer.evaluate()? else { return Ok(false) };
     let run = trainer.run_mut();
     run.state.evaluated = Some(step);
-    let value = metrics.get(&run.settings.best_by.metric).copied();
-    let is_best = run.settings.best_by.update(&mut run.state.best, value, step);
+    let value = metrics.get(&run.plan.best_by.metric).copied();
+    let is_best = run.plan.best_by.update(&mut run.state.best, value, step);
     if let Some(best) = &trainer.run().state.best {
         trainer.add_best(best, &mut metrics);
     }

@@ -5,11 +5,10 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
-use crate::loss::{
-    self, LossBatch, LossNormalizer, LossOptions, LossStats, LossType, entropy_threshold,
-};
+use crate::loss::{self, LossBatch, LossNormalizer, LossStats, LossType, entropy_threshold};
 use crate::model::{Group, Model, TokenScores};
 use crate::process_group::ProcessGroup;
+use crate::settings::LossSettings;
 use crate::update::{LossGradient, score_all};
 
 /// Groups, or parts of groups, with concatenated values per completion or per token.
@@ -119,7 +118,7 @@ impl MicroBatch {
     /// The number of scores differs from the number of tokens.
     pub fn derivative(
         &self,
-        options: &LossOptions,
+        settings: &LossSettings,
         normalizer: &LossNormalizer,
         scores: &TokenScores,
         selection: TokenSelection,
@@ -138,7 +137,7 @@ impl MicroBatch {
         let selected = self.selected(&scores.entropies, selection);
         let given = |values: &&[f64]| !values.is_empty();
         let output = loss::loss(
-            options,
+            settings,
             &LossBatch {
                 logps: &logps,
                 old: Some(self.old.as_slice()).filter(given),
@@ -255,12 +254,13 @@ mod tests {
     }
 
     fn derivative(batch: &MicroBatch, selection: TokenSelection) -> (Vec<f32>, UpdateStats) {
-        let options = LossOptions { loss_type: LossType::Dapo, ..LossOptions::default() };
+        let settings = LossSettings::default();
         let alone = ProcessGroup::default();
         let normalizer =
-            loss_normalizers(std::slice::from_ref(batch), options.loss_type, 8, &alone).unwrap()[0];
+            loss_normalizers(std::slice::from_ref(batch), settings.loss_type, 8, &alone).unwrap()
+                [0];
         let mut totals = UpdateStats::default();
-        let found = batch.derivative(&options, &normalizer, &scores(), selection, &mut totals);
+        let found = batch.derivative(&settings, &normalizer, &scores(), selection, &mut totals);
         (found.unwrap().dlogps, totals)
     }
 
@@ -296,7 +296,7 @@ mod tests {
         let scores = TokenScores { logps: vec![-1.0], entropies: vec![0.1] };
         let totals = &mut UpdateStats::default();
         let found = batch.derivative(
-            &LossOptions::default(),
+            &LossSettings { loss_type: LossType::Grpo, ..LossSettings::default() },
             &normalizer,
             &scores,
             TokenSelection::All,

@@ -4,7 +4,6 @@
 //! all-gathered before their next use. Muon needs entire matrices: its state is replicated, and every rank updates all
 //! weights.
 
-mod hyperparameters;
 mod in_flight;
 mod reduction;
 mod replicated;
@@ -23,7 +22,7 @@ use embodied_r_policy::weights;
 use crate::error::{Error, Result};
 use crate::model::{Model, NamedGradients as _};
 use crate::process_group::ProcessGroup;
-pub use hyperparameters::{Optim, OptimizerSettings};
+use crate::settings::{Optim, OptimizerSettings};
 use in_flight::{AllReduceQueue, ReduceScatterQueue};
 use reduction::{Reduced, Reducer};
 pub use reduction::{ReducedGradients, Reduction};
@@ -144,7 +143,13 @@ impl Optimizer {
         let bound = self.settings.max_grad_norm;
         let grad_scale = if grad_norm > bound { bound / (grad_norm + 1e-6) } else { 1.0 };
         self.steps += 1;
-        let OptimizerSettings { beta1, beta2, epsilon: eps, weight_decay, .. } = self.settings;
+        let OptimizerSettings {
+            adam_beta1: beta1,
+            adam_beta2: beta2,
+            adam_epsilon: eps,
+            weight_decay,
+            ..
+        } = self.settings;
         let step = self.steps;
         let step_for = |is_matrix: bool| {
             let weight_decay = if is_matrix { weight_decay } else { 0.0 };

@@ -129,13 +129,14 @@ fn sum(values: &[f32]) -> f64 {
 mod tests {
     use super::*;
     use crate::model::tests::toy::Bigram;
-    use crate::update::optimizer::{Optim, Optimizer, OptimizerSettings};
+    use crate::settings::{Optim, OptimizerSettings};
+    use crate::update::optimizer::Optimizer;
 
     const SETTINGS: OptimizerSettings = OptimizerSettings {
         optim: Optim::Adamw,
-        beta1: 0.9,
-        beta2: 0.95,
-        epsilon: 1e-8,
+        adam_beta1: 0.9,
+        adam_beta2: 0.95,
+        adam_epsilon: 1e-8,
         weight_decay: 0.0,
         max_grad_norm: 1e9,
     };

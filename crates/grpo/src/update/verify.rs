@@ -3,8 +3,9 @@
 use embodied_r_kernels::memory::{floats, to_host};
 
 use crate::error::{Error, Result};
-use crate::loss::{LossNormalizer, LossOptions};
+use crate::loss::LossNormalizer;
 use crate::model::{Group, Model, NamedGradients, Precision, TrainingPass};
+use crate::settings::LossSettings;
 use crate::update::micro_batch::{MicroBatch, TokenSelection, UpdateStats};
 use crate::update::packing_check::PackingCheck;
 use crate::update::{backward, passes};
@@ -40,7 +41,7 @@ impl PackingCheck {
 pub fn verify_packing<M: Model>(
     model: &M,
     batches: &[MicroBatch],
-    options: &LossOptions,
+    settings: &LossSettings,
     loss_normalizers: &[LossNormalizer],
     selection: TokenSelection,
     training: &TrainingPass<'_, M::ActivationCache>,
@@ -58,7 +59,7 @@ pub fn verify_packing<M: Model>(
             &mut |index, scores| {
                 let (batch, normalizer) = (&batches[index], &loss_normalizers[index]);
                 let d =
-                    batch.derivative(options, normalizer, scores, selection, &mut totals)?.dlogps;
+                    batch.derivative(settings, normalizer, scores, selection, &mut totals)?.dlogps;
                 tokens[index] = scores.logps.iter().copied().zip(d.iter().copied()).collect();
                 Ok(d)
             },
@@ -117,7 +118,6 @@ fn relative_difference(a: &[f32], b: &[f32]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::loss::LossType;
     use crate::model::tests::toy::Bigram;
     use crate::update::micro_batch::loss_normalizers;
 
@@ -138,10 +138,10 @@ mod tests {
     #[test]
     fn packed_gradients_equal_per_completion_gradients() {
         let batches = batches();
-        let options = LossOptions { loss_type: LossType::Dapo, ..LossOptions::default() };
+        let settings = LossSettings::default();
         let loss_normalizers = loss_normalizers(
             &batches,
-            options.loss_type,
+            settings.loss_type,
             8,
             &crate::process_group::ProcessGroup::default(),
         )
@@ -151,7 +151,7 @@ mod tests {
         let found = verify_packing(
             &model,
             &batches,
-            &options,
+            &settings,
             &loss_normalizers,
             TokenSelection::All,
             &training,

@@ -6,14 +6,15 @@ use std::time::Instant;
 use embodied_r_grpo::advantages::{ScaleRewards, advantages};
 use embodied_r_grpo::estimate::memory_plan::{ActivationCachePolicy, MemoryLayout, Workload};
 use embodied_r_grpo::estimate::roofline::peak_flops_per_s;
-use embodied_r_grpo::loss::{LossOptions, LossType};
+use embodied_r_grpo::loss::LossType;
 use embodied_r_grpo::process_group::ProcessGroup;
 use embodied_r_grpo::random::stream;
 use embodied_r_grpo::rollout::partition::{GroupPart, completions_per_rank, partition};
+use embodied_r_grpo::settings::{LossSettings, Optim, OptimizerSettings};
 use embodied_r_grpo::update::micro_batch::{
     MicroBatch, TokenSelection, UpdateStats, loss_normalizers, to_f64,
 };
-use embodied_r_grpo::update::optimizer::{Optim, Optimizer, OptimizerSettings};
+use embodied_r_grpo::update::optimizer::Optimizer;
 use embodied_r_grpo::update::packing::{GroupLengths, pack};
 use embodied_r_grpo::update::{StepParams, Updater, merged_groups, score_all};
 use embodied_r_policy::{ActivationCache, CompletionOutput, GenerationRequest, Group, Policy};
@@ -80,15 +81,8 @@ fn run_as(args: &GrpoArgs, process_group: &ProcessGroup) -> anyhow::Result<Statu
     let plan = memory::plan(&config, load, args.recompute.into(), &rank_device)?;
     let policy = &policy.with_activation_bytes(plan.saved_activations);
     let reference = policy.frozen_copy()?;
-    let settings = OptimizerSettings {
-        optim: Optim::Adamw,
-        beta1: 0.9,
-        beta2: 0.95,
-        epsilon: 1e-8,
-        weight_decay: 0.1,
-        max_grad_norm: 1.0,
-    };
-    let mut updater = Updater::new(Optimizer::new(settings, policy, process_group)?);
+    let mut updater =
+        Updater::new(Optimizer::new(OptimizerSettings::default(), policy, process_group)?);
     let peak = peak_flops_per_s(&device, policy.precision().into())?;
     let peak = process_group.all_reduce_sum(vec![peak.unwrap_or(f64::NAN)])?[0];
     let mut cache = plan.activation_cache.map(|options| ActivationCache::new(&config, options));
@@ -241,12 +235,23 @@ fn update(
     batches: &[MicroBatch],
     cache: Option<&ActivationCache>,
 ) -> anyhow::Result<()> {
-    let options = LossOptions { beta: BETA, ..LossOptions::default() };
+    let settings = LossSettings {
+        loss_type: LossType::Grpo,
+        beta: BETA,
+        importance_sampling_correction: false,
+        ..LossSettings::default()
+    };
     let counts = loss_normalizers(batches, LossType::Grpo, 1, updater.optimizer.process_group())?;
     let (stop, mut stats) = (AtomicBool::new(false), UpdateStats::default());
     let step_parameters = StepParams { temperature: 1.0, learning_rate: 5e-7, dropout_seed: 0 };
     updater.run(policy, batches, step_parameters, cache, &stop, |index, scores| {
-        batches[index].derivative(&options, &counts[index], scores, TokenSelection::All, &mut stats)
+        batches[index].derivative(
+            &settings,
+            &counts[index],
+            scores,
+            TokenSelection::All,
+            &mut stats,
+        )
     })?;
     Ok(())
 }

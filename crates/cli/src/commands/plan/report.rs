@@ -157,7 +157,7 @@ impl Report {
         let hours = |steps: u64| steps as f64 * step_s / SECONDS_PER_HOUR;
         Self {
             model: Model {
-                name: settings.model.clone(),
+                name: settings.run.model.clone(),
                 parameters: load.parameters,
                 trainable: load.trainable,
                 layers,
@@ -177,8 +177,8 @@ impl Report {
                     .filter(|completions| **completions > 0)
                     .count(),
                 completions: completions_per_rank.iter().copied().max().unwrap_or(0),
-                questions_per_step: settings.questions_per_step(),
-                completions_per_step: settings.generation_batch_size,
+                questions_per_step: settings.rollout.questions_per_step(),
+                completions_per_step: settings.rollout.generation_batch_size,
                 prompts: load.prompts,
                 completions_per_prompt: load.completions,
                 max_prompt_length: load.prompt,
@@ -194,7 +194,7 @@ impl Report {
                 kv_pages: room.kv_pages,
                 kv_sequences: room.kv_sequences,
             },
-            time: Time::new(estimates, settings.generation_batch_size, lengths),
+            time: Time::new(estimates, settings.rollout.generation_batch_size, lengths),
             run: steps.map(|steps| Run {
                 steps,
                 hours: rounded(hours(steps)),

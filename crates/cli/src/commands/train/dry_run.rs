@@ -25,24 +25,25 @@ pub(super) fn text(
     (eval_given, eval_left): (usize, usize),
 ) -> Result<String> {
     let schedule = settings.stages().map_err(Error::Settings)?;
-    let (completions, each) = (settings.generation_batch_size, settings.num_generations);
-    let needed = settings.questions_per_step();
-    let sampler = BatchSampler::new(left, needed, settings.seed);
+    let (completions, each) =
+        (settings.rollout.generation_batch_size, settings.rollout.num_generations);
+    let needed = settings.rollout.questions_per_step();
+    let sampler = BatchSampler::new(left, needed, settings.run.seed);
     let sampler = sampler.ok_or(Error::TooFew { what: "questions", given, left, needed })?;
     let per_epoch = sampler.steps_per_epoch();
     let plan = TrainingPlan::new(settings, &schedule, per_epoch).map_err(Error::Settings)?;
-    let iterations = settings.num_iterations as u64;
+    let iterations = settings.rollout.num_iterations as u64;
     let optimizer_steps = plan.total_steps * iterations;
-    let scheduler = settings.lr_scheduler_type;
+    let scheduler = settings.lr.lr_scheduler_type;
     let warmup =
-        scheduler.warmup_steps(settings.warmup_steps, settings.warmup_ratio, optimizer_steps);
+        scheduler.warmup_steps(settings.lr.warmup_steps, settings.lr.warmup_ratio, optimizer_steps);
 
     let mut out = String::new();
     let mut line = |name: &str, what: String| {
         // Writing to a string cannot fail.
         let _ = writeln!(out, "{name:<12} {what}");
     };
-    line("model", settings.model.clone());
+    line("model", settings.run.model.clone());
     line("trainable", trained.to_string());
     line("questions", format!("{given} in total, {} too long, {left} used", given - left));
     if eval_given > 0 {
@@ -51,7 +52,7 @@ pub(super) fn text(
             format!(
                 "{eval_left} of {eval_given} questions every {} steps, before the first and after \
                  the last step",
-                settings.eval_steps
+                settings.evaluation.eval_steps
             ),
         );
     }
@@ -70,14 +71,14 @@ pub(super) fn text(
             plan.total_steps,
             if iterations == 1 { "" } else { "s" },
             plan.total_steps * completions as u64,
-            settings.max_completion_length
+            settings.loss.max_completion_length
         ),
     );
     line(
         "warmup",
-        format!("{warmup} steps to {:e}, then {}", settings.learning_rate, scheduler.decay()),
+        format!("{warmup} steps to {:e}, then {}", settings.lr.learning_rate, scheduler.decay()),
     );
-    let budget = settings.max_tokens_per_batch;
+    let budget = settings.run.max_tokens_per_batch;
     line(
         "micro-batch",
         format!(
@@ -88,7 +89,7 @@ pub(super) fn text(
     let never = ActivationCachePolicy::Never;
     let workload = Workload::for_training(settings, &schedule, trained, longest_prompt, never);
     let most = completions_per_rank(&workload.parts(ranks), ranks).into_iter().max().unwrap_or(0);
-    let share = share(ranks, (most, completions, "completions"), settings.optim);
+    let share = share(ranks, (most, completions, "completions"), settings.optimizer.optim);
     if let Some((name, what)) = share {
         line(name, what);
     }
@@ -100,27 +101,27 @@ pub(super) fn text(
     for (name, what) in stages::reward_lines(settings)? {
         line(name, what);
     }
-    let for_good = settings.keep_every_epochs;
+    let for_good = settings.run.keep_every_epochs;
     let for_good = for_good.map(|epochs| format!(" and one every {epochs} epochs"));
     line(
         "checkpoints",
         format!(
             "every {} steps, keeps the last {}{}, in {}",
-            settings.save_steps,
-            settings.save_total_limit,
+            settings.evaluation.save_steps,
+            settings.run.save_total_limit,
             for_good.unwrap_or_default(),
-            settings.output.display()
+            settings.run.output.display()
         ),
     );
     Ok(out)
 }
 
 fn reference(settings: &GrpoSettings, consistency: bool) -> String {
-    let kl = settings.beta > 0.0;
-    let judge = consistency && settings.judge == JudgeKind::Reference;
+    let kl = settings.loss.beta > 0.0;
+    let judge = consistency && settings.judge.judge == JudgeKind::Reference;
     match (kl, judge) {
-        (true, true) => format!("for the KL term (beta {}) and as the judge", settings.beta),
-        (true, false) => format!("for the KL term (beta {})", settings.beta),
+        (true, true) => format!("for the KL term (beta {}) and as the judge", settings.loss.beta),
+        (true, false) => format!("for the KL term (beta {})", settings.loss.beta),
         (false, true) => "as the judge".to_owned(),
         (false, false) => "not loaded".to_owned(),
     }
@@ -151,11 +152,10 @@ mod tests {
 
     #[test]
     fn the_papers_run_over_its_training_set() {
-        let settings = GrpoSettings {
-            model: "Qwen/Qwen2.5-VL-3B-Instruct".into(),
-            output: "run".into(),
-            ..GrpoSettings::default()
-        };
+        let settings = GrpoSettings::default().with(|s| {
+            s.run.model = "Qwen/Qwen2.5-VL-3B-Instruct".into();
+            s.run.output = "run".into();
+        });
         assert_eq!(
             text(&settings, TRAINED, (&MEMORY, 1), 0, (4100, 4098), (0, 0)).unwrap(),
             "\
@@ -179,11 +179,10 @@ checkpoints  every 100 steps, keeps the last 3, in run
 
     #[test]
     fn permanent_checkpoints_are_listed() {
-        let settings = GrpoSettings {
-            output: "run".into(),
-            keep_every_epochs: Some(0.5),
-            ..GrpoSettings::default()
-        };
+        let settings = GrpoSettings::default().with(|s| {
+            s.run.output = "run".into();
+            s.run.keep_every_epochs = Some(0.5);
+        });
         let text = text(&settings, TRAINED, (&MEMORY, 1), 0, (4, 4), (0, 0)).unwrap();
         let line =
             "checkpoints  every 100 steps, keeps the last 3 and one every 0.5 epochs, in run\n";

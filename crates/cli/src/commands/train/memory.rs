@@ -6,8 +6,7 @@ use embodied_r_grpo::data::questions::TokenizedQuestion;
 use embodied_r_grpo::estimate::memory_plan::{
     ActivationCachePolicy, MemoryPlan, Placement, Workload,
 };
-use embodied_r_grpo::settings::{GrpoSettings, Recompute, SftSettings};
-use embodied_r_grpo::update::optimizer::Optim;
+use embodied_r_grpo::settings::{GrpoSettings, Optim, Recompute, SftSettings};
 use embodied_r_grpo::update::supervised::Example;
 use embodied_r_kernels::device;
 use embodied_r_policy::trainable::ParameterCounts;
@@ -60,7 +59,7 @@ pub(crate) fn of_train(
 ) -> anyhow::Result<MemoryPlan> {
     let longest = longest_prompt(questions);
     let load = Workload::for_training(settings, stages, trained.counts, longest, cache_policy);
-    plan(&trained.config, load, settings.recompute, rank_device)
+    plan(&trained.config, load, settings.run.recompute, rank_device)
 }
 
 /// Length of the longest prompt in tokens.
@@ -89,14 +88,14 @@ pub(crate) fn of_sft(
 ) -> anyhow::Result<MemoryPlan> {
     let longest = |part: fn(&Example) -> usize| examples.iter().map(part).max().unwrap_or(0);
     let load = Workload {
-        prompts: settings.train_batch_size,
+        prompts: settings.supervised.train_batch_size,
         prompt: longest(|example| example.prompt.len()),
         completions: 1,
         completion: longest(|example| example.completion.len()),
-        budget: settings.max_tokens_per_batch,
-        ..Workload::new(trained.counts, settings.optim)
+        budget: settings.run.max_tokens_per_batch,
+        ..Workload::new(trained.counts, settings.optimizer.optim)
     };
-    plan(&trained.config, load, settings.recompute, rank_device)
+    plan(&trained.config, load, settings.run.recompute, rank_device)
 }
 
 /// A rank's share of a step, `most` of its `step` items, and of the optimizer state, as a line of text; `None` for a
@@ -210,10 +209,12 @@ mod tests {
         );
         assert_eq!(cache_policy(&open, Some(&state(None))), ActivationCachePolicy::Fixed(None));
         let other =
-            GrpoSettings { rollout_precision: Some(Precision::Bf16), ..GrpoSettings::default() };
+            GrpoSettings::default().with(|s| s.rollout.rollout_precision = Some(Precision::Bf16));
         assert_eq!(cache_policy(&other, Some(&state(Some(3)))), ActivationCachePolicy::Never);
-        let dropping =
-            GrpoSettings { use_peft: true, lora_dropout: 0.1, ..GrpoSettings::default() };
+        let dropping = GrpoSettings::default().with(|s| {
+            s.trainable.use_peft = true;
+            s.trainable.lora_dropout = 0.1;
+        });
         assert_eq!(cache_policy(&dropping, None), ActivationCachePolicy::Never);
     }
 }

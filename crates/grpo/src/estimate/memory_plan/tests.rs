@@ -1,7 +1,7 @@
 use embodied_r_policy::{ModelType, Precision, Rope, WeightDtype};
 
 use super::*;
-use crate::update::optimizer::Optim;
+use crate::settings::Optim;
 
 /// Qwen2.5-0.5B's shape.
 fn config() -> ModelConfig {

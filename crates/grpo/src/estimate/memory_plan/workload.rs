@@ -7,8 +7,8 @@ use embodied_r_rewards::RewardSchedule as Stages;
 use super::layout::{MemoryLayout, Placement, SamplerWeights};
 use crate::rewards::scoring::needs_judge;
 use crate::rollout::partition::{GroupPart, partition, whole};
+use crate::settings::Optim;
 use crate::settings::{GrpoSettings, JudgeKind};
-use crate::update::optimizer::Optim;
 use crate::update::packing::{GroupLengths, completion_budget};
 
 /// The workload of a step on one rank.
@@ -84,23 +84,23 @@ impl Workload {
         prompt: usize,
         activation_cache: ActivationCachePolicy,
     ) -> Self {
-        let judges = settings.judge == JudgeKind::Reference && needs_judge(settings, stages);
-        let needs_copy = settings.beta > 0.0 || judges;
+        let judges = settings.judge.judge == JudgeKind::Reference && needs_judge(settings, stages);
+        let needs_copy = settings.loss.beta > 0.0 || judges;
         Self {
             reference: match settings.trainable() {
                 Trainable::Lora(_) => 0,
                 _ if needs_copy => counts.trainable,
                 _ => 0,
             },
-            prompts: settings.questions_per_step(),
+            prompts: settings.rollout.questions_per_step(),
             prompt,
-            completions: settings.num_generations,
-            completion: settings.max_completion_length,
-            budget: settings.max_tokens_per_batch,
+            completions: settings.rollout.num_generations,
+            completion: settings.loss.max_completion_length,
+            budget: settings.run.max_tokens_per_batch,
             rollout: Some(settings.rollout_precision()),
             activation_cache,
-            iterations: settings.num_iterations,
-            ..Self::new(counts, settings.optim)
+            iterations: settings.rollout.num_iterations,
+            ..Self::new(counts, settings.optimizer.optim)
         }
     }
 
@@ -264,14 +264,14 @@ mod tests {
                 .reference
         };
         assert_eq!(reference(|_| {}), 10);
-        assert_eq!(reference(|train| train.beta = 0.0), 10, "the stages need the judge");
+        assert_eq!(reference(|train| train.loss.beta = 0.0), 10, "the stages need the judge");
         assert_eq!(
             reference(|train| {
-                train.beta = 0.0;
-                train.judge = JudgeKind::Http;
+                train.loss.beta = 0.0;
+                train.judge.judge = JudgeKind::Http;
             }),
             0
         );
-        assert_eq!(reference(|train| train.use_peft = true), 0);
+        assert_eq!(reference(|train| train.trainable.use_peft = true), 0);
     }
 }

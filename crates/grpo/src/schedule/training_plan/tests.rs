@@ -2,9 +2,13 @@ use embodied_r_rewards::RewardNames;
 use embodied_r_rewards::stages::{ExitCondition, Threshold};
 
 use super::*;
+use crate::schedule::LrScheduler;
 
 fn train() -> GrpoSettings {
-    GrpoSettings { learning_rate: 1.0, warmup_ratio: 0.0, ..GrpoSettings::default() }
+    GrpoSettings::default().with(|s| {
+        s.lr.learning_rate = 1.0;
+        s.lr.warmup_ratio = 0.0;
+    })
 }
 
 fn plan(change: impl FnOnce(&mut GrpoSettings), stages: &Stages) -> TrainingPlan {
@@ -66,7 +70,7 @@ fn a_stage_may_restart_the_learning_rate() {
 
 #[test]
 fn every_iteration_is_a_step_of_the_schedule() {
-    let plan = plan(|train| train.num_iterations = 2, &Stages::default());
+    let plan = plan(|train| train.rollout.num_iterations = 2, &Stages::default());
     assert!((plan.learning_rate(60, 0) - 0.5).abs() < 1e-12);
     assert!(plan.learning_rate(60, 1) < plan.learning_rate(60, 0));
 }
@@ -75,7 +79,7 @@ fn every_iteration_is_a_step_of_the_schedule() {
 fn a_constant_learning_rate_has_warmup_only_by_name() {
     let rates = |kind: LrScheduler| {
         let warm = |train: &mut GrpoSettings| {
-            (train.lr_scheduler_type, train.warmup_ratio) = (kind, 0.1);
+            (train.lr.lr_scheduler_type, train.lr.warmup_ratio) = (kind, 0.1);
         };
         let plan = plan(warm, &Stages::default());
         [0, 6, 12, 119].map(|step| plan.learning_rate(step, 0))
@@ -86,7 +90,7 @@ fn a_constant_learning_rate_has_warmup_only_by_name() {
 
 #[test]
 fn max_steps_may_cut_the_last_stage_short() {
-    let plan = plan(|train| train.max_steps = Some(45), &Stages::default());
+    let plan = plan(|train| train.stages.max_steps = Some(45), &Stages::default());
     assert_eq!(plan.total_steps, 45);
     assert_eq!(bounds(&plan), [(0, 20), (20, 40), (40, 45)]);
 }
@@ -94,7 +98,10 @@ fn max_steps_may_cut_the_last_stage_short() {
 #[test]
 fn every_stage_that_never_starts_is_refused() {
     let stage = Stages::default().stages().to_vec();
-    let settings = GrpoSettings { max_steps: Some(20), stage, ..train() };
+    let settings = train().with(|s| {
+        s.stages.max_steps = Some(20);
+        s.stages.stage = stage;
+    });
     let advice = "raise `max_steps`, shorten the earlier stages, or remove it";
     assert_eq!(
         faults(&settings, &Stages::default()),
@@ -113,7 +120,7 @@ fn every_stage_that_never_starts_is_refused() {
 
 #[test]
 fn without_stages_the_error_suggests_reward_weights() {
-    let settings = GrpoSettings { max_steps: Some(20), ..train() };
+    let settings = train().with(|s| s.stages.max_steps = Some(20));
     let errors = faults(&settings, &Stages::default());
     let advice = "raise `max_steps`, or set `reward_weights` or stages to replace the paper's";
     assert!(errors.iter().all(|fault| fault.ends_with(advice)), "{errors:?}");
@@ -217,10 +224,8 @@ fn a_stage_that_ends_while_blending_passes_on_the_weights_it_reached() {
 #[test]
 fn absurd_step_counts_are_faults() {
     let faults = |change: &dyn Fn(&mut GrpoSettings)| {
-        let mut settings = GrpoSettings {
-            reward_weights: [("accuracy".to_owned(), 1.0)].into(),
-            ..GrpoSettings::default()
-        };
+        let mut settings = GrpoSettings::default()
+            .with(|s| s.stages.reward_weights = [("accuracy".to_owned(), 1.0)].into());
         change(&mut settings);
         let stages = settings.stages().unwrap();
         match TrainingPlan::new(&settings, &stages, 1000) {
@@ -228,18 +233,21 @@ fn absurd_step_counts_are_faults() {
             Err(faults) => faults[0].key.clone(),
         }
     };
-    assert_eq!(faults(&|settings| settings.num_train_epochs = Some(1e300)), "num_train_epochs");
+    assert_eq!(
+        faults(&|settings| settings.stages.num_train_epochs = Some(1e300)),
+        "num_train_epochs"
+    );
     assert_eq!(
         faults(&|settings| {
-            settings.num_train_epochs = Some(1e300);
-            settings.max_steps = Some(7);
+            settings.stages.num_train_epochs = Some(1e300);
+            settings.stages.max_steps = Some(7);
         }),
         "7"
     );
     assert_eq!(
         faults(&|settings| {
-            settings.num_train_epochs = Some(1e300);
-            settings.max_steps = Some(u64::MAX);
+            settings.stages.num_train_epochs = Some(1e300);
+            settings.stages.max_steps = Some(u64::MAX);
         }),
         "max_steps"
     );
@@ -249,16 +257,16 @@ fn absurd_step_counts_are_faults() {
     };
     assert_eq!(
         faults(&|settings| {
-            settings.reward_weights.clear();
-            settings.stage = vec![long(u64::MAX - 1), long(u64::MAX - 1)];
+            settings.stages.reward_weights.clear();
+            settings.stages.stage = vec![long(u64::MAX - 1), long(u64::MAX - 1)];
         }),
         "stage"
     );
     assert_eq!(
         faults(&|settings| {
-            settings.max_steps = Some(1 << 39);
-            settings.num_train_epochs = Some(1e300);
-            settings.num_iterations = 4;
+            settings.stages.max_steps = Some(1 << 39);
+            settings.stages.num_train_epochs = Some(1e300);
+            settings.rollout.num_iterations = 4;
         }),
         "max_steps"
     );

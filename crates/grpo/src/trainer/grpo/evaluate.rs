@@ -42,7 +42,7 @@ pub fn check_best_metric(
     stages: &Stages,
     questions: &[TokenizedQuestion],
 ) -> Result<()> {
-    let metric = settings.metric_for_best_model.as_str();
+    let metric = settings.evaluation.metric_for_best_model.as_str();
     let known = metric_names(questions, needs_judge(settings, stages));
     if questions.is_empty() || known.iter().any(|name| name == metric) {
         return Ok(());
@@ -73,7 +73,7 @@ impl<M: Model> GrpoTrainer<'_, M> {
             .map(|(index, prompted)| SampleRequest { index, prompted, completions: 0..1 })
             .collect();
         let sampling = SamplingParams {
-            max_new_tokens: self.settings.max_completion_length,
+            max_new_tokens: self.settings.loss.max_completion_length,
             stop_ids: self.run.tokenizer.stop_ids().to_vec(),
             ..SamplingParams::greedy()
         };
@@ -83,7 +83,7 @@ impl<M: Model> GrpoTrainer<'_, M> {
             &wanted,
             &sampling,
             (None, None),
-            (self.settings.seed, 0),
+            (self.settings.run.seed, 0),
         )?;
         let is_scored = self.score_evaluation(&mut rollouts)?;
         if self.run.process_group.any(!is_scored)? {

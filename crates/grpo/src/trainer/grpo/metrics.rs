@@ -167,12 +167,13 @@ impl<M: Model> GrpoTrainer<'_, M> {
         }
         let peak = match self.peak_flops {
             Some(peak) => peak,
-            None => peak_flops_per_s(&self.run.device, self.settings.precision.into())?
+            None => peak_flops_per_s(&self.run.device, self.settings.run.precision.into())?
                 .unwrap_or(f64::NAN),
         };
         self.peak_flops = Some(peak);
-        let reference = f64::from(u8::from(self.reference.is_some() && self.settings.beta > 0.0));
-        let passes = 1.0 + reference + 3.0 * self.settings.num_iterations as f64;
+        let reference =
+            f64::from(u8::from(self.reference.is_some() && self.settings.loss.beta > 0.0));
+        let passes = 1.0 + reference + 3.0 * self.settings.rollout.num_iterations as f64;
         // The first update reuses the rollout's forward pass if its activations were cached.
         let reused = f64::from(u8::from(reuses_rollout));
         let share = |passes: f64| passes * forward / times.total().max(1e-9) / peak;

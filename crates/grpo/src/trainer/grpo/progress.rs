@@ -23,7 +23,7 @@ impl<'a, M: Model + 'static> Trainer<'a> for GrpoTrainer<'a, M> {
     }
 
     fn begin_run(&mut self) -> Result<()> {
-        match self.settings.num_iterations {
+        match self.settings.rollout.num_iterations {
             1 => Ok(()),
             iterations => self.run.events.emit(&Event::several_iterations(0, iterations)),
         }
@@ -43,7 +43,7 @@ impl<'a, M: Model + 'static> Trainer<'a> for GrpoTrainer<'a, M> {
         let warnings = self.run.state.watch.observe(&StepObservation {
             step: self.run.state.step,
             metrics,
-            iterations: self.settings.num_iterations,
+            iterations: self.settings.rollout.num_iterations,
             format: &format,
         });
         self.watch_stage(metrics);
@@ -56,7 +56,8 @@ impl<'a, M: Model + 'static> Trainer<'a> for GrpoTrainer<'a, M> {
 
     fn evaluation_is_due(&self, step: u64) -> bool {
         let is_last = step == self.plan.total_steps;
-        !self.eval.is_empty() && (is_last || step.is_multiple_of(self.settings.eval_steps))
+        !self.eval.is_empty()
+            && (is_last || step.is_multiple_of(self.settings.evaluation.eval_steps))
     }
 
     fn evaluate(&mut self) -> Result<Option<Metrics>> {

@@ -15,8 +15,8 @@ use crate::settings::JudgeKind;
 
 /// The reference is loaded only if the KL term or the judge needs it.
 pub(super) fn needs_reference(inputs: &GrpoInputs<'_>, stages: &Stages) -> bool {
-    let judges = inputs.settings.judge == JudgeKind::Reference && inputs.judge.is_none();
-    inputs.settings.beta > 0.0 || (judges && needs_judge(inputs.settings, stages))
+    let judges = inputs.settings.judge.judge == JudgeKind::Reference && inputs.judge.is_none();
+    inputs.settings.loss.beta > 0.0 || (judges && needs_judge(inputs.settings, stages))
 }
 
 /// The reference as an in-process judge.
@@ -33,13 +33,15 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
     /// Moves the reference towards the policy every `ref_model_sync_steps` steps, as TRL's `SyncRefModelCallback` does.
     pub(super) fn sync_reference(&mut self) -> Result<()> {
         let settings = self.settings;
-        let due = self.run.state.step.is_multiple_of(settings.ref_model_sync_steps);
-        let (true, true, Some(reference)) = (settings.sync_ref_model, due, &self.reference) else {
+        let due = self.run.state.step.is_multiple_of(settings.reference.ref_model_sync_steps);
+        let (true, true, Some(reference)) =
+            (settings.reference.sync_ref_model, due, &self.reference)
+        else {
             return Ok(());
         };
         let model = reference.get();
         for ((_, to), (_, from)) in model.parameters().iter().zip(&self.run.model.parameters()) {
-            lerp(to, from, settings.ref_model_mixup_alpha)?;
+            lerp(to, from, settings.reference.ref_model_mixup_alpha)?;
         }
         self.reference_moved = true;
         Ok(())

@@ -27,7 +27,7 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
             return Ok(());
         };
         let names: Vec<&str> = self.rewards.iter().map(|function| function.reward.name()).collect();
-        let path = skipped::dump_path(&self.settings.output, step);
+        let path = skipped::dump_path(&self.settings.run.output, step);
         self.run.dump(step, &BatchFile::of_rollouts(rollouts, &names))?;
         // Before another rank's error ends the job.
         self.run.process_group.barrier()?;

@@ -52,10 +52,11 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
         let Some((rollouts, parts, activation_cache)) = scored else { return Ok(None) };
         let mut sampled_groups =
             SampledGroups { rollouts, parts, activation_cache, attempts: 0, replaced: 0 };
-        if !self.settings.dynamic_sample {
+        if !self.settings.rollout.dynamic_sample {
             return Ok(Some(sampled_groups));
         }
-        let (weights, estimator) = (self.column_weights(step), self.settings.advantage_estimator);
+        let (weights, estimator) =
+            (self.column_weights(step), self.settings.advantages.advantage_estimator);
         let has_reward_variance =
             |rollout: &Rollout| rollout.has_reward_variance(&weights, estimator);
         let mut zero_variance: Vec<usize> = (0..sampled_groups.rollouts.len())
@@ -63,7 +64,7 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
             .collect();
         // Indices are popped from the back, so reverse them to replace the first group first.
         zero_variance.reverse();
-        for attempt in 1..=self.settings.max_resample_times {
+        for attempt in 1..=self.settings.rollout.max_resample_times {
             let replacements =
                 self.sampler.replacements(step, attempt, zero_variance.len(), &sampled);
             if replacements.is_empty() {
@@ -102,12 +103,12 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
         let mut clock = Instant::now();
         let mut lap = || std::mem::replace(&mut clock, Instant::now()).elapsed().as_secs_f64();
         self.run.process_group.enter("rollout");
-        let longest = self.settings.max_completion_length;
+        let longest = self.settings.loss.max_completion_length;
         let expected = |&index: &usize| {
             let tokens = self.run.state.expected_lengths.tokens(index, longest);
             GroupLengths {
                 prompt: self.questions[index].prompt.len(),
-                completions: vec![tokens; self.settings.num_generations],
+                completions: vec![tokens; self.settings.rollout.num_generations],
             }
         };
         let expected: Vec<GroupLengths> = indices.iter().map(expected).collect();
@@ -146,17 +147,17 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
         activation_cache: Option<M::ActivationCache>,
     ) -> Result<SampledRollouts<M>> {
         let sampling = SamplingParams {
-            temperature: self.settings.temperature,
-            top_k: self.settings.top_k,
-            top_p: self.settings.top_p,
-            max_new_tokens: self.settings.max_completion_length,
+            temperature: self.settings.loss.temperature,
+            top_k: self.settings.rollout.top_k,
+            top_p: self.settings.rollout.top_p,
+            max_new_tokens: self.settings.loss.max_completion_length,
             stop_ids: self.run.tokenizer.stop_ids().to_vec(),
             ..SamplingParams::default()
         };
         // Each attempt has its own random stream.
         let seed = match attempt {
-            0 => self.settings.seed,
-            attempt => stream(&[self.settings.seed, attempt]),
+            0 => self.settings.run.seed,
+            attempt => stream(&[self.settings.run.seed, attempt]),
         };
         rollout::sample(
             (&self.run.model, &self.run.process_group),

@@ -16,14 +16,14 @@ use crate::model::Model;
 use crate::rewards::judge::ReferenceModel;
 use crate::rewards::scoring::RewardFunction;
 use crate::schedule::training_plan::TrainingPlan;
-use crate::trainer::{Prepared, Run, RunOutcome, RunSettings, train};
+use crate::trainer::{Prepared, Run, RunOutcome, RunPlan, train};
 
 /// What follows from settings and questions before there is a model.
 struct Schedule<'a> {
     stages: Stages,
     sampler: BatchSampler,
     plan: TrainingPlan,
-    run: RunSettings<'a>,
+    run: RunPlan<'a>,
 }
 
 impl<'a, M: Model + 'static> GrpoTrainer<'a, M> {
@@ -64,7 +64,7 @@ impl<'a, M: Model + 'static> GrpoTrainer<'a, M> {
             (true, None) => Some(policy.load_frozen(inputs.run.base)?),
         };
         if let Some(reference) = &reference {
-            let checkpoints = Checkpoints::new(schedule.run.output, 1);
+            let checkpoints = Checkpoints::new(&schedule.run.settings.output, 1);
             let checkpoints = checkpoints.with_process_group(&inputs.run.process_group);
             checkpoints.copy_reference(reference, checkpoint)?;
         }
@@ -118,8 +118,8 @@ impl<'a> Schedule<'a> {
     fn new(inputs: &GrpoInputs<'a>) -> Result<Self> {
         let (settings, questions) = (inputs.settings, &inputs.questions);
         let stages = settings.stages().map_err(Error::Settings)?;
-        let (given, needed) = (questions.len(), settings.questions_per_step());
-        let sampler = BatchSampler::new(given, needed, settings.seed);
+        let (given, needed) = (questions.len(), settings.rollout.questions_per_step());
+        let sampler = BatchSampler::new(given, needed, settings.run.seed);
         let sampler =
             sampler.ok_or(Error::TooFew { what: "questions", given, left: given, needed })?;
         let plan = TrainingPlan::new(settings, &stages, sampler.steps_per_epoch());
@@ -128,17 +128,21 @@ impl<'a> Schedule<'a> {
         let data = questions
             .iter()
             .map(|one| (one.prompt.as_slice(), [].as_slice(), one.question.answer.as_str()));
-        let run = RunSettings {
-            output: &settings.output,
-            load_options: settings.load_options(inputs.run.base, inputs.run.activation_bytes),
-            optimizer: settings.optimizer(),
+        let run = RunPlan {
+            settings: &settings.run,
+            load_options: settings.run.load_options(
+                settings.trainable(),
+                inputs.run.base,
+                inputs.run.activation_bytes,
+            ),
+            optimizer: settings.optimizer,
             total_steps: plan.total_steps,
-            save_steps: settings.save_steps,
-            save_total_limit: settings.save_total_limit,
-            milestones: settings.milestones(sampler.steps_per_epoch()),
-            max_skipped_steps: settings.max_skipped_steps,
-            report_to: &settings.report_to,
-            best_by: BestMetric::new(&settings.metric_for_best_model, settings.greater_is_better),
+            save_steps: settings.evaluation.save_steps,
+            milestones: settings.run.milestones(sampler.steps_per_epoch()),
+            best_by: BestMetric::new(
+                &settings.evaluation.metric_for_best_model,
+                settings.evaluation.greater_is_better,
+            ),
             data: fingerprint(data),
             probe: questions.first().map_or_else(Vec::new, |question| question.prompt.clone()),
         };

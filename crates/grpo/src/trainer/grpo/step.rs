@@ -42,9 +42,9 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
         let advantages = rollout::assign_advantages(
             &mut sampled.rollouts,
             &self.column_weights(step),
-            self.settings.num_generations,
-            self.settings.advantage_estimator,
-            self.settings.scale_rewards,
+            self.settings.rollout.num_generations,
+            self.settings.advantages.advantage_estimator,
+            self.settings.advantages.scale_rewards,
         );
         let rollouts = &sampled.rollouts;
         self.check_rewards(step, rollouts)?;
@@ -65,7 +65,7 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
 
         let mut metrics = Metrics::new();
         self.reward_metrics(rollouts, &advantages, step, &mut metrics);
-        if self.settings.dynamic_sample {
+        if self.settings.rollout.dynamic_sample {
             sampled.resampling_metrics(&mut metrics);
         }
         self.length_metrics(rollouts, &mut metrics);
@@ -102,9 +102,11 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
         rollouts: &[Rollout],
         sampled: &[GroupPart],
     ) -> Vec<MicroBatch> {
-        let (weights, estimator) = (self.column_weights(step), self.settings.advantage_estimator);
+        let (weights, estimator) =
+            (self.column_weights(step), self.settings.advantages.advantage_estimator);
         let is_used = |group: usize| {
-            !self.settings.filter_groups || rollouts[group].has_reward_variance(&weights, estimator)
+            !self.settings.rollout.filter_groups
+                || rollouts[group].has_reward_variance(&weights, estimator)
         };
         // A group that is not used has no completions to share.
         let lengths = rollouts.iter().map(Rollout::lengths).enumerate();
@@ -121,7 +123,7 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
         own.sort_by_key(|part| part.group);
         let lengths: Vec<GroupLengths> =
             own.iter().map(|part| lengths[part.group].part(part.completions.clone())).collect();
-        let mut packed = pack(&lengths, self.settings.max_tokens_per_batch);
+        let mut packed = pack(&lengths, self.settings.run.max_tokens_per_batch);
         for slice in packed.iter_mut().flatten() {
             let GroupPart { group, completions, .. } = &own[slice.group];
             slice.group = *group;
@@ -135,10 +137,10 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
         let completions = slices
             .iter()
             .flat_map(|slice| &rollouts[slice.group].completions[slice.completions.clone()]);
-        let masks = self.settings.mask_truncated_completions;
-        let sampling = match self.settings.correction() {
-            Some(_) => completions.clone().flat_map(|c| to_f64(&c.logps)).collect(),
-            None => Vec::new(),
+        let masks = self.settings.loss.mask_truncated_completions;
+        let sampling = match self.settings.corrects_rollout() {
+            true => completions.clone().flat_map(|c| to_f64(&c.logps)).collect(),
+            false => Vec::new(),
         };
         MicroBatch {
             groups: slices
@@ -158,17 +160,18 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
     /// Computes the reference log-probabilities if the loss needs them, and the old log-probabilities if the first
     /// iteration's forward pass does not provide them.
     fn fill_logps(&self, batches: &mut [MicroBatch]) -> Result<()> {
-        let temperature = self.settings.temperature;
-        if let Some(reference) = self.reference.as_ref().filter(|_| self.settings.beta > 0.0) {
+        let temperature = self.settings.loss.temperature;
+        if let Some(reference) = self.reference.as_ref().filter(|_| self.settings.loss.beta > 0.0) {
             let scores =
                 score_all(&*reference.get(), batches, temperature, &self.run.process_group)?;
             for (batch, scores) in batches.iter_mut().zip(scores) {
                 batch.reference = to_f64(&scores.logps);
             }
         }
-        let sampled = self.settings.correction().is_some();
+        let sampled = self.settings.corrects_rollout();
         // With dropout, the first iteration's forward pass differs from the rollout's.
-        let dropped = self.settings.num_iterations > 1 && self.settings.trainable().has_dropout();
+        let dropped =
+            self.settings.rollout.num_iterations > 1 && self.settings.trainable().has_dropout();
         if sampled || dropped {
             let scores = score_all(&self.run.model, batches, temperature, &self.run.process_group)?;
             for (batch, scores) in batches.iter_mut().zip(scores) {
@@ -186,17 +189,17 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
         batches: &mut [MicroBatch],
         mut activation_cache: Option<M::ActivationCache>,
     ) -> Result<Option<(Vec<UpdateStats>, StepResult)>> {
-        let options = self.settings.options();
-        let longest = self.settings.max_completion_length;
+        let settings = self.settings.update_loss();
+        let longest = self.settings.loss.max_completion_length;
         let loss_normalizers =
-            loss_normalizers(batches, options.loss_type, longest, &self.run.process_group)?;
-        let iterations = self.settings.num_iterations as u64;
+            loss_normalizers(batches, settings.loss_type, longest, &self.run.process_group)?;
+        let iterations = self.settings.rollout.num_iterations as u64;
         let groups: Vec<Arc<[Group]>> = batches.iter().map(|batch| batch.groups.clone()).collect();
         let never_stop = std::sync::atomic::AtomicBool::new(false);
         let (mut stats, mut last) = (Vec::new(), None);
         for iteration in 0..iterations {
-            let share = self.settings.top_entropy_quantile;
-            let temperature = self.settings.temperature;
+            let share = self.settings.loss.top_entropy_quantile;
+            let temperature = self.settings.loss.temperature;
             self.run.updater.optimizer.all_gather_weights(&self.run.model, || ())?;
             let selection =
                 selection(&self.run.model, batches, temperature, share, &self.run.process_group)?;
@@ -204,9 +207,9 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
             // Once the parameters have changed, the step must be finished: it could not be repeated.
             let stop = if iteration == 0 { self.run.stop } else { &never_stop };
             let params = StepParams {
-                temperature: self.settings.temperature,
+                temperature: self.settings.loss.temperature,
                 learning_rate: self.plan.learning_rate(step, iteration),
-                dropout_seed: stream(&[self.settings.seed, step, iteration]),
+                dropout_seed: stream(&[self.settings.run.seed, step, iteration]),
             };
             if std::mem::take(&mut self.verify_packing) {
                 let training = params.training(activation_cache.as_ref());
@@ -214,7 +217,7 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
             }
             let derivative = |index: usize, scores: &TokenScores| {
                 let (batch, normalizer) = (&mut batches[index], &loss_normalizers[index]);
-                let d = batch.derivative(&options, normalizer, scores, selection, &mut totals)?;
+                let d = batch.derivative(&settings, normalizer, scores, selection, &mut totals)?;
                 // Later iterations need the log-probabilities of the policy that sampled.
                 if iterations > 1 && batch.old.is_empty() {
                     batch.old = to_f64(&scores.logps);
@@ -252,11 +255,11 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
         selection: TokenSelection,
         training: &TrainingPass<'_, M::ActivationCache>,
     ) -> Result<()> {
-        let options = self.settings.options();
+        let settings = self.settings.update_loss();
         let found = verify_packing(
             &self.run.model,
             batches,
-            &options,
+            &settings,
             loss_normalizers,
             selection,
             training,
@@ -267,7 +270,7 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
             tensor: found.tensor.clone(),
             logp: found.logp,
         })?;
-        found.check(self.settings.precision)
+        found.check(self.settings.run.precision)
     }
 }
 

@@ -53,20 +53,19 @@ fn stage(epochs: f64, format: f64, accuracy: f64) -> Stage {
 
 /// Eight steps of two questions with four completions each.
 fn settings(output: &Path) -> GrpoSettings {
-    GrpoSettings {
-        output: output.into(),
-        num_generations: 4,
-        generation_batch_size: 8,
-        max_completion_length: 5,
-        learning_rate: 0.05,
-        warmup_ratio: 0.0,
-        weight_decay: 0.01,
-        beta: 0.01,
-        stage: vec![stage(1.0, 0.5, 0.5), stage(1.0, 0.2, 0.8)],
-        save_steps: 4,
-        eval_steps: 4,
-        ..GrpoSettings::default()
-    }
+    GrpoSettings::default().with(|s| {
+        s.run.output = output.into();
+        s.rollout.num_generations = 4;
+        s.rollout.generation_batch_size = 8;
+        s.loss.max_completion_length = 5;
+        s.lr.learning_rate = 0.05;
+        s.lr.warmup_ratio = 0.0;
+        s.optimizer.weight_decay = 0.01;
+        s.loss.beta = 0.01;
+        s.stages.stage = vec![stage(1.0, 0.5, 0.5), stage(1.0, 0.2, 0.8)];
+        s.evaluation.save_steps = 4;
+        s.evaluation.eval_steps = 4;
+    })
 }
 
 /// Collects the completions of the steps.
@@ -84,7 +83,7 @@ impl Sink for Keep {
     }
 }
 
-/// Runs in `settings.output`, new or resumed, optionally stopped after a step.
+/// Runs in `settings.run.output`, new or resumed, optionally stopped after a step.
 fn run(settings: &GrpoSettings, stop_after: Option<u64>) -> Result<RunOutcome> {
     run_from(Bigram::new(6, 3), settings, stop_after)
 }
@@ -122,14 +121,14 @@ fn run_until<'a>(
     stop: &'a AtomicBool,
     mut sinks: Vec<Box<dyn Sink + 'a>>,
 ) -> Result<RunOutcome> {
-    let base = settings.output.join("base");
+    let base = settings.run.output.join("base");
     std::fs::create_dir_all(&base).unwrap();
-    let last = Checkpoints::new(&settings.output, 1).last()?;
+    let last = Checkpoints::new(&settings.run.output, 1).last()?;
     if last.is_none() {
         model.save(&base, WriterRank::SINGLE).unwrap();
     }
     let names = reward_names(settings, &settings.stages().unwrap());
-    sinks.insert(0, Box::new(Parquet::new(&settings.output, names)));
+    sinks.insert(0, Box::new(Parquet::new(&settings.run.output, names)));
     let inputs = inputs(settings, &base, stop);
     match last {
         Some(checkpoint) => GrpoTrainer::<Bigram>::resume(&checkpoint, inputs, sinks)?.run(),
@@ -146,7 +145,7 @@ fn run_new(
 ) -> Result<RunOutcome> {
     let stop = AtomicBool::new(false);
     let inputs =
-        GrpoInputs { eval: Vec::new(), judge, ..inputs(settings, &settings.output, &stop) };
+        GrpoInputs { eval: Vec::new(), judge, ..inputs(settings, &settings.run.output, &stop) };
     GrpoTrainer::start(model, inputs, sinks)?.run()
 }
 

@@ -13,14 +13,13 @@ fn examples(n: usize) -> Vec<Example> {
 }
 
 fn settings(output: &Path) -> SftSettings {
-    SftSettings {
-        output: output.into(),
-        train_batch_size: 3,
-        num_train_epochs: 4,
-        learning_rate: 0.1,
-        save_total_limit: 10,
-        ..SftSettings::default()
-    }
+    SftSettings::default().with(|s| {
+        s.run.output = output.into();
+        s.supervised.train_batch_size = 3;
+        s.supervised.num_train_epochs = 4;
+        s.lr.learning_rate = 0.1;
+        s.run.save_total_limit = 10;
+    })
 }
 
 /// Thirteen examples, without evaluation.
@@ -36,7 +35,7 @@ fn run(settings: &SftSettings, stop_after: Option<u64>) -> RunOutcome {
         sinks.push(Box::new(StopAfter(step, &stop)));
     }
     let inputs = SftInputs { eval: examples(4), ..inputs(settings, &stop) };
-    match Checkpoints::new(&settings.output, 1).last().unwrap() {
+    match Checkpoints::new(&settings.run.output, 1).last().unwrap() {
         Some(checkpoint) => SftTrainer::<Bigram>::resume(&checkpoint, inputs, sinks).unwrap().run(),
         None => SftTrainer::start(Bigram::new(6, 1), inputs, sinks).unwrap().run(),
     }
@@ -82,7 +81,7 @@ fn a_stopped_and_resumed_run_ends_with_the_same_model() {
 #[test]
 fn non_finite_steps_are_skipped_dumped_and_abort_the_run() {
     let dir = tempfile::tempdir().unwrap();
-    let settings = SftSettings { max_skipped_steps: 3, ..settings(dir.path()) };
+    let settings = settings(dir.path()).with(|s| s.run.max_skipped_steps = 3);
     let stop = AtomicBool::new(false);
     let mut inputs = inputs(&settings, &stop);
     inputs.run.base = dir.path();
@@ -103,12 +102,11 @@ fn non_finite_steps_are_skipped_dumped_and_abort_the_run() {
 #[test]
 fn milestone_checkpoints_are_kept() {
     let dir = tempfile::tempdir().unwrap();
-    let settings = SftSettings {
-        save_steps: Some(3),
-        save_total_limit: 1,
-        keep_every_epochs: Some(2.0),
-        ..settings(dir.path())
-    };
+    let settings = settings(dir.path()).with(|s| {
+        s.supervised.save_steps = Some(3);
+        s.run.save_total_limit = 1;
+        s.run.keep_every_epochs = Some(2.0);
+    });
     run(&settings, None);
     let steps = Checkpoints::new(dir.path(), 1).steps().unwrap();
     assert_eq!(steps, [8, 16], "16 is the last, and the best so far");
@@ -117,10 +115,13 @@ fn milestone_checkpoints_are_kept() {
 #[test]
 fn non_finite_weights_replace_no_checkpoint_and_become_no_final_model() {
     let dir = tempfile::tempdir().unwrap();
-    let settings = SftSettings { save_steps: Some(1), save_total_limit: 1, ..settings(dir.path()) };
+    let settings = settings(dir.path()).with(|s| {
+        s.supervised.save_steps = Some(1);
+        s.run.save_total_limit = 1;
+    });
     run(&settings, Some(2));
     let last = Checkpoints::new(dir.path(), 1).last().unwrap().unwrap();
-    let diverging = SftSettings { learning_rate: 1e300, ..settings };
+    let diverging = settings.with(|s| s.lr.learning_rate = 1e300);
     let stop = AtomicBool::new(false);
     let inputs = inputs(&diverging, &stop);
     let error = SftTrainer::<Bigram>::resume(&last, inputs, Vec::new()).unwrap().run().unwrap_err();

@@ -7,10 +7,10 @@ use embodied_r_kernels::memory;
 use embodied_r_kernels::{AdamwStep, MuonStep, Precision, adamw, muon};
 use rayon::prelude::*;
 
-use super::hyperparameters::Optim;
 use super::state_files::{Moment, StateFiles};
 use crate::error::{Error, Result};
 use crate::model::{Model, NamedGradients};
+use crate::settings::Optim;
 
 /// Decay of Muon's momentum, as in `torch.optim.Muon`.
 const MUON_MOMENTUM: f64 = 0.95;

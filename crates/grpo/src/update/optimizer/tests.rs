@@ -14,9 +14,9 @@ use crate::process_group::tests::on_ranks;
 fn settings() -> OptimizerSettings {
     OptimizerSettings {
         optim: Optim::Adamw,
-        beta1: 0.9,
-        beta2: 0.95,
-        epsilon: 1e-8,
+        adam_beta1: 0.9,
+        adam_beta2: 0.95,
+        adam_epsilon: 1e-8,
         weight_decay: 0.5,
         max_grad_norm: 1.0,
     }

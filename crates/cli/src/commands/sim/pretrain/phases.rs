@@ -4,8 +4,8 @@ use std::cell::Cell;
 
 use embodied_r_grpo::data::conversations;
 use embodied_r_grpo::schedule::{LrSchedule, LrScheduler};
+use embodied_r_grpo::settings::{Optim, OptimizerSettings};
 use embodied_r_grpo::trainer::lm;
-use embodied_r_grpo::update::optimizer::{Optim, OptimizerSettings};
 use embodied_r_policy::tokenizer::{ChatMessage, Tokenizer};
 use embodied_r_sim::corpus::{self, Document};
 
@@ -81,9 +81,9 @@ impl Phase {
             },
             optimizer: OptimizerSettings {
                 optim: Optim::Muon,
-                beta1: 0.9,
-                beta2: 0.98,
-                epsilon: 1e-8,
+                adam_beta1: 0.9,
+                adam_beta2: 0.98,
+                adam_epsilon: 1e-8,
                 weight_decay: 0.05,
                 max_grad_norm: 1.0,
             },

@@ -60,7 +60,7 @@ fn words(index: usize, span: &StageSpan, early: [bool; 2]) -> String {
 /// A reward's program does not exist or its URL is invalid.
 pub(super) fn reward_lines(settings: &GrpoSettings) -> Result<Vec<(&'static str, String)>> {
     let mut lines = Vec::new();
-    for reward in &settings.reward {
+    for reward in &settings.rewards.reward {
         External::new(reward)?;
         let by = match &reward.backend {
             RewardBackend::Command(words) => format!("by `{}`", words.join(" ")),
@@ -74,13 +74,16 @@ pub(super) fn reward_lines(settings: &GrpoSettings) -> Result<Vec<(&'static str,
         let timeout_s = reward.timeout_s;
         lines.push(("reward", format!("{} {by}, {batch}, timeout {timeout_s} s", reward.name)));
     }
-    if settings.dynamic_sample {
+    if settings.rollout.dynamic_sample {
         lines.push((
             "resampling",
-            format!("zero-variance groups, up to {} times per step", settings.max_resample_times),
+            format!(
+                "zero-variance groups, up to {} times per step",
+                settings.rollout.max_resample_times
+            ),
         ));
     }
-    if settings.filter_groups {
+    if settings.rollout.filter_groups {
         lines.push(("filtering", "zero-variance groups are left out of the update".into()));
     }
     Ok(lines)
@@ -122,9 +125,9 @@ mod tests {
     #[test]
     fn external_rewards_and_resampling_are_described_without_secrets() {
         let url = "http://127.0.0.1:9/score?key=secret".to_owned();
-        let settings = GrpoSettings {
-            dynamic_sample: true,
-            reward: vec![
+        let settings = GrpoSettings::default().with(|s| {
+            s.rollout.dynamic_sample = true;
+            s.rewards.reward = vec![
                 ExternalRewardConfig::new(
                     "style",
                     RewardBackend::Command(vec!["sh".into(), "-e".into()]),
@@ -133,9 +136,8 @@ mod tests {
                     batch_size: Some(8),
                     ..ExternalRewardConfig::new("help", RewardBackend::Url(url))
                 },
-            ],
-            ..GrpoSettings::default()
-        };
+            ];
+        });
         assert_eq!(
             reward_lines(&settings).unwrap(),
             [
@@ -158,7 +160,7 @@ mod tests {
             "style",
             RewardBackend::Command(vec!["no-such-program".into()]),
         );
-        let settings = GrpoSettings { reward: vec![reward], ..GrpoSettings::default() };
+        let settings = GrpoSettings::default().with(|s| s.rewards.reward = vec![reward]);
         let error = reward_lines(&settings).unwrap_err().to_string();
         assert!(error.contains("`style`") && error.contains("`no-such-program`"), "{error}");
     }

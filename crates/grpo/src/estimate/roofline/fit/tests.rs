@@ -10,9 +10,9 @@ const GIB: usize = 1 << 30;
 
 /// The paper's settings.
 fn with(config: &ModelConfig, ranks: usize, gib: usize, test: impl FnOnce(PlannedRun<'_>)) {
-    let settings = GrpoSettings { precision: Precision::Bf16, ..GrpoSettings::default() };
+    let settings = GrpoSettings::default().with(|s| s.run.precision = Precision::Bf16);
     let counts = settings.trainable().counts(config).unwrap();
-    let lora = GrpoSettings { use_peft: true, ..GrpoSettings::default() }.trainable();
+    let lora = GrpoSettings::default().with(|s| s.trainable.use_peft = true).trainable();
     let total_workload = Workload::for_training(
         &settings,
         &Stages::default(),

@@ -4,8 +4,8 @@ use embodied_r_policy::trainable::ParameterCounts;
 use super::*;
 use crate::estimate::memory_plan::{ActivationCachePolicy, MemoryLayout};
 use crate::estimate::roofline::{GpuSpec, InterNodeLink};
+use crate::settings::Optim;
 use crate::settings::Recompute;
-use crate::update::optimizer::Optim;
 
 /// A step of 3B on A100 GPUs: 8 groups of 4 completions for each of `ranks` ranks.
 fn workload(ranks: usize) -> Workload {

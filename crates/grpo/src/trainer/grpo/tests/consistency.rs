@@ -13,14 +13,13 @@ fn late(output: &Path, log_unweighted_rewards: bool) -> GrpoSettings {
         stage.weights.insert("consistency".into(), weight);
         stage
     };
-    GrpoSettings {
-        stage: vec![consistency(0.0), consistency(0.5)],
-        log_unweighted_rewards,
-        dynamic_sample: true,
-        temperature: 3.0,
-        beta: 0.0,
-        ..settings(output)
-    }
+    settings(output).with(|s| {
+        s.stages.stage = vec![consistency(0.0), consistency(0.5)];
+        s.rewards.log_unweighted_rewards = log_unweighted_rewards;
+        s.rollout.dynamic_sample = true;
+        s.loss.temperature = 3.0;
+        s.loss.beta = 0.0;
+    })
 }
 
 /// A model that usually reasons and answers A, also as the judge.
@@ -47,10 +46,8 @@ fn logging_an_unweighted_judge_from_the_first_step_on_does_not_change_training()
     for estimator in [AdvantageEstimator::Grpo, AdvantageEstimator::Gdpo] {
         let [logged, usual] = [true, false].map(|log_unweighted_rewards| {
             let dir = tempfile::tempdir().unwrap();
-            let settings = GrpoSettings {
-                advantage_estimator: estimator,
-                ..late(dir.path(), log_unweighted_rewards)
-            };
+            let settings = late(dir.path(), log_unweighted_rewards)
+                .with(|s| s.advantages.advantage_estimator = estimator);
             run_from(usually_right(), &settings, None).unwrap();
             let weights = std::fs::read(dir.path().join("final/model.safetensors")).unwrap();
             (weights, events(dir.path()))
@@ -86,9 +83,11 @@ fn an_evaluation_has_the_consistency_while_training_computes_it() {
 fn the_accuracy_beside_the_consistency_leaves_out_numeric_questions() {
     let dir = tempfile::tempdir().unwrap();
     // All questions at every step.
-    let settings =
-        GrpoSettings { generation_batch_size: 32, temperature: 1.0, ..late(dir.path(), true) };
-    let settings = GrpoSettings { dynamic_sample: false, ..settings };
+    let settings = late(dir.path(), true).with(|s| {
+        s.rollout.generation_batch_size = 32;
+        s.loss.temperature = 1.0;
+    });
+    let settings = settings.with(|s| s.rollout.dynamic_sample = false);
     let stop = AtomicBool::new(false);
     let numeric = |mut questions: Vec<TokenizedQuestion>| {
         questions.iter_mut().step_by(2).for_each(|one| one.question.answer = "7".into());

@@ -16,8 +16,10 @@ fn numbers_in(folder: &Path) -> Vec<f32> {
 #[test]
 fn training_raises_the_reward_and_the_evaluation_accuracy() {
     let dir = tempfile::tempdir().unwrap();
-    let settings =
-        GrpoSettings { stage: vec![stage(20.0, 0.5, 0.5)], eval_steps: 80, ..settings(dir.path()) };
+    let settings = settings(dir.path()).with(|s| {
+        s.stages.stage = vec![stage(20.0, 0.5, 0.5)];
+        s.evaluation.eval_steps = 80;
+    });
     run_from(Bigram::thinking(6), &settings, None).unwrap();
     let events = events(dir.path());
     let steps = of_kind(&events, "step");
@@ -37,13 +39,12 @@ fn the_update_does_not_depend_on_the_micro_batches() {
     for loss_type in [LossType::Grpo, LossType::DrGrpo, LossType::Dapo, LossType::Sapo] {
         let values = |budget: usize| {
             let dir = tempfile::tempdir().unwrap();
-            let settings = GrpoSettings {
-                loss_type,
-                max_tokens_per_batch: budget,
-                max_steps: Some(1),
-                stage: vec![stage(1.0, 0.5, 0.5)],
-                ..settings(dir.path())
-            };
+            let settings = settings(dir.path()).with(|s| {
+                s.loss.loss_type = loss_type;
+                s.run.max_tokens_per_batch = budget;
+                s.stages.max_steps = Some(1);
+                s.stages.stage = vec![stage(1.0, 0.5, 0.5)];
+            });
             final_numbers(&settings)
         };
         // Each split adds a rounding error, which Adam's first step amplifies.
@@ -74,8 +75,8 @@ fn without_kl_and_judge_no_reference_is_loaded() {
     let dir = tempfile::tempdir().unwrap();
     let stop = AtomicBool::new(false);
     let reference = |beta: f64, weights: &[(&str, f64)]| {
-        let mut settings = GrpoSettings { beta, ..settings(dir.path()) };
-        settings.stage[1].weights = weights.iter().map(|(n, w)| ((*n).into(), *w)).collect();
+        let mut settings = settings(dir.path()).with(|s| s.loss.beta = beta);
+        settings.stages.stage[1].weights = weights.iter().map(|(n, w)| ((*n).into(), *w)).collect();
         let inputs = GrpoInputs {
             eval: Vec::new(),
             verify_packing: false,
@@ -92,14 +93,13 @@ fn without_kl_and_judge_no_reference_is_loaded() {
 fn the_first_iteration_is_on_policy_and_the_next_ones_are_not() {
     let clipped = |num_iterations: usize| {
         let dir = tempfile::tempdir().unwrap();
-        let settings = GrpoSettings {
-            num_iterations,
-            learning_rate: 0.3,
-            scale_rewards: ScaleRewards::None,
-            max_steps: Some(1),
-            stage: vec![stage(1.0, 0.5, 0.5)],
-            ..settings(dir.path())
-        };
+        let settings = settings(dir.path()).with(|s| {
+            s.rollout.num_iterations = num_iterations;
+            s.lr.learning_rate = 0.3;
+            s.advantages.scale_rewards = ScaleRewards::None;
+            s.stages.max_steps = Some(1);
+            s.stages.stage = vec![stage(1.0, 0.5, 0.5)];
+        });
         let values = final_numbers(&settings);
         let events = events(dir.path());
         let mut warnings = of_kind(&events, "warning");
@@ -124,15 +124,14 @@ fn the_first_iteration_is_on_policy_and_the_next_ones_are_not() {
 fn nothing_is_learned_from_masked_truncated_completions_alone() {
     let learned = |mask_truncated_completions: bool| {
         let dir = tempfile::tempdir().unwrap();
-        let settings = GrpoSettings {
-            mask_truncated_completions,
-            max_completion_length: 2,
-            weight_decay: 0.0,
-            beta: 0.0,
-            max_steps: Some(1),
-            stage: vec![stage(1.0, 0.5, 0.5)],
-            ..settings(dir.path())
-        };
+        let settings = settings(dir.path()).with(|s| {
+            s.loss.mask_truncated_completions = mask_truncated_completions;
+            s.loss.max_completion_length = 2;
+            s.optimizer.weight_decay = 0.0;
+            s.loss.beta = 0.0;
+            s.stages.max_steps = Some(1);
+            s.stages.stage = vec![stage(1.0, 0.5, 0.5)];
+        });
         let before = Bigram::endless(6).values();
         run_from(Bigram::endless(6), &settings, None).unwrap();
         before != numbers_in(&dir.path().join("final"))

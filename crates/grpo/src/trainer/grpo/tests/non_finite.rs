@@ -11,7 +11,7 @@ use crate::process_group::tests::on_ranks;
 #[test]
 fn a_step_with_non_finite_gradients_is_skipped_and_dumped() {
     let dir = tempfile::tempdir().unwrap();
-    let settings = GrpoSettings { max_steps: Some(8), ..settings(dir.path()) };
+    let settings = settings(dir.path()).with(|s| s.stages.max_steps = Some(8));
     let poisoned = Bigram::poisoned(6);
     let error = run_from(poisoned, &settings, None).unwrap_err();
     let Error::NotFinite { steps: 5, diagnosis } = error else { panic!("{error}") };
@@ -31,7 +31,7 @@ fn a_step_with_non_finite_gradients_is_skipped_and_dumped() {
 #[test]
 fn a_non_finite_reference_skips_steps_without_corrupting_the_policy() {
     let dir = tempfile::tempdir().unwrap();
-    let settings = GrpoSettings { max_skipped_steps: 2, ..settings(dir.path()) };
+    let settings = settings(dir.path()).with(|s| s.run.max_skipped_steps = 2);
     run(&settings, Some(3)).unwrap();
     let before = Checkpoint::open_verified(&dir.path().join("checkpoint-3")).unwrap();
     let good = Bigram::read(&before.path).unwrap().values();
@@ -69,17 +69,16 @@ fn non_finite_weights(result: Result<RunOutcome>) -> (Vec<String>, Option<PathBu
 #[test]
 fn non_finite_weights_replace_no_checkpoint_and_become_no_final_model() {
     let dir = tempfile::tempdir().unwrap();
-    let settings = GrpoSettings {
-        stage: vec![stage(2.0, 0.5, 0.5)],
-        save_steps: 1,
-        save_total_limit: 1,
-        ..settings(dir.path())
-    };
+    let settings = settings(dir.path()).with(|s| {
+        s.stages.stage = vec![stage(2.0, 0.5, 0.5)];
+        s.evaluation.save_steps = 1;
+        s.run.save_total_limit = 1;
+    });
     run(&settings, Some(3)).unwrap();
     assert_eq!(folders(dir.path()), ["checkpoint-3"]);
     let good = Bigram::read(&dir.path().join("checkpoint-3")).unwrap().values();
     // Too large for f32, in which weights are updated.
-    let diverging = GrpoSettings { learning_rate: 1e300, ..settings };
+    let diverging = settings.with(|s| s.lr.learning_rate = 1e300);
     let (weights, checkpoint) = non_finite_weights(run(&diverging, None));
     assert_eq!(weights, ["bigram.weight", "bigram.bias"]);
     assert_eq!(checkpoint, Some(dir.path().join("checkpoint-3")));
@@ -93,13 +92,12 @@ fn non_finite_weights_replace_no_checkpoint_and_become_no_final_model() {
 #[test]
 fn a_run_whose_last_step_makes_the_weights_non_finite_has_no_final_model() {
     let dir = tempfile::tempdir().unwrap();
-    let last_only = GrpoSettings {
-        max_steps: Some(1),
-        learning_rate: 1e300,
-        save_steps: 100,
-        stage: vec![stage(1.0, 0.5, 0.5)],
-        ..settings(dir.path())
-    };
+    let last_only = settings(dir.path()).with(|s| {
+        s.stages.max_steps = Some(1);
+        s.lr.learning_rate = 1e300;
+        s.evaluation.save_steps = 100;
+        s.stages.stage = vec![stage(1.0, 0.5, 0.5)];
+    });
     assert_eq!(non_finite_weights(run(&last_only, None)).1, None);
     assert_eq!(folders(dir.path()), [""; 0]);
 }
@@ -107,13 +105,12 @@ fn a_run_whose_last_step_makes_the_weights_non_finite_has_no_final_model() {
 #[test]
 fn a_run_with_non_finite_weights_ends_at_its_first_skipped_step() {
     let dir = tempfile::tempdir().unwrap();
-    let settings = GrpoSettings {
-        learning_rate: 1e300,
-        save_steps: 100,
-        eval_steps: 100,
-        stage: vec![stage(2.0, 0.5, 0.5)],
-        ..settings(dir.path())
-    };
+    let settings = settings(dir.path()).with(|s| {
+        s.lr.learning_rate = 1e300;
+        s.evaluation.save_steps = 100;
+        s.evaluation.eval_steps = 100;
+        s.stages.stage = vec![stage(2.0, 0.5, 0.5)];
+    });
     let Error::NotFinite { steps: 1, diagnosis } = run(&settings, None).unwrap_err() else {
         panic!("other steps were tried");
     };
@@ -151,21 +148,20 @@ fn a_checkpoint_with_a_nan_weight_is_not_resumed() {
 #[test]
 fn finite_weights_whose_logits_overflow_are_neither_saved_nor_trained() {
     let dir = tempfile::tempdir().unwrap();
-    let settings = GrpoSettings { save_steps: 1, ..settings(dir.path()) };
+    let settings = settings(dir.path()).with(|s| s.evaluation.save_steps = 1);
     let error = run_from(Bigram::overflowing(6), &settings, None).unwrap_err();
     assert_eq!(
         error.to_string(),
         "the model's log-probabilities are not finite: its weights are too large; it cannot be trained"
     );
     // The largest update that leaves f32 weights.
-    let diverging = GrpoSettings {
-        learning_rate: 3e38,
-        adam_beta1: 0.0,
-        weight_decay: 0.0,
-        max_steps: Some(1),
-        stage: vec![stage(1.0, 0.5, 0.5)],
-        ..settings
-    };
+    let diverging = settings.with(|s| {
+        s.lr.learning_rate = 3e38;
+        s.optimizer.adam_beta1 = 0.0;
+        s.optimizer.weight_decay = 0.0;
+        s.stages.max_steps = Some(1);
+        s.stages.stage = vec![stage(1.0, 0.5, 0.5)];
+    });
     assert_eq!(non_finite_weights(run(&diverging, None)), (Vec::new(), None));
     assert_eq!(folders(dir.path()), [""; 0]);
 }
@@ -174,13 +170,12 @@ fn finite_weights_whose_logits_overflow_are_neither_saved_nor_trained() {
 fn a_step_skipped_in_a_later_iteration_says_that_the_first_update_is_kept() {
     let dir = tempfile::tempdir().unwrap();
     // After the first update the logits overflow.
-    let settings = GrpoSettings {
-        learning_rate: 3e38,
-        adam_beta1: 0.0,
-        num_iterations: 2,
-        weight_decay: 0.0,
-        ..settings(dir.path())
-    };
+    let settings = settings(dir.path()).with(|s| {
+        s.lr.learning_rate = 3e38;
+        s.optimizer.adam_beta1 = 0.0;
+        s.rollout.num_iterations = 2;
+        s.optimizer.weight_decay = 0.0;
+    });
     let Error::NotFinite { steps: 1, diagnosis } = run(&settings, None).unwrap_err() else {
         panic!("no step was skipped");
     };
@@ -201,7 +196,7 @@ fn failures_of_two_ranks(
     let rank = |communicator: Communicator| {
         let stop = AtomicBool::new(false);
         let process_group = ProcessGroup::new(communicator.clone());
-        let mut inputs = inputs(settings, &settings.output, &stop);
+        let mut inputs = inputs(settings, &settings.run.output, &stop);
         inputs.run.process_group = process_group;
         let run = GrpoTrainer::start(model(communicator.rank()), inputs, Vec::new());
         let error = run.and_then(GrpoTrainer::run).unwrap_err();
@@ -214,7 +209,7 @@ fn failures_of_two_ranks(
 #[test]
 fn all_ranks_refuse_non_finite_weights_even_if_one_rank_has_them() {
     let dir = tempfile::tempdir().unwrap();
-    let settings = GrpoSettings { save_steps: 1, ..settings(dir.path()) };
+    let settings = settings(dir.path()).with(|s| s.evaluation.save_steps = 1);
     let of_rank_one = |rank| match rank {
         0 => Bigram::new(6, 3),
         _ => Bigram::with_a_nan(6),
@@ -224,7 +219,7 @@ fn all_ranks_refuse_non_finite_weights_even_if_one_rank_has_them() {
             matches!(&error, Error::NonFiniteBase { found } if found.weights == ["bigram.bias"])
         );
     }
-    let diverging = GrpoSettings { learning_rate: 1e300, ..settings };
+    let diverging = settings.with(|s| s.lr.learning_rate = 1e300);
     for error in failures_of_two_ranks(&diverging, |_| Bigram::new(6, 3)) {
         assert!(matches!(error, Error::NonFinitePolicy { checkpoint: None, .. }), "{error}");
     }

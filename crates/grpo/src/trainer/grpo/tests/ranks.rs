@@ -8,7 +8,7 @@ use super::*;
 use crate::loss::LossType;
 use crate::process_group::tests::{on_each, on_ranks};
 use crate::rollout::expected_lengths::ExpectedLengths;
-use crate::update::optimizer::Optim;
+use crate::settings::Optim;
 
 /// The results of a run: the completions of its steps, and the final weights.
 struct RunResult {
@@ -16,7 +16,7 @@ struct RunResult {
     weights: Vec<f32>,
 }
 
-/// Runs `n` ranks in `settings.output`, new or resumed, optionally stopped after a step.
+/// Runs `n` ranks in `settings.run.output`, new or resumed, optionally stopped after a step.
 fn ranks(
     n: usize,
     settings: &GrpoSettings,
@@ -37,9 +37,9 @@ fn ranks_of(
     model: impl Fn(usize) -> Bigram + Sync,
     stop_after: Option<u64>,
 ) -> RunResult {
-    let base = settings.output.join("base");
+    let base = settings.run.output.join("base");
     std::fs::create_dir_all(&base).unwrap();
-    let last = Checkpoints::new(&settings.output, 1).last().unwrap();
+    let last = Checkpoints::new(&settings.run.output, 1).last().unwrap();
     if last.is_none() {
         model(0).save(&base, WriterRank::SINGLE).unwrap();
     }
@@ -105,7 +105,7 @@ fn of_ranks(n: usize, change: impl Fn(&mut GrpoSettings), model: fn() -> Bigram)
 #[test]
 fn two_and_four_ranks_reproduce_the_run_of_one() {
     // Three groups do not divide evenly over two or four ranks, so some are split.
-    let uneven = |settings: &mut GrpoSettings| settings.generation_batch_size = 12;
+    let uneven = |settings: &mut GrpoSettings| settings.rollout.generation_batch_size = 12;
     let model = || Bigram::new(6, 3);
     let one = of_ranks(1, uneven, model);
     assert!(one.weights != model().values());
@@ -117,9 +117,9 @@ fn two_and_four_ranks_reproduce_the_run_of_one() {
 #[test]
 fn with_two_questions_four_ranks_share_the_work() {
     let two_groups = |settings: &mut GrpoSettings| {
-        settings.generation_batch_size = 8;
-        settings.num_generations = 4;
-        settings.max_tokens_per_batch = 10;
+        settings.rollout.generation_batch_size = 8;
+        settings.rollout.num_generations = 4;
+        settings.run.max_tokens_per_batch = 10;
     };
     let model = || Bigram::new(6, 3);
     let one = of_ranks(1, two_groups, model);
@@ -128,7 +128,7 @@ fn with_two_questions_four_ranks_share_the_work() {
     two_groups(&mut settings);
     let four = ranks(4, &settings, model, None);
     assert_same(&four, &one, "4 ranks");
-    let lines = std::fs::read_to_string(settings.output.join("events.jsonl")).unwrap();
+    let lines = std::fs::read_to_string(settings.run.output.join("events.jsonl")).unwrap();
     let all: Vec<Event> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let steps = all.iter().filter_map(|event| match event {
         Event::Step { ranks, metrics, .. } => Some((ranks, metrics)),
@@ -146,12 +146,12 @@ fn with_two_questions_four_ranks_share_the_work() {
 fn ranks_resume_bit_for_bit_with_the_expected_lengths_of_the_checkpoint() {
     let run = |stops: &[Option<u64>]| {
         let dir = tempfile::tempdir().unwrap();
-        let settings = GrpoSettings { generation_batch_size: 12, ..settings(dir.path()) };
+        let settings = settings(dir.path()).with(|s| s.rollout.generation_batch_size = 12);
         let run = |stop: &Option<u64>| ranks(2, &settings, || Bigram::new(6, 3), *stop);
         let results: Vec<RunResult> = stops.iter().map(run).collect();
         let last = results.last().unwrap();
         let bits: Vec<u32> = last.weights.iter().map(|weight| weight.to_bits()).collect();
-        let checkpoint = Checkpoints::new(&settings.output, 1).last().unwrap().unwrap();
+        let checkpoint = Checkpoints::new(&settings.run.output, 1).last().unwrap().unwrap();
         (bits, checkpoint.state.expected_lengths)
     };
     let (whole, resumed) = (run(&[None]), run(&[Some(3), None]));
@@ -162,11 +162,11 @@ fn ranks_resume_bit_for_bit_with_the_expected_lengths_of_the_checkpoint() {
 #[test]
 fn ranks_resample_the_same_questions() {
     let dynamic = |settings: &mut GrpoSettings| {
-        settings.dynamic_sample = true;
-        settings.num_generations = 2;
-        settings.generation_batch_size = 6;
-        settings.stage = vec![stage(1.0, 0.5, 0.5)];
-        settings.max_steps = Some(2);
+        settings.rollout.dynamic_sample = true;
+        settings.rollout.num_generations = 2;
+        settings.rollout.generation_batch_size = 6;
+        settings.stages.stage = vec![stage(1.0, 0.5, 0.5)];
+        settings.stages.max_steps = Some(2);
     };
     let one = of_ranks(1, dynamic, || Bigram::thinking(6));
     for n in [2, 3] {
@@ -178,12 +178,12 @@ fn ranks_resample_the_same_questions() {
 fn the_loss_is_normalized_over_the_completions_of_all_ranks() {
     for loss_type in [LossType::Grpo, LossType::Dapo, LossType::DrGrpo] {
         let change = |settings: &mut GrpoSettings| {
-            settings.loss_type = loss_type;
-            settings.generation_batch_size = 12;
-            settings.top_entropy_quantile = 0.5;
-            settings.max_tokens_per_batch = 12;
-            settings.num_iterations = 2;
-            settings.stage = vec![stage(1.0, 0.5, 0.5)];
+            settings.loss.loss_type = loss_type;
+            settings.rollout.generation_batch_size = 12;
+            settings.loss.top_entropy_quantile = 0.5;
+            settings.run.max_tokens_per_batch = 12;
+            settings.rollout.num_iterations = 2;
+            settings.stages.stage = vec![stage(1.0, 0.5, 0.5)];
         };
         let model = || Bigram::new(6, 3);
         let one = of_ranks(1, change, model);
@@ -193,7 +193,7 @@ fn the_loss_is_normalized_over_the_completions_of_all_ranks() {
 
 #[test]
 fn muon_updates_the_same_matrices_on_every_rank() {
-    let muon = |settings: &mut GrpoSettings| settings.optim = Optim::Muon;
+    let muon = |settings: &mut GrpoSettings| settings.optimizer.optim = Optim::Muon;
     let model = || Bigram::new(6, 3);
     let one = of_ranks(1, muon, model);
     assert_same(&of_ranks(2, muon, model), &one, "Muon");
@@ -202,12 +202,11 @@ fn muon_updates_the_same_matrices_on_every_rank() {
 /// Trains two ranks for one step, in which rank 1's `model` takes longer than the deadline.
 fn waited_for(deadline: Duration, model: impl Fn(usize) -> Bigram + Sync) {
     let dir = tempfile::tempdir().unwrap();
-    let settings = GrpoSettings {
-        max_steps: Some(1),
-        stage: vec![stage(1.0, 0.5, 0.5)],
-        generation_batch_size: 8,
-        ..settings(dir.path())
-    };
+    let settings = settings(dir.path()).with(|s| {
+        s.stages.max_steps = Some(1);
+        s.stages.stage = vec![stage(1.0, 0.5, 0.5)];
+        s.rollout.generation_batch_size = 8;
+    });
     let options = CommunicatorOptions { deadline, ..CommunicatorOptions::default() };
     let communicators = Communicator::threads(2, &options).unwrap();
     let began = Instant::now();

@@ -7,12 +7,11 @@ fn has_variance(rollout: &Rollout) -> bool {
 
 /// One step of four questions with two completions each, which are often equal.
 fn one_step(output: &Path) -> GrpoSettings {
-    GrpoSettings {
-        num_generations: 2,
-        max_steps: Some(1),
-        stage: vec![stage(1.0, 0.5, 0.5)],
-        ..settings(output)
-    }
+    settings(output).with(|s| {
+        s.rollout.num_generations = 2;
+        s.stages.max_steps = Some(1);
+        s.stages.stage = vec![stage(1.0, 0.5, 0.5)];
+    })
 }
 
 /// The groups of the first step, and its metrics.
@@ -20,7 +19,7 @@ fn first_step(model: Bigram, settings: &GrpoSettings) -> (Vec<Rollout>, serde_js
     let keep = Keep::default();
     run_new(model, settings, None, vec![Box::new(keep.clone())]).unwrap();
     let rollouts = keep.0.lock().unwrap().remove(0);
-    (rollouts, of_kind(&events(&settings.output), "step").remove(0))
+    (rollouts, of_kind(&events(&settings.run.output), "step").remove(0))
 }
 
 fn sampled(
@@ -29,7 +28,7 @@ fn sampled(
     model: Bigram,
 ) -> (Vec<Rollout>, serde_json::Value) {
     let dir = tempfile::tempdir().unwrap();
-    let mut settings = GrpoSettings { dynamic_sample, ..one_step(dir.path()) };
+    let mut settings = one_step(dir.path()).with(|s| s.rollout.dynamic_sample = dynamic_sample);
     change(&mut settings);
     first_step(model, &settings)
 }
@@ -59,8 +58,8 @@ fn zero_variance_groups_are_replaced_and_the_others_are_kept() {
 
 /// Always the same correct answer: every group has zero variance.
 fn alike(settings: &mut GrpoSettings) {
-    settings.temperature = 0.01;
-    settings.num_generations = 4;
+    settings.loss.temperature = 0.01;
+    settings.rollout.num_generations = 4;
 }
 
 #[test]
@@ -76,7 +75,7 @@ fn zero_variance_groups_remain_after_the_last_attempt() {
         true,
         |settings| {
             alike(settings);
-            settings.max_resample_times = 2;
+            settings.rollout.max_resample_times = 2;
         },
         model(),
     );
@@ -86,7 +85,7 @@ fn zero_variance_groups_remain_after_the_last_attempt() {
 #[test]
 fn filtered_groups_do_not_count_in_the_update() {
     let run = |filter_groups: bool| {
-        let change = |settings: &mut GrpoSettings| settings.filter_groups = filter_groups;
+        let change = |settings: &mut GrpoSettings| settings.rollout.filter_groups = filter_groups;
         sampled(false, change, Bigram::thinking(6))
     };
     let ((rollouts, kept), (filtered_rollouts, filtered)) = (run(false), run(true));
@@ -104,14 +103,16 @@ fn filtered_groups_do_not_count_in_the_update() {
 #[test]
 fn a_step_whose_groups_are_all_filtered_changes_nothing() {
     let dir = tempfile::tempdir().unwrap();
-    let mut settings =
-        GrpoSettings { filter_groups: true, weight_decay: 0.0, ..one_step(dir.path()) };
+    let mut settings = one_step(dir.path()).with(|s| {
+        s.rollout.filter_groups = true;
+        s.optimizer.weight_decay = 0.0;
+    });
     alike(&mut settings);
     let model = Bigram::saying(6, &[1, 2, 0]);
     let before = model.values();
     let (_, metrics) = first_step(model, &settings);
     assert_eq!((&metrics["grad_norm"], &metrics["loss"]), (&0.0.into(), &0.0.into()));
-    let after = Bigram::read(&settings.output.join("final")).unwrap().values();
+    let after = Bigram::read(&settings.run.output.join("final")).unwrap().values();
     assert_eq!(after, before);
 }
 
@@ -119,7 +120,7 @@ fn a_step_whose_groups_are_all_filtered_changes_nothing() {
 fn no_question_is_sampled_twice_in_a_step() {
     let all = |settings: &mut GrpoSettings| {
         alike(settings);
-        settings.generation_batch_size = 32;
+        settings.rollout.generation_batch_size = 32;
     };
     let (rollouts, metrics) = sampled(true, all, Bigram::saying(6, &[1, 2, 0]));
     assert_eq!(rollouts.len(), 8, "all questions");
@@ -151,23 +152,23 @@ fn every_attempt_has_its_own_random_stream() {
 fn a_truncated_completion_is_penalized_as_overlong_even_if_it_is_masked() {
     let learned = |mask_truncated_completions: bool| {
         let dir = tempfile::tempdir().unwrap();
-        let settings = GrpoSettings {
-            mask_truncated_completions,
-            num_generations: 8,
-            generation_batch_size: 16,
-            max_completion_length: 3,
-            soft_cache_length: Some(2),
-            weight_decay: 0.0,
-            beta: 0.0,
-            stage: vec![Stage::new(
-                StageLength::Steps(1),
-                [("soft_overlong".to_owned(), 1.0)].into(),
-            )],
-            ..settings(dir.path())
-        };
+        let settings = settings(dir.path()).with(|s| {
+            s.loss.mask_truncated_completions = mask_truncated_completions;
+            s.rollout.num_generations = 8;
+            s.rollout.generation_batch_size = 16;
+            s.loss.max_completion_length = 3;
+            s.rewards.soft_cache_length = Some(2);
+            s.optimizer.weight_decay = 0.0;
+            s.loss.beta = 0.0;
+            s.stages.stage =
+                vec![Stage::new(StageLength::Steps(1), [("soft_overlong".to_owned(), 1.0)].into())];
+        });
         let (rollouts, metrics) = first_step(Bigram::new(6, 3), &settings);
         let folder = dir.path().join("final");
-        let values = Bigram::load(&folder, &settings.load_options(&folder, 0)).unwrap().values();
+        let values =
+            Bigram::load(&folder, &settings.run.load_options(settings.trainable(), &folder, 0))
+                .unwrap()
+                .values();
         (rollouts, metrics, values)
     };
     let (rollouts, metrics, masked) = learned(true);

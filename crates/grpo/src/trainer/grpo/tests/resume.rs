@@ -45,9 +45,12 @@ fn differences(a: &Path, b: &Path) -> Vec<String> {
 
 /// Settings that exercise everything a resume must restore.
 fn demanding(output: &Path) -> GrpoSettings {
-    let mut settings = GrpoSettings { num_iterations: 2, warmup_ratio: 0.2, ..settings(output) };
-    settings.stage[1].restart_schedule = true;
-    settings.stage[1].reset_reference = true;
+    let mut settings = settings(output).with(|s| {
+        s.rollout.num_iterations = 2;
+        s.lr.warmup_ratio = 0.2;
+    });
+    settings.stages.stage[1].restart_schedule = true;
+    settings.stages.stage[1].reset_reference = true;
     settings
 }
 
@@ -129,12 +132,15 @@ fn a_run_killed_at_any_event_and_resumed_is_byte_for_byte_the_uninterrupted_run(
 #[test]
 fn a_surplus_checkpoint_left_by_a_kill_is_removed_on_resume() {
     let whole = tempfile::tempdir().unwrap();
-    let settings = GrpoSettings { save_total_limit: 1, save_steps: 2, ..settings(whole.path()) };
+    let settings = settings(whole.path()).with(|s| {
+        s.run.save_total_limit = 1;
+        s.evaluation.save_steps = 2;
+    });
     run(&settings, None).unwrap();
     let killed = tempfile::tempdir().unwrap();
-    let settings = GrpoSettings { output: killed.path().into(), ..settings };
+    let settings = settings.with(|s| s.run.output = killed.path().into());
     // A kill between writing the last checkpoint and removing the previous one leaves both.
-    run(&GrpoSettings { save_total_limit: 9, ..settings.clone() }, None).unwrap();
+    run(&settings.clone().with(|s| s.run.save_total_limit = 9), None).unwrap();
     std::fs::remove_dir_all(killed.path().join("final")).unwrap();
     run(&settings, None).unwrap();
     let none: [&str; 0] = [];
@@ -145,7 +151,7 @@ fn a_surplus_checkpoint_left_by_a_kill_is_removed_on_resume() {
 fn the_same_seed_reproduces_the_run_and_another_does_not() {
     let rewards = |seed: u64| {
         let dir = tempfile::tempdir().unwrap();
-        run(&GrpoSettings { seed, ..settings(dir.path()) }, None).unwrap();
+        run(&settings(dir.path()).with(|s| s.run.seed = seed), None).unwrap();
         events(dir.path())
     };
     assert_eq!(rewards(1), rewards(1));
@@ -166,13 +172,12 @@ fn an_output_folder_with_a_run_is_not_overwritten() {
 #[test]
 fn only_the_latest_checkpoints_and_the_best_are_kept() {
     let dir = tempfile::tempdir().unwrap();
-    let settings = GrpoSettings {
-        stage: vec![stage(4.0, 0.5, 0.5)],
-        save_steps: 2,
-        save_total_limit: 2,
-        eval_steps: 3,
-        ..settings(dir.path())
-    };
+    let settings = settings(dir.path()).with(|s| {
+        s.stages.stage = vec![stage(4.0, 0.5, 0.5)];
+        s.evaluation.save_steps = 2;
+        s.run.save_total_limit = 2;
+        s.evaluation.eval_steps = 3;
+    });
     run(&settings, None).unwrap();
     let checkpoints = Checkpoints::new(dir.path(), 2);
     let best = checkpoints.last().unwrap().unwrap().state.best.unwrap();
@@ -186,14 +191,13 @@ fn only_the_latest_checkpoints_and_the_best_are_kept() {
 #[test]
 fn milestone_checkpoints_are_kept() {
     let dir = tempfile::tempdir().unwrap();
-    let settings = GrpoSettings {
-        stage: vec![stage(4.0, 0.5, 0.5)],
-        save_steps: 3,
-        save_total_limit: 1,
-        keep_every_epochs: Some(1.5),
-        eval_steps: 100,
-        ..settings(dir.path())
-    };
+    let settings = settings(dir.path()).with(|s| {
+        s.stages.stage = vec![stage(4.0, 0.5, 0.5)];
+        s.evaluation.save_steps = 3;
+        s.run.save_total_limit = 1;
+        s.run.keep_every_epochs = Some(1.5);
+        s.evaluation.eval_steps = 100;
+    });
     run(&settings, None).unwrap();
     let steps = Checkpoints::new(dir.path(), 1).steps().unwrap();
     assert_eq!(steps, [6, 12, 16], "of 16 steps in 4 epochs");
@@ -203,11 +207,10 @@ fn milestone_checkpoints_are_kept() {
 fn the_best_checkpoint_is_selected_by_metric_for_best_model() {
     let best = |metric: &str, greater_is_better| {
         let dir = tempfile::tempdir().unwrap();
-        let settings = GrpoSettings {
-            metric_for_best_model: metric.into(),
-            greater_is_better,
-            ..settings(dir.path())
-        };
+        let settings = settings(dir.path()).with(|s| {
+            s.evaluation.metric_for_best_model = metric.into();
+            s.evaluation.greater_is_better = greater_is_better;
+        });
         run_from(Bigram::thinking(6), &settings, None).unwrap();
         let best = Checkpoints::new(dir.path(), 1).last().unwrap().unwrap().state.best.unwrap();
         let evals = of_kind(&events(dir.path()), "eval");
@@ -230,7 +233,7 @@ fn the_best_checkpoint_is_selected_by_metric_for_best_model() {
 fn an_unknown_best_model_metric_is_refused_with_the_known_ones() {
     let dir = tempfile::tempdir().unwrap();
     let settings =
-        GrpoSettings { metric_for_best_model: "eval/acuracy".into(), ..settings(dir.path()) };
+        settings(dir.path()).with(|s| s.evaluation.metric_for_best_model = "eval/acuracy".into());
     assert_eq!(
         run(&settings, None).unwrap_err().to_string(),
         "unknown metric `eval/acuracy` in `metric_for_best_model`; available: eval/accuracy, \
@@ -293,7 +296,7 @@ fn a_damaged_checkpoint_is_skipped() {
     Checkpoints::new(dir.path(), 1).set_aside(&last.damaged).unwrap();
     run(&settings, None).unwrap();
     let whole = tempfile::tempdir().unwrap();
-    run(&GrpoSettings { output: whole.path().into(), ..settings }, None).unwrap();
+    run(&settings.with(|s| s.run.output = whole.path().into()), None).unwrap();
     let mut differences = differences(whole.path(), dir.path());
     differences.retain(|name| !name.starts_with("checkpoint-6.damaged/"));
     let none: [&str; 0] = [];

@@ -10,7 +10,7 @@ fn until(metric: &str, threshold: Threshold, window: u64) -> Option<ExitConditio
 /// Two stages of four steps, the first of which may end early.
 fn ending(output: &Path, threshold: Threshold) -> GrpoSettings {
     let mut settings = settings(output);
-    settings.stage[0].until = until("completions/mean_length", threshold, 3);
+    settings.stages.stage[0].until = until("completions/mean_length", threshold, 3);
     settings
 }
 
@@ -48,8 +48,8 @@ fn a_stage_whose_threshold_is_not_passed_runs_its_full_length() {
 fn every_stage_has_its_own_window() {
     let dir = tempfile::tempdir().unwrap();
     let mut settings = ending(dir.path(), Threshold::Above(0.5));
-    settings.stage[1].until = settings.stage[0].until.clone();
-    settings.stage.push(stage(1.0, 0.0, 1.0));
+    settings.stages.stage[1].until = settings.stages.stage[0].until.clone();
+    settings.stages.stage.push(stage(1.0, 0.0, 1.0));
     run(&settings, None).unwrap();
     let steps =
         of_kind(&events(dir.path()), "stage").into_iter().map(|stage| stage["step"].clone());
@@ -70,7 +70,7 @@ fn an_early_end_does_not_change_the_learning_rate_without_restarts() {
 fn blended_weights_are_logged_and_applied_to_the_reward() {
     let dir = tempfile::tempdir().unwrap();
     let mut settings = settings(dir.path());
-    settings.stage[1].blend_steps = 2;
+    settings.stages.stage[1].blend_steps = 2;
     run(&settings, None).unwrap();
     let weights = metrics(dir.path(), "reward_weights/format");
     for (found, expected) in weights.iter().zip([0.5, 0.5, 0.5, 0.5, 0.4, 0.3, 0.2, 0.2]) {
@@ -98,21 +98,20 @@ fn every_metric_of_an_until_condition_is_logged_at_every_step() {
 
 /// Three stages that end early, restart and blend, with resampled groups.
 fn demanding(output: &Path) -> GrpoSettings {
-    let mut settings = GrpoSettings {
-        num_iterations: 2,
-        num_generations: 2,
-        warmup_ratio: 0.2,
-        dynamic_sample: true,
-        ..settings(output)
-    };
-    settings.stage.push(stage(1.0, 0.0, 1.0));
-    settings.stage.iter_mut().for_each(|stage| stage.length = StageLength::Steps(4));
-    settings.stage[0].until = until("completions/mean_length", Threshold::Above(0.5), 2);
-    settings.stage[1].until = until("reward", Threshold::Above(-1.0), 3);
-    settings.stage[1].blend_steps = 2;
-    settings.stage[1].restart_schedule = true;
-    settings.stage[2].blend_steps = 1;
-    settings.stage[2].reset_reference = true;
+    let mut settings = settings(output).with(|s| {
+        s.rollout.num_iterations = 2;
+        s.rollout.num_generations = 2;
+        s.lr.warmup_ratio = 0.2;
+        s.rollout.dynamic_sample = true;
+    });
+    settings.stages.stage.push(stage(1.0, 0.0, 1.0));
+    settings.stages.stage.iter_mut().for_each(|stage| stage.length = StageLength::Steps(4));
+    settings.stages.stage[0].until = until("completions/mean_length", Threshold::Above(0.5), 2);
+    settings.stages.stage[1].until = until("reward", Threshold::Above(-1.0), 3);
+    settings.stages.stage[1].blend_steps = 2;
+    settings.stages.stage[1].restart_schedule = true;
+    settings.stages.stage[2].blend_steps = 1;
+    settings.stages.stage[2].reset_reference = true;
     settings
 }
 
@@ -173,12 +172,11 @@ fn the_judge_is_called_once_a_step_with_correct_answers_while_its_blended_weight
         stage.weights.insert("consistency".into(), weight);
         Stage { blend_steps, ..stage }
     };
-    let settings = GrpoSettings {
-        stage: vec![consistency(0.0, 0), consistency(0.5, 3), consistency(0.0, 2)],
-        learning_rate: 1e-6,
-        temperature: 3.0,
-        ..settings(dir.path())
-    };
+    let settings = settings(dir.path()).with(|s| {
+        s.stages.stage = vec![consistency(0.0, 0), consistency(0.5, 3), consistency(0.0, 2)];
+        s.lr.learning_rate = 1e-6;
+        s.loss.temperature = 3.0;
+    });
     let judge = Counting::default();
     let (model, keep) = (Bigram::saying(6, &[1, 2, 0]), Keep::default());
     let sinks: Vec<Box<dyn Sink>> = vec![Box::new(keep.clone())];
@@ -203,7 +201,7 @@ fn the_judge_is_called_once_a_step_with_correct_answers_while_its_blended_weight
 #[test]
 fn stages_beyond_max_steps_are_refused_before_the_run() {
     let dir = tempfile::tempdir().unwrap();
-    let settings = GrpoSettings { max_steps: Some(4), ..settings(dir.path()) };
+    let settings = settings(dir.path()).with(|s| s.stages.max_steps = Some(4));
     let error = run(&settings, None).unwrap_err().to_string();
     assert!(error.starts_with("`stage[1]`: would start after step 4"), "{error}");
 }

@@ -3,7 +3,7 @@ use super::*;
 #[test]
 fn a_run_that_learns_nothing_is_warned_about() {
     let dir = tempfile::tempdir().unwrap();
-    let settings = GrpoSettings { stage: vec![stage(3.0, 0.5, 0.5)], ..settings(dir.path()) };
+    let settings = settings(dir.path()).with(|s| s.stages.stage = vec![stage(3.0, 0.5, 0.5)]);
     // The model never stops, so all of its completions are truncated.
     run_from(Bigram::endless(6), &settings, None).unwrap();
     let warnings = of_kind(&events(dir.path()), "warning");
@@ -23,7 +23,7 @@ fn a_run_that_learns_nothing_is_warned_about() {
 #[test]
 fn a_loss_near_0_is_explained_at_the_first_step() {
     let dir = tempfile::tempdir().unwrap();
-    let settings = GrpoSettings { beta: 0.0, ..settings(dir.path()) };
+    let settings = settings(dir.path()).with(|s| s.loss.beta = 0.0);
     run_from(Bigram::thinking(6), &settings, None).unwrap();
     let warnings = of_kind(&events(dir.path()), "warning");
     let found: Vec<_> = warnings.iter().map(|warning| warning["concern"].clone()).collect();

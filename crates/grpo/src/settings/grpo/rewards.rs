@@ -8,12 +8,12 @@ use embodied_r_rewards::{
 
 use super::GrpoSettings;
 use crate::events::{COLUMNS, WHY};
-use crate::settings::{Fault, Faults};
+use crate::settings::faults::{Fault, Faults};
 
 impl GrpoSettings {
     /// Validates the rewards, their settings and the stages.
     pub(super) fn reward_faults(&self, faults: &mut Faults) {
-        let external = ExternalRewardConfig::validation_errors(&self.reward);
+        let external = ExternalRewardConfig::validation_errors(&self.rewards.reward);
         let placed = |fault: &String| placed(fault).map(|(place, what)| Fault::new(place, what));
         faults.0.extend(external.iter().filter_map(placed));
         self.column_faults(faults);
@@ -21,37 +21,17 @@ impl GrpoSettings {
             Ok(stages) => self.stage_faults(&stages, faults),
             Err(stages) => faults.0.extend(stages),
         }
-        let cache = self.soft_cache_length.unwrap_or(0);
+        let cache = self.rewards.soft_cache_length.unwrap_or(0);
         let longest = self.soft_overlong().max_length;
         faults.unless(cache <= longest, "soft_cache_length", || {
             format!("is {cache}, more than the maximum completion length of {longest} tokens")
         });
-        let given =
-            [("soft_max_length", self.soft_max_length), ("cosine_max_len", self.cosine_max_len)];
-        for (key, value) in given {
-            faults.unless(value != Some(0), key, || "must be at least 1, not 0".into());
-        }
-        faults.at_least("repetition_n_grams", self.repetition_n_grams as u64, 1);
-        let penalty = self.repetition_max_penalty;
-        faults.unless(penalty <= 0.0 && penalty.is_finite(), "repetition_max_penalty", || {
-            format!("must be 0 or less, not {penalty}")
-        });
-        for (key, value) in [
-            ("cosine_min_len_value_wrong", self.cosine_min_len_value_wrong),
-            ("cosine_max_len_value_wrong", self.cosine_max_len_value_wrong),
-            ("cosine_min_len_value_correct", self.cosine_min_len_value_correct),
-            ("cosine_max_len_value_correct", self.cosine_max_len_value_correct),
-        ] {
-            faults.unless(value.is_finite(), key, || format!("must be finite, not {value}"));
-        }
-        if self.dynamic_sample {
-            faults.at_least("max_resample_times", self.max_resample_times, 1);
-        }
+        self.rewards.add_faults(faults);
     }
 
     /// An external reward is a column of the saved completions.
     fn column_faults(&self, faults: &mut Faults) {
-        for (index, reward) in self.reward.iter().enumerate() {
+        for (index, reward) in self.rewards.reward.iter().enumerate() {
             let name = reward.name.as_str();
             let free = !COLUMNS.contains(&name) && !name.ends_with(WHY);
             faults.unless(free, &format!("reward[{index}].name"), || {
@@ -63,19 +43,24 @@ impl GrpoSettings {
     /// Validates stages that are well formed.
     fn stage_faults(&self, stages: &Stages, faults: &mut Faults) {
         let stages = stages.stages();
-        for (index, reward) in self.reward.iter().enumerate() {
+        for (index, reward) in self.rewards.reward.iter().enumerate() {
             let weighed = stages.iter().any(|stage| stage.weights.contains_key(&reward.name));
             faults.unless(weighed, &format!("reward[{index}]"), || {
                 format!("`{}` has no weight in any stage; give it one or remove it", reward.name)
             });
         }
         let overlong = stages.iter().any(|stage| self.computes("soft_overlong", stage));
-        faults.unless(!overlong || self.soft_cache_length.is_some(), "soft_cache_length", || {
-            "is required by the reward `soft_overlong`: tokens over which the penalty grows".into()
-        });
+        faults.unless(
+            !overlong || self.rewards.soft_cache_length.is_some(),
+            "soft_cache_length",
+            || {
+                "is required by the reward `soft_overlong`: tokens over which the penalty grows"
+                    .into()
+            },
+        );
         for (index, stage) in stages.iter().enumerate() {
             let waits = stage.until.as_ref().is_some_and(|until| until.metric == "kl");
-            let known = !waits || self.beta > 0.0;
+            let known = !waits || self.loss.beta > 0.0;
             faults.unless(known, &format!("stage[{index}].until.metric"), || {
                 "is `kl`, which `beta = 0` does not compute".into()
             });
@@ -84,37 +69,40 @@ impl GrpoSettings {
 
     /// The names of all rewards, built-in and external.
     pub fn reward_names(&self) -> RewardNames {
-        external::names(&self.reward)
+        external::names(&self.rewards.reward)
     }
 
     /// Whether a run over `stage` computes the reward `name`: it has a weight, or only a weight of 0 with
     /// `log_unweighted_rewards`.
     pub fn computes(&self, name: &str, stage: &Stage) -> bool {
-        let is_logged = self.log_unweighted_rewards && stage.weights.contains_key(name);
+        let is_logged = self.rewards.log_unweighted_rewards && stage.weights.contains_key(name);
         is_logged || stage.weight(name) > 0.0
     }
 
     /// The reward `soft_overlong`.
     pub fn soft_overlong(&self) -> SoftOverlong {
         SoftOverlong {
-            max_length: self.soft_max_length.unwrap_or(self.max_completion_length),
-            cache_length: self.soft_cache_length.unwrap_or(0),
+            max_length: self.rewards.soft_max_length.unwrap_or(self.loss.max_completion_length),
+            cache_length: self.rewards.soft_cache_length.unwrap_or(0),
         }
     }
 
     /// The reward `repetition`.
     pub fn repetition(&self) -> Repetition {
-        Repetition { n_grams: self.repetition_n_grams, max_penalty: self.repetition_max_penalty }
+        Repetition {
+            n_grams: self.rewards.repetition_n_grams,
+            max_penalty: self.rewards.repetition_max_penalty,
+        }
     }
 
     /// The reward `cosine`.
     pub fn cosine(&self) -> Cosine {
         Cosine {
-            min_len_value_wrong: self.cosine_min_len_value_wrong,
-            max_len_value_wrong: self.cosine_max_len_value_wrong,
-            min_len_value_correct: self.cosine_min_len_value_correct,
-            max_len_value_correct: self.cosine_max_len_value_correct,
-            max_len: self.cosine_max_len.unwrap_or(self.max_completion_length),
+            min_len_value_wrong: self.rewards.cosine_min_len_value_wrong,
+            max_len_value_wrong: self.rewards.cosine_max_len_value_wrong,
+            min_len_value_correct: self.rewards.cosine_min_len_value_correct,
+            max_len_value_correct: self.rewards.cosine_max_len_value_correct,
+            max_len: self.rewards.cosine_max_len.unwrap_or(self.loss.max_completion_length),
         }
     }
 
@@ -124,8 +112,8 @@ impl GrpoSettings {
     /// Stages combined with weights or epochs, and every fault of the stages themselves.
     pub fn stages(&self) -> Result<Stages, Vec<Fault>> {
         let names = self.reward_names();
-        if self.stage.is_empty() && self.reward_weights.is_empty() {
-            return match self.num_train_epochs {
+        if self.stages.stage.is_empty() && self.stages.reward_weights.is_empty() {
+            return match self.stages.num_train_epochs {
                 None => Ok(Stages::default()),
                 Some(_) => Err(vec![Fault::new(
                     "num_train_epochs",
@@ -133,25 +121,25 @@ impl GrpoSettings {
                 )]),
             };
         }
-        if self.stage.is_empty() {
-            let length = StageLength::Epochs(self.num_train_epochs.unwrap_or(1.0));
-            let whole = Stage::new(length, self.reward_weights.clone());
+        if self.stages.stage.is_empty() {
+            let length = StageLength::Epochs(self.stages.num_train_epochs.unwrap_or(1.0));
+            let whole = Stage::new(length, self.stages.reward_weights.clone());
             return checked(vec![whole], &names, "reward_weights");
         }
         let mut faults = Vec::new();
-        if !self.reward_weights.is_empty() {
+        if !self.stages.reward_weights.is_empty() {
             faults.push(Fault::new(
                 "reward_weights",
                 "conflicts with `[[stage]]`, which sets its own weights; keep one of them",
             ));
         }
-        if self.num_train_epochs.is_some() {
+        if self.stages.num_train_epochs.is_some() {
             faults.push(Fault::new(
                 "num_train_epochs",
                 "conflicts with `[[stage]]`, which sets its own length; keep one of them",
             ));
         }
-        let stages = checked(self.stage.clone(), &names, "stage");
+        let stages = checked(self.stages.stage.clone(), &names, "stage");
         match stages {
             Ok(stages) if faults.is_empty() => Ok(stages),
             Ok(_) => Err(faults),
@@ -202,19 +190,18 @@ mod tests {
     #[test]
     fn reward_weights_and_stages_are_mutually_exclusive() {
         let found = faults(|train| {
-            train.stage = Stages::default().stages().to_vec();
-            train.reward_weights.insert("accuracy".into(), 1.0);
+            train.stages.stage = Stages::default().stages().to_vec();
+            train.stages.reward_weights.insert("accuracy".into(), 1.0);
         });
         assert!(found[0].contains("conflicts with `[[stage]]`"), "{found:?}");
     }
 
     #[test]
     fn weights_alone_make_one_stage_of_the_given_epochs() {
-        let train = GrpoSettings {
-            reward_weights: [("accuracy".to_owned(), 1.0)].into(),
-            num_train_epochs: Some(3.0),
-            ..GrpoSettings::default()
-        };
+        let train = GrpoSettings::default().with(|s| {
+            s.stages.reward_weights = [("accuracy".to_owned(), 1.0)].into();
+            s.stages.num_train_epochs = Some(3.0);
+        });
         let stages = train.stages().unwrap();
         assert_eq!(
             (stages.stages().len(), stages.stages()[0].length),
@@ -225,7 +212,7 @@ mod tests {
     #[test]
     fn a_fault_of_reward_weights_names_the_setting_the_user_wrote() {
         let found = faults(|train| {
-            train.reward_weights = [("acuracy".to_owned(), 1.0)].into();
+            train.stages.reward_weights = [("acuracy".to_owned(), 1.0)].into();
         });
         assert!(found[0].starts_with("`reward_weights.acuracy`"), "{found:?}");
     }
@@ -233,8 +220,8 @@ mod tests {
     #[test]
     fn an_external_reward_may_be_weighted_by_its_name() {
         let found = faults(|train| {
-            train.reward = vec![external("style")];
-            train.reward_weights = weights(&[("accuracy", 1.0), ("style", 0.5)]);
+            train.rewards.reward = vec![external("style")];
+            train.stages.reward_weights = weights(&[("accuracy", 1.0), ("style", 0.5)]);
         });
         assert_eq!(found, [""; 0]);
     }
@@ -242,8 +229,8 @@ mod tests {
     #[test]
     fn a_weight_without_a_reward_suggests_the_nearest_name() {
         let found = faults(|train| {
-            train.reward = vec![external("style")];
-            train.reward_weights = weights(&[("style", 1.0), ("stile", 0.5)]);
+            train.rewards.reward = vec![external("style")];
+            train.stages.reward_weights = weights(&[("style", 1.0), ("stile", 0.5)]);
         });
         assert_eq!(found, ["`reward_weights.stile`: unknown reward; did you mean `style`?"]);
     }
@@ -251,7 +238,7 @@ mod tests {
     #[test]
     fn ambiguous_and_unused_external_rewards_are_refused() {
         let found = faults(|train| {
-            train.reward = ["reward", "format", "style_why", "idle"].map(external).to_vec();
+            train.rewards.reward = ["reward", "format", "style_why", "idle"].map(external).to_vec();
         });
         assert_eq!(
             found[..3],
@@ -270,7 +257,7 @@ mod tests {
     #[test]
     fn soft_overlong_needs_its_cache_and_defaults_to_max_completion_length() {
         let weighed = |train: &mut GrpoSettings| {
-            train.reward_weights = weights(&[("accuracy", 1.0), ("soft_overlong", 1.0)]);
+            train.stages.reward_weights = weights(&[("accuracy", 1.0), ("soft_overlong", 1.0)]);
         };
         assert_eq!(
             faults(weighed),
@@ -281,7 +268,7 @@ mod tests {
         );
         let too_long = faults(|train| {
             weighed(train);
-            train.soft_cache_length = Some(4096);
+            train.rewards.soft_cache_length = Some(4096);
         });
         assert_eq!(
             too_long,
@@ -289,19 +276,19 @@ mod tests {
                 "`soft_cache_length`: is 4096, more than the maximum completion length of 2048 tokens"
             ]
         );
-        let train = GrpoSettings { soft_cache_length: Some(64), ..GrpoSettings::default() };
+        let train = GrpoSettings::default().with(|s| s.rewards.soft_cache_length = Some(64));
         assert_eq!(train.soft_overlong(), SoftOverlong { max_length: 2048, cache_length: 64 });
     }
 
     #[test]
     fn reward_settings_out_of_range_are_all_reported() {
         let found = faults(|train| {
-            train.repetition_n_grams = 0;
-            train.repetition_max_penalty = 0.5;
-            train.cosine_max_len = Some(0);
-            train.cosine_max_len_value_wrong = f64::NAN;
-            train.dynamic_sample = true;
-            train.max_resample_times = 0;
+            train.rewards.repetition_n_grams = 0;
+            train.rewards.repetition_max_penalty = 0.5;
+            train.rewards.cosine_max_len = Some(0);
+            train.rewards.cosine_max_len_value_wrong = f64::NAN;
+            train.rollout.dynamic_sample = true;
+            train.rollout.max_resample_times = 0;
         });
         assert_eq!(
             found,
@@ -319,10 +306,10 @@ mod tests {
     fn a_stage_cannot_wait_for_a_kl_that_is_not_computed() {
         let waits = |beta: f64| {
             faults(|train| {
-                train.beta = beta;
-                train.stage = Stages::default().stages().to_vec();
+                train.loss.beta = beta;
+                train.stages.stage = Stages::default().stages().to_vec();
                 let threshold = Threshold::Above(0.1);
-                train.stage[0].until =
+                train.stages.stage[0].until =
                     Some(ExitCondition { metric: "kl".into(), threshold, window: 1 });
             })
         };

@@ -1,0 +1,186 @@
+//! Settings of GRPO training.
+
+mod loss;
+mod rewards;
+
+use embodied_r_policy::Trainable;
+use serde::{Deserialize, Serialize};
+
+use super::faults::{Fault, Faults};
+use super::flat::flat;
+use super::{
+    AdvantageSettings, EvaluationSettings, JudgeSettings, LossSettings, LrSettings,
+    OptimizerSettings, ReferenceSettings, RewardSettings, RolloutSettings, RunSettings,
+    StageSettings, TrainableSettings,
+};
+use crate::data::length_limit::LengthLimit;
+use crate::loss::LossType;
+
+/// Settings of a GRPO run. The defaults reproduce the paper's run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
+pub struct GrpoSettings {
+    /// Model, data and resources of the run, and its checkpoints.
+    #[serde(flatten)]
+    pub run: RunSettings,
+    /// The rollout.
+    #[serde(flatten)]
+    pub rollout: RolloutSettings,
+    /// The loss.
+    #[serde(flatten)]
+    pub loss: LossSettings,
+    /// The advantages.
+    #[serde(flatten)]
+    pub advantages: AdvantageSettings,
+    /// The reference model.
+    #[serde(flatten)]
+    pub reference: ReferenceSettings,
+    /// The learning rate.
+    #[serde(flatten)]
+    pub lr: LrSettings,
+    /// The optimizer.
+    #[serde(flatten)]
+    pub optimizer: OptimizerSettings,
+    /// The trainable parameters.
+    #[serde(flatten)]
+    pub trainable: TrainableSettings,
+    /// Length and stages.
+    #[serde(flatten)]
+    pub stages: StageSettings,
+    /// The rewards.
+    #[serde(flatten)]
+    pub rewards: RewardSettings,
+    /// The judge of the consistency reward.
+    #[serde(flatten)]
+    pub judge: JudgeSettings,
+    /// Checkpoints and evaluations.
+    #[serde(flatten)]
+    pub evaluation: EvaluationSettings,
+}
+
+flat!(
+    GrpoSettings: RunSettings, RolloutSettings, LossSettings, AdvantageSettings, ReferenceSettings,
+    LrSettings, OptimizerSettings, TrainableSettings, StageSettings, RewardSettings, JudgeSettings,
+    EvaluationSettings
+);
+
+impl Default for GrpoSettings {
+    fn default() -> Self {
+        Self {
+            run: RunSettings::default(),
+            rollout: RolloutSettings::default(),
+            loss: LossSettings {
+                max_completion_length: 2048,
+                loss_type: LossType::Grpo,
+                beta: 0.001,
+                use_bias_correction_kl: false,
+                ..LossSettings::default()
+            },
+            advantages: AdvantageSettings::default(),
+            reference: ReferenceSettings::default(),
+            lr: LrSettings::default(),
+            optimizer: OptimizerSettings::default(),
+            trainable: TrainableSettings::default(),
+            stages: StageSettings::default(),
+            rewards: RewardSettings::default(),
+            judge: JudgeSettings::default(),
+            evaluation: EvaluationSettings::default(),
+        }
+    }
+}
+
+impl GrpoSettings {
+    /// All invalid settings at once.
+    pub fn faults(&self) -> Vec<Fault> {
+        let mut faults = Faults::default();
+        self.reward_faults(&mut faults);
+        self.rollout.add_faults(&mut faults);
+        self.loss_faults(&mut faults);
+        self.lr.add_faults(&mut faults);
+        self.optimizer.add_faults(&mut faults);
+        self.trainable.add_faults(&mut faults);
+        self.run.add_faults(&mut faults);
+        self.evaluation.add_faults(self.run.eval_data.is_some(), &mut faults);
+        self.judge.add_faults(&mut faults);
+        faults.0
+    }
+
+    /// These settings with a `change`.
+    pub fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
+        change(&mut self);
+        self
+    }
+
+    /// The longest prompt of a model with this context length.
+    pub fn prompt_limit(&self, context_length: usize) -> LengthLimit {
+        let limit = self.rollout.max_prompt_length;
+        LengthLimit::of_prompts(limit, context_length, self.run.truncation_strategy)
+    }
+
+    /// The trainable parameters.
+    pub fn trainable(&self) -> Trainable {
+        self.trainable.trainable(&self.run.model)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schedule::LrScheduler;
+
+    fn faults(change: impl FnOnce(&mut GrpoSettings)) -> Vec<String> {
+        let mut train = GrpoSettings::default();
+        change(&mut train);
+        train.faults().iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn the_defaults_have_no_fault_and_are_the_papers_stages() {
+        assert_eq!(GrpoSettings::default().faults(), []);
+        assert_eq!(GrpoSettings::default().stages().unwrap().stages().len(), 3);
+        assert_eq!(GrpoSettings::default().rollout.questions_per_step(), 4);
+    }
+
+    #[test]
+    fn an_indivisible_batch_size_suggests_the_nearest_multiples() {
+        assert_eq!(
+            faults(|train| train.rollout.generation_batch_size = 30),
+            ["`generation_batch_size`: must be a multiple of `num_generations` = 8, not 30; try \
+                 24 or 32"]
+        );
+    }
+
+    #[test]
+    fn all_faults_are_reported_at_once() {
+        let found = faults(|train| {
+            train.lr.learning_rate = -1.0;
+            train.loss.epsilon = 2.0;
+            train.rollout.num_generations = 1;
+        });
+        assert_eq!(found.len(), 3, "{found:?}");
+    }
+
+    #[test]
+    fn warmup_steps_that_a_constant_would_ignore_are_a_fault() {
+        let found = |lr_scheduler_type: LrScheduler, warmup_steps: Option<u64>| {
+            faults(|train| {
+                (train.lr.lr_scheduler_type, train.lr.warmup_steps) =
+                    (lr_scheduler_type, warmup_steps);
+            })
+        };
+        assert_eq!(
+            found(LrScheduler::Constant, Some(5)),
+            [
+                "`warmup_steps`: has no effect with `lr_scheduler_type = \"constant\"`; use \"constant_with_warmup\""
+            ]
+        );
+        for (kind, steps) in [
+            (LrScheduler::Constant, Some(0)),
+            (LrScheduler::Constant, None),
+            (LrScheduler::ConstantWithWarmup, Some(5)),
+            (LrScheduler::Cosine, Some(5)),
+        ] {
+            assert_eq!(found(kind, steps), [""; 0]);
+        }
+    }
+}

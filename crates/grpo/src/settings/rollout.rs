@@ -1,0 +1,93 @@
+//! Settings of the rollout.
+
+use serde::{Deserialize, Serialize};
+
+use super::faults::{Faults, MAX_COUNT, MAX_PER_STEP};
+use crate::model::Precision;
+
+/// Which completions are sampled in a step, and how. Their length and temperature, on which the loss depends too, are
+/// [`super::LossSettings`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RolloutSettings {
+    /// System prompt. Default: the project's own, which asks for the `<think>` and `<answer>` tags.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub system_prompt: Option<String>,
+    /// Completions sampled per question: the group size G. At least 2. Default: 8.
+    pub num_generations: usize,
+    /// Completions per step, over all questions and ranks; a multiple of `num_generations`. Default: 32.
+    pub generation_batch_size: usize,
+    /// Number of iterations μ: optimizer steps per batch of completions. Above 1, later iterations are off-policy.
+    /// Default: 1.
+    pub num_iterations: usize,
+    /// Maximum prompt length in tokens; never more than the model's context leaves. Default: 6144.
+    pub max_prompt_length: usize,
+    /// Nucleus sampling: probability mass to sample from; 1 disables it. Default: 1.
+    pub top_p: f64,
+    /// Top-k sampling: number of tokens to sample from; 0 disables it. Default: 0.
+    pub top_k: usize,
+    /// Dynamic sampling (DAPO): replace zero-variance groups with groups of other questions. Default: false.
+    pub dynamic_sample: bool,
+    /// Maximum resampling attempts per step with `dynamic_sample`. Default: 3.
+    pub max_resample_times: u64,
+    /// Leave zero-variance groups out of the update: of the loss, the counts that it is divided by, and the KL penalty.
+    /// With `dynamic_sample` those left after the last attempt. Default: false.
+    pub filter_groups: bool,
+    /// Matmul precision of the rollout. A lower one than `precision` is faster; see `importance_sampling_correction`.
+    /// Default: `precision`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rollout_precision: Option<Precision>,
+    /// Write every step's completions as parquet. Default: true.
+    pub log_completions: bool,
+}
+
+impl Default for RolloutSettings {
+    fn default() -> Self {
+        Self {
+            system_prompt: None,
+            num_generations: 8,
+            generation_batch_size: 32,
+            num_iterations: 1,
+            max_prompt_length: 6144,
+            top_p: 1.0,
+            top_k: 0,
+            dynamic_sample: false,
+            max_resample_times: 3,
+            filter_groups: false,
+            rollout_precision: None,
+            log_completions: true,
+        }
+    }
+}
+
+impl RolloutSettings {
+    pub(super) fn add_faults(&self, faults: &mut Faults) {
+        faults.between("num_generations", self.num_generations as u64, 2..=MAX_PER_STEP);
+        faults.between("num_iterations", self.num_iterations as u64, 1..=MAX_PER_STEP);
+        faults.at_least("max_prompt_length", self.max_prompt_length as u64, 1);
+        faults.unless(self.top_p > 0.0 && self.top_p <= 1.0, "top_p", || {
+            format!("must be greater than 0 and at most 1, not {}", self.top_p)
+        });
+        let (batch, group) = (self.generation_batch_size, self.num_generations.max(1));
+        faults.unless(batch as u64 <= MAX_COUNT, "generation_batch_size", || {
+            format!("must be at most {MAX_COUNT}, not {batch}")
+        });
+        faults.unless(batch > 0 && batch.is_multiple_of(group), "generation_batch_size", || {
+            let below = batch / group * group;
+            let nearest = if below == 0 {
+                format!("{group}")
+            } else {
+                format!("{below} or {}", below + group)
+            };
+            format!("must be a multiple of `num_generations` = {group}, not {batch}; try {nearest}")
+        });
+        if self.dynamic_sample {
+            faults.at_least("max_resample_times", self.max_resample_times, 1);
+        }
+    }
+
+    /// Questions per step.
+    pub fn questions_per_step(&self) -> usize {
+        self.generation_batch_size / self.num_generations.max(1)
+    }
+}
