@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::Device;
+use embodied_r_policy::Trainable;
 
 use crate::checkpoint::finite::{check_base, check_resumed};
 use crate::checkpoint::{
@@ -51,6 +52,25 @@ pub struct RunInputs<'a> {
     pub lock: Option<Arc<RunLock>>,
     /// The ranks of data-parallel training.
     pub process_group: ProcessGroup,
+}
+
+impl<'a> RunInputs<'a> {
+    /// How the run's models are loaded, onto the CPU.
+    fn load_options(&self, settings: &RunSettings, trainable: Trainable) -> LoadOptions<'a> {
+        LoadOptions {
+            base: self.base,
+            precision: settings.precision,
+            activation_bytes: self.activation_bytes,
+            trainable,
+            seed: settings.seed,
+            device: Device::Cpu,
+        }
+    }
+
+    /// The base model, on the run's device.
+    fn load_base<M: Model>(&self, plan: &RunPlan<'_>) -> Result<M> {
+        M::load(self.base, &plan.load_options.clone().on_device(&self.device))
+    }
 }
 
 /// How a run ended.

@@ -17,7 +17,7 @@ use embodied_r_policy::ModelConfig;
 use embodied_r_rewards::RewardSchedule as Stages;
 
 use crate::args::plan::PlanArgs;
-use crate::commands::train::{memory, session::explain};
+use crate::commands::train::{explain::explain, memory};
 use crate::exit::{Status, Usage};
 use crate::output::{out, outln};
 use crate::settings::Layers;

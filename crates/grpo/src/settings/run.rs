@@ -1,16 +1,14 @@
 //! Settings of every run.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use candle_core::Device;
-use embodied_r_policy::Trainable;
 use serde::{Deserialize, Serialize};
 
 use super::faults::Faults;
 use super::{Recompute, ReportTo};
 use crate::checkpoint::Milestones;
 use crate::data::length_limit::TruncationStrategy;
-use crate::model::{LoadOptions, Precision};
+use crate::model::Precision;
 
 /// Model, data and resources of a run, and its checkpoints.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -86,22 +84,5 @@ impl RunSettings {
     /// Steps whose checkpoints are kept permanently, given the `steps_per_epoch`.
     pub fn milestones(&self, steps_per_epoch: u64) -> Option<Milestones> {
         self.keep_every_epochs.map(|epochs| Milestones::new(epochs, steps_per_epoch))
-    }
-
-    /// How the run's models are loaded, onto the CPU; `base` is the folder of the base model.
-    pub fn load_options<'a>(
-        &self,
-        trainable: Trainable,
-        base: &'a Path,
-        activation_bytes: usize,
-    ) -> LoadOptions<'a> {
-        LoadOptions {
-            base,
-            precision: self.precision,
-            activation_bytes,
-            trainable,
-            seed: self.seed,
-            device: Device::Cpu,
-        }
     }
 }

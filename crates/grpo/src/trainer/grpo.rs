@@ -7,6 +7,7 @@ mod progress;
 mod reference;
 mod reward_check;
 mod sampling;
+mod schedule;
 mod stages;
 mod start;
 mod step;
@@ -23,12 +24,14 @@ use crate::rewards::scoring::RewardFunction;
 use crate::schedule::training_plan::TrainingPlan;
 use crate::settings::GrpoSettings;
 use crate::trainer::{Run, RunInputs};
-pub use evaluate::check_best_metric;
+pub use schedule::GrpoSchedule;
 
 /// Inputs of a run, except its model.
 pub struct GrpoInputs<'a> {
     /// The settings, already validated.
     pub settings: &'a GrpoSettings,
+    /// What follows from the settings and the questions.
+    pub schedule: GrpoSchedule,
     /// Training questions.
     pub questions: Vec<TokenizedQuestion>,
     /// Evaluation questions; empty for no evaluation.

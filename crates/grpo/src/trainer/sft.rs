@@ -24,6 +24,8 @@ const BEST_METRIC: &str = "eval/loss";
 pub struct SftInputs<'a> {
     /// The settings, already validated.
     pub settings: &'a SftSettings,
+    /// What follows from the settings and the examples.
+    pub schedule: SftSchedule,
     /// Training examples.
     pub examples: Vec<Example>,
     /// Validation examples, evaluated before the first step and after every epoch; empty for no validation.
@@ -38,25 +40,52 @@ pub struct SftTrainer<'a, M: Model> {
     settings: &'a SftSettings,
     examples: Vec<Example>,
     eval: Vec<Example>,
-    sampler: BatchSampler,
-    schedule: LrSchedule,
+    schedule: SftSchedule,
 }
 
 /// What follows from settings and examples before there is a model.
-struct Plan<'a> {
-    sampler: BatchSampler,
-    schedule: LrSchedule,
-    run: RunPlan<'a>,
+#[derive(Debug, Clone)]
+pub struct SftSchedule {
+    /// The order of the examples.
+    pub sampler: BatchSampler,
+    /// The learning rate of each step.
+    pub lr: LrSchedule,
+}
+
+impl SftSchedule {
+    /// The schedule of a run over the `left` of `given` examples that are not too long.
+    ///
+    /// # Errors
+    /// There are too few examples, or too many steps.
+    pub fn new(settings: &SftSettings, given: usize, left: usize) -> Result<Self> {
+        let needed = settings.supervised.train_batch_size;
+        let sampler = BatchSampler::new(left, needed, settings.run.seed);
+        let sampler = sampler.ok_or(Error::TooFew { what: "examples", given, left, needed })?;
+        let total_steps = settings.total_steps(sampler.steps_per_epoch());
+        let total_steps = total_steps.map_err(|fault| Error::Settings(vec![fault]))?;
+        Ok(Self { sampler, lr: settings.lr.schedule(total_steps) })
+    }
 }
 
 impl<'a, M: Model> SftTrainer<'a, M> {
     /// Starts a new run from `model`.
     ///
     /// # Errors
-    /// The output folder already contains a run, there are too few examples, or memory is short.
+    /// The output folder already contains a run, or memory is short.
     pub fn start(model: M, inputs: SftInputs<'a>, sinks: Vec<Box<dyn Sink + 'a>>) -> Result<Self> {
-        let plan = Plan::new(&inputs)?;
-        let prepared = Run::prepare_new(model, &inputs.run, &plan.run)?;
+        let plan = run_plan(&inputs);
+        let prepared = Run::prepare_new(model, &inputs.run, &plan)?;
+        Self::open(prepared, inputs, plan, sinks)
+    }
+
+    /// Starts a new run from the base model.
+    ///
+    /// # Errors
+    /// As [`SftTrainer::start`]; the model cannot be loaded.
+    pub fn from_base(inputs: SftInputs<'a>, sinks: Vec<Box<dyn Sink + 'a>>) -> Result<Self> {
+        let plan = run_plan(&inputs);
+        let model = inputs.run.load_base(&plan)?;
+        let prepared = Run::prepare_new(model, &inputs.run, &plan)?;
         Self::open(prepared, inputs, plan, sinks)
     }
 
@@ -69,8 +98,8 @@ impl<'a, M: Model> SftTrainer<'a, M> {
         inputs: SftInputs<'a>,
         sinks: Vec<Box<dyn Sink + 'a>>,
     ) -> Result<Self> {
-        let plan = Plan::new(&inputs)?;
-        let prepared = Run::prepare_resumed(checkpoint, &inputs.run, &plan.run)?;
+        let plan = run_plan(&inputs);
+        let prepared = Run::prepare_resumed(checkpoint, &inputs.run, &plan)?;
         Self::open(prepared, inputs, plan, sinks)
     }
 
@@ -85,48 +114,32 @@ impl<'a, M: Model> SftTrainer<'a, M> {
     fn open(
         prepared: Prepared<M>,
         inputs: SftInputs<'a>,
-        plan: Plan<'a>,
+        plan: RunPlan<'a>,
         sinks: Vec<Box<dyn Sink + 'a>>,
     ) -> Result<Self> {
-        let SftInputs { settings, examples, eval, run } = inputs;
-        let Plan { sampler, schedule, run: run_settings } = plan;
-        let run = Run::open(prepared, run, run_settings, sinks)?;
-        Ok(Self { run, settings, examples, eval, sampler, schedule })
+        let SftInputs { settings, schedule, examples, eval, run } = inputs;
+        let run = Run::open(prepared, run, plan, sinks)?;
+        Ok(Self { run, settings, examples, eval, schedule })
     }
 }
 
-impl<'a> Plan<'a> {
-    /// # Errors
-    /// There are too few examples, or too many steps.
-    fn new(inputs: &SftInputs<'a>) -> Result<Self> {
-        let (settings, examples) = (inputs.settings, &inputs.examples);
-        let (given, needed) = (examples.len(), settings.supervised.train_batch_size);
-        let sampler = BatchSampler::new(given, needed, settings.run.seed);
-        let sampler =
-            sampler.ok_or(Error::TooFew { what: "examples", given, left: given, needed })?;
-        let steps_per_epoch = sampler.steps_per_epoch();
-        let total_steps = settings.total_steps(steps_per_epoch);
-        let total_steps = total_steps.map_err(|fault| Error::Settings(vec![fault]))?;
-        let schedule = settings.lr.schedule(total_steps);
-        let data = examples
-            .iter()
-            .map(|example| (example.prompt.as_slice(), example.completion.as_slice(), ""));
-        let run = RunPlan {
-            settings: &settings.run,
-            load_options: settings.run.load_options(
-                settings.trainable(),
-                inputs.run.base,
-                inputs.run.activation_bytes,
-            ),
-            optimizer: settings.optimizer,
-            total_steps,
-            save_steps: settings.supervised.save_steps.unwrap_or(steps_per_epoch),
-            milestones: settings.run.milestones(steps_per_epoch),
-            best_by: BestMetric::new(BEST_METRIC, None),
-            data: fingerprint(data),
-            probe: examples.first().map_or_else(Vec::new, |example| example.prompt.clone()),
-        };
-        Ok(Self { sampler, schedule, run })
+/// What the run is to do.
+fn run_plan<'a>(inputs: &SftInputs<'a>) -> RunPlan<'a> {
+    let (settings, examples) = (inputs.settings, &inputs.examples);
+    let steps_per_epoch = inputs.schedule.sampler.steps_per_epoch();
+    let data = examples
+        .iter()
+        .map(|example| (example.prompt.as_slice(), example.completion.as_slice(), ""));
+    RunPlan {
+        settings: &settings.run,
+        load_options: inputs.run.load_options(&settings.run, settings.trainable()),
+        optimizer: settings.optimizer,
+        total_steps: inputs.schedule.lr.total_steps,
+        save_steps: settings.supervised.save_steps.unwrap_or(steps_per_epoch),
+        milestones: settings.run.milestones(steps_per_epoch),
+        best_by: BestMetric::new(BEST_METRIC, None),
+        data: fingerprint(data),
+        probe: examples.first().map_or_else(Vec::new, |example| example.prompt.clone()),
     }
 }
 
@@ -142,15 +155,15 @@ impl<'a, M: Model> Trainer<'a> for SftTrainer<'a, M> {
     }
 
     fn epoch(&self, step: u64) -> f64 {
-        step as f64 / self.sampler.steps_per_epoch() as f64
+        step as f64 / self.schedule.sampler.steps_per_epoch() as f64
     }
 
     fn step(&mut self, step: u64) -> Result<Option<StepOutput>> {
         let run = &mut self.run;
         run.process_group.enter("update");
-        let batch = self.sampler.batch(step);
+        let batch = self.schedule.sampler.batch(step);
         let examples: Vec<&Example> = batch.into_iter().map(|i| &self.examples[i]).collect();
-        let learning_rate = self.schedule.at(step);
+        let learning_rate = self.schedule.lr.at(step);
         let clock = Instant::now();
         let params = StepParams {
             temperature: 1.0,
@@ -178,7 +191,7 @@ impl<'a, M: Model> Trainer<'a> for SftTrainer<'a, M> {
     }
 
     fn evaluation_is_due(&self, step: u64) -> bool {
-        !self.eval.is_empty() && step.is_multiple_of(self.sampler.steps_per_epoch())
+        !self.eval.is_empty() && step.is_multiple_of(self.schedule.sampler.steps_per_epoch())
     }
 
     fn evaluate(&mut self) -> Result<Option<Metrics>> {

@@ -6,7 +6,7 @@ use embodied_r_grpo::settings::LossSettings;
 use embodied_r_policy::{Policy, tokenizer};
 
 use crate::args::inspect::LossArgs;
-use crate::commands::train::session::explain;
+use crate::commands::train::explain::explain;
 use crate::device;
 use crate::exit::Status;
 use crate::hub;

@@ -4,116 +4,129 @@ mod stages;
 
 use std::fmt::Write as _;
 
-use embodied_r_grpo::data::sampler::BatchSampler;
-use embodied_r_grpo::estimate::memory_plan::{ActivationCachePolicy, MemoryPlan, Workload};
+use embodied_r_grpo::Result;
+use embodied_r_grpo::estimate::memory_plan::{MemoryPlan, Workload};
 use embodied_r_grpo::rewards::scoring::needs_judge;
 use embodied_r_grpo::rollout::partition::completions_per_rank;
-use embodied_r_grpo::schedule::training_plan::TrainingPlan;
 use embodied_r_grpo::settings::{GrpoSettings, JudgeKind};
-use embodied_r_grpo::{Error, Result};
+use embodied_r_grpo::trainer::grpo::GrpoSchedule;
 use embodied_r_policy::trainable::ParameterCounts;
 
 use super::memory::{memory_summary, share};
+use stages::{lines, reward_lines};
 
-/// The plan of a run as text; of `given` questions, `left` fit the prompt limit.
-pub(super) fn text(
-    settings: &GrpoSettings,
-    trained: ParameterCounts,
-    (memory, ranks): (&MemoryPlan, usize),
-    longest_prompt: usize,
-    (given, left): (usize, usize),
-    (eval_given, eval_left): (usize, usize),
-) -> Result<String> {
-    let schedule = settings.stages().map_err(Error::Settings)?;
-    let (completions, each) =
-        (settings.rollout.generation_batch_size, settings.rollout.num_generations);
-    let needed = settings.rollout.questions_per_step();
-    let sampler = BatchSampler::new(left, needed, settings.run.seed);
-    let sampler = sampler.ok_or(Error::TooFew { what: "questions", given, left, needed })?;
-    let per_epoch = sampler.steps_per_epoch();
-    let plan = TrainingPlan::new(settings, &schedule, per_epoch).map_err(Error::Settings)?;
-    let iterations = settings.rollout.num_iterations as u64;
-    let optimizer_steps = plan.total_steps * iterations;
-    let scheduler = settings.lr.lr_scheduler_type;
-    let warmup =
-        scheduler.warmup_steps(settings.lr.warmup_steps, settings.lr.warmup_ratio, optimizer_steps);
+/// What a dry run tells.
+pub(super) struct DryRun<'a> {
+    pub(super) settings: &'a GrpoSettings,
+    pub(super) schedule: &'a GrpoSchedule,
+    pub(super) load: &'a Workload,
+    pub(super) memory: &'a MemoryPlan,
+    pub(super) ranks: usize,
+    pub(super) questions: Questions,
+    pub(super) eval: Questions,
+}
 
-    let mut out = String::new();
-    let mut line = |name: &str, what: String| {
-        // Writing to a string cannot fail.
-        let _ = writeln!(out, "{name:<12} {what}");
-    };
-    line("model", settings.run.model.clone());
-    line("trainable", trained.to_string());
-    line("questions", format!("{given} in total, {} too long, {left} used", given - left));
-    if eval_given > 0 {
+/// How many questions there are, and how many of them are not too long.
+#[derive(Clone, Copy)]
+pub(super) struct Questions {
+    pub(super) given: usize,
+    pub(super) left: usize,
+}
+
+impl DryRun<'_> {
+    /// The plan of the run as text.
+    ///
+    /// # Errors
+    /// A reward's program does not exist or its URL is invalid.
+    pub(super) fn text(&self) -> Result<String> {
+        let Self { settings, schedule: GrpoSchedule { stages, sampler, plan }, load, .. } = *self;
+        let (memory, ranks) = (self.memory, self.ranks);
+        let Questions { given, left } = self.questions;
+        let (completions, each) =
+            (settings.rollout.generation_batch_size, settings.rollout.num_generations);
+        let needed = settings.rollout.questions_per_step();
+        let per_epoch = sampler.steps_per_epoch();
+        let iterations = settings.rollout.num_iterations as u64;
+        let lr = settings.lr.schedule(plan.total_steps * iterations);
+
+        let mut out = String::new();
+        let mut line = |name: &str, what: String| {
+            // Writing to a string cannot fail.
+            let _ = writeln!(out, "{name:<12} {what}");
+        };
+        line("model", settings.run.model.clone());
+        let counts = ParameterCounts { trainable: load.trainable, total: load.parameters };
+        line("trainable", counts.to_string());
+        line("questions", format!("{given} in total, {} too long, {left} used", given - left));
+        if self.eval.given > 0 {
+            line(
+                "evaluation",
+                format!(
+                    "{} of {} questions every {} steps, before the first and after the last step",
+                    self.eval.left, self.eval.given, settings.evaluation.eval_steps
+                ),
+            );
+        }
         line(
-            "evaluation",
+            "step",
+            format!("{completions} completions = {needed} questions x {each} completions"),
+        );
+        line(
+            "epoch",
             format!(
-                "{eval_left} of {eval_given} questions every {} steps, before the first and after \
-                 the last step",
-                settings.evaluation.eval_steps
+                "{per_epoch} steps = {left} questions / {needed}, {} dropped",
+                left as u64 - per_epoch * needed as u64
             ),
         );
+        line(
+            "run",
+            format!(
+                "{} steps x {iterations} optimizer step{}, {} completions of at most {} tokens",
+                plan.total_steps,
+                if iterations == 1 { "" } else { "s" },
+                plan.total_steps * completions as u64,
+                settings.loss.max_completion_length
+            ),
+        );
+        line(
+            "warmup",
+            format!("{} steps to {:e}, then {}", lr.warmup_steps, lr.peak, lr.kind.decay()),
+        );
+        let budget = settings.run.max_tokens_per_batch;
+        line(
+            "micro-batch",
+            format!(
+                "at most {budget} tokens, shared prompts counted once; for a prompt over {} tokens, twice its length",
+                budget / 2
+            ),
+        );
+        let most = completions_per_rank(&load.parts(ranks), ranks).into_iter().max().unwrap_or(0);
+        let share = share(ranks, (most, completions, "completions"), settings.optimizer.optim);
+        if let Some((name, what)) = share {
+            line(name, what);
+        }
+        line("memory", memory_summary(memory, ranks));
+        line("reference", reference(settings, needs_judge(settings, stages)));
+        for (name, what) in lines(plan) {
+            line(&name, what);
+        }
+        for (name, what) in reward_lines(settings)? {
+            line(name, what);
+        }
+        let for_good = settings.run.keep_every_epochs;
+        let for_good = for_good.map(|epochs| format!(" and one every {epochs} epochs"));
+        line(
+            "checkpoints",
+            format!(
+                "every {} steps, keeps the last {}{}, in {}",
+                settings.evaluation.save_steps,
+                settings.run.save_total_limit,
+                for_good.unwrap_or_default(),
+                settings.run.output.display()
+            ),
+        );
+        Ok(out)
     }
-    line("step", format!("{completions} completions = {needed} questions x {each} completions"));
-    line(
-        "epoch",
-        format!(
-            "{per_epoch} steps = {left} questions / {needed}, {} dropped",
-            left as u64 - per_epoch * needed as u64
-        ),
-    );
-    line(
-        "run",
-        format!(
-            "{} steps x {iterations} optimizer step{}, {} completions of at most {} tokens",
-            plan.total_steps,
-            if iterations == 1 { "" } else { "s" },
-            plan.total_steps * completions as u64,
-            settings.loss.max_completion_length
-        ),
-    );
-    line(
-        "warmup",
-        format!("{warmup} steps to {:e}, then {}", settings.lr.learning_rate, scheduler.decay()),
-    );
-    let budget = settings.run.max_tokens_per_batch;
-    line(
-        "micro-batch",
-        format!(
-            "at most {budget} tokens, shared prompts counted once; for a prompt over {} tokens, twice its length",
-            budget / 2
-        ),
-    );
-    let never = ActivationCachePolicy::Never;
-    let workload = Workload::for_training(settings, &schedule, trained, longest_prompt, never);
-    let most = completions_per_rank(&workload.parts(ranks), ranks).into_iter().max().unwrap_or(0);
-    let share = share(ranks, (most, completions, "completions"), settings.optimizer.optim);
-    if let Some((name, what)) = share {
-        line(name, what);
-    }
-    line("memory", memory_summary(memory, ranks));
-    line("reference", reference(settings, needs_judge(settings, &schedule)));
-    for (name, what) in stages::lines(&plan) {
-        line(&name, what);
-    }
-    for (name, what) in stages::reward_lines(settings)? {
-        line(name, what);
-    }
-    let for_good = settings.run.keep_every_epochs;
-    let for_good = for_good.map(|epochs| format!(" and one every {epochs} epochs"));
-    line(
-        "checkpoints",
-        format!(
-            "every {} steps, keeps the last {}{}, in {}",
-            settings.evaluation.save_steps,
-            settings.run.save_total_limit,
-            for_good.unwrap_or_default(),
-            settings.run.output.display()
-        ),
-    );
-    Ok(out)
 }
 
 fn reference(settings: &GrpoSettings, consistency: bool) -> String {
@@ -129,9 +142,11 @@ fn reference(settings: &GrpoSettings, consistency: bool) -> String {
 
 #[cfg(test)]
 mod tests {
+    use embodied_r_grpo::estimate::memory_plan::ActivationCachePolicy;
+
     use super::*;
 
-    const TRAINED: ParameterCounts = ParameterCounts { trainable: 1500, total: 6000 };
+    const COUNTS: ParameterCounts = ParameterCounts { trainable: 1500, total: 6000 };
 
     const MEMORY: MemoryPlan = MemoryPlan {
         base: 96 << 20,
@@ -150,6 +165,22 @@ mod tests {
         saved_layers: 1,
     };
 
+    fn text(settings: &GrpoSettings, given: usize, left: usize) -> Result<String> {
+        let schedule = GrpoSchedule::new(settings, given, left, &[])?;
+        let never = ActivationCachePolicy::Never;
+        let load = Workload::for_training(settings, &schedule.stages, COUNTS, 0, never);
+        let dry_run = DryRun {
+            settings,
+            schedule: &schedule,
+            load: &load,
+            memory: &MEMORY,
+            ranks: 1,
+            questions: Questions { given, left },
+            eval: Questions { given: 0, left: 0 },
+        };
+        dry_run.text()
+    }
+
     #[test]
     fn the_papers_run_over_its_training_set() {
         let settings = GrpoSettings::default().with(|s| {
@@ -157,7 +188,7 @@ mod tests {
             s.run.output = "run".into();
         });
         assert_eq!(
-            text(&settings, TRAINED, (&MEMORY, 1), 0, (4100, 4098), (0, 0)).unwrap(),
+            text(&settings, 4100, 4098).unwrap(),
             "\
 model        Qwen/Qwen2.5-VL-3B-Instruct
 trainable    1500 of 6000 parameters (25.00 %)
@@ -183,7 +214,7 @@ checkpoints  every 100 steps, keeps the last 3, in run
             s.run.output = "run".into();
             s.run.keep_every_epochs = Some(0.5);
         });
-        let text = text(&settings, TRAINED, (&MEMORY, 1), 0, (4, 4), (0, 0)).unwrap();
+        let text = text(&settings, 4, 4).unwrap();
         let line =
             "checkpoints  every 100 steps, keeps the last 3 and one every 0.5 epochs, in run\n";
         assert!(text.ends_with(line), "{text}");
@@ -191,9 +222,7 @@ checkpoints  every 100 steps, keeps the last 3, in run
 
     #[test]
     fn too_few_questions_are_refused() {
-        let error = text(&GrpoSettings::default(), TRAINED, (&MEMORY, 1), 0, (5, 3), (0, 0))
-            .unwrap_err()
-            .to_string();
+        let error = text(&GrpoSettings::default(), 5, 3).unwrap_err().to_string();
         assert_eq!(error, "3 of 5 questions are within the length limit, but a step needs 4");
     }
 }

@@ -2,16 +2,12 @@
 
 use candle_core::Device;
 use embodied_r_grpo::checkpoint::State;
-use embodied_r_grpo::data::questions::TokenizedQuestion;
 use embodied_r_grpo::estimate::memory_plan::{
     ActivationCachePolicy, MemoryPlan, Placement, Workload,
 };
-use embodied_r_grpo::settings::{GrpoSettings, Optim, Recompute, SftSettings};
-use embodied_r_grpo::update::supervised::Example;
+use embodied_r_grpo::settings::{GrpoSettings, Optim, Recompute};
 use embodied_r_kernels::device;
-use embodied_r_policy::trainable::ParameterCounts;
 use embodied_r_policy::{ModelConfig, Precision};
-use embodied_r_rewards::RewardSchedule as Stages;
 
 use crate::commands::doctor::memory_bytes;
 use crate::ranks::local_world_size;
@@ -42,31 +38,6 @@ impl RankDevice<'_> {
     }
 }
 
-/// A model's configuration and its trainable parameters.
-pub(crate) struct Trained {
-    pub(crate) config: ModelConfig,
-    pub(crate) counts: ParameterCounts,
-}
-
-/// The memory plan of a GRPO run over `questions`, for the rank that needs most.
-pub(crate) fn of_train(
-    settings: &GrpoSettings,
-    stages: &Stages,
-    trained: &Trained,
-    questions: &[TokenizedQuestion],
-    cache_policy: ActivationCachePolicy,
-    rank_device: &RankDevice<'_>,
-) -> anyhow::Result<MemoryPlan> {
-    let longest = longest_prompt(questions);
-    let load = Workload::for_training(settings, stages, trained.counts, longest, cache_policy);
-    plan(&trained.config, load, settings.run.recompute, rank_device)
-}
-
-/// Length of the longest prompt in tokens.
-pub(super) fn longest_prompt(questions: &[TokenizedQuestion]) -> usize {
-    questions.iter().map(|question| question.prompt.len()).max().unwrap_or(0)
-}
-
 /// Whether the update reuses the rollout's activations. A run resumed with unchanged settings keeps its choice.
 pub(crate) fn cache_policy(
     settings: &GrpoSettings,
@@ -77,25 +48,6 @@ pub(crate) fn cache_policy(
         Some(state) => ActivationCachePolicy::Fixed(state.cached_layers),
         None => ActivationCachePolicy::Auto,
     }
-}
-
-/// The memory plan of a supervised run over `examples`, for the rank that needs most.
-pub(crate) fn of_sft(
-    settings: &SftSettings,
-    trained: &Trained,
-    examples: &[Example],
-    rank_device: &RankDevice<'_>,
-) -> anyhow::Result<MemoryPlan> {
-    let longest = |part: fn(&Example) -> usize| examples.iter().map(part).max().unwrap_or(0);
-    let load = Workload {
-        prompts: settings.supervised.train_batch_size,
-        prompt: longest(|example| example.prompt.len()),
-        completions: 1,
-        completion: longest(|example| example.completion.len()),
-        budget: settings.run.max_tokens_per_batch,
-        ..Workload::new(trained.counts, settings.optimizer.optim)
-    };
-    plan(&trained.config, load, settings.run.recompute, rank_device)
 }
 
 /// A rank's share of a step, `most` of its `step` items, and of the optimizer state, as a line of text; `None` for a

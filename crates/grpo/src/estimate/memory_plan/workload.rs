@@ -7,9 +7,9 @@ use embodied_r_rewards::RewardSchedule as Stages;
 use super::layout::{MemoryLayout, Placement, SamplerWeights};
 use crate::rewards::scoring::needs_judge;
 use crate::rollout::partition::{GroupPart, partition, whole};
-use crate::settings::Optim;
-use crate::settings::{GrpoSettings, JudgeKind};
+use crate::settings::{GrpoSettings, JudgeKind, Optim, SftSettings};
 use crate::update::packing::{GroupLengths, completion_budget};
+use crate::update::supervised::Example;
 
 /// The workload of a step on one rank.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -100,6 +100,19 @@ impl Workload {
             rollout: Some(settings.rollout_precision()),
             activation_cache,
             iterations: settings.rollout.num_iterations,
+            ..Self::new(counts, settings.optimizer.optim)
+        }
+    }
+
+    /// A supervised run over `examples`, on one CPU.
+    pub fn for_sft(settings: &SftSettings, counts: ParameterCounts, examples: &[Example]) -> Self {
+        let longest = |part: fn(&Example) -> usize| examples.iter().map(part).max().unwrap_or(0);
+        Self {
+            prompts: settings.supervised.train_batch_size,
+            prompt: longest(|example| example.prompt.len()),
+            completions: 1,
+            completion: longest(|example| example.completion.len()),
+            budget: settings.run.max_tokens_per_batch,
             ..Self::new(counts, settings.optimizer.optim)
         }
     }

@@ -37,7 +37,7 @@ const CONSISTENCY_ACCURACY: &str = "eval/consistency/accuracy";
 ///
 /// # Errors
 /// [`Error::UnknownMetric`].
-pub fn check_best_metric(
+pub(super) fn check_best_metric(
     settings: &GrpoSettings,
     stages: &Stages,
     questions: &[TokenizedQuestion],

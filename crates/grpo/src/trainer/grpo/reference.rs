@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use embodied_r_kernels::memory::lerp;
-use embodied_r_rewards::{Judge, RewardSchedule as Stages};
+use embodied_r_rewards::Judge;
 
 use super::{GrpoInputs, GrpoTrainer};
 use crate::error::Result;
@@ -14,9 +14,10 @@ use crate::rewards::scoring::needs_judge;
 use crate::settings::JudgeKind;
 
 /// The reference is loaded only if the KL term or the judge needs it.
-pub(super) fn needs_reference(inputs: &GrpoInputs<'_>, stages: &Stages) -> bool {
+pub(super) fn needs_reference(inputs: &GrpoInputs<'_>) -> bool {
     let judges = inputs.settings.judge.judge == JudgeKind::Reference && inputs.judge.is_none();
-    inputs.settings.loss.beta > 0.0 || (judges && needs_judge(inputs.settings, stages))
+    inputs.settings.loss.beta > 0.0
+        || (judges && needs_judge(inputs.settings, &inputs.schedule.stages))
 }
 
 /// The reference as an in-process judge.

@@ -106,6 +106,7 @@ fn run_with(
 fn inputs<'a>(settings: &'a GrpoSettings, base: &'a Path, stop: &'a AtomicBool) -> GrpoInputs<'a> {
     GrpoInputs {
         settings,
+        schedule: GrpoSchedule::new(settings, 8, 8, &questions(2)).unwrap(),
         questions: questions(8),
         eval: questions(2),
         judge: None,
@@ -129,6 +130,7 @@ fn run_until<'a>(
     }
     let names = reward_names(settings, &settings.stages().unwrap());
     sinks.insert(0, Box::new(Parquet::new(&settings.run.output, names)));
+    GrpoSchedule::new(settings, 8, 8, &questions(2))?;
     let inputs = inputs(settings, &base, stop);
     match last {
         Some(checkpoint) => GrpoTrainer::<Bigram>::resume(&checkpoint, inputs, sinks)?.run(),

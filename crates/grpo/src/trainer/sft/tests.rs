@@ -25,7 +25,8 @@ fn settings(output: &Path) -> SftSettings {
 /// Thirteen examples, without evaluation.
 fn inputs<'a>(settings: &'a SftSettings, stop: &'a AtomicBool) -> SftInputs<'a> {
     let run = run_inputs(Path::new(""), stop);
-    SftInputs { settings, examples: examples(13), eval: Vec::new(), run }
+    let schedule = SftSchedule::new(settings, 13, 13).unwrap();
+    SftInputs { settings, schedule, examples: examples(13), eval: Vec::new(), run }
 }
 
 fn run(settings: &SftSettings, stop_after: Option<u64>) -> RunOutcome {
