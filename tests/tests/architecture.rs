@@ -134,7 +134,7 @@ const MAY_PRINT: &[&str] = &[
     "output.rs",
     "pager.rs",
     "chat_session.rs",
-    "ranks/processes.rs",
+    "ranks/lines.rs",
     "commands/completions.rs",
     "commands/quickstart/steps.rs",
     "commands/sim.rs",

@@ -19,7 +19,7 @@ pub(crate) fn open(name: DeviceName) -> anyhow::Result<Device> {
 /// This process's GPU.
 #[cfg(feature = "cuda")]
 fn gpu() -> anyhow::Result<Device> {
-    Ok(embodied_r_kernels::device::cuda(crate::ranks::ordinal()?)?)
+    Ok(embodied_r_kernels::device::cuda(embodied_r_launch::ordinal()?)?)
 }
 
 /// The CPU, on which a test build emulates the CUDA kernels.

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use embodied_r_policy::hub::{DownloadProgress, Hub, Needs};
 use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::ranks;
 use crate::terminal::escaped;
 
 /// Interval between plain lines.
@@ -45,7 +44,7 @@ pub(crate) fn adapter(adapter: &str) -> embodied_r_policy::Result<PathBuf> {
 
 fn hub() -> Hub {
     // The ranks of a machine share a cache, and one report is enough.
-    match ranks::is_first() {
+    match embodied_r_launch::is_first() {
         true => Hub::from_env().with_progress(Arc::new(Shown::default())),
         false => Hub::from_env(),
     }

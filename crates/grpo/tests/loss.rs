@@ -39,7 +39,7 @@ fn folder(model: &str) -> PathBuf {
 /// The batch with only the inputs that the case uses; the others would change the loss.
 fn batch_of(folder: &Path, case: &Case) -> BatchFile {
     let mut batch = BatchFile::read(&folder.join("batch.json")).unwrap();
-    let settings = serde_json::to_value(&case.settings).unwrap();
+    let settings = serde_json::to_value(case.settings).unwrap();
     let corrected = settings["importance_sampling_clip_min"].is_number();
     for completion in batch.groups.iter_mut().flat_map(|group| &mut group.completions) {
         if !case.old {

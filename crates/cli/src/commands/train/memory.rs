@@ -7,10 +7,10 @@ use embodied_r_grpo::estimate::memory_plan::{
 };
 use embodied_r_grpo::settings::{GrpoSettings, Optim, Recompute};
 use embodied_r_kernels::device;
+use embodied_r_launch::local_world_size;
 use embodied_r_policy::{ModelConfig, Precision};
 
 use crate::commands::doctor::memory_bytes;
-use crate::ranks::local_world_size;
 
 /// The device of each rank, the precision and the number of ranks.
 #[derive(Debug, Clone, Copy)]

@@ -1,8 +1,10 @@
 //! Several ranks, as threads of one process, reproduce the run of one rank.
 
-use embodied_r_dist::{Communicator, CommunicatorOptions};
-
 use std::time::{Duration, Instant};
+
+use embodied_r_dist::{Communicator, CommunicatorOptions};
+use embodied_r_rewards::ExternalRewardConfig;
+use embodied_r_rewards::external::RewardBackend;
 
 use super::*;
 use crate::loss::LossType;
@@ -255,19 +257,21 @@ fn any_number_of_ranks_resumes_from_a_checkpoint_of_any() {
 #[test]
 fn a_failed_rank_aborts_the_run_on_all_ranks() {
     let dir = tempfile::tempdir().unwrap();
-    let settings = settings(dir.path());
+    // Rank 1 lacks the program of a reward.
+    let settings = [0, 1].map(|rank| {
+        let program = if rank == 0 { "true" } else { "no-such-program" };
+        let backend = RewardBackend::Command(vec![program.into()]);
+        settings(dir.path()).with(|s| {
+            s.rewards.reward = vec![ExternalRewardConfig::new("style", backend)];
+            s.stages.stage[0].weights.insert("style".into(), 0.5);
+        })
+    });
     let base = dir.path().join("base");
     std::fs::create_dir_all(&base).unwrap();
     let rank = |communicator: Communicator| {
         let stop = AtomicBool::new(false);
-        let process_group = ProcessGroup::new(communicator.clone());
-        let second = !process_group.is_rank_zero();
-        let mut inputs = inputs(&settings, &base, &stop);
-        inputs.run.process_group = process_group;
-        // Rank 1 has no training data.
-        if second {
-            inputs.questions.clear();
-        }
+        let mut inputs = inputs(&settings[communicator.rank()], &base, &stop);
+        inputs.run.process_group = ProcessGroup::new(communicator.clone());
         let model = Bigram::new(6, 3);
         let error =
             GrpoTrainer::start(model, inputs, Vec::new()).and_then(GrpoTrainer::run).unwrap_err();

@@ -3,13 +3,13 @@
 use rustix::process::Pid;
 
 /// Launcher of MPI ranks.
-pub(super) const MPIRUN: &str = "mpirun";
+pub const MPIRUN: &str = "mpirun";
 
 /// Environment variable with the process that launched the ranks, as `PID@HOSTNAME`.
-pub(super) const LAUNCHER_ENV: &str = "EMBODIED_R_LAUNCHER";
+pub(crate) const LAUNCHER_ENV: &str = "EMBODIED_R_LAUNCHER";
 
 /// This process as `PID@HOSTNAME`, for the ranks' environment.
-pub(super) fn launcher_id() -> String {
+pub(crate) fn launcher_id() -> String {
     format!("{}@{}", std::process::id(), machine())
 }
 
@@ -19,9 +19,14 @@ fn machine() -> String {
 
 /// The process of this program that launched the ranks, with its PID if it runs on this machine; `None` if another
 /// launcher did.
-pub(super) fn launcher_process() -> Option<Option<Pid>> {
+pub(crate) fn launcher_process() -> Option<Option<Pid>> {
     let value = std::env::var(LAUNCHER_ENV).ok()?;
     let (id, on) = value.split_once('@')?;
     let id = id.parse().ok().and_then(Pid::from_raw)?;
     Some((on == machine()).then_some(id))
+}
+
+/// Whether this program, not another launcher, started this process as a rank.
+pub fn is_launched_by_this_program() -> bool {
+    launcher_process().is_some()
 }

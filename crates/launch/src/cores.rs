@@ -10,12 +10,12 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 const SYSFS: &str = "/sys/devices/system";
 
 /// Environment variable with the cores that the launcher assigned to a rank.
-pub(super) const CORES_ENV: &str = "EMBODIED_R_CORES";
+pub(crate) const CORES_ENV: &str = "EMBODIED_R_CORES";
 
 /// Pins this process, and all threads that it starts from now on, to its cores: those assigned by the launcher, or the
 /// `local_rank`th of `local_size` equal partition. Returns the cores; `None`, with nothing changed, if there are fewer
 /// cores than ranks or the system refuses.
-pub(super) fn pin(local_rank: usize, local_size: usize) -> Option<Vec<usize>> {
+pub(crate) fn pin(local_rank: usize, local_size: usize) -> Option<Vec<usize>> {
     let mine = match std::env::var(CORES_ENV) {
         Ok(list) => parse_cpu_list(&list),
         Err(_) => share(&allowed()?, local_rank, local_size)?,
@@ -28,7 +28,7 @@ pub(super) fn pin(local_rank: usize, local_size: usize) -> Option<Vec<usize>> {
 
 /// Partitions the cores of each NUMA node among the ranks local to it. If any rank's node is unknown, all cores are
 /// partitioned among all ranks.
-pub(super) fn numa_local(of_ranks: &[Option<usize>]) -> Vec<Option<Vec<usize>>> {
+pub(crate) fn numa_local(of_ranks: &[Option<usize>]) -> Vec<Option<Vec<usize>>> {
     partition(&allowed().unwrap_or_default(), &numa_nodes(&Path::new(SYSFS).join("node")), of_ranks)
 }
 

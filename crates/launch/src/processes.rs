@@ -8,13 +8,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::lines::{self, PrefixStyle, Source};
+use crate::error::{Error, Result};
+use crate::launcher::MPIRUN;
+use crate::lines::{self, LineSink, Source};
 
 /// Interval at which processes are polled.
-pub(super) const POLL_INTERVAL: Duration = Duration::from_millis(50);
+pub(crate) const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Time for the other processes to exit by themselves after a rank has aborted the job; then they get SIGTERM.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -22,14 +23,14 @@ const EXIT_TIMEOUT: Duration = Duration::from_secs(5);
 const KILL_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A process to spawn, and the source of the lines that it prints; `None` inherits standard output and error.
-pub(super) struct ProcessSpec {
-    pub(super) command: Command,
-    pub(super) source: Option<Source>,
+pub(crate) struct ProcessSpec {
+    pub(crate) command: Command,
+    pub(crate) source: Option<Source>,
 }
 
 /// How a job ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum JobOutcome {
+pub enum JobOutcome {
     /// All processes succeeded.
     Done,
     /// A process reported a usage error.
@@ -40,11 +41,18 @@ pub(super) enum JobOutcome {
 
 /// Signals that a launcher reacts to while its processes run.
 #[derive(Debug, Clone)]
-pub(super) struct LaunchSignals {
+pub(crate) struct LaunchSignals {
     /// The user requested a stop.
-    pub(super) stop: Arc<AtomicBool>,
+    pub(crate) stop: Arc<AtomicBool>,
     /// A rank has aborted the job, which `mpirun` may not notice.
-    pub(super) failed: Arc<AtomicBool>,
+    pub(crate) failed: Arc<AtomicBool>,
+}
+
+/// Where the lines go that processes print.
+#[derive(Clone, Copy)]
+pub(crate) struct Output {
+    pub(crate) stdout: fn() -> Box<dyn LineSink>,
+    pub(crate) stderr: fn() -> Box<dyn LineSink>,
 }
 
 /// The processes, and the threads that copy what they print.
@@ -56,17 +64,22 @@ struct Processes {
 /// Runs processes until all have exited. If one fails, the others are terminated.
 ///
 /// # Errors
-/// A process cannot be spawned (the `io::Error`) or waited for.
-pub(super) fn run(
+/// A process cannot be spawned or waited for.
+pub(crate) fn run(
     process_specs: Vec<ProcessSpec>,
+    output: Output,
     signals: &LaunchSignals,
-) -> anyhow::Result<JobOutcome> {
+) -> Result<JobOutcome> {
     signals.failed.store(false, Ordering::Relaxed);
     let mut processes = Processes { children: Vec::new(), copying: Vec::new() };
     for start in process_specs {
-        if let Err(error) = processes.start(start) {
+        let is_mpirun = start.command.get_program() == MPIRUN;
+        if let Err(error) = processes.start(start, output) {
             processes.kill();
-            return Err(error.into());
+            return Err(match error.kind() {
+                io::ErrorKind::NotFound if is_mpirun => Error::NoMpirun,
+                _ => Error::Io { what: "start the ranks", source: error },
+            });
         }
     }
     let (mut stop_sent, mut failed, mut term_sent) = (false, None, false);
@@ -95,7 +108,8 @@ pub(super) fn run(
 }
 
 impl Processes {
-    fn start(&mut self, ProcessSpec { mut command, source }: ProcessSpec) -> io::Result<()> {
+    fn start(&mut self, spec: ProcessSpec, output: Output) -> io::Result<()> {
+        let ProcessSpec { mut command, source } = spec;
         // Ctrl-C reaches this process alone, which forwards it.
         command.process_group(0);
         if source.is_some() {
@@ -107,24 +121,21 @@ impl Processes {
         let Some(source) = source else { return Ok(()) };
         let other = source.clone();
         self.copying.extend(out.map(|from| {
-            let style = match std::env::args_os().any(|word| word == "--json") {
-                true => PrefixStyle::Bare,
-                false => PrefixStyle::of(&io::stdout()),
-            };
-            thread::spawn(move || lines::copy(BufReader::new(from), io::stdout(), &source, style))
+            let mut sink = (output.stdout)();
+            thread::spawn(move || lines::copy(BufReader::new(from), &mut *sink, &source))
         }));
         self.copying.extend(err.map(|from| {
-            let style = PrefixStyle::of(&io::stderr());
-            thread::spawn(move || lines::copy(BufReader::new(from), io::stderr(), &other, style))
+            let mut sink = (output.stderr)();
+            thread::spawn(move || lines::copy(BufReader::new(from), &mut *sink, &other))
         }));
         Ok(())
     }
 
     /// Whether any process is still running.
-    fn any_running(&mut self) -> anyhow::Result<bool> {
+    fn any_running(&mut self) -> Result<bool> {
         for (child, status) in &mut self.children {
             if status.is_none() {
-                *status = child.try_wait().context("cannot wait for the ranks")?;
+                *status = child.try_wait().map_err(Error::io("wait for the ranks"))?;
             }
         }
         Ok(self.children.iter().any(|(_, status)| status.is_none()))
@@ -200,6 +211,9 @@ fn descendants(root: Pid) -> Vec<Pid> {
 mod tests {
     use super::*;
 
+    /// These processes inherit standard output and error.
+    const NONE: Output = Output { stdout: || unreachable!(), stderr: || unreachable!() };
+
     fn shell(script: &str) -> ProcessSpec {
         let mut command = Command::new("sh");
         command.args(["-c", script]);
@@ -213,7 +227,7 @@ mod tests {
     #[test]
     fn the_worst_outcome_counts_and_a_usage_error_above_all() {
         let outcome =
-            |scripts: &[&str]| run(scripts.iter().map(|it| shell(it)).collect(), &signals());
+            |scripts: &[&str]| run(scripts.iter().map(|it| shell(it)).collect(), NONE, &signals());
         assert_eq!(outcome(&["exit 0", "exit 0"]).unwrap(), JobOutcome::Done);
         assert_eq!(outcome(&["exit 0", "exit 1"]).unwrap(), JobOutcome::Failed);
         assert_eq!(outcome(&["exit 2", "exit 1"]).unwrap(), JobOutcome::UsageError);
@@ -229,7 +243,7 @@ mod tests {
             file.display()
         );
         assert_eq!(
-            run(vec![shell(&ignoring), shell("sleep 1; exit 1")], &signals()).unwrap(),
+            run(vec![shell(&ignoring), shell("sleep 1; exit 1")], NONE, &signals()).unwrap(),
             JobOutcome::Failed
         );
         let id: i32 = std::fs::read_to_string(file).unwrap().trim().parse().unwrap();
@@ -246,7 +260,8 @@ mod tests {
             failed.store(true, Ordering::Relaxed);
         });
         assert_eq!(
-            run(vec![shell("trap 'exit 0' TERM; while :; do sleep 1; done")], &signals).unwrap(),
+            run(vec![shell("trap 'exit 0' TERM; while :; do sleep 1; done")], NONE, &signals)
+                .unwrap(),
             JobOutcome::Failed
         );
     }
@@ -265,6 +280,6 @@ mod tests {
         });
         let script =
             format!("trap 'exit 0' USR1; touch {}; while :; do sleep 0.1; done", file.display());
-        assert_eq!(run(vec![shell(&script)], &signals).unwrap(), JobOutcome::Done);
+        assert_eq!(run(vec![shell(&script)], NONE, &signals).unwrap(), JobOutcome::Done);
     }
 }

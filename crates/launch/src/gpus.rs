@@ -3,17 +3,15 @@
 use std::path::Path;
 use std::process::Command;
 
-use embodied_r_dist::Rendezvous;
-
-use super::cores;
-use crate::exit::{self, Usage};
+use crate::cores;
+use crate::error::{Error, Result};
 
 /// Environment variable with the devices visible to CUDA.
 const VISIBLE_DEVICES_ENV: &str = "CUDA_VISIBLE_DEVICES";
 
 /// The GPU of a rank.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Gpu {
+pub struct Gpu {
     /// Its name in `CUDA_VISIBLE_DEVICES`.
     name: String,
     /// PCI bus id: `0000:07:00.0`.
@@ -24,7 +22,7 @@ pub(super) struct Gpu {
 
 impl Gpu {
     /// Environment variables of its rank.
-    pub(super) fn env(&self) -> Vec<(&'static str, String)> {
+    pub(crate) fn env(&self) -> Vec<(&'static str, String)> {
         let mut env = vec![(VISIBLE_DEVICES_ENV, self.name.clone())];
         if std::env::var_os(VISIBLE_DEVICES_ENV).is_none() {
             // The order in which `nvidia-smi` numbers GPUs.
@@ -41,14 +39,10 @@ impl Gpu {
 /// The first `count` GPUs that this program may use.
 ///
 /// # Errors
-/// This build lacks CUDA, there are fewer, or several lack NCCL.
-pub(super) fn select(count: usize) -> anyhow::Result<Vec<Gpu>> {
+/// This build lacks CUDA, there are fewer GPUs, or several ranks lack NCCL.
+pub fn select(count: usize) -> Result<Vec<Gpu>> {
     if !cfg!(feature = "cuda") {
-        return Err(exit::hint(
-            "`--gpus` needs CUDA, and this program was built without it",
-            "rebuild with `cargo build --release --package embodied-r-cli --features cuda`; it needs NVIDIA's CUDA \
-             toolkit. `--ranks N` trains with several processes on the CPU",
-        ));
+        return Err(Error::NoCuda);
     }
     let listed = Command::new("nvidia-smi")
         .args(["--query-gpu=index,uuid,pci.bus_id", "--format=csv,noheader"])
@@ -57,10 +51,7 @@ pub(super) fn select(count: usize) -> anyhow::Result<Vec<Gpu>> {
         Ok(output) if output.status.success() => {
             String::from_utf8_lossy(&output.stdout).into_owned()
         }
-        _ => {
-            let message = "cannot run `nvidia-smi` to list the GPUs of this machine";
-            return Err(exit::hint(message, "run `embodied-r doctor`"));
-        }
+        _ => return Err(Error::NoNvidiaSmi),
     };
     #[cfg(feature = "cuda")]
     if count > 1 {
@@ -78,8 +69,8 @@ pub(super) fn select(count: usize) -> anyhow::Result<Vec<Gpu>> {
     Ok(gpus)
 }
 
-/// The first `count` of the visible GPUs, or of all that `nvidia-smi` lists if `visible` is not set.
-fn choose(listed: &str, visible: Option<&str>, count: usize) -> Result<Vec<Gpu>, Usage> {
+/// The first `requested` of the visible GPUs, or of all that `nvidia-smi` lists if `visible` is not set.
+fn choose(listed: &str, visible: Option<&str>, requested: usize) -> Result<Vec<Gpu>> {
     let rows: Vec<[&str; 3]> = listed
         .lines()
         .filter_map(|line| {
@@ -104,11 +95,11 @@ fn choose(listed: &str, visible: Option<&str>, count: usize) -> Result<Vec<Gpu>,
         // As CUDA does: an invalid entry hides all after it.
         Some(list) => gpus.extend(list.split(',').map_while(|name| gpu(name.trim()))),
     }
-    if gpus.len() < count {
-        let whose = if visible.is_some() { "in `CUDA_VISIBLE_DEVICES`" } else { "in this machine" };
-        return Err(Usage(format!("`--gpus` is {count}, but there are {} {whose}", gpus.len())));
+    if gpus.len() < requested {
+        let (found, is_limited) = (gpus.len(), visible.is_some());
+        return Err(Error::TooFewGpus { requested, found, is_limited });
     }
-    gpus.truncate(count);
+    gpus.truncate(requested);
     Ok(gpus)
 }
 
@@ -117,25 +108,9 @@ fn numa_node(devices: &Path, pci_bus_id: &str) -> Option<usize> {
     std::fs::read_to_string(devices.join(pci_bus_id).join("numa_node")).ok()?.trim().parse().ok()
 }
 
-/// Environment variables of the rendezvous for ranks of this machine.
-pub(super) fn rendezvous_env() -> anyhow::Result<[(&'static str, String); 3]> {
-    Ok(Rendezvous::local_variables()?)
-}
-
-/// Joins the other GPU ranks over NCCL.
-#[cfg(feature = "cuda")]
-pub(super) fn join(
-    rank_info: &embodied_r_dist::RankInfo,
-    options: &embodied_r_dist::CommunicatorOptions,
-) -> anyhow::Result<embodied_r_dist::Communicator> {
-    let lookup = |name: &str| std::env::var(name).ok();
-    let rendezvous = Rendezvous::from_env(lookup).map_err(|error| Usage(error.to_string()))?;
-    Ok(embodied_r_dist::Communicator::nccl(rank_info, &rendezvous, ordinal(rank_info), options)?)
-}
-
 /// The CUDA ordinal of this rank's GPU: 0 if only one is visible, the local rank if all are, as under `torchrun`.
 #[cfg(feature = "cuda")]
-pub(super) fn ordinal(rank_info: &embodied_r_dist::RankInfo) -> usize {
+pub(crate) fn ordinal(rank_info: &embodied_r_dist::RankInfo) -> usize {
     let visible = std::env::var(VISIBLE_DEVICES_ENV).ok().map(|list| list.split(',').count());
     if visible == Some(1) { 0 } else { rank_info.local_rank }
 }
