@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use crate::hub;
+use embodied_r_inference::{Model, VisionEngineOptions};
 use embodied_r_openai::{ApiKey, ClientOptions};
 use embodied_r_perception::captioner::{
-    Caption, CaptionRequest, Captioner, ChatModel, DecodeLimit, LocalModel, LocalOptions,
-    ModelCaptioner, ModelOptions, RefusalPolicy, RemoteModel, SceneCaptioner, VideoFrames,
+    Caption, CaptionRequest, Captioner, ChatModel, DecodeLimit, LocalModel, ModelCaptioner,
+    ModelOptions, RefusalPolicy, RemoteModel, SceneCaptioner, VideoFrames,
 };
 use embodied_r_perception::keyframes;
-use embodied_r_vision::{VisionLanguageModel, VisionOptions};
+use embodied_r_vision::VisionOptions;
 use tokio::runtime::Runtime;
 
 use crate::args::captioner::CaptionerArgs;
@@ -50,11 +51,14 @@ pub(crate) fn key_frames(args: &KeyFrameArgs) -> keyframes::KeyFrameOptions {
     }
 }
 
-fn local_options(weights: &WeightArgs, max_pixels: Option<usize>) -> anyhow::Result<LocalOptions> {
-    Ok(LocalOptions {
+fn local_options(
+    weights: &WeightArgs,
+    max_pixels: Option<usize>,
+) -> anyhow::Result<VisionEngineOptions> {
+    Ok(VisionEngineOptions {
         vision: VisionOptions { placement: weights.placement()?, max_pixels },
         kv_cache_bytes: KV_CACHE_BYTES,
-        ..LocalOptions::default()
+        ..VisionEngineOptions::default()
     })
 }
 
@@ -82,7 +86,9 @@ impl VideoCaptioner {
         match args.captioner_base_url.as_slice() {
             [] => {
                 let options = local_options(weights, args.max_pixels)?;
-                let model = LocalModel::load(&hub::with_vision_encoder(&name, None)?, &options)?;
+                let folder = hub::with_vision_encoder(&name, None)?;
+                let model = Model::load_with_vision(&folder, &options.vision)?;
+                let model = LocalModel::from_model(&folder, model, &options)?;
                 Self::with_model(model, name, args, (keyframes, stop))
             }
             urls => {
@@ -101,7 +107,7 @@ impl VideoCaptioner {
     /// # Errors
     /// The options are invalid, or the KV cache does not fit in memory.
     pub(crate) fn from_loaded(
-        model: &VisionLanguageModel,
+        model: Model,
         stored: &StoredModel,
         args: &CaptionerArgs,
         frames: &KeyFrameArgs,

@@ -113,7 +113,7 @@ fn answer(args: &AskArgs, stored: &StoredModel, prompt: &str) -> anyhow::Result<
     let began = Instant::now();
     let turns = [ChatMessage::system(args.decoding.system_prompt()), ChatMessage::user(prompt)];
     let prompt = session.prompt(&turns.map(ChatTurn::from))?;
-    let (tokens, context) = (prompt.as_ref().len(), session.max_model_len());
+    let (tokens, context) = (prompt.prompt.len(), session.model().max_model_len());
     if tokens >= context {
         return Err(exit::hint(
             format!(
