@@ -47,7 +47,7 @@ pub(crate) fn run(args: AskArgs) -> anyhow::Result<Status> {
     let (captions, images) = {
         let (captioner, weights) = (&args.captioner, &args.weights);
         let captioner =
-            VideoCaptioner::open(captioner, weights, &args.key_frames, &Arc::default())?;
+            VideoCaptioner::open(captioner, weights, &args.key_frames, &Arc::default(), None)?;
         let frames = captioner.video(&args.video);
         let captions = captioner.captions(&frames, &args.video, &question)?;
         let images = match args.save_trace {

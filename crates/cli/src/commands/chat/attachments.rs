@@ -58,12 +58,8 @@ impl<'a> Attachments<'a> {
     /// The captioner named by the arguments, else the chat model itself if it accepts images.
     fn captioner(&self, model: &Model) -> anyhow::Result<VideoCaptioner> {
         let ChatArgs { stored, captioner, key_frames, .. } = self.args;
-        let stop = &self.stop;
-        let is_named = captioner.captioner.is_some() || captioner.scenes.is_some();
-        if is_named || model.vision_encoder.is_none() {
-            return VideoCaptioner::open(captioner, &stored.weights, key_frames, stop);
-        }
-        VideoCaptioner::from_loaded(model.clone(), stored, captioner, key_frames, stop)
+        let chat_model = model.vision_encoder.is_some().then_some((stored, model));
+        VideoCaptioner::open(captioner, &stored.weights, key_frames, &self.stop, chat_model)
     }
 
     /// Attaches the image in `file` to the next message. Errors are printed.
