@@ -118,12 +118,12 @@ pub(crate) fn parse() -> Cli {
     })
 }
 
-/// The options of `perceive` in `words`, which begin with its name.
+/// The options of `perceive` with their defaults.
 ///
 /// # Errors
-/// As [`try_parse_from`], and if another command is named.
-pub(crate) fn perceive_args(words: Vec<OsString>) -> Result<perceive::PerceiveArgs, clap::Error> {
-    match try_parse_from(std::iter::once("embodied-r".into()).chain(words))?.command {
+/// An option has no default.
+pub(crate) fn perceive_args() -> Result<perceive::PerceiveArgs, clap::Error> {
+    match try_parse_from(["embodied-r", "perceive"])?.command {
         Command::Perceive(args) => Ok(*args),
         _ => Err(command().error(ErrorKind::InvalidSubcommand, "the command is not `perceive`")),
     }

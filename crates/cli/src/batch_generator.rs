@@ -1,16 +1,15 @@
 //! Batch generation with a local model, for `infer`, `eval` and `filter`.
 
+use std::cell::OnceCell;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
 use embodied_r_data::Progress;
-use embodied_r_grpo::model::{ChatTokenizer, chat_prompt, completion_text};
-use embodied_r_policy::tokenizer::Tokenizer;
-use embodied_r_policy::{
-    FingerprintExtent, GenerateEvent, GenerationRequest, InferenceModel, SamplingParams,
-    fingerprint,
-};
-
+use embodied_r_inference::{BlockingEngine, Completion, Model, PromptRequest};
+use embodied_r_policy::tokenizer::{ChatMessage, Tokenizer};
+use embodied_r_policy::{EngineOptions, FingerprintExtent, GenerationRequest, fingerprint};
 use serde_json::{Map, Value, json};
 
 use crate::args::model::{ModelArgs, QuantizeName};
@@ -28,57 +27,58 @@ pub(crate) struct BatchPrompt<'a> {
     pub(crate) text: &'a str,
 }
 
-/// A model with its tokenizer and sampling parameters.
+/// A model in this process, loaded when it is first needed.
 pub(crate) struct BatchGenerator {
-    model: Arc<InferenceModel>,
-    tokenizer: Arc<Tokenizer>,
-    system_prompt: String,
-    sampling: SamplingParams,
-    seed: u64,
-    batch: usize,
+    args: ModelArgs,
+    model: OnceCell<Model>,
 }
 
 impl BatchGenerator {
-    /// Loads the model of the options.
-    pub(crate) fn load(args: &ModelArgs) -> anyhow::Result<Self> {
-        let batch = args.batch;
-        if batch == 0 {
+    /// The model of the options; its weights are not loaded yet.
+    ///
+    /// # Errors
+    /// The batch size is 0, `--model` is missing, or the model or its tokenizer does not exist.
+    pub(crate) fn new(args: &ModelArgs) -> anyhow::Result<Self> {
+        if args.batch == 0 {
             return Err(Usage("`--batch` must be at least 1, not 0".into()).into());
         }
-        let name = args.model.as_deref().ok_or_else(|| Usage("`--model` is missing".into()))?;
-        let dir = hub::decoder(name, args.revision.as_deref())?;
-        let tokenizer = Tokenizer::from_dir(&dir)?;
-        let model = InferenceModel::load(&dir, args.weights.placement()?).map_err(|error| {
+        let new = Self { args: args.clone(), model: OnceCell::new() };
+        Tokenizer::from_dir(&new.dir()?)?;
+        Ok(new)
+    }
+
+    fn dir(&self) -> anyhow::Result<PathBuf> {
+        let ModelArgs { model, revision, .. } = &self.args;
+        let name = model.as_deref().ok_or_else(|| Usage("`--model` is missing".into()))?;
+        Ok(hub::decoder(name, revision.as_deref())?)
+    }
+
+    fn model(&self) -> anyhow::Result<&Model> {
+        if let Some(loaded) = self.model.get() {
+            return Ok(loaded);
+        }
+        let loaded = Model::load(&self.dir()?, self.args.weights.placement()?);
+        let loaded = loaded.map_err(|error| {
             let advice = "`embodied-r doctor --model DIR` lists missing files";
             exit::hint(error.to_string(), advice)
         })?;
-        let sampling = args.decoding.sampling_params(tokenizer.stop_ids());
-        Ok(Self {
-            model: Arc::new(model),
-            tokenizer: Arc::new(tokenizer),
-            system_prompt: args.decoding.system_prompt().to_owned(),
-            sampling,
-            seed: args.decoding.seed,
-            batch,
-        })
+        Ok(self.model.get_or_init(|| loaded))
     }
 
     /// The settings that the completions of [`Self::sample`] depend on, by name. Not the batch size: on a CPU a completion
     /// does not depend on the others in its batch, and on a GPU by rounding only.
     ///
     /// # Errors
-    /// `--model` is missing, or the model cannot be downloaded or read.
-    pub(crate) fn settings(args: &ModelArgs) -> anyhow::Result<Map<String, Value>> {
-        let name = args.model.as_deref().ok_or_else(|| Usage("`--model` is missing".into()))?;
-        let dir = hub::decoder(name, args.revision.as_deref())?;
-        let weights = &args.weights;
+    /// The model cannot be downloaded or read.
+    pub(crate) fn settings(&self) -> anyhow::Result<Map<String, Value>> {
+        let weights = &self.args.weights;
         let mut settings = Map::from_iter([
-            ("model".to_owned(), json!(fingerprint(&dir, FingerprintExtent::Sampled)?)),
+            ("model".to_owned(), json!(fingerprint(&self.dir()?, FingerprintExtent::Sampled)?)),
             ("precision".to_owned(), json!(weights.precision_on(weights.device).name())),
             ("quantize".to_owned(), json!(weights.quantize.map(QuantizeName::name))),
             ("device".to_owned(), json!(weights.device.name())),
         ]);
-        settings.extend(args.decoding.settings());
+        settings.extend(self.args.decoding.settings());
         Ok(settings)
     }
 
@@ -94,19 +94,22 @@ impl BatchGenerator {
         progress: &dyn Progress,
         mut done: impl FnMut(usize, Vec<String>) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
+        let model = self.model()?;
+        let ModelArgs { decoding, batch, .. } = &self.args;
+        let sampling = Arc::new(decoding.sampling_params(model.tokenizer.stop_ids()));
         progress.start("answering", Some(prompts.len() as u64));
-        let text: &dyn ChatTokenizer = self.tokenizer.as_ref();
         let began = std::time::Instant::now();
-        let (tokens, finished) = (std::cell::Cell::new(0usize), std::cell::Cell::new(0usize));
-        let max_len = self.model.config().max_position_embeddings;
-        for (start, batch) in (0..).step_by(self.batch).zip(prompts.chunks(self.batch)) {
+        let (mut tokens, max_len) = (0, model.max_model_len());
+        for (start, batch) in (0..).step_by(*batch).zip(prompts.chunks(*batch)) {
             // Where nothing before has handled Ctrl-C, it ends the process at once.
             if interrupt::is_requested() {
                 return Err(interrupt::interrupted());
             }
             let (mut positions, mut requests) = (Vec::new(), Vec::new());
-            for (position, BatchPrompt { index, id, text: prompt }) in (start..).zip(batch) {
-                let prompt = chat_prompt(text, &self.system_prompt, prompt)?;
+            for (position, BatchPrompt { index, id, text }) in (start..).zip(batch) {
+                let messages =
+                    [ChatMessage::system(decoding.system_prompt()), ChatMessage::user(*text)];
+                let prompt = model.prompt(&messages, &[])?.prompt;
                 if prompt.len() >= max_len {
                     progress.warn(&format!(
                         "question `{id}` is skipped and counts as wrong: its prompt has {} tokens, the context length of \
@@ -117,33 +120,31 @@ impl BatchGenerator {
                     done(position, Vec::new())?;
                     continue;
                 }
-                let stream = embodied_r_grpo::random::stream(&[self.seed, *index as u64]);
+                let stream = embodied_r_grpo::random::stream(&[decoding.seed, *index as u64]);
+                let request = GenerationRequest { prompt, samples, stream, first_sample: 0 };
                 positions.push(position);
-                requests.push(GenerationRequest {
-                    prompt: prompt.into(),
-                    samples,
-                    stream,
-                    first_sample: 0,
-                });
+                requests.push(PromptRequest { request, sampling: sampling.clone() });
             }
-            let on_event = |event| match event {
-                GenerateEvent::Tokens(new) => tokens.set(tokens.get() + new),
-                GenerateEvent::Finished { .. } => {
-                    finished.set(finished.get() + 1);
-                    progress.advance(u64::from(finished.get().is_multiple_of(samples)));
-                    let rate = tokens.get() as f64 / began.elapsed().as_secs_f64();
+            let mut finished = 0;
+            let on_step = |completions: &[Completion]| {
+                let count = completions.iter().filter(|of| of.finish.is_some()).count();
+                if count > finished {
+                    progress.advance((count / samples - finished / samples) as u64);
+                    let new: usize = completions.iter().map(|of| of.tokens).sum();
+                    let rate = (tokens + new) as f64 / began.elapsed().as_secs_f64();
                     progress.message(&format!("{rate:.0} tokens/s"));
+                    finished = count;
                 }
-                _ => {}
+                ControlFlow::Continue(())
             };
             let first = batch.first().map_or(0, |prompt| prompt.index);
-            let answers = self
-                .model
-                .generate(&requests, &self.sampling, &on_event)
+            let completions = BlockingEngine::new(model, EngineOptions::default())
+                .and_then(|mut engine| engine.complete(requests, on_step))
                 .with_context(|| format!("in the batch starting at question {first}"))?;
-            for (position, answers) in positions.into_iter().zip(answers) {
-                let texts = answers.iter().map(|answer| completion_text(text, &answer.ids));
-                done(position, texts.collect::<Result<_, _>>()?)?;
+            tokens += completions.iter().map(|of| of.tokens).sum::<usize>();
+            let mut texts = completions.into_iter().map(|of| of.text);
+            for position in positions {
+                done(position, texts.by_ref().take(samples).collect())?;
             }
         }
         progress.finish();

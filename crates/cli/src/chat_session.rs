@@ -3,21 +3,17 @@
 mod thinking;
 
 use std::io::{self, Write as _};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
 use embodied_r_grpo::random::stream;
-use embodied_r_policy::tokenizer::{
-    ChatMessage, GenerationPrompt, RenderedChat, SpecialTokens, Tokenizer,
-};
-use embodied_r_policy::{
-    Engine, EngineOptions, EngineOutput, GenerationRequest, InferenceModel, Prompt as ModelPrompt,
-    SamplingParams, TextStream,
-};
+use embodied_r_inference::{BlockingEngine, ChatPrompt, Model, PromptRequest};
+use embodied_r_policy::tokenizer::ChatMessage;
+use embodied_r_policy::{EngineOptions, GenerationRequest, SamplingParams};
 use embodied_r_vision::{
-    ImageEmbeddings, MultimodalMessage, MultimodalPart, VisionLanguageModel, VisionOptions,
-    is_vision_language_model,
+    ImageEmbeddings, MultimodalMessage, MultimodalPart, VisionOptions, is_vision_language_model,
 };
 use signal_hook::consts::SIGINT;
 
@@ -59,13 +55,10 @@ impl From<ChatMessage> for ChatTurn {
 
 /// A model that streams its completions.
 pub(crate) struct ChatSession {
-    engine: Engine,
-    /// The model, if it accepts images.
-    vision_model: Option<VisionLanguageModel>,
+    engine: BlockingEngine,
+    model: Model,
     echo: Echo,
-    tokenizer: Arc<Tokenizer>,
     sampling: Arc<SamplingParams>,
-    max_model_len: usize,
     seed: u64,
     /// Number of completions so far.
     completions: u64,
@@ -73,18 +66,6 @@ pub(crate) struct ChatSession {
     stop: Arc<AtomicBool>,
     /// Whether reasoning is printed dimmed.
     dim_reasoning: bool,
-}
-
-/// A rendered prompt and its tokens.
-pub(crate) struct Prompt {
-    chat: RenderedChat,
-    input: ModelPrompt,
-}
-
-impl AsRef<[u32]> for Prompt {
-    fn as_ref(&self) -> &[u32] {
-        self.input.ids()
-    }
 }
 
 impl ChatSession {
@@ -100,34 +81,27 @@ impl ChatSession {
             VisionMode::Enabled { .. } => hub::with_vision_encoder(&stored.model, revision)?,
             _ => hub::decoder(&stored.model, revision)?,
         };
-        let tokenizer = Arc::new(Tokenizer::from_dir(&dir)?);
-        let sampling = decoding.sampling_params(tokenizer.stop_ids());
-        sampling.check()?;
+        decoding.sampling_params(&[]).check()?;
         let placement = stored.weights.placement()?;
-        let vision_model = match vision {
+        let model = match vision {
             VisionMode::Enabled { max_pixels } if is_vision_language_model(&dir) => {
-                let placement = placement.clone();
-                Some(VisionLanguageModel::load(&dir, &VisionOptions { placement, max_pixels })?)
+                let options = VisionOptions { placement, max_pixels };
+                Model::load_with_vision(&dir, &options)?
             }
-            _ => None,
+            _ => Model::load(&dir, placement)?,
         };
-        let model = match &vision_model {
-            Some(model) => model.decoder().clone(),
-            None => Arc::new(InferenceModel::load(&dir, placement)?),
-        };
-        let max_model_len = model.config().max_position_embeddings;
-        let engine = Engine::new(model, EngineOptions { max_num_seqs: 1, ..Default::default() })?;
+        let sampling = decoding.sampling_params(model.tokenizer.stop_ids());
+        let options = EngineOptions { max_num_seqs: 1, ..Default::default() };
+        let engine = BlockingEngine::new(&model, options)?;
         let stop = Arc::new(AtomicBool::new(false));
         signal_hook::flag::register(SIGINT, stop.clone()).context("cannot handle Ctrl-C")?;
         let dim_reasoning = terminal::has_colors(&io::stdout()) && echo == Echo::Text;
         let sampling = Arc::new(sampling);
         Ok(Self {
             engine,
-            vision_model,
+            model,
             echo,
-            tokenizer,
             sampling,
-            max_model_len,
             seed: decoding.seed,
             completions: 0,
             stop,
@@ -140,45 +114,32 @@ impl ChatSession {
         &self.stop
     }
 
-    /// The model, if it accepts images.
-    pub(crate) fn vision_model(&self) -> Option<&VisionLanguageModel> {
-        self.vision_model.as_ref()
+    /// The model.
+    pub(crate) fn model(&self) -> &Model {
+        &self.model
     }
 
     /// Maximum prompt length: the context length less the completion's limit, or less a quarter of the context if that
     /// is smaller.
     pub(crate) fn max_prompt_tokens(&self) -> usize {
-        let completion = self.sampling.max_new_tokens.min(self.max_model_len / 4).max(1);
-        self.max_model_len.saturating_sub(completion)
-    }
-
-    /// The context length, in tokens.
-    pub(crate) fn max_model_len(&self) -> usize {
-        self.max_model_len
+        let most = self.model.max_model_len();
+        most.saturating_sub(self.sampling.max_new_tokens.min(most / 4).max(1))
     }
 
     /// The prompt of a conversation.
-    pub(crate) fn prompt(&self, turns: &[ChatTurn]) -> anyhow::Result<Prompt> {
+    pub(crate) fn prompt(&self, turns: &[ChatTurn]) -> anyhow::Result<ChatPrompt> {
         let images: Vec<ImageEmbeddings> =
             turns.iter().flat_map(|turn| &turn.images).cloned().collect();
-        let encoder = self
-            .vision_model()
-            .filter(|_| !images.is_empty())
-            .map(VisionLanguageModel::vision_encoder);
-        let Some(encoder) = encoder else {
+        if images.is_empty() {
             let messages: Vec<&ChatMessage> = turns.iter().map(|turn| &turn.message).collect();
-            let chat = self.tokenizer.apply_chat_template(&messages, GenerationPrompt::Append)?;
-            let input = self.tokenizer.encode_chat(&chat)?.into();
-            return Ok(Prompt { chat, input });
-        };
+            return Ok(self.model.prompt(&messages, &images)?);
+        }
         let messages: Vec<MultimodalMessage> = turns.iter().map(multimodal).collect();
-        let chat = self.tokenizer.apply_chat_template(&messages, GenerationPrompt::Append)?;
-        let input = encoder.expand_placeholders(&self.tokenizer.encode_chat(&chat)?, &images)?;
-        Ok(Prompt { chat, input })
+        Ok(self.model.prompt(&messages, &images)?)
     }
 
     /// Streams a completion to standard output and returns it. Ctrl-C ends it early.
-    pub(crate) fn answer(&mut self, prompt: Prompt) -> anyhow::Result<String> {
+    pub(crate) fn answer(&mut self, prompt: ChatPrompt) -> anyhow::Result<String> {
         let (dimmer, start) = Dimmer::after(prompt.chat.text());
         let mut dimmer = self.dim_reasoning.then_some(dimmer);
         let echoes = self.echo == Echo::Text;
@@ -203,38 +164,28 @@ impl ChatSession {
             io::stdout().write_all(start.as_bytes())?;
         }
         let request = GenerationRequest {
-            prompt: prompt.input,
+            prompt: prompt.prompt,
             samples: 1,
             stream: stream(&[self.seed, self.completions]),
             first_sample: 0,
         };
         self.completions += 1;
-        let id = self.engine.add(&request, &self.sampling)?;
-        let mut text = TextStream::new(self.tokenizer.clone(), SpecialTokens::Skip);
-        let mut completion = String::new();
-        while self.engine.has_work() {
-            if self.stop.load(Ordering::Relaxed) {
-                self.engine.cancel(id);
-                break;
+        let request = PromptRequest { request, sampling: self.sampling.clone() };
+        let (mut printed, mut result) = (0, Ok(()));
+        let completions = self.engine.complete(vec![request], |completions| {
+            for completion in completions {
+                result = print(&completion.text[printed..], false);
+                printed = completion.text.len();
             }
-            for output in self.engine.step()? {
-                if let EngineOutput::NonFinite { .. } = output {
-                    return Err(embodied_r_policy::Error::NonFiniteLogits.into());
-                }
-                // A stop token is not part of the completion, even if it has a text.
-                if let EngineOutput::Token { token, .. } = output
-                    && !self.sampling.stop_ids.contains(&token.id)
-                {
-                    let piece = text.push(token.id)?;
-                    print(&piece, false)?;
-                    completion.push_str(&piece);
-                }
+            match result.is_err() || self.stop.load(Ordering::Relaxed) {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
             }
-        }
-        let rest = text.finish()?;
-        print(&rest, true)?;
-        completion.push_str(&rest);
-        Ok(completion)
+        });
+        let text = completions?.into_iter().map(|completion| completion.text).collect::<String>();
+        result?;
+        print(&text[printed..], true)?;
+        Ok(text)
     }
 }
 

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use crate::hub;
+use embodied_r_inference::{Model, VisionEngineOptions};
 use embodied_r_openai::{ApiKey, ClientOptions};
 use embodied_r_perception::captioner::{
-    Caption, CaptionRequest, Captioner, ChatModel, DecodeLimit, LocalModel, LocalOptions,
-    ModelCaptioner, ModelOptions, RefusalPolicy, RemoteModel, SceneCaptioner, VideoFrames,
+    Caption, CaptionRequest, Captioner, ChatModel, DecodeLimit, LocalModel, ModelCaptioner,
+    ModelOptions, RefusalPolicy, RemoteModel, SceneCaptioner, VideoFrames,
 };
 use embodied_r_perception::keyframes;
-use embodied_r_vision::{VisionLanguageModel, VisionOptions};
+use embodied_r_vision::VisionOptions;
 use tokio::runtime::Runtime;
 
 use crate::args::captioner::CaptionerArgs;
@@ -50,24 +51,18 @@ pub(crate) fn key_frames(args: &KeyFrameArgs) -> keyframes::KeyFrameOptions {
     }
 }
 
-fn local_options(weights: &WeightArgs, max_pixels: Option<usize>) -> anyhow::Result<LocalOptions> {
-    Ok(LocalOptions {
-        vision: VisionOptions { placement: weights.placement()?, max_pixels },
-        kv_cache_bytes: KV_CACHE_BYTES,
-        ..LocalOptions::default()
-    })
-}
-
 impl VideoCaptioner {
-    /// Opens the captioner of the options. Once `stop` is true, videos are no longer decoded and no request is sent.
+    /// Opens the captioner of the options; if they name none, `chat_model`, which is loaded already. Once `stop` is true,
+    /// videos are no longer decoded and no request is sent.
     ///
     /// # Errors
-    /// The options name none, or it cannot be loaded.
+    /// There is none, it cannot be loaded, or its KV cache does not fit in memory.
     pub(crate) fn open(
         args: &CaptionerArgs,
         weights: &WeightArgs,
         frames: &KeyFrameArgs,
         stop: &Arc<AtomicBool>,
+        chat_model: Option<(&StoredModel, &Model)>,
     ) -> anyhow::Result<Self> {
         let keyframes = key_frames(frames);
         keyframes.check().map_err(|error| Usage(error.to_string()))?;
@@ -78,41 +73,30 @@ impl VideoCaptioner {
         let missing = || {
             Usage("give a vision-language model (`--captioner`) or annotations (`--scenes`)".into())
         };
-        let name = args.captioner.clone().ok_or_else(missing)?;
-        match args.captioner_base_url.as_slice() {
-            [] => {
-                let options = local_options(weights, args.max_pixels)?;
-                let model = LocalModel::load(&hub::with_vision_encoder(&name, None)?, &options)?;
-                Self::with_model(model, name, args, (keyframes, stop))
-            }
-            urls => {
-                let client = ClientOptions {
-                    api_key: ApiKey::from_env("OPENAI_API_KEY"),
-                    concurrency: CONCURRENCY,
-                    ..ClientOptions::new(urls.to_vec())
-                };
-                Self::with_model(RemoteModel::new(&client)?, name, args, (keyframes, stop))
-            }
+        let loaded = chat_model.filter(|_| args.captioner.is_none());
+        let name = args.captioner.as_ref().or(loaded.map(|(stored, _)| &stored.model));
+        let name = name.ok_or_else(missing)?.clone();
+        if !args.captioner_base_url.is_empty() {
+            let client = ClientOptions {
+                api_key: ApiKey::from_env("OPENAI_API_KEY"),
+                concurrency: CONCURRENCY,
+                ..ClientOptions::new(args.captioner_base_url.clone())
+            };
+            return Self::with_model(RemoteModel::new(&client)?, name, args, (keyframes, stop));
         }
-    }
-
-    /// As [`Self::open`], with a model that is already loaded from `stored`.
-    ///
-    /// # Errors
-    /// The options are invalid, or the KV cache does not fit in memory.
-    pub(crate) fn from_loaded(
-        model: &VisionLanguageModel,
-        stored: &StoredModel,
-        args: &CaptionerArgs,
-        frames: &KeyFrameArgs,
-        stop: &Arc<AtomicBool>,
-    ) -> anyhow::Result<Self> {
-        let keyframes = key_frames(frames);
-        keyframes.check().map_err(|error| Usage(error.to_string()))?;
-        let folder = hub::with_vision_encoder(&stored.model, stored.revision.as_deref())?;
-        let options = local_options(&stored.weights, args.max_pixels)?;
+        let options = VisionEngineOptions {
+            vision: VisionOptions { placement: weights.placement()?, max_pixels: args.max_pixels },
+            kv_cache_bytes: KV_CACHE_BYTES,
+            ..VisionEngineOptions::default()
+        };
+        let revision = loaded.and_then(|(stored, _)| stored.revision.as_deref());
+        let folder = hub::with_vision_encoder(&name, revision)?;
+        let model = match loaded {
+            Some((_, model)) => model.clone(),
+            None => Model::load_with_vision(&folder, &options.vision)?,
+        };
         let model = LocalModel::from_model(&folder, model, &options)?;
-        Self::with_model(model, stored.model.clone(), args, (keyframes, stop))
+        Self::with_model(model, name, args, (keyframes, stop))
     }
 
     /// Captions with `chat`, which has `name` in the completion cache.

@@ -21,9 +21,7 @@ use serde_json::{Map, Value};
 use crate::error::Result;
 
 pub use cost::{TokenPrices, UsageTotals};
-pub use model::{
-    ChatModel, LocalModel, LocalOptions, ModelCaptioner, ModelOptions, RefusalPolicy, RemoteModel,
-};
+pub use model::{ChatModel, LocalModel, ModelCaptioner, ModelOptions, RefusalPolicy, RemoteModel};
 pub use scene::SceneCaptioner;
 pub use video_frames::{DecodeLimit, KeyFrame, VideoFrames};
 

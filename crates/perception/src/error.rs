@@ -193,24 +193,15 @@ pub enum Error {
     /// A blocking task panicked or was cancelled.
     #[error("the task of a video failed: {0}")]
     TaskFailed(#[source] tokio::task::JoinError),
-    /// An error of the local model, its files or its tokenizer.
+    /// An error of the local model's files.
     #[error(transparent)]
     Policy(Box<embodied_r_policy::Error>),
-    /// An error of the local model's vision encoder.
+    /// An image cannot be read.
     #[error(transparent)]
     Vision(Box<embodied_r_vision::Error>),
-    /// The tensor-parallel ranks have failed.
+    /// An error of the local model's engine.
     #[error(transparent)]
-    TensorParallel(Box<Error>),
-    /// A message between the tensor-parallel ranks cannot be serialized or deserialized.
-    #[error("the ranks cannot decode each other's messages, run the same version on all: {0}")]
-    RankProtocol(#[source] postcard::Error),
-    /// The engine thread cannot be spawned.
-    #[error("cannot start the model's engine thread: {0}")]
-    Thread(#[source] std::io::Error),
-    /// The engine thread has ended unexpectedly.
-    #[error("the model's engine has stopped, see the earlier error")]
-    EngineStopped,
+    Inference(Box<embodied_r_inference::Error>),
     /// A question names no video.
     #[error("question `{id}` names no video in `video_id` or `videos`")]
     NoVideoName {
@@ -380,6 +371,12 @@ impl From<embodied_r_policy::Error> for Error {
     }
 }
 
+impl From<embodied_r_inference::Error> for Error {
+    fn from(error: embodied_r_inference::Error) -> Self {
+        Self::Inference(Box::new(error))
+    }
+}
+
 impl From<embodied_r_vision::Error> for Error {
     fn from(error: embodied_r_vision::Error) -> Self {
         Self::Vision(Box::new(error))
@@ -390,8 +387,8 @@ impl Error {
     /// Whether the whole run must be aborted, not only the current question.
     pub(crate) fn is_fatal(&self) -> bool {
         match self {
-            Self::FfmpegMissing { .. } | Self::NoUsage | Self::EngineStopped => true,
-            Self::TensorParallel(_) => true,
+            Self::FfmpegMissing { .. } | Self::NoUsage => true,
+            Self::Inference(error) => error.ends_engine(),
             // Paid completions could not be saved.
             Self::Io { action: "write", .. } => true,
             Self::Chat(error) => error.fails_every_request(),

@@ -403,7 +403,8 @@ pub enum Error {
 
 impl Error {
     /// Sets the index of an [`Error::Sequence`].
-    pub(crate) fn at_sequence(self, index: usize) -> Self {
+    #[must_use]
+    pub fn at_sequence(self, index: usize) -> Self {
         match self {
             Self::Sequence { fault, .. } => Self::Sequence { index, fault },
             other => other,

@@ -26,6 +26,7 @@ pub struct TextStream {
     special: SpecialTokens,
     decoder: IncrementalDecoder,
     stops: StopStrings,
+    stop_ids: Vec<u32>,
     min_tokens: usize,
     tokens: usize,
 }
@@ -35,7 +36,14 @@ impl TextStream {
     pub fn new(tokenizer: Arc<Tokenizer>, special: SpecialTokens) -> Self {
         let decoder = IncrementalDecoder::of(&tokenizer);
         let stops = StopStrings::default();
-        Self { tokenizer, special, decoder, stops, min_tokens: 0, tokens: 0 }
+        Self { tokenizer, special, decoder, stops, stop_ids: Vec::new(), min_tokens: 0, tokens: 0 }
+    }
+
+    /// Leaves out the tokens that end a completion, even if they have a text.
+    #[must_use]
+    pub fn with_stop_ids(mut self, ids: Vec<u32>) -> Self {
+        self.stop_ids = ids;
+        self
     }
 
     /// Stops at any of `strings`, except those that complete within the first `min_tokens` tokens. Empty
@@ -47,12 +55,12 @@ impl TextStream {
         self
     }
 
-    /// Adds a token and returns the newly completed text; empty after a stop string.
+    /// Adds a token and returns the newly completed text; empty after a stop string and for a stop token.
     ///
     /// # Errors
     /// [`Error::Tokenizer`] if the decoder fails.
     pub fn push(&mut self, id: u32) -> Result<String> {
-        if self.stop_string().is_some() {
+        if self.stop_string().is_some() || self.stop_ids.contains(&id) {
             return Ok(String::new());
         }
         self.tokens += 1;

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use axum::response::{IntoResponse as _, Response};
+use embodied_r_inference::EngineClient;
+use embodied_r_policy::Engine;
 use embodied_r_policy::tokenizer::Tokenizer;
 use tokio::sync::Semaphore;
 
 use crate::admission::Admission;
 use crate::api_key::ApiKeyHash;
 use crate::budget::Budget;
-use crate::driver::Driver;
 use crate::limits::HttpLimits;
 use crate::metrics::Metrics;
 use crate::refusal::Refusal;
@@ -24,7 +25,7 @@ pub const MAX_IMAGE_BODY_BYTES: usize = 128 << 20;
 /// The state shared by all handlers.
 pub(crate) struct App {
     pub(crate) model: Model,
-    pub(crate) driver: Driver,
+    pub(crate) engine: EngineClient<Engine>,
     pub(crate) admission: Admission,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) api_key: Option<ApiKeyHash>,

@@ -83,6 +83,7 @@ impl Choice {
     /// A choice before its first token.
     pub(crate) fn new(tokenizer: &Arc<Tokenizer>, settings: &Arc<Settings>) -> Self {
         let text = TextStream::new(tokenizer.clone(), settings.special)
+            .with_stop_ids(settings.sampling.stop_ids.clone())
             .with_stop_strings(settings.stop.clone(), settings.sampling.min_new_tokens);
         Self {
             tokenizer: tokenizer.clone(),
@@ -107,11 +108,7 @@ impl Choice {
         self.tokens += 1;
         self.last = Some(token.id);
         let before = self.decoded();
-        // A stop token is not part of the text.
-        let text = match self.settings.sampling.stop_ids.contains(&token.id) {
-            true => String::new(),
-            false => self.text.push(token.id)?,
-        };
+        let text = self.text.push(token.id)?;
         self.chars += text.chars().count();
         if let Some(report) = &token.logprobs {
             let logprob = self.logprob(token.id, report, before)?;

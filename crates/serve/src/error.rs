@@ -48,8 +48,8 @@ pub enum Error {
     #[error("cannot set up the metrics: {0}")]
     Metrics(#[from] prometheus::Error),
     /// The engine thread cannot be started.
-    #[error("cannot start the engine thread: {0}")]
-    Thread(std::io::Error),
+    #[error(transparent)]
+    Inference(#[from] embodied_r_inference::Error),
     /// The listener failed.
     #[error("the HTTP server failed: {0}")]
     Serve(std::io::Error),

@@ -1,8 +1,8 @@
 //! An OpenAI-compatible HTTP server over the generation engine.
 //!
-//! One thread drives the engine (`driver`). Handlers parse requests, submit them through a channel and detokenize the
-//! generated tokens. A request whose client disconnects is cancelled at the next step. Parameters that would change the
-//! response are refused if they are not supported; others are ignored.
+//! The engine runs on a thread of its own. Handlers parse requests, submit them and detokenize the generated tokens. A
+//! request whose client disconnects is cancelled at the next step. Parameters that would change the response are refused
+//! if they are not supported; others are ignored.
 //!
 //! | module | contents |
 //! |---|---|
@@ -17,7 +17,6 @@
 //! | `request` | request bodies to prompts and sampling parameters |
 //! | `media` | loading images from URLs |
 //! | `images` | images of a prompt: from files to embeddings |
-//! | `driver` | the engine thread |
 //! | `choice` | tokens to one choice's text and log-probabilities |
 //! | `response` | choices to JSON, whole or streamed |
 //! | `admission` | admission control |
@@ -30,7 +29,6 @@ mod body;
 mod budget;
 mod choice;
 mod connections;
-mod driver;
 mod error;
 mod images;
 mod json_size;
@@ -48,4 +46,4 @@ pub use app::MAX_IMAGE_BODY_BYTES;
 pub use error::{Error, Result};
 pub use limits::HttpLimits;
 pub use media::MediaOptions;
-pub use server::{Server, ServerOptions, Vision};
+pub use server::{Server, ServerOptions};

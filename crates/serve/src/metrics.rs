@@ -1,5 +1,6 @@
 //! Prometheus metrics.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use embodied_r_policy::EngineStats;
@@ -69,6 +70,8 @@ pub(crate) struct Metrics {
     cache_capacity: IntGauge,
     first_token: Histogram,
     token: Histogram,
+    /// Held while the counters follow the engine's.
+    updates: Mutex<()>,
 }
 
 impl Metrics {
@@ -134,6 +137,7 @@ impl Metrics {
                 &TOKEN_S,
             )?,
             registry,
+            updates: Mutex::default(),
         })
     }
 
@@ -161,6 +165,7 @@ impl Metrics {
         gauge(&self.cache_tokens, stats.kv_cache_tokens);
         gauge(&self.prefix_cache_tokens, stats.prefix_cache_tokens);
         gauge(&self.cache_capacity, stats.kv_cache_capacity.unwrap_or(0));
+        let _update = self.updates.lock().unwrap_or_else(PoisonError::into_inner);
         counter(&self.prompt_tokens, stats.prefilled_tokens);
         counter(&self.cached_tokens, stats.cached_tokens);
         counter(&self.generated_tokens, stats.generated_tokens);

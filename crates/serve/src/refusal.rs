@@ -5,6 +5,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use embodied_r_inference::Error as EngineError;
 use embodied_r_policy::Error as PolicyError;
 use serde_json::{Value, json};
 
@@ -206,6 +207,17 @@ impl Refusal {
             | PolicyError::NoChatTemplate { .. }
             | PolicyError::Tokenizer { .. } => Self::about(param, error.to_string()),
             _ => Self::failed(error),
+        }
+    }
+
+    /// The refusal for an error of the engine.
+    pub(crate) fn from_engine(error: EngineError) -> Self {
+        match error {
+            EngineError::Policy(error) => Self::from_policy("prompt", &error),
+            EngineError::Aborted => Self::stopping(),
+            EngineError::SlowReader => Self::slow_reader(),
+            EngineError::EngineStopped => Self::failed("the engine has stopped"),
+            other => Self::failed(other),
         }
     }
 

@@ -15,6 +15,8 @@ use axum::http::{HeaderMap, Method, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use embodied_r_inference::{GenerationOptions, PromptRequest};
+use embodied_r_policy::GenerationRequest;
 use serde_json::json;
 
 use crate::admission::Permit;
@@ -30,6 +32,9 @@ use crate::response::{EchoedLogprobs, EchoedPrompt, Envelope, Form, Responses};
 use generation::{Prompts, ResponseBuilder};
 use logprobs::LogprobMemory;
 use prompt::{chat_prompt, ids, texts, within_context};
+
+/// Bytes of events that may wait for a client. A stream that is read more slowly than it is generated ends here.
+const MAX_BACKLOG_BYTES: usize = 1 << 20;
 
 /// The server's paths.
 pub(crate) fn router(app: Shared) -> Router {
@@ -88,6 +93,7 @@ async fn health(State(app): State<Shared>) -> Response {
 }
 
 async fn metrics(State(app): State<Shared>) -> Response {
+    app.metrics.engine(&app.engine.stats());
     match app.metrics.text(app.admission.admitted()) {
         Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
         Err(error) => Refusal::failed(error).into_response(),
@@ -113,7 +119,7 @@ async fn chat_response(app: &Shared, body: Body) -> Result<Response, Refusal> {
     let permit = app.admission.admit(settings.n)?;
     let prompt = chat_prompt(app, "messages", conversation, Some(&settings), memory).await?;
     let input = Input { param: "messages", prompts: vec![prompt], form: Form::Chat };
-    generate(app, input, settings, arrived, &permit).await
+    generate(app, input, settings, arrived, permit).await
 }
 
 async fn responses_response(app: &Shared, body: Body) -> Result<Response, Refusal> {
@@ -127,7 +133,7 @@ async fn responses_response(app: &Shared, body: Body) -> Result<Response, Refusa
     let response = Responses::new(&app.model.name, repeated);
     let form = Form::Responses(Box::new(response));
     let input = Input { param: "input", prompts: vec![prompt], form };
-    generate(app, input, settings, arrived, &permit).await
+    generate(app, input, settings, arrived, permit).await
 }
 
 async fn completions_response(app: &Shared, body: Body) -> Result<Response, Refusal> {
@@ -161,7 +167,7 @@ async fn completions_response(app: &Shared, body: Body) -> Result<Response, Refu
     let prompt = |ids| embodied_r_policy::Prompt::from(ids).with_cache_salt(cache_salt.as_deref());
     let prompts = prompts.into_iter().map(prompt).collect();
     let form = Form::Completion { echo, n: settings.n };
-    generate(app, Input { param: "prompt", prompts, form }, settings, arrived, &permit).await
+    generate(app, Input { param: "prompt", prompts, form }, settings, arrived, permit).await
 }
 
 /// Prompts, the field that they came from, and the response format.
@@ -176,7 +182,7 @@ async fn generate(
     input: Input,
     settings: Settings,
     arrived: Instant,
-    permit: &Permit,
+    permit: Permit,
 ) -> Result<Response, Refusal> {
     let Input { param, prompts, form } = input;
     let memory = LogprobMemory::of_echo(&app.request_memory, &settings, &prompts)?;
@@ -186,9 +192,18 @@ async fn generate(
     let samplings = prompts.iter().map(after).collect::<Result<Vec<_>, _>>()?;
     let of_response = Prompts::new(&prompts, &settings, memory);
     let stream = settings.seed.unwrap_or_else(|| fastrand::u64(..));
-    let running = app.driver.submit(prompts, samplings, settings.n, stream, arrived, permit);
+    let request = |(prompt, sampling)| {
+        let samples = settings.n;
+        let request = GenerationRequest { prompt, samples, stream, first_sample: 0 };
+        PromptRequest { request, sampling }
+    };
+    let requests = prompts.into_iter().zip(samplings).map(request).collect();
+    let (max_backlog_bytes, permit) = (MAX_BACKLOG_BYTES, Some(permit as _));
+    let options = GenerationOptions { max_backlog_bytes, permit };
+    let generation = app.engine.submit(requests, options);
     let envelope = Envelope::new(form, &app.model);
-    ResponseBuilder::new(app, running, settings, envelope, of_response).send().await
+    let builder = ResponseBuilder::new(app, (generation, arrived), settings, envelope, of_response);
+    builder.send().await
 }
 
 #[cfg(test)]

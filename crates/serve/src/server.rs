@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use embodied_r_policy::tokenizer::Tokenizer;
-use embodied_r_policy::{Engine, EngineOptions, InferenceModel, SamplingDefaults};
+use embodied_r_inference::EngineCore;
+use embodied_r_policy::{Engine, EngineOptions, SamplingDefaults};
 use embodied_r_vision::EmbeddingCache;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, timeout};
 
 use crate::admission::Admission;
@@ -16,7 +16,6 @@ use crate::api_key::ApiKeyHash;
 use crate::app::App;
 use crate::budget::Budget;
 use crate::connections;
-use crate::driver::Driver;
 use crate::error::{Error, Result};
 use crate::limits::HttpLimits;
 use crate::media::{Media, MediaOptions};
@@ -24,6 +23,9 @@ use crate::metrics::Metrics;
 use crate::request::Model;
 use crate::response::now_s;
 use crate::routes;
+
+/// Size of the image embedding cache, so that repeated images are encoded once.
+const IMAGE_CACHE_BYTES: usize = 1 << 30;
 
 /// The poll interval while draining.
 const DRAIN_POLL: Duration = Duration::from_millis(20);
@@ -54,34 +56,22 @@ pub struct ServerOptions {
     pub defaults: SamplingDefaults,
     /// Limits on connections and on the memory of requests.
     pub limits: HttpLimits,
-}
-
-/// Image support for a vision-language model.
-pub struct Vision {
-    /// The vision encoder with its embedding cache.
-    pub embedding_cache: Arc<EmbeddingCache>,
-    /// The allowed image URLs.
+    /// The image URLs that requests may use, if the model accepts images.
     pub media: MediaOptions,
 }
 
 /// An OpenAI-compatible server with a running engine.
 pub struct Server {
     app: Arc<App>,
-    engine_ended: oneshot::Receiver<()>,
     drain_timeout: Duration,
 }
 
 impl Server {
-    /// Starts the engine thread. With `vision`, requests may contain images.
+    /// Starts the engine thread. Requests may contain images if the model has a vision encoder.
     ///
     /// # Errors
     /// [`Error::Option`] for invalid options; the engine or its thread cannot be started.
-    pub fn new(
-        model: Arc<InferenceModel>,
-        vision: Option<Vision>,
-        tokenizer: Arc<Tokenizer>,
-        options: ServerOptions,
-    ) -> Result<Self> {
+    pub fn new(model: embodied_r_inference::Model, options: ServerOptions) -> Result<Self> {
         let ServerOptions {
             name,
             root,
@@ -93,9 +83,9 @@ impl Server {
             api_key,
             defaults,
             limits,
+            media,
         } = options;
-        let (most, vocabulary) =
-            (model.config().max_position_embeddings, model.config().vocab_size);
+        let (most, vocabulary) = (model.max_model_len(), model.decoder.config().vocab_size);
         let max_model_len = max_model_len.unwrap_or(most);
         if max_model_len < 2 || max_model_len > most {
             let want = format!("at least 2 and at most the model's context length, {most}");
@@ -111,16 +101,18 @@ impl Server {
         }
         let metrics = Arc::new(Metrics::new()?);
         let admission = Admission::new(engine.max_num_seqs, max_queue);
-        let engine = Engine::new(model, engine)?;
-        let (driver, engine_ended) = Driver::start(engine, metrics.clone())?;
-        let media =
-            vision.map(|Vision { embedding_cache, media }| Media::new(embedding_cache, media));
+        let (engine, core) = EngineCore::new(Engine::new(model.decoder, engine)?);
+        core.spawn()?;
+        let media = model.vision_encoder.map(|encoder| {
+            let embedding_cache = EmbeddingCache::new(encoder, IMAGE_CACHE_BYTES);
+            Media::new(Arc::new(embedding_cache), media)
+        });
         let media = media.transpose()?;
         let model = Model {
             name,
             root,
             system_fingerprint,
-            tokenizer,
+            tokenizer: model.tokenizer,
             defaults,
             vocabulary,
             max_model_len,
@@ -131,7 +123,7 @@ impl Server {
         let workers = Arc::new(Semaphore::new(threads));
         let app = App {
             model,
-            driver,
+            engine,
             admission,
             metrics,
             api_key,
@@ -140,7 +132,7 @@ impl Server {
             workers,
             began_s: now_s(),
         };
-        Ok(Self { app: Arc::new(app), engine_ended, drain_timeout })
+        Ok(Self { app: Arc::new(app), drain_timeout })
     }
 
     /// Serves until a message on `stop`, then drains: refuses new requests and returns when the running ones have
@@ -149,7 +141,7 @@ impl Server {
     /// # Errors
     /// [`Error::EngineGone`], [`Error::Serve`].
     pub async fn run(self, listener: TcpListener, mut stop: UnboundedReceiver<()>) -> Result<()> {
-        let Self { app, mut engine_ended, drain_timeout } = self;
+        let Self { app, drain_timeout } = self;
         let (close, closing) = watch::channel(false);
         let router = routes::router(app.clone());
         let (limits, metrics) = (app.limits.clone(), app.metrics.clone());
@@ -157,7 +149,7 @@ impl Server {
         let mut serving = tokio::spawn(serving);
         tokio::select! {
             _ = stop.recv() => {}
-            _ = &mut engine_ended => return Err(Error::EngineGone),
+            () = app.engine.ended() => return Err(Error::EngineGone),
             // It ends by a panic only.
             ended = &mut serving => {
                 return ended.map_err(|lost| Error::Serve(std::io::Error::other(lost)));
@@ -167,9 +159,9 @@ impl Server {
         tracing::info!(running = app.admission.admitted(), "stopping");
         tokio::select! {
             () = idle(&app.admission) => {}
-            () = sleep(drain_timeout) => app.driver.abort(),
-            _ = stop.recv() => app.driver.abort(),
-            _ = &mut engine_ended => return Err(Error::EngineGone),
+            () = sleep(drain_timeout) => app.engine.abort(),
+            _ = stop.recv() => app.engine.abort(),
+            () = app.engine.ended() => return Err(Error::EngineGone),
         }
         let _ = close.send(true);
         // A client that does not read its response must not block the shutdown.

@@ -47,7 +47,7 @@ pub(crate) fn run(args: AskArgs) -> anyhow::Result<Status> {
     let (captions, images) = {
         let (captioner, weights) = (&args.captioner, &args.weights);
         let captioner =
-            VideoCaptioner::open(captioner, weights, &args.key_frames, &Arc::default())?;
+            VideoCaptioner::open(captioner, weights, &args.key_frames, &Arc::default(), None)?;
         let frames = captioner.video(&args.video);
         let captions = captioner.captions(&frames, &args.video, &question)?;
         let images = match args.save_trace {
@@ -113,7 +113,7 @@ fn answer(args: &AskArgs, stored: &StoredModel, prompt: &str) -> anyhow::Result<
     let began = Instant::now();
     let turns = [ChatMessage::system(args.decoding.system_prompt()), ChatMessage::user(prompt)];
     let prompt = session.prompt(&turns.map(ChatTurn::from))?;
-    let (tokens, context) = (prompt.as_ref().len(), session.max_model_len());
+    let (tokens, context) = (prompt.prompt.len(), session.model().max_model_len());
     if tokens >= context {
         return Err(exit::hint(
             format!(

@@ -51,8 +51,8 @@ pub(crate) fn run(args: ChatArgs) -> anyhow::Result<Status> {
             ChatCommand::Message(text) => {
                 answer(&mut session, &mut conversation, &mut attachments, text)?
             }
-            ChatCommand::Video(file) => attachments.set_video(file, session.vision_model()),
-            ChatCommand::Image(file) => attachments.add_image(file, session.vision_model()),
+            ChatCommand::Video(file) => attachments.set_video(file, session.model()),
+            ChatCommand::Image(file) => attachments.add_image(file, session.model()),
             ChatCommand::System(text) => conversation.set_system(text),
             ChatCommand::Clear => {
                 conversation.clear();

@@ -62,7 +62,7 @@ pub(super) fn answer_file(
 /// `output` and is to be removed once that is complete. A question that exceeds the context length has no completions.
 ///
 /// # Errors
-/// No question fits into the context, another process writes `output`, or as [`Reasoner::sample`].
+/// No question fits into the context, another process writes `output`, or as [`Reasoner::sample_all`].
 pub(super) fn sample(
     questions: &[Question],
     reasoner: &Reasoner,
@@ -87,7 +87,7 @@ pub(super) fn sample(
         );
     }
     if !open.is_empty() {
-        reasoner.sample(&open, samples, &Bar::default(), |position, completions| {
+        reasoner.sample_all(&open, samples, &Bar::default(), |position, completions| {
             let BatchPrompt { index, text, .. } = open[position];
             journal.add(index, text, completions)
         })?;

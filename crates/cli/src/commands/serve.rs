@@ -4,24 +4,18 @@ mod listen;
 mod options;
 
 use std::path::Path;
-use std::sync::Arc;
 
 use anyhow::Context;
-use embodied_r_policy::tokenizer::Tokenizer;
-use embodied_r_policy::{InferenceModel, PAGE_SIZE};
-use embodied_r_serve::{Error, Server, ServerOptions, Vision};
-use embodied_r_vision::{
-    EmbeddingCache, VisionLanguageModel, VisionOptions, is_vision_language_model,
-};
+use embodied_r_inference::Model;
+use embodied_r_policy::PAGE_SIZE;
+use embodied_r_serve::{Error, Server, ServerOptions};
+use embodied_r_vision::{VisionOptions, is_vision_language_model};
 use tokio::sync::mpsc;
 
 use crate::args::serve::ServeArgs;
 use crate::exit::{Status, Usage};
 use crate::hub;
 use crate::output::outln;
-
-/// Size of the image embedding cache, so that repeated images are encoded once.
-const IMAGE_CACHE_BYTES: usize = 1 << 30;
 
 /// Serve a model.
 pub(crate) fn run(args: ServeArgs) -> anyhow::Result<Status> {
@@ -53,28 +47,24 @@ pub(crate) fn run(args: ServeArgs) -> anyhow::Result<Status> {
 }
 
 fn load(args: &ServeArgs, dir: &Path, mut options: ServerOptions) -> anyhow::Result<Server> {
-    let tokenizer = Arc::new(Tokenizer::from_dir(dir)?);
     let placement = args.stored.weights.placement()?;
-    let (model, vision) = match !args.language_model_only && is_vision_language_model(dir) {
+    let model = match !args.language_model_only && is_vision_language_model(dir) {
         true => {
             let options = VisionOptions { placement, max_pixels: None };
-            let model = VisionLanguageModel::load(dir, &options)?;
-            let embedding_cache =
-                Arc::new(EmbeddingCache::new(model.vision_encoder().clone(), IMAGE_CACHE_BYTES));
-            let media = options::media(args);
-            (model.decoder().clone(), Some(Vision { embedding_cache, media }))
+            Model::load_with_vision(dir, &options)?
         }
         false => {
             options::refuse_media(args)?;
-            (Arc::new(InferenceModel::load(dir, placement)?), None)
+            Model::load(dir, placement)?
         }
     };
-    let tokens = (args.kv_cache_gb * 1e9 / model.kv_bytes_per_token() as f64) as usize;
+    let token_bytes = model.decoder.kv_bytes_per_token() as f64;
+    let tokens = (args.kv_cache_gb * 1e9 / token_bytes) as usize;
     options.engine.kv_cache_tokens = Some(tokens);
-    let most = model.config().max_position_embeddings;
+    let most = model.max_model_len();
     options.max_model_len = max_model_len(args, most, tokens / PAGE_SIZE * PAGE_SIZE)?;
-    let page = PAGE_SIZE as f64 * model.kv_bytes_per_token() as f64 / 1e9;
-    Server::new(model, vision, tokenizer, options).map_err(|error| match error {
+    let page = PAGE_SIZE as f64 * token_bytes / 1e9;
+    Server::new(model, options).map_err(|error| match error {
         Error::Policy(embodied_r_policy::Error::Engine { option: "kv_cache_tokens", .. }) => {
             let found = args.kv_cache_gb;
             let expected = format!("at least {page:.6}, the size of one KV cache page");

@@ -14,7 +14,7 @@ use super::{Caption, CaptionRequest, Captioner, VideoFrames};
 use crate::error::Result;
 pub use captioner::{ChatModel, ModelCaptioner, ModelOptions, RefusalPolicy};
 use job::CaptionJob;
-pub use local::{LocalModel, LocalOptions};
+pub use local::LocalModel;
 pub use remote::RemoteModel;
 
 impl<M: ChatModel> Captioner for ModelCaptioner<M> {

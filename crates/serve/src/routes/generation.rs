@@ -3,11 +3,12 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Json;
 use axum::response::sse::{Event as ServerSent, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
+use embodied_r_inference::{Event, Generation};
 use embodied_r_policy::tokenizer::Tokenizer;
 use embodied_r_policy::{FinishReason, Prompt, SampledToken, TokenLogprobs};
 use serde_json::Value;
@@ -15,7 +16,6 @@ use serde_json::Value;
 use super::logprobs::LogprobMemory;
 use crate::app::App;
 use crate::choice::{Choice, Piece, PromptLogprobs};
-use crate::driver::{Event, Running};
 use crate::metrics::{Metrics, Outcome};
 use crate::refusal::Refusal;
 use crate::request::{Include, ResponseMode, Settings};
@@ -27,8 +27,11 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// A response in progress. If it is dropped before its end, the client has disconnected.
 pub(super) struct ResponseBuilder {
     app: Arc<App>,
-    running: Running,
+    generation: Generation,
     choices: Vec<Choice>,
+    arrived: Instant,
+    /// When the last token of each choice was sampled.
+    last_tokens: Vec<Option<Instant>>,
     open: usize,
     envelope: Envelope,
     tokenizer: Arc<Tokenizer>,
@@ -90,7 +93,7 @@ impl ResponseBuilder {
     /// The response to these prompts.
     pub(super) fn new(
         app: &Arc<App>,
-        running: Running,
+        (generation, arrived): (Generation, Instant),
         settings: Settings,
         envelope: Envelope,
         prompts: Prompts,
@@ -105,8 +108,10 @@ impl ResponseBuilder {
         let app = app.clone();
         Self {
             app,
-            running,
+            generation,
             choices,
+            arrived,
+            last_tokens: vec![None; open],
             open,
             envelope,
             tokenizer,
@@ -133,8 +138,9 @@ impl ResponseBuilder {
     async fn whole(mut self) -> Result<Response, Refusal> {
         let mut choices: Vec<Piece> = self.choices.iter().map(|_| Piece::default()).collect();
         while self.open > 0 {
-            let event = self.running.next().await;
-            let (index, piece) = match self.take(event).map_err(|refusal| self.fail(refusal))? {
+            let event = self.next().await;
+            let update = event.and_then(|event| self.take(event));
+            let (index, piece) = match update.map_err(|refusal| self.fail(refusal))? {
                 None => continue,
                 Some(Update::Prompt(index, logprobs)) => {
                     self.envelope.prompt(index, logprobs);
@@ -155,18 +161,11 @@ impl ResponseBuilder {
 
     async fn stream(mut self, include: Include) -> Result<Response, Refusal> {
         // A request that the engine refuses immediately still gets its own status.
-        let first = match self.running.next().await {
-            Event::Failed(refusal) => return Err(self.fail(refusal)),
-            first => first,
-        };
+        let started = self.generation.started().await;
+        started.map_err(|error| self.fail(Refusal::from_engine(error)))?;
         let opening = self.envelope.opening(self.choices.len());
-        let mut source = Source {
-            response: self,
-            include,
-            first: Some(first),
-            queue: VecDeque::new(),
-            state: State::Open,
-        };
+        let mut source =
+            Source { response: self, include, queue: VecDeque::new(), state: State::Open };
         source.push(opening);
         let stream = futures_util::stream::unfold(source, |mut source| async {
             let event = source.next().await?;
@@ -182,6 +181,11 @@ impl ResponseBuilder {
         refusal
     }
 
+    /// The next event.
+    async fn next(&mut self) -> Result<Event, Refusal> {
+        self.generation.next().await.map_err(Refusal::from_engine)
+    }
+
     /// What the event adds.
     fn take(&mut self, event: Event) -> Result<Option<Update>, Refusal> {
         match event {
@@ -189,9 +193,14 @@ impl ResponseBuilder {
                 self.cached_tokens += cached_tokens;
                 self.prompt(prompt, logprobs)
             }
-            Event::Token { choice, token } => self.token(choice, token),
+            Event::Token { choice, token, sampled_at } => {
+                match self.last_tokens[choice].replace(sampled_at) {
+                    None => self.app.metrics.first_token(sampled_at - self.arrived),
+                    Some(last) => self.app.metrics.next_token(sampled_at - last),
+                }
+                self.token(choice, token)
+            }
             Event::Finished { choice, finish } => self.finish(choice, finish),
-            Event::Failed(refusal) => Err(refusal),
         }
     }
 
@@ -212,7 +221,7 @@ impl ResponseBuilder {
         let piece = choice.take(token).map_err(Refusal::failed)?;
         if piece.end.is_some() {
             self.open -= 1;
-            self.running.cancel(index);
+            self.generation.cancel(index);
         }
         Ok((piece != Piece::default()).then_some(Update::Piece(index, piece)))
     }
@@ -236,7 +245,6 @@ impl ResponseBuilder {
 struct Source {
     response: ResponseBuilder,
     include: Include,
-    first: Option<Event>,
     queue: VecDeque<Value>,
     state: State,
 }
@@ -267,16 +275,13 @@ impl Source {
                 }
                 State::Closed => return None,
             }
-            let event = match self.first.take() {
-                Some(first) => first,
-                None => self.response.running.next().await,
-            };
+            let event = self.response.next().await;
             self.take(event);
         }
     }
 
-    fn take(&mut self, event: Event) {
-        match self.response.take(event) {
+    fn take(&mut self, event: Result<Event, Refusal>) {
+        match event.and_then(|event| self.response.take(event)) {
             Ok(Some(Update::Prompt(index, logprobs))) => {
                 let chunks = self.response.envelope.prompt(index, logprobs);
                 self.push(chunks);

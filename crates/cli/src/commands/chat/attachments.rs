@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use embodied_r_inference::Model;
 use embodied_r_perception::captioner::{self, VideoFrames};
 use embodied_r_perception::video::{self, Limits};
-use embodied_r_vision::{ImageEmbeddings, VisionLanguageModel, image_file};
+use embodied_r_vision::{ImageEmbeddings, image_file};
 
 use crate::args::chat::ChatArgs;
 use crate::exit;
@@ -29,9 +30,9 @@ impl<'a> Attachments<'a> {
         Self { args, stop: Arc::clone(stop), captioner: None, video: None, images: Vec::new() }
     }
 
-    /// Sets the video that questions are about, or clears it if `file` is empty. Errors are printed. `model` is the
-    /// chat model, if it is a vision-language model.
-    pub(super) fn set_video(&mut self, file: &str, model: Option<&VisionLanguageModel>) {
+    /// Sets the video that questions are about, or clears it if `file` is empty. Errors are printed. `model` is the chat
+    /// model.
+    pub(super) fn set_video(&mut self, file: &str, model: &Model) {
         self.video = None;
         if file.is_empty() {
             return;
@@ -41,11 +42,7 @@ impl<'a> Attachments<'a> {
         }
     }
 
-    fn open_video(
-        &mut self,
-        file: &Path,
-        model: Option<&VisionLanguageModel>,
-    ) -> anyhow::Result<()> {
+    fn open_video(&mut self, file: &Path, model: &Model) -> anyhow::Result<()> {
         // Reports a bad video before a model is loaded.
         video::probe_within(file, &Limits::default().with_stop(&self.stop))?;
         let captioner = match self.captioner.take() {
@@ -58,25 +55,20 @@ impl<'a> Attachments<'a> {
         Ok(())
     }
 
-    /// The captioner named by the arguments, else the chat model itself.
-    fn captioner(&self, model: Option<&VisionLanguageModel>) -> anyhow::Result<VideoCaptioner> {
+    /// The captioner named by the arguments, else the chat model itself if it accepts images.
+    fn captioner(&self, model: &Model) -> anyhow::Result<VideoCaptioner> {
         let ChatArgs { stored, captioner, key_frames, .. } = self.args;
-        let stop = &self.stop;
-        match model.filter(|_| captioner.captioner.is_none() && captioner.scenes.is_none()) {
-            Some(model) => VideoCaptioner::from_loaded(model, stored, captioner, key_frames, stop),
-            None => VideoCaptioner::open(captioner, &stored.weights, key_frames, stop),
-        }
+        let chat_model = model.vision_encoder.is_some().then_some((stored, model));
+        VideoCaptioner::open(captioner, &stored.weights, key_frames, &self.stop, chat_model)
     }
 
     /// Attaches the image in `file` to the next message. Errors are printed.
-    pub(super) fn add_image(&mut self, file: &str, model: Option<&VisionLanguageModel>) {
-        let Some(model) = model else {
+    pub(super) fn add_image(&mut self, file: &str, model: &Model) {
+        let Some(encoder) = &model.vision_encoder else {
             eprintln!("this model is text-only; images need a vision-language model");
             return;
         };
-        match image_file::read(Path::new(file))
-            .and_then(|image| model.vision_encoder().encode_image(&image))
-        {
+        match image_file::read(Path::new(file)).and_then(|image| encoder.encode_image(&image)) {
             Ok(seen) => {
                 eprintln!("`{file}` adds {} tokens to the next message", seen.tokens());
                 self.images.push(seen);

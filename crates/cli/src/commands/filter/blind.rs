@@ -4,23 +4,18 @@ use embodied_r_data::{Progress, prompts};
 use serde_json::{Map, Value, json};
 
 use super::question::BlindQuestion;
-use crate::api_generator::ApiGenerator;
 use crate::args::filter::{FilterArgs, SamplingArgs};
 use crate::args::model::{DecodingArgs, ModelArgs, WeightArgs};
-use crate::batch_generator::{BatchGenerator, BatchPrompt};
+use crate::args::reasoner::ReasonerArgs;
+use crate::batch_generator::BatchPrompt;
+use crate::reasoner::Reasoner;
 
 const BATCH: usize = 16;
 
 /// A model and its sampling parameters.
 pub(super) struct BlindModel {
     tries: usize,
-    backend: Backend,
-}
-
-/// The backend of the model.
-enum Backend {
-    Local(Box<ModelArgs>),
-    Api(Box<ApiGenerator>),
+    reasoner: Reasoner,
 }
 
 impl BlindModel {
@@ -37,32 +32,24 @@ impl BlindModel {
             system_prompt: Some(system),
         };
         let blind = &args.blind;
-        let backend = match args.api.is_given() {
-            true => {
-                let generator = ApiGenerator::new(&args.api, &blind.model, &decoding)?;
-                Backend::Api(Box::new(generator))
-            }
-            false => Backend::Local(Box::new(ModelArgs {
-                model: Some(blind.model.clone()),
-                revision: blind.revision.clone(),
-                weights: WeightArgs {
-                    precision: blind.precision,
-                    quantize: None,
-                    device: blind.device.unwrap_or_default(),
-                },
-                decoding,
-                batch: blind.batch.unwrap_or(BATCH),
-            })),
+        let model = ModelArgs {
+            model: Some(blind.model.clone()),
+            revision: blind.revision.clone(),
+            weights: WeightArgs {
+                precision: blind.precision,
+                quantize: None,
+                device: blind.device.unwrap_or_default(),
+            },
+            decoding,
+            batch: blind.batch.unwrap_or(BATCH),
         };
-        Ok(Self { tries: args.tries, backend })
+        let reasoner = Reasoner::new(&ReasonerArgs { model, api: args.api.clone() })?;
+        Ok(Self { tries: args.tries, reasoner })
     }
 
     /// The settings that the responses depend on.
     pub(super) fn settings(&self) -> anyhow::Result<Map<String, Value>> {
-        let mut settings = match &self.backend {
-            Backend::Local(args) => BatchGenerator::settings(args)?,
-            Backend::Api(generator) => generator.settings(),
-        };
+        let mut settings = self.reasoner.settings()?;
         settings.insert("tries".to_owned(), json!(self.tries));
         Ok(settings)
     }
@@ -84,14 +71,7 @@ impl BlindModel {
             })
             .collect();
         let answered = |position: usize, responses| done(questions[position], responses);
-        match &self.backend {
-            Backend::Local(args) => {
-                BatchGenerator::load(args)?.sample(&prompts, self.tries, progress, answered)
-            }
-            Backend::Api(generator) => {
-                generator.sample(&prompts, self.tries, progress, answered)?;
-                Ok(())
-            }
-        }
+        self.reasoner.sample(&prompts, self.tries, progress, answered)?;
+        Ok(())
     }
 }

@@ -1,6 +1,5 @@
 //! Captions the videos of questions on the fly.
 
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -12,6 +11,8 @@ use embodied_r_perception::perceive::{ORIGINAL_QUESTION, video_path};
 use super::paths::beside;
 use crate::args;
 use crate::args::model::WeightArgs;
+use crate::args::perceive::PerceiveArgs;
+use crate::args::perceive::backend::Backend;
 use crate::args::video::VideoArgs;
 use crate::commands::perceive;
 use crate::exit::{self, Status, Usage};
@@ -43,12 +44,13 @@ pub(crate) fn read(
     Ok(set)
 }
 
-/// Question sets, some of whose questions may need captions, and the arguments of `perceive` to make them.
+/// Question sets, some of whose questions may need captions, and the options of `perceive` to make them.
 pub(crate) struct CaptioningPlan {
     sets: Vec<QuestionSet>,
     /// The questions of each set that need captions: their indices, and what `perceive` reads.
     uncaptioned: Vec<Vec<(usize, Question)>>,
-    captioner: Vec<OsString>,
+    /// `None` if no question needs captions.
+    perceive: Option<PerceiveArgs>,
 }
 
 impl CaptioningPlan {
@@ -65,19 +67,19 @@ impl CaptioningPlan {
         let needs = |set: &&QuestionSet| {
             set.questions.iter().any(|question| is_uncaptioned(set, question, is_given))
         };
-        let captioner = match sets.iter().find(needs) {
+        let perceive = match sets.iter().find(needs) {
             Some(set) if !is_given => return Err(no_captioner(set).into()),
-            Some(_) => captioner_words(args, weights)?,
-            None => Vec::new(),
+            Some(_) => Some(perceive_args(args, weights)?),
+            None => None,
         };
         let uncaptioned =
             sets.iter().map(|set| uncaptioned(set, args)).collect::<anyhow::Result<_>>()?;
-        Ok(Self { sets, uncaptioned, captioner })
+        Ok(Self { sets, uncaptioned, perceive })
     }
 
     /// Whether some questions need captions.
     pub(crate) fn is_needed(&self) -> bool {
-        self.uncaptioned.iter().any(|questions| !questions.is_empty())
+        self.perceive.is_some()
     }
 
     /// The questions of each set, with captions added where they are missing. The captions, which may have a cost, are
@@ -86,16 +88,14 @@ impl CaptioningPlan {
     /// # Errors
     /// Captioning fails, also of some questions only.
     pub(crate) fn run(self, folder: &Path) -> anyhow::Result<Vec<Vec<Question>>> {
-        if !self.is_needed() {
+        let Some(mut args) = self.perceive else {
             return Ok(self.sets.into_iter().map(|set| set.questions).collect());
-        }
+        };
         std::fs::create_dir_all(folder)
             .with_context(|| format!("cannot create `{}`", folder.display()))?;
         let prompts = folder.join("prompts");
-        // The captions are those of the given options; responses to other ones stay in the cache.
-        let mut words: Vec<OsString> =
-            vec!["perceive".into(), "--redo-changed".into(), "--output".into()];
-        words.extend([prompts.clone().into_os_string(), "--data".into()]);
+        args.data.output = prompts.clone();
+        args.data.data.clear();
         let is_single = self.sets.len() == 1;
         let name = |set: usize| match is_single {
             true => "questions.json".to_owned(),
@@ -106,10 +106,9 @@ impl CaptioningPlan {
                 questions.iter().map(|(_, question)| question).collect();
             let input = folder.join(name(set));
             write_atomic(&input, &serde_json::to_vec(&questions)?)?;
-            words.push(input.into_os_string());
+            args.data.data.push(input);
         }
-        words.extend(self.captioner);
-        let status = perceive::run(args::perceive_args(words)?)?;
+        let status = perceive::run(args)?;
         if status != Status::Done {
             return Err(exit::hint(
                 "some videos could not be captioned",
@@ -180,51 +179,32 @@ fn no_captioner(set: &QuestionSet) -> Usage {
     ))
 }
 
-/// The captioner's arguments of a `perceive` command line.
-fn captioner_words(args: &VideoArgs, weights: &WeightArgs) -> Result<Vec<OsString>, Usage> {
+/// The options of `perceive` with this captioner; `weights` are those of a local one.
+fn perceive_args(args: &VideoArgs, weights: &WeightArgs) -> anyhow::Result<PerceiveArgs> {
     let VideoArgs { video_dir, captioner, key_frames } = args;
-    let mut words = Words::default();
-    words.option("--video-dir", video_dir.as_deref());
-    words.option("--threshold", Some(key_frames.threshold.to_string()));
-    words.option("--min-frames", Some(key_frames.min_frames.to_string()));
-    words.option("--max-frames", Some(key_frames.max_frames.to_string()));
-    if let Some(scenes) = &captioner.scenes {
-        words.option("--backend", Some("scene"));
-        words.option("--scenes", Some(scenes));
-        return Ok(words.0);
-    }
-    words.option("--captioner", captioner.captioner.as_ref());
-    words.option("--max-tokens", captioner.caption_tokens.map(|n| n.to_string()));
-    words.option("--cache", captioner.cache.as_ref());
-    if captioner.captioner_base_url.is_empty() {
-        words.option("--backend", Some("local"));
-        words.option("--max-pixels", captioner.max_pixels.map(|n| n.to_string()));
-        words.option("--device", Some(weights.device.name()));
-        words.option("--precision", weights.precision.map(|precision| precision.name()));
-        words.option("--quantize", weights.quantize.map(|format| format.name()));
-        return Ok(words.0);
-    }
-    if captioner.max_pixels.is_some() {
+    let mut perceive = args::perceive_args()?;
+    perceive.video_dir = video_dir.clone();
+    perceive.key_frames = key_frames.clone();
+    // The captions are those of the given options; responses to other ones stay in the cache.
+    perceive.redo_changed = true;
+    perceive.scene.scenes = captioner.scenes.clone();
+    perceive.model.captioner = captioner.captioner.clone();
+    perceive.model.max_tokens = captioner.caption_tokens;
+    perceive.model.cache = captioner.cache.clone();
+    perceive.openai.base_url = captioner.captioner_base_url.clone();
+    perceive.local.weights = weights.clone();
+    perceive.local.max_pixels = captioner.max_pixels;
+    let is_remote = !captioner.captioner_base_url.is_empty();
+    perceive.backend = match captioner.scenes {
+        Some(_) => Backend::Scene,
+        None if is_remote => Backend::Openai,
+        None => Backend::Local,
+    };
+    if is_remote && captioner.max_pixels.is_some() {
         let what = "`--max-pixels` belongs to a local captioner, but with `--captioner-base-url` it is on a server";
-        return Err(Usage(what.into()));
+        return Err(Usage(what.into()).into());
     }
-    words.option("--backend", Some("openai"));
-    words.0.push("--base-url".into());
-    words.0.extend(captioner.captioner_base_url.iter().map(OsString::from));
-    Ok(words.0)
-}
-
-/// Arguments of a command line.
-#[derive(Default)]
-struct Words(Vec<OsString>);
-
-impl Words {
-    /// Adds an option if it has a value.
-    fn option(&mut self, name: &str, value: Option<impl AsRef<std::ffi::OsStr>>) {
-        if let Some(value) = value {
-            self.0.extend([name.into(), value.as_ref().to_owned()]);
-        }
-    }
+    Ok(perceive)
 }
 
 /// The folder of the captions for the answers in `output`.

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use embodied_r_data::Progress;
+use embodied_r_inference::VisionEngineOptions;
 use embodied_r_openai::{ApiKey, ClientOptions};
 use embodied_r_perception::Error;
 use embodied_r_perception::captioner::{
-    ChatModel, LocalModel, LocalOptions, ModelCaptioner, ModelOptions, RefusalPolicy, RemoteModel,
-    TokenPrices, UsageTotals,
+    ChatModel, LocalModel, ModelCaptioner, ModelOptions, RefusalPolicy, RemoteModel, TokenPrices,
+    UsageTotals,
 };
 use embodied_r_perception::perceive::{PerceiveOptions, PerceiveWorkload};
 
@@ -86,11 +87,11 @@ pub(super) fn local(
     let missing = || Usage("`--backend local` needs `--captioner`, a vision-language model".into());
     let name = model_args.captioner.clone().ok_or_else(missing)?;
     let folder = hub::with_vision_encoder(&name, None)?;
-    let local = LocalOptions {
+    let local = VisionEngineOptions {
         vision: VisionOptions { placement: placement.clone(), max_pixels: args.max_pixels },
         kv_cache_bytes: (args.kv_cache_gb * 1e9) as usize,
         engine: EngineOptions { max_num_seqs: args.max_num_seqs, ..EngineOptions::default() },
-        ..LocalOptions::default()
+        ..VisionEngineOptions::default()
     };
     // Checks the data before the slow loading of the weights.
     let plan = PerceiveWorkload::new(options).map_err(explain)?;
@@ -98,7 +99,7 @@ pub(super) fn local(
         let cache_bytes = local.kv_cache_bytes + local.image_cache_bytes;
         estimate::print(&folder, &plan, placement, cache_bytes, ranks.world_size())?;
     }
-    match LocalModel::load_tensor_parallel(&folder, &local, ranks)? {
+    match LocalModel::load(&folder, &local, ranks)? {
         None => Ok(None),
         Some(model) => {
             Ok(Some(ModelCaptioner::open(model, model_options(model_args, options), progress)?))

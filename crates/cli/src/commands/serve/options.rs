@@ -92,6 +92,7 @@ pub(super) fn of(args: &ServeArgs, dir: &Path) -> anyhow::Result<ServerOptions> 
         api_key: ApiKeyHash::from_env(API_KEY).map_err(|error| Usage(error.to_string()))?,
         defaults: SamplingDefaults::from_dir(dir)?,
         limits: limits(args)?,
+        media: media(args),
     })
 }
 
@@ -147,7 +148,7 @@ pub(super) fn refuse_media(args: &ServeArgs) -> Result<(), Usage> {
 }
 
 /// The image URLs that requests may use.
-pub(super) fn media(args: &ServeArgs) -> MediaOptions {
+fn media(args: &ServeArgs) -> MediaOptions {
     MediaOptions {
         folder: args.allowed_local_media_path.clone(),
         domains: args.allowed_media_domains.clone(),

@@ -1,51 +1,33 @@
 //! A vision-language model in this process, with the same interface as one behind an API.
 
-mod engine;
-mod options;
-mod tensor_parallel;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use embodied_r_inference::{ImageChat, Model, VisionEngine, VisionEngineOptions};
 use embodied_r_openai::{
     ChatCompletion, ChatCompletionMessage, ChatCompletionRequest, ContentPart, Role, Usage,
 };
-use embodied_r_policy::tokenizer::{GenerationPrompt, SpecialTokens, Tokenizer};
 use embodied_r_policy::{
-    EngineStats, FingerprintExtent, FinishReason, Prompt, SamplingDefaults, SamplingParams,
-    TensorParallel, TextStream, fingerprint,
+    EngineStats, FingerprintExtent, FinishReason, TensorParallel, fingerprint,
 };
-use embodied_r_vision::{
-    EmbeddingCache, MultimodalMessage, MultimodalPart, VisionLanguageModel, image_file,
-};
+use embodied_r_vision::{EmbeddingCache, MultimodalMessage, MultimodalPart};
 use futures_util::future::{BoxFuture, FutureExt as _};
-use image::RgbImage;
 use serde_json::{Map, Value, json};
 
 use super::ChatModel;
-use crate::error::{Error, Result};
-use engine::{EngineThread, PendingCompletion, PromptRequest};
-pub use options::LocalOptions;
-use tensor_parallel::{TensorParallelRequest, TensorParallelWorker};
+use crate::error::Result;
 
 /// A vision-language model with its engine. Image embeddings and shared prompt prefixes are computed once.
 pub struct LocalModel {
-    image_cache: Arc<EmbeddingCache>,
-    tokenizer: Arc<Tokenizer>,
-    engine: EngineHandle,
-    defaults: SamplingDefaults,
+    engine: VisionEngine,
     /// Locks by the images at the start of a prompt, held during the prefill of the first such prompt.
     prefixes: Mutex<HashMap<u128, Arc<tokio::sync::Mutex<bool>>>>,
     settings: Map<String, Value>,
-}
-
-/// The engine of the model.
-enum EngineHandle {
-    SingleRank(EngineThread<PromptRequest>),
-    /// On this rank and others.
-    TensorParallel(EngineThread<TensorParallelRequest>),
 }
 
 /// Maximum tokens of a completion if a request sets none.
@@ -55,91 +37,49 @@ const MAX_TOKENS: usize = 1024;
 const MAX_PREFIXES: usize = 1 << 14;
 
 impl LocalModel {
-    /// Loads the model in `dir`, a Hugging Face folder or a GGUF file with its vision encoder's GGUF next to it.
+    /// Loads the model in `dir`, a Hugging Face folder or a GGUF file with its vision encoder's GGUF next to it, with
+    /// tensor parallelism over `ranks`. Rank 0 gets the model; the other ranks serve its requests until it is dropped, then
+    /// get `None`.
     ///
     /// # Errors
-    /// It is not a vision-language model, or cannot be loaded or run with these options.
-    pub fn load(dir: &Path, options: &LocalOptions) -> Result<Self> {
-        Self::from_model(dir, &VisionLanguageModel::load(dir, &options.vision)?, options)
-    }
-
-    /// Loads the model in `dir` with tensor parallelism over `ranks`. Rank 0 gets the model; the other ranks serve its
-    /// requests until it is dropped, then get `None`.
-    ///
-    /// # Errors
-    /// As [`Self::load`], if the model cannot be partitioned so, or if a rank fails.
-    pub fn load_tensor_parallel(
+    /// It is not a vision-language model, cannot be loaded, run or partitioned with these options, or a rank fails.
+    pub fn load(
         dir: &Path,
-        options: &LocalOptions,
+        options: &VisionEngineOptions,
         ranks: &TensorParallel,
     ) -> Result<Option<Self>> {
-        let model = VisionLanguageModel::load_part(dir, &options.vision, ranks)?;
-        if ranks.is_first() {
-            return Self::from_model(dir, &model, options).map(Some);
-        }
-        TensorParallelWorker::new(dir, &model, options)?.run()?;
-        Ok(None)
+        let engine = VisionEngine::load(dir, options, ranks)?;
+        engine.map(|engine| Self::new(dir, engine, options)).transpose()
     }
 
-    /// Shares the weights of `model`, which was loaded from `dir` with [`LocalOptions::vision`].
+    /// Shares the weights of `model`, which was loaded from `dir` with [`VisionEngineOptions::vision`].
     ///
     /// # Errors
     /// As [`Self::load`].
-    pub fn from_model(
-        dir: &Path,
-        model: &VisionLanguageModel,
-        options: &LocalOptions,
-    ) -> Result<Self> {
-        let (image_cache, engine) = if model.decoder().ranks().is_single_rank() {
-            let image_cache =
-                EmbeddingCache::new(model.vision_encoder().clone(), options.image_cache_bytes);
-            (
-                Arc::new(image_cache),
-                EngineHandle::SingleRank(EngineThread::start(options.engine(model)?)?),
-            )
-        } else {
-            let worker = TensorParallelWorker::new(dir, model, options)?;
-            (
-                Arc::clone(worker.image_cache()),
-                EngineHandle::TensorParallel(EngineThread::start(worker)?),
-            )
-        };
-        Ok(Self {
-            image_cache,
-            tokenizer: Arc::new(Tokenizer::from_dir(dir)?),
-            engine,
-            defaults: SamplingDefaults::from_dir(dir)?,
-            prefixes: Mutex::default(),
-            settings: Map::from_iter([
-                ("backend".to_owned(), json!("local")),
-                ("fingerprint".to_owned(), json!(fingerprint(dir, FingerprintExtent::Sampled)?)),
-                ("weights".to_owned(), json!(options.vision.placement.format.name())),
-                ("max_pixels".to_owned(), json!(options.vision.max_pixels)),
-            ]),
-        })
+    pub fn from_model(dir: &Path, model: Model, options: &VisionEngineOptions) -> Result<Self> {
+        Self::new(dir, VisionEngine::new(dir, model, options)?, options)
+    }
+
+    fn new(dir: &Path, engine: VisionEngine, options: &VisionEngineOptions) -> Result<Self> {
+        let settings = Map::from_iter([
+            ("backend".to_owned(), json!("local")),
+            ("fingerprint".to_owned(), json!(fingerprint(dir, FingerprintExtent::Sampled)?)),
+            ("weights".to_owned(), json!(options.vision.placement.format.name())),
+            ("max_pixels".to_owned(), json!(options.vision.max_pixels)),
+        ]);
+        Ok(Self { engine, prefixes: Mutex::default(), settings })
     }
 
     /// The image embedding cache.
     #[must_use]
     pub fn image_cache(&self) -> &EmbeddingCache {
-        &self.image_cache
+        self.engine.image_cache()
     }
 
     /// The engine's statistics after its last step.
     #[must_use]
     pub fn stats(&self) -> EngineStats {
-        match &self.engine {
-            EngineHandle::SingleRank(engine) => engine.stats(),
-            EngineHandle::TensorParallel(engine) => engine.stats(),
-        }
-    }
-
-    /// The request's sampling options, with the model's defaults.
-    fn sampling(&self, request: &ChatCompletionRequest) -> SamplingParams {
-        let temperature = request.temperature.unwrap_or(self.defaults.temperature);
-        let defaults = SamplingDefaults { temperature, ..self.defaults };
-        let max_tokens = request.max_tokens.map_or(MAX_TOKENS, |most| most as usize);
-        defaults.sampling(max_tokens, self.tokenizer.stop_ids().to_vec())
+        self.engine.stats()
     }
 
     async fn complete(
@@ -148,89 +88,39 @@ impl LocalModel {
         jpegs: &[Vec<u8>],
     ) -> Result<ChatCompletion> {
         let start = Instant::now();
-        let (prompt_tokens, prepared) = self.prepare(request, jpegs).await?;
-        let completion = {
+        let chat = ImageChat {
+            messages: messages(request),
+            images: jpegs.to_vec(),
+            temperature: request.temperature,
+            max_tokens: request.max_tokens.map_or(MAX_TOKENS, |most| most as usize),
+            stream: stream(request),
+        };
+        let prepared = self.engine.prepare(chat).await?;
+        let prompt_tokens = prepared.prompt_tokens as u64;
+        let generation = {
             let prefix = self.prefix_lock(prefix_hash(jpegs));
             let mut is_prefilled = prefix.lock().await;
-            let mut pending = prepared.submit();
+            let mut generation = prepared.submit();
             if !*is_prefilled {
-                pending.prefilled().await;
+                generation.started().await?;
                 *is_prefilled = true;
             }
-            drop(is_prefilled);
-            pending.done().await?
+            generation
         };
+        let completion = self.engine.completion(generation).await?;
         let finish_reason = match completion.finish {
-            FinishReason::Stop => "stop",
-            FinishReason::Length => "length",
+            Some(FinishReason::Length) => "length",
+            _ => "stop",
         };
-        let completion_tokens = completion.ids.len() as u64;
+        let completion_tokens = completion.tokens as u64;
         Ok(ChatCompletion {
-            text: self.text(&completion.ids)?,
+            text: completion.text,
             finish_reason: Some(finish_reason.to_owned()),
             refusal: None,
             usage: Some(Usage { prompt_tokens, completion_tokens }),
             attempts: 1,
             elapsed: start.elapsed(),
         })
-    }
-
-    /// The number of prompt tokens, and the request for the engine.
-    async fn prepare(
-        &self,
-        request: &ChatCompletionRequest,
-        jpegs: &[Vec<u8>],
-    ) -> Result<(u64, PreparedRequest<'_>)> {
-        let (stream, sampling) = (stream(request), self.sampling(request));
-        match &self.engine {
-            EngineHandle::SingleRank(engine) => {
-                let prompt = self.prompt(messages(request), jpegs.to_vec()).await?;
-                let tokens = prompt.len() as u64;
-                let request = PromptRequest { prompt, sampling: Arc::new(sampling), stream };
-                Ok((tokens, PreparedRequest::SingleRank(engine, request)))
-            }
-            EngineHandle::TensorParallel(engine) => {
-                let chat = self
-                    .tokenizer
-                    .apply_chat_template(&messages(request), GenerationPrompt::Append)?;
-                let (ids, vision_encoder) =
-                    (self.tokenizer.encode_chat(&chat)?, self.image_cache.vision_encoder());
-                let mut tokens = ids.len() - jpegs.len().min(ids.len());
-                for jpeg in jpegs {
-                    tokens += vision_encoder.image_tokens(image_file::size(jpeg)?)?;
-                }
-                let SamplingParams { temperature, max_new_tokens: max_tokens, .. } = sampling;
-                let jpegs = jpegs.to_vec();
-                let request = TensorParallelRequest { ids, jpegs, temperature, max_tokens, stream };
-                Ok((tokens as u64, PreparedRequest::TensorParallel(engine, request)))
-            }
-        }
-    }
-
-    fn text(&self, ids: &[u32]) -> Result<String> {
-        let mut stream = TextStream::new(self.tokenizer.clone(), SpecialTokens::Skip);
-        let mut text = String::new();
-        for id in ids {
-            text.push_str(&stream.push(*id)?);
-        }
-        text.push_str(&stream.finish()?);
-        Ok(text)
-    }
-
-    /// The prompt of a conversation, built in a blocking thread since the vision encoder is slow.
-    async fn prompt(
-        &self,
-        messages: Vec<MultimodalMessage>,
-        jpegs: Vec<Vec<u8>>,
-    ) -> Result<Prompt> {
-        let (image_cache, tokenizer) = (self.image_cache.clone(), self.tokenizer.clone());
-        let work = move || -> embodied_r_vision::Result<Prompt> {
-            let images = jpegs.iter().map(|bytes| image_file::from_bytes(bytes));
-            let images: Vec<RgbImage> = images.collect::<Result<_, _>>()?;
-            let embeddings = image_cache.encode_images(&images.iter().collect::<Vec<_>>())?;
-            image_cache.vision_encoder().prompt(&tokenizer, &messages, &embeddings)
-        };
-        Ok(tokio::task::spawn_blocking(work).await.map_err(Error::TaskFailed)??)
     }
 
     /// The lock of prompts that start with the same images; holds `true` once the prefix is computed.
@@ -250,7 +140,7 @@ impl ChatModel for LocalModel {
 
     fn status(&self) -> Option<String> {
         let EngineStats { running, waiting, .. } = self.stats();
-        let (encoded, hits) = (self.image_cache.misses(), self.image_cache.hits());
+        let (encoded, hits) = (self.image_cache().misses(), self.image_cache().hits());
         Some(format!(
             "{encoded} images encoded, {hits} cache hits; {running} running, {waiting} waiting"
         ))
@@ -262,21 +152,6 @@ impl ChatModel for LocalModel {
         jpegs: &'a [Vec<u8>],
     ) -> BoxFuture<'a, Result<ChatCompletion>> {
         self.complete(request, jpegs).boxed()
-    }
-}
-
-/// A request with its engine.
-enum PreparedRequest<'a> {
-    SingleRank(&'a EngineThread<PromptRequest>, PromptRequest),
-    TensorParallel(&'a EngineThread<TensorParallelRequest>, TensorParallelRequest),
-}
-
-impl PreparedRequest<'_> {
-    fn submit(self) -> PendingCompletion {
-        match self {
-            Self::SingleRank(engine, request) => engine.submit(request),
-            Self::TensorParallel(engine, request) => engine.submit(request),
-        }
     }
 }
 

@@ -1,33 +1,30 @@
 //! A tensor-parallel model. Rank 0 receives the requests and broadcasts them to the other ranks before each step; all
 //! ranks then deterministically compute the same embeddings, schedule and samples.
 
-#[cfg(test)]
-mod tests;
-
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use embodied_r_policy::tokenizer::Tokenizer;
 use embodied_r_policy::{
     Engine, EngineOutput, EngineStats, GenerationRequest, Prompt, RequestId, SamplingDefaults,
-    TensorParallel,
 };
-use embodied_r_vision::{EmbeddingCache, ImageEmbeddings, VisionLanguageModel, image_file};
+use embodied_r_vision::{EmbeddingCache, Error as VisionError, ImageEmbeddings, image_file};
 use image::RgbImage;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::engine::Worker;
-use super::options::LocalOptions;
+use super::options::VisionEngineOptions;
 use crate::error::{Error, Result};
+use crate::model::Model;
+use crate::worker::Worker;
 
 /// A request, broadcast to all ranks.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct TensorParallelRequest {
     /// The conversation, with a placeholder token for each image.
     pub(super) ids: Vec<u32>,
-    pub(super) jpegs: Vec<Vec<u8>>,
+    /// The image files.
+    pub(super) images: Vec<Vec<u8>>,
     pub(super) temperature: f64,
     pub(super) max_tokens: usize,
     /// The random stream.
@@ -45,36 +42,30 @@ struct StepCommand {
 /// One rank's shard of the model.
 pub(super) struct TensorParallelWorker {
     engine: Engine,
+    model: Model,
     image_cache: Arc<EmbeddingCache>,
     defaults: SamplingDefaults,
-    stop_ids: Vec<u32>,
-    ranks: TensorParallel,
     /// Requests by their number, which is the same on all ranks.
     requests: BTreeMap<u64, RequestId>,
     next: u64,
+    /// What ended this rank's part in the job.
+    failure: Option<Arc<Error>>,
 }
 
 impl TensorParallelWorker {
     /// The worker of this rank for the model in `dir`.
     ///
     /// # Errors
-    /// As [`super::LocalModel::load`].
-    pub(super) fn new(
-        dir: &Path,
-        model: &VisionLanguageModel,
-        options: &LocalOptions,
-    ) -> Result<Self> {
+    /// The model has no vision encoder, or the KV cache does not fit in memory.
+    pub(super) fn new(dir: &Path, model: &Model, options: &VisionEngineOptions) -> Result<Self> {
         Ok(Self {
             engine: options.engine(model)?,
-            image_cache: Arc::new(EmbeddingCache::new(
-                model.vision_encoder().clone(),
-                options.image_cache_bytes,
-            )),
+            model: model.clone(),
+            image_cache: options.image_cache(dir, model)?,
             defaults: SamplingDefaults::from_dir(dir)?,
-            stop_ids: Tokenizer::from_dir(dir)?.stop_ids().to_vec(),
-            ranks: model.decoder().ranks().clone(),
             requests: BTreeMap::new(),
             next: 0,
+            failure: None,
         })
     }
 
@@ -88,7 +79,7 @@ impl TensorParallelWorker {
     /// A rank has failed.
     pub(super) fn run(mut self) -> Result<()> {
         loop {
-            let command = self.ranks.broadcast_bytes(Vec::new())?;
+            let command = self.model.decoder.ranks().broadcast_bytes(Vec::new())?;
             let command: StepCommand =
                 postcard::from_bytes(&command).map_err(Error::RankProtocol)?;
             if command.is_last {
@@ -97,7 +88,7 @@ impl TensorParallelWorker {
             // Rank 0 reports rejected requests.
             drop(self.apply(command)?);
             if self.engine.has_work() {
-                self.step()?;
+                self.step_rank()?;
             }
         }
     }
@@ -105,7 +96,7 @@ impl TensorParallelWorker {
     /// Broadcasts the next command to the other ranks.
     fn broadcast(&self, command: &StepCommand) -> Result<()> {
         let bytes = postcard::to_allocvec(command).map_err(Error::RankProtocol)?;
-        self.ranks.broadcast_bytes(bytes)?;
+        self.model.decoder.ranks().broadcast_bytes(bytes)?;
         Ok(())
     }
 
@@ -117,8 +108,8 @@ impl TensorParallelWorker {
             }
         }
         let decode = |request: &TensorParallelRequest| -> Result<Vec<RgbImage>> {
-            let images = request.jpegs.par_iter().map(|jpeg| image_file::from_bytes(jpeg));
-            let images: Vec<RgbImage> = images.collect::<Result<_, _>>()?;
+            let images = request.images.par_iter().map(|image| image_file::from_bytes(image));
+            let images: Vec<RgbImage> = images.collect::<Result<_, VisionError>>()?;
             for image in &images {
                 self.image_cache.vision_encoder().image_tokens(image.dimensions())?;
             }
@@ -126,7 +117,8 @@ impl TensorParallelWorker {
         };
         let decoded: Vec<Result<Vec<RgbImage>>> = command.requests.iter().map(decode).collect();
         let images: Vec<&RgbImage> = decoded.iter().flatten().flatten().collect();
-        let mut embeddings = self.image_cache.encode_images_over(&images, &self.ranks)?.into_iter();
+        let ranks = self.model.decoder.ranks();
+        let mut embeddings = self.image_cache.encode_images_over(&images, ranks)?.into_iter();
         let added = command.requests.into_iter().zip(decoded).map(|(request, images)| {
             self.next += 1;
             let embeddings: Vec<ImageEmbeddings> =
@@ -146,14 +138,14 @@ impl TensorParallelWorker {
         let TensorParallelRequest { ids, temperature, max_tokens, stream, .. } = request;
         let prompt: Prompt =
             self.image_cache.vision_encoder().expand_placeholders(&ids, embeddings)?;
+        let stop_ids = self.model.tokenizer.stop_ids().to_vec();
         let defaults = SamplingDefaults { temperature, ..self.defaults };
-        let sampling = Arc::new(defaults.sampling(max_tokens, self.stop_ids.clone()));
-        Ok(self
-            .engine
-            .add(&GenerationRequest { prompt, samples: 1, stream, first_sample: 0 }, &sampling)?)
+        let sampling = Arc::new(defaults.sampling(max_tokens, stop_ids));
+        let request = GenerationRequest { prompt, samples: 1, stream, first_sample: 0 };
+        Ok(self.engine.add(&request, &sampling)?)
     }
 
-    fn step(&mut self) -> Result<Vec<EngineOutput>> {
+    fn step_rank(&mut self) -> Result<Vec<EngineOutput>> {
         let outputs = self.engine.step()?;
         for output in &outputs {
             if let EngineOutput::Finished { request, .. }
@@ -164,38 +156,64 @@ impl TensorParallelWorker {
         }
         Ok(outputs)
     }
+
+    /// The result of `work`, whose error ends this rank's part: the others may wait for another message.
+    fn or_fail<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        let failure = match &self.failure {
+            Some(failure) => failure.clone(),
+            None => match work(self) {
+                Ok(done) => return Ok(done),
+                Err(error) => self.failure.insert(Arc::new(error)).clone(),
+            },
+        };
+        Err(Error::TensorParallel(failure))
+    }
 }
 
 /// On rank 0.
 impl Worker for TensorParallelWorker {
     type Request = TensorParallelRequest;
 
+    fn samples(_: &TensorParallelRequest) -> usize {
+        1
+    }
+
     fn submit(
         &mut self,
         requests: Vec<TensorParallelRequest>,
-        cancelled: &[RequestId],
+        cancelled: &[(RequestId, usize)],
     ) -> Result<Vec<Result<RequestId>>> {
-        let numbered = self.requests.iter();
-        let cancelled = numbered.filter(|(_, request)| cancelled.contains(request));
-        let cancelled = cancelled.map(|(number, _)| *number).collect();
+        let is_cancelled = |request| cancelled.iter().any(|(other, _)| other == request);
+        let numbered = self.requests.iter().filter(|(_, request)| is_cancelled(*request));
+        let cancelled = numbered.map(|(number, _)| *number).collect();
         let command = StepCommand { cancelled, requests, is_last: false };
-        let added = self.broadcast(&command).and_then(|()| self.apply(command));
-        added.map_err(|error| Error::TensorParallel(Box::new(error)))
+        self.or_fail(|worker| {
+            worker.broadcast(&command)?;
+            worker.apply(command)
+        })
     }
 
     fn step(&mut self) -> Result<Vec<EngineOutput>> {
-        TensorParallelWorker::step(self).map_err(|error| Error::TensorParallel(Box::new(error)))
+        self.or_fail(Self::step_rank)
     }
 
     fn stats(&self) -> EngineStats {
-        self.engine.stats()
+        match self.failure {
+            Some(_) => EngineStats::default(),
+            None => self.engine.stats(),
+        }
     }
 
     fn idle(&self) {
-        self.ranks.heartbeat();
+        if self.failure.is_none() {
+            self.model.decoder.ranks().heartbeat();
+        }
     }
 
     fn end(self) -> Result<()> {
-        self.broadcast(&StepCommand { is_last: true, ..StepCommand::default() })
+        match self.failure {
+            Some(_) => Ok(()),
+            None => self.broadcast(&StepCommand { is_last: true, ..StepCommand::default() }),
+        }
     }
 }

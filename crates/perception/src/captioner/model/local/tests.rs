@@ -8,7 +8,7 @@ use embodied_r_policy::TensorParallel;
 use futures_util::future::join_all;
 use image::{ImageFormat, Rgb, RgbImage};
 
-use super::super::{ChatModel, LocalModel, LocalOptions};
+use super::{ChatModel, LocalModel, Model, VisionEngineOptions};
 use crate::error::Result;
 
 fn folder() -> &'static Path {
@@ -56,6 +56,11 @@ fn summaries(completions: Vec<Result<ChatCompletion>>) -> Vec<String> {
     completions.into_iter().map(summary).collect()
 }
 
+fn on_one_rank(options: &VisionEngineOptions) -> LocalModel {
+    let model = Model::load_with_vision(folder(), &options.vision).unwrap();
+    LocalModel::from_model(folder(), model, options).unwrap()
+}
+
 /// [`TensorParallel::on_threads`].
 fn on_ranks<R: Send>(ranks: usize, work: impl Fn(&TensorParallel) -> R + Sync) -> Vec<R> {
     TensorParallel::on_threads(ranks, work).unwrap()
@@ -63,17 +68,17 @@ fn on_ranks<R: Send>(ranks: usize, work: impl Fn(&TensorParallel) -> R + Sync) -
 
 #[test]
 fn two_ranks_generate_the_same_completions_as_one() {
-    let options = LocalOptions::default();
-    let alone = summaries(completions(&LocalModel::load(folder(), &options).unwrap()));
+    let options = VisionEngineOptions::default();
+    let alone = summaries(completions(&on_one_rank(&options)));
     assert!(
         alone[1].starts_with("error: ")
             && alone.iter().skip(2).all(|summary| summary.contains("Some"))
     );
     // Evicted images are encoded again, on all ranks alike.
     for image_cache_bytes in [1 << 20, 0] {
-        let options = LocalOptions { image_cache_bytes, ..LocalOptions::default() };
+        let options = VisionEngineOptions { image_cache_bytes, ..VisionEngineOptions::default() };
         let found = on_ranks(2, |ranks| {
-            let model = LocalModel::load_tensor_parallel(folder(), &options, ranks).unwrap();
+            let model = LocalModel::load(folder(), &options, ranks).unwrap();
             model.map(|model| (summaries(completions(&model)), model.image_cache().misses()))
         });
         let [Some((found, encoded)), None] = &found[..] else {
@@ -87,8 +92,8 @@ fn two_ranks_generate_the_same_completions_as_one() {
 #[test]
 fn a_dropped_request_is_cancelled_on_all_ranks() {
     let results = on_ranks(2, |ranks| {
-        let options = LocalOptions::default();
-        let model = LocalModel::load_tensor_parallel(folder(), &options, ranks).unwrap()?;
+        let options = VisionEngineOptions::default();
+        let model = LocalModel::load(folder(), &options, ranks).unwrap()?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
         let (mut request, jpegs) = requests().swap_remove(0);
         request.max_tokens = Some(3000);
@@ -100,7 +105,6 @@ fn a_dropped_request_is_cancelled_on_all_ranks() {
         let completion = runtime.block_on(model.chat(&request, &jpegs)).unwrap();
         Some((summaries(vec![Ok(completion)]), model.stats().running))
     });
-    let alone =
-        summaries(completions(&LocalModel::load(folder(), &LocalOptions::default()).unwrap()));
+    let alone = summaries(completions(&on_one_rank(&VisionEngineOptions::default())));
     assert_eq!(results[0], Some((vec![alone[0].clone()], 0)));
 }
