@@ -4,6 +4,7 @@
 
 mod api;
 mod events;
+mod id_lists;
 mod output;
 mod questions;
 pub mod small_run;
@@ -13,6 +14,7 @@ mod vision_model;
 
 pub use api::ChatApi;
 pub use events::events;
+pub use id_lists::id_lists;
 pub use output::{stderr, stderr_of, stdout, stdout_of};
 pub use questions::{write_lamp_questions, write_questions};
 pub use vision_model::VisionModel;

@@ -8,7 +8,7 @@ use std::process::Command;
 use assert_cmd::assert::OutputAssertExt as _;
 use embodied_r_data::parquet::Table;
 use embodied_r_policy::Policy;
-use embodied_r_tests::{binary, events, stderr_of, stdout_of, tiny_model, tiny_run};
+use embodied_r_tests::{binary, events, id_lists, stderr_of, stdout_of, tiny_model, tiny_run};
 use serde_json::{Value, json};
 
 /// A command that trains into `output` on `ranks` ranks.
@@ -41,8 +41,9 @@ type Sample = (Vec<u32>, Vec<u32>, f64);
 fn completions(run: &Path) -> Vec<Sample> {
     let table = |step: u64| {
         let name = format!("completions/completions_{step:05}.parquet");
-        let table = Table::read(&run.join(name)).unwrap();
-        let ids = |name: &str| table.id_lists(name).unwrap();
+        let path = run.join(name);
+        let table = Table::read(&path).unwrap();
+        let ids = |name: &str| id_lists(&path, name);
         let samples = ids("prompt_ids").into_iter().zip(ids("completion_ids"));
         let advantages = table.floats("advantage").unwrap();
         samples

@@ -7,9 +7,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use polars::prelude::{
-    Column as Series, DataFrame, DataType, ListChunked, ListPrimitiveChunkedBuilder,
-    ListStringChunkedBuilder, ParquetReader, ParquetWriter, PlSmallStr, PolarsError, SerReader,
-    UInt32Type,
+    Column as Series, DataFrame, DataType, ListPrimitiveChunkedBuilder, ListStringChunkedBuilder,
+    ParquetReader, ParquetWriter, PlSmallStr, PolarsError, SerReader, UInt32Type,
 };
 use polars::prelude::{IntoColumn as _, ListBuilderTrait as _};
 
@@ -210,30 +209,19 @@ impl Table {
         Ok(numbers.f64().map_err(wrong)?.iter().collect())
     }
 
-    /// A column of token id lists.
-    ///
-    /// # Errors
-    /// The column is missing, has the wrong type or contains nulls.
-    pub fn id_lists(&self, name: &str) -> Result<Vec<Vec<u32>>> {
-        let lists = self.lists(name, &DataType::UInt32, "lists of 32-bit ids")?;
-        (0..lists.len())
-            .map(|row| {
-                let ids = lists.get_as_series(row).ok_or_else(|| self.absent(name, row))?;
-                let ids = ids.u32().map_err(|_| self.absent(name, row))?;
-                ids.iter().collect::<Option<_>>().ok_or_else(|| self.absent(name, row))
-            })
-            .collect()
-    }
-
     /// A nullable column of string lists.
     ///
     /// # Errors
     /// The column is missing, has the wrong type, or a list contains nulls.
     pub fn optional_string_lists(&self, name: &str) -> Result<Vec<Option<Vec<String>>>> {
-        if *self.column(name)?.dtype() == DataType::Null {
+        let column = self.column(name)?;
+        if *column.dtype() == DataType::Null {
             return Ok(vec![None; self.len()]);
         }
-        let lists = self.lists(name, &DataType::String, "lists of strings")?;
+        let lists = match column.list() {
+            Ok(lists) if *lists.inner_dtype() == DataType::String => lists,
+            _ => return Err(self.wrong_type(name, column, "lists of strings")),
+        };
         (0..lists.len())
             .map(|row| {
                 let Some(texts) = lists.get_as_series(row) else { return Ok(None) };
@@ -253,14 +241,6 @@ impl Table {
             column: name.to_owned(),
             found: self.column_names().join(", "),
         })
-    }
-
-    fn lists(&self, name: &str, inner: &DataType, expected: &'static str) -> Result<&ListChunked> {
-        let column = self.column(name)?;
-        match column.list() {
-            Ok(lists) if lists.inner_dtype() == inner => Ok(lists),
-            _ => Err(self.wrong_type(name, column, expected)),
-        }
     }
 
     fn all_present<T>(&self, name: &str, values: Vec<Option<T>>) -> Result<Vec<T>> {
@@ -297,6 +277,12 @@ mod tests {
         (folder, table)
     }
 
+    fn id_lists(table: &Table, name: &str) -> Vec<Vec<u32>> {
+        let lists = table.frame.column(name).unwrap().list().unwrap();
+        let ids = |row| lists.get_as_series(row).unwrap().u32().unwrap().to_vec();
+        (0..lists.len()).map(|row| ids(row).into_iter().map(Option::unwrap).collect()).collect()
+    }
+
     fn text(values: &[&str]) -> Column {
         Column::Strings(values.iter().map(|&value| value.to_owned()).collect())
     }
@@ -321,7 +307,7 @@ mod tests {
         assert_eq!(table.integers("integers").unwrap(), [i64::MIN, i64::MAX]);
         assert_eq!(table.floats("floats").unwrap(), [0.1, f64::INFINITY]);
         assert_eq!(table.optional_floats("optional floats").unwrap(), [Some(1.5), None]);
-        assert_eq!(table.id_lists("ids").unwrap(), [vec![], vec![0, u32::MAX]]);
+        assert_eq!(id_lists(&table, "ids"), [vec![], vec![0, u32::MAX]]);
         assert_eq!(
             table.optional_string_lists("optional lists").unwrap(),
             [Some(vec!["A. x".to_owned(), "B. y".to_owned()]), None]
@@ -332,7 +318,7 @@ mod tests {
     fn a_table_without_rows_keeps_its_columns() {
         let (_folder, table) = written(vec![("ids", Column::IdLists(vec![]))]);
         assert!(table.is_empty());
-        assert_eq!(table.id_lists("ids").unwrap(), Vec::<Vec<u32>>::new());
+        assert_eq!(id_lists(&table, "ids"), Vec::<Vec<u32>>::new());
     }
 
     #[test]
@@ -348,7 +334,7 @@ mod tests {
         let error = table.integers("id").unwrap_err().to_string();
         assert!(error.contains("`id`") && error.contains("integers"), "{error}");
         assert!(error.contains("str"), "{error}");
-        assert!(matches!(table.id_lists("id"), Err(Error::ColumnType { .. })));
+        assert!(matches!(table.optional_string_lists("id"), Err(Error::ColumnType { .. })));
         assert!(matches!(table.floats("id"), Err(Error::ColumnType { .. })));
     }
 

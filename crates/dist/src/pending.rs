@@ -66,14 +66,4 @@ impl<T> Pending<T> {
             }
         }
     }
-
-    /// Whether [`Pending::wait`] would return immediately.
-    pub fn is_ready(&self) -> bool {
-        match &self.0 {
-            State::Ready(_) => true,
-            State::InFlight { slot, rank_state } => {
-                lock(&slot.0).is_some() || rank_state.failure().is_some()
-            }
-        }
-    }
 }

@@ -31,7 +31,8 @@ use crate::rollout::Rollout;
 pub type Metrics = IndexMap<String, f64>;
 
 /// Fields and metrics that depend on clock and machine, and differ between otherwise identical runs.
-pub const NONDETERMINISTIC_FIELDS: [&str; 17] = [
+#[cfg(test)]
+pub(crate) const NONDETERMINISTIC_FIELDS: [&str; 17] = [
     "time_s",
     "completions_per_rank",
     "busy_share_per_rank",

@@ -151,12 +151,6 @@ pub fn launches() -> std::collections::BTreeMap<&'static str, usize> {
     crate::cuda::host::launches()
 }
 
-/// Number of kernels and GEMMs launched by the process so far.
-#[cfg(feature = "cuda-host")]
-pub fn launch_count() -> usize {
-    launches().values().sum()
-}
-
 /// Sets the emulated execution order of threads and blocks, for the calling thread. No result may depend on it.
 #[cfg(feature = "cuda-host")]
 pub fn set_thread_order(order: ThreadOrder) {

@@ -29,10 +29,11 @@ fn policy(layers: usize) -> Policy {
 
 /// Launches per layer of a decode step; `run` samples so many tokens with a model of so many layers.
 fn launches_per_layer(run: impl Fn(usize, usize)) -> usize {
+    let count = || device::launches().values().sum::<usize>();
     let launched = |layers, tokens| {
-        let before = device::launch_count();
+        let before = count();
         run(layers, tokens);
-        device::launch_count() - before
+        count() - before
     };
     let four_steps = |layers| launched(layers, 9) - launched(layers, 5);
     let (two, four) = (four_steps(2), four_steps(4));

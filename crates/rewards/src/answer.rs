@@ -103,14 +103,6 @@ pub fn letter(completion: &str) -> Result<char, AnswerError> {
     single_letter(named, tags.iter().all(|tag| tag.trim().is_empty()))
 }
 
-/// The number in `text`, with or without a unit: `3.5`, `about 1,200 cm`.
-///
-/// # Errors
-/// [`AnswerError::Empty`], [`AnswerError::NoNumber`] or [`AnswerError::AmbiguousNumbers`].
-pub fn read_number(text: &str) -> Result<f64, AnswerError> {
-    single_number(numbers::parse_numbers(text), text.trim().is_empty())
-}
-
 /// The number in the `<answer>` tag of `completion`. Several tags must agree.
 ///
 /// # Errors

@@ -129,11 +129,6 @@ impl MemoryPlan {
         let update = self.update.max(self.sampler_weights) + self.gradients;
         self.resident() + self.cached_activations + self.rollout.max(update)
     }
-
-    /// Budget in bytes for activations saved by the forward pass.
-    pub fn activation_bytes(&self) -> usize {
-        self.saved_activations
-    }
 }
 
 /// What the rollout caches within `room` bytes, or as the settings demand: the inputs, keys and values of all layers,

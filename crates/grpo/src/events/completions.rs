@@ -99,8 +99,11 @@ impl Sink for Parquet {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
     use embodied_r_data::parquet::Table;
     use embodied_r_rewards::Score;
+    use polars::prelude::{ParquetReader, SerReader as _};
 
     use super::*;
 
@@ -128,8 +131,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let rewards = ["accuracy", "consistency"].map(str::to_owned).to_vec();
         Parquet::new(dir.path(), rewards).completions(12, &[rollout()]).unwrap();
-        let table = Table::read(&dir.path().join("completions/completions_00012.parquet")).unwrap();
-        assert_eq!(table.id_lists("completion_ids").unwrap(), [[4, 5, 0]]);
+        let path = dir.path().join("completions/completions_00012.parquet");
+        let frame = ParquetReader::new(File::open(&path).unwrap()).finish().unwrap();
+        let ids = frame.column("completion_ids").unwrap().list().unwrap().get_as_series(0).unwrap();
+        assert_eq!(ids.u32().unwrap().to_vec(), [4, 5, 0].map(Some));
+        let table = Table::read(&path).unwrap();
         assert_eq!(table.strings("completion").unwrap(), ["so B"]);
         assert_eq!(table.floats("advantage").unwrap(), [-1.5]);
         assert_eq!(table.optional_floats("accuracy").unwrap(), [Some(0.0)]);

@@ -87,11 +87,6 @@ impl PagePool {
         Ok(())
     }
 
-    /// Size of a page in bytes.
-    pub fn page_bytes(heads: Heads, dtype: DType) -> usize {
-        cuda::paged_attention::page_elements(heads) * dtype.size_in_bytes()
-    }
-
     /// Number of pages.
     pub fn pages(&self) -> usize {
         self.pages

@@ -66,7 +66,8 @@ pub const INLIER_PX: f64 = 5.0;
 
 impl Homography {
     /// The identity.
-    pub const IDENTITY: Self = Self([1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]);
+    #[cfg(test)]
+    pub(crate) const IDENTITY: Self = Self([1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]);
 
     /// Projects a point; `None` if it is at or behind the horizon.
     #[must_use]

@@ -8,6 +8,11 @@ fn several(letters: &str) -> Result<char, AnswerError> {
     Err(AnswerError::AmbiguousLetters(letters.chars().collect()))
 }
 
+/// The number in `text`, with or without a unit: `3.5`, `about 1,200 cm`.
+fn read_number(text: &str) -> Result<f64, AnswerError> {
+    single_number(numbers::parse_numbers(text), text.trim().is_empty())
+}
+
 /// Asserts that every text is parsed as `expected`.
 fn all_parse_as(expected: Result<char, AnswerError>, texts: &[&str]) {
     for text in texts {
