@@ -14,8 +14,7 @@ use embodied_r_grpo::loss::LossType;
 use embodied_r_grpo::process_group::ProcessGroup;
 use embodied_r_grpo::random::stream;
 use embodied_r_grpo::rollout::partition::{GroupPart, completions_per_rank, partition};
-use embodied_r_grpo::settings::Recompute;
-use embodied_r_grpo::settings::{LossSettings, Optim, OptimizerSettings};
+use embodied_r_grpo::settings::{LossSettings, Optim, OptimizerSettings, Recompute};
 use embodied_r_grpo::update::micro_batch::{
     MicroBatch, TokenSelection, UpdateStats, loss_normalizers, to_f64,
 };
@@ -24,7 +23,8 @@ use embodied_r_grpo::update::packing::{GroupLengths, GroupSlice, pack};
 use embodied_r_grpo::update::{StepParams, Updater, merged_groups, score_all};
 use embodied_r_kernels::device;
 use embodied_r_policy::{
-    ActivationCache, CompletionOutput, GenerationRequest, Group, ModelConfig, Policy, Precision,
+    ActivationCache, CompletionOutput, GenerateOptions, GenerationRequest, Group, ModelConfig,
+    Policy, Precision,
 };
 use serde::Serialize;
 
@@ -106,7 +106,10 @@ pub fn run(folder: &Path, options: &Options<'_>, process_group: &ProcessGroup) -
         let (began, sent) = (Instant::now(), process_group.bytes_sent());
         let waited = process_group.seconds_waited();
         let requests = own_requests(&work.requests(config.vocab_size, run), &own);
-        let (sampling, with) = (sampling(work.new), (policy.precision(), cache.take()));
+        let (sampling, with) = (
+            sampling(work.new),
+            GenerateOptions { precision: None, activation_cache: cache.take() },
+        );
         let samples;
         (samples, cache) =
             policy.generate_with_activation_cache(&requests, &sampling, with, &|_| {

@@ -10,8 +10,8 @@ use candle_core::{Device, Tensor};
 pub use embodied_r_policy::tokenizer::{ChatMessage, GenerationPrompt, RenderedChat};
 pub use embodied_r_policy::weights::WriterRank;
 pub use embodied_r_policy::{
-    ActivationCacheOptions, CompletionOutput, FinishReason, GenerationRequest, GradientReadyHook,
-    Group, LayerHook, Precision, SamplingParams, TokenScores, Trainable,
+    ActivationCacheOptions, CompletionOutput, FinishReason, GenerateOptions, GenerationRequest,
+    GradientReadyHook, Group, LayerHook, Precision, SamplingParams, TokenScores, Trainable,
 };
 
 use crate::error::Result;
@@ -115,9 +115,8 @@ pub trait Model: Send + Sync + Sized {
     /// An empty activation cache.
     fn activation_cache(&self, options: ActivationCacheOptions) -> Self::ActivationCache;
 
-    /// Samples completions, in the given precision or the model's own; `on_step` is called after each decoding step.
-    /// The activation cache, if given, is overwritten with what the update can reuse and returned, unless the update
-    /// would compute something else.
+    /// Samples completions; `on_step` is called after each decoding step. The activation cache, if given, is overwritten
+    /// with what the update can reuse and returned, unless the update would compute something else.
     ///
     /// # Errors
     /// A prompt is empty or too long, or a tensor operation fails.
@@ -125,7 +124,7 @@ pub trait Model: Send + Sync + Sized {
         &self,
         requests: &[GenerationRequest],
         sampling: &SamplingParams,
-        with: (Option<Precision>, Option<Self::ActivationCache>),
+        options: GenerateOptions<Self::ActivationCache>,
         on_step: &dyn Fn(),
     ) -> Result<(Samples, Option<Self::ActivationCache>)>;
 

@@ -14,7 +14,7 @@ use crate::advantages::{
 use crate::data::questions::TokenizedQuestion;
 use crate::error::{Error, Result};
 use crate::model::{
-    ChatTokenizer, FinishReason, GenerationRequest, Group, Model, Precision, SamplingParams,
+    ChatTokenizer, FinishReason, GenerateOptions, GenerationRequest, Group, Model, SamplingParams,
     completion_text,
 };
 use crate::process_group::ProcessGroup;
@@ -98,60 +98,75 @@ pub struct SampleRequest<'a> {
     pub completions: Range<usize>,
 }
 
-/// Samples completions, in the given precision or the model's own, and fills the activation cache for the update if one
-/// is given. Each decoding step sends a heartbeat through `process_group`.
-///
-/// # Errors
-/// The model or the tokenizer fails.
-pub fn sample<M: Model>(
-    (model, process_group): (&M, &ProcessGroup),
-    text: &dyn ChatTokenizer,
-    wanted: &[SampleRequest<'_>],
-    sampling: &SamplingParams,
-    with: (Option<Precision>, Option<M::ActivationCache>),
-    (seed, step): (u64, u64),
-) -> Result<(Vec<Rollout>, Option<M::ActivationCache>)> {
-    let requests: Vec<GenerationRequest> = wanted
-        .iter()
-        .map(|SampleRequest { index, prompted, completions }| GenerationRequest {
-            prompt: prompted.prompt.clone().into(),
-            samples: completions.len(),
-            stream: stream(&[seed, step, *index as u64]),
-            first_sample: completions.start,
-        })
-        .collect();
-    let (sampled, activation_cache) =
-        model.generate(&requests, sampling, with, &|| process_group.heartbeat())?;
-    let lengths = |sampled: &[Vec<_>]| sampled.iter().map(Vec::len).collect::<Vec<_>>();
-    if lengths(&sampled) != requests.iter().map(|request| request.samples).collect::<Vec<_>>() {
-        return Err(Error::Model { what: "returned the wrong number of completions".into() });
-    }
-    let rollouts: Result<Vec<Rollout>> = wanted
-        .iter()
-        .zip(sampled)
-        .map(|(SampleRequest { index, prompted, .. }, samples)| {
-            let completions = samples.into_iter().map(|sample| {
-                Ok(Completion {
-                    text: completion_text(text, &sample.ids)?,
-                    ids: sample.ids,
-                    logps: sample.logps,
-                    finish: sample.finish_reason,
-                    scores: Vec::new(),
-                    reward: None,
-                    advantage: 0.0,
-                })
-            });
-            Ok(Rollout {
-                index: *index,
-                id: prompted.question.id(),
-                question: prompted.question.question.clone(),
-                prompt: prompted.prompt.clone(),
-                solution: prompted.question.answer.clone(),
-                completions: completions.collect::<Result<_>>()?,
+/// Samples completions on one rank.
+pub struct Sampler<'a, M: Model> {
+    /// The model.
+    pub model: &'a M,
+    /// The ranks; each decoding step sends a heartbeat.
+    pub process_group: &'a ProcessGroup,
+    /// The tokenizer.
+    pub tokenizer: &'a dyn ChatTokenizer,
+    /// The sampling parameters.
+    pub params: SamplingParams,
+    /// The seed of the random streams of all questions.
+    pub seed: u64,
+    /// The step, from 0, which has streams of its own.
+    pub step: u64,
+}
+
+impl<M: Model> Sampler<'_, M> {
+    /// Samples the completions of `wanted`; fills the activation cache of `options`, if any.
+    ///
+    /// # Errors
+    /// The model or the tokenizer fails.
+    pub fn sample(
+        &self,
+        wanted: &[SampleRequest<'_>],
+        options: GenerateOptions<M::ActivationCache>,
+    ) -> Result<(Vec<Rollout>, Option<M::ActivationCache>)> {
+        let requests: Vec<GenerationRequest> = wanted
+            .iter()
+            .map(|SampleRequest { index, prompted, completions }| GenerationRequest {
+                prompt: prompted.prompt.clone().into(),
+                samples: completions.len(),
+                stream: stream(&[self.seed, self.step, *index as u64]),
+                first_sample: completions.start,
             })
-        })
-        .collect();
-    Ok((rollouts?, activation_cache))
+            .collect();
+        let (sampled, activation_cache) =
+            self.model
+                .generate(&requests, &self.params, options, &|| self.process_group.heartbeat())?;
+        let lengths = |sampled: &[Vec<_>]| sampled.iter().map(Vec::len).collect::<Vec<_>>();
+        if lengths(&sampled) != requests.iter().map(|request| request.samples).collect::<Vec<_>>() {
+            return Err(Error::Model { what: "returned the wrong number of completions".into() });
+        }
+        let rollouts: Result<Vec<Rollout>> = wanted
+            .iter()
+            .zip(sampled)
+            .map(|(SampleRequest { index, prompted, .. }, samples)| {
+                let completions = samples.into_iter().map(|sample| {
+                    Ok(Completion {
+                        text: completion_text(self.tokenizer, &sample.ids)?,
+                        ids: sample.ids,
+                        logps: sample.logps,
+                        finish: sample.finish_reason,
+                        scores: Vec::new(),
+                        reward: None,
+                        advantage: 0.0,
+                    })
+                });
+                Ok(Rollout {
+                    index: *index,
+                    id: prompted.question.id(),
+                    question: prompted.question.question.clone(),
+                    prompt: prompted.prompt.clone(),
+                    solution: prompted.question.answer.clone(),
+                    completions: completions.collect::<Result<_>>()?,
+                })
+            })
+            .collect();
+        Ok((rollouts?, activation_cache))
+    }
 }
 
 /// Assigns every completion its advantage. All groups have `group_size` completions; `weights` are those of the scores.

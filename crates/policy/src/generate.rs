@@ -40,6 +40,21 @@ pub enum GenerateEvent {
     },
 }
 
+/// How a trained model generates.
+#[derive(Debug)]
+pub struct GenerateOptions<C = ActivationCache> {
+    /// Precision of matmuls; by default the model's own.
+    pub precision: Option<Precision>,
+    /// The activation cache to fill for the update, if any.
+    pub activation_cache: Option<C>,
+}
+
+impl<C> Default for GenerateOptions<C> {
+    fn default() -> Self {
+        Self { precision: None, activation_cache: None }
+    }
+}
+
 impl InferenceModel {
     /// Samples `samples` completions for each request's prompt.
     ///
@@ -55,62 +70,60 @@ impl InferenceModel {
         sampling: &SamplingParams,
         on_event: &dyn Fn(GenerateEvent),
     ) -> Result<Vec<Vec<CompletionOutput>>> {
-        let with = (None, NonFiniteLogits::End);
-        Ok(self.generate_with_activation_cache(requests, sampling, with, on_event)?.0)
-    }
-
-    /// As [`Self::generate`]; records activations for the update if an activation cache is given.
-    fn generate_with_activation_cache(
-        self: &Arc<Self>,
-        requests: &[GenerationRequest],
-        sampling: &SamplingParams,
-        (activation_cache, non_finite): (Option<ActivationCache>, NonFiniteLogits),
-        on_event: &dyn Fn(GenerateEvent),
-    ) -> Result<(Vec<Vec<CompletionOutput>>, Option<ActivationCache>)> {
-        let blank = CompletionOutput {
-            ids: Vec::new(),
-            logps: Vec::new(),
-            finish_reason: FinishReason::Length,
-        };
-        let mut done: Vec<Vec<CompletionOutput>> =
-            requests.iter().map(|request| vec![blank.clone(); request.samples]).collect();
-        if sampling.max_new_tokens == 0 {
-            return Ok((done, None));
-        }
         let engine = Engine::new(self.clone(), EngineOptions::default())?;
-        let mut engine = engine.with_non_finite(non_finite);
-        if let Some(activation_cache) = activation_cache {
-            engine.record_activations(activation_cache);
-        }
-        let sampling = Arc::new(sampling.clone());
-        let mut indices = HashMap::with_capacity(requests.len());
-        for (index, request) in requests.iter().enumerate() {
-            let id = engine.add(request, &sampling).map_err(|error| error.at_sequence(index))?;
-            indices.insert(id, index);
-        }
-        while engine.has_work() {
-            let mut tokens = 0;
-            for output in engine.step()? {
-                match output {
-                    EngineOutput::Prefilled { .. } => {}
-                    EngineOutput::Token { request, sample, token } => {
-                        let sample = &mut done[indices[&request]][sample];
-                        sample.ids.push(token.id);
-                        sample.logps.push(token.logp);
-                        tokens += 1;
-                    }
-                    EngineOutput::Finished { request, sample, finish_reason } => {
-                        let request = indices[&request];
-                        done[request][sample].finish_reason = finish_reason;
-                        on_event(GenerateEvent::Finished { request, sample });
-                    }
-                    EngineOutput::NonFinite { .. } => return Err(Error::NonFiniteLogits),
-                }
-            }
-            on_event(GenerateEvent::Tokens(tokens));
-        }
-        Ok((done, engine.into_activation_cache()))
+        Ok(complete(engine, requests, sampling, None, on_event)?.0)
     }
+}
+
+/// Runs all `requests` in `engine`; records activations for the update if an activation cache is given.
+fn complete(
+    mut engine: Engine,
+    requests: &[GenerationRequest],
+    sampling: &SamplingParams,
+    activation_cache: Option<ActivationCache>,
+    on_event: &dyn Fn(GenerateEvent),
+) -> Result<(Vec<Vec<CompletionOutput>>, Option<ActivationCache>)> {
+    let blank = CompletionOutput {
+        ids: Vec::new(),
+        logps: Vec::new(),
+        finish_reason: FinishReason::Length,
+    };
+    let mut done: Vec<Vec<CompletionOutput>> =
+        requests.iter().map(|request| vec![blank.clone(); request.samples]).collect();
+    if sampling.max_new_tokens == 0 {
+        return Ok((done, None));
+    }
+    if let Some(activation_cache) = activation_cache {
+        engine.record_activations(activation_cache);
+    }
+    let sampling = Arc::new(sampling.clone());
+    let mut indices = HashMap::with_capacity(requests.len());
+    for (index, request) in requests.iter().enumerate() {
+        let id = engine.add(request, &sampling).map_err(|error| error.at_sequence(index))?;
+        indices.insert(id, index);
+    }
+    while engine.has_work() {
+        let mut tokens = 0;
+        for output in engine.step()? {
+            match output {
+                EngineOutput::Prefilled { .. } => {}
+                EngineOutput::Token { request, sample, token } => {
+                    let sample = &mut done[indices[&request]][sample];
+                    sample.ids.push(token.id);
+                    sample.logps.push(token.logp);
+                    tokens += 1;
+                }
+                EngineOutput::Finished { request, sample, finish_reason } => {
+                    let request = indices[&request];
+                    done[request][sample].finish_reason = finish_reason;
+                    on_event(GenerateEvent::Finished { request, sample });
+                }
+                EngineOutput::NonFinite { .. } => return Err(Error::NonFiniteLogits),
+            }
+        }
+        on_event(GenerateEvent::Tokens(tokens));
+    }
+    Ok((done, engine.into_activation_cache()))
 }
 
 impl Policy {
@@ -125,14 +138,13 @@ impl Policy {
         sampling: &SamplingParams,
         on_event: &dyn Fn(GenerateEvent),
     ) -> Result<Vec<Vec<CompletionOutput>>> {
-        Ok(self
-            .generate_with_activation_cache(requests, sampling, (self.precision(), None), on_event)?
-            .0)
+        let options = GenerateOptions::default();
+        Ok(self.generate_with_activation_cache(requests, sampling, options, on_event)?.0)
     }
 
-    /// As [`Self::generate`], with matmuls in `precision`. The activation cache, if given, is cleared, records the
-    /// activations for the update and is returned. None is returned if the update's forward would differ from the
-    /// rollout's: with another precision or with dropout.
+    /// As [`Self::generate`], with `options`. The activation cache, if given, is cleared, records the activations for the
+    /// update and is returned. None is returned if the update's forward would differ from the rollout's: with another
+    /// precision or with dropout.
     ///
     /// # Errors
     /// As [`Self::generate`].
@@ -140,13 +152,16 @@ impl Policy {
         &self,
         requests: &[GenerationRequest],
         sampling: &SamplingParams,
-        (precision, activation_cache): (Precision, Option<ActivationCache>),
+        options: GenerateOptions,
         on_event: &dyn Fn(GenerateEvent),
     ) -> Result<(Vec<Vec<CompletionOutput>>, Option<ActivationCache>)> {
+        let precision = options.precision.unwrap_or_else(|| self.precision());
         let repeats = precision == self.precision() && !self.has_dropout();
-        let activation_cache = activation_cache.filter(|_| repeats).map(ActivationCache::cleared);
+        let activation_cache =
+            options.activation_cache.filter(|_| repeats).map(ActivationCache::cleared);
         let model = Arc::new(self.rollout_model(precision)?);
-        let with = (activation_cache, NonFiniteLogits::Sample);
-        model.generate_with_activation_cache(requests, sampling, with, on_event)
+        let engine = Engine::new(model, EngineOptions::default())?;
+        let engine = engine.with_non_finite(NonFiniteLogits::Sample);
+        complete(engine, requests, sampling, activation_cache, on_event)
     }
 }

@@ -46,7 +46,7 @@ pub use error::{Error, Result};
 pub use fingerprint::{FingerprintExtent, fingerprint, weights_fingerprint};
 pub use flops::{ActivationBytes, ForwardFlops};
 pub use forward::{ForwardPass, GradientReadyHook};
-pub use generate::{CompletionOutput, GenerateEvent};
+pub use generate::{CompletionOutput, GenerateEvent, GenerateOptions};
 pub use gguf::{GgufFault, GgufFile, GgufModel, GgufTensor};
 pub use lora::{Adapter, AdapterFault, LoraConfig};
 pub use packed::Group;

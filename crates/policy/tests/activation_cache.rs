@@ -6,8 +6,8 @@ use std::path::Path;
 
 use embodied_r_policy::lora::{LoraConfig, Module};
 use embodied_r_policy::{
-    ActivationCache, ActivationCacheOptions, GenerationRequest, Gradients, Group, PAGE_SIZE,
-    Policy, Precision, SamplingParams, SharedPrompt, TokenScores, Trainable,
+    ActivationCache, ActivationCacheOptions, GenerateOptions, GenerationRequest, Gradients, Group,
+    PAGE_SIZE, Policy, Precision, SamplingParams, SharedPrompt, TokenScores, Trainable,
 };
 
 /// Tied and untied embeddings, grouped-query attention, biases, and sliding windows shorter than prompts.
@@ -59,9 +59,9 @@ fn drawn_into(
         stop_ids: (0..policy.config().vocab_size as u32).step_by(12).collect(),
         ..SamplingParams::default()
     };
-    let (samples, cache) = policy
-        .generate_with_activation_cache(&requests, &sampling, (precision, Some(cache)), &|_| {})
-        .unwrap();
+    let options = GenerateOptions { precision: Some(precision), activation_cache: Some(cache) };
+    let (samples, cache) =
+        policy.generate_with_activation_cache(&requests, &sampling, options, &|_| {}).unwrap();
     let group = |(prompt, samples): (Vec<u32>, Vec<embodied_r_policy::CompletionOutput>)| Group {
         prompt,
         completions: samples.into_iter().map(|sample| sample.ids).collect(),

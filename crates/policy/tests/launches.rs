@@ -11,8 +11,9 @@ use embodied_r_kernels::{Precision, device};
 use embodied_r_policy::lora::Module;
 use embodied_r_policy::weights::SaveOptions;
 use embodied_r_policy::{
-    ActivationCache, ActivationCacheOptions, GenerationRequest, Group, InferenceModel,
-    LAUNCHES_PER_LAYER, LoraConfig, ModelConfig, Policy, SamplingParams, Trainable, WeightFormat,
+    ActivationCache, ActivationCacheOptions, GenerateOptions, GenerationRequest, Group,
+    InferenceModel, LAUNCHES_PER_LAYER, LoraConfig, ModelConfig, Policy, SamplingParams, Trainable,
+    WeightFormat,
 };
 
 /// Recording a layer's activations.
@@ -94,8 +95,8 @@ fn a_layer_of_a_token_costs_few_launches() {
             let (requests, sampling) = requests(tokens);
             let options = ActivationCacheOptions { layers, tokens: 100 };
             let cache = Some(ActivationCache::new(policy.config(), options));
-            let with = (policy.precision(), cache);
-            policy.generate_with_activation_cache(&requests, &sampling, with, &|_| ()).unwrap();
+            let options = GenerateOptions { precision: None, activation_cache: cache };
+            policy.generate_with_activation_cache(&requests, &sampling, options, &|_| ()).unwrap();
         });
         assert_eq!(trained, LAUNCHES_PER_LAYER + PER_RECORDED_LAYER);
     });
@@ -123,8 +124,10 @@ fn an_adapter_is_not_converted_for_every_token_or_pass() {
             let (requests, sampling) = requests(tokens);
             let policy = adapted(layers, Precision::Bf16);
             launches_of("er_convert", || {
-                let with = (policy.precision(), None);
-                policy.generate_with_activation_cache(&requests, &sampling, with, &|_| ()).unwrap();
+                let options = GenerateOptions::default();
+                policy
+                    .generate_with_activation_cache(&requests, &sampling, options, &|_| ())
+                    .unwrap();
             })
         };
         // What a token converts, its embedding and the input of the LM head, does not depend on the layers.

@@ -13,7 +13,7 @@ use embodied_r_policy::Policy;
 
 use super::train::explain::explain;
 use super::train::job::Job;
-use super::train::memory;
+use super::train::memory::{StepShare, memory_summary, share_line};
 use super::train::session::{self, DataArgs, Session};
 use crate::args::sft::SftArgs;
 use crate::exit::Status;
@@ -84,7 +84,8 @@ fn plan(
     let per_epoch = sampler.steps_per_epoch();
     let tokens: usize = examples.iter().map(Example::tokens).sum();
     let most = needed.div_ceil(ranks.max(1));
-    let share = memory::share(ranks, (most, needed, "examples"), settings.optimizer.optim);
+    let share = StepShare { most, of: needed, items: "examples" };
+    let share = share_line(ranks, share, settings.optimizer.optim);
     let share = share.map(|(name, what)| format!("{name:<12} {what}\n")).unwrap_or_default();
     let trained_tokens: usize = examples.iter().map(|example| example.completion.len()).sum();
     format!(
@@ -105,6 +106,6 @@ fn plan(
         lr.peak,
         lr.kind.decay(),
         settings.run.max_tokens_per_batch,
-        memory::memory_summary(memory, ranks),
+        memory_summary(memory, ranks),
     )
 }

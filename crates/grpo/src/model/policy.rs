@@ -8,8 +8,8 @@ use embodied_r_policy::weights::SaveOptions;
 use embodied_r_policy::{ActivationCache, Gradients, Policy, SharedPrompt};
 
 use super::{
-    ActivationCacheOptions, ChatMessage, ChatTokenizer, GenerationPrompt, GenerationRequest,
-    GradientReadyHook, Group, LayerHook, LoadOptions, Model, NamedGradients, Precision,
+    ActivationCacheOptions, ChatMessage, ChatTokenizer, GenerateOptions, GenerationPrompt,
+    GenerationRequest, GradientReadyHook, Group, LayerHook, LoadOptions, Model, NamedGradients,
     RenderedChat, Samples, SamplingParams, TokenScores, TrainingPass, WriterRank,
 };
 use crate::error::Result;
@@ -96,16 +96,10 @@ impl Model for Policy {
         &self,
         requests: &[GenerationRequest],
         sampling: &SamplingParams,
-        (precision, activation_cache): (Option<Precision>, Option<ActivationCache>),
+        options: GenerateOptions,
         on_step: &dyn Fn(),
     ) -> Result<(Samples, Option<ActivationCache>)> {
-        let precision = precision.unwrap_or_else(|| self.precision());
-        Ok(self.generate_with_activation_cache(
-            requests,
-            sampling,
-            (precision, activation_cache),
-            &|_| on_step(),
-        )?)
+        Ok(self.generate_with_activation_cache(requests, sampling, options, &|_| on_step())?)
     }
 
     fn parameters(&self) -> Vec<(String, Tensor)> {

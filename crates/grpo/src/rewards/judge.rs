@@ -6,7 +6,8 @@ use embodied_r_rewards::{Error as RewardError, Judge, JudgePrompt, Result as Rew
 
 use crate::error::Result;
 use crate::model::{
-    ChatTokenizer, GenerationRequest, Model, SamplingParams, chat_prompt, completion_text,
+    ChatTokenizer, GenerateOptions, GenerationRequest, Model, SamplingParams, chat_prompt,
+    completion_text,
 };
 use crate::process_group::ProcessGroup;
 
@@ -77,7 +78,8 @@ impl<M: Model> ReferenceJudge<M> {
             ..SamplingParams::greedy()
         };
         let on_step = || self.process_group.heartbeat();
-        let (samples, _) = reference.generate(&requests, &sampling, (None, None), &on_step)?;
+        let (samples, _) =
+            reference.generate(&requests, &sampling, GenerateOptions::default(), &on_step)?;
         for (index, group) in indices.into_iter().zip(samples) {
             let Some(sample) = group.first() else { continue };
             if sample.logps.iter().any(|logp| logp.is_nan()) {

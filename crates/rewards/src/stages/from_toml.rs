@@ -50,7 +50,10 @@ fn stage(
     let weights = weights(position, table, names, errors);
     let until = match table.get("until") {
         None => Some(None),
-        Some(value) => until(position, value, (length, weights.as_ref(), names), errors).map(Some),
+        Some(value) => {
+            let stage = StageParts { length, weights: weights.as_ref(), names };
+            until(position, value, &stage, errors).map(Some)
+        }
     };
     let blend_steps = match table.get("blend_steps") {
         None => Some(0),
@@ -122,10 +125,17 @@ fn weights(
     Some(weights)
 }
 
+/// What an exit condition is checked against; `None` where the stage's own value is faulty.
+struct StageParts<'a> {
+    length: Option<StageLength>,
+    weights: Option<&'a Weights>,
+    names: &'a RewardNames,
+}
+
 fn until(
     position: &StagePosition,
     value: &Value,
-    (length, weights, names): (Option<StageLength>, Option<&Weights>, &RewardNames),
+    stage: &StageParts<'_>,
     errors: &mut Vec<String>,
 ) -> Option<ExitCondition> {
     let path = format!("{}.until", position.path);
@@ -162,8 +172,8 @@ fn until(
         threshold: threshold.unwrap_or(Threshold::Above(0.0)),
         window: window.unwrap_or(1),
     };
-    errors.extend(until_errors(&until, position, length));
-    errors.extend(metric_error(&until, position, weights, names));
+    errors.extend(until_errors(&until, position, stage.length));
+    errors.extend(metric_error(&until, position, stage.weights, stage.names));
     complete.then_some(until)
 }
 

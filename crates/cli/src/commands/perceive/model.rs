@@ -70,48 +70,51 @@ pub(super) fn remote(
             true => RefusalPolicy::Retry,
             false => RefusalPolicy::Keep,
         },
-        ..model_options(model_args, options)
+        ..model_options(&model_args, options)
     };
     Ok(ModelCaptioner::open(remote, model, bar)?)
 }
 
-/// A captioner in this process, or tensor-parallel over `ranks`: workers other than the first return `None` once it is
-/// done. `estimate_output` says whether to print the estimate.
-pub(super) fn local(
-    model_args: VisionModelArgs,
-    args: &LocalArgs,
-    options: &PerceiveOptions,
-    (placement, ranks): (&WeightPlacement, &TensorParallel),
-    (estimate_output, progress): (EstimateOutput, &dyn Progress),
-) -> anyhow::Result<Option<ModelCaptioner<LocalModel>>> {
-    let missing = || Usage("`--backend local` needs `--captioner`, a vision-language model".into());
-    let name = model_args.captioner.clone().ok_or_else(missing)?;
-    let folder = hub::with_vision_encoder(&name, None)?;
-    let local = VisionEngineOptions {
-        vision: VisionOptions { placement: placement.clone(), max_pixels: args.max_pixels },
-        kv_cache_bytes: (args.kv_cache_gb * 1e9) as usize,
-        engine: EngineOptions { max_num_seqs: args.max_num_seqs, ..EngineOptions::default() },
-        ..VisionEngineOptions::default()
-    };
-    // Checks the data before the slow loading of the weights.
-    let plan = PerceiveWorkload::new(options).map_err(explain)?;
-    if estimate_output == EstimateOutput::Print {
-        let cache_bytes = local.kv_cache_bytes + local.image_cache_bytes;
-        estimate::print(&folder, &plan, placement, cache_bytes, ranks.world_size())?;
-    }
-    match LocalModel::load(&folder, &local, ranks)? {
-        None => Ok(None),
-        Some(model) => {
-            Ok(Some(ModelCaptioner::open(model, model_options(model_args, options), progress)?))
-        }
-    }
+/// A captioner in this process, or tensor-parallel over ranks.
+#[derive(Clone, Copy)]
+pub(super) struct LocalCaptioner<'a> {
+    pub(super) model: &'a VisionModelArgs,
+    pub(super) args: &'a LocalArgs,
+    pub(super) placement: &'a WeightPlacement,
+    pub(super) ranks: &'a TensorParallel,
+    /// Whether to print the estimate.
+    pub(super) prints_estimate: bool,
+    pub(super) progress: &'a dyn Progress,
 }
 
-/// Whether the estimate is printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum EstimateOutput {
-    Print,
-    Quiet,
+impl LocalCaptioner<'_> {
+    /// Loads the model. Workers other than the first return `None` once it is done.
+    pub(super) fn open(
+        &self,
+        options: &PerceiveOptions,
+    ) -> anyhow::Result<Option<ModelCaptioner<LocalModel>>> {
+        let Self { args, placement, ranks, .. } = *self;
+        let missing =
+            || Usage("`--backend local` needs `--captioner`, a vision-language model".into());
+        let name = self.model.captioner.clone().ok_or_else(missing)?;
+        let folder = hub::with_vision_encoder(&name, None)?;
+        let local = VisionEngineOptions {
+            vision: VisionOptions { placement: placement.clone(), max_pixels: args.max_pixels },
+            kv_cache_bytes: (args.kv_cache_gb * 1e9) as usize,
+            engine: EngineOptions { max_num_seqs: args.max_num_seqs, ..EngineOptions::default() },
+            ..VisionEngineOptions::default()
+        };
+        // Checks the data before the slow loading of the weights.
+        let plan = PerceiveWorkload::new(options).map_err(explain)?;
+        if self.prints_estimate {
+            let cache_bytes = local.kv_cache_bytes + local.image_cache_bytes;
+            estimate::print(&folder, &plan, placement, cache_bytes, ranks.world_size())?;
+        }
+        let Some(model) = LocalModel::load(&folder, &local, ranks)? else { return Ok(None) };
+        let captioner =
+            ModelCaptioner::open(model, model_options(self.model, options), self.progress)?;
+        Ok(Some(captioner))
+    }
 }
 
 /// Token usage and cost of a run, and of all runs so far.
@@ -139,14 +142,14 @@ impl UsageReport {
     }
 }
 
-fn model_options(model_args: VisionModelArgs, options: &PerceiveOptions) -> ModelOptions {
+fn model_options(args: &VisionModelArgs, options: &PerceiveOptions) -> ModelOptions {
     let folder = options.output_dir();
     ModelOptions {
-        model: model_args.captioner.unwrap_or_else(|| MODEL.to_owned()),
+        model: args.captioner.clone().unwrap_or_else(|| MODEL.to_owned()),
         concurrency: options.concurrency,
-        temperature: model_args.temperature,
-        max_tokens: model_args.max_tokens,
-        cache: model_args.cache.unwrap_or_else(|| folder.join(CACHE)),
+        temperature: args.temperature,
+        max_tokens: args.max_tokens,
+        cache: args.cache.clone().unwrap_or_else(|| folder.join(CACHE)),
         usage: folder.join(USAGE),
         prices: None,
         max_cost: None,

@@ -12,7 +12,7 @@ use embodied_r_grpo::settings::{GrpoSettings, JudgeKind};
 use embodied_r_grpo::trainer::grpo::GrpoSchedule;
 use embodied_r_policy::trainable::ParameterCounts;
 
-use super::memory::{memory_summary, share};
+use super::memory::{StepShare, memory_summary, share_line};
 use stages::{lines, reward_lines};
 
 /// What a dry run tells.
@@ -101,7 +101,8 @@ impl DryRun<'_> {
             ),
         );
         let most = completions_per_rank(&load.parts(ranks), ranks).into_iter().max().unwrap_or(0);
-        let share = share(ranks, (most, completions, "completions"), settings.optimizer.optim);
+        let share = StepShare { most, of: completions, items: "completions" };
+        let share = share_line(ranks, share, settings.optimizer.optim);
         if let Some((name, what)) = share {
             line(name, what);
         }

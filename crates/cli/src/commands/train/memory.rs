@@ -56,18 +56,24 @@ pub(crate) fn cache_policy(
     }
 }
 
-/// A rank's share of a step, `most` of its `step` items, and of the optimizer state, as a line of text; `None` for a
-/// single rank.
-pub(crate) fn share(
+/// The largest share that a rank has of a step's items.
+pub(crate) struct StepShare {
+    pub(crate) most: usize,
+    pub(crate) of: usize,
+    pub(crate) items: &'static str,
+}
+
+/// A rank's share of a step and of the optimizer state, as a line of text; `None` for a single rank.
+pub(crate) fn share_line(
     ranks: usize,
-    (most, step, what): (usize, usize, &str),
+    StepShare { most, of, items }: StepShare,
     optim: Optim,
 ) -> Option<(&'static str, String)> {
     let moments = match optim {
         Optim::Adamw => "AdamW moments are sharded",
         Optim::Muon => "Muon moments are replicated",
     };
-    let text = format!("{ranks}, each with at most {most} of a step's {step} {what}; {moments}");
+    let text = format!("{ranks}, each with at most {most} of a step's {of} {items}; {moments}");
     (ranks > 1).then_some(("ranks", text))
 }
 
@@ -136,10 +142,11 @@ mod tests {
 
     #[test]
     fn a_rank_has_its_share_of_a_step_and_its_shard_of_the_moments() {
-        let (_, text) = share(2, (2, 3, "examples"), Optim::Adamw).unwrap();
+        let share = |most| StepShare { most, of: 3, items: "examples" };
+        let (_, text) = share_line(2, share(2), Optim::Adamw).unwrap();
         let expected = "2, each with at most 2 of a step's 3 examples; AdamW moments are sharded";
         assert_eq!(text, expected);
-        assert_eq!(share(1, (3, 3, "examples"), Optim::Adamw), None);
+        assert_eq!(share_line(1, share(3), Optim::Adamw), None);
     }
 
     #[test]

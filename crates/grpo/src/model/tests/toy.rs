@@ -11,9 +11,9 @@ use embodied_r_policy::weights::{self, SaveOptions};
 use crate::error::{Error, Result};
 use crate::model::{
     ActivationCacheOptions, ChatMessage, ChatTokenizer, CompletionOutput, FinishReason,
-    GenerationPrompt, GenerationRequest, GradientReadyHook, Group, LayerHook, LoadOptions, Model,
-    NamedGradients, Precision, RenderedChat, Samples, SamplingParams, TokenScores, TrainingPass,
-    WriterRank,
+    GenerateOptions, GenerationPrompt, GenerationRequest, GradientReadyHook, Group, LayerHook,
+    LoadOptions, Model, NamedGradients, RenderedChat, Samples, SamplingParams, TokenScores,
+    TrainingPass, WriterRank,
 };
 use crate::random::stream;
 
@@ -256,7 +256,7 @@ impl Model for Bigram {
         &self,
         requests: &[GenerationRequest],
         sampling: &SamplingParams,
-        _: (Option<Precision>, Option<()>),
+        _: GenerateOptions<()>,
         on_step: &dyn Fn(),
     ) -> Result<(Samples, Option<()>)> {
         let (weight, bias) = (self.weight.to_vec2().unwrap(), self.bias.to_vec1().unwrap());

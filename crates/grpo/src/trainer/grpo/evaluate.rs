@@ -11,9 +11,9 @@ use crate::advantages;
 use crate::data::questions::TokenizedQuestion;
 use crate::error::{Error, Result};
 use crate::events::Metrics;
-use crate::model::{FinishReason, Model, SamplingParams};
+use crate::model::{FinishReason, GenerateOptions, Model, SamplingParams};
 use crate::rewards::scoring::{JUDGED, RewardFunction, needs_judge};
-use crate::rollout::{self, Rollout, SampleRequest};
+use crate::rollout::{Rollout, SampleRequest, Sampler};
 use crate::settings::GrpoSettings;
 
 /// The rewards of an evaluation, in the order of their scores. The last one is computed only while training computes it.
@@ -72,19 +72,20 @@ impl<M: Model> GrpoTrainer<'_, M> {
         let wanted: Vec<_> = questions
             .map(|(index, prompted)| SampleRequest { index, prompted, completions: 0..1 })
             .collect();
-        let sampling = SamplingParams {
+        let params = SamplingParams {
             max_new_tokens: self.settings.loss.max_completion_length,
             stop_ids: self.run.tokenizer.stop_ids().to_vec(),
             ..SamplingParams::greedy()
         };
-        let (mut rollouts, _) = rollout::sample(
-            (&self.run.model, &self.run.process_group),
-            self.run.tokenizer.as_ref(),
-            &wanted,
-            &sampling,
-            (None, None),
-            (self.settings.run.seed, 0),
-        )?;
+        let sampler = Sampler {
+            model: &self.run.model,
+            process_group: &self.run.process_group,
+            tokenizer: self.run.tokenizer.as_ref(),
+            params,
+            seed: self.settings.run.seed,
+            step: 0,
+        };
+        let (mut rollouts, _) = sampler.sample(&wanted, GenerateOptions::default())?;
         let is_scored = self.score_evaluation(&mut rollouts)?;
         if self.run.process_group.any(!is_scored)? {
             return Ok(None);

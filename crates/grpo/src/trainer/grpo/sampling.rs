@@ -9,11 +9,11 @@ use super::GrpoTrainer;
 use super::metrics::Times;
 use crate::error::{Error, Result};
 use crate::events::Metrics;
-use crate::model::{Model, SamplingParams};
+use crate::model::{GenerateOptions, Model, SamplingParams};
 use crate::random::stream;
 use crate::rewards::scoring;
 use crate::rollout::partition::{GroupPart, partition};
-use crate::rollout::{self, Rollout, SampleRequest};
+use crate::rollout::{Rollout, SampleRequest, Sampler};
 use crate::update::packing::GroupLengths;
 
 /// The groups of a step, with resampling statistics.
@@ -35,6 +35,13 @@ type SampledRollouts<M> = (Vec<Rollout>, Option<<M as Model>::ActivationCache>);
 /// Rollouts of all ranks, the ranks that sampled their parts, and this rank's activation cache.
 type ScoredRollouts<M> = (Vec<Rollout>, Vec<GroupPart>, Option<<M as Model>::ActivationCache>);
 
+/// A step's sampling, or one of its resampling attempts, which are counted from 1.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Draw {
+    pub(super) step: u64,
+    pub(super) attempt: u64,
+}
+
 impl<M: Model + 'static> GrpoTrainer<'_, M> {
     /// Samples and scores the groups of step `step`, from 0; `None` if the user requested a stop.
     ///
@@ -48,7 +55,8 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
         times: &mut Times,
     ) -> Result<Option<SampledGroups<M::ActivationCache>>> {
         let mut sampled = self.sampler.batch(step);
-        let scored = self.sample_and_score((step, 0), &sampled, activation_cache, times)?;
+        let scored =
+            self.sample_and_score(Draw { step, attempt: 0 }, &sampled, activation_cache, times)?;
         let Some((rollouts, parts, activation_cache)) = scored else { return Ok(None) };
         let mut sampled_groups =
             SampledGroups { rollouts, parts, activation_cache, attempts: 0, replaced: 0 };
@@ -70,7 +78,8 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
             if replacements.is_empty() {
                 break;
             }
-            let candidates = self.sample_and_score((step, attempt), &replacements, None, times)?;
+            let candidates =
+                self.sample_and_score(Draw { step, attempt }, &replacements, None, times)?;
             let Some((candidates, parts, _)) = candidates else { return Ok(None) };
             sampled.extend(replacements);
             sampled_groups.attempts = attempt;
@@ -95,7 +104,7 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
     /// Samples and scores groups of the questions `indices`, partitioned over ranks, and all-gathers the rollouts.
     fn sample_and_score(
         &self,
-        (step, attempt): (u64, u64),
+        draw: Draw,
         indices: &[usize],
         activation_cache: Option<M::ActivationCache>,
         times: &mut Times,
@@ -116,8 +125,7 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
         let own = parts.iter().filter(|part| part.rank == self.run.process_group.rank());
         let wanted: Vec<_> =
             own.map(|part| self.request(indices[part.group], part.completions.clone())).collect();
-        let (mut rollouts, activation_cache) =
-            self.sample((step, attempt), &wanted, activation_cache)?;
+        let (mut rollouts, activation_cache) = self.sample(draw, &wanted, activation_cache)?;
         times.rollout += lap();
         if self.run.stopping()? {
             return Ok(None);
@@ -126,7 +134,7 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
         scoring::score(
             &mut rollouts,
             &self.rewards,
-            &self.plan.weights(step),
+            &self.plan.weights(draw.step),
             &self.run.process_group,
             self.run.stop,
         )?;
@@ -142,11 +150,11 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
 
     pub(super) fn sample(
         &self,
-        (step, attempt): (u64, u64),
+        draw: Draw,
         wanted: &[SampleRequest<'_>],
         activation_cache: Option<M::ActivationCache>,
     ) -> Result<SampledRollouts<M>> {
-        let sampling = SamplingParams {
+        let params = SamplingParams {
             temperature: self.settings.loss.temperature,
             top_k: self.settings.rollout.top_k,
             top_p: self.settings.rollout.top_p,
@@ -155,18 +163,20 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
             ..SamplingParams::default()
         };
         // Each attempt has its own random stream.
-        let seed = match attempt {
+        let seed = match draw.attempt {
             0 => self.settings.run.seed,
             attempt => stream(&[self.settings.run.seed, attempt]),
         };
-        rollout::sample(
-            (&self.run.model, &self.run.process_group),
-            self.run.tokenizer.as_ref(),
-            wanted,
-            &sampling,
-            (Some(self.settings.rollout_precision()), activation_cache),
-            (seed, step),
-        )
+        let sampler = Sampler {
+            model: &self.run.model,
+            process_group: &self.run.process_group,
+            tokenizer: self.run.tokenizer.as_ref(),
+            params,
+            seed,
+            step: draw.step,
+        };
+        let precision = Some(self.settings.rollout_precision());
+        sampler.sample(wanted, GenerateOptions { precision, activation_cache })
     }
 }
 

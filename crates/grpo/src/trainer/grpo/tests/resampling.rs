@@ -1,3 +1,4 @@
+use super::sampling::Draw;
 use super::*;
 use crate::advantages::AdvantageEstimator;
 
@@ -140,7 +141,7 @@ fn every_attempt_has_its_own_random_stream() {
     let trainer = GrpoTrainer::start(Bigram::new(6, 3), inputs, Vec::new()).unwrap();
     let ids = |attempt: u64| -> Vec<Vec<u32>> {
         let all: Vec<_> = (0..8).map(|index| trainer.request(index, 0..4)).collect();
-        let (rollouts, _) = trainer.sample((0, attempt), &all, None).unwrap();
+        let (rollouts, _) = trainer.sample(Draw { step: 0, attempt }, &all, None).unwrap();
         rollouts.into_iter().flat_map(|r| r.completions).map(|c| c.ids).collect()
     };
     assert_eq!(ids(1), ids(1));
