@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
+use embodied_r_bench::{Preset, Work};
 use embodied_r_policy::Precision;
 
 use super::device::DeviceName;
@@ -68,6 +69,12 @@ impl WorkArgs {
         let device = self.device.or_gpus(gpus);
         (device, self.precision.unwrap_or_else(|| device.default_precision()).into())
     }
+
+    /// What a run generates.
+    pub(crate) fn work(&self) -> Work {
+        let &Self { prompt, new, group_size, groups, runs, .. } = self;
+        Work { prompt, new, group_size, groups, runs }
+    }
 }
 
 /// Benchmark captioning: vision encoder, prefill and decoding.
@@ -128,7 +135,7 @@ pub(crate) struct MakeModelArgs {
     pub(crate) output: PathBuf,
     /// Architecture of the model.
     #[arg(long, value_name = "SHAPE")]
-    pub(crate) preset: Preset,
+    pub(crate) preset: PresetName,
     /// Random seed for the weights.
     #[arg(long, value_name = "SEED", default_value_t = 0)]
     pub(crate) seed: u64,
@@ -142,7 +149,7 @@ pub(crate) struct MakeModelArgs {
 
 /// A model architecture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Preset {
+pub(crate) enum PresetName {
     /// Qwen2.5-0.5B.
     #[value(name = "qwen2.5-0.5b")]
     Qwen2505b,
@@ -163,6 +170,21 @@ pub(crate) enum Preset {
     TinyQwen2Tied,
     /// As tiny-qwen2, with the Llama architecture.
     TinyLlama,
+}
+
+impl From<PresetName> for Preset {
+    fn from(name: PresetName) -> Self {
+        match name {
+            PresetName::Qwen2505b => Self::Qwen2505b,
+            PresetName::Qwen2515b => Self::Qwen2515b,
+            PresetName::Qwen253b => Self::Qwen253b,
+            PresetName::Qwen257b => Self::Qwen257b,
+            PresetName::ShapeE => Self::ShapeE,
+            PresetName::TinyQwen2 => Self::TinyQwen2,
+            PresetName::TinyQwen2Tied => Self::TinyQwen2Tied,
+            PresetName::TinyLlama => Self::TinyLlama,
+        }
+    }
 }
 
 /// Data type of weights.

@@ -5,8 +5,7 @@ mod generate;
 mod grpo;
 mod make_model;
 mod ops;
-mod presets;
-mod work;
+mod report;
 
 use crate::args::bench::{BenchArgs, BenchCommand};
 use crate::exit::Status;

@@ -1,18 +1,13 @@
 //! `embodied-r bench make-model`.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
 
 use anyhow::Context as _;
 use clap::ValueEnum as _;
-use embodied_r_data::Progress as _;
+use embodied_r_bench::RandomModel;
 use embodied_r_policy::WeightDtype;
-use embodied_r_policy::tokenizer::write_byte_tokenizer;
-use embodied_r_policy::weights::{SaveOptions, write_random};
 use serde_json::json;
 
-use super::presets::{Shape, shape};
 use crate::args::bench::{MakeModelArgs, ModelDtype};
 use crate::commands::doctor::{free_bytes, size};
 use crate::exit::{Status, Usage, hint};
@@ -22,50 +17,35 @@ use crate::progress::Bar;
 /// Disk space for the configuration and the tokenizer.
 const CONFIG_BYTES: u64 = 32 << 20;
 
-const MEGABYTE: u64 = 1_000_000;
-
 /// Writes a model with random weights.
 pub(super) fn run(args: &MakeModelArgs) -> anyhow::Result<Status> {
-    let Shape { config, first_special } =
-        shape(args.preset).context("the preset has no published shape")?;
-    let dtype = match args.dtype {
-        None => config.dtype,
-        Some(ModelDtype::Float32) => WeightDtype::F32,
-        Some(ModelDtype::Bfloat16) => WeightDtype::Bf16,
-    };
-    let bytes = (config.parameter_count() * dtype.size_bytes()) as u64;
-    check_room(&args.output, bytes)?;
+    let dtype = args.dtype.map(|dtype| match dtype {
+        ModelDtype::Float32 => WeightDtype::F32,
+        ModelDtype::Bfloat16 => WeightDtype::Bf16,
+    });
+    let model =
+        RandomModel::new(args.preset.into(), dtype).context("the preset has no published shape")?;
+    check_room(&args.output, model.weight_bytes())?;
     std::fs::create_dir_all(&args.output)
         .with_context(|| format!("cannot create `{}`", args.output.display()))?;
-    let began = Instant::now();
-    let bar = Bar::default();
-    bar.start("writing MB", Some(bytes.div_ceil(MEGABYTE)));
-    let written = AtomicU64::new(0);
-    let on_bytes = |more: u64| {
-        let before = written.fetch_add(more, Ordering::Relaxed);
-        bar.advance((before + more) / MEGABYTE - before / MEGABYTE);
-    };
-    write_byte_tokenizer(&args.output, config.vocab_size, first_special)?;
-    let options = SaveOptions { dtype, ..SaveOptions::default() };
-    let made = write_random(&args.output, &config, args.seed, &options, &on_bytes);
-    bar.finish();
-    made?;
+    let took = model.write(&args.output, args.seed, &Bar::default())?;
+    let (config, dtype, bytes) = (model.config(), model.dtype().name(), model.weight_bytes());
     let preset = args.preset.to_possible_value();
     let report = json!({
         "preset": preset.as_ref().map(clap::builder::PossibleValue::get_name),
         "path": args.output,
-        "dtype": dtype.name(),
+        "dtype": dtype,
         "seed": args.seed,
         "parameters": config.parameter_count(),
         "vocab_size": config.vocab_size,
         "weight_bytes": bytes,
-        "seconds": (began.elapsed().as_secs_f64() * 1e3).round() / 1e3,
+        "seconds": (took.as_secs_f64() * 1e3).round() / 1e3,
     });
     if args.json {
         outln!("{report}")?;
     } else {
         let (parameters, out) = (config.parameter_count(), args.output.display());
-        outln!("`{out}`: {parameters} parameters in {}, {}", dtype.name(), size(bytes))?;
+        outln!("`{out}`: {parameters} parameters in {dtype}, {}", size(bytes))?;
     }
     Ok(Status::Done)
 }

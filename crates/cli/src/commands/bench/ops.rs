@@ -1,93 +1,114 @@
-//! `embodied-r bench ops`: kernel throughput compared with the machine's roofline.
+//! `embodied-r bench ops`.
 
-mod attention;
-#[cfg(any(feature = "cuda", feature = "cuda-host"))]
-mod device;
-mod measure;
-mod op;
-mod products;
-mod rows;
-mod training;
-
-use std::time::Instant;
-
-use embodied_r_data::Progress as _;
+use embodied_r_bench::Error;
+use embodied_r_bench::ops::{Checked, Checks, Machine, Measured, Suite, Target};
 use serde_json::json;
 
-use self::measure::{Machine, best_seconds, measure};
-use self::op::{Op, selected};
 use crate::args::bench::OpsArgs;
 #[cfg(any(feature = "cuda", feature = "cuda-host"))]
 use crate::args::device::DeviceName;
-use crate::exit::Status;
+use crate::device;
+use crate::exit::{Status, Usage};
 use crate::output::outln;
 use crate::progress::Bar;
 
-/// Maximum calls of a repetition.
-const MAX_CALLS: usize = 1_000_000;
-
-/// All operations with their benchmarked shapes.
-fn table() -> Vec<Op> {
-    [products::ops(), attention::ops(), rows::ops(), training::ops()]
-        .into_iter()
-        .flatten()
-        .collect()
-}
-
 /// Measures or checks the operations.
 pub(super) fn run(args: &OpsArgs) -> anyhow::Result<Status> {
-    #[cfg_attr(
-        not(any(feature = "cuda", feature = "cuda-host")),
-        expect(unused_variables, reason = "a build without GPU kernels opens the CPU only")
-    )]
-    let device = crate::device::open(args.device)?;
-    #[cfg(any(feature = "cuda", feature = "cuda-host"))]
-    if args.device == DeviceName::Cuda {
-        return match args.check {
-            true => device::check(args, &device),
-            false => device::measure(args, &device),
-        };
+    let target = match (args.device, device::open(args.device)?) {
+        #[cfg(any(feature = "cuda", feature = "cuda-host"))]
+        (DeviceName::Cuda, device) => Target::Device(device),
+        _ => Target::Cpu,
+    };
+    match args.check {
+        true => run_checks(args, &target),
+        false => run_suite(args, target),
     }
-    let ops = selected(table(), args)?;
-    if args.check { check(&ops, args) } else { measure(&ops, args, &Machine::cpu(), seconds) }
 }
 
-/// The best time of one call, on the CPU.
-fn seconds(op: &Op) -> anyhow::Result<f64> {
-    let mut call = op.prepare()?.run;
-    best_seconds(&mut || Ok(call().map(drop)?), MAX_CALLS, |act| {
-        let began = Instant::now();
-        act()?;
-        Ok(began.elapsed())
-    })
-}
-
-/// Compares each operation with its f64 reference implementation.
-fn check(ops: &[Op], args: &OpsArgs) -> anyhow::Result<Status> {
-    let bar = Bar::default();
-    bar.start("checking", Some(ops.len() as u64));
-    let (mut checked, mut failed) = (Vec::new(), 0);
-    for op in ops {
-        bar.message(op.name);
-        let deviation = op.deviation()?;
-        // NaN does not pass.
-        let holds = deviation <= op.tolerance;
-        failed += usize::from(!holds);
-        if args.json {
-            checked.push(json!({
-                "name": op.name, "shape": op.shape, "dtype": op.dtype,
-                "deviation": deviation, "tolerance": op.tolerance, "holds": holds,
-            }));
-        } else {
-            let (name, shape, tolerance) = (op.name, &op.shape, op.tolerance);
-            let result = if holds { "ok" } else { "FAILED" };
-            outln!("{name:<28} {shape:<26} {deviation:>9.2e} of {tolerance:>7.0e} {result}")?;
-        }
-        bar.advance(1);
+/// Times the operations.
+fn run_suite(args: &OpsArgs, target: Target) -> anyhow::Result<Status> {
+    let suite = Suite::new(target, args.only.as_deref()).map_err(wrong_usage)?;
+    if !args.json {
+        outln!("{}", heading(suite.machine()))?;
+        outln!(
+            "{:<24} {:<9} {:<24} {:>10} {:>9} {:>8} {:>6}",
+            "kernel",
+            "dtype",
+            "shape",
+            "ms",
+            "GFLOP/s",
+            "GB/s",
+            "peak"
+        )?;
     }
-    bar.finish();
+    let print = |measured: &Measured| if args.json { Ok(()) } else { print_measured(measured) };
+    let ops = suite.measure(&Bar::default(), print)?;
     if args.json {
-        outln!("{}", json!({ "ops": checked }))?;
+        outln!("{}", json!({ "machine": suite.machine(), "ops": ops }))?;
     }
-    Ok(if failed == 0 { Status::Done } else { Status::Partial })
+    Ok(Status::Done)
+}
+
+/// Compares the operations with their references.
+fn run_checks(args: &OpsArgs, target: &Target) -> anyhow::Result<Status> {
+    let print = |checked: &Checked| if args.json { Ok(()) } else { print_checked(checked) };
+    let checks = Checks::new(target, args.only.as_deref()).map_err(wrong_usage)?;
+    let ops = checks.run(&Bar::default(), print)?;
+    if args.json {
+        outln!("{}", json!({ "ops": ops }))?;
+    }
+    let holds = ops.iter().all(|checked| checked.holds);
+    Ok(if holds { Status::Done } else { Status::Partial })
+}
+
+/// An error whose cause is the options as wrong usage.
+fn wrong_usage(error: Error) -> anyhow::Error {
+    match error {
+        Error::NoKernel { .. } => Usage(error.to_string()).into(),
+        error => error.into(),
+    }
+}
+
+/// The machine and its peak rates.
+fn heading(machine: &Machine) -> String {
+    match machine {
+        Machine::Cpu { threads, peak_gflops_f32, read_gb_per_s, copy_gb_per_s } => format!(
+            "{threads} threads, peak: {peak_gflops_f32:.1} GFLOP/s in f32, {read_gb_per_s:.1} GB/s read, \
+             {copy_gb_per_s:.1} GB/s copy"
+        ),
+        Machine::Gpu {
+            device,
+            peak_gflops_bf16: Some(bf16),
+            peak_gflops_f32: Some(f32),
+            read_gb_per_s: Some(bytes),
+            ..
+        } => format!(
+            "{device}, peak: {:.1} TFLOP/s in bf16, {:.1} in f32, {bytes:.0} GB/s",
+            bf16 / 1e3,
+            f32 / 1e3
+        ),
+        Machine::Gpu { device, .. } => format!("{device}, unknown peak"),
+    }
+}
+
+fn print_measured(measured: &Measured) -> anyhow::Result<()> {
+    let Measured { name, shape, dtype, seconds, gflops, gb_per_s, share_of_limit, .. } = measured;
+    let gflops = gflops.map_or("–".to_owned(), |gflops| format!("{gflops:.1}"));
+    let share = share_of_limit.map_or("–".to_owned(), |share| format!("{:.0}%", share * 100.0));
+    let ms = seconds * 1e3;
+    Ok(outln!(
+        "{name:<24} {dtype:<9} {shape:<24} {ms:>10.4} {gflops:>9} {gb_per_s:>8.2} {share:>6}"
+    )?)
+}
+
+fn print_checked(checked: &Checked) -> anyhow::Result<()> {
+    let Checked { name, shape, dtype, result, deviation, tolerance, holds } = checked;
+    let status = if *holds { "ok" } else { "FAILED" };
+    match result {
+        None => outln!("{name:<28} {shape:<26} {deviation:>9.2e} of {tolerance:>7.0e} {status}")?,
+        Some(result) => outln!(
+            "{name:<12} {dtype:<9} {shape:<20} {result:<20} {deviation:>9.2e} of {tolerance:>7.0e} {status}"
+        )?,
+    }
+    Ok(())
 }

@@ -36,11 +36,17 @@ impl RankDevice<'_> {
     /// Bytes available to a rank, if known: its GPU's free memory, or its share of the machine's.
     pub(super) fn free_bytes(&self) -> anyhow::Result<Option<usize>> {
         let bytes = match device::memory(self.device)? {
-            Some(memory) => Some(memory.free_bytes),
-            None => memory_bytes().map(|bytes| bytes / local_world_size() as u64),
+            Some(memory) => memory.free_bytes,
+            None => return Ok(host_bytes()),
         };
-        Ok(bytes.and_then(|bytes| usize::try_from(bytes).ok()))
+        Ok(usize::try_from(bytes).ok())
     }
+}
+
+/// A rank's share of the machine's available memory, if known.
+pub(crate) fn host_bytes() -> Option<usize> {
+    let bytes = memory_bytes()? / local_world_size() as u64;
+    usize::try_from(bytes).ok()
 }
 
 /// A model's configuration and its trainable parameters.

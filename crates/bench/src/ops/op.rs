@@ -4,9 +4,6 @@ use candle_core::Tensor;
 use embodied_r_kernels::memory::{floats, tensor};
 use embodied_r_kernels::{Error, Result};
 
-use crate::args::bench::OpsArgs;
-use crate::exit::Usage;
-
 /// Maximum elements of a result that are compared with the reference.
 const SAMPLES: usize = 512;
 
@@ -127,15 +124,4 @@ pub(super) fn dot(a: impl Iterator<Item = f32>, b: impl Iterator<Item = f32>) ->
 /// Bytes of `count` f32 elements.
 pub(super) fn f32_bytes(count: usize) -> f64 {
     (count * size_of::<f32>()) as f64
-}
-
-/// The operations of `table` that the options ask for.
-pub(super) fn selected(table: Vec<Op>, args: &OpsArgs) -> anyhow::Result<Vec<Op>> {
-    let wanted = |op: &Op| args.only.as_deref().is_none_or(|part| op.name.contains(part));
-    let ops: Vec<Op> = table.into_iter().filter(wanted).collect();
-    if ops.is_empty() {
-        let part = args.only.as_deref().unwrap_or_default();
-        return Err(Usage(format!("no kernel name contains `{part}`")).into());
-    }
-    Ok(ops)
 }

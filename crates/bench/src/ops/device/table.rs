@@ -12,7 +12,7 @@ use embodied_r_kernels::{
     muon, rms_norm, swiglu,
 };
 
-use super::super::op::{Op, Prepared, matrix, uniform};
+use crate::ops::op::{Op, Prepared, matrix, uniform};
 
 const HEADS: Heads = Heads { query: 16, kv: 2, dim: 128 };
 const HIDDEN_SIZE: usize = 2_048;
@@ -31,7 +31,7 @@ const LAYERS: [(usize, usize); 3] = [
 ];
 
 /// All operations.
-pub(super) fn ops(device: &Device) -> Vec<Op> {
+pub(in crate::ops) fn ops(device: &Device) -> Vec<Op> {
     let on = On { device: device.clone() };
     let mut ops = Vec::new();
     for layer in LAYERS {

@@ -1,0 +1,295 @@
+//! Whole GRPO steps: rollout, reference log-probabilities, backward pass, optimizer.
+
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+use candle_core::Device;
+use embodied_r_grpo::advantages::{ScaleRewards, advantages};
+use embodied_r_grpo::estimate::memory_plan::{
+    ActivationCachePolicy, MemoryLayout, MemoryPlan, Placement, Workload,
+};
+use embodied_r_grpo::estimate::roofline::peak_flops_per_s;
+use embodied_r_grpo::loss::{LossOptions, LossType};
+use embodied_r_grpo::process_group::ProcessGroup;
+use embodied_r_grpo::random::stream;
+use embodied_r_grpo::rollout::partition::{GroupPart, completions_per_rank, partition};
+use embodied_r_grpo::settings::Recompute;
+use embodied_r_grpo::update::micro_batch::{
+    MicroBatch, TokenSelection, UpdateStats, loss_normalizers, to_f64,
+};
+use embodied_r_grpo::update::optimizer::{Optim, Optimizer, OptimizerSettings};
+use embodied_r_grpo::update::packing::{GroupLengths, GroupSlice, pack};
+use embodied_r_grpo::update::{StepParams, Updater, merged_groups, score_all};
+use embodied_r_kernels::device;
+use embodied_r_policy::{
+    ActivationCache, CompletionOutput, GenerationRequest, Group, ModelConfig, Policy, Precision,
+};
+use serde::Serialize;
+
+use crate::error::Result;
+use crate::metrics::{Metrics, median, rounded};
+use crate::work::{Work, sampling};
+
+/// KL coefficient: above 0, so that the reference model is run.
+const BETA: f64 = 0.001;
+
+/// Where and how the steps run.
+pub struct Options<'a> {
+    /// The rollout of a step; groups have two completions or more.
+    pub work: Work,
+    /// This rank's device.
+    pub device: Device,
+    /// Precision of matrix multiplications.
+    pub precision: Precision,
+    /// Activation recomputation.
+    pub recompute: Recompute,
+    /// Tokens per micro-batch, prompts included; above 0.
+    pub max_tokens_per_batch: usize,
+    /// Bytes of the machine's memory available to this rank, if known. It is asked once the model is loaded.
+    pub host_bytes: &'a dyn Fn() -> Option<usize>,
+}
+
+/// The measured steps of all ranks.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Report {
+    /// Medians, of this rank.
+    #[serde(flatten)]
+    pub metrics: Metrics,
+    /// Completions that each rank samples.
+    pub completions_per_rank: Vec<usize>,
+    /// The share of a step in which each rank does not wait for others, with six decimals.
+    pub busy_share_per_rank: Vec<f64>,
+}
+
+/// Seconds of the phases of a step.
+#[derive(Default)]
+struct StepTimes {
+    step: f64,
+    rollout: f64,
+    reference: f64,
+    update: f64,
+    optimizer: f64,
+    gather: f64,
+    bytes_sent: f64,
+    busy_share: f64,
+}
+
+/// Times steps with the model in `folder` on every rank of `process_group`; all return the same but for the times.
+///
+/// # Errors
+/// The model cannot be loaded, a step fails, or a rank fails.
+pub fn run(folder: &Path, options: &Options<'_>, process_group: &ProcessGroup) -> Result<Report> {
+    let Options { work, device, precision, max_tokens_per_batch, .. } = options;
+    let policy = Policy::load(folder)?;
+    let policy = policy.with_precision(*precision).to_device(device)?;
+    let config = policy.config().clone();
+    let plan = memory_plan(&config, policy.parameters().elem_count(), options, process_group)?;
+    let policy = &policy.with_activation_bytes(plan.saved_activations);
+    let reference = policy.frozen_copy()?;
+    let settings = OptimizerSettings {
+        optim: Optim::Adamw,
+        beta1: 0.9,
+        beta2: 0.95,
+        epsilon: 1e-8,
+        weight_decay: 0.1,
+        max_grad_norm: 1.0,
+    };
+    let mut updater = Updater::new(Optimizer::new(settings, policy, process_group)?);
+    let peak = peak_flops_per_s(device, policy.precision().into())?;
+    let peak = process_group.all_reduce_sum(vec![peak.unwrap_or(f64::NAN)])?[0];
+    let mut cache = plan.activation_cache.map(|options| ActivationCache::new(&config, options));
+    let world_size = process_group.world_size();
+    let lengths =
+        GroupLengths { prompt: work.prompt, completions: vec![work.new; work.group_size] };
+    let parts = partition(&vec![lengths; work.groups], world_size);
+    let is_own = |part: &&GroupPart| part.rank == process_group.rank();
+    let own: Vec<GroupPart> = parts.iter().filter(is_own).cloned().collect();
+    let (mut steps, mut flops) = (Vec::new(), Vec::new());
+    for run in 0..=work.runs {
+        let mut times = StepTimes::default();
+        process_group.barrier()?;
+        let (began, sent) = (Instant::now(), process_group.bytes_sent());
+        let waited = process_group.seconds_waited();
+        let requests = own_requests(&work.requests(config.vocab_size, run), &own);
+        let (sampling, with) = (sampling(work.new), (policy.precision(), cache.take()));
+        let samples;
+        (samples, cache) =
+            policy.generate_with_activation_cache(&requests, &sampling, with, &|_| {
+                process_group.heartbeat()
+            })?;
+        times.rollout = began.elapsed().as_secs_f64();
+        let mut batches = batches(&requests, &samples, &own, (work, *max_tokens_per_batch));
+        let clock = Instant::now();
+        let scores = score_all(&reference, &batches, 1.0, process_group)?;
+        for (batch, scores) in batches.iter_mut().zip(scores) {
+            batch.reference = to_f64(&scores.logps);
+        }
+        times.reference = clock.elapsed().as_secs_f64();
+        let clock = Instant::now();
+        update(policy, &mut updater, &batches, cache.as_ref())?;
+        synchronize(device)?;
+        times.optimizer = updater.optimizer_s();
+        times.update = clock.elapsed().as_secs_f64() - times.optimizer;
+        let clock = Instant::now();
+        updater.optimizer.all_gather_weights(policy, || ())?;
+        synchronize(device)?;
+        times.gather = clock.elapsed().as_secs_f64();
+        times.bytes_sent = (process_group.bytes_sent() - sent) as f64;
+        times.busy_share =
+            1.0 - (process_group.seconds_waited() - waited) / began.elapsed().as_secs_f64();
+        times.step = began.elapsed().as_secs_f64();
+        steps.push(times);
+        // A forward pass each for rollout and reference; the update may reuse the rollout's activations.
+        let all = merged_groups(&batches);
+        let forward = config.forward_flops(&all);
+        let reused = if plan.activation_cache.is_some() { forward } else { 0.0 };
+        let own_update = config.training_flops(&all) - reused;
+        flops =
+            process_group.all_reduce_sum(vec![2.0 * forward + own_update, own_update, reused])?;
+    }
+    let of = |part: fn(&StepTimes) -> f64| median(steps[1..].iter().map(part));
+    let step = of(|times| times.step);
+    let new = (work.groups * work.group_size * work.new) as f64;
+    let tokens = new + (work.groups * work.prompt) as f64;
+    let mut metrics = Metrics::new([
+        ("step_s", step),
+        ("rollout_s", of(|times| times.rollout)),
+        ("reference_s", of(|times| times.reference)),
+        ("update_s", of(|times| times.update)),
+        ("optimizer_s", of(|times| times.optimizer)),
+        ("tokens_per_s", tokens / step),
+        ("completion_tokens_per_s", new / step),
+        ("estimated_memory_gb", plan.total() as f64 / 1e9),
+    ]);
+    if peak.is_finite() {
+        let share = |flops: f64, seconds: f64| flops / seconds / peak;
+        metrics.add([
+            ("matmul_share", share(flops[0], step)),
+            ("mfu", share(flops[0] + flops[2], step)),
+            ("update_matmul_share", share(flops[1], of(|times| times.update))),
+        ]);
+    }
+    if world_size > 1 {
+        metrics.add([
+            ("ranks", world_size as f64),
+            ("gather_s", of(|times| times.gather)),
+            ("bytes_sent", of(|times| times.bytes_sent)),
+        ]);
+    }
+    metrics.add_peak_memory(device)?;
+    let busy_shares = process_group.all_gather(of(|times| times.busy_share))?;
+    Ok(Report {
+        metrics,
+        completions_per_rank: completions_per_rank(&parts, world_size),
+        busy_share_per_rank: busy_shares.into_iter().map(rounded).collect(),
+    })
+}
+
+/// The memory plan of a step on this rank.
+fn memory_plan(
+    config: &ModelConfig,
+    parameters: usize,
+    options: &Options<'_>,
+    process_group: &ProcessGroup,
+) -> Result<MemoryPlan> {
+    let Options { work, device, precision, .. } = options;
+    let load = Workload {
+        parameters,
+        trainable: parameters,
+        reference: parameters,
+        optim: Optim::Adamw,
+        prompts: work.groups,
+        prompt: work.prompt,
+        completions: work.group_size,
+        completion: work.new,
+        budget: options.max_tokens_per_batch,
+        rollout: Some(*precision),
+        activation_cache: ActivationCachePolicy::Auto,
+        iterations: 1,
+        split_groups: true,
+        layout: MemoryLayout::CPU,
+    };
+    let ranks = process_group.world_size();
+    let placement = match device.is_cpu() {
+        true => Placement::Cpu(ranks),
+        false => Placement::Gpus(ranks),
+    };
+    let free = match device::memory(device)? {
+        Some(memory) => usize::try_from(memory.free_bytes).ok(),
+        None => (options.host_bytes)(),
+    };
+    Ok(MemoryPlan::new(config, &load.on(placement, *precision), options.recompute, free))
+}
+
+/// Waits for the device: kernels run asynchronously on a GPU.
+fn synchronize(device: &Device) -> Result<()> {
+    Ok(device.synchronize().map_err(embodied_r_kernels::Error::from)?)
+}
+
+/// This rank's parts of the requests.
+fn own_requests(requests: &[GenerationRequest], own: &[GroupPart]) -> Vec<GenerationRequest> {
+    let part = |part: &GroupPart| GenerationRequest {
+        samples: part.completions.len(),
+        first_sample: part.completions.start,
+        ..requests[part.group].clone()
+    };
+    own.iter().map(part).collect()
+}
+
+/// Micro-batches of the samples of this rank's parts, with random rewards.
+fn batches(
+    requests: &[GenerationRequest],
+    samples: &[Vec<CompletionOutput>],
+    own: &[GroupPart],
+    (work, max_tokens_per_batch): (&Work, usize),
+) -> Vec<MicroBatch> {
+    let group_size = work.group_size;
+    let rewards: Vec<Option<f64>> = (0..work.groups * group_size)
+        .map(|i| Some((stream(&[i as u64]) % 1000) as f64 / 1000.0))
+        .collect();
+    let advantages = advantages(&rewards, group_size, ScaleRewards::Group).values;
+    let lengths: Vec<GroupLengths> = requests
+        .iter()
+        .zip(samples)
+        .map(|(request, samples)| GroupLengths {
+            prompt: request.prompt.len(),
+            completions: samples.iter().map(|sample| sample.ids.len()).collect(),
+        })
+        .collect();
+    let batch = |pieces: &Vec<GroupSlice>| {
+        let mut batch = MicroBatch::default();
+        let mut groups = Vec::new();
+        for piece in pieces {
+            let samples = &samples[piece.group][piece.completions.clone()];
+            let part = &own[piece.group];
+            let first = part.group * group_size + part.completions.start + piece.completions.start;
+            groups.push(Group {
+                prompt: requests[piece.group].prompt.ids().to_vec(),
+                completions: samples.iter().map(|sample| sample.ids.clone()).collect(),
+            });
+            batch.advantages.extend(&advantages[first..first + samples.len()]);
+        }
+        batch.groups = groups.into();
+        batch.unmasked = vec![true; batch.advantages.len()];
+        batch
+    };
+    pack(&lengths, max_tokens_per_batch).iter().map(batch).collect()
+}
+
+/// One optimizer step.
+fn update(
+    policy: &Policy,
+    updater: &mut Updater,
+    batches: &[MicroBatch],
+    cache: Option<&ActivationCache>,
+) -> Result<()> {
+    let options = LossOptions { beta: BETA, ..LossOptions::default() };
+    let counts = loss_normalizers(batches, LossType::Grpo, 1, updater.optimizer.process_group())?;
+    let (stop, mut stats) = (AtomicBool::new(false), UpdateStats::default());
+    let step_parameters = StepParams { temperature: 1.0, learning_rate: 5e-7, dropout_seed: 0 };
+    updater.run(policy, batches, step_parameters, cache, &stop, |index, scores| {
+        batches[index].derivative(&options, &counts[index], scores, TokenSelection::All, &mut stats)
+    })?;
+    Ok(())
+}

@@ -1,0 +1,113 @@
+//! Model presets: published configurations, and small ones for tests.
+
+use embodied_r_policy::{DecoderSizes, ModelConfig, ModelType, Rope, WeightDtype};
+
+/// A model architecture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Preset {
+    /// Qwen2.5-0.5B.
+    Qwen2505b,
+    /// Qwen2.5-1.5B.
+    Qwen2515b,
+    /// Qwen2.5-3B, also the decoder of Qwen2.5-VL-3B.
+    Qwen253b,
+    /// Qwen2.5-7B.
+    Qwen257b,
+    /// 12 layers, hidden size 512; runs in seconds on a CPU.
+    ShapeE,
+    /// 2 layers, hidden size 64.
+    TinyQwen2,
+    /// As [`Self::TinyQwen2`], with tied embeddings.
+    TinyQwen2Tied,
+    /// As [`Self::TinyQwen2`], with the Llama architecture.
+    TinyLlama,
+}
+
+/// The first of Qwen2.5's special tokens, `<|endoftext|>`.
+const QWEN_FIRST_SPECIAL: u32 = 151_643;
+
+/// The first special token of the small models, after the 256 byte tokens.
+const SMALL_FIRST_SPECIAL: u32 = 256;
+
+/// The benchmark model, with 38 million parameters.
+const SHAPE_E: DecoderSizes = DecoderSizes {
+    hidden_size: 512,
+    layers: 12,
+    heads: 8,
+    kv_heads: 2,
+    intermediate_size: 1_408,
+    vocab: 8_192,
+    tied: true,
+};
+
+/// A model's configuration, and the first special token of its tokenizer.
+#[derive(Debug, Clone)]
+pub(crate) struct Shape {
+    pub(crate) config: ModelConfig,
+    pub(crate) first_special: u32,
+}
+
+impl Preset {
+    /// The configuration; `None` if a published model has none.
+    pub(crate) fn shape(self) -> Option<Shape> {
+        use ModelType::{Llama, Qwen2};
+        let tiny = |tied| DecoderSizes {
+            hidden_size: 64,
+            layers: 2,
+            heads: 4,
+            kv_heads: 2,
+            intermediate_size: 160,
+            vocab: 512,
+            tied,
+        };
+        Some(match self {
+            Self::Qwen2505b => qwen("Qwen2.5-0.5B")?,
+            Self::Qwen2515b => qwen("Qwen2.5-1.5B")?,
+            Self::Qwen253b => qwen("Qwen2.5-3B")?,
+            Self::Qwen257b => qwen("Qwen2.5-7B")?,
+            Self::ShapeE => small(Qwen2, SHAPE_E),
+            Self::TinyQwen2 => small(Qwen2, tiny(false)),
+            Self::TinyQwen2Tied => small(Qwen2, tiny(true)),
+            Self::TinyLlama => small(Llama, tiny(false)),
+        })
+    }
+}
+
+/// A Qwen2.5 model.
+fn qwen(name: &str) -> Option<Shape> {
+    let config = ModelConfig::published(name)?;
+    Some(Shape { config, first_special: QWEN_FIRST_SPECIAL })
+}
+
+/// A small model for tests: its weights' standard deviation is large enough for distinct logits.
+fn small(model_type: ModelType, sizes: DecoderSizes) -> Shape {
+    let first_special = SMALL_FIRST_SPECIAL;
+    let config = ModelConfig {
+        model_type,
+        rope: Rope::plain(10_000.0),
+        attention_bias: model_type == ModelType::Qwen2,
+        max_position_embeddings: 8_192,
+        initializer_range: 0.1,
+        dtype: WeightDtype::F32,
+        bos_token_id: None,
+        // `<|im_end|>`, then `<|endoftext|>`.
+        eos_token_ids: vec![first_special + 2, first_special],
+        ..ModelConfig::of_sizes(sizes)
+    };
+    Shape { config, first_special }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_preset_has_a_shape() {
+        use Preset::*;
+        let small = [ShapeE, TinyQwen2, TinyQwen2Tied, TinyLlama];
+        for preset in [Qwen2505b, Qwen2515b, Qwen253b, Qwen257b].into_iter().chain(small) {
+            let shape = preset.shape().unwrap();
+            assert!(shape.config.eos_token_ids.contains(&shape.first_special), "{preset:?}");
+        }
+    }
+}

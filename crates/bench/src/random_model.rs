@@ -1,0 +1,73 @@
+//! Models with random weights.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use embodied_r_data::Progress;
+use embodied_r_policy::tokenizer::write_byte_tokenizer;
+use embodied_r_policy::weights::{SaveOptions, write_random};
+use embodied_r_policy::{ModelConfig, WeightDtype};
+
+use crate::error::Result;
+use crate::presets::{Preset, Shape};
+
+const MEGABYTE: u64 = 1_000_000;
+
+/// A model to write: a preset's shape, random weights and a tokenizer of bytes.
+#[derive(Debug, Clone)]
+pub struct RandomModel {
+    shape: Shape,
+    dtype: WeightDtype,
+}
+
+impl RandomModel {
+    /// A model of `preset`, with weights in `dtype` or the preset's own data type; `None` if a published preset has no
+    /// published shape.
+    #[must_use]
+    pub fn new(preset: Preset, dtype: Option<WeightDtype>) -> Option<Self> {
+        let shape = preset.shape()?;
+        let dtype = dtype.unwrap_or(shape.config.dtype);
+        Some(Self { shape, dtype })
+    }
+
+    /// Its configuration.
+    #[must_use]
+    pub fn config(&self) -> &ModelConfig {
+        &self.shape.config
+    }
+
+    /// The data type of its weights.
+    #[must_use]
+    pub fn dtype(&self) -> WeightDtype {
+        self.dtype
+    }
+
+    /// Bytes of its weights.
+    #[must_use]
+    pub fn weight_bytes(&self) -> u64 {
+        (self.config().parameter_count() * self.dtype.size_bytes()) as u64
+    }
+
+    /// Writes the model in Hugging Face layout to the existing `folder`, and returns how long that took. The same seed
+    /// gives the same files. Progress is in megabytes of weights.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    pub fn write(&self, folder: &Path, seed: u64, progress: &dyn Progress) -> Result<Duration> {
+        let began = Instant::now();
+        progress.start("writing MB", Some(self.weight_bytes().div_ceil(MEGABYTE)));
+        let written = AtomicU64::new(0);
+        let on_bytes = |more: u64| {
+            let before = written.fetch_add(more, Ordering::Relaxed);
+            progress.advance((before + more) / MEGABYTE - before / MEGABYTE);
+        };
+        let config = self.config();
+        write_byte_tokenizer(folder, config.vocab_size, self.shape.first_special)?;
+        let options = SaveOptions { dtype: self.dtype, ..SaveOptions::default() };
+        let made = write_random(folder, config, seed, &options, &on_bytes);
+        progress.finish();
+        made?;
+        Ok(began.elapsed())
+    }
+}
