@@ -33,7 +33,7 @@ pub fn run(folder: &Path, work: &Work, placement: WeightPlacement) -> Result<Met
     let tokens = (work.groups * work.group_size * work.new) as f64;
     let prompts = (work.groups * work.prompt) as f64;
     // The first token of a completion comes with the prefill.
-    let decoded = (work.groups * work.group_size * (work.new - 1)) as f64;
+    let decoded = (work.groups * work.group_size * work.new.saturating_sub(1)) as f64;
     // A run that was held up while it prefilled must not give an infinite rate.
     let decoding = (seconds - prefill).max(1e-9);
     let mut metrics = Metrics::new([

@@ -4,8 +4,13 @@
 //! for the CPU (CPU emulation of the CUDA kernels, for tests without a GPU): operations on CPU tensors use them when
 //! `EMBODIED_R_CUDA_HOST=1` is set, or within `with_cuda_emulation`.
 
+mod gpu;
+
 #[cfg(feature = "cuda-host")]
 pub use crate::cuda::host::ThreadOrder;
+pub use gpu::DeviceMemory;
+#[cfg(feature = "cuda")]
+pub use gpu::{Gpu, Gpus};
 
 /// Whether operations on tensors of `device` run CUDA kernels of this crate.
 pub fn has_kernels(device: &candle_core::Device) -> bool {
@@ -30,19 +35,6 @@ pub fn cuda(ordinal: usize) -> crate::Result<candle_core::Device> {
         crate::cuda::inventory::keep_freed(cuda)?;
     }
     Ok(device)
-}
-
-/// A GPU's name and memory.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DeviceMemory {
-    /// Product name.
-    pub name: String,
-    /// Free memory, including what this process's pool holds unused.
-    pub free_bytes: u64,
-    /// Total memory.
-    pub total_bytes: u64,
-    /// Peak memory of this process's tensors since the last [`reset_peak_memory`].
-    pub peak_bytes: u64,
 }
 
 /// Resets the peak of [`memory`] to what is in use; does nothing on the CPU.
@@ -86,30 +78,6 @@ pub fn timed(
             Ok(began.elapsed())
         }
     }
-}
-
-/// GPUs of this machine, as the driver reports them.
-#[cfg(feature = "cuda")]
-#[derive(Debug, Clone)]
-pub struct Gpus {
-    /// In ordinal order.
-    pub gpus: Vec<Gpu>,
-    /// Newest CUDA version that the driver supports, major and minor.
-    pub driver: (i32, i32),
-    /// Version of the CUDA runtime library in use.
-    pub runtime: (i32, i32),
-}
-
-/// A GPU.
-#[cfg(feature = "cuda")]
-#[derive(Debug, Clone)]
-pub struct Gpu {
-    /// Product name.
-    pub name: String,
-    /// Total memory.
-    pub memory_bytes: u64,
-    /// Major and minor.
-    pub compute_capability: (i32, i32),
 }
 
 /// Queries the driver for the machine's GPUs.

@@ -43,7 +43,10 @@ pub(crate) fn gathered(table: &[f32], width: usize, indices: &[usize]) -> Result
 /// As [`gather`].
 pub fn gather_cast(table: &Tensor, indices: &[usize], precision: Precision) -> Result<Tensor> {
     check_indices(indices, table.dims2()?.0)?;
-    on_device!(table, lookup::gather(table, indices, precision.activation_dtype(), OP));
+    on_device!(
+        table,
+        lookup::gather(table, indices, crate::cuda::Dtype::of_activations(precision), OP)
+    );
     let rows = gather(table, indices)?;
     if precision == Precision::Bf16 {
         update(&rows, OP, |rows| parallel::rows(rows, 1, |_, rows| bf16::round(rows)))?;

@@ -20,8 +20,14 @@ const COEFFICIENTS: [f32; 3] = [3.4445, -4.7750, 2.0315];
 const ITERATIONS: usize = 5;
 
 #[cfg(device)]
-const ITERATION: crate::cuda::optimizer::Iteration =
-    crate::cuda::optimizer::Iteration { coefficients: COEFFICIENTS, times: ITERATIONS };
+const ITERATION: Iteration = Iteration { coefficients: COEFFICIENTS, times: ITERATIONS };
+
+/// Coefficients and number of Newton-Schulz iterations.
+#[cfg(device)]
+pub(crate) struct Iteration {
+    pub(crate) coefficients: [f32; 3],
+    pub(crate) times: usize,
+}
 
 /// Scales the update's RMS to match AdamW's.
 const RMS_OF_ADAMW: f64 = 0.2;

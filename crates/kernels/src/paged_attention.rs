@@ -26,11 +26,11 @@ pub use decode_kernel::DecodeKernel;
 pub(crate) use layout::last_visible;
 pub use layout::{PAGE_SIZE, PageLayout, QueryChunk};
 #[cfg(device)]
-pub use plan::PagedAttentionPlan;
-#[cfg(device)]
 pub(crate) use plan::{DecodeBatch, PrefillChunk};
 #[cfg(device)]
-pub use pool::{PagePool, PooledQueryChunk, SlotMapping};
+pub use plan::{PagedAttentionPlan, PooledQueryChunk};
+#[cfg(device)]
+pub use pool::{PagePool, SlotMapping};
 use task::{Results, Task, Workspace, split};
 pub(crate) use task::{hide, visible_slots, visible_union};
 

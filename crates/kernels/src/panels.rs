@@ -12,6 +12,7 @@ mod f16;
 mod packed;
 mod prefetch;
 mod shared;
+mod sizes;
 #[cfg(target_arch = "x86_64")]
 mod skinny;
 #[cfg(test)]
@@ -32,14 +33,9 @@ pub(crate) use f16::PackedF16;
 pub(crate) use packed::PackedF32;
 pub(crate) use prefetch::Prefetch;
 pub(crate) use shared::Shared;
+pub(crate) use sizes::{CHUNK, PANEL};
 pub(crate) use tile::{TILE_ROWS, accumulate, accumulate_transposed};
 use transpose::transpose;
-
-/// Outputs per panel.
-pub(crate) const PANEL: usize = 64;
-
-/// Default words of a panel's row per chunk: a chunk fits the L1 cache.
-pub(crate) const CHUNK: usize = 128;
 
 /// Rows per task, a multiple of a tile's: their sums fit the L2 cache.
 const TASK_ROWS: usize = 64 * TILE_ROWS;

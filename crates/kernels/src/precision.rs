@@ -15,12 +15,6 @@ pub enum Precision {
 }
 
 impl Precision {
-    /// Activation dtype on a device; `None` keeps the embedding table's.
-    #[cfg(device)]
-    pub(crate) fn activation_dtype(self) -> Option<crate::cuda::Dtype> {
-        (self == Self::Bf16).then_some(crate::cuda::Dtype::Bf16)
-    }
-
     /// The operands' dtype, as torch names it.
     pub fn dtype(self) -> &'static str {
         match self {

@@ -122,6 +122,7 @@ impl CosSinCache {
             return Ok(cached);
         }
         let Self { positions, sections, frequencies, .. } = self;
+        let frequencies = (&frequencies.inv_freq[..], frequencies.attention_factor);
         let cached = crate::cuda::rope::cos_sin(positions, *sections, frequencies, device, OP)?;
         Ok(self.device.get_or_init(|| cached))
     }

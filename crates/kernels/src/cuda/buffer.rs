@@ -32,6 +32,11 @@ impl Dtype {
         if self == Self::Bf16 { 2 } else { 4 }
     }
 
+    /// The dtype of activations; `None` keeps the embedding table's.
+    pub(crate) fn of_activations(precision: Precision) -> Option<Self> {
+        (precision == Precision::Bf16).then_some(Self::Bf16)
+    }
+
     /// The tensor's dtype.
     pub(crate) fn of(tensor: &Tensor, op: &'static str) -> Result<Self> {
         match tensor.dtype() {

@@ -9,6 +9,7 @@ use super::gemm::{Addend, Destination, GemmOptions, Operand, gemm};
 use super::memory::{axpby, cast, scale, squared_norm};
 use super::{Dtype, Stream, create, launch, read, write};
 use crate::error::Result;
+use crate::muon::{Iteration, MuonStep};
 use crate::precision::Precision;
 
 unsafe extern "C" {
@@ -76,18 +77,12 @@ fn momentum(
     })
 }
 
-/// Coefficients and number of Newton-Schulz iterations.
-pub(crate) struct Iteration {
-    pub(crate) coefficients: [f32; 3],
-    pub(crate) times: usize,
-}
-
 /// A step of [`crate::muon()`], with the parameter's decay and the update's rate.
 pub(crate) fn muon(
     param: &Tensor,
     grad: &Tensor,
     of_grads: &Tensor,
-    step: &crate::MuonStep,
+    step: &MuonStep,
     iteration: &Iteration,
     rates: (f32, f32),
     op: &'static str,

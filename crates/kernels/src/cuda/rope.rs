@@ -7,7 +7,6 @@ use candle_core::{Device, Tensor};
 
 use super::{Dtype, Stream, create, launch, read, row_width, upload, write};
 use crate::error::Result;
-use crate::rope::Frequencies;
 
 unsafe extern "C" {
     fn er_cos_sin(
@@ -40,11 +39,10 @@ unsafe extern "C" {
 pub(crate) fn cos_sin(
     positions: &[usize],
     sections: Option<[usize; 3]>,
-    frequencies: &Frequencies,
+    (inv_freq, factor): (&[f32], f32),
     device: &Device,
     op: &'static str,
 ) -> Result<(Tensor, Tensor)> {
-    let Frequencies { inv_freq, attention_factor: factor } = frequencies;
     let axes = if sections.is_some() { 3 } else { 1 };
     let (tokens, half) = (positions.len() / axes, inv_freq.len());
     let pairs = row_width(half, op)?;
@@ -64,7 +62,7 @@ pub(crate) fn cos_sin(
         launch!(
             op,
             er_cos_sin(
-                cos, sin, positions, inv_freq, n, pairs, axes, second, third, *factor, stream
+                cos, sin, positions, inv_freq, n, pairs, axes, second, third, factor, stream
             )
         )
     })?;

@@ -5,11 +5,23 @@ use std::ops::Range;
 use candle_core::{Device, Tensor};
 
 use super::decode_kernel::DecodeKernel;
-use super::pool::PooledQueryChunk;
 use super::{OP, PAGE_SIZE, last_visible};
 use crate::attention::Heads;
 use crate::cuda::upload;
 use crate::error::{Result, check};
+
+/// [`super::QueryChunk`] with the pages' indices in a [`super::PagePool`] (the sequence's page table).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PooledQueryChunk {
+    /// Their rows in the batch and in the output.
+    pub rows: Range<usize>,
+    /// Position of the first token in its sequence.
+    pub position: usize,
+    /// The sequence's pages, from its start up to the last of these tokens.
+    pub pages: Vec<usize>,
+    /// Whether attention is causal. Otherwise each token attends up to the last token of the chunk.
+    pub causal: bool,
+}
 
 /// Maximum pages per work item. A constant, so that a query's summation order does not depend on the batch. Few, so that
 /// one sequence occupies the device: the tensor-core kernel loads both pages of an item at once.

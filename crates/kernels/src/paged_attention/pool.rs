@@ -1,7 +1,5 @@
 //! Paged KV cache on the device.
 
-use std::ops::Range;
-
 use candle_core::{DType, Device, Tensor};
 
 use super::plan::PagedAttentionPlan;
@@ -9,19 +7,6 @@ use super::{OP, PAGE_SIZE};
 use crate::attention::{AttentionOutput, Heads};
 use crate::cuda;
 use crate::error::{Result, check};
-
-/// [`super::QueryChunk`] with the pages' indices in a [`PagePool`] (the sequence's page table).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PooledQueryChunk {
-    /// Their rows in the batch and in the output.
-    pub rows: Range<usize>,
-    /// Position of the first token in its sequence.
-    pub position: usize,
-    /// The sequence's pages, from its start up to the last of these tokens.
-    pub pages: Vec<usize>,
-    /// Whether attention is causal. Otherwise each token attends up to the last token of the chunk.
-    pub causal: bool,
-}
 
 /// KV cache slots of a batch's tokens, for all layers of a step.
 pub struct SlotMapping {

@@ -23,9 +23,7 @@ use crate::matmul::WriteMode;
 use crate::quantized::QuantizedMatrix;
 use crate::quantized::blocks::GROUP;
 use layout::{Layout, Line};
-
-/// Words of a group of `x`: its elements and their sum.
-const GROUP_WORDS: usize = GROUP + 1;
+use tile::GROUP_WORDS;
 
 /// Groups per chunk: a decoded chunk fits the L1 cache.
 const CHUNK_GROUPS: usize = 4;

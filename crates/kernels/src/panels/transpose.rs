@@ -1,6 +1,7 @@
 //! Transposes row-major words into panels.
 
-use super::{PANEL, SimdLevel};
+use super::sizes::PANEL;
+use crate::simd_level::SimdLevel;
 
 /// A 4-byte word.
 pub(crate) trait Word: Copy + Default {}
@@ -55,7 +56,8 @@ fn plain<T: Word>(
 pub(super) mod avx512 {
     use std::arch::x86_64::*;
 
-    use super::{PANEL, Word, plain};
+    use crate::panels::sizes::PANEL;
+    use crate::panels::transpose::{Word, plain};
 
     /// Rows and columns of a block transposed in registers.
     const BLOCK: usize = 16;

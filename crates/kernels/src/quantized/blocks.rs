@@ -5,7 +5,7 @@
 
 use multiversion::multiversion;
 
-use super::BlockFormat;
+use super::format::BlockFormat;
 
 /// Elements that share a minimum, and most formats' elements that share a scale.
 pub(crate) const GROUP: usize = 32;

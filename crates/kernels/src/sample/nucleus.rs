@@ -2,7 +2,8 @@
 
 use multiversion::multiversion;
 
-use super::{CHUNK, Cutoff, LANES, TruncatedScan, fill_weights, larger_first, scale_f32, weight};
+use super::scan::TruncatedScan;
+use super::weights::{CHUNK, Cutoff, LANES, fill_weights, larger_first, scale_f32, weight};
 
 /// Bins of the histogram that locates the cutoff.
 const BINS: usize = 1024;

@@ -2,7 +2,8 @@
 
 use candle_core::Tensor;
 
-use super::{Scan, Truncation};
+use super::scan::Scan;
+use super::truncation::Truncation;
 use crate::device::on_device;
 use crate::error::{Result, check};
 use crate::memory::floats;

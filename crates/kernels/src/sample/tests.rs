@@ -1,3 +1,4 @@
+use super::weights::larger_first;
 use super::*;
 use proptest::prelude::*;
 

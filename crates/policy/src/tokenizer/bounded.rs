@@ -100,7 +100,8 @@ impl Tokenizer {
     }
 
     fn text_bounds(&self) -> &TextBounds {
-        self.text_bounds.get_or_init(|| TextBounds::of(self))
+        let token_bytes = |id| self.token_bytes(id).ok();
+        self.text_bounds.get_or_init(|| TextBounds::of(&self.inner, token_bytes))
     }
 }
 

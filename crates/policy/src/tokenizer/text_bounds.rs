@@ -3,10 +3,8 @@
 use std::ops::RangeInclusive;
 
 use serde_json::Value;
-use tokenizers::{AddedToken, ModelWrapper};
+use tokenizers::{AddedToken, ModelWrapper, Tokenizer};
 use unicode_normalization_alignments::UnicodeNormalization as _;
-
-use super::Tokenizer;
 
 /// What is known of a tokenizer.
 #[derive(Debug)]
@@ -44,8 +42,8 @@ enum Normalizer {
 }
 
 impl TextBounds {
-    pub(super) fn of(tokenizer: &Tokenizer) -> Self {
-        let inner = &tokenizer.inner;
+    /// The bounds of a tokenizer, given the text of its tokens.
+    pub(super) fn of(inner: &Tokenizer, token_bytes: impl Fn(u32) -> Option<Vec<u8>>) -> Self {
         let json = |value: Result<Value, serde_json::Error>| value.unwrap_or(Value::Null);
         let normalizer = inner.get_normalizer();
         let normalizer = normalizer.map(|it| json(serde_json::to_value(it)));
@@ -61,7 +59,7 @@ impl TextBounds {
         let drops = splits.iter().any(|split| drops_text(split));
         let strips = added.values().any(|token| token.lstrip || token.rstrip);
         let longest = match (normalizer, drops || strips) {
-            (Some(normalizer), false) => LongestTokens::of(tokenizer, normalizer),
+            (Some(normalizer), false) => LongestTokens::of(inner, normalizer, token_bytes),
             _ => None,
         };
         Self { cuts, longest }
@@ -222,12 +220,16 @@ impl Normalizer {
 
 impl LongestTokens {
     /// `None` unless every byte of a text is part of a token.
-    fn of(tokenizer: &Tokenizer, normalizer: Normalizer) -> Option<Self> {
-        let ModelWrapper::BPE(_) = tokenizer.inner.get_model() else { return None };
+    fn of(
+        inner: &Tokenizer,
+        normalizer: Normalizer,
+        token_bytes: impl Fn(u32) -> Option<Vec<u8>>,
+    ) -> Option<Self> {
+        let ModelWrapper::BPE(_) = inner.get_model() else { return None };
         let (mut bytes, mut alone) = ([1; 256], [false; 256]);
-        let ids = tokenizer.inner.get_vocab(true).into_values();
+        let ids = inner.get_vocab(true).into_values();
         for id in ids {
-            let token = tokenizer.token_bytes(id).ok()?;
+            let token = token_bytes(id)?;
             if let [byte] = token[..] {
                 alone[usize::from(byte)] = true;
             }

@@ -1,4 +1,6 @@
-use super::super::DecodeKernel;
+use std::ops::Range;
+
+use super::super::{DecodeKernel, PooledQueryChunk};
 use super::*;
 use crate::device::with_cuda_emulation;
 

@@ -2,9 +2,13 @@
 
 use pulp::{Arch, Simd, WithSimd};
 
-use super::super::tile::{TILE_ROWS, add_step};
-use super::{GROUP_WORDS, PANEL, Prefetch};
+use crate::panels::prefetch::Prefetch;
+use crate::panels::sizes::PANEL;
+use crate::panels::tile::{TILE_ROWS, add_step};
 use crate::quantized::blocks::GROUP;
+
+/// Words of a group of `x`: its elements and their sum.
+pub(super) const GROUP_WORDS: usize = GROUP + 1;
 
 /// `sums += x · w`. For each row and column the products of a scale's elements are one chain of fused multiply-adds,
 /// whose sum is multiplied by the scale and added to `sums`; with minimums, the negative minimum times the group's sum
