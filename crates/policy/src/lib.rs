@@ -2,7 +2,6 @@
 //! backward passes for training.
 
 mod activation_cache;
-mod atomic;
 mod chat_template;
 pub mod config;
 mod decoder;

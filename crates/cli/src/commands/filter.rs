@@ -8,9 +8,8 @@ mod summary;
 use std::path::Path;
 
 use embodied_r_data::question_set::QuestionSet;
-use embodied_r_data::read_text;
-use embodied_r_data::write::write_atomic;
 use embodied_r_eval::blind as rules;
+use embodied_r_files::{read_text, write_atomic};
 use serde_json::Value;
 
 use super::infer::paths::beside;

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use embodied_r_data::write::write_atomic;
 use embodied_r_data::{Error as DataError, Question, QuestionSet, read_question_set};
+use embodied_r_files::write_atomic;
 use serde_json::Value;
 
 use super::shard::{Shard, ShardAssignment};

@@ -9,8 +9,8 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
-use embodied_r_data::write::write_atomic;
 use embodied_r_data::{Progress, Question};
+use embodied_r_files::write_atomic;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 

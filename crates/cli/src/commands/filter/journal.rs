@@ -4,8 +4,8 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use embodied_r_data::write::write_atomic;
 use embodied_r_eval::blind;
+use embodied_r_files::write_atomic;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 

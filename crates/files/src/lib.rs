@@ -1,0 +1,16 @@
+//! Files that are complete or absent.
+//!
+//! - [`write`](mod@write): atomic writes, to a temporary file that is then renamed.
+//! - [`read`]: bounded reads of files that users write.
+
+pub mod error;
+pub mod read;
+pub mod write;
+
+pub use error::{Error, Result};
+pub use read::read_text;
+pub use write::{
+    TempFile, create_parents, remove_abandoned, write_all_atomic, write_atomic, write_atomic_with,
+    write_in_existing_folder, write_in_existing_folder_with, write_json_in_existing_folder,
+    write_lines,
+};
