@@ -2,12 +2,17 @@
 //!
 //! - [`write`](mod@write): atomic writes, to a temporary file that is then renamed.
 //! - [`read`]: bounded reads of files that users write.
+//! - [`journal`]: JSON lines from which interrupted work resumes.
+//! - [`lock`](mod@lock): locks on files.
 
 pub mod error;
+pub mod journal;
+pub mod lock;
 pub mod read;
 pub mod write;
 
 pub use error::{Error, Result};
+pub use journal::Journal;
 pub use read::read_text;
 pub use write::{
     TempFile, create_parents, remove_abandoned, write_all_atomic, write_atomic, write_atomic_with,
