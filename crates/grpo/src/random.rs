@@ -37,6 +37,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn streams_and_permutations_stay_bit_for_bit() {
+        let words = [&[][..], &[1, 2, 3], &[u64::MAX, 0]];
+        let expected = [0x243f_6a88_85a3_08d3, 0x5849_ddb7_250c_a3cb, 0xc67b_f17d_24d8_c984];
+        assert_eq!(words.map(stream), expected);
+        assert_eq!(permutation(10, 7), [3, 2, 7, 9, 5, 4, 0, 8, 1, 6]);
+    }
+
+    #[test]
     fn a_permutation_holds_every_index_once() {
         let mut order = permutation(1000, 7);
         order.sort_unstable();

@@ -136,6 +136,14 @@ mod tests {
     }
 
     #[test]
+    fn masks_stay_bit_for_bit() {
+        let mask = DropoutMask { keys: &[1, 2], site: 3, p: 0.5 };
+        let y = rows(&forward(&ones(2, 9), &mask).unwrap());
+        assert_eq!(y[0], [0.0, 0.0, 2.0, 2.0, 0.0, 0.0, 2.0, 0.0, 0.0]);
+        assert_eq!(y[1], [0.0, 0.0, 0.0, 2.0, 0.0, 0.0, 0.0, 0.0, 2.0]);
+    }
+
+    #[test]
     fn the_share_that_is_dropped_is_p_and_the_mean_stays() {
         let keys: Vec<u64> = (0..200).collect();
         for p in [0.0, 0.05, 0.5] {

@@ -40,6 +40,12 @@ mod tests {
     }
 
     #[test]
+    fn the_keys_stay_bit_for_bit() {
+        let expected = [0xec4c_5bee_6270_11b3, 0x7c73_e5b9_ca35_ba9f, 0xae58_48fb_8339_c3b9];
+        assert_eq!(of(&[group(&[1, 2], &[&[3, 4]])], 3), expected);
+    }
+
+    #[test]
     fn a_completion_has_the_same_keys_within_its_group_and_alone() {
         let together = of(&[group(&[9], &[&[8, 7]]), group(&[1, 2], &[&[3, 4, 5], &[6, 7]])], 3);
         let alone = of(&[group(&[1, 2], &[&[6, 7]])], 3);

@@ -51,6 +51,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_streams_stay_bit_for_bit() {
+        let stream = Stream::new(3, 4);
+        let uniform = [0.5080897348103607, 0.20183691007205762, 0.3526979730264921];
+        assert_eq!([0, 9, u64::MAX].map(|position| stream.uniform(position)), uniform);
+        assert_eq!(stream.bell(7), -1.003_799_8);
+        assert!((stream.normal(5) - -0.015570574486731995).abs() < 1e-15);
+    }
+
+    #[test]
     fn normals_have_mean_0_and_variance_1() {
         let stream = Stream::new(3, 4);
         mean_0_and_variance_1(&(0..20_000).map(|i| stream.normal(i)).collect::<Vec<_>>());

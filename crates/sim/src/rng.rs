@@ -74,6 +74,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_numbers_stay_bit_for_bit() {
+        let mut rng = Rng::new(&[7, 2]);
+        assert_eq!(rng.next_u64(), 0x1564_d64d_d02a_2b51);
+        assert_eq!(
+            (rng.unit(), rng.between(-1.0, 3.0)),
+            (0.036630542849926506, -0.1850377391259146)
+        );
+        assert_eq!((rng.below(1000), rng.chance(0.5)), (736, false));
+        assert_eq!(rng.pick(&[0, 1, 2, 3, 4]), Some(&1));
+        let mut items: Vec<usize> = (0..8).collect();
+        rng.shuffle(&mut items);
+        assert_eq!(items, [4, 1, 5, 3, 6, 0, 2, 7]);
+        assert_eq!(rng.sample(&[10, 11, 12, 13, 14, 15, 16, 17], 3), [14, 15, 11]);
+        assert_eq!(rng.next_u64(), 0x4812_b7a6_4f1c_0dee);
+        assert_eq!([1, 2].map(mix), [0x5692_161d_100b_05e5, 0xdbd2_3897_3a2b_148a]);
+    }
+
+    #[test]
     fn neighbouring_keys_give_independent_numbers() {
         let draw = |keys: &[u64]| Rng::new(keys).below(1000);
         let mut values: Vec<_> = (0..64).flat_map(|i| [draw(&[i, 0]), draw(&[0, i + 1])]).collect();

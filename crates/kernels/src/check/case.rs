@@ -243,3 +243,16 @@ fn on_cpu<T>(act: impl FnOnce() -> T) -> T {
 fn on_device<T>(act: impl FnOnce() -> T) -> T {
     act()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_inputs_stay_bit_for_bit() {
+        let activations = ActivationDtype::F32;
+        let inputs = CaseInputs { device: Device::Cpu, activations, on_device: false };
+        let found = inputs.cpu_noise(7, &[4]).unwrap().to_vec1::<f32>().unwrap();
+        assert_eq!(found, [0.950_822_35, -1.589_925_3, 0.610_279_3, 1.956_189_2]);
+    }
+}

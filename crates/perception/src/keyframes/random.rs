@@ -28,3 +28,16 @@ impl Random {
         ((self.unit() * count as f64) as usize).min(count.saturating_sub(1))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_numbers_stay_bit_for_bit() {
+        let mut random = Random::new(5);
+        assert_eq!(random.unit(), 0.386768045983934);
+        assert_eq!([(); 4].map(|()| random.below(100)), [75, 23, 9, 18]);
+        assert_eq!(random.unit(), 0.38060892761862153);
+    }
+}
