@@ -16,6 +16,6 @@ pub use journal::Journal;
 pub use read::read_text;
 pub use write::{
     TempFile, create_parents, remove_abandoned, write_all_atomic, write_atomic, write_atomic_with,
-    write_in_existing_folder, write_in_existing_folder_with, write_json_in_existing_folder,
-    write_lines,
+    write_in_existing_folder, write_in_existing_folder_with, write_json,
+    write_json_in_existing_folder, write_lines,
 };

@@ -47,6 +47,15 @@ pub fn write_in_existing_folder(path: &Path, bytes: &[u8]) -> Result<()> {
     })
 }
 
+/// Writes `value` as indented JSON, like [`write_atomic`].
+///
+/// # Errors
+/// As [`write_atomic`].
+pub fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
+    create_parents(path)?;
+    write_json_in_existing_folder(path, value)
+}
+
 /// Writes `value` as indented JSON, like [`write_in_existing_folder`].
 ///
 /// # Errors
