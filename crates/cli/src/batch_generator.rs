@@ -117,7 +117,7 @@ impl BatchGenerator {
                     done(position, Vec::new())?;
                     continue;
                 }
-                let stream = embodied_r_grpo::random::stream(&[self.seed, *index as u64]);
+                let stream = embodied_r_random::stream(&[self.seed, *index as u64]);
                 positions.push(position);
                 requests.push(GenerationRequest {
                     prompt: prompt.into(),

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
-use embodied_r_grpo::random::stream;
 use embodied_r_policy::tokenizer::{
     ChatMessage, GenerationPrompt, RenderedChat, SpecialTokens, Tokenizer,
 };
@@ -15,6 +14,7 @@ use embodied_r_policy::{
     Engine, EngineOptions, EngineOutput, GenerationRequest, InferenceModel, Prompt as ModelPrompt,
     SamplingParams, TextStream,
 };
+use embodied_r_random::stream;
 use embodied_r_vision::{
     ImageEmbeddings, MultimodalMessage, MultimodalPart, VisionLanguageModel, VisionOptions,
     is_vision_language_model,

@@ -45,7 +45,6 @@ pub mod loss;
 pub mod model;
 pub mod non_finite;
 pub mod process_group;
-pub mod random;
 pub mod rewards;
 pub mod rollout;
 pub mod schedule;

@@ -1,7 +1,8 @@
 //! Dropout keys of a packed batch's rows.
 
+use embodied_r_random::hash;
+
 use crate::packed::PackedBatch;
-use crate::random::mix;
 
 /// A key for each row of `batch`, a hash of the seed `stream` and the row's sequence up to that token.
 ///
@@ -11,7 +12,7 @@ pub(crate) fn keys(batch: &PackedBatch, stream: u64) -> Vec<u64> {
     let mut keys = vec![0; batch.ids.len()];
     let mut walk = |rows: std::ops::Range<usize>, mut key: u64| {
         for row in rows {
-            key = mix(mix(key) ^ batch.ids[row] as u64);
+            key = hash(hash(key) ^ batch.ids[row] as u64);
             keys[row] = key;
         }
         key

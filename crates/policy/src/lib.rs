@@ -21,7 +21,6 @@ mod packed;
 mod parameters;
 mod policy;
 mod prompt;
-mod random;
 mod sampling;
 mod shared_prompt;
 mod tensor_parallel;

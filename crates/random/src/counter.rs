@@ -1,30 +1,49 @@
-//! Counter-based random numbers: each depends on its coordinates only, not on earlier draws, so that runs
-//! are reproducible under any parallelism and after resuming.
+//! Counter-based random numbers: each depends on its coordinates only, not on earlier draws, so that runs are
+//! reproducible under any parallelism and after resuming.
+
+use crate::bits::{GAMMA, START, below, hash, mix, normal, shuffle, unit};
+
+/// Hashes `words`, such as (seed, step, question), into a seed of 64 bits.
+pub fn stream(words: &[u64]) -> u64 {
+    words
+        .iter()
+        .fold(START, |state, &word| mix(state.wrapping_add(GAMMA) ^ mix(word.wrapping_add(state))))
+}
+
+/// A permutation of `0..n` determined by the seed `stream`.
+pub fn permutation(n: usize, stream: u64) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..n).collect();
+    shuffle(&mut order, |n| below(self::stream(&[stream, n as u64 - 1]), n as u64) as usize);
+    order
+}
 
 /// A stream of random numbers, addressed by position.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Stream {
+pub struct Stream {
     key: u64,
 }
 
 impl Stream {
     /// The stream with these two coordinates.
-    pub(crate) fn new(a: u64, b: u64) -> Self {
-        Self { key: mix(mix(a) ^ b.wrapping_mul(0x9e37_79b9_7f4a_7c15)) }
+    pub fn new(a: u64, b: u64) -> Self {
+        Self { key: hash(hash(a) ^ b.wrapping_mul(GAMMA)) }
     }
 
+    #[inline]
     fn bits(self, position: u64) -> u64 {
-        mix(self.key ^ mix(position.wrapping_add(0x632b_e59b_d9b4_e019)))
+        hash(self.key ^ hash(position.wrapping_add(0x632b_e59b_d9b4_e019)))
     }
 
     /// Uniform in [0, 1), with 53 bits.
-    pub(crate) fn uniform(self, position: u64) -> f64 {
-        (self.bits(position) >> 11) as f64 / (1u64 << 53) as f64
+    #[inline]
+    pub fn uniform(self, position: u64) -> f64 {
+        unit(self.bits(position))
     }
 
     /// Approximately normal with mean 0 and variance 1: the sum of four 16-bit uniforms of one hash, within
     /// ±√12. A hundred times as fast as [`Self::normal`], for billions of random weights.
-    pub(crate) fn bell(self, position: u64) -> f32 {
+    #[inline]
+    pub fn bell(self, position: u64) -> f32 {
         let bits = self.bits(position);
         let sum: u32 = (0..4).map(|part| (bits >> (16 * part)) as u32 & 0xffff).sum();
         // Each uniform has mean (2^16 - 1) / 2 and a variance of nearly 2^32 / 12.
@@ -32,18 +51,9 @@ impl Stream {
     }
 
     /// Standard normal, by Box and Muller.
-    pub(crate) fn normal(self, position: u64) -> f64 {
-        let radius = (-2.0 * (1.0 - self.uniform(2 * position)).ln()).sqrt();
-        radius * (std::f64::consts::TAU * self.uniform(2 * position + 1)).cos()
+    pub fn normal(self, position: u64) -> f64 {
+        normal(1.0 - self.uniform(2 * position), self.uniform(2 * position + 1))
     }
-}
-
-/// The finalizer of SplitMix64 (Steele, Lea and Flood, 2014) over the counter's next state.
-pub(crate) fn mix(x: u64) -> u64 {
-    let x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ (x >> 31)
 }
 
 #[cfg(test)]
@@ -88,5 +98,37 @@ mod tests {
         let first = |a, b| Stream::new(a, b).uniform(0);
         assert!((first(0, 0) - first(0, 1)).abs() > 1e-6);
         assert!((first(0, 1) - first(1, 0)).abs() > 1e-6);
+    }
+
+    #[test]
+    fn streams_and_permutations_stay_bit_for_bit() {
+        let words = [&[][..], &[1, 2, 3], &[u64::MAX, 0]];
+        let expected = [0x243f_6a88_85a3_08d3, 0x5849_ddb7_250c_a3cb, 0xc67b_f17d_24d8_c984];
+        assert_eq!(words.map(stream), expected);
+        assert_eq!(permutation(10, 7), [3, 2, 7, 9, 5, 4, 0, 8, 1, 6]);
+    }
+
+    #[test]
+    fn a_permutation_holds_every_index_once() {
+        let mut order = permutation(1000, 7);
+        order.sort_unstable();
+        assert!(order.into_iter().eq(0..1000));
+    }
+
+    #[test]
+    fn all_orders_of_three_are_about_equally_frequent() {
+        let mut counts = std::collections::HashMap::new();
+        for key in 0..6000 {
+            *counts.entry(permutation(3, key)).or_insert(0) += 1;
+        }
+        assert_eq!(counts.len(), 6);
+        assert!(counts.values().all(|&n| (850..1150).contains(&n)), "{counts:?}");
+    }
+
+    #[test]
+    fn streams_depend_on_every_word_and_on_their_order() {
+        let streams = [&[1, 2, 3][..], &[1, 2, 4], &[1, 3, 2], &[2, 2, 3], &[1, 2]];
+        let distinct: std::collections::HashSet<u64> = streams.map(stream).into_iter().collect();
+        assert_eq!(distinct.len(), streams.len());
     }
 }

@@ -8,7 +8,6 @@ use embodied_r_grpo::estimate::memory_plan::{ActivationCachePolicy, MemoryLayout
 use embodied_r_grpo::estimate::roofline::peak_flops_per_s;
 use embodied_r_grpo::loss::{LossOptions, LossType};
 use embodied_r_grpo::process_group::ProcessGroup;
-use embodied_r_grpo::random::stream;
 use embodied_r_grpo::rollout::partition::{GroupPart, completions_per_rank, partition};
 use embodied_r_grpo::update::micro_batch::{
     MicroBatch, TokenSelection, UpdateStats, loss_normalizers, to_f64,
@@ -17,6 +16,7 @@ use embodied_r_grpo::update::optimizer::{Optim, Optimizer, OptimizerSettings};
 use embodied_r_grpo::update::packing::{GroupLengths, pack};
 use embodied_r_grpo::update::{StepParams, Updater, merged_groups, score_all};
 use embodied_r_policy::{ActivationCache, CompletionOutput, GenerationRequest, Group, Policy};
+use embodied_r_random::stream;
 use serde_json::Value;
 
 use crate::args::bench::GrpoArgs;

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use candle_core::Device;
 use embodied_r_grpo::estimate::peak_memory;
-use embodied_r_grpo::random::stream;
 use embodied_r_kernels::device;
 use embodied_r_policy::{GenerationRequest, Precision, SamplingParams};
+use embodied_r_random::stream;
 use serde_json::{Value, json};
 
 use crate::args::bench::WorkArgs;

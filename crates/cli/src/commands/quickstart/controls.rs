@@ -8,7 +8,7 @@ use embodied_r_data::prompts::{question_part, system_prompt};
 use embodied_r_data::question::{Question, read_questions};
 use embodied_r_eval::samples;
 use embodied_r_files::{write_atomic, write_lines};
-use embodied_r_grpo::random::{permutation, stream};
+use embodied_r_random::{permutation, stream};
 use serde_json::json;
 
 use super::row::Judged;

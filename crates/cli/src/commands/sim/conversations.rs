@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use embodied_r_data::prompts;
 use embodied_r_data::question::{Question, read_questions};
 use embodied_r_files::write_lines;
-use embodied_r_grpo::random::{permutation, stream};
+use embodied_r_random::{permutation, stream};
 use embodied_r_sim::{Category, judge_example, rationale_in_prompt};
 use indexmap::IndexMap;
 use serde_json::{Value, json};
