@@ -91,7 +91,9 @@ mod tests {
         let path = dir.path().join("new/journal");
         let (mut journal, lines) = open(&path, 1.0).unwrap();
         assert!(lines.is_empty());
-        [10u32, 11].iter().for_each(|line| drop(journal.append(line).unwrap()));
+        for line in [10u32, 11] {
+            journal.append(&line).unwrap();
+        }
         drop(journal);
         let whole = std::fs::read(&path).unwrap();
         std::fs::write(&path, &whole[..whole.len() - 1]).unwrap();

@@ -68,26 +68,19 @@ impl Journal {
     pub fn new(path: &Path, mut file: File, torn: TornLine) -> Result<(Self, Vec<u8>)> {
         let mut text = Vec::new();
         file.read_to_end(&mut text).map_err(Error::io("read", path))?;
-        let (whole, last) = text.split_at(whole(&text));
-        let ends = match torn {
-            _ if last.is_empty() => None,
-            TornLine::Cut => Some(false),
-            TornLine::CutUnlessWhole => Some(serde_json::from_slice::<IgnoredAny>(last).is_ok()),
-            TornLine::End => Some(true),
+        let end = whole(&text);
+        let keep = match torn {
+            TornLine::Cut => false,
+            TornLine::CutUnlessWhole => serde_json::from_slice::<IgnoredAny>(&text[end..]).is_ok(),
+            TornLine::End => true,
         };
-        let whole = whole.len();
-        let repaired = match ends {
-            None => Ok(()),
-            Some(true) => {
-                text.push(b'\n');
-                file.write_all(b"\n")
-            }
-            Some(false) => {
-                text.truncate(whole);
-                file.set_len(whole as u64)
-            }
-        };
-        repaired.map_err(Error::io("write", path))?;
+        if end < text.len() && keep {
+            text.push(b'\n');
+            file.write_all(b"\n").map_err(Error::io("write", path))?;
+        } else if end < text.len() {
+            text.truncate(end);
+            file.set_len(end as u64).map_err(Error::io("write", path))?;
+        }
         Ok((Self { path: path.into(), file, length: text.len() as u64 }, text))
     }
 

@@ -4,6 +4,20 @@
 //! - [`read`]: bounded reads of files that users write.
 //! - [`journal`]: JSON lines from which interrupted work resumes.
 //! - [`lock`](mod@lock): locks on files.
+//!
+//! ```
+//! use embodied_r_files::journal::{Journal, TornLine, lines};
+//!
+//! # let folder = tempfile::tempdir().unwrap();
+//! # let path = folder.path().join("done.jsonl");
+//! let (mut journal, _) = Journal::lock(&path, TornLine::Cut)?.expect("no other process has it open");
+//! journal.append(&"first question")?;
+//! drop(journal);
+//! let (_, text) = Journal::lock(&path, TornLine::Cut)?.expect("no other process has it open");
+//! let done: Vec<String> = lines(&text).filter_map(|line| line.parse().ok()).collect();
+//! assert_eq!(done, ["first question"]);
+//! # Ok::<(), embodied_r_files::Error>(())
+//! ```
 
 pub mod error;
 pub mod journal;

@@ -1,10 +1,11 @@
 //! Reproducible random numbers: a seed gives the same ones on every machine, and in every version of the program.
 //!
 //! - [`Rng`] draws one number after the other.
-//! - [`Stream`] is counter-based: a number depends on its coordinates alone, not on earlier draws, so that results depend
-//!   neither on the order of execution nor on resuming. [`stream`] derives a seed from words such as (seed, step,
-//!   question), and [`permutation`] an order from a seed.
-//! - [`mix`] and [`hash`] are the functions underneath, [`unit`], [`below`] and [`normal`] turn bits into numbers.
+//! - [`Stream`] is counter-based: a number depends on its coordinates alone, not on earlier draws, so that results
+//!   depend neither on the order of execution nor on resuming. [`stream`] derives a seed from words such as (seed,
+//!   step, question), and [`permutation`] an order from a seed.
+//! - [`mix`] and [`hash`] are the functions underneath; [`unit`](unit()), [`below`] and [`normal`] turn bits into
+//!   numbers.
 //!
 //! All are built on SplitMix64 (Steele, Lea and Flood, 2014).
 //!
