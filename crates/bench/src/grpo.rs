@@ -12,7 +12,6 @@ use embodied_r_grpo::estimate::memory_plan::{
 use embodied_r_grpo::estimate::roofline::peak_flops_per_s;
 use embodied_r_grpo::loss::LossType;
 use embodied_r_grpo::process_group::ProcessGroup;
-use embodied_r_grpo::random::stream;
 use embodied_r_grpo::rollout::partition::{GroupPart, completions_per_rank, partition};
 use embodied_r_grpo::settings::{LossSettings, Optim, OptimizerSettings, Recompute};
 use embodied_r_grpo::update::micro_batch::{
@@ -26,6 +25,7 @@ use embodied_r_policy::{
     ActivationCache, CompletionOutput, GenerateOptions, GenerationRequest, Group, ModelConfig,
     Policy, Precision,
 };
+use embodied_r_random::stream;
 use serde::Serialize;
 
 use crate::error::Result;

@@ -1,7 +1,7 @@
 //! The synthetic prompts of the model benchmarks.
 
-use embodied_r_grpo::random::stream;
 use embodied_r_policy::{GenerationRequest, SamplingParams};
+use embodied_r_random::stream;
 
 /// What a run generates: completions of a fixed length of random prompts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use embodied_r_data::Progress;
-use embodied_r_grpo::random::stream;
 use embodied_r_openai::{
     ApiKey, ChatCompletion, ChatCompletionMessage, ChatCompletionRequest, Client, ClientOptions,
     Error,
 };
+use embodied_r_random::stream;
 use futures_util::{Stream, StreamExt as _};
 use serde_json::{Map, Value, json};
 

@@ -120,7 +120,7 @@ impl BatchGenerator {
                     done(position, Vec::new())?;
                     continue;
                 }
-                let stream = embodied_r_grpo::random::stream(&[decoding.seed, *index as u64]);
+                let stream = embodied_r_random::stream(&[decoding.seed, *index as u64]);
                 let request = GenerationRequest { prompt, samples, stream, first_sample: 0 };
                 positions.push(position);
                 requests.push(PromptRequest { request, sampling: sampling.clone() });

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
-use embodied_r_grpo::random::stream;
 use embodied_r_inference::{BlockingEngine, ChatPrompt, Model, PromptRequest};
 use embodied_r_policy::tokenizer::ChatMessage;
 use embodied_r_policy::{EngineOptions, GenerationRequest, SamplingParams};
+use embodied_r_random::stream;
 use embodied_r_vision::{
     ImageEmbeddings, MultimodalMessage, MultimodalPart, VisionOptions, is_vision_language_model,
 };

@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use embodied_r_files::read_text;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 
@@ -14,7 +15,6 @@ use crate::prompts::multiple_choice_text;
 use crate::question::Question;
 use crate::record::{Record, json_type, letter};
 use crate::row::file_name;
-use crate::text::read_text;
 
 /// The question file.
 pub const QUESTIONS: &str = "questions.json";

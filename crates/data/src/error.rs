@@ -9,15 +9,8 @@ use crate::question_key::QuestionKey;
 #[non_exhaustive]
 pub enum Error {
     /// A file or folder could not be read or written.
-    #[error("cannot {action} `{}`: {source}", path.display())]
-    Io {
-        /// The failed operation, as a verb: `read`, `write`, `create` …
-        action: &'static str,
-        /// The file or folder.
-        path: PathBuf,
-        /// The operating system's error.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    Io(#[from] embodied_r_files::Error),
     /// A file is not JSON or has the wrong structure.
     #[error("cannot parse `{}`: {source}", path.display())]
     Json {
@@ -300,8 +293,8 @@ impl Error {
         action: &'static str,
         path: impl Into<PathBuf>,
     ) -> impl FnOnce(std::io::Error) -> Self {
-        let path = path.into();
-        move |source| Self::Io { action, path, source }
+        let failed = embodied_r_files::Error::io(action, path);
+        move |source| Self::Io(failed(source))
     }
 }
 

@@ -7,8 +7,7 @@
 //!   [`duplicates`] finds questions that occur twice.
 //! - Text: prompts of the model and the judge ([`prompts`]), ground-truth captions of built-in rooms
 //!   ([`scene`]).
-//! - Shared by all stages: text files ([`mod@text`]), atomic file writes ([`write`](mod@write)) and
-//!   progress reporting ([`progress`]).
+//! - Shared by all stages: progress reporting ([`progress`]).
 //!
 //! ```
 //! use embodied_r_data::prompts::{FrameText, perceived_prompt, question_part};
@@ -39,11 +38,9 @@ mod record;
 mod row;
 pub mod scene;
 pub mod split;
-pub mod text;
 pub mod urban;
 pub mod videos;
 pub mod vsi;
-pub mod write;
 
 pub use benchmark::Benchmark;
 pub use error::{Error, Result};
@@ -51,4 +48,3 @@ pub use progress::Progress;
 pub use question::Question;
 pub use question_key::QuestionKey;
 pub use question_set::{QuestionSet, read_question_set};
-pub use text::read_text;

@@ -6,6 +6,7 @@ use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
+use embodied_r_files::{create_parents, write_in_existing_folder_with};
 use polars::prelude::{
     Column as Series, DataFrame, DataType, ListPrimitiveChunkedBuilder, ListStringChunkedBuilder,
     ParquetReader, ParquetWriter, PlSmallStr, PolarsError, SerReader, UInt32Type,
@@ -13,7 +14,6 @@ use polars::prelude::{
 use polars::prelude::{IntoColumn as _, ListBuilderTrait as _};
 
 use crate::error::{Error, Result};
-use crate::write::{create_parents, write_in_existing_folder};
 
 /// Rows of a file that is read: thousands of times those of the benchmarks. Run-length encoding puts billions into
 /// a few bytes.
@@ -81,7 +81,7 @@ pub fn write_table(path: &Path, columns: Vec<(&str, Column)>) -> Result<()> {
     write_table_in_existing_folder(path, columns)
 }
 
-/// Like [`write_table`], but never creates parent folders, as [`write_in_existing_folder`].
+/// Like [`write_table`], but never creates parent folders, as [`write_in_existing_folder_with`].
 ///
 /// # Errors
 /// As [`write_table`], also if the folder does not exist.
@@ -89,7 +89,7 @@ pub fn write_table_in_existing_folder(path: &Path, columns: Vec<(&str, Column)>)
     let write_error = |source| Error::ParquetWrite { path: path.into(), source };
     let columns = columns.into_iter().map(|(name, column)| column.into_series(name)).collect();
     let mut frame = DataFrame::new_infer_height(columns).map_err(write_error)?;
-    write_in_existing_folder(path, |out| {
+    write_in_existing_folder_with(path, |out| {
         ParquetWriter::new(out).finish(&mut frame).map(|_| ()).map_err(write_error)
     })
 }

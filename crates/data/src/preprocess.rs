@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use embodied_r_files::{remove_abandoned, write_all_atomic};
 use serde::Serialize;
 
 use crate::benchmark::Benchmark;
@@ -26,7 +27,6 @@ use crate::question::Question;
 use crate::row::Row;
 use crate::split::{self, Split, SplitStrategy};
 use crate::videos::{self, PlaceOutcome, Transfer, VideoIndex, VideoSource};
-use crate::write::{remove_abandoned, write_all_atomic};
 use crate::{urban, vsi};
 
 mod summary;
@@ -308,7 +308,7 @@ fn write(
         files.push(json_file(folder.join(format!("{}_data.json", split.name())), questions)?);
     }
     files.push(json_file(folder.join(SUMMARY), &Report { options, summary })?);
-    write_all_atomic(&files)
+    Ok(write_all_atomic(&files)?)
 }
 
 fn json_file(path: PathBuf, value: &impl Serialize) -> Result<(PathBuf, Vec<u8>)> {

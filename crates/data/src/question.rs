@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
+use embodied_r_files::read_text;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
 use crate::question_key::QuestionKey;
-use crate::text::read_text;
 
 /// One question about one video, in the official JSON format.
 ///

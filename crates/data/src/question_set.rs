@@ -4,12 +4,12 @@
 
 use std::path::{Path, PathBuf};
 
+use embodied_r_files::read_text;
 use serde_json::Value;
 
 use crate::duplicates::reject_duplicates;
 use crate::error::{Error, Result};
 use crate::question::Question;
-use crate::text::read_text;
 use crate::{egoschema, mvbench};
 
 /// The format of a question file.

@@ -6,11 +6,10 @@
 
 use std::path::Path;
 
+use embodied_r_files::{read_text, write_atomic};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::text::read_text;
-use crate::write::write_atomic;
 
 /// Rounding step of bearings and rotations in captions.
 const ANGLE_STEP_DEG: f64 = 10.0;
@@ -88,7 +87,7 @@ impl Scene {
     pub fn write(&self, path: &Path) -> Result<()> {
         let text =
             serde_json::to_vec(self).map_err(|source| Error::Json { path: path.into(), source })?;
-        write_atomic(path, &text)
+        Ok(write_atomic(path, &text)?)
     }
 
     /// The first invalid field, and the expected value.

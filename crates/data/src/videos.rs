@@ -8,12 +8,12 @@ use std::fs::{self, File};
 use std::io::{BufReader, Read as _};
 use std::path::{Path, PathBuf};
 
+use embodied_r_files::TempFile;
 use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::progress::Progress;
-use crate::write::TempFile;
 
 mod archive;
 mod index;
@@ -102,10 +102,10 @@ fn place_file(source: &Path, target: &Path, transfer: Transfer) -> Result<PlaceO
         return Ok(PlaceOutcome::New);
     }
     let temporary = TempFile::next_to(target);
-    if transfer != Transfer::Link || fs::hard_link(&origin, &temporary.0).is_err() {
-        fs::copy(&origin, &temporary.0).map_err(Error::io("copy", &origin))?;
+    if transfer != Transfer::Link || fs::hard_link(&origin, temporary.path()).is_err() {
+        fs::copy(&origin, temporary.path()).map_err(Error::io("copy", &origin))?;
     }
-    temporary.rename_to(target).map_err(Error::io("write", target))?;
+    temporary.rename_to(target)?;
     if transfer == Transfer::Move {
         fs::remove_file(source).map_err(Error::io("remove", source))?;
     }

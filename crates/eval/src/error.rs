@@ -73,7 +73,7 @@ pub enum Error {
     },
     /// A file cannot be written.
     #[error(transparent)]
-    Write(#[from] embodied_r_data::Error),
+    Write(#[from] embodied_r_files::Error),
     /// pass@k is undefined for more than all samples.
     #[error("pass@{k} needs at least {k} samples per question, not {n}")]
     TooFewSamples {

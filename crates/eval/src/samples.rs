@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use embodied_r_data::Question;
-use embodied_r_data::write::write_atomic;
+use embodied_r_files::write_lines;
 use embodied_r_rewards::records::{self, Record};
 use serde::Serialize;
 
@@ -62,14 +62,7 @@ impl SampledQuestion {
 /// # Errors
 /// The file cannot be written.
 pub fn write(path: &Path, questions: &[SampledQuestion]) -> Result<()> {
-    let mut text = String::new();
-    for question in questions {
-        let line = serde_json::to_string(question)
-            .map_err(|source| embodied_r_data::Error::Json { path: path.into(), source })?;
-        text.push_str(&line);
-        text.push('\n');
-    }
-    Ok(write_atomic(path, text.as_bytes())?)
+    Ok(write_lines(path, questions)?)
 }
 
 /// Reads a file that [`write()`] wrote; `video_id` and `question` may be absent, and other fields are ignored.

@@ -10,7 +10,7 @@
 //! |---|---|
 //! | [`settings`] | settings of a run, under TRL's names |
 //! | [`data`] | questions, conversations, length limits, and the order of the data |
-//! | [`schedule`], [`random`] | learning rate, stages, random streams; pure functions of the step |
+//! | [`schedule`] | learning rate, stages; pure functions of the step |
 //! | [`rollout`] | completions, and how they are shared among the ranks |
 //! | [`rewards`] | scores, and the judge in process |
 //! | [`advantages`] | what makes a completion better than its group |
@@ -45,7 +45,6 @@ pub mod loss;
 pub mod model;
 pub mod non_finite;
 pub mod process_group;
-pub mod random;
 pub mod rewards;
 pub mod rollout;
 pub mod schedule;

@@ -5,6 +5,7 @@ pub mod partition;
 
 use std::ops::Range;
 
+use embodied_r_random::stream;
 use embodied_r_rewards::Score;
 use serde::{Deserialize, Serialize};
 
@@ -18,7 +19,6 @@ use crate::model::{
     completion_text,
 };
 use crate::process_group::ProcessGroup;
-use crate::random::stream;
 use crate::update::packing::GroupLengths;
 
 /// One question with its group of completions.

@@ -4,6 +4,7 @@
 //! recomputation and the backward agree on the mask without storing it.
 
 use candle_core::Tensor;
+use embodied_r_random::hash;
 use multiversion::multiversion;
 
 use crate::device::on_device;
@@ -98,7 +99,7 @@ impl DropoutMask<'_> {
 }
 
 fn row_key(key: u64, rule: Rule) -> u64 {
-    mix(key ^ mix(rule.site))
+    hash(key ^ hash(rule.site))
 }
 
 /// Adds the kept elements of `x` to `y`; one hash serves two columns.
@@ -106,21 +107,12 @@ fn row_key(key: u64, rule: Rule) -> u64 {
 fn add_kept(x: &[f32], key: u64, rule: Rule, y: &mut [f32]) {
     let factor = |bits: u32| if bits < rule.threshold { 0.0 } else { rule.scale };
     for (pair, (x, y)) in x.chunks(2).zip(y.chunks_mut(2)).enumerate() {
-        let bits = mix(key.wrapping_add(pair as u64));
+        let bits = hash(key.wrapping_add(pair as u64));
         y[0] += x[0] * factor(bits as u32);
         if let (Some(x), Some(y)) = (x.get(1), y.get_mut(1)) {
             *y += x * factor((bits >> 32) as u32);
         }
     }
-}
-
-/// The SplitMix64 finalizer (Steele, Lea and Flood, 2014) of the counter's next state.
-#[inline]
-fn mix(x: u64) -> u64 {
-    let x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ (x >> 31)
 }
 
 #[cfg(test)]
@@ -133,6 +125,14 @@ mod tests {
 
     fn rows(x: &Tensor) -> Vec<Vec<f32>> {
         x.to_vec2().unwrap()
+    }
+
+    #[test]
+    fn masks_stay_bit_for_bit() {
+        let mask = DropoutMask { keys: &[1, 2], site: 3, p: 0.5 };
+        let y = rows(&forward(&ones(2, 9), &mask).unwrap());
+        assert_eq!(y[0], [0.0, 0.0, 2.0, 2.0, 0.0, 0.0, 2.0, 0.0, 0.0]);
+        assert_eq!(y[1], [0.0, 0.0, 0.0, 2.0, 0.0, 0.0, 0.0, 0.0, 2.0]);
     }
 
     #[test]

@@ -27,6 +27,13 @@ fn close(actual: &Tensor, expected: &Tensor, tolerance: f32) {
 const ROWS: usize = 700;
 
 #[test]
+fn the_inputs_stay_the_same() {
+    let found = noise(&[3]).to_vec1::<f32>().unwrap();
+    let expected = [-0.45276, 2.65061, -0.98860];
+    assert!(found.iter().zip(expected).all(|(x, y)| (x - y).abs() < 1e-5), "{found:?}");
+}
+
+#[test]
 fn rms_norm_and_its_gradients() -> Result {
     let (x, w, dy) = (
         Var::from_tensor(&noise(&[ROWS, 48]))?,

@@ -7,7 +7,6 @@
 
 mod completion_cache;
 mod cost;
-mod journal;
 mod model;
 mod scene;
 mod video_frames;

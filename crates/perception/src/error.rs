@@ -8,15 +8,8 @@ use std::sync::Arc;
 #[non_exhaustive]
 pub enum Error {
     /// A file could not be read or written.
-    #[error("cannot {action} `{}`: {source}", path.display())]
-    Io {
-        /// The failed operation, as a verb: `read`, `write` …
-        action: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// The I/O error.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    Io(#[from] embodied_r_files::Error),
     /// FFmpeg is not installed.
     #[error(
         "`{program}` is not installed, but required to decode videos: install FFmpeg \
@@ -390,7 +383,7 @@ impl Error {
             Self::FfmpegMissing { .. } | Self::NoUsage => true,
             Self::Inference(error) => error.ends_engine(),
             // Paid completions could not be saved.
-            Self::Io { action: "write", .. } => true,
+            Self::Io(file) if file.action == "write" => true,
             Self::Chat(error) => error.fails_every_request(),
             Self::Shared(shared) => shared.is_fatal(),
             _ => false,
@@ -427,8 +420,8 @@ impl Error {
 
     /// An [`Error::Io`] about `path`, for `map_err`.
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
-        let path = path.to_owned();
-        move |source| Self::Io { action, path, source }
+        let failed = embodied_r_files::Error::io(action, path);
+        move |source| Self::Io(failed(source))
     }
 
     /// An [`Error::FfmpegMissing`] or [`Error::FfmpegRun`], for `map_err`.

@@ -15,7 +15,6 @@ pub mod features;
 pub mod homography;
 pub mod matching;
 pub mod overlap;
-mod random;
 pub mod selector;
 
 use std::collections::BTreeMap;

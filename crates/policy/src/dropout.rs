@@ -1,7 +1,8 @@
 //! Dropout keys of a packed batch's rows.
 
+use embodied_r_random::hash;
+
 use crate::packed::PackedBatch;
-use crate::random::mix;
 
 /// A key for each row of `batch`, a hash of the seed `stream` and the row's sequence up to that token.
 ///
@@ -11,7 +12,7 @@ pub(crate) fn keys(batch: &PackedBatch, stream: u64) -> Vec<u64> {
     let mut keys = vec![0; batch.ids.len()];
     let mut walk = |rows: std::ops::Range<usize>, mut key: u64| {
         for row in rows {
-            key = mix(mix(key) ^ batch.ids[row] as u64);
+            key = hash(hash(key) ^ batch.ids[row] as u64);
             keys[row] = key;
         }
         key
@@ -37,6 +38,12 @@ mod tests {
     fn group(prompt: &[u32], completions: &[&[u32]]) -> Group {
         let completions = completions.iter().map(|ids| ids.to_vec()).collect();
         Group { prompt: prompt.to_vec(), completions }
+    }
+
+    #[test]
+    fn the_keys_stay_bit_for_bit() {
+        let expected = [0xec4c_5bee_6270_11b3, 0x7c73_e5b9_ca35_ba9f, 0xae58_48fb_8339_c3b9];
+        assert_eq!(of(&[group(&[1, 2], &[&[3, 4]])], 3), expected);
     }
 
     #[test]

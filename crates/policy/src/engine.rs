@@ -22,11 +22,11 @@ use std::sync::Arc;
 use candle_core::Tensor;
 use embodied_r_kernels::paged_attention::PAGE_SIZE;
 use embodied_r_kernels::thread_pool;
+use embodied_r_random::Stream;
 
 use crate::activation_cache::ActivationCache;
 use crate::error::{Error, Result};
 use crate::prompt::{Prompt, TokenKey, text_key};
-use crate::random::Stream;
 use crate::sampling::{History, Row, SampledToken, SamplingParams, TokenLogprobs, draw_rows};
 use chunk::SequenceChunk;
 use kv_cache::KvCacheShape;

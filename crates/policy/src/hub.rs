@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use embodied_r_files::create_parents;
 use serde_json::Value;
 
 use crate::config::CONFIG_FILE;
@@ -28,7 +29,7 @@ use crate::error::{Error, Result};
 use crate::gguf;
 use crate::lora;
 use crate::weights::{INDEX_FILE, SINGLE_FILE};
-use cache::{RepoCache, create_folder_of, is_relative};
+use cache::{RepoCache, is_relative};
 use client::Client;
 use download::Download;
 use environment::Environment;
@@ -183,7 +184,7 @@ impl Hub {
         let url = client.file_url(repo, commit, file);
         let metadata = client.metadata(&url, (repo, file), progress).await?;
         let (blob, partial) = (cache.blob(&metadata.etag), cache.partial(&metadata.etag));
-        create_folder_of(&blob)?;
+        create_parents(&blob)?;
         let _lock = cache.lock(&metadata.etag, file, progress)?;
         if !blob.exists() {
             tracing::info!(repo, file, size = metadata.size, "downloading from the hub");

@@ -2,7 +2,6 @@
 //! backward passes for training.
 
 mod activation_cache;
-mod atomic;
 mod chat_template;
 pub mod config;
 mod decoder;
@@ -22,7 +21,6 @@ mod packed;
 mod parameters;
 mod policy;
 mod prompt;
-mod random;
 mod sampling;
 mod shared_prompt;
 mod tensor_parallel;

@@ -2,6 +2,7 @@
 
 use candle_core::{DType, Device, Tensor};
 use embodied_r_kernels::memory;
+use embodied_r_random::Stream;
 use indexmap::IndexMap;
 
 use crate::config::ModelConfig;
@@ -9,7 +10,6 @@ use crate::decoder::DecoderGradients;
 use crate::error::{Error, Result, TensorContext};
 use crate::layer::FUSED_MODULES;
 use crate::lora::Module;
-use crate::random::Stream;
 use crate::weights::tensor_shapes;
 
 /// Tensors of a decoder by canonical name, in the model's order.

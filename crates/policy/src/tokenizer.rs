@@ -15,10 +15,10 @@ mod train;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use embodied_r_files::write_in_existing_folder;
 use serde_json::{Map, Value};
 use tokenizers::AddedToken;
 
-use crate::atomic;
 use crate::chat_template::ChatTemplate;
 pub use crate::chat_template::{ChatMessage, GenerationPrompt};
 use crate::error::{Error, Result};
@@ -171,7 +171,8 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Io`].
     pub fn save(&self, dir: &Path) -> Result<()> {
-        self.files.iter().try_for_each(|(name, bytes)| atomic::write(&dir.join(name), bytes))
+        let mut files = self.files.iter();
+        Ok(files.try_for_each(|(name, bytes)| write_in_existing_folder(&dir.join(name), bytes))?)
     }
 }
 

@@ -27,13 +27,8 @@ pub enum Error {
     #[error("HTTP judges and rewards block and cannot be called from async code")]
     BlockingCall,
     /// A file of saved outputs cannot be read.
-    #[error("cannot read `{}`: {reason}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// The operating system's error.
-        reason: std::io::Error,
-    },
+    #[error(transparent)]
+    Read(#[from] embodied_r_files::Error),
     /// A file of saved outputs is not JSON or has the wrong structure.
     #[error("cannot parse {location}: {reason}")]
     Json {

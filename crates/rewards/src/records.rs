@@ -4,6 +4,7 @@
 
 use std::path::Path;
 
+use embodied_r_files::read_text;
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
@@ -20,12 +21,9 @@ pub struct Record {
 /// # Errors
 /// The file cannot be read, is not JSON, contains anything but objects, or is empty.
 pub fn read(path: &Path) -> Result<Vec<Record>> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|reason| Error::Read { path: path.into(), reason })?;
-    // Some editors write a byte order mark, which is not part of the JSON.
-    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    let text = read_text(path)?;
     let records =
-        if text.trim_start().starts_with('[') { list(path, text) } else { lines(path, text) }?;
+        if text.trim_start().starts_with('[') { list(path, &text) } else { lines(path, &text) }?;
     match records.is_empty() {
         true => Err(Error::NoRecords { path: path.into() }),
         false => Ok(records),

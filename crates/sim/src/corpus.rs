@@ -16,6 +16,7 @@ mod page;
 mod recall;
 
 use embodied_r_data::prompts::video_prompt;
+use embodied_r_random::Rng;
 
 pub use self::document::Document;
 use self::letters::LetteredList;
@@ -23,7 +24,6 @@ use self::lookups::Lookups;
 use self::page::{Page, Practice};
 use crate::caption_trace::CaptionTrace;
 use crate::captions::captions_at;
-use crate::rng::Rng;
 use crate::world::{draw, keyframes_by_pose, names};
 
 /// Fraction of documents that are lists for recall.

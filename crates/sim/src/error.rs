@@ -8,6 +8,9 @@ use std::path::PathBuf;
 pub enum Error {
     /// A file could not be read or written.
     #[error(transparent)]
+    Io(#[from] embodied_r_files::Error),
+    /// A dataset file could not be read or written.
+    #[error(transparent)]
     Data(#[from] embodied_r_data::Error),
     /// FFmpeg could not be started.
     #[error("cannot start `ffmpeg`: {source}; install FFmpeg with the encoder libx264")]

@@ -4,10 +4,10 @@
 //! has nothing of the solver's text.
 
 use embodied_r_data::prompts::{judge_system_prompt, judge_user_prompt};
+use embodied_r_random::Rng;
 
 use crate::question_template::{Category, letter};
 use crate::questions::text_question;
-use crate::rng::Rng;
 
 /// Reasoning that ends in an option, in place of `_`.
 const SENTENCES: [&str; 12] = [

@@ -17,7 +17,6 @@ mod question_template;
 mod questions;
 mod rationale;
 mod render;
-mod rng;
 mod rooms;
 mod statement;
 mod video;

@@ -7,6 +7,7 @@
 use embodied_r_data::Question;
 use embodied_r_data::prompts::{FrameText, perceived_prompt};
 use embodied_r_data::scene::{Pose, Scene, SceneObject};
+use embodied_r_random::Rng;
 use serde_json::{Map, Value};
 
 use crate::caption_trace::CaptionTrace;
@@ -16,7 +17,6 @@ use crate::question_template::{
     Category, Moment, QuestionTemplate, letter, step_text, with_choices,
 };
 use crate::rationale::{Rationale, derive_rationale};
-use crate::rng::Rng;
 use crate::world::{draw, keyframes_by_pose, stops};
 
 /// Rejection-sampling limit, after which a room may lack some of its questions.

@@ -18,8 +18,8 @@ use std::path::{Path, PathBuf};
 
 use embodied_r_data::urban::{self, UrbanRow};
 use embodied_r_data::vsi::{self, VsiRow};
-use embodied_r_data::write::{write_atomic, write_atomic_with};
-use embodied_r_data::{Benchmark, Error as DataError, Progress};
+use embodied_r_data::{Benchmark, Progress};
+use embodied_r_files::{Error as FileError, write_atomic_with};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use zip::write::SimpleFileOptions;
@@ -121,7 +121,6 @@ fn write_or_check_manifest(
     categories.dedup();
     let requested = Manifest { rooms, seed, categories, per_category: options.per_category };
     let path = out.join("rooms.json");
-    let json = |source| DataError::Json { path: path.clone(), source };
     match fs::read_to_string(&path) {
         Ok(text) if serde_json::from_str::<Manifest>(&text).is_ok_and(|it| it == requested) => {
             Ok(())
@@ -131,10 +130,12 @@ fn write_or_check_manifest(
             Err(Error::ConflictingRooms { path: out.into(), found })
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let text = serde_json::to_vec_pretty(&requested).map_err(json)?;
-            Ok(write_atomic(&path, &text)?)
+            Ok(write_atomic_with(&path, |out| {
+                serde_json::to_writer_pretty(out, &requested)
+                    .map_err(|fault| FileError::io("write", &path)(fault.into()))
+            })?)
         }
-        Err(source) => Err(DataError::io("read", &path)(source).into()),
+        Err(source) => Err(FileError::io("read", &path)(source).into()),
     }
 }
 
@@ -173,7 +174,7 @@ fn generate_room(
     let video = folder.join(&room.scene.video_id);
     let is_packed = *benchmark == Benchmark::Vsi && archive.exists();
     if !is_packed && !video.exists() {
-        fs::create_dir_all(&folder).map_err(DataError::io("create", &folder))?;
+        fs::create_dir_all(&folder).map_err(FileError::io("create", &folder))?;
         render_video(&room.scene, seed.wrapping_add(index), &video)?;
     }
     Ok(LaidOutRoom { benchmark: *benchmark, room })
@@ -251,15 +252,15 @@ fn pack(archive: &Path, rooms: &[&Room]) -> Result<()> {
                 let name = &room.scene.video_id;
                 let path = loose.join(name);
                 zip.start_file(format!("{DATASET}/{name}"), stored).map_err(zip_error)?;
-                let mut video = File::open(&path).map_err(DataError::io("read", &path))?;
-                io::copy(&mut video, &mut zip).map_err(DataError::io("write", archive))?;
+                let mut video = File::open(&path).map_err(FileError::io("read", &path))?;
+                io::copy(&mut video, &mut zip).map_err(FileError::io("write", archive))?;
             }
             zip.finish().map(|_| ()).map_err(zip_error)
         })?;
     }
     match fs::remove_dir_all(&loose) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(DataError::io("remove", &loose)(error).into())
+            Err(FileError::io("remove", &loose)(error).into())
         }
         _ => Ok(()),
     }

@@ -1,12 +1,11 @@
 //! Renders videos of rooms: frames from the ray caster, H.264 encoding by FFmpeg.
 
-use std::fs;
 use std::io::{Read as _, Write as _};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use embodied_r_data::Error as DataError;
 use embodied_r_data::scene::Scene;
+use embodied_r_files::TempFile;
 
 use crate::error::{Error, Result};
 use crate::render::{HEIGHT, Renderer, WIDTH};
@@ -19,15 +18,9 @@ const MAX_ERROR_BYTES: u64 = 1 << 20;
 /// # Errors
 /// FFmpeg is missing, or cannot encode H.264 or write the file.
 pub fn render_video(scene: &Scene, seed: u64, path: &Path) -> Result<()> {
-    let unfinished = path.with_extension("unfinished");
-    let outcome = encode(scene, seed, &unfinished, path).and_then(|()| {
-        fs::rename(&unfinished, path).map_err(|source| DataError::io("write", path)(source).into())
-    });
-    if outcome.is_err() {
-        // The encoding error is returned; the file may not exist.
-        let _ = fs::remove_file(&unfinished);
-    }
-    outcome
+    let temporary = TempFile::next_to(path);
+    encode(scene, seed, temporary.path(), path)?;
+    Ok(temporary.rename_to(path)?)
 }
 
 fn encode(scene: &Scene, seed: u64, out: &Path, path: &Path) -> Result<()> {
@@ -85,6 +78,8 @@ fn finish(mut ffmpeg: Child, path: &Path) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::world::draw;
 

@@ -1,10 +1,10 @@
 //! Generates rooms: object layout and camera trajectory.
 
 use embodied_r_data::scene::{Pose, Scene, SceneObject};
+use embodied_r_random::Rng;
 
 use crate::catalogue::KINDS;
 use crate::geometry::{floor_distance_m, wrap};
-use crate::rng::Rng;
 
 /// Frames per second of the rooms' videos.
 pub(crate) const FPS: usize = 10;

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 
 use anyhow::Context;
-use embodied_r_data::write::write_atomic;
+use embodied_r_files::write_atomic;
 
 use crate::args::chat::ChatArgs;
 use crate::chat_session::{ChatSession, Echo, VisionMode};

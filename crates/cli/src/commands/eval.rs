@@ -7,8 +7,8 @@ mod pass_at;
 use std::path::Path;
 
 use embodied_r_data::Progress as _;
-use embodied_r_data::write::write_atomic;
 use embodied_r_eval::{FoldedReport, Protocol, Report, folded_markdown, markdown};
+use embodied_r_files::write_atomic;
 
 use crate::args::eval::{EvalArgs, ProtocolName};
 use crate::exit::Status;

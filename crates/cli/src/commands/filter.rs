@@ -8,9 +8,8 @@ mod summary;
 use std::path::Path;
 
 use embodied_r_data::question_set::QuestionSet;
-use embodied_r_data::read_text;
-use embodied_r_data::write::write_atomic;
 use embodied_r_eval::blind as rules;
+use embodied_r_files::{read_text, write_json};
 use serde_json::Value;
 
 use super::infer::paths::beside;
@@ -115,9 +114,7 @@ fn write_kept(set: &QuestionSet, filtered: &[FilteredQuestion], out: &Path) -> a
         .filter(|(index, _)| !dropped.contains(index))
         .filter_map(|(_, record)| records.get(*record))
         .collect();
-    let mut json = serde_json::to_vec_pretty(&kept)?;
-    json.push(b'\n');
-    Ok(write_atomic(out, &json)?)
+    Ok(write_json(out, &kept)?)
 }
 
 /// Prints warnings about the summary, and returns the status.

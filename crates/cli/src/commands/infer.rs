@@ -7,7 +7,7 @@ pub(super) mod perceived;
 use std::path::Path;
 
 use embodied_r_data::question::Question;
-use embodied_r_data::write::write_atomic;
+use embodied_r_files::write_atomic;
 pub(super) use journal::Journal;
 use serde_json::json;
 

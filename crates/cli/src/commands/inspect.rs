@@ -35,7 +35,7 @@ struct Input {
 }
 
 fn read(file: &Path) -> anyhow::Result<Vec<Vec<u32>>> {
-    let text = std::fs::read(file).map_err(embodied_r_data::Error::io("read", file))?;
+    let text = std::fs::read(file).map_err(embodied_r_files::Error::io("read", file))?;
     let Input { sequences } = serde_json::from_slice(&text).with_context(|| {
         format!("cannot parse `{}` as `{{\"sequences\": [[1, 2, …], …]}}`", file.display())
     })?;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use embodied_r_data::Progress;
-use embodied_r_data::write::write_atomic;
+use embodied_r_files::write_atomic;
 use embodied_r_perception::Error;
 use embodied_r_perception::keyframes::{
     KeyFrameOptions, Selection, compare, contact_sheet, select_within,

@@ -64,7 +64,7 @@ fn advise(error: Error, data: &Path) -> anyhow::Error {
     let download = download(data);
     let advice = match &error {
         Error::NoBenchmark { .. } => download.as_str(),
-        Error::Io { action: "read", path, .. } if path == data => download.as_str(),
+        Error::Io(file) if file.action == "read" && file.path == data => download.as_str(),
         Error::Parquet { .. } | Error::MissingColumn { .. } | Error::ColumnType { .. } => {
             "download the annotation file again; it should be the one that the benchmark publishes"
         }

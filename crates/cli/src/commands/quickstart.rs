@@ -12,7 +12,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use embodied_r_data::write::write_atomic;
+use embodied_r_files::write_atomic;
 
 use self::row::{Replies, Row, SAMPLES};
 use self::steps::{RunWords, Steps, words};

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use embodied_r_data::write::write_atomic;
+use embodied_r_files::write_atomic;
 use embodied_r_report::{Error, Page, Sources, compare, figure, page};
 
 use crate::args::report::ReportArgs;

@@ -6,7 +6,7 @@ mod pretrain;
 use std::io::{self, BufWriter, Write};
 
 use anyhow::Context as _;
-use embodied_r_data::write::write_atomic_with;
+use embodied_r_files::write_atomic_with;
 use embodied_r_sim::corpus::{Document, chat_document};
 use embodied_r_sim::{Category, Error, RoomsOptions, rooms};
 use serde_json::json;
@@ -80,7 +80,7 @@ fn run_corpus(args: CorpusArgs) -> anyhow::Result<Status> {
         };
     };
     write_atomic_with(path, |out| {
-        write(out).map_err(embodied_r_data::Error::io("write", path.as_path()))
+        write(out).map_err(embodied_r_files::Error::io("write", path.as_path()))
     })?;
     Ok(Status::Done)
 }

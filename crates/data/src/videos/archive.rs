@@ -5,12 +5,12 @@ use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
+use embodied_r_files::write_atomic_with;
 use zip::ZipArchive;
 use zip::result::ZipError;
 
 use super::outcome::PlaceOutcome;
 use crate::error::{Error, Result};
-use crate::write::write_atomic_with;
 
 /// How much an entry, or the requested entries of an archive, may be compressed. Videos hardly are; deflate
 /// reaches a thousand.

@@ -1,16 +1,14 @@
 //! The lock of a run's folder.
 
-use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
-use std::os::unix::fs::MetadataExt as _;
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+
+use embodied_r_files::lock::{Lock, is_at, lock};
 
 use crate::error::{Error, Result};
 
 const LOCK_FILE: &str = ".lock";
-
-/// Attempts to lock a file that others delete meanwhile.
-const ATTEMPTS: usize = 10;
 
 /// Prevents other processes from continuing the run. The operating system releases it when the process ends, however it
 /// ends.
@@ -61,12 +59,12 @@ impl RunLock {
     /// [`Error::RunMoved`] if the folder is gone or another one; [`Error::RunLocked`] if another process has taken over.
     pub fn keep(&self) -> Result<()> {
         if let Some(opened) = &self.opened
-            && !is_same(opened, &self.folder)
+            && !is_at(opened, &self.folder)
         {
             return Err(Error::RunMoved { run: self.folder.clone() });
         }
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        if file.as_ref().is_some_and(|file| !is_same(file, &self.folder.join(LOCK_FILE))) {
+        if file.as_ref().is_some_and(|file| !is_at(file, &self.folder.join(LOCK_FILE))) {
             *file = lock_file(&self.folder)?;
         }
         Ok(())
@@ -75,30 +73,17 @@ impl RunLock {
 
 /// Locks the lock file of `folder`; `None` if that is not supported.
 fn lock_file(folder: &Path) -> Result<Option<File>> {
-    let path = folder.join(LOCK_FILE);
-    for _ in 0..ATTEMPTS {
-        let opened = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
-        let Ok(file) = opened else { return Ok(None) };
-        match file.try_lock() {
-            // It may have been deleted between opening and locking; another process would then lock a new one.
-            Ok(()) if is_same(&file, &path) => return Ok(Some(file)),
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(Error::RunLocked { run: folder.into() }),
-            Err(TryLockError::Error(_)) => return Ok(None),
-        }
+    match lock(&folder.join(LOCK_FILE)) {
+        Ok(Lock::Held(file)) => Ok(Some(file)),
+        Ok(Lock::InUse) => Err(Error::RunLocked { run: folder.into() }),
+        Ok(Lock::Unsupported(_)) | Err(_) => Ok(None),
     }
-    Ok(None)
-}
-
-/// Whether `path` names the open file or folder.
-fn is_same(open: &File, path: &Path) -> bool {
-    let identity = |found: std::io::Result<Metadata>| found.ok().map(|it| (it.dev(), it.ino()));
-    let own = identity(open.metadata());
-    own.is_some() && own == identity(fs::metadata(path))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -279,7 +279,7 @@ impl Checkpoints {
     /// The file cannot be written.
     pub fn write_settings(&self, settings: &str) -> Result<()> {
         let file = self.folder.join(SETTINGS_FILE);
-        self.on_rank_zero(|| Ok(embodied_r_data::write::write_atomic(&file, settings.as_bytes())?))
+        self.on_rank_zero(|| Ok(embodied_r_files::write_atomic(&file, settings.as_bytes())?))
     }
 
     /// Writes the final model without training state.

@@ -1,10 +1,10 @@
 //! Examples of SFT: conversations, JSONL of `{"messages": [{"role", "content"}]}`, or questions with their answers.
 
-use std::io::{BufRead, BufReader};
 use std::path::Path;
 
 use embodied_r_data::question::read_questions;
 use embodied_r_data::{Question, prompts};
+use embodied_r_files::read_text;
 use serde::Deserialize;
 
 use crate::data::length_limit::LengthLimit;
@@ -12,9 +12,6 @@ use crate::data::too_long::TooLong;
 use crate::error::{Error, Result};
 use crate::model::{ChatMessage, ChatTokenizer, GenerationPrompt};
 use crate::update::supervised::Example;
-
-/// Some editors put it at the start of UTF-8 text.
-const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// A line of the file; other fields are ignored.
 #[derive(Debug, Deserialize)]
@@ -41,20 +38,14 @@ pub struct SftExamples {
 /// The file cannot be read, a line has the wrong schema or an unknown role, there is no assistant turn, a question has no
 /// answer, or an example is over a `limit` that raises.
 pub fn read(path: &Path, text: &dyn ChatTokenizer, limit: &LengthLimit) -> Result<SftExamples> {
-    let file = std::fs::File::open(path).map_err(Error::io("read", path))?;
-    let mut file = BufReader::new(file);
+    let file = read_text(path)?;
     let (mut all, mut too_long) = (Vec::new(), TooLong::default());
     let mut add =
         |example: Example, place: &dyn Fn() -> String| match limit.allows(example.tokens()) {
             true => all.push(example),
             false => too_long.add(place, example.tokens()),
         };
-    let start = file.fill_buf().map_err(Error::io("read", path))?;
-    if start.starts_with(BYTE_ORDER_MARK) {
-        file.consume(BYTE_ORDER_MARK.len());
-    }
-    let start = file.fill_buf().map_err(Error::io("read", path))?;
-    if start.trim_ascii_start().starts_with(b"[") {
+    if file.trim_start().starts_with('[') {
         for question in read_questions(path).map_err(|error| Error::Data(Box::new(error)))? {
             let place = || format!("question `{}` with its answer", question.id());
             add(answer_alone(&question, text)?, &place);
@@ -62,12 +53,11 @@ pub fn read(path: &Path, text: &dyn ChatTokenizer, limit: &LengthLimit) -> Resul
         return Ok(SftExamples { examples: all, too_long: too_long.left_out(limit)? });
     }
     for (index, line) in file.lines().enumerate() {
-        let line = line.map_err(Error::io("read", path))?;
         if line.trim().is_empty() {
             continue;
         }
         let fault = |what| Error::Conversation { path: path.into(), line: index + 1, what };
-        let examples = parse(&line, text).map_err(fault)?;
+        let examples = parse(line, text).map_err(fault)?;
         let place = || format!("the conversation in line {} of `{}`", index + 1, path.display());
         examples.into_iter().for_each(|example| add(example, &place));
     }

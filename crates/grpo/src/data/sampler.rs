@@ -1,6 +1,6 @@
 //! Batch sampling: a fresh permutation per epoch, computed from the step alone.
 
-use crate::random::{permutation, stream};
+use embodied_r_random::{permutation, stream};
 
 /// Separates the sampler's random stream from that of the rollouts.
 const PURPOSE: u64 = 0x5a3b_1e00;

@@ -1,22 +1,18 @@
 //! Events as JSON lines.
 
-use std::fs::{File, OpenOptions};
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+
+use embodied_r_files::Journal;
 
 use super::{Event, Sink};
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// Name of the file in a run's folder.
 pub const EVENTS_FILE: &str = "events.jsonl";
 
 /// Appends events to a file, one JSON object per line.
 #[derive(Debug)]
-pub struct Jsonl {
-    path: PathBuf,
-    file: File,
-    length: u64,
-}
+pub struct Jsonl(Journal);
 
 impl Jsonl {
     /// Opens `path` and truncates it to `keep` bytes.
@@ -26,19 +22,12 @@ impl Jsonl {
     /// # Errors
     /// The file cannot be opened or truncated.
     pub fn open(path: &Path, keep: u64) -> Result<Self> {
-        let file = OpenOptions::new()
-            .append(true)
-            .create(true)
-            .open(path)
-            .map_err(Error::io("open", path))?;
-        let length = file.metadata().map_err(Error::io("read", path))?.len().min(keep);
-        file.set_len(length).map_err(Error::io("write", path))?;
-        Ok(Self { path: path.into(), file, length })
+        Ok(Self(Journal::cut_to(path, keep)?))
     }
 
     /// Bytes written so far.
     pub fn length(&self) -> u64 {
-        self.length
+        self.0.length()
     }
 
     /// Flushes what was written to disk.
@@ -46,16 +35,13 @@ impl Jsonl {
     /// # Errors
     /// The file cannot be flushed.
     pub fn flush(&self) -> Result<()> {
-        self.file.sync_data().map_err(Error::io("flush", &self.path))
+        Ok(self.0.flush()?)
     }
 }
 
 impl Sink for Jsonl {
     fn event(&mut self, event: &Event) -> Result<()> {
-        let mut line = serde_json::to_vec(event).map_err(Error::json(&self.path))?;
-        line.push(b'\n');
-        self.file.write_all(&line).map_err(Error::io("write", &self.path))?;
-        self.length += line.len() as u64;
+        self.0.append(event)?;
         Ok(())
     }
 }

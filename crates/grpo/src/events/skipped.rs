@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use embodied_r_data::write::write_atomic;
+use embodied_r_files::write_atomic;
 
 use crate::error::{Error, Result};
 use crate::inspect::batch_file::BatchFile;

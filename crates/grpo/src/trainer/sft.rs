@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use embodied_r_random::stream;
+
 use crate::checkpoint::{BestCheckpoint, BestMetric, Checkpoint};
 use crate::data::fingerprint::fingerprint;
 use crate::data::sampler::BatchSampler;
@@ -10,7 +12,6 @@ use crate::events::{Metrics, RankShares, Sink, finite};
 use crate::inspect::batch_file::{BatchFile, FileCompletion, FileGroup};
 use crate::model::Model;
 use crate::non_finite::Diagnosis;
-use crate::random::stream;
 use crate::schedule::LrSchedule;
 use crate::settings::SftSettings;
 use crate::trainer::{Prepared, Run, RunInputs, RunOutcome, RunPlan, StepOutput, Trainer, train};

@@ -1,6 +1,7 @@
 //! An operation at a shape, on the CPU and on the device.
 
 use candle_core::{DType, Device, Tensor};
+use embodied_r_random::hash;
 
 use crate::error::{Error, Result};
 use crate::precision::Precision;
@@ -167,12 +168,8 @@ impl CaseInputs {
     }
 
     fn cpu_noise(&self, seed: u64, shape: &[usize]) -> Result<Tensor> {
-        let value = |i: usize| {
-            let mut x = (seed << 32 | i as u64).wrapping_add(0x9e37_79b9_7f4a_7c15);
-            x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            ((x ^ (x >> 31)) >> 40) as f32 / (1u64 << 22) as f32 - 2.0
-        };
+        let value =
+            |i: usize| (hash(seed << 32 | i as u64) >> 40) as f32 / (1u64 << 22) as f32 - 2.0;
         let values: Vec<f32> = (0..shape.iter().product()).map(value).collect();
         Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
     }
@@ -242,4 +239,17 @@ fn on_cpu<T>(act: impl FnOnce() -> T) -> T {
 #[cfg(not(feature = "cuda-host"))]
 fn on_device<T>(act: impl FnOnce() -> T) -> T {
     act()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_inputs_stay_bit_for_bit() {
+        let activations = ActivationDtype::F32;
+        let inputs = CaseInputs { device: Device::Cpu, activations, on_device: false };
+        let found = inputs.cpu_noise(7, &[4]).unwrap().to_vec1::<f32>().unwrap();
+        assert_eq!(found, [0.950_822_35, -1.589_925_3, 0.610_279_3, 1.956_189_2]);
+    }
 }

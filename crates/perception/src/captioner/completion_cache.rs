@@ -5,17 +5,18 @@
 //! several may share it; each process reads all files when it starts.
 
 use std::collections::HashMap;
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use embodied_r_data::Progress;
+use embodied_r_files::journal::{self, Journal, TornLine};
+use embodied_r_files::lock::{Lock, lock};
 use serde::{Deserialize, Serialize};
 use tokio::sync::OwnedMutexGuard;
 
-use super::journal::{self, Journal, Lines};
 use crate::error::{Error, Result};
 
 /// A hash of everything that a completion depends on.
@@ -65,7 +66,7 @@ struct Location {
 /// The cache in a folder.
 #[derive(Debug)]
 pub(super) struct CompletionCache {
-    journal: Journal,
+    journal: Mutex<Journal>,
     /// The first one belongs to the journal.
     files: Vec<PathBuf>,
     locations: Mutex<HashMap<CacheKey, Location>>,
@@ -80,18 +81,17 @@ impl CompletionCache {
     /// The folder cannot be created, or a file in it cannot be read or written.
     pub(super) fn open(folder: &Path, progress: &dyn Progress) -> Result<Self> {
         std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
-        let (own, file) = claim(folder)?;
-        let (journal, lines) = Journal::new(&own, file)?;
-        let mut files = vec![own.clone()];
-        files.extend(journals(folder)?.into_iter().filter(|path| *path != own));
+        let (journal, text) = claim(folder)?;
+        let mut files = vec![journal.path().to_owned()];
+        files.extend(journals(folder)?.into_iter().filter(|path| path != journal.path()));
         let mut locations = HashMap::new();
-        index(&mut locations, 0, &own, &lines, progress);
+        index(&mut locations, 0, journal.path(), &text, progress);
         for (file, path) in files.iter().enumerate().skip(1) {
-            let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
-            index(&mut locations, file, path, &journal::lines(&bytes), progress);
+            let text = std::fs::read(path).map_err(Error::io("read", path))?;
+            index(&mut locations, file, path, &text, progress);
         }
-        let (locations, in_flight) = (Mutex::new(locations), Mutex::default());
-        Ok(Self { journal, files, locations, in_flight })
+        let (journal, locations) = (Mutex::new(journal), Mutex::new(locations));
+        Ok(Self { journal, files, locations, in_flight: Mutex::default() })
     }
 
     /// Waits until no identical request is in flight; the next one then hits the cache.
@@ -137,26 +137,24 @@ impl CompletionCache {
             model: model.to_owned(),
             completion: completion.clone(),
         };
-        let bytes = self.journal.append(&line)?;
+        let bytes = locked(&self.journal).append(&line)?;
         locked(&self.locations).insert(key, Location { file: 0, bytes });
         Ok(())
     }
 }
 
-/// Opens a file of the folder that no other process writes to.
-fn claim(folder: &Path) -> Result<(PathBuf, File)> {
+/// Opens a file of the folder that no other process writes to, and returns its contents.
+fn claim(folder: &Path) -> Result<(Journal, Vec<u8>)> {
     let mut number = 1;
     loop {
         let path = folder.join(format!("replies-{number}.jsonl"));
-        let file = journal::appendable(&path).map_err(Error::io("open", &path))?;
-        match file.try_lock() {
-            Ok(()) => return Ok((path, file)),
-            Err(TryLockError::WouldBlock) => number += 1,
-            // Some network file systems cannot lock: each process gets a new file.
-            Err(TryLockError::Error(_)) => {
+        match lock(&path)? {
+            Lock::Held(file) => return Ok(Journal::new(&path, file, TornLine::End)?),
+            Lock::InUse => number += 1,
+            // Each process gets a new file.
+            Lock::Unsupported(_) => {
                 let path = folder.join(format!("replies-{:016x}.jsonl", fastrand::u64(..)));
-                let file = journal::appendable(&path).map_err(Error::io("open", &path))?;
-                return Ok((path, file));
+                return Ok(Journal::share(&path)?);
             }
         }
     }
@@ -179,16 +177,17 @@ fn index(
     locations: &mut HashMap<CacheKey, Location>,
     file: usize,
     path: &Path,
-    lines: &Lines<Line>,
+    text: &[u8],
     progress: &dyn Progress,
 ) {
-    let mut broken = lines.broken.len();
-    for (bytes, line) in &lines.valid {
-        match blake3::Hash::from_hex(&line.key) {
-            Ok(hash) => {
-                locations.insert(CacheKey(hash), Location { file, bytes: bytes.clone() });
+    let mut broken = 0;
+    for line in journal::lines(text) {
+        let key = line.parse::<Line>().ok().and_then(|line| blake3::Hash::from_hex(line.key).ok());
+        match key {
+            Some(key) => {
+                locations.insert(CacheKey(key), Location { file, bytes: line.bytes });
             }
-            Err(_) => broken += 1,
+            None => broken += 1,
         }
     }
     if broken > 0 {

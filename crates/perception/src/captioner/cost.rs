@@ -9,11 +9,11 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use embodied_r_data::Progress;
+use embodied_r_files::journal::{self, Journal};
 use embodied_r_openai::Usage;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
-use super::journal::Journal;
 use crate::error::{Error, Result};
 
 /// Prices of a million tokens, in any currency.
@@ -89,7 +89,7 @@ struct Line {
 /// Tracks the cost of all runs with one output folder.
 #[derive(Debug)]
 pub(super) struct CostTracker {
-    journal: Journal,
+    journal: Mutex<Journal>,
     prices: Option<TokenPrices>,
     max_cost: Option<f64>,
     ledger: Mutex<Ledger>,
@@ -147,19 +147,26 @@ impl CostTracker {
         max_cost: Option<f64>,
         progress: &dyn Progress,
     ) -> Result<Self> {
-        let (journal, lines) = Journal::open::<Line>(path)?;
-        if !lines.broken.is_empty() {
-            let (path, n) = (path.display(), lines.broken.len());
-            progress.warn(&format!("`{path}` has {n} malformed lines, which the totals omit"));
-        }
+        // Replicas of a run share the file.
+        let (journal, text) = Journal::share(path)?;
         let cost = prices.map(|_| 0.0);
         let empty = UsageTotals { cost, ..UsageTotals::default() };
         let mut ledger = Ledger { this_run: empty, all_runs: empty, ..Ledger::default() };
-        for (_, mut line) in lines.valid {
+        let mut malformed = 0;
+        for line in journal::lines(&text) {
+            let Ok(mut line) = line.parse::<Line>() else {
+                malformed += 1;
+                continue;
+            };
             line.cost = line.cost.or_else(|| cost_of(prices, &line));
             ledger.add(&line);
         }
-        let ledger = Mutex::new(ledger);
+        if malformed > 0 {
+            let path = path.display();
+            progress
+                .warn(&format!("`{path}` has {malformed} malformed lines, which the totals omit"));
+        }
+        let (journal, ledger) = (Mutex::new(journal), Mutex::new(ledger));
         Ok(Self { journal, prices, max_cost, ledger, settled: Notify::new() })
     }
 
@@ -228,12 +235,14 @@ impl CostReservation<'_> {
             cost: None,
         };
         line.cost = cost_of(self.tracker.prices, &line);
-        let written = self.tracker.journal.append(&line);
+        let journal = &self.tracker.journal;
+        let written = journal.lock().unwrap_or_else(PoisonError::into_inner).append(&line);
         let mut ledger = self.tracker.lock();
         ledger.this_run.add(&line);
         ledger.add(&line);
         drop(ledger);
-        written.map(drop)
+        written?;
+        Ok(())
     }
 }
 

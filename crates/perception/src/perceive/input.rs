@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use embodied_r_data::write::write_atomic;
-use embodied_r_data::{Error as DataError, Question, QuestionSet, read_question_set};
+use embodied_r_data::{Question, QuestionSet, read_question_set};
+use embodied_r_files::write_json;
 use serde_json::Value;
 
 use super::shard::{Shard, ShardAssignment};
@@ -139,10 +139,7 @@ pub(super) fn perceived(question: &Question, prompt: String) -> Question {
 
 /// Writes the official JSON atomically.
 pub(super) fn write(path: &Path, questions: &[Question]) -> Result<()> {
-    let mut json = serde_json::to_vec_pretty(questions)
-        .map_err(|source| DataError::Json { path: path.into(), source })?;
-    json.push(b'\n');
-    Ok(write_atomic(path, &json)?)
+    Ok(write_json(path, &questions)?)
 }
 
 /// The file name of `path`, for the names of outputs.

@@ -5,16 +5,13 @@ mod import;
 mod tests;
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Seek as _, SeekFrom, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use embodied_r_data::write::write_atomic;
 use embodied_r_data::{Progress, Question};
+use embodied_r_files::journal::{self, Journal, TornLine, changes};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::input::file_name;
 use super::options::ChangedSettings;
 use crate::captioner::Caption;
 use crate::error::{Error, Result};
@@ -79,27 +76,13 @@ fn video(question: &Question) -> Option<&String> {
     question.video_id.as_ref().or(question.videos.as_ref())
 }
 
-/// The log of one data file, locked by one run at a time.
+/// The log of one data file, written by one run at a time.
 #[derive(Debug)]
 pub(super) struct CaptionLog {
-    path: PathBuf,
-    file: File,
+    journal: Journal,
     lines: HashMap<Key, Line>,
     /// Keys in the order of their first line.
     order: Vec<Key>,
-    /// Excludes other runs until dropped.
-    _lock: Lock,
-}
-
-/// A locked file.
-#[derive(Debug)]
-struct Lock(File);
-
-impl Drop for Lock {
-    fn drop(&mut self) {
-        // Closing is not enough: a child process being spawned may hold the file descriptor too.
-        let _ = self.0.unlock();
-    }
 }
 
 impl CaptionLog {
@@ -114,26 +97,14 @@ impl CaptionLog {
         expected: ExpectedSettings<'_>,
         progress: &dyn Progress,
     ) -> Result<Self> {
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
-        }
-        let lock = lock(path)?;
-        let mut file = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(path)
-            .map_err(Error::io("open", path))?;
-        let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
-        let whole = repair_tail(&mut file, &bytes).map_err(Error::io("write", path))?;
-        let mut log =
-            Self { path: path.into(), file, lines: HashMap::new(), order: vec![], _lock: lock };
+        let Some((journal, text)) = Journal::lock(path, TornLine::CutUnlessWhole)? else {
+            return Err(Error::LogInUse { path: path.into() });
+        };
+        let mut log = Self { journal, lines: HashMap::new(), order: vec![] };
         let mut first = None;
-        for (number, text) in whole.split(|&byte| byte == b'\n').enumerate() {
-            if text.is_empty() {
-                continue;
-            }
-            let number = number + 1;
-            let line = match serde_json::from_slice::<Line>(text) {
+        for line in journal::lines(&text) {
+            let number = line.number;
+            let line = match line.parse::<Line>() {
                 Ok(line) => line,
                 Err(error) => {
                     let path = path.display();
@@ -155,7 +126,7 @@ impl CaptionLog {
                 if changed == ChangedSettings::Recaption {
                     continue;
                 }
-                let difference = difference(&line.settings, settings);
+                let difference = changes(&line.settings, settings);
                 return Err(Error::SettingsChanged { path: path.into(), line: number, difference });
             }
             log.record(line);
@@ -165,7 +136,7 @@ impl CaptionLog {
 
     /// The log's path.
     pub(super) fn path(&self) -> &Path {
-        &self.path
+        self.journal.path()
     }
 
     /// A question's captions, if it is finished.
@@ -201,25 +172,21 @@ impl CaptionLog {
             question: question.question.clone(),
             settings: settings.clone(),
         };
-        let text = to_jsonl(&self.path, &line)?;
-        // One write, so that a kill cannot truncate a line unless the disk is full.
-        self.file.write_all(&text).map_err(Error::io("write", &self.path))?;
+        self.journal.append(&line)?;
         self.record(line);
         Ok(())
     }
 
     /// Rewrites the log: one line per question, in their order, then the lines of other questions.
     pub(super) fn close(self, questions: &[Question]) -> Result<()> {
-        let mut sorted: BTreeMap<usize, Vec<u8>> = BTreeMap::new();
         let mut position: HashMap<Key, usize> = HashMap::new();
         for (i, key) in questions.iter().map(Key::of).chain(self.order.iter().cloned()).enumerate()
         {
             position.entry(key).or_insert(i);
         }
-        for (key, line) in &self.lines {
-            sorted.insert(position[key], to_jsonl(&self.path, line)?);
-        }
-        Ok(write_atomic(&self.path, &sorted.into_values().collect::<Vec<_>>().concat())?)
+        let sorted: BTreeMap<usize, &Line> =
+            self.lines.iter().map(|(key, line)| (position[key], line)).collect();
+        Ok(self.journal.rewrite(sorted.values())?)
     }
 
     /// Records a line. A later line replaces an earlier one of the same question, but a failure never
@@ -234,58 +201,4 @@ impl CaptionLog {
         }
         self.lines.insert(key, line);
     }
-}
-
-fn to_jsonl(path: &Path, line: &Line) -> Result<Vec<u8>> {
-    let mut text = serde_json::to_vec(line)
-        .map_err(|source| embodied_r_data::Error::Json { path: path.into(), source })?;
-    text.push(b'\n');
-    Ok(text)
-}
-
-/// Locks the log through a lock file next to it, since the log itself is replaced at the end.
-fn lock(path: &Path) -> Result<Lock> {
-    let lock = path.with_file_name(format!(".{}.lock", file_name(path)));
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&lock)
-        .map_err(Error::io("open", &lock))?;
-    match file.try_lock() {
-        Err(TryLockError::WouldBlock) => Err(Error::LogInUse { path: path.into() }),
-        // Some network file systems cannot lock; there the user must not start two runs.
-        Ok(()) | Err(TryLockError::Error(_)) => Ok(Lock(file)),
-    }
-}
-
-/// Repairs the log's last line: a complete one gets its line feed, a truncated one is removed.
-/// Returns the remaining bytes.
-fn repair_tail<'a>(file: &mut File, bytes: &'a [u8]) -> std::io::Result<&'a [u8]> {
-    let end = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
-    let tail = &bytes[end..];
-    if tail.is_empty() {
-        return Ok(bytes);
-    }
-    if serde_json::from_slice::<Line>(tail).is_ok() {
-        file.write_all(b"\n")?;
-        return Ok(bytes);
-    }
-    file.set_len(end as u64)?;
-    file.seek(SeekFrom::End(0))?;
-    Ok(&bytes[..end])
-}
-
-/// The difference between two settings, such as "`threshold` was 0.5 and is 0.4".
-pub(super) fn difference(before: &Map<String, Value>, now: &Map<String, Value>) -> String {
-    let mut names: Vec<&String> = before.keys().chain(now.keys()).collect();
-    names.sort();
-    names.dedup();
-    let value = |settings: &Map<String, Value>, name: &str| {
-        settings.get(name).map_or_else(|| "unset".to_owned(), Value::to_string)
-    };
-    let differs = names.into_iter().filter(|name| before.get(*name) != now.get(*name));
-    let changes = differs
-        .map(|name| format!("`{name}` was {} and is {}", value(before, name), value(now, name)));
-    changes.collect::<Vec<_>>().join(", ")
 }

@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use embodied_r_data::{Progress, Question};
+use embodied_r_files::journal::changes;
 use serde_json::{Map, Value};
 
 use super::files;
 use super::input::{self, Input, file_name};
-use super::log::{CaptionLog, ExpectedSettings, Outcome, difference};
+use super::log::{CaptionLog, ExpectedSettings, Outcome};
 use super::options::ChangedSettings;
 use super::shard::{Shard, ShardAssignment};
 use crate::error::{Error, Result};
@@ -144,10 +145,7 @@ fn common_settings<'a>(
             let expected = *common.get_or_insert(settings);
             if expected != settings {
                 let path = part.folder.join(file_name(&input.log));
-                return Err(Error::ShardSettings {
-                    path,
-                    difference: difference(expected, settings),
-                });
+                return Err(Error::ShardSettings { path, difference: changes(expected, settings) });
             }
         }
     }

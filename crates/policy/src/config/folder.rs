@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
+use embodied_r_files::write_json_in_existing_folder;
 use serde_json::Value;
 
 use super::{CONFIG_FILE, ModelConfig};
-use crate::atomic;
 use crate::error::{Error, Result};
 use crate::gguf::{self, GgufModel};
 use crate::lora;
@@ -45,7 +45,7 @@ impl ModelConfig {
     /// [`Error::Config`] if the configuration is inconsistent, [`Error::Io`] if the file cannot be written.
     pub fn save(&self, dir: &Path) -> Result<()> {
         self.check_for(dir)?;
-        atomic::write_json(&dir.join(CONFIG_FILE), &self.to_json())
+        Ok(write_json_in_existing_folder(&dir.join(CONFIG_FILE), &self.to_json())?)
     }
 
     /// [`Self::check`] before a save into `dir`.

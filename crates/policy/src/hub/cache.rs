@@ -11,11 +11,11 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
+use embodied_r_files::{create_parents, write_atomic};
 use hf_hub::{Cache, Repo};
 
 use super::fault::HubFault;
 use super::progress::DownloadProgress;
-use crate::atomic;
 
 /// The folder of a repository.
 pub(super) struct RepoCache {
@@ -62,11 +62,7 @@ impl RepoCache {
             return Err(HubFault::NoRevision);
         }
         let path = self.dir.join("refs").join(revision);
-        create_folder_of(&path)?;
-        // Another thread would use the same temporary file.
-        let _lock = self.lock(commit, revision, &())?;
-        atomic::write(&path, commit.as_bytes())
-            .map_err(|error| HubFault::cache("write", path)(io::Error::other(error)))
+        Ok(write_atomic(&path, commit.as_bytes())?)
     }
 
     /// The path of a file's bytes.
@@ -87,7 +83,7 @@ impl RepoCache {
         progress: &dyn DownloadProgress,
     ) -> Result<Lock, HubFault> {
         let path = self.locks.join(format!("{etag}.lock"));
-        create_folder_of(&path)?;
+        create_parents(&path)?;
         let failed = |error| HubFault::cache("lock", &path)(error);
         let held = File::options().create(true).truncate(false).write(true).open(&path);
         let held = held.map_err(failed)?;
@@ -107,7 +103,7 @@ impl RepoCache {
     /// Links a file of a commit to its bytes.
     pub(super) fn link(&self, commit: &str, file: &str, etag: &str) -> Result<(), HubFault> {
         let link = self.snapshot(commit).join(file);
-        create_folder_of(&link)?;
+        create_parents(&link)?;
         if link.is_symlink() && !link.exists() {
             // Its bytes were deleted.
             fs::remove_file(&link).map_err(HubFault::cache("remove", &link))?;
@@ -119,11 +115,6 @@ impl RepoCache {
             made => made.map_err(HubFault::cache("create", link)),
         }
     }
-}
-
-pub(super) fn create_folder_of(path: &Path) -> Result<(), HubFault> {
-    let folder = path.parent().unwrap_or(path);
-    fs::create_dir_all(folder).map_err(HubFault::cache("create", folder))
 }
 
 /// Whether a path stays below the folder that it is relative to.

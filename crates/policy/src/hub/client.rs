@@ -117,7 +117,7 @@ impl Client {
             let mut value =
                 HeaderValue::from_str(&format!("Bearer {token}")).map_err(|_| HubFault::Token)?;
             value.set_sensitive(true);
-            Ok(value)
+            Ok::<_, HubFault>(value)
         };
         let http = reqwest::Client::builder()
             .redirect(redirect::Policy::none())

@@ -143,15 +143,8 @@ pub enum HubFault {
     #[error("the token in `HF_TOKEN` has characters that a token cannot have")]
     Token,
     /// The cache cannot be used.
-    #[error("cannot {action} `{}`: {source}", path.display())]
-    Cache {
-        /// The failed action.
-        action: &'static str,
-        /// The path.
-        path: PathBuf,
-        /// The system's error.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Cache(#[from] embodied_r_files::Error),
 }
 
 impl HubFault {
@@ -159,8 +152,8 @@ impl HubFault {
         action: &'static str,
         path: impl Into<PathBuf>,
     ) -> impl FnOnce(io::Error) -> Self {
-        let path = path.into();
-        move |source| Self::Cache { action, path, source }
+        let failed = embodied_r_files::Error::io(action, path);
+        move |source| Self::Cache(failed(source))
     }
 
     /// From the HTTP client, without the URL, which may be signed.

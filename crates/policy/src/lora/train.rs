@@ -4,6 +4,7 @@ use std::path::Path;
 
 use candle_core::{DType, Device};
 use embodied_r_kernels::memory;
+use embodied_r_random::Stream;
 use indexmap::IndexMap;
 
 use super::settings::{A, B};
@@ -12,7 +13,6 @@ use crate::config::ModelConfig;
 use crate::decoder::{Decoder, LowRank};
 use crate::error::{Error, Result};
 use crate::parameters::Parameters;
-use crate::random::Stream;
 
 /// An adapter with its trainable tensors.
 #[derive(Clone)]

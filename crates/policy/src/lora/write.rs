@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
+use embodied_r_files::write_json_in_existing_folder;
 use serde_json::{Value, json};
 
 use super::read::PREFIX;
 use super::{BASE_FINGERPRINT, CONFIG_FILE, Lora, WEIGHTS_FILE};
-use crate::atomic;
 use crate::config::WeightDtype;
 use crate::error::Result;
 use crate::weights;
@@ -41,7 +41,7 @@ impl Lora {
         let metadata: Vec<_> = base.map(|base| (BASE_FINGERPRINT, base)).into_iter().collect();
         weights::save_file_with_metadata(&dir.join(WEIGHTS_FILE), tensors, dtype, &metadata)?;
         // The configuration is written last, so that an interrupted save is not an adapter.
-        atomic::write_json(&dir.join(CONFIG_FILE), &self.settings(base_model))
+        Ok(write_json_in_existing_folder(&dir.join(CONFIG_FILE), &self.settings(base_model))?)
     }
 
     fn settings(&self, base_model: BaseModel) -> Value {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use embodied_r_files::write_json_in_existing_folder;
 use serde_json::json;
 use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
@@ -15,7 +16,6 @@ use tokenizers::{
 
 use super::files::GENERATION_CONFIG_FILE;
 use super::{TOKENIZER_CONFIG_FILE, TOKENIZER_FILE};
-use crate::atomic;
 use crate::error::{Error, Result};
 
 /// Ends a document; also the padding token.
@@ -150,7 +150,7 @@ fn collect_numbers(text: &str, numbers: &mut BTreeSet<String>) {
 /// Writes the files of a tokenizer whose special tokens have ids from `first_special` on.
 pub(super) fn write(tokenizer: &ByteLevelBpe, first_special: u32, dir: &Path) -> Result<()> {
     let path = dir.join(TOKENIZER_FILE);
-    atomic::write_json(&path, tokenizer)?;
+    write_json_in_existing_folder(&path, tokenizer)?;
     let added = |content: &str| {
         json!({
             "content": content, "lstrip": false, "normalized": false, "rstrip": false, "single_word": false,
@@ -169,9 +169,9 @@ pub(super) fn write(tokenizer: &ByteLevelBpe, first_special: u32, dir: &Path) ->
         "tokenizer_class": "PreTrainedTokenizerFast",
         "unk_token": null,
     });
-    atomic::write_json(&dir.join(TOKENIZER_CONFIG_FILE), &config)?;
+    write_json_in_existing_folder(&dir.join(TOKENIZER_CONFIG_FILE), &config)?;
     let (end_of_text, turn_end) = (first_special, first_special + 2);
     let generation =
         json!({ "eos_token_id": [turn_end, end_of_text], "pad_token_id": end_of_text });
-    atomic::write_json(&dir.join(GENERATION_CONFIG_FILE), &generation)
+    Ok(write_json_in_existing_folder(&dir.join(GENERATION_CONFIG_FILE), &generation)?)
 }

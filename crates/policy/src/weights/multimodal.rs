@@ -4,11 +4,11 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use candle_core::Tensor;
+use embodied_r_files::write_in_existing_folder;
 
 use super::file::WeightFile;
 use super::names::{canonical, is_vision};
 use super::write::{SaveOptions, TensorSource, WriterRank, save_items};
-use crate::atomic;
 use crate::config::CONFIG_FILE;
 use crate::error::{Error, Result};
 
@@ -54,7 +54,7 @@ impl Multimodal {
         writer: WriterRank,
     ) -> Result<()> {
         for (name, bytes) in self.texts.iter().filter(|_| writer.is_first()) {
-            atomic::write(&dir.join(name), bytes)?;
+            write_in_existing_folder(&dir.join(name), bytes)?;
         }
         let decoder = decoder.map(|(name, tensor)| {
             let stored = self.names.get(name).map_or(name, String::as_str);

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 
+use embodied_r_random::Stream;
 use half::{bf16, f16};
 use rayon::prelude::*;
 
@@ -10,7 +11,6 @@ use super::write::{GeneratedTensor, TensorSource, WriterRank, save_items};
 use super::{SaveOptions, tensor_shapes};
 use crate::config::{ModelConfig, WeightDtype};
 use crate::error::Result;
-use crate::random::Stream;
 
 /// Elements generated per write.
 const CHUNK: usize = 1 << 22;

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::Path;
 
 use candle_core::Tensor;
+use embodied_r_files::{write_in_existing_folder_with, write_json_in_existing_folder};
 use embodied_r_kernels::memory;
 use half::{bf16, f16};
 use indexmap::IndexMap;
@@ -12,7 +13,6 @@ use serde_json::{Map, json};
 
 use super::file::{TensorInfo, WeightFile};
 use super::{INDEX_FILE, SINGLE_FILE};
-use crate::atomic;
 use crate::config::WeightDtype;
 use crate::error::{Error, Result, TensorContext};
 
@@ -222,7 +222,7 @@ fn write_file(
     metadata: &[(&str, &str)],
 ) -> Result<()> {
     let header = header(path, shard, dtype, metadata)?;
-    atomic::write_with(path, |out| {
+    write_in_existing_folder_with(path, |out| {
         let failed = Error::io("write", path);
         let start = out
             .write_all(&(header.len() as u64).to_le_bytes())
@@ -316,7 +316,8 @@ fn write_index(
         }
     }
     let metadata = json!({ "total_parameters": parameters, "total_size": bytes });
-    atomic::write_json(path, &json!({ "metadata": metadata, "weight_map": weight_map }))
+    let index = json!({ "metadata": metadata, "weight_map": weight_map });
+    Ok(write_json_in_existing_folder(path, &index)?)
 }
 
 /// Removes weight files of an earlier save, which readers would mistake for part of the new one.

@@ -1,6 +1,7 @@
 //! Chats in the format of the quickstart's prompts and replies: statements that lead nowhere, then a letter.
 
 use embodied_r_data::prompts::{judge_system_prompt, judge_user_prompt, system_prompt};
+use embodied_r_random::Rng;
 
 use super::letters::{LetteredList, conclusion};
 use super::notes::of_option;
@@ -8,7 +9,6 @@ use super::{Document, RoomText};
 use crate::judge_examples::sentence;
 use crate::question_template::letter;
 use crate::rationale::tagged;
-use crate::rng::Rng;
 
 impl RoomText<'_> {
     /// The prompt, and a reply of statements; the last is made up, and a content and its letter follow from it.

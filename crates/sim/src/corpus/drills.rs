@@ -1,8 +1,9 @@
 //! Practice without a video: one sum of angles, the name of one direction.
 
+use embodied_r_random::Rng;
+
 use crate::caption_trace::bearing_text;
 use crate::geometry::{Octant, wrap_whole};
-use crate::rng::Rng;
 
 /// A multiple of 10 within (-180, 180].
 pub(super) fn angle(rng: &mut Rng) -> i32 {

@@ -1,6 +1,6 @@
 //! Key phrases: the subject of statements between filler words, so that the model learns to find it in any wording.
 
-use crate::rng::Rng;
+use embodied_r_random::Rng;
 
 /// Filler words, none of which occurs in captions.
 const FILLER_WORDS: [&str; 48] = [

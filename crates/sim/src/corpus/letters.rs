@@ -1,9 +1,10 @@
 //! Lettered lists of unrelated contents, and the letters of some.
 
+use embodied_r_random::Rng;
+
 use crate::catalogue::KINDS;
 use crate::geometry::Octant;
 use crate::question_template::{choices, letter, step_text};
-use crate::rng::Rng;
 use crate::statement::Statement;
 
 /// What may stand between a content and its letter.

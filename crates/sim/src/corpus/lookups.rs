@@ -1,8 +1,9 @@
 //! Single lookups in the captions of a video.
 
+use embodied_r_random::Rng;
+
 use crate::caption_trace::{CaptionTrace, bearing_text};
 use crate::catalogue::KINDS;
-use crate::rng::Rng;
 use crate::statement::{Sighting, Statement, Which};
 
 /// A kind of lookup.

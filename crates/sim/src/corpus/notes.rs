@@ -4,12 +4,13 @@
 //! reads it, so that the model learns to take up what was stated last. Before an order and before the letter of an
 //! option it is worded as a sighting in a rationale, `lamp right 50, frame 2.`, as its frame is else not found there.
 
+use embodied_r_random::Rng;
+
 use super::drills::{angle, octant};
 use crate::caption_trace::{CaptionTrace, bearing_text};
 use crate::catalogue::KINDS;
 use crate::geometry::{Octant, wrap_whole};
 use crate::question_template::named_in_step;
-use crate::rng::Rng;
 use crate::statement::{Sighting, Statement};
 
 /// Number of different frames of notes.

@@ -1,10 +1,11 @@
 //! Lines of statements of random kinds.
 
+use embodied_r_random::Rng;
+
 use super::drills;
 use super::letters::LetteredList;
 use super::lookups::{Lookup, Lookups};
 use super::notes::{self, NoteStep};
-use crate::rng::Rng;
 
 /// Fraction of lines after the first about the prompt's subject.
 const SUBJECT_BETWEEN: f64 = 0.2;

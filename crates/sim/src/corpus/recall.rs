@@ -5,6 +5,7 @@
 
 use embodied_r_data::prompts::{FrameText, frame_lines};
 use embodied_r_data::scene::{VisibleObject, view_text};
+use embodied_r_random::Rng;
 
 use super::document::Document;
 use super::drills::{rotation, rotation_text};
@@ -14,7 +15,6 @@ use super::page::{Page, Practice};
 use crate::caption_trace::{CaptionTrace, bearing_text};
 use crate::catalogue::KINDS;
 use crate::question_template::letter;
-use crate::rng::Rng;
 
 /// Number of times the listed items are repeated.
 const ROUNDS: usize = 4;

@@ -1,6 +1,6 @@
 //! Procedural textures: patches of random brightness at two scales, independent of the viewpoint.
 
-use crate::rng::{Rng, mix};
+use embodied_r_random::{GAMMA, Rng, mix};
 
 /// Edge of the large patches in metres.
 const LARGE_M: f64 = 0.5;
@@ -54,7 +54,7 @@ impl Texture {
     fn patch(&self, u: f64, v: f64, edge_m: f64, layer: u64) -> u64 {
         let cell = |at: f64| (at / edge_m).floor() as i64 as u64;
         mix(self.seed
-            ^ cell(u).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+            ^ cell(u).wrapping_mul(GAMMA)
             ^ cell(v).wrapping_mul(0xc2b2_ae3d_27d4_eb4f)
             ^ (layer << 56))
     }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::Context as _;
-use embodied_r_data::write::write_atomic;
+use embodied_r_files::write_atomic;
 use embodied_r_perception::captioner::Caption;
 use embodied_r_report::escape;
 use serde::Serialize;

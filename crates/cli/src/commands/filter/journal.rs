@@ -2,15 +2,16 @@
 //! resume.
 
 use std::collections::HashMap;
+use std::iter;
 use std::path::Path;
 
-use embodied_r_data::write::write_atomic;
 use embodied_r_eval::blind;
+use embodied_r_files::Journal as JournalFile;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::question::BlindQuestion;
-use crate::journal::JournalFile;
+use crate::journal;
 
 /// The tries of each question, in a file next to the output.
 pub(super) struct Journal {
@@ -19,11 +20,18 @@ pub(super) struct Journal {
     responses: HashMap<usize, Responses>,
 }
 
-/// The first line of a finished journal.
+/// A line of a finished journal.
 #[derive(Serialize)]
-struct Header {
-    settings: Map<String, Value>,
-    drop_at: usize,
+#[serde(untagged)]
+enum Line<'a> {
+    /// The first one.
+    Header {
+        settings: Map<String, Value>,
+        drop_at: usize,
+    },
+    Filtered(&'a FilteredQuestion),
+    /// The tries of a question that was not in the question set.
+    Other(&'a Responses),
 }
 
 /// A line written as soon as a question is answered.
@@ -58,9 +66,9 @@ impl Journal {
     /// Opens the journal, or creates it.
     ///
     /// # Errors
-    /// As [`JournalFile::open`].
+    /// As [`journal::open`].
     pub(super) fn open(path: &Path, settings: Map<String, Value>) -> anyhow::Result<Self> {
-        let (file, responses) = JournalFile::open::<Responses>(path, &settings)?;
+        let (file, responses) = journal::open::<Responses>(path, &settings)?;
         let responses = responses.into_iter().map(|of| (of.index, of)).collect();
         Ok(Self { file, settings, responses })
     }
@@ -78,7 +86,7 @@ impl Journal {
     ) -> anyhow::Result<()> {
         let (id, question) = (blind_question.id.clone(), blind_question.text.to_owned());
         let responses = Responses { index: blind_question.index, id, question, responses };
-        self.file.add(&responses)?;
+        self.file.append(&responses)?;
         self.responses.insert(blind_question.index, responses);
         Ok(())
     }
@@ -116,22 +124,14 @@ impl Journal {
         filtered: &[FilteredQuestion],
         drop_at: usize,
     ) -> anyhow::Result<()> {
-        let mut text = Vec::new();
-        let mut add = |value: Value| {
-            text.extend(value.to_string().into_bytes());
-            text.push(b'\n');
-        };
-        add(serde_json::to_value(Header { settings: self.settings, drop_at })?);
         for filtered in filtered {
             self.responses.remove(&filtered.index);
-            add(serde_json::to_value(filtered)?);
         }
         let mut others: Vec<Responses> = self.responses.into_values().collect();
         others.sort_by_key(|responses| responses.index);
-        for responses in others {
-            add(serde_json::to_value(responses)?);
-        }
-        Ok(write_atomic(self.file.path(), &text)?)
+        let header = Line::Header { settings: self.settings, drop_at };
+        let lines = iter::once(header).chain(filtered.iter().map(Line::Filtered));
+        Ok(self.file.rewrite(lines.chain(others.iter().map(Line::Other)))?)
     }
 }
 

@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use embodied_r_files::Journal as JournalFile;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::journal::JournalFile;
+use crate::journal;
 
 /// The completions of each question, in a file next to the output.
 pub(in crate::commands) struct Journal {
@@ -25,9 +26,9 @@ impl Journal {
     /// Opens the journal, or creates it.
     ///
     /// # Errors
-    /// As [`JournalFile::open`].
+    /// As [`journal::open`].
     pub(super) fn open(path: &Path, settings: &Map<String, Value>) -> anyhow::Result<Self> {
-        let (file, answers) = JournalFile::open::<Answer>(path, settings)?;
+        let (file, answers) = journal::open::<Answer>(path, settings)?;
         let answers = answers.into_iter().map(|answer| (answer.index, answer)).collect();
         Ok(Self { file, answers })
     }
@@ -45,7 +46,7 @@ impl Journal {
         completions: Vec<String>,
     ) -> anyhow::Result<()> {
         let answer = Answer { index, question: question.to_owned(), completions };
-        self.file.add(&answer)?;
+        self.file.append(&answer)?;
         self.answers.insert(index, answer);
         Ok(())
     }
@@ -57,7 +58,7 @@ impl Journal {
 
     /// Removes the file, once the output is complete.
     pub(in crate::commands) fn remove(self) -> anyhow::Result<()> {
-        self.file.remove()
+        Ok(self.file.remove()?)
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use embodied_r_data::question::{Question, read_questions};
 use embodied_r_data::question_set::{QuestionSet, read_question_set};
-use embodied_r_data::write::write_atomic;
+use embodied_r_files::write_atomic;
 use embodied_r_perception::perceive::{ORIGINAL_QUESTION, video_path};
 
 use super::paths::beside;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use embodied_r_data::write::write_atomic;
+use embodied_r_files::write_atomic;
 
 /// The files; `pretrain.json` records how they were made.
 const FILES: [(&str, &[u8]); 6] = [
@@ -16,7 +16,7 @@ const FILES: [(&str, &[u8]); 6] = [
 
 /// Writes the model into `dir`.
 pub(super) fn unpack(dir: &Path) -> anyhow::Result<()> {
-    std::fs::create_dir_all(dir).map_err(embodied_r_data::Error::io("create", dir))?;
+    std::fs::create_dir_all(dir).map_err(embodied_r_files::Error::io("create", dir))?;
     for (name, bytes) in FILES {
         write_atomic(&dir.join(name), bytes)?;
     }

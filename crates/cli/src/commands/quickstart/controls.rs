@@ -6,9 +6,9 @@ use std::path::Path;
 use anyhow::Context;
 use embodied_r_data::prompts::{question_part, system_prompt};
 use embodied_r_data::question::{Question, read_questions};
-use embodied_r_data::write::write_atomic;
 use embodied_r_eval::samples;
-use embodied_r_grpo::random::{permutation, stream};
+use embodied_r_files::{write_atomic, write_lines};
+use embodied_r_random::{permutation, stream};
 use serde_json::json;
 
 use super::row::Judged;
@@ -64,7 +64,7 @@ pub(super) fn samples_per_question(run: &Path, questions: &Path) -> anyhow::Resu
 
 /// Writes the correct, well-formed and distinct samples as SFT conversations; returns their number.
 pub(super) fn accept(sampled: &Path, to: &Path) -> anyhow::Result<usize> {
-    let (mut lines, mut accepted) = (Vec::new(), 0);
+    let mut accepted = Vec::new();
     for question in samples::read(sampled)? {
         let mut seen = HashSet::new();
         for reply in &question.samples {
@@ -73,18 +73,15 @@ pub(super) fn accept(sampled: &Path, to: &Path) -> anyhow::Result<usize> {
             if !right || seen.len() == ACCEPTED_PER_QUESTION || !seen.insert(reply) {
                 continue;
             }
-            let conversation = json!({"messages": [
+            accepted.push(json!({"messages": [
                 {"role": "system", "content": system_prompt()},
                 {"role": "user", "content": question.question},
                 {"role": "assistant", "content": reply},
-            ]});
-            serde_json::to_writer(&mut lines, &conversation)?;
-            lines.push(b'\n');
-            accepted += 1;
+            ]}));
         }
     }
-    write_atomic(to, &lines)?;
-    Ok(accepted)
+    write_lines(to, &accepted)?;
+    Ok(accepted.len())
 }
 
 /// The number of lines of a file.

@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 
 use embodied_r_data::prompts;
 use embodied_r_data::question::{Question, read_questions};
-use embodied_r_data::write::write_atomic;
-use embodied_r_grpo::random::{permutation, stream};
+use embodied_r_files::write_lines;
+use embodied_r_random::{permutation, stream};
 use embodied_r_sim::{Category, judge_example, rationale_in_prompt};
 use indexmap::IndexMap;
 use serde_json::{Value, json};
@@ -39,12 +39,7 @@ pub(super) fn run(args: ConversationsArgs) -> anyhow::Result<Status> {
         Some(conversation(&example.system, &example.user, &example.letter.to_string()))
     });
     conversations.extend(judged);
-    let mut lines = Vec::new();
-    for conversation in &conversations {
-        serde_json::to_writer(&mut lines, conversation)?;
-        lines.push(b'\n');
-    }
-    write_atomic(&args.output, &lines)?;
+    write_lines(&args.output, &conversations)?;
     let kind = if args.answers_only { "answers without reasoning" } else { "worked examples" };
     outln!(
         "wrote {count} {kind} and {} judge examples to {}",

@@ -8,8 +8,8 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use anyhow::Context as _;
-use embodied_r_data::write::write_atomic;
 use embodied_r_data::{Progress, prompts};
+use embodied_r_files::write_atomic;
 use embodied_r_grpo::events::{Event, Sink};
 use embodied_r_grpo::trainer::lm;
 use embodied_r_policy::tokenizer::{Tokenizer, TrainOptions, train};
@@ -34,7 +34,7 @@ const RECORD: &str = "pretrain.json";
 /// Pretrain the quickstart's small base model.
 pub(super) fn run(args: PretrainArgs) -> anyhow::Result<Status> {
     std::fs::create_dir_all(&args.output)
-        .map_err(embodied_r_data::Error::io("create", args.output.as_path()))?;
+        .map_err(embodied_r_files::Error::io("create", args.output.as_path()))?;
     let began = Instant::now();
     let (policy, before) = match &args.from {
         Some(from) => continue_from(from, &args.output)?,
@@ -94,7 +94,7 @@ fn continue_from(from: &Path, out: &Path) -> anyhow::Result<(Policy, Vec<serde_j
     Tokenizer::from_dir(from)?.save(out)?;
     let record = from.join(RECORD);
     let text =
-        std::fs::read(&record).map_err(embodied_r_data::Error::io("read", record.as_path()))?;
+        std::fs::read(&record).map_err(embodied_r_files::Error::io("read", record.as_path()))?;
     let before = serde_json::from_slice(&text)
         .with_context(|| format!("cannot parse `{}`", record.display()))?;
     Ok((policy, before))

@@ -7,6 +7,7 @@ use std::time::Duration;
 use candle_core::{Device, Tensor};
 use embodied_r_kernels::memory::update;
 use embodied_r_policy::weights::{self, SaveOptions};
+use embodied_r_random::stream;
 
 use crate::error::{Error, Result};
 use crate::model::{
@@ -15,7 +16,6 @@ use crate::model::{
     LoadOptions, Model, NamedGradients, RenderedChat, Samples, SamplingParams, TokenScores,
     TrainingPass, WriterRank,
 };
-use crate::random::stream;
 
 const WEIGHT: &str = "bigram.weight";
 const BIAS: &str = "bigram.bias";

@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::time::Instant;
 
+use embodied_r_random::stream;
 use embodied_r_rewards::stages::weight;
 
 use super::GrpoTrainer;
@@ -10,7 +11,6 @@ use super::metrics::Times;
 use crate::error::{Error, Result};
 use crate::events::Metrics;
 use crate::model::{GenerateOptions, Model, SamplingParams};
-use crate::random::stream;
 use crate::rewards::scoring;
 use crate::rollout::partition::{GroupPart, partition};
 use crate::rollout::{Rollout, SampleRequest, Sampler};

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use embodied_r_random::stream;
+
 use super::GrpoTrainer;
 use super::metrics::Times;
 use crate::error::Result;
@@ -10,7 +12,6 @@ use crate::events::{Event, Metrics, RankShares};
 use crate::loss::LossNormalizer;
 use crate::model::{FinishReason, Group, Model, TokenScores, TrainingPass};
 use crate::non_finite::Diagnosis;
-use crate::random::stream;
 use crate::rollout::partition::{GroupPart, completions_per_rank, partition};
 use crate::rollout::{self, Rollout};
 use crate::trainer::StepOutput;

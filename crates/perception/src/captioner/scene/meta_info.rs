@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use embodied_r_data::read_text;
+use embodied_r_files::read_text;
 use serde::Deserialize;
 
 use crate::error::{Error, Result};

@@ -2,7 +2,8 @@
 
 use std::sync::OnceLock;
 
-use super::super::random::Random;
+use embodied_r_random::{Rng, normal};
+
 use super::pyramid::Plane;
 
 /// Radius of a corner's patch.
@@ -127,13 +128,13 @@ type Pair = ((f32, f32), (f32, f32));
 
 /// The sampling pattern, drawn from a normal distribution with a fixed seed.
 fn pattern() -> [Pair; PAIRS] {
-    let mut random = Random::new(SEED);
-    let mut normal = move || {
+    let mut random = Rng::seeded(SEED);
+    let mut offset = move || {
         let (u, v) = (random.unit().max(f64::MIN_POSITIVE), random.unit());
-        ((-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()) as f32
+        SIGMA * normal(u, v) as f32
     };
     let mut point = move || loop {
-        let (x, y) = (SIGMA * normal(), SIGMA * normal());
+        let (x, y) = (offset(), offset());
         if x.hypot(y) <= RADIUS as f32 {
             return (x, y);
         }

@@ -1,6 +1,7 @@
 //! Robust homography estimation by RANSAC.
 
-use super::super::random::Random;
+use embodied_r_random::Rng;
+
 use super::fit::fit;
 use super::refine::refine;
 use super::{Correspondence, Homography, HomographyFailure, INLIER_PX, Point};
@@ -83,7 +84,7 @@ struct Candidate {
 
 /// The best of many homographies through four correspondences each.
 fn sample(pairs: &[Correspondence], frame: (f64, f64)) -> Option<Candidate> {
-    let mut random = Random::new(pairs.len() as u64);
+    let mut random = Rng::seeded(pairs.len() as u64);
     let mut best: Option<Candidate> = None;
     let mut needed = MAX_SAMPLES;
     let mut drawn = 0;
@@ -107,12 +108,12 @@ fn sample(pairs: &[Correspondence], frame: (f64, f64)) -> Option<Candidate> {
 }
 
 /// Four different correspondences.
-fn draw_four(random: &mut Random, pool: &[Correspondence]) -> [Correspondence; 4] {
+fn draw_four(random: &mut Rng, pool: &[Correspondence]) -> [Correspondence; 4] {
     let mut chosen = [0; 4];
     for i in 0..4 {
-        let mut index = random.below(pool.len());
+        let mut index = below(random, pool.len());
         while chosen[..i].contains(&index) {
-            index = random.below(pool.len());
+            index = below(random, pool.len());
         }
         chosen[i] = index;
     }
@@ -176,6 +177,11 @@ fn samples_needed(inliers: usize, pairs: usize) -> usize {
     if needed.is_finite() { (needed.ceil() as usize).clamp(20, MAX_SAMPLES) } else { 20 }
 }
 
+/// A uniform integer in [0, `count`); `count` is above 0.
+fn below(random: &mut Rng, count: usize) -> usize {
+    ((random.unit() * count as f64) as usize).min(count.saturating_sub(1))
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::TILTED;
@@ -183,13 +189,13 @@ mod tests {
 
     const FRAME: (f64, f64) = (640.0, 480.0);
 
-    fn point(random: &mut Random) -> Point {
+    fn point(random: &mut Rng) -> Point {
         (random.unit() * FRAME.0, random.unit() * FRAME.1)
     }
 
     /// `good` inliers of `map`, shuffled among `bad` random outliers.
     fn mixed(map: &Homography, good: usize, bad: usize) -> Vec<Correspondence> {
-        let mut random = Random::new(5);
+        let mut random = Rng::seeded(5);
         let mut pairs: Vec<_> = (0..good + bad)
             .map(|i| {
                 let from = point(&mut random);
@@ -198,13 +204,21 @@ mod tests {
             })
             .collect();
         for i in (1..pairs.len()).rev() {
-            pairs.swap(i, random.below(i + 1));
+            pairs.swap(i, below(&mut random, i + 1));
         }
         pairs
     }
 
     fn estimate(pairs: &[Correspondence], frame: (f64, f64)) -> Option<Homography> {
         refit(pairs, find_homography(pairs, frame)?, frame).ok()
+    }
+
+    #[test]
+    fn the_numbers_stay_bit_for_bit() {
+        let mut random = Rng::seeded(5);
+        assert_eq!(random.unit(), 0.386768045983934);
+        assert_eq!([(); 4].map(|()| below(&mut random, 100)), [75, 23, 9, 18]);
+        assert_eq!(random.unit(), 0.38060892761862153);
     }
 
     #[test]

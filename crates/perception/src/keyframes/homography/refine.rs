@@ -124,14 +124,14 @@ fn project(map: &[f64; 8], (x, y): Point) -> Option<(Point, [f64; 8], [f64; 8])>
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::random::Random;
     use super::super::TILTED;
     use super::*;
+    use embodied_r_random::Rng;
 
     fn noisy(count: usize, noise: f64) -> Vec<Correspondence> {
-        let mut random = Random::new(7);
+        let mut random = Rng::seeded(7);
         let mut jittered = move |at: f64| at + noise * 3.46 * (random.unit() - 0.5);
-        let mut positions = Random::new(1);
+        let mut positions = Rng::seeded(1);
         let mut pair = || {
             let from = (positions.unit() * 640.0, positions.unit() * 480.0);
             let to = TILTED.apply(from).unwrap();
@@ -168,7 +168,7 @@ mod tests {
     #[test]
     fn clustered_points_leave_the_corners_uncertain() {
         let mut pairs = noisy(60, 0.0);
-        let mut random = Random::new(3);
+        let mut random = Rng::seeded(3);
         for pair in &mut pairs {
             pair.from = (300.0 + 20.0 * random.unit(), 200.0 + 20.0 * random.unit());
             let to = TILTED.apply(pair.from).unwrap();

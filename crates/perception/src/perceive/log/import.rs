@@ -4,9 +4,10 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use embodied_r_data::{Progress, Question};
+use embodied_r_files::journal::{self, changes};
 use serde_json::{Map, Value};
 
-use super::{CaptionLog, ChangedSettings, Key, Line, Outcome, difference};
+use super::{CaptionLog, ChangedSettings, Key, Line, Outcome};
 use crate::error::{Error, Result};
 
 impl CaptionLog {
@@ -22,20 +23,16 @@ impl CaptionLog {
         (settings, changed): (&Map<String, Value>, ChangedSettings),
         progress: &dyn Progress,
     ) -> Result<()> {
-        let bytes = match std::fs::read(other) {
+        let text = match std::fs::read(other) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-            bytes => bytes.map_err(Error::io("read", other))?,
+            text => text.map_err(Error::io("read", other))?,
         };
         let by_key: HashMap<Key, &Question> =
             questions.iter().map(|question| (Key::of(question), question)).collect();
-        // Bytes after the last line feed are still being written.
-        let whole = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
-        for (number, text) in bytes[..whole].split(|&byte| byte == b'\n').enumerate() {
-            let Ok(line) = serde_json::from_slice::<Line>(text) else {
-                if !text.is_empty() {
-                    let (path, number) = (other.display(), number + 1);
-                    progress.warn(&format!("`{path}` line {number} is skipped"));
-                }
+        for entry in journal::lines(&text) {
+            let number = entry.number;
+            let Ok(line) = entry.parse::<Line>() else {
+                progress.warn(&format!("`{}` line {number} is skipped", other.display()));
                 continue;
             };
             let Some(question) = by_key.get(&line.key()) else { continue };
@@ -46,8 +43,8 @@ impl CaptionLog {
                 if changed == ChangedSettings::Recaption {
                     continue;
                 }
-                let (path, difference) = (other.into(), difference(&line.settings, settings));
-                return Err(Error::SettingsChanged { path, line: number + 1, difference });
+                let (path, difference) = (other.into(), changes(&line.settings, settings));
+                return Err(Error::SettingsChanged { path, line: number, difference });
             }
             self.append(question, &line.settings, line.outcome)?;
         }

@@ -1,13 +1,20 @@
-//! A counter-based random number generator.
+//! A generator that draws one number after the other.
 
-/// SplitMix64 seeded by a list of keys; gives the same numbers on every machine.
+use crate::bits::{GAMMA, START, below, mix, shuffle, unit};
+
+/// SplitMix64.
 #[derive(Debug, Clone)]
-pub(crate) struct Rng(u64);
+pub struct Rng(u64);
 
 impl Rng {
+    /// The generator of `seed`, its first state.
+    pub fn seeded(seed: u64) -> Self {
+        Self(seed)
+    }
+
     /// A generator for `keys`, such as seed and index. Different keys give independent streams.
-    pub(crate) fn new(keys: &[u64]) -> Self {
-        let mut rng = Self(0x243f_6a88_85a3_08d3);
+    pub fn new(keys: &[u64]) -> Self {
+        let mut rng = Self(START);
         for &key in keys {
             rng.0 ^= key.wrapping_mul(0xd129_0d3b_3ad2_53c5);
             rng.0 = rng.next_u64();
@@ -16,45 +23,48 @@ impl Rng {
     }
 
     /// The next 64 bits.
-    pub(crate) fn next_u64(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    #[inline]
+    pub fn next_u64(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(GAMMA);
         mix(self.0)
     }
 
     /// A number in `[0, 1)`.
-    pub(crate) fn unit(&mut self) -> f64 {
-        (self.next_u64() >> 11) as f64 / (1_u64 << 53) as f64
+    #[inline]
+    pub fn unit(&mut self) -> f64 {
+        unit(self.next_u64())
     }
 
     /// A number in `[low, high)`.
-    pub(crate) fn between(&mut self, low: f64, high: f64) -> f64 {
+    #[inline]
+    pub fn between(&mut self, low: f64, high: f64) -> f64 {
         low + (high - low) * self.unit()
     }
 
     /// An integer in `0..n`; 0 for `n` = 0.
-    pub(crate) fn below(&mut self, n: usize) -> usize {
-        ((u128::from(self.next_u64()) * n as u128) >> 64) as usize
+    #[inline]
+    pub fn below(&mut self, n: usize) -> usize {
+        below(self.next_u64(), n as u64) as usize
     }
 
     /// True with probability `p`.
-    pub(crate) fn chance(&mut self, p: f64) -> bool {
+    #[inline]
+    pub fn chance(&mut self, p: f64) -> bool {
         self.unit() < p
     }
 
     /// A random item; `None` if `items` is empty.
-    pub(crate) fn pick<'a, T>(&mut self, items: &'a [T]) -> Option<&'a T> {
+    pub fn pick<'a, T>(&mut self, items: &'a [T]) -> Option<&'a T> {
         items.get(self.below(items.len()))
     }
 
     /// Shuffles `items` in place.
-    pub(crate) fn shuffle<T>(&mut self, items: &mut [T]) {
-        for last in (1..items.len()).rev() {
-            items.swap(last, self.below(last + 1));
-        }
+    pub fn shuffle<T>(&mut self, items: &mut [T]) {
+        shuffle(items, |n| self.below(n));
     }
 
     /// Up to `n` distinct items in random order.
-    pub(crate) fn sample<T: Clone>(&mut self, items: &[T], n: usize) -> Vec<T> {
+    pub fn sample<T: Clone>(&mut self, items: &[T], n: usize) -> Vec<T> {
         let mut all = items.to_vec();
         self.shuffle(&mut all);
         all.truncate(n);
@@ -62,16 +72,26 @@ impl Rng {
     }
 }
 
-/// SplitMix64's finalizer, a 64-bit hash.
-pub(crate) fn mix(key: u64) -> u64 {
-    let key = (key ^ (key >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let key = (key ^ (key >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    key ^ (key >> 31)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_numbers_stay_bit_for_bit() {
+        let mut rng = Rng::new(&[7, 2]);
+        assert_eq!(rng.next_u64(), 0x1564_d64d_d02a_2b51);
+        assert_eq!(
+            (rng.unit(), rng.between(-1.0, 3.0)),
+            (0.036630542849926506, -0.1850377391259146)
+        );
+        assert_eq!((rng.below(1000), rng.chance(0.5)), (736, false));
+        assert_eq!(rng.pick(&[0, 1, 2, 3, 4]), Some(&1));
+        let mut items: Vec<usize> = (0..8).collect();
+        rng.shuffle(&mut items);
+        assert_eq!(items, [4, 1, 5, 3, 6, 0, 2, 7]);
+        assert_eq!(rng.sample(&[10, 11, 12, 13, 14, 15, 16, 17], 3), [14, 15, 11]);
+        assert_eq!(rng.next_u64(), 0x4812_b7a6_4f1c_0dee);
+    }
 
     #[test]
     fn neighbouring_keys_give_independent_numbers() {

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rustix::process::Pid;
+use serde::Serialize;
 
 use crate::error::{Error, Result};
 
@@ -17,8 +18,8 @@ const ABANDONED: Duration = Duration::from_secs(60);
 /// Writes `bytes` to `path` atomically. Creates missing parent folders.
 ///
 /// # Errors
-/// [`Error::Io`] if creating the folder, writing the temporary file or renaming it fails; an
-/// existing file at `path` is then unchanged.
+/// Creating the folder, writing the temporary file or renaming it fails; an existing file at `path` is then
+/// unchanged.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     write_atomic_with(path, |out| out.write_all(bytes).map_err(Error::io("write", path)))
 }
@@ -32,20 +33,66 @@ pub fn write_atomic_with<E: From<Error>>(
     fill: impl FnOnce(&mut BufWriter<&File>) -> Result<(), E>,
 ) -> Result<(), E> {
     create_parents(path)?;
-    write_in_existing_folder(path, fill)
+    write_in_existing_folder_with(path, fill)
 }
 
-/// Like [`write_atomic_with`], but never creates parent folders: for folders that may be moved or removed
-/// meanwhile, such as a run's.
+/// Like [`write_atomic`], but never creates parent folders: for folders that may be moved or removed meanwhile, such as
+/// a run's.
 ///
 /// # Errors
-/// As [`write_atomic_with`], also if the folder does not exist.
-pub fn write_in_existing_folder<E: From<Error>>(
+/// As [`write_atomic`], also if the folder does not exist.
+pub fn write_in_existing_folder(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_in_existing_folder_with(path, |out| {
+        out.write_all(bytes).map_err(Error::io("write", path))
+    })
+}
+
+/// Writes `value` as indented JSON, like [`write_atomic`].
+///
+/// # Errors
+/// As [`write_atomic`].
+pub fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
+    create_parents(path)?;
+    write_json_in_existing_folder(path, value)
+}
+
+/// Writes `value` as indented JSON, like [`write_in_existing_folder`].
+///
+/// # Errors
+/// As [`write_in_existing_folder`].
+pub fn write_json_in_existing_folder(path: &Path, value: &impl Serialize) -> Result<()> {
+    let mut bytes =
+        serde_json::to_vec_pretty(value).map_err(|fault| Error::io("write", path)(fault.into()))?;
+    bytes.push(b'\n');
+    write_in_existing_folder(path, &bytes)
+}
+
+/// Writes JSON lines, one per record, like [`write_atomic`].
+///
+/// # Errors
+/// As [`write_atomic`].
+pub fn write_lines<T: Serialize>(path: &Path, records: impl IntoIterator<Item = T>) -> Result<()> {
+    write_atomic_with(path, |out| {
+        records
+            .into_iter()
+            .try_for_each(|record| -> io::Result<()> {
+                serde_json::to_writer(&mut *out, &record)?;
+                out.write_all(b"\n")
+            })
+            .map_err(Error::io("write", path))
+    })
+}
+
+/// Like [`write_in_existing_folder`], for streamed output.
+///
+/// # Errors
+/// As [`write_in_existing_folder`], and any error of `fill`; no temporary file is left behind.
+pub fn write_in_existing_folder_with<E: From<Error>>(
     path: &Path,
     fill: impl FnOnce(&mut BufWriter<&File>) -> Result<(), E>,
 ) -> Result<(), E> {
     let temporary = prepare(path, fill)?;
-    temporary.rename_to(path).map_err(|source| Error::io("write", path)(source).into())
+    Ok(temporary.rename_to(path)?)
 }
 
 /// Writes several related files: all to temporary files first, which are then renamed, so that a
@@ -64,12 +111,16 @@ pub fn write_all_atomic(files: &[(PathBuf, Vec<u8>)]) -> Result<()> {
         })
         .collect::<Result<_>>()?;
     for (temporary, path) in prepared {
-        temporary.rename_to(path).map_err(Error::io("write", path))?;
+        temporary.rename_to(path)?;
     }
     Ok(())
 }
 
-pub(crate) fn create_parents(path: &Path) -> Result<()> {
+/// Creates the missing parent folders of `path`.
+///
+/// # Errors
+/// A folder cannot be created.
+pub fn create_parents(path: &Path) -> Result<()> {
     path.parent()
         .map_or(Ok(()), |folder| fs::create_dir_all(folder).map_err(Error::io("create", folder)))
 }
@@ -122,19 +173,30 @@ fn writer_of(path: &Path) -> Option<Pid> {
     Pid::from_raw(writer.parse().ok()?)
 }
 
-/// A unique temporary file next to the target, removed on drop unless renamed.
-pub(crate) struct TempFile(pub(crate) PathBuf);
+/// A unique temporary file next to its target, removed on drop unless renamed.
+#[derive(Debug)]
+pub struct TempFile(PathBuf);
 
 impl TempFile {
-    pub(crate) fn next_to(path: &Path) -> Self {
+    /// A name for a file next to `path`; nothing is created yet.
+    pub fn next_to(path: &Path) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         Self(path.with_file_name(format!(".{name}.{}-{number}.tmp", process::id())))
     }
 
-    pub(crate) fn rename_to(self, path: &Path) -> io::Result<()> {
-        fs::rename(&self.0, path)
+    /// The temporary file.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Gives the file the name `path`, and replaces a file there.
+    ///
+    /// # Errors
+    /// It cannot be renamed; it is then removed.
+    pub fn rename_to(self, path: &Path) -> Result<()> {
+        fs::rename(&self.0, path).map_err(Error::io("write", path))
     }
 }
 
@@ -162,9 +224,7 @@ mod tests {
     fn a_missing_folder_is_not_created_where_it_must_exist() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("moved/out.json");
-        let fill =
-            |out: &mut BufWriter<&File>| out.write_all(b"[1]").map_err(Error::io("write", &path));
-        assert!(write_in_existing_folder(&path, fill).is_err());
+        assert!(write_in_existing_folder(&path, b"[1]").is_err());
         assert!(names(folder.path()).is_empty());
     }
 
@@ -184,7 +244,7 @@ mod tests {
         write_atomic(&path, b"old").unwrap();
         let failed = write_atomic_with(&path, |out| {
             out.write_all(b"half").map_err(Error::io("write", "x"))?;
-            Err::<(), _>(Error::io("read", "y")(io::Error::other("broken")))
+            Err::<(), Error>(Error::io("read", "y")(std::io::Error::other("broken")))
         });
         assert!(failed.unwrap_err().to_string().contains("`y`"));
         assert_eq!(fs::read(&path).unwrap(), b"old");

@@ -1,4 +1,4 @@
-//! Reads text files that users write.
+//! Bounded reads of text files that users write.
 
 use std::fs::File;
 use std::io::{self, Read as _};
