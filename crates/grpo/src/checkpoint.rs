@@ -7,6 +7,7 @@
 
 mod atomic_folder;
 mod damaged;
+mod entry_kind;
 pub(crate) mod finite;
 mod lock;
 mod manifest;
@@ -20,6 +21,7 @@ use std::fs;
 use std::path::Path;
 
 pub use damaged::{Damage, DamagedCheckpoint};
+pub use entry_kind::EntryKind;
 pub use lock::RunLock;
 pub use manifest::MANIFEST_FILE;
 pub use retention::{Milestones, RetentionPolicy};

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::checkpoint::DamagedCheckpoint;
+use crate::checkpoint::{DamagedCheckpoint, EntryKind};
 use crate::data::length_limit::LengthLimit;
 use crate::non_finite::{Diagnosis, NonFiniteModel, last_good};
 use crate::settings::Fault;
@@ -143,8 +143,8 @@ pub enum Error {
     InTheWay {
         /// Its path.
         path: PathBuf,
-        /// What the run writes there: `file` or `directory`.
-        kind: &'static str,
+        /// What the run writes there.
+        kind: EntryKind,
     },
     /// The run's folder is no longer the one that the run started in.
     #[error("`{}` was removed or replaced during the run; it stops, so that no other run is damaged", run.display())]

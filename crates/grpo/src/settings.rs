@@ -26,7 +26,8 @@ mod trainable;
 
 pub use advantages::AdvantageSettings;
 pub use evaluation::EvaluationSettings;
-pub use faults::{Fault, MAX_STEPS};
+pub use faults::Fault;
+pub(crate) use faults::MAX_STEPS;
 pub use flat::names;
 pub use grpo::GrpoSettings;
 pub use judge::{JudgeKind, JudgeSettings};

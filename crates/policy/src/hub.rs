@@ -30,7 +30,7 @@ use crate::gguf;
 use crate::lora;
 use crate::weights::{INDEX_FILE, SINGLE_FILE};
 use cache::{RepoCache, is_relative};
-use client::Client;
+use client::{Client, RemoteFile};
 use download::Download;
 use environment::Environment;
 pub use fault::HubFault;
@@ -161,7 +161,8 @@ impl Hub {
             let dir = cache.snapshot(&listing.commit);
             for file in &files {
                 if !dir.join(file).exists() {
-                    self.fetch_file(&client, &cache, (name.repo, &listing.commit, file)).await?;
+                    let file = client.file(name.repo, &listing.commit, file);
+                    self.fetch_file(&client, &cache, &file).await?;
                 }
             }
             cache.set_revision(revision, &listing.commit)?;
@@ -174,25 +175,24 @@ impl Hub {
         &self,
         client: &Client,
         cache: &RepoCache,
-        (repo, commit, file): (&str, &str, &str),
+        file: &RemoteFile<'_>,
     ) -> Result<(), HubFault> {
-        if !is_relative(file) {
-            let why = format!("`{file}` is no path in a repository");
+        let RemoteFile { repo, commit, name, .. } = *file;
+        if !is_relative(name) {
+            let why = format!("`{name}` is no path in a repository");
             return Err(HubFault::Listing { why });
         }
         let progress = &*self.progress;
-        let url = client.file_url(repo, commit, file);
-        let metadata = client.metadata(&url, (repo, file), progress).await?;
+        let metadata = client.metadata(file, progress).await?;
         let (blob, partial) = (cache.blob(&metadata.etag), cache.partial(&metadata.etag));
         create_parents(&blob)?;
-        let _lock = cache.lock(&metadata.etag, file, progress)?;
+        let _lock = cache.lock(&metadata.etag, name, progress)?;
         if !blob.exists() {
-            tracing::info!(repo, file, size = metadata.size, "downloading from the hub");
-            let download =
-                Download { client, progress, repo, file, url: &url, metadata: &metadata };
+            tracing::info!(repo, file = name, size = metadata.size, "downloading from the hub");
+            let download = Download { client, progress, file, metadata: &metadata };
             download.run(&partial, &blob).await?;
         }
-        cache.link(commit, file, &metadata.etag)
+        cache.link(commit, name, &metadata.etag)
     }
 }
 

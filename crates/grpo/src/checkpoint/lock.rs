@@ -57,7 +57,7 @@ impl RunLock {
     ///
     /// # Errors
     /// [`Error::RunMoved`] if the folder is gone or another one; [`Error::RunLocked`] if another process has taken over.
-    pub fn keep(&self) -> Result<()> {
+    pub(crate) fn keep(&self) -> Result<()> {
         if let Some(opened) = &self.opened
             && !is_at(opened, &self.folder)
         {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::atomic_folder::{self, Manifested};
+use super::entry_kind::EntryKind;
 use super::stale_files::sweep;
 use super::{
     Checkpoint, DamagedCheckpoint, FINAL_FOLDER, Milestones, REFERENCE_PREFIX, RetentionPolicy,
@@ -65,7 +66,7 @@ impl Checkpoints {
     }
 
     /// Checks the run's `lock`, if there is one, before each write.
-    pub fn with_lock(mut self, lock: Option<Arc<RunLock>>) -> Self {
+    pub(crate) fn with_lock(mut self, lock: Option<Arc<RunLock>>) -> Self {
         self.lock = lock;
         self
     }
@@ -74,7 +75,7 @@ impl Checkpoints {
     ///
     /// # Errors
     /// As [`RunLock::keep`].
-    pub fn keep_lock(&self) -> Result<()> {
+    pub(crate) fn keep_lock(&self) -> Result<()> {
         self.lock.as_ref().map_or(Ok(()), |lock| lock.keep())
     }
 
@@ -96,12 +97,10 @@ impl Checkpoints {
     /// The folder cannot be created or written, or something in it is in the way.
     pub fn prepare(&self) -> Result<()> {
         fs::create_dir_all(&self.folder).map_err(Error::io("create", &self.folder))?;
-        let folders = FOLDERS.map(|name| (name, "directory"));
-        for (name, kind) in folders.into_iter().chain(FILES.map(|name| (name, "file"))) {
+        let folders = FOLDERS.map(|name| (name, EntryKind::Directory));
+        for (name, kind) in folders.into_iter().chain(FILES.map(|name| (name, EntryKind::File))) {
             let path = self.folder.join(name);
-            let in_the_way = path.symlink_metadata().is_ok()
-                && if kind == "file" { !path.is_file() } else { !path.is_dir() };
-            if in_the_way {
+            if path.symlink_metadata().is_ok() && !kind.is_at(&path) {
                 return Err(Error::InTheWay { path, kind });
             }
         }
@@ -232,7 +231,7 @@ impl Checkpoints {
     ///
     /// # Errors
     /// [`Error::NonFinitePolicy`], with the last checkpoint; or a rank is lost.
-    pub fn check_finite<M: Model>(&self, model: &M, prompt: &[u32]) -> Result<()> {
+    pub(crate) fn check_finite<M: Model>(&self, model: &M, prompt: &[u32]) -> Result<()> {
         match finite::non_finite(model, prompt, &self.process_group)? {
             None => Ok(()),
             Some(found) => Err(Error::NonFinitePolicy { found, checkpoint: self.last_path() }),

@@ -37,8 +37,9 @@ impl LengthLimit {
         strategy: TruncationStrategy,
     ) -> Self {
         let context = Cause::Context { length: context_length, completion: true };
-        let room = (context_length.saturating_sub(1), context);
-        Self::least(("max_prompt_length", max_prompt_length), room, strategy)
+        let of_context =
+            Self { tokens: context_length.saturating_sub(1), cause: context, strategy };
+        Self::set("max_prompt_length", max_prompt_length, strategy).or_less(of_context)
     }
 
     /// The limit of whole examples: `max_length`, and the context.
@@ -48,18 +49,16 @@ impl LengthLimit {
         strategy: TruncationStrategy,
     ) -> Self {
         let context = Cause::Context { length: context_length, completion: false };
-        Self::least(("max_length", max_length), (context_length, context), strategy)
+        let of_context = Self { tokens: context_length, cause: context, strategy };
+        Self::set("max_length", max_length, strategy).or_less(of_context)
     }
 
-    fn least(
-        (name, setting): (&'static str, usize),
-        (room, context): (usize, Cause),
-        strategy: TruncationStrategy,
-    ) -> Self {
-        match room < setting {
-            true => Self { tokens: room, cause: context, strategy },
-            false => Self { tokens: setting, cause: Cause::Setting(name), strategy },
-        }
+    fn set(name: &'static str, tokens: usize, strategy: TruncationStrategy) -> Self {
+        Self { tokens, cause: Cause::Setting(name), strategy }
+    }
+
+    fn or_less(self, other: Self) -> Self {
+        if other.tokens < self.tokens { other } else { self }
     }
 
     /// Whether `tokens` tokens fit.

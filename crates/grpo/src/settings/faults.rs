@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 
 /// The most steps of a run, and the most optimizer steps: beyond any run, and far from overflowing in products.
-pub const MAX_STEPS: u64 = 1 << 40;
+pub(crate) const MAX_STEPS: u64 = 1 << 40;
 
 /// The most completions of a question, and iterations of a step.
 pub(super) const MAX_PER_STEP: u64 = 1 << 16;

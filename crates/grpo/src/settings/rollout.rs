@@ -69,10 +69,12 @@ impl RolloutSettings {
             format!("must be greater than 0 and at most 1, not {}", self.top_p)
         });
         let (batch, group) = (self.generation_batch_size, self.num_generations.max(1));
-        faults.unless(batch as u64 <= MAX_COUNT, "generation_batch_size", || {
+        let fits = batch as u64 <= MAX_COUNT;
+        faults.unless(fits, "generation_batch_size", || {
             format!("must be at most {MAX_COUNT}, not {batch}")
         });
-        faults.unless(batch > 0 && batch.is_multiple_of(group), "generation_batch_size", || {
+        let is_whole = batch > 0 && batch.is_multiple_of(group);
+        faults.unless(!fits || is_whole, "generation_batch_size", || {
             let below = batch / group * group;
             let nearest = if below == 0 {
                 format!("{group}")

@@ -53,7 +53,15 @@ impl Listing {
     }
 }
 
-/// A file of a commit.
+/// A file of a commit, and its address.
+pub(super) struct RemoteFile<'a> {
+    pub(super) repo: &'a str,
+    pub(super) commit: &'a str,
+    pub(super) name: &'a str,
+    url: Url,
+}
+
+/// Hash and size of a file.
 #[derive(Debug, Clone)]
 pub(super) struct Metadata {
     /// SHA-256 of a large file, Git's SHA-1 of a small one.
@@ -178,9 +186,10 @@ impl Client {
         Ok(listing)
     }
 
-    /// The address of a file.
-    pub(super) fn file_url(&self, repo: &str, commit: &str, file: &str) -> Url {
-        self.url(repo.split('/').chain(["resolve", commit]).chain(file.split('/')))
+    /// The file `name` of a commit.
+    pub(super) fn file<'a>(&self, repo: &'a str, commit: &'a str, name: &'a str) -> RemoteFile<'a> {
+        let url = self.url(repo.split('/').chain(["resolve", commit]).chain(name.split('/')));
+        RemoteFile { repo, commit, name, url }
     }
 
     fn url<'a>(&self, segments: impl Iterator<Item = &'a str>) -> Url {
@@ -191,31 +200,30 @@ impl Client {
         url
     }
 
-    /// Hash and size of the file at `url`, one of [`Self::file_url`].
+    /// Hash and size of a file.
     pub(super) async fn metadata(
         &self,
-        url: &Url,
-        (repo, file): (&str, &str),
+        file: &RemoteFile<'_>,
         progress: &dyn DownloadProgress,
     ) -> Result<Metadata, HubFault> {
         let mut patience = self.patience();
         loop {
-            match self.try_metadata(url.clone(), repo, file).await {
+            match self.try_metadata(file).await {
                 Ok(metadata) => return Ok(metadata),
                 Err(fault) => patience.after(fault, progress).await?,
             }
         }
     }
 
-    async fn try_metadata(&self, url: Url, repo: &str, file: &str) -> Result<Metadata, HubFault> {
-        let response = self.send(Method::HEAD, url, None, Redirects::Hub).await?;
+    async fn try_metadata(&self, file: &RemoteFile<'_>) -> Result<Metadata, HubFault> {
+        let response = self.send(Method::HEAD, file.url.clone(), None, Redirects::Hub).await?;
         let is_elsewhere = response.status().is_redirection();
         let response = match is_elsewhere {
             true => response,
-            false => self.accepted(response, repo, Some(file))?,
+            false => self.accepted(response, file.repo, Some(file.name))?,
         };
         let headers = response.headers();
-        let missing = |header| HubFault::Header { file: file.to_owned(), header };
+        let missing = |header| HubFault::Header { file: file.name.to_owned(), header };
         let size = match text(headers, "x-linked-size") {
             Some(size) => Some(size),
             // That of the redirect's own text.
@@ -230,16 +238,15 @@ impl Client {
         })
     }
 
-    /// The bytes of the file at `url` from the offset `from` on, or all if the server ignores ranges.
+    /// The bytes of a file from the offset `from` on, or all if the server ignores ranges.
     pub(super) async fn body(
         &self,
-        url: &Url,
+        file: &RemoteFile<'_>,
         from: u64,
-        (repo, file): (&str, &str),
     ) -> Result<Response, HubFault> {
         let range = (from > 0).then(|| format!("bytes={from}-"));
-        let response = self.send(Method::GET, url.clone(), range, Redirects::All).await?;
-        self.accepted(response, repo, Some(file))
+        let response = self.send(Method::GET, file.url.clone(), range, Redirects::All).await?;
+        self.accepted(response, file.repo, Some(file.name))
     }
 
     /// Sends a request and follows redirects. No other server gets the token.

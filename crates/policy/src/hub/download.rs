@@ -5,10 +5,10 @@ use std::io::{Seek, SeekFrom, Write};
 use std::path::Path;
 
 use reqwest::header::CONTENT_RANGE;
-use reqwest::{Response, StatusCode, Url};
+use reqwest::{Response, StatusCode};
 
 use super::checksum::Checksum;
-use super::client::{Client, Metadata};
+use super::client::{Client, Metadata, RemoteFile};
 use super::fault::HubFault;
 use super::progress::DownloadProgress;
 
@@ -19,9 +19,7 @@ const PROGRESS_BYTES: u64 = 1 << 20;
 pub(super) struct Download<'a> {
     pub(super) client: &'a Client,
     pub(super) progress: &'a dyn DownloadProgress,
-    pub(super) repo: &'a str,
-    pub(super) file: &'a str,
-    pub(super) url: &'a Url,
+    pub(super) file: &'a RemoteFile<'a>,
     pub(super) metadata: &'a Metadata,
 }
 
@@ -30,7 +28,7 @@ impl Download<'_> {
     pub(super) async fn run(&self, partial: &Path, blob: &Path) -> Result<(), HubFault> {
         let size = self.metadata.size;
         let mut received = Received::open(partial, self.metadata)?;
-        self.progress.start(self.file, size, received.length);
+        self.progress.start(self.file.name, size, received.length);
         let done = self.receive_all(&mut received).await;
         self.progress.finish();
         done?;
@@ -44,7 +42,7 @@ impl Download<'_> {
         let mut furthest = received.length;
         loop {
             let done = match received.length == self.metadata.size {
-                true => received.verify(self.file),
+                true => received.verify(self.file.name),
                 false => self.receive(received).await,
             };
             if received.length >= furthest + PROGRESS_BYTES {
@@ -62,8 +60,7 @@ impl Download<'_> {
     /// Appends what is missing.
     async fn receive(&self, received: &mut Received<'_>) -> Result<Outcome, HubFault> {
         let size = self.metadata.size;
-        let asked = (self.repo, self.file);
-        let mut response = match self.client.body(self.url, received.length, asked).await {
+        let mut response = match self.client.body(self.file, received.length).await {
             Err(fault @ HubFault::Status { status: StatusCode::RANGE_NOT_SATISFIABLE, .. }) => {
                 received.restart()?;
                 return Err(fault);
@@ -74,7 +71,7 @@ impl Download<'_> {
             received.restart()?;
             if response.status() == StatusCode::PARTIAL_CONTENT {
                 let what = "the server sent another range than asked for".to_owned();
-                return Err(HubFault::Damaged { file: self.file.to_owned(), what });
+                return Err(HubFault::Damaged { file: self.file.name.to_owned(), what });
             }
         }
         let host = response.url().host_str().unwrap_or("?").to_owned();
@@ -84,14 +81,14 @@ impl Download<'_> {
             if received.length + piece.len() as u64 > size {
                 received.restart()?;
                 let what = format!("it is longer than {size} bytes");
-                return Err(HubFault::Damaged { file: self.file.to_owned(), what });
+                return Err(HubFault::Damaged { file: self.file.name.to_owned(), what });
             }
             received.append(&piece)?;
             self.progress.position(received.length);
         }
         match received.length {
             length if length == size => Ok(Outcome::Received),
-            received => Err(HubFault::Short { file: self.file.to_owned(), received, size }),
+            received => Err(HubFault::Short { file: self.file.name.to_owned(), received, size }),
         }
     }
 }
