@@ -76,16 +76,15 @@ pub(crate) fn run_job(
         let message = "`--restarts` needs this program as the launcher, but another launcher started this process";
         return Err(Usage(format!("{message}; restart from that launcher, with `--resume`")).into());
     }
-    let pinned = !args.no_pin;
     match rank_info.launcher {
         _ if given == 1 => work(&ProcessGroup::default()),
         #[cfg(feature = "cuda")]
         _ if job.device.or_gpus(args.gpus) == DeviceName::Cuda => {
-            run_rank(work, || Rank::join_nccl(&rank_info, VERSION, args.deadline, pinned))
+            run_rank(work, || Rank::join_nccl(&rank_info, VERSION, args.deadline, !args.no_pin))
         }
         #[cfg(feature = "mpi")]
         Launcher::OpenMpi => {
-            run_rank(work, || Rank::join_mpi(&rank_info, VERSION, args.deadline, pinned))
+            run_rank(work, || Rank::join_mpi(&rank_info, VERSION, args.deadline, !args.no_pin))
         }
         #[cfg(not(feature = "mpi"))]
         Launcher::OpenMpi => Err(explain(Error::NoMpi)),

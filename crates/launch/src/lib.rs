@@ -1,7 +1,7 @@
 //! Ranks: the processes of one job, launched here or by an external launcher.
 //!
 //! [`launch()`] starts this program again, once per rank, and restarts it after a failure. Each of these processes finds
-//! out what it is ([`rank_info`]) and joins the others ([`Rank`]).
+//! out what it is ([`rank_info`]) and joins the others (`Rank`).
 
 #[cfg_attr(
     not(any(feature = "mpi", feature = "cuda", test)),
