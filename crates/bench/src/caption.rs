@@ -15,7 +15,7 @@ use crate::error::Result;
 use crate::metrics::{Metrics, median};
 
 /// About as long as the prompt of `perceive`.
-const INSTRUCTIONS: &str = "These two pictures are consecutive views from the camera of a moving agent. Reply with a \
+const INSTRUCTIONS: &str = "These two images are consecutive views from the camera of a moving agent. Reply with a \
     numbered list of exactly three items: the movement that leads from the first view to the second, what the second \
     view shows that the first one did not, and which of the things that the question mentions are in it. Be brief.";
 

@@ -41,7 +41,7 @@ pub trait Worker: Send + 'static {
     /// Called on shutdown.
     ///
     /// # Errors
-    /// The other ranks cannot be told.
+    /// The shutdown cannot be broadcast to the other ranks.
     fn end(self) -> Result<()>
     where
         Self: Sized,

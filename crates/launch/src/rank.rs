@@ -8,13 +8,13 @@ use embodied_r_dist::RankInfo;
 use embodied_r_dist::Rendezvous;
 #[cfg(any(feature = "mpi", feature = "cuda"))]
 use embodied_r_dist::{Communicator, CommunicatorOptions};
-#[cfg(any(feature = "mpi", feature = "cuda", test))]
+#[cfg(any(feature = "mpi", feature = "cuda"))]
 use embodied_r_dist::{FailureCause, FailureReport};
 
 use crate::error::{Error, Result};
 
 /// Prefix of a failure message whose cause is a usage error.
-#[cfg(any(feature = "mpi", feature = "cuda", test))]
+#[cfg(any(feature = "mpi", feature = "cuda"))]
 const USAGE_ERROR_PREFIX: &str = "usage error: ";
 
 /// This process's place among the ranks, from the variables that launchers set.
@@ -136,7 +136,8 @@ impl Rank {
     pub fn abort(&self, error: &str, is_usage_error: bool) -> Aborted<'_> {
         let communicator = &self.communicator;
         if communicator.failure().is_none() {
-            communicator.fail(&words(error, is_usage_error));
+            let prefix = if is_usage_error { USAGE_ERROR_PREFIX } else { "" };
+            communicator.fail(&format!("{prefix}{error}"));
         }
         let failure = communicator.failure();
         let is_usage_error = is_usage_error || failure.as_ref().is_some_and(is_usage_failure);
@@ -166,15 +167,8 @@ impl Aborted<'_> {
     }
 }
 
-/// The message of a failure, for the other ranks.
-#[cfg(any(feature = "mpi", feature = "cuda", test))]
-fn words(error: &str, is_usage_error: bool) -> String {
-    let of = if is_usage_error { USAGE_ERROR_PREFIX } else { "" };
-    format!("{of}{error}")
-}
-
 /// Whether the rank that failed had a usage error.
-#[cfg(any(feature = "mpi", feature = "cuda", test))]
+#[cfg(any(feature = "mpi", feature = "cuda"))]
 fn is_usage_failure(report: &FailureReport) -> bool {
     matches!(&report.cause, FailureCause::Failed(words) if words.starts_with(USAGE_ERROR_PREFIX))
 }
@@ -243,21 +237,25 @@ fn pin_cores(rank_info: &RankInfo, pinned: bool) {
 }
 
 #[cfg(test)]
+#[cfg(any(feature = "mpi", feature = "cuda"))]
 mod tests {
-    use embodied_r_dist::{Communicator, CommunicatorOptions};
-
     use super::*;
 
+    /// What the failed rank and the first one make of a failure of rank 1.
+    fn aborted(is_usage_error: bool) -> [(bool, bool); 2] {
+        let ranks = Communicator::threads(2, &CommunicatorOptions::default()).unwrap();
+        let [first, failed] = [0, 1].map(|rank| Rank { communicator: ranks[rank].clone() });
+        let of = |aborted: Aborted<'_>| (aborted.reports, aborted.is_usage_error);
+        let failed = of(failed.abort("no such file", is_usage_error));
+        let lost = first.communicator().barrier().unwrap_err().to_string();
+        assert!(lost.contains("no such file"), "{lost}");
+        // To the first rank, the failure of another one is no usage error of its own.
+        [failed, of(first.abort(&lost, false))]
+    }
+
     #[test]
-    fn all_ranks_know_of_the_one_with_the_usage_error() {
-        let known = |is_usage_error: bool| {
-            let ranks = Communicator::threads(2, &CommunicatorOptions::default()).unwrap();
-            ranks[1].fail(&words("no such file", is_usage_error));
-            let lost = ranks[0].barrier().unwrap_err();
-            assert!(lost.to_string().contains("no such file"), "{lost}");
-            ranks[0].failure().is_some_and(|report| is_usage_failure(&report))
-        };
-        assert!(known(true));
-        assert!(!known(false));
+    fn the_first_rank_reports_and_all_exit_like_the_one_with_the_usage_error() {
+        assert_eq!(aborted(true), [(false, true), (true, true)]);
+        assert_eq!(aborted(false), [(false, false), (true, false)]);
     }
 }

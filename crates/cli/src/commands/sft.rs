@@ -7,7 +7,7 @@ use embodied_r_grpo::data::length_limit::LengthLimit;
 use embodied_r_grpo::estimate::memory_plan::{MemoryPlan, Workload};
 use embodied_r_grpo::process_group::ProcessGroup;
 use embodied_r_grpo::settings::SftSettings;
-use embodied_r_grpo::trainer::sft::{SftInputs, SftSchedule, SftTrainer};
+use embodied_r_grpo::trainer::sft::{SftData, SftInputs, SftTrainer};
 use embodied_r_grpo::update::supervised::Example;
 use embodied_r_policy::Policy;
 
@@ -33,19 +33,19 @@ fn run_as(args: &SftArgs, process_group: &ProcessGroup) -> anyhow::Result<Status
     let settings = job.settings();
 
     let limit = settings.example_limit(job.config.max_position_embeddings);
-    let SftExamples { examples, too_long } = read(&job, &settings.run.data, &limit)?;
+    let examples = read(&job, &settings.run.data, &limit)?;
     let eval = match &settings.run.eval_data {
         Some(file) => read(&job, file, &limit)?.examples,
         None => Vec::new(),
     };
-    let given = examples.len() + too_long;
-    let schedule = SftSchedule::new(settings, given, examples.len()).map_err(explain)?;
-    let memory = job.memory(Workload::for_sft(settings, job.counts, &examples))?;
+    let data = SftData::new(settings, examples, eval).map_err(explain)?;
+    let load = Workload::for_sft(settings, job.counts, &data.examples().examples);
+    let memory = job.memory(load)?;
     if args.run.dry_run {
-        return job.dry_run(&plan(&job, &schedule, &memory, &examples, too_long, eval.len()));
+        return job.dry_run(&plan(&job, &data, &memory));
     }
     job.run(&memory, |job, run, sinks| {
-        let inputs = SftInputs { settings: job.settings(), schedule, examples, eval, run };
+        let inputs = SftInputs { settings: job.settings(), data, run };
         match job.checkpoint() {
             Some(checkpoint) => SftTrainer::<Policy>::resume(checkpoint, inputs, sinks)?.run(),
             None => SftTrainer::<Policy>::from_base(inputs, sinks)?.run(),
@@ -71,17 +71,11 @@ fn read(
 }
 
 /// The plan of the run as text.
-fn plan(
-    job: &Job<'_, SftSettings>,
-    SftSchedule { sampler, lr }: &SftSchedule,
-    memory: &MemoryPlan,
-    examples: &[Example],
-    too_long: usize,
-    eval: usize,
-) -> String {
-    let (settings, ranks) = (job.settings(), job.ranks());
+fn plan(job: &Job<'_, SftSettings>, data: &SftData, memory: &MemoryPlan) -> String {
+    let (settings, ranks, lr) = (job.settings(), job.ranks(), data.lr());
+    let SftExamples { examples, too_long } = data.examples();
     let (left, needed) = (examples.len(), settings.supervised.train_batch_size);
-    let per_epoch = sampler.steps_per_epoch();
+    let per_epoch = data.steps_per_epoch();
     let tokens: usize = examples.iter().map(Example::tokens).sum();
     let most = needed.div_ceil(ranks.max(1));
     let share = StepShare { most, of: needed, items: "examples" };
@@ -91,7 +85,7 @@ fn plan(
     format!(
         "model        {}\n\
          trainable    {}\n\
-         examples     {left}, {tokens} tokens, {trained_tokens} trained on; {too_long} too long; {eval} for validation\n\
+         examples     {left}, {tokens} tokens, {trained_tokens} trained on; {too_long} too long; {} for validation\n\
          epoch        {per_epoch} steps = {left} examples / {needed}, {} dropped\n\
          run          {} steps in {} epochs\n\
          warmup       {} steps to {:e}, then {}\n\
@@ -99,6 +93,7 @@ fn plan(
          {share}memory       {}\n",
         settings.run.model,
         job.counts,
+        data.eval().len(),
         left as u64 - per_epoch * needed as u64,
         lr.total_steps,
         settings.supervised.num_train_epochs,

@@ -13,13 +13,13 @@ use std::time::Duration;
 use embodied_r_data::Question;
 use embodied_r_data::question::read_questions;
 use embodied_r_grpo::data::length_limit::LengthLimit;
-use embodied_r_grpo::data::questions::{Prompts, TokenizedQuestion, prompts};
+use embodied_r_grpo::data::questions::{Prompts, prompts};
 use embodied_r_grpo::estimate::memory_plan::Workload;
 use embodied_r_grpo::events::Parquet;
 use embodied_r_grpo::process_group::ProcessGroup;
 use embodied_r_grpo::rewards::scoring::reward_names;
 use embodied_r_grpo::settings::{GrpoSettings, JudgeKind};
-use embodied_r_grpo::trainer::grpo::{GrpoInputs, GrpoSchedule, GrpoTrainer};
+use embodied_r_grpo::trainer::grpo::{GrpoData, GrpoInputs, GrpoTrainer};
 use embodied_r_openai::{ApiKey, ClientOptions};
 use embodied_r_policy::{ActivationCacheOptions, Policy};
 use embodied_r_rewards::Judge;
@@ -29,7 +29,7 @@ use embodied_r_rewards::service::{base_urls, client_options};
 use crate::args::train::TrainArgs;
 use crate::exit::Status;
 use crate::ranks::run_job;
-use dry_run::{DryRun, Questions};
+use dry_run::DryRun;
 use explain::explain;
 use job::Job;
 use session::{DataArgs, Session};
@@ -55,25 +55,16 @@ fn run_as(args: &TrainArgs, process_group: &ProcessGroup) -> anyhow::Result<Stat
     let settings = job.settings();
 
     let limit = settings.prompt_limit(job.config.max_position_embeddings);
-    let (given, eval_given) = (questions.len(), eval.len());
     let questions = prompted(&job, questions, &limit, "training")?;
     let eval = prompted(&job, eval, &limit, "evaluation")?;
-    let schedule = GrpoSchedule::new(settings, given, questions.len(), &eval).map_err(explain)?;
+    let data = GrpoData::new(settings, questions, eval).map_err(explain)?;
     let cache_policy =
         memory::cache_policy(settings, job.unchanged().map(|checkpoint| &checkpoint.state));
-    let longest = questions.iter().map(|question| question.prompt.len()).max().unwrap_or(0);
-    let load =
-        Workload::for_training(settings, &schedule.stages, job.counts, longest, cache_policy);
+    let longest = data.questions().longest();
+    let load = Workload::for_training(settings, data.stages(), job.counts, longest, cache_policy);
     let memory = job.memory(load)?;
-    let dry_run = DryRun {
-        settings,
-        schedule: &schedule,
-        load: &load,
-        memory: &memory,
-        ranks: job.ranks(),
-        questions: Questions { given, left: questions.len() },
-        eval: Questions { given: eval_given, left: eval.len() },
-    };
+    let ranks = job.ranks();
+    let dry_run = DryRun { settings, data: &data, load: &load, memory: &memory, ranks };
     let plan = dry_run.text().map_err(explain)?;
     if args.run.dry_run {
         return job.dry_run(&plan);
@@ -83,20 +74,11 @@ fn run_as(args: &TrainArgs, process_group: &ProcessGroup) -> anyhow::Result<Stat
     job.run(&memory, |job, run, mut sinks| {
         let settings = job.settings();
         if settings.rollout.log_completions && job.process_group.is_rank_zero() {
-            let names = reward_names(settings, &schedule.stages);
+            let names = reward_names(settings, data.stages());
             sinks.push(Box::new(Parquet::new(&settings.run.output, names)));
         }
         let verify_packing = args.verify_packing;
-        let inputs = GrpoInputs {
-            settings,
-            schedule,
-            questions,
-            eval,
-            judge,
-            activation_cache,
-            verify_packing,
-            run,
-        };
+        let inputs = GrpoInputs { settings, data, judge, activation_cache, verify_packing, run };
         match job.checkpoint() {
             Some(checkpoint) => GrpoTrainer::<Policy>::resume(checkpoint, inputs, sinks)?.run(),
             None => GrpoTrainer::<Policy>::from_base(inputs, sinks)?.run(),
@@ -120,14 +102,14 @@ fn prompted(
     questions: Vec<Question>,
     limit: &LengthLimit,
     what: &str,
-) -> anyhow::Result<Vec<TokenizedQuestion>> {
+) -> anyhow::Result<Prompts> {
     let system = job.settings().rollout.system_prompt.as_deref();
-    let Prompts { questions, too_long } =
-        prompts(questions, job.tokenizer.as_ref(), system, limit).map_err(explain)?;
-    if too_long > 0 {
+    let prompts = prompts(questions, job.tokenizer.as_ref(), system, limit).map_err(explain)?;
+    if prompts.too_long > 0 {
+        let too_long = prompts.too_long;
         job.warn(&format!("dropped {too_long} {what} questions whose prompts exceed {limit}"));
     }
-    Ok(questions)
+    Ok(prompts)
 }
 
 /// The judge behind an API, if the settings have one.

@@ -25,6 +25,18 @@ pub struct Prompts {
     pub too_long: usize,
 }
 
+impl Prompts {
+    /// The number of all questions.
+    pub fn given(&self) -> usize {
+        self.questions.len() + self.too_long
+    }
+
+    /// The length of the longest prompt in tokens.
+    pub fn longest(&self) -> usize {
+        self.questions.iter().map(|question| question.prompt.len()).max().unwrap_or(0)
+    }
+}
+
 /// Tokenizes every question as a prompt; prompts over `limit` are left out and counted.
 ///
 /// # Errors

@@ -51,9 +51,7 @@ mod tests {
     use super::super::GrpoSettings;
 
     fn keys(change: impl FnOnce(&mut GrpoSettings)) -> Vec<String> {
-        let mut train = GrpoSettings::default();
-        change(&mut train);
-        train.faults().into_iter().map(|fault| fault.key).collect()
+        GrpoSettings::default().with(change).faults().into_iter().map(|fault| fault.key).collect()
     }
 
     #[test]

@@ -124,14 +124,13 @@ impl GrpoSettings {
 }
 
 #[cfg(test)]
-mod tests {
+pub(in crate::settings) mod tests {
     use super::*;
     use crate::schedule::LrScheduler;
 
-    fn faults(change: impl FnOnce(&mut GrpoSettings)) -> Vec<String> {
-        let mut train = GrpoSettings::default();
-        change(&mut train);
-        train.faults().iter().map(ToString::to_string).collect()
+    /// The faults of the defaults with a `change`.
+    pub(in crate::settings) fn faults(change: impl FnOnce(&mut GrpoSettings)) -> Vec<String> {
+        GrpoSettings::default().with(change).faults().iter().map(ToString::to_string).collect()
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::schedule::{LrSchedule, LrScheduler};
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LrSettings {
-    /// Peak learning rate, after warmup. Default: 5e-7.
+    /// Peak learning rate, after warmup. Default: 5e-7, of SFT 1e-5.
     pub learning_rate: f64,
     /// Learning-rate schedule: `cosine`, `linear` or `constant_with_warmup` after warmup, or `constant` without any.
     /// Default: `cosine`.

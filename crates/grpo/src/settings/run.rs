@@ -40,7 +40,8 @@ pub struct RunSettings {
     pub recompute: Recompute,
     /// Matmul precision: `f32`, or `bf16` with f32 accumulation. Default: `f32`; on a GPU `bf16`.
     pub precision: Precision,
-    /// Number of latest checkpoints to keep, not counting the best one and those of `keep_every_epochs`. Default: 3.
+    /// Number of latest checkpoints to keep, not counting the best one and those of `keep_every_epochs`. Default: 3,
+    /// of SFT 1.
     pub save_total_limit: usize,
     /// Interval in epochs of checkpoints that are never deleted, written independently of `save_steps`. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]

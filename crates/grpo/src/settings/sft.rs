@@ -58,7 +58,8 @@ impl SftSettings {
     }
 
     /// These settings with a `change`.
-    pub fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
+    #[cfg(test)]
+    pub(crate) fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
         change(&mut self);
         self
     }

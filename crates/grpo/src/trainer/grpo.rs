@@ -1,5 +1,6 @@
 //! Group relative policy optimization, from rollouts to checkpoints.
 
+mod data;
 mod dump;
 mod evaluate;
 mod metrics;
@@ -7,7 +8,6 @@ mod progress;
 mod reference;
 mod reward_check;
 mod sampling;
-mod schedule;
 mod stages;
 mod start;
 mod step;
@@ -24,18 +24,14 @@ use crate::rewards::scoring::RewardFunction;
 use crate::schedule::training_plan::TrainingPlan;
 use crate::settings::GrpoSettings;
 use crate::trainer::{Run, RunInputs};
-pub use schedule::GrpoSchedule;
+pub use data::GrpoData;
 
 /// Inputs of a run, except its model.
 pub struct GrpoInputs<'a> {
     /// The settings, already validated.
     pub settings: &'a GrpoSettings,
-    /// What follows from the settings and the questions.
-    pub schedule: GrpoSchedule,
-    /// Training questions.
-    pub questions: Vec<TokenizedQuestion>,
-    /// Evaluation questions; empty for no evaluation.
-    pub eval: Vec<TokenizedQuestion>,
+    /// The questions, and what follows from them and the settings.
+    pub data: GrpoData,
     /// An external judge; by default the frozen reference judges.
     pub judge: Option<Box<dyn Judge>>,
     /// How much of the rollout's activations the update reuses. The number of layers is fixed when the run starts,

@@ -5,6 +5,7 @@ use std::time::Instant;
 use embodied_r_random::stream;
 
 use crate::checkpoint::{BestCheckpoint, BestMetric, Checkpoint};
+use crate::data::conversations::SftExamples;
 use crate::data::fingerprint::fingerprint;
 use crate::data::sampler::BatchSampler;
 use crate::error::{Error, Result};
@@ -25,12 +26,8 @@ const BEST_METRIC: &str = "eval/loss";
 pub struct SftInputs<'a> {
     /// The settings, already validated.
     pub settings: &'a SftSettings,
-    /// What follows from the settings and the examples.
-    pub schedule: SftSchedule,
-    /// Training examples.
-    pub examples: Vec<Example>,
-    /// Validation examples, evaluated before the first step and after every epoch; empty for no validation.
-    pub eval: Vec<Example>,
+    /// The examples, and what follows from them and the settings.
+    pub data: SftData,
     /// What every run has.
     pub run: RunInputs<'a>,
 }
@@ -39,32 +36,52 @@ pub struct SftInputs<'a> {
 pub struct SftTrainer<'a, M: Model> {
     run: Run<'a, M>,
     settings: &'a SftSettings,
-    examples: Vec<Example>,
-    eval: Vec<Example>,
-    schedule: SftSchedule,
+    data: SftData,
 }
 
-/// What follows from settings and examples before there is a model.
+/// The examples of a run with their order and the learning rate of each step, which fit each other.
 #[derive(Debug, Clone)]
-pub struct SftSchedule {
-    /// The order of the examples.
-    pub sampler: BatchSampler,
-    /// The learning rate of each step.
-    pub lr: LrSchedule,
+pub struct SftData {
+    examples: SftExamples,
+    eval: Vec<Example>,
+    sampler: BatchSampler,
+    lr: LrSchedule,
 }
 
-impl SftSchedule {
-    /// The schedule of a run over the `left` of `given` examples that are not too long.
+impl SftData {
+    /// The data of a run over `examples`. If there are any in `eval`, it evaluates before the first step and after every
+    /// epoch.
     ///
     /// # Errors
     /// There are too few examples, or too many steps.
-    pub fn new(settings: &SftSettings, given: usize, left: usize) -> Result<Self> {
-        let needed = settings.supervised.train_batch_size;
+    pub fn new(settings: &SftSettings, examples: SftExamples, eval: Vec<Example>) -> Result<Self> {
+        let (left, needed) = (examples.examples.len(), settings.supervised.train_batch_size);
+        let given = left + examples.too_long;
         let sampler = BatchSampler::new(left, needed, settings.run.seed);
         let sampler = sampler.ok_or(Error::TooFew { what: "examples", given, left, needed })?;
         let total_steps = settings.total_steps(sampler.steps_per_epoch());
         let total_steps = total_steps.map_err(|fault| Error::Settings(vec![fault]))?;
-        Ok(Self { sampler, lr: settings.lr.schedule(total_steps) })
+        Ok(Self { examples, eval, sampler, lr: settings.lr.schedule(total_steps) })
+    }
+
+    /// The training examples.
+    pub fn examples(&self) -> &SftExamples {
+        &self.examples
+    }
+
+    /// The validation examples.
+    pub fn eval(&self) -> &[Example] {
+        &self.eval
+    }
+
+    /// Steps per epoch.
+    pub fn steps_per_epoch(&self) -> u64 {
+        self.sampler.steps_per_epoch()
+    }
+
+    /// The learning rate of each step.
+    pub fn lr(&self) -> &LrSchedule {
+        &self.lr
     }
 }
 
@@ -118,28 +135,28 @@ impl<'a, M: Model> SftTrainer<'a, M> {
         plan: RunPlan<'a>,
         sinks: Vec<Box<dyn Sink + 'a>>,
     ) -> Result<Self> {
-        let SftInputs { settings, schedule, examples, eval, run } = inputs;
+        let SftInputs { settings, data, run } = inputs;
         let run = Run::open(prepared, run, plan, sinks)?;
-        Ok(Self { run, settings, examples, eval, schedule })
+        Ok(Self { run, settings, data })
     }
 }
 
 /// What the run is to do.
 fn run_plan<'a>(inputs: &SftInputs<'a>) -> RunPlan<'a> {
-    let (settings, examples) = (inputs.settings, &inputs.examples);
-    let steps_per_epoch = inputs.schedule.sampler.steps_per_epoch();
-    let data = examples
+    let SftInputs { settings, data, .. } = inputs;
+    let (examples, steps_per_epoch) = (&data.examples.examples, data.steps_per_epoch());
+    let tokens = examples
         .iter()
         .map(|example| (example.prompt.as_slice(), example.completion.as_slice(), ""));
     RunPlan {
         settings: &settings.run,
         load_options: inputs.run.load_options(&settings.run, settings.trainable()),
         optimizer: settings.optimizer,
-        total_steps: inputs.schedule.lr.total_steps,
+        total_steps: data.lr.total_steps,
         save_steps: settings.supervised.save_steps.unwrap_or(steps_per_epoch),
         milestones: settings.run.milestones(steps_per_epoch),
         best_by: BestMetric::new(BEST_METRIC, None),
-        data: fingerprint(data),
+        data: fingerprint(tokens),
         probe: examples.first().map_or_else(Vec::new, |example| example.prompt.clone()),
     }
 }
@@ -156,15 +173,16 @@ impl<'a, M: Model> Trainer<'a> for SftTrainer<'a, M> {
     }
 
     fn epoch(&self, step: u64) -> f64 {
-        step as f64 / self.schedule.sampler.steps_per_epoch() as f64
+        step as f64 / self.data.sampler.steps_per_epoch() as f64
     }
 
     fn step(&mut self, step: u64) -> Result<Option<StepOutput>> {
         let run = &mut self.run;
         run.process_group.enter("update");
-        let batch = self.schedule.sampler.batch(step);
-        let examples: Vec<&Example> = batch.into_iter().map(|i| &self.examples[i]).collect();
-        let learning_rate = self.schedule.lr.at(step);
+        let batch = self.data.sampler.batch(step);
+        let examples: Vec<&Example> =
+            batch.into_iter().map(|i| &self.data.examples.examples[i]).collect();
+        let learning_rate = self.data.lr.at(step);
         let clock = Instant::now();
         let params = StepParams {
             temperature: 1.0,
@@ -192,11 +210,11 @@ impl<'a, M: Model> Trainer<'a> for SftTrainer<'a, M> {
     }
 
     fn evaluation_is_due(&self, step: u64) -> bool {
-        !self.eval.is_empty() && step.is_multiple_of(self.schedule.sampler.steps_per_epoch())
+        !self.data.eval.is_empty() && step.is_multiple_of(self.data.sampler.steps_per_epoch())
     }
 
     fn evaluate(&mut self) -> Result<Option<Metrics>> {
-        let examples: Vec<&Example> = self.eval.iter().collect();
+        let examples: Vec<&Example> = self.data.eval.iter().collect();
         let (budget, run) = (self.settings.run.max_tokens_per_batch, &self.run);
         let loss = mean_loss(&run.model, &examples, budget, &run.process_group)?;
         Ok(Some(finite([(BEST_METRIC, loss)])))

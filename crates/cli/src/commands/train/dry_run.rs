@@ -9,28 +9,19 @@ use embodied_r_grpo::estimate::memory_plan::{MemoryPlan, Workload};
 use embodied_r_grpo::rewards::scoring::needs_judge;
 use embodied_r_grpo::rollout::partition::completions_per_rank;
 use embodied_r_grpo::settings::{GrpoSettings, JudgeKind};
-use embodied_r_grpo::trainer::grpo::GrpoSchedule;
+use embodied_r_grpo::trainer::grpo::GrpoData;
 use embodied_r_policy::trainable::ParameterCounts;
 
 use super::memory::{StepShare, memory_summary, share_line};
 use stages::{lines, reward_lines};
 
-/// What a dry run tells.
+/// What a dry run reports.
 pub(super) struct DryRun<'a> {
     pub(super) settings: &'a GrpoSettings,
-    pub(super) schedule: &'a GrpoSchedule,
+    pub(super) data: &'a GrpoData,
     pub(super) load: &'a Workload,
     pub(super) memory: &'a MemoryPlan,
     pub(super) ranks: usize,
-    pub(super) questions: Questions,
-    pub(super) eval: Questions,
-}
-
-/// How many questions there are, and how many of them are not too long.
-#[derive(Clone, Copy)]
-pub(super) struct Questions {
-    pub(super) given: usize,
-    pub(super) left: usize,
 }
 
 impl DryRun<'_> {
@@ -39,13 +30,13 @@ impl DryRun<'_> {
     /// # Errors
     /// A reward's program does not exist or its URL is invalid.
     pub(super) fn text(&self) -> Result<String> {
-        let Self { settings, schedule: GrpoSchedule { stages, sampler, plan }, load, .. } = *self;
-        let (memory, ranks) = (self.memory, self.ranks);
-        let Questions { given, left } = self.questions;
+        let Self { settings, data, load, memory, ranks } = *self;
+        let (stages, plan, eval) = (data.stages(), data.plan(), data.eval());
+        let (given, left) = (data.questions().given(), data.questions().questions.len());
         let (completions, each) =
             (settings.rollout.generation_batch_size, settings.rollout.num_generations);
         let needed = settings.rollout.questions_per_step();
-        let per_epoch = sampler.steps_per_epoch();
+        let per_epoch = plan.steps_per_epoch;
         let iterations = settings.rollout.num_iterations as u64;
         let lr = settings.lr.schedule(plan.total_steps * iterations);
 
@@ -58,12 +49,14 @@ impl DryRun<'_> {
         let counts = ParameterCounts { trainable: load.trainable, total: load.parameters };
         line("trainable", counts.to_string());
         line("questions", format!("{given} in total, {} too long, {left} used", given - left));
-        if self.eval.given > 0 {
+        if eval.given() > 0 {
             line(
                 "evaluation",
                 format!(
                     "{} of {} questions every {} steps, before the first and after the last step",
-                    self.eval.left, self.eval.given, settings.evaluation.eval_steps
+                    eval.questions.len(),
+                    eval.given(),
+                    settings.evaluation.eval_steps
                 ),
             );
         }
@@ -143,6 +136,8 @@ fn reference(settings: &GrpoSettings, consistency: bool) -> String {
 
 #[cfg(test)]
 mod tests {
+    use embodied_r_data::Question;
+    use embodied_r_grpo::data::questions::{Prompts, TokenizedQuestion};
     use embodied_r_grpo::estimate::memory_plan::ActivationCachePolicy;
 
     use super::*;
@@ -167,19 +162,13 @@ mod tests {
     };
 
     fn text(settings: &GrpoSettings, given: usize, left: usize) -> Result<String> {
-        let schedule = GrpoSchedule::new(settings, given, left, &[])?;
+        let question = TokenizedQuestion { question: Question::default(), prompt: Vec::new() };
+        let questions = Prompts { questions: vec![question; left], too_long: given - left };
+        let eval = Prompts { questions: Vec::new(), too_long: 0 };
+        let data = GrpoData::new(settings, questions, eval)?;
         let never = ActivationCachePolicy::Never;
-        let load = Workload::for_training(settings, &schedule.stages, COUNTS, 0, never);
-        let dry_run = DryRun {
-            settings,
-            schedule: &schedule,
-            load: &load,
-            memory: &MEMORY,
-            ranks: 1,
-            questions: Questions { given, left },
-            eval: Questions { given: 0, left: 0 },
-        };
-        dry_run.text()
+        let load = Workload::for_training(settings, data.stages(), COUNTS, 0, never);
+        DryRun { settings, data: &data, load: &load, memory: &MEMORY, ranks: 1 }.text()
     }
 
     #[test]

@@ -54,12 +54,7 @@ impl GrpoSettings {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn faults(change: impl FnOnce(&mut GrpoSettings)) -> Vec<String> {
-        let mut train = GrpoSettings::default();
-        change(&mut train);
-        train.faults().iter().map(ToString::to_string).collect()
-    }
+    use crate::settings::grpo::tests::faults;
 
     #[test]
     fn a_delta_within_the_clip_is_refused() {

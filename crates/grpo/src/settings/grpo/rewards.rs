@@ -172,12 +172,7 @@ mod tests {
     use embodied_r_rewards::stages::{ExitCondition, Threshold};
 
     use super::*;
-
-    fn faults(change: impl FnOnce(&mut GrpoSettings)) -> Vec<String> {
-        let mut train = GrpoSettings::default();
-        change(&mut train);
-        train.faults().iter().map(ToString::to_string).collect()
-    }
+    use crate::settings::grpo::tests::faults;
 
     fn external(name: &str) -> ExternalRewardConfig {
         ExternalRewardConfig::new(name, RewardBackend::Command(vec!["true".into()]))

@@ -16,8 +16,7 @@ use crate::settings::JudgeKind;
 /// The reference is loaded only if the KL term or the judge needs it.
 pub(super) fn needs_reference(inputs: &GrpoInputs<'_>) -> bool {
     let judges = inputs.settings.judge.judge == JudgeKind::Reference && inputs.judge.is_none();
-    inputs.settings.loss.beta > 0.0
-        || (judges && needs_judge(inputs.settings, &inputs.schedule.stages))
+    inputs.settings.loss.beta > 0.0 || (judges && needs_judge(inputs.settings, &inputs.data.stages))
 }
 
 /// The reference as an in-process judge.

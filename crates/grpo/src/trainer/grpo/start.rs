@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::reference::{in_process, needs_reference};
-use super::{GrpoInputs, GrpoSchedule, GrpoTrainer};
+use super::{GrpoData, GrpoInputs, GrpoTrainer};
 use crate::checkpoint::{BestMetric, Checkpoint, Checkpoints};
 use crate::data::fingerprint::fingerprint;
 use crate::error::Result;
@@ -91,17 +91,8 @@ impl<'a, M: Model + 'static> GrpoTrainer<'a, M> {
         plan: RunPlan<'a>,
         sinks: Vec<Box<dyn Sink + 'a>>,
     ) -> Result<Self> {
-        let GrpoInputs {
-            settings,
-            schedule,
-            questions,
-            eval,
-            judge,
-            activation_cache,
-            verify_packing,
-            run,
-        } = inputs;
-        let GrpoSchedule { stages, sampler, plan: mut training_plan } = schedule;
+        let GrpoInputs { settings, data, judge, activation_cache, verify_packing, run } = inputs;
+        let GrpoData { questions, eval, stages, sampler, plan: mut training_plan } = data;
         training_plan.resume(&prepared.state.stage_begins);
         let reference = reference.map(|model| Arc::new(ReferenceModel::new(model)));
         let judge =
@@ -111,8 +102,8 @@ impl<'a, M: Model + 'static> GrpoTrainer<'a, M> {
         Ok(Self {
             run: Run::open(prepared, run, plan, sinks)?,
             settings,
-            questions,
-            eval,
+            questions: questions.questions,
+            eval: eval.questions,
             reference,
             reference_moved: false,
             verify_packing,
@@ -128,8 +119,9 @@ impl<'a, M: Model + 'static> GrpoTrainer<'a, M> {
 
 /// What the run is to do.
 fn run_plan<'a>(inputs: &GrpoInputs<'a>) -> RunPlan<'a> {
-    let (settings, questions) = (inputs.settings, &inputs.questions);
-    let GrpoSchedule { sampler, plan, .. } = &inputs.schedule;
+    let settings = inputs.settings;
+    let GrpoData { questions, sampler, plan, .. } = &inputs.data;
+    let questions = &questions.questions;
     let evaluation = &settings.evaluation;
     let data = questions
         .iter()

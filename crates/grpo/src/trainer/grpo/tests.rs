@@ -20,7 +20,7 @@ use embodied_r_rewards::stages::StageLength;
 use super::*;
 use crate::checkpoint::{Checkpoint, Checkpoints, State};
 use crate::data::length_limit::{LengthLimit, TruncationStrategy};
-use crate::data::questions::{TokenizedQuestion, prompts};
+use crate::data::questions::{Prompts, TokenizedQuestion, prompts};
 use crate::error::{Error, Result};
 use crate::events::{Event, Parquet, Sink};
 use crate::model::WriterRank;
@@ -103,12 +103,16 @@ fn run_with(
     run_until(model, settings, &AtomicBool::new(false), sinks)
 }
 
+/// Eight questions, and two for evaluations.
+fn data(settings: &GrpoSettings) -> Result<GrpoData> {
+    let all = |n| Prompts { questions: questions(n), too_long: 0 };
+    GrpoData::new(settings, all(8), all(2))
+}
+
 fn inputs<'a>(settings: &'a GrpoSettings, base: &'a Path, stop: &'a AtomicBool) -> GrpoInputs<'a> {
     GrpoInputs {
         settings,
-        schedule: GrpoSchedule::new(settings, 8, 8, &questions(2)).unwrap(),
-        questions: questions(8),
-        eval: questions(2),
+        data: data(settings).unwrap(),
         judge: None,
         activation_cache: None,
         verify_packing: true,
@@ -130,7 +134,7 @@ fn run_until<'a>(
     }
     let names = reward_names(settings, &settings.stages().unwrap());
     sinks.insert(0, Box::new(Parquet::new(&settings.run.output, names)));
-    GrpoSchedule::new(settings, 8, 8, &questions(2))?;
+    data(settings)?;
     let inputs = inputs(settings, &base, stop);
     match last {
         Some(checkpoint) => GrpoTrainer::<Bigram>::resume(&checkpoint, inputs, sinks)?.run(),
@@ -146,8 +150,8 @@ fn run_new(
     sinks: Vec<Box<dyn Sink + '_>>,
 ) -> Result<RunOutcome> {
     let stop = AtomicBool::new(false);
-    let inputs =
-        GrpoInputs { eval: Vec::new(), judge, ..inputs(settings, &settings.run.output, &stop) };
+    let mut inputs = GrpoInputs { judge, ..inputs(settings, &settings.run.output, &stop) };
+    inputs.data.eval.questions.clear();
     GrpoTrainer::start(model, inputs, sinks)?.run()
 }
 

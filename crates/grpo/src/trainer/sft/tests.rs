@@ -25,8 +25,8 @@ fn settings(output: &Path) -> SftSettings {
 /// Thirteen examples, without evaluation.
 fn inputs<'a>(settings: &'a SftSettings, stop: &'a AtomicBool) -> SftInputs<'a> {
     let run = run_inputs(Path::new(""), stop);
-    let schedule = SftSchedule::new(settings, 13, 13).unwrap();
-    SftInputs { settings, schedule, examples: examples(13), eval: Vec::new(), run }
+    let examples = SftExamples { examples: examples(13), too_long: 0 };
+    SftInputs { settings, data: SftData::new(settings, examples, Vec::new()).unwrap(), run }
 }
 
 fn run(settings: &SftSettings, stop_after: Option<u64>) -> RunOutcome {
@@ -35,7 +35,8 @@ fn run(settings: &SftSettings, stop_after: Option<u64>) -> RunOutcome {
     if let Some(step) = stop_after {
         sinks.push(Box::new(StopAfter(step, &stop)));
     }
-    let inputs = SftInputs { eval: examples(4), ..inputs(settings, &stop) };
+    let mut inputs = inputs(settings, &stop);
+    inputs.data.eval = examples(4);
     match Checkpoints::new(&settings.run.output, 1).last().unwrap() {
         Some(checkpoint) => SftTrainer::<Bigram>::resume(&checkpoint, inputs, sinks).unwrap().run(),
         None => SftTrainer::start(Bigram::new(6, 1), inputs, sinks).unwrap().run(),

@@ -93,9 +93,9 @@ fn the_accuracy_beside_the_consistency_leaves_out_numeric_questions() {
         questions.iter_mut().step_by(2).for_each(|one| one.question.answer = "7".into());
         questions
     };
-    let inputs = inputs(&settings, dir.path(), &stop);
-    let (eval, questions) = (numeric(questions(2)), numeric(questions(8)));
-    let inputs = GrpoInputs { eval, questions, ..inputs };
+    let mut inputs = inputs(&settings, dir.path(), &stop);
+    inputs.data.eval.questions = numeric(questions(2));
+    inputs.data.questions.questions = numeric(questions(8));
     GrpoTrainer::start(usually_right(), inputs, Vec::new()).unwrap().run().unwrap();
     let events = events(dir.path());
     for (kind, accuracy, consistency) in [

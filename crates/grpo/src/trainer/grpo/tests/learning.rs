@@ -77,11 +77,7 @@ fn without_kl_and_judge_no_reference_is_loaded() {
     let reference = |beta: f64, weights: &[(&str, f64)]| {
         let mut settings = settings(dir.path()).with(|s| s.loss.beta = beta);
         settings.stages.stage[1].weights = weights.iter().map(|(n, w)| ((*n).into(), *w)).collect();
-        let inputs = GrpoInputs {
-            eval: Vec::new(),
-            verify_packing: false,
-            ..inputs(&settings, dir.path(), &stop)
-        };
+        let inputs = GrpoInputs { verify_packing: false, ..inputs(&settings, dir.path(), &stop) };
         GrpoTrainer::start(Bigram::new(6, 3), inputs, Vec::new()).unwrap().reference.is_some()
     };
     assert!(!reference(0.0, &[("accuracy", 1.0)]));

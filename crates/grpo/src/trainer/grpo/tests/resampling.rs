@@ -133,11 +133,7 @@ fn every_attempt_has_its_own_random_stream() {
     let dir = tempfile::tempdir().unwrap();
     let settings = one_step(dir.path());
     let stop = AtomicBool::new(false);
-    let inputs = GrpoInputs {
-        eval: Vec::new(),
-        verify_packing: false,
-        ..inputs(&settings, dir.path(), &stop)
-    };
+    let inputs = GrpoInputs { verify_packing: false, ..inputs(&settings, dir.path(), &stop) };
     let trainer = GrpoTrainer::start(Bigram::new(6, 3), inputs, Vec::new()).unwrap();
     let ids = |attempt: u64| -> Vec<Vec<u32>> {
         let all: Vec<_> = (0..8).map(|index| trainer.request(index, 0..4)).collect();
