@@ -7,7 +7,7 @@ use std::time::Instant;
 use candle_core::Device;
 use embodied_r_grpo::advantages::{ScaleRewards, advantages};
 use embodied_r_grpo::estimate::memory_plan::{
-    ActivationCachePolicy, MemoryLayout, MemoryPlan, Placement, Workload,
+    ActivationCachePolicy, MemoryLayout, MemoryPlan, RankDevice, Workload,
 };
 use embodied_r_grpo::estimate::roofline::peak_flops_per_s;
 use embodied_r_grpo::loss::LossType;
@@ -20,7 +20,6 @@ use embodied_r_grpo::update::micro_batch::{
 use embodied_r_grpo::update::optimizer::Optimizer;
 use embodied_r_grpo::update::packing::{GroupLengths, GroupSlice, pack};
 use embodied_r_grpo::update::{StepParams, Updater, merged_groups, score_all};
-use embodied_r_kernels::device;
 use embodied_r_policy::{
     ActivationCache, CompletionOutput, GenerateOptions, GenerationRequest, Group, ModelConfig,
     Policy, Precision,
@@ -36,7 +35,7 @@ use crate::work::{Work, sampling};
 const BETA: f64 = 0.001;
 
 /// Where and how the steps run.
-pub struct Options<'a> {
+pub struct Options {
     /// The rollout of a step; groups have two completions or more.
     pub work: Work,
     /// This rank's device.
@@ -48,7 +47,7 @@ pub struct Options<'a> {
     /// Tokens per micro-batch, prompts included; above 0.
     pub max_tokens_per_batch: usize,
     /// Bytes of the machine's memory available to this rank, if known. It is asked once the model is loaded.
-    pub host_bytes: &'a dyn Fn() -> Option<usize>,
+    pub host_bytes: fn() -> Option<usize>,
 }
 
 /// The measured steps of all ranks.
@@ -80,7 +79,7 @@ struct StepTimes {
 ///
 /// # Errors
 /// The model cannot be loaded, a step fails, or a rank fails.
-pub fn run(folder: &Path, options: &Options<'_>, process_group: &ProcessGroup) -> Result<Report> {
+pub fn run(folder: &Path, options: &Options, process_group: &ProcessGroup) -> Result<Report> {
     let Options { work, device, precision, max_tokens_per_batch, .. } = options;
     let policy = Policy::load(folder)?;
     let policy = policy.with_precision(*precision).to_device(device)?;
@@ -187,7 +186,7 @@ pub fn run(folder: &Path, options: &Options<'_>, process_group: &ProcessGroup) -
 fn memory_plan(
     config: &ModelConfig,
     parameters: usize,
-    options: &Options<'_>,
+    options: &Options,
     process_group: &ProcessGroup,
 ) -> Result<MemoryPlan> {
     let Options { work, device, precision, .. } = options;
@@ -208,15 +207,9 @@ fn memory_plan(
         layout: MemoryLayout::CPU,
     };
     let ranks = process_group.world_size();
-    let placement = match device.is_cpu() {
-        true => Placement::Cpu(ranks),
-        false => Placement::Gpus(ranks),
-    };
-    let free = match device::memory(device)? {
-        Some(memory) => usize::try_from(memory.free_bytes).ok(),
-        None => (options.host_bytes)(),
-    };
-    Ok(MemoryPlan::new(config, &load.on(placement, *precision), options.recompute, free))
+    let (precision, host_bytes) = (*precision, options.host_bytes);
+    let rank_device = RankDevice { device, precision, ranks, host_bytes };
+    Ok(rank_device.plan(config, load, options.recompute)?)
 }
 
 /// Waits for the device: kernels run asynchronously on a GPU.

@@ -9,17 +9,17 @@ pub enum Preset {
     Qwen2505b,
     /// Qwen2.5-1.5B.
     Qwen2515b,
-    /// Qwen2.5-3B, also the decoder of Qwen2.5-VL-3B.
+    /// Qwen2.5-3B.
     Qwen253b,
     /// Qwen2.5-7B.
     Qwen257b,
-    /// 12 layers, hidden size 512; runs in seconds on a CPU.
+    /// The benchmark model.
     ShapeE,
-    /// 2 layers, hidden size 64.
+    /// A tiny Qwen2 model.
     TinyQwen2,
-    /// As [`Self::TinyQwen2`], with tied embeddings.
+    /// A tiny Qwen2 model with tied embeddings.
     TinyQwen2Tied,
-    /// As [`Self::TinyQwen2`], with the Llama architecture.
+    /// A tiny Llama model.
     TinyLlama,
 }
 
@@ -48,6 +48,46 @@ pub(crate) struct Shape {
 }
 
 impl Preset {
+    /// All architectures.
+    pub const ALL: [Self; 8] = [
+        Self::Qwen2505b,
+        Self::Qwen2515b,
+        Self::Qwen253b,
+        Self::Qwen257b,
+        Self::ShapeE,
+        Self::TinyQwen2,
+        Self::TinyQwen2Tied,
+        Self::TinyLlama,
+    ];
+
+    /// The name on a command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Qwen2505b => "qwen2.5-0.5b",
+            Self::Qwen2515b => "qwen2.5-1.5b",
+            Self::Qwen253b => "qwen2.5-3b",
+            Self::Qwen257b => "qwen2.5-7b",
+            Self::ShapeE => "shape-e",
+            Self::TinyQwen2 => "tiny-qwen2",
+            Self::TinyQwen2Tied => "tiny-qwen2-tied",
+            Self::TinyLlama => "tiny-llama",
+        }
+    }
+
+    /// What it is, in a phrase.
+    pub const fn description(self) -> &'static str {
+        match self {
+            Self::Qwen2505b => "Qwen2.5-0.5B",
+            Self::Qwen2515b => "Qwen2.5-1.5B",
+            Self::Qwen253b => "Qwen2.5-3B, also the decoder of Qwen2.5-VL-3B",
+            Self::Qwen257b => "Qwen2.5-7B",
+            Self::ShapeE => "12 layers, hidden size 512; runs in seconds on a CPU",
+            Self::TinyQwen2 => "2 layers, hidden size 64",
+            Self::TinyQwen2Tied => "As tiny-qwen2, with tied embeddings",
+            Self::TinyLlama => "As tiny-qwen2, with the Llama architecture",
+        }
+    }
+
     /// The configuration; `None` if a published model has none.
     pub(crate) fn shape(self) -> Option<Shape> {
         use ModelType::{Llama, Qwen2};
@@ -103,9 +143,7 @@ mod tests {
 
     #[test]
     fn every_preset_has_a_shape() {
-        use Preset::*;
-        let small = [ShapeE, TinyQwen2, TinyQwen2Tied, TinyLlama];
-        for preset in [Qwen2505b, Qwen2515b, Qwen253b, Qwen257b].into_iter().chain(small) {
+        for preset in Preset::ALL {
             let shape = preset.shape().unwrap();
             assert!(shape.config.eos_token_ids.contains(&shape.first_special), "{preset:?}");
         }

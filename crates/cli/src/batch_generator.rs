@@ -9,7 +9,7 @@ use anyhow::Context;
 use embodied_r_data::Progress;
 use embodied_r_inference::{BlockingEngine, Completion, Model, PromptRequest};
 use embodied_r_policy::tokenizer::{ChatMessage, Tokenizer};
-use embodied_r_policy::{EngineOptions, FingerprintExtent, GenerationRequest, fingerprint};
+use embodied_r_policy::{EngineOptions, FingerprintExtent, fingerprint};
 use serde_json::{Map, Value, json};
 
 use crate::args::model::{ModelArgs, QuantizeName};
@@ -97,6 +97,8 @@ impl BatchGenerator {
         let model = self.model()?;
         let ModelArgs { decoding, batch, .. } = &self.args;
         let sampling = Arc::new(decoding.sampling_params(model.tokenizer.stop_ids()));
+        // One engine for all batches: it keeps the prefix that they share.
+        let mut engine = BlockingEngine::new(model, EngineOptions::default())?;
         progress.start("answering", Some(prompts.len() as u64));
         let began = std::time::Instant::now();
         let (mut tokens, max_len) = (0, model.max_model_len());
@@ -121,9 +123,8 @@ impl BatchGenerator {
                     continue;
                 }
                 let stream = embodied_r_random::stream(&[decoding.seed, *index as u64]);
-                let request = GenerationRequest { prompt, samples, stream, first_sample: 0 };
                 positions.push(position);
-                requests.push(PromptRequest { request, sampling: sampling.clone() });
+                requests.push(PromptRequest::new(prompt, samples, stream, &sampling));
             }
             let mut finished = 0;
             let on_step = |completions: &[Completion]| {
@@ -138,8 +139,8 @@ impl BatchGenerator {
                 ControlFlow::Continue(())
             };
             let first = batch.first().map_or(0, |prompt| prompt.index);
-            let completions = BlockingEngine::new(model, EngineOptions::default())
-                .and_then(|mut engine| engine.complete(requests, on_step))
+            let completions = engine
+                .complete(requests, on_step)
                 .with_context(|| format!("in the batch starting at question {first}"))?;
             tokens += completions.iter().map(|of| of.tokens).sum::<usize>();
             let mut texts = completions.into_iter().map(|of| of.text);

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::Context;
 use embodied_r_inference::{BlockingEngine, ChatPrompt, Model, PromptRequest};
 use embodied_r_policy::tokenizer::ChatMessage;
-use embodied_r_policy::{EngineOptions, GenerationRequest, SamplingParams};
+use embodied_r_policy::{EngineOptions, SamplingParams};
 use embodied_r_random::stream;
 use embodied_r_vision::{
     ImageEmbeddings, MultimodalMessage, MultimodalPart, VisionOptions, is_vision_language_model,
@@ -81,7 +81,8 @@ impl ChatSession {
             VisionMode::Enabled { .. } => hub::with_vision_encoder(&stored.model, revision)?,
             _ => hub::decoder(&stored.model, revision)?,
         };
-        decoding.sampling_params(&[]).check()?;
+        let mut sampling = decoding.sampling_params(&[]);
+        sampling.check()?;
         let placement = stored.weights.placement()?;
         let model = match vision {
             VisionMode::Enabled { max_pixels } if is_vision_language_model(&dir) => {
@@ -90,7 +91,7 @@ impl ChatSession {
             }
             _ => Model::load(&dir, placement)?,
         };
-        let sampling = decoding.sampling_params(model.tokenizer.stop_ids());
+        sampling.stop_ids = model.tokenizer.stop_ids().to_vec();
         let options = EngineOptions { max_num_seqs: 1, ..Default::default() };
         let engine = BlockingEngine::new(&model, options)?;
         let stop = Arc::new(AtomicBool::new(false));
@@ -163,14 +164,9 @@ impl ChatSession {
         if self.dim_reasoning {
             io::stdout().write_all(start.as_bytes())?;
         }
-        let request = GenerationRequest {
-            prompt: prompt.prompt,
-            samples: 1,
-            stream: stream(&[self.seed, self.completions]),
-            first_sample: 0,
-        };
+        let stream = stream(&[self.seed, self.completions]);
         self.completions += 1;
-        let request = PromptRequest { request, sampling: self.sampling.clone() };
+        let request = PromptRequest::new(prompt.prompt, 1, stream, &self.sampling);
         let (mut printed, mut result) = (0, Ok(()));
         let completions = self.engine.complete(vec![request], |completions| {
             for completion in completions {

@@ -121,11 +121,7 @@ fn launch(
     let folder = (most_restarts > 0).then(folder).transpose()?;
     let stop = on_interrupt("stopping all ranks after a checkpoint")?;
     let args: Vec<_> = std::env::args_os().skip(1).collect();
-    let restart_args = |step: Option<u64>| match step {
-        // A run that resumes from elsewhere does so again until it has a checkpoint of its own.
-        None if resume::is_in(&args) => args.clone(),
-        _ => resume::with_auto(&args),
-    };
+    let restart_args = |step: Option<u64>| resume::of_restart(&args, step);
     let last_step = || folder.as_deref().and_then(last_step);
     let report = |decision: &RestartDecision, step| report_restart(decision, most_restarts, step);
     let restarts = Restarts {

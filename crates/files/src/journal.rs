@@ -2,15 +2,14 @@
 //!
 //! A line is one write, so that a kill can tear at most the last one, and what is written survives the kill.
 
-use std::fs::File;
-use std::io::{Read as _, Write as _};
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::Serialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::{Map, Value};
 
+use crate::append::AppendFile;
 use crate::error::{Error, Result};
 use crate::lock::{self, Lock};
 use crate::write::{create_parents, write_lines};
@@ -33,21 +32,22 @@ pub enum TornLine {
 /// A file of JSON lines, open to be appended to.
 #[derive(Debug)]
 pub struct Journal {
-    path: PathBuf,
-    file: File,
-    length: u64,
+    file: AppendFile,
+    /// The length of the whole lines, if a torn one follows, which the first append cuts.
+    cut_to: Option<u64>,
 }
 
 impl Journal {
     /// Opens the file for this process alone, or creates it with its parent folders, and returns its contents for
-    /// [`lines`]; `None` if another process has it open. Where files cannot be locked, no other may open it.
+    /// [`lines`]; `None` if another process has it open. Where files cannot be locked, the caller sees to it that no
+    /// other process opens it. A torn line is cut when the first one is appended.
     ///
     /// # Errors
     /// It cannot be read or written.
     pub fn lock(path: &Path, torn: TornLine) -> Result<Option<(Self, Vec<u8>)>> {
         create_parents(path)?;
         match lock::lock(path)? {
-            Lock::Held(file) | Lock::Unsupported(file) => Self::new(path, file, torn).map(Some),
+            Lock::Held(file) | Lock::Unsupported(file) => Self::new(file, torn).map(Some),
             Lock::InUse => Ok(None),
         }
     }
@@ -58,30 +58,30 @@ impl Journal {
     /// As [`Journal::lock`].
     pub fn share(path: &Path) -> Result<(Self, Vec<u8>)> {
         create_parents(path)?;
-        Self::new(path, lock::open(path)?, TornLine::End)
+        Self::new(AppendFile::open(path)?, TornLine::End)
     }
 
     /// Like [`Journal::lock`], for a file that [`lock::lock`] has opened.
     ///
     /// # Errors
     /// As [`Journal::lock`].
-    pub fn new(path: &Path, mut file: File, torn: TornLine) -> Result<(Self, Vec<u8>)> {
-        let mut text = Vec::new();
-        file.read_to_end(&mut text).map_err(Error::io("read", path))?;
+    pub fn new(mut file: AppendFile, torn: TornLine) -> Result<(Self, Vec<u8>)> {
+        let mut text = file.read_all()?;
         let end = whole(&text);
         let keep = match torn {
             TornLine::Cut => false,
             TornLine::CutUnlessWhole => serde_json::from_slice::<IgnoredAny>(&text[end..]).is_ok(),
             TornLine::End => true,
         };
-        if end < text.len() && keep {
+        let is_torn = end < text.len();
+        if is_torn && keep {
             text.push(b'\n');
-            file.write_all(b"\n").map_err(Error::io("write", path))?;
-        } else if end < text.len() {
+            file.append(b"\n")?;
+        } else {
             text.truncate(end);
-            file.set_len(end as u64).map_err(Error::io("write", path))?;
         }
-        Ok((Self { path: path.into(), file, length: text.len() as u64 }, text))
+        let cut_to = (is_torn && !keep).then_some(end as u64);
+        Ok((Self { file, cut_to }, text))
     }
 
     /// Opens or creates the file, and cuts it to its first `length` bytes. The folder exists, and the caller has locked
@@ -90,36 +90,32 @@ impl Journal {
     /// # Errors
     /// It cannot be opened or cut.
     pub fn cut_to(path: &Path, length: u64) -> Result<Self> {
-        let file = lock::open(path)?;
-        let there = file.metadata().map_err(Error::io("read", path))?.len();
-        let length = there.min(length);
-        file.set_len(length).map_err(Error::io("write", path))?;
-        Ok(Self { path: path.into(), file, length })
+        Ok(Self { file: AppendFile::cut_to(path, length)?, cut_to: None })
     }
 
     /// The path of the file.
     pub fn path(&self) -> &Path {
-        &self.path
+        self.file.path()
     }
 
     /// The length of the file in bytes, as far as this process has read and written it.
     pub fn length(&self) -> u64 {
-        self.length
+        self.cut_to.unwrap_or(self.file.length())
     }
 
-    /// Appends a line and returns its bytes in the file; once this returns, it survives a kill of the process.
+    /// Appends a line, and returns its bytes in the file if no other process appends; once this returns, it survives a
+    /// kill of the process.
     ///
     /// # Errors
     /// It cannot be written.
     pub fn append(&mut self, record: &impl Serialize) -> Result<Range<u64>> {
-        let line = serde_json::to_vec(record).map_err(std::io::Error::from).and_then(|mut line| {
-            line.push(b'\n');
-            self.file.write_all(&line)?;
-            Ok(line)
-        });
-        let start = self.length;
-        self.length += line.map_err(Error::io("write", &self.path))?.len() as u64;
-        Ok(start..self.length)
+        let line = serde_json::to_vec(record).map_err(std::io::Error::from);
+        let mut line = line.map_err(Error::io("write", self.path()))?;
+        line.push(b'\n');
+        if let Some(length) = self.cut_to.take() {
+            self.file.cut(length)?;
+        }
+        self.file.append(&line)
     }
 
     /// Flushes what was appended to disk, to survive a failure of the machine.
@@ -127,7 +123,7 @@ impl Journal {
     /// # Errors
     /// It cannot be flushed.
     pub fn flush(&self) -> Result<()> {
-        self.file.sync_data().map_err(Error::io("flush", &self.path))
+        self.file.flush()
     }
 
     /// Removes all lines.
@@ -135,8 +131,8 @@ impl Journal {
     /// # Errors
     /// The file cannot be written.
     pub fn clear(&mut self) -> Result<()> {
-        self.length = 0;
-        self.file.set_len(0).map_err(Error::io("write", &self.path))
+        self.cut_to = None;
+        self.file.cut(0)
     }
 
     /// Closes the journal with other lines in place of those that it has.
@@ -144,7 +140,7 @@ impl Journal {
     /// # Errors
     /// The file cannot be written; it then keeps its lines.
     pub fn rewrite<T: Serialize>(self, records: impl IntoIterator<Item = T>) -> Result<()> {
-        write_lines(&self.path, records)
+        write_lines(self.path(), records)
     }
 
     /// Removes the file, once the work is complete.
@@ -152,14 +148,7 @@ impl Journal {
     /// # Errors
     /// It cannot be removed.
     pub fn remove(self) -> Result<()> {
-        std::fs::remove_file(&self.path).map_err(Error::io("remove", &self.path))
-    }
-}
-
-impl Drop for Journal {
-    fn drop(&mut self) {
-        // Closing is not enough: a child process that is being spawned may hold the file descriptor too.
-        let _ = self.file.unlock();
+        std::fs::remove_file(self.path()).map_err(Error::io("remove", self.path()))
     }
 }
 

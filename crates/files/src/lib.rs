@@ -1,7 +1,8 @@
 //! Files that are complete or absent.
 //!
-//! - [`write`](mod@write): atomic writes, to a temporary file that is then renamed.
-//! - [`read`]: bounded reads of files that users write.
+//! - [`write_atomic`] and others: atomic writes, to a temporary file that is then renamed.
+//! - [`read_text`]: bounded reads of files that users write.
+//! - [`append`](mod@append): files that are appended to.
 //! - [`journal`]: JSON lines from which interrupted work resumes.
 //! - [`lock`](mod@lock): locks on files.
 //!
@@ -19,15 +20,17 @@
 //! # Ok::<(), embodied_r_files::Error>(())
 //! ```
 
-pub mod error;
+pub mod append;
+mod error;
 pub mod journal;
 pub mod lock;
-pub mod read;
-pub mod write;
+mod read;
+mod write;
 
+pub use append::AppendFile;
 pub use error::{Error, Result};
 pub use journal::Journal;
-pub use read::read_text;
+pub use read::{open_text, read_text};
 pub use write::{
     TempFile, create_parents, remove_abandoned, write_all_atomic, write_atomic, write_atomic_with,
     write_in_existing_folder, write_in_existing_folder_with, write_json,

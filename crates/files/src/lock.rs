@@ -1,10 +1,10 @@
 //! Locks on files. The operating system releases them when the process ends, however it ends.
 
-use std::fs::{File, OpenOptions, TryLockError};
-use std::os::unix::fs::MetadataExt as _;
+use std::fs::TryLockError;
 use std::path::Path;
 
-use crate::error::{Error, Result};
+use crate::append::AppendFile;
+use crate::error::Result;
 
 /// Attempts to lock a file that others remove or replace meanwhile.
 const ATTEMPTS: usize = 10;
@@ -12,12 +12,12 @@ const ATTEMPTS: usize = 10;
 /// A file that was opened to be locked.
 #[derive(Debug)]
 pub enum Lock {
-    /// It is locked as long as it is open.
-    Held(File),
+    /// It is locked until it is dropped.
+    Held(AppendFile),
     /// Another process, or another part of this one, holds the lock.
     InUse,
-    /// Its file system has no locks: some network file systems.
-    Unsupported(File),
+    /// It cannot be locked: some network file systems have no locks.
+    Unsupported(AppendFile),
 }
 
 /// Opens `path` to be read and appended to, creates it if missing, and locks it.
@@ -25,30 +25,22 @@ pub enum Lock {
 /// # Errors
 /// The file cannot be opened.
 pub fn lock(path: &Path) -> Result<Lock> {
-    let mut file = open(path)?;
     for _ in 0..ATTEMPTS {
-        match file.try_lock() {
-            // A process that held the lock may have removed or replaced the file since it was opened here.
-            Ok(()) if is_at(&file, path) => return Ok(Lock::Held(file)),
-            Ok(()) => file = open(path)?,
-            Err(TryLockError::WouldBlock) => return Ok(Lock::InUse),
-            Err(TryLockError::Error(_)) => break,
+        if let Some(lock) = locked(AppendFile::open(path)?) {
+            return Ok(lock);
         }
     }
-    Ok(Lock::Unsupported(file))
+    // Others lock it again and again.
+    Ok(Lock::InUse)
 }
 
-/// Opens `path` to be read and appended to, and creates it if missing.
-pub(crate) fn open(path: &Path) -> Result<File> {
-    let file = OpenOptions::new().read(true).append(true).create(true).open(path);
-    file.map_err(Error::io("open", path))
-}
-
-/// Whether the open file or folder is still the one at `path`.
-pub fn is_at(open: &File, path: &Path) -> bool {
-    let [own, there] =
-        [open.metadata(), path.metadata()].map(|of| of.ok().map(|of| (of.dev(), of.ino())));
-    own.is_some() && own == there
+/// Locks an open file; `None` if a process that held the lock has removed or replaced it since it was opened.
+fn locked(file: AppendFile) -> Option<Lock> {
+    match file.file().try_lock() {
+        Ok(()) => file.is_at_its_path().then_some(Lock::Held(file)),
+        Err(TryLockError::WouldBlock) => Some(Lock::InUse),
+        Err(TryLockError::Error(_)) => Some(Lock::Unsupported(file)),
+    }
 }
 
 #[cfg(test)]
@@ -70,12 +62,15 @@ mod tests {
     fn a_lock_on_a_replaced_file_is_not_a_lock_on_the_path() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("journal");
-        let Lock::Held(file) = lock(&path).unwrap() else { panic!("it is not locked") };
-        assert!(is_at(&file, &path));
+        let open = || AppendFile::open(&path).unwrap();
+        assert!(matches!(locked(open()), Some(Lock::Held(_))));
+        let removed = open();
         std::fs::remove_file(&path).unwrap();
-        assert!(!is_at(&file, &path));
+        assert!(locked(removed).is_none());
+        let replaced = open();
+        std::fs::remove_file(&path).unwrap();
         std::fs::write(&path, "other").unwrap();
-        assert!(!is_at(&file, &path));
+        assert!(locked(replaced).is_none());
         assert!(matches!(lock(&path).unwrap(), Lock::Held(_)));
     }
 }

@@ -1,9 +1,12 @@
 //! Atomic file writes: to a temporary file in the same folder, then renamed.
 
+use std::collections::hash_map::RandomState;
 use std::fs::{self, File, OpenOptions};
+use std::hash::{BuildHasher as _, Hasher as _};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process;
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -180,7 +183,9 @@ pub struct TempFile(PathBuf);
 impl TempFile {
     /// A name for a file next to `path`; nothing is created yet.
     pub fn next_to(path: &Path) -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
+        // Process ids repeat, in containers above all, so the numbers begin anywhere.
+        static NEXT: LazyLock<AtomicU64> =
+            LazyLock::new(|| AtomicU64::new(RandomState::new().build_hasher().finish()));
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         Self(path.with_file_name(format!(".{name}.{}-{number}.tmp", process::id())))

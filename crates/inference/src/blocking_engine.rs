@@ -90,8 +90,7 @@ mod tests {
         let sampling = Arc::new(sampling);
         let request = |stream: u64| {
             let prompt = vec![5, 6, stream as u32].into();
-            let request = GenerationRequest { prompt, samples: 3, stream, first_sample: 0 };
-            PromptRequest { request, sampling: sampling.clone() }
+            PromptRequest::new(prompt, 3, stream, &sampling)
         };
         (7..11).map(request).collect()
     }
@@ -127,7 +126,9 @@ mod tests {
         let texts = |completions: Vec<Completion>| -> Vec<String> {
             completions.into_iter().map(|completion| completion.text).collect()
         };
+        assert!(engine.client.stats().running > 0);
         let found = engine.complete(requests(&model), |_| ControlFlow::Continue(())).unwrap();
+        assert_eq!(engine.client.stats().running, 0, "the requests that were broken off are gone");
         let mut engine = BlockingEngine::new(&model, EngineOptions::default()).unwrap();
         let expected = engine.complete(requests(&model), |_| ControlFlow::Continue(())).unwrap();
         assert_eq!(texts(found), texts(expected));

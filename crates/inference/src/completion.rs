@@ -22,7 +22,7 @@ pub struct Completion {
 
 impl Completion {
     /// A completion without tokens, which one of `stop_ids` ends.
-    pub fn new(tokenizer: &Arc<Tokenizer>, stop_ids: &[u32]) -> Self {
+    pub(crate) fn new(tokenizer: &Arc<Tokenizer>, stop_ids: &[u32]) -> Self {
         let stream = TextStream::new(tokenizer.clone(), SpecialTokens::Skip)
             .with_stop_ids(stop_ids.to_vec());
         Self { stream, text: String::new(), tokens: 0, finish: None }
@@ -32,7 +32,7 @@ impl Completion {
     ///
     /// # Errors
     /// As [`Generation::next`], and if the tokenizer rejects a token.
-    pub async fn read(mut self, mut generation: Generation) -> Result<Self> {
+    pub(crate) async fn read(mut self, mut generation: Generation) -> Result<Self> {
         while self.finish.is_none() {
             self.take(generation.next().await?)?;
         }

@@ -23,9 +23,8 @@ const IDLE: Duration = Duration::from_secs(1);
 /// Submits requests to an engine; the engine's thread ends when it is dropped.
 pub struct EngineClient<W: Worker> {
     commands: Sender<Command<W::Request>>,
+    /// Closed when the engine's thread ends.
     stats: watch::Receiver<EngineStats>,
-    /// Closes when the engine's thread ends.
-    alive: watch::Receiver<()>,
 }
 
 enum Command<R> {
@@ -77,7 +76,7 @@ impl<W: Worker> EngineClient<W> {
 
     /// Waits until the engine's thread ends, which it does not do by itself unless it panics.
     pub async fn ended(&self) {
-        let _ = self.alive.clone().changed().await;
+        let _ = self.stats.clone().wait_for(|_| false).await;
     }
 }
 
@@ -89,7 +88,9 @@ pub struct EngineCore<W: Worker> {
     live: HashMap<RequestId, Live>,
     /// Samples that have ended for their readers, but not yet in the engine.
     cancelled: Vec<(RequestId, usize)>,
-    _alive: watch::Sender<()>,
+    /// The final error of the worker.
+    failure: Option<Arc<Error>>,
+    logs_errors: bool,
 }
 
 impl<W: Worker> EngineCore<W> {
@@ -97,11 +98,16 @@ impl<W: Worker> EngineCore<W> {
     pub fn new(worker: W) -> (EngineClient<W>, Self) {
         let (sender, commands) = mpsc::channel();
         let (stats, stats_receiver) = watch::channel(worker.stats());
-        let (alive, alive_receiver) = watch::channel(());
-        let client =
-            EngineClient { commands: sender, stats: stats_receiver, alive: alive_receiver };
         let (live, cancelled) = (HashMap::new(), Vec::new());
-        (client, Self { worker, commands, stats, live, cancelled, _alive: alive })
+        let core =
+            Self { worker, commands, stats, live, cancelled, failure: None, logs_errors: false };
+        (EngineClient { commands: sender, stats: stats_receiver }, core)
+    }
+
+    /// The engine, which also logs the errors of its steps: for readers that do not report them.
+    #[must_use]
+    pub fn with_error_log(self) -> Self {
+        Self { logs_errors: true, ..self }
     }
 
     /// Runs the engine on a thread of its own until the client is dropped.
@@ -113,7 +119,9 @@ impl<W: Worker> EngineCore<W> {
             while let Some(commands) = self.receive() {
                 self.step(commands);
             }
-            if let Err(error) = self.worker.end() {
+            if self.failure.is_none()
+                && let Err(error) = self.worker.end()
+            {
                 tracing::warn!("the model did not shut down cleanly: {error}");
             }
         };
@@ -128,9 +136,17 @@ impl<W: Worker> EngineCore<W> {
     }
 
     /// Whether requests are unfinished.
-    pub(crate) fn has_work(&self) -> bool {
-        let EngineStats { waiting, running, .. } = self.worker.stats();
+    fn has_work(&self) -> bool {
+        let EngineStats { waiting, running, .. } = self.stats();
         waiting + running > 0
+    }
+
+    /// The worker's statistics, until its final error.
+    fn stats(&self) -> EngineStats {
+        match self.failure {
+            Some(_) => EngineStats::default(),
+            None => self.worker.stats(),
+        }
     }
 
     /// The pending commands; waits for one if there is no work. `None` once the client is dropped.
@@ -139,6 +155,7 @@ impl<W: Worker> EngineCore<W> {
         while commands.is_empty() && !self.has_work() {
             match self.commands.recv_timeout(IDLE) {
                 Ok(command) => commands.push(command),
+                Err(RecvTimeoutError::Timeout) if self.failure.is_some() => {}
                 Err(RecvTimeoutError::Timeout) => self.worker.idle(),
                 Err(RecvTimeoutError::Disconnected) => return None,
             }
@@ -153,7 +170,7 @@ impl<W: Worker> EngineCore<W> {
         }
     }
 
-    /// Applies `commands` and runs a step. If it fails, all requests do.
+    /// Applies `commands` and runs a step. If it fails, all requests do; later ones too if the error is final.
     fn step(&mut self, commands: Vec<Command<W::Request>>) {
         let (mut requests, mut added) = (Vec::new(), Vec::new());
         for command in commands {
@@ -173,6 +190,10 @@ impl<W: Worker> EngineCore<W> {
                 }
             }
         }
+        if let Some(failure) = &self.failure {
+            added.into_iter().for_each(|live| live.fail(Error::LastStep(failure.clone())));
+            return;
+        }
         self.take_cancelled();
         let cancelled = take(&mut self.cancelled);
         let outputs = self.worker.submit(requests, &cancelled).and_then(|submitted| {
@@ -184,18 +205,24 @@ impl<W: Worker> EngineCore<W> {
             }
             if self.has_work() { self.worker.step() } else { Ok(Vec::new()) }
         });
+        let outputs = outputs.map_err(Arc::new);
+        if W::ERRORS_ARE_FINAL {
+            self.failure = outputs.as_ref().err().cloned();
+        }
         // Before the outputs: a reader may ask for the statistics as soon as it has its completion.
-        self.stats.send_replace(self.worker.stats());
+        self.stats.send_replace(self.stats());
         match outputs {
             Ok(outputs) => outputs.into_iter().for_each(|output| self.deliver(output)),
             Err(error) => {
-                // The ranks report their failures themselves.
-                if !error.ends_engine() {
+                if self.logs_errors {
                     tracing::error!(%error, "the engine step failed, all requests are aborted");
                 }
-                let error = Arc::new(error);
-                added.into_iter().for_each(|live| live.fail(Error::Step(error.clone())));
-                self.end_all(|| Error::Step(error.clone()));
+                let failed = || match W::ERRORS_ARE_FINAL {
+                    true => Error::LastStep(error.clone()),
+                    false => Error::Step(error.clone()),
+                };
+                added.into_iter().for_each(|live| live.fail(failed()));
+                self.end_all(failed);
             }
         }
     }

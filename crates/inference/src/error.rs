@@ -15,9 +15,9 @@ pub enum Error {
     /// A step of the engine failed, for all requests in it.
     #[error(transparent)]
     Step(Arc<Error>),
-    /// The tensor-parallel ranks have failed.
+    /// A step of the engine failed, and it serves no further requests.
     #[error(transparent)]
-    TensorParallel(Arc<Error>),
+    LastStep(Arc<Error>),
     /// A message between the tensor-parallel ranks cannot be serialized or deserialized.
     #[error("the ranks cannot decode each other's messages, run the same version on all: {0}")]
     RankProtocol(#[source] postcard::Error),
@@ -54,11 +54,7 @@ impl Error {
     /// Whether the engine serves no further requests.
     #[must_use]
     pub fn ends_engine(&self) -> bool {
-        match self {
-            Self::TensorParallel(_) | Self::EngineStopped => true,
-            Self::Step(error) => error.ends_engine(),
-            _ => false,
-        }
+        matches!(self, Self::LastStep(_) | Self::EngineStopped)
     }
 }
 

@@ -54,7 +54,7 @@ impl Event {
 pub struct GenerationOptions {
     /// Bytes of tokens that may wait to be read; beyond, the generation ends with [`Error::SlowReader`].
     pub max_backlog_bytes: usize,
-    /// Dropped once the requests have left the engine, before their last event is sent.
+    /// Dropped before the last event of the requests is sent; a cancelled request leaves the engine by the next step.
     pub permit: Option<Arc<dyn Any + Send + Sync>>,
 }
 

@@ -1,4 +1,4 @@
-//! From prompts to text: what every command that generates with a model shares.
+//! From prompts to text: what `serve`, local captioners, `chat`, `ask`, `infer`, `eval` and `filter` share.
 //!
 //! A [`Model`] turns conversations into prompts. The engine completes prompts on a thread of its own ([`EngineClient`],
 //! [`EngineCore::spawn`]) or on the caller's ([`BlockingEngine`]); either way, a [`Generation`] has the events of a request,

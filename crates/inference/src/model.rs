@@ -59,7 +59,11 @@ impl Model {
     ///
     /// # Errors
     /// Those of [`Tokenizer::from_dir`] and [`VisionLanguageModel::load_part`].
-    pub fn load_shard(dir: &Path, options: &VisionOptions, ranks: &TensorParallel) -> Result<Self> {
+    pub(crate) fn load_shard(
+        dir: &Path,
+        options: &VisionOptions,
+        ranks: &TensorParallel,
+    ) -> Result<Self> {
         let tokenizer = Arc::new(Tokenizer::from_dir(dir)?);
         let model = VisionLanguageModel::load_part(dir, options, ranks)?;
         let vision_encoder = Some(model.vision_encoder().clone());
@@ -85,8 +89,8 @@ impl Model {
         let chat = self.tokenizer.apply_chat_template(messages, GenerationPrompt::Append)?;
         let ids = self.tokenizer.encode_chat(&chat)?;
         let prompt = match &self.vision_encoder {
-            Some(encoder) if !images.is_empty() => encoder.expand_placeholders(&ids, images)?,
-            _ => ids.into(),
+            Some(encoder) => encoder.expand_placeholders(&ids, images)?,
+            None => ids.into(),
         };
         Ok(ChatPrompt { chat, prompt })
     }

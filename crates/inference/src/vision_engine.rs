@@ -1,6 +1,7 @@
 //! Completions of conversations with images, on one rank or several.
 
 mod options;
+mod request;
 mod tensor_parallel;
 
 use std::path::Path;
@@ -8,17 +9,16 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use embodied_r_policy::tokenizer::GenerationPrompt;
-use embodied_r_policy::{Engine, EngineStats, GenerationRequest, SamplingDefaults, TensorParallel};
-use embodied_r_vision::{EmbeddingCache, Error as VisionError, MultimodalMessage, image_file};
-use image::RgbImage;
+use embodied_r_policy::{Engine, EngineStats, SamplingDefaults, TensorParallel};
+use embodied_r_vision::{EmbeddingCache, MultimodalMessage, image_file};
 
 use crate::completion::Completion;
 use crate::engine_core::{EngineClient, EngineCore};
 use crate::error::{Error, Result};
 use crate::generation::{Generation, GenerationOptions};
 use crate::model::Model;
-use crate::worker::PromptRequest;
 pub use options::VisionEngineOptions;
+use request::{decoded, one_completion};
 use tensor_parallel::{TensorParallelRequest, TensorParallelWorker};
 
 /// A vision-language model with its engine on a thread of its own, which is joined on drop. Image embeddings and shared
@@ -147,21 +147,17 @@ impl VisionEngine {
         match &self.client {
             Client::SingleRank(client) => {
                 let (model, cache) = (self.model.clone(), self.image_cache.clone());
-                let stop_ids = model.tokenizer.stop_ids().to_vec();
-                let defaults = SamplingDefaults { temperature, ..self.defaults };
-                let sampling = Arc::new(defaults.sampling(max_tokens, stop_ids));
                 // On a blocking thread, since the vision encoder is slow.
                 let work = move || -> Result<_> {
-                    let images = images.iter().map(|bytes| image_file::from_bytes(bytes));
-                    let images: Vec<RgbImage> = images.collect::<Result<_, VisionError>>()?;
+                    let images = decoded(&images)?;
                     let embeddings = cache.encode_images(&images.iter().collect::<Vec<_>>())?;
                     Ok(model.prompt(&messages, &embeddings)?.prompt)
                 };
                 let prompt =
                     tokio::task::spawn_blocking(work).await.map_err(Error::TaskFailed)??;
-                let prompt_tokens = prompt.len();
-                let request = GenerationRequest { prompt, samples: 1, stream, first_sample: 0 };
-                let request = PromptRequest { request, sampling };
+                let (prompt_tokens, defaults) = (prompt.len(), self.defaults);
+                let request =
+                    one_completion(&self.model, defaults, prompt, temperature, max_tokens, stream);
                 let submit = || client.submit(vec![request], GenerationOptions::default());
                 Ok(PreparedChat { prompt_tokens, submit: Box::new(submit) })
             }

@@ -1,9 +1,9 @@
-//! What an engine thread runs: an engine, or this rank's part of one.
+//! What an engine core steps: an engine, or this rank's part of one.
 
 use std::sync::Arc;
 
 use embodied_r_policy::{
-    Engine, EngineOutput, EngineStats, GenerationRequest, RequestId, SamplingParams,
+    Engine, EngineOutput, EngineStats, GenerationRequest, Prompt, RequestId, SamplingParams,
 };
 
 use crate::error::Result;
@@ -12,6 +12,9 @@ use crate::error::Result;
 pub trait Worker: Send + 'static {
     /// A prompt with its sampling parameters.
     type Request: Send + 'static;
+
+    /// Whether an error is the last: the engine then serves no further requests.
+    const ERRORS_ARE_FINAL: bool = false;
 
     /// The number of completions of a request.
     fn samples(request: &Self::Request) -> usize;
@@ -35,10 +38,10 @@ pub trait Worker: Send + 'static {
     /// The engine's statistics.
     fn stats(&self) -> EngineStats;
 
-    /// Called every second while there are no requests.
+    /// Called every second while there are no requests, until a final error.
     fn idle(&self) {}
 
-    /// Called on shutdown.
+    /// Called on shutdown, unless a final error has ended the engine.
     ///
     /// # Errors
     /// The shutdown cannot be broadcast to the other ranks.
@@ -57,6 +60,19 @@ pub struct PromptRequest {
     pub request: GenerationRequest,
     /// The sampling parameters.
     pub sampling: Arc<SamplingParams>,
+}
+
+impl PromptRequest {
+    /// A request for `samples` completions of `prompt`, whose random numbers are those of `stream`.
+    pub fn new(
+        prompt: Prompt,
+        samples: usize,
+        stream: u64,
+        sampling: &Arc<SamplingParams>,
+    ) -> Self {
+        let request = GenerationRequest { prompt, samples, stream, first_sample: 0 };
+        Self { request, sampling: sampling.clone() }
+    }
 }
 
 impl Worker for Engine {

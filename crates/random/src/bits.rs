@@ -22,13 +22,13 @@ pub const fn hash(x: u64) -> u64 {
 
 /// A number in [0, 1) from the upper 53 bits.
 #[inline]
-pub fn unit(bits: u64) -> f64 {
+pub(crate) fn unit(bits: u64) -> f64 {
     (bits >> 11) as f64 / (1u64 << 53) as f64
 }
 
 /// A number in `0..bound` by multiply-shift, with a bias below `bound / 2^64`; 0 for the bound 0.
 #[inline]
-pub fn below(bits: u64, bound: u64) -> u64 {
+pub(crate) fn below(bits: u64, bound: u64) -> u64 {
     ((u128::from(bits) * u128::from(bound)) >> 64) as u64
 }
 

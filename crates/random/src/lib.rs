@@ -4,8 +4,7 @@
 //! - [`Stream`] is counter-based: a number depends on its coordinates alone, not on earlier draws, so that results
 //!   depend neither on the order of execution nor on resuming. [`stream`] derives a seed from words such as (seed,
 //!   step, question), and [`permutation`] an order from a seed.
-//! - [`mix`] and [`hash`] are the functions underneath; [`unit`](unit()), [`below`] and [`normal`] turn bits into
-//!   numbers.
+//! - [`mix`] and [`hash`] are the functions underneath; [`normal`] makes a normal number of two uniform ones.
 //!
 //! All are built on SplitMix64 (Steele, Lea and Flood, 2014).
 //!
@@ -22,6 +21,6 @@ mod bits;
 mod counter;
 mod rng;
 
-pub use bits::{GAMMA, below, hash, mix, normal, unit};
+pub use bits::{GAMMA, hash, mix, normal};
 pub use counter::{Stream, permutation, stream};
 pub use rng::Rng;

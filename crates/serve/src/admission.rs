@@ -13,7 +13,7 @@ pub(crate) struct Admission {
     capacity: usize,
 }
 
-/// The slots of a request, held until it has left the engine.
+/// The slots of a request, held until its last event is sent; a cancelled request leaves the engine by the next step.
 pub(crate) type Permit = Arc<OwnedSemaphorePermit>;
 
 impl Admission {

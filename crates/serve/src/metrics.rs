@@ -70,7 +70,7 @@ pub(crate) struct Metrics {
     cache_capacity: IntGauge,
     first_token: Histogram,
     token: Histogram,
-    /// Held while the counters follow the engine's.
+    /// Held while the metrics are set to the engine's stats, which concurrent requests may do.
     updates: Mutex<()>,
 }
 
@@ -161,11 +161,11 @@ impl Metrics {
         let counter = |counter: &IntCounter, value: u64| {
             counter.inc_by(value.saturating_sub(counter.get()));
         };
+        let _update = self.updates.lock().unwrap_or_else(PoisonError::into_inner);
         gauge(&self.running, stats.running);
         gauge(&self.cache_tokens, stats.kv_cache_tokens);
         gauge(&self.prefix_cache_tokens, stats.prefix_cache_tokens);
         gauge(&self.cache_capacity, stats.kv_cache_capacity.unwrap_or(0));
-        let _update = self.updates.lock().unwrap_or_else(PoisonError::into_inner);
         counter(&self.prompt_tokens, stats.prefilled_tokens);
         counter(&self.cached_tokens, stats.cached_tokens);
         counter(&self.generated_tokens, stats.generated_tokens);

@@ -16,7 +16,6 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use embodied_r_inference::{GenerationOptions, PromptRequest};
-use embodied_r_policy::GenerationRequest;
 use serde_json::json;
 
 use crate::admission::Permit;
@@ -192,11 +191,7 @@ async fn generate(
     let samplings = prompts.iter().map(after).collect::<Result<Vec<_>, _>>()?;
     let of_response = Prompts::new(&prompts, &settings, memory);
     let stream = settings.seed.unwrap_or_else(|| fastrand::u64(..));
-    let request = |(prompt, sampling)| {
-        let samples = settings.n;
-        let request = GenerationRequest { prompt, samples, stream, first_sample: 0 };
-        PromptRequest { request, sampling }
-    };
+    let request = |(prompt, sampling)| PromptRequest::new(prompt, settings.n, stream, &sampling);
     let requests = prompts.into_iter().zip(samplings).map(request).collect();
     let (max_backlog_bytes, permit) = (MAX_BACKLOG_BYTES, Some(permit as _));
     let options = GenerationOptions { max_backlog_bytes, permit };

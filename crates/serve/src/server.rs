@@ -102,6 +102,7 @@ impl Server {
         let metrics = Arc::new(Metrics::new()?);
         let admission = Admission::new(engine.max_num_seqs, max_queue);
         let (engine, core) = EngineCore::new(Engine::new(model.decoder, engine)?);
+        let core = core.with_error_log();
         core.spawn()?;
         let media = model.vision_encoder.map(|encoder| {
             let embedding_cache = EmbeddingCache::new(encoder, IMAGE_CACHE_BYTES);

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use embodied_r_data::urban::{self, UrbanRow};
 use embodied_r_data::vsi::{self, VsiRow};
 use embodied_r_data::{Benchmark, Progress};
-use embodied_r_files::{Error as FileError, write_atomic_with};
+use embodied_r_files::{Error as FileError, remove_abandoned, write_atomic_with};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use zip::write::SimpleFileOptions;
@@ -175,6 +175,8 @@ fn generate_room(
     let is_packed = *benchmark == Benchmark::Vsi && archive.exists();
     if !is_packed && !video.exists() {
         fs::create_dir_all(&folder).map_err(FileError::io("create", &folder))?;
+        // A killed run leaves one.
+        remove_abandoned(&folder)?;
         render_video(&room.scene, seed.wrapping_add(index), &video)?;
     }
     Ok(LaidOutRoom { benchmark: *benchmark, room })

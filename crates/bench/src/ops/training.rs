@@ -101,16 +101,18 @@ fn head_backward(rows: usize, hidden_size: usize, vocabulary: usize) -> Op {
     })
 }
 
+/// A step of AdamW, after two others.
+pub(super) const ADAMW_STEP: AdamwStep = AdamwStep {
+    lr: 1e-2,
+    beta1: 0.9,
+    beta2: 0.95,
+    eps: 1e-8,
+    weight_decay: 0.1,
+    step: 3,
+    grad_scale: 0.5,
+};
+
 fn adam(count: usize) -> Op {
-    const STEP: AdamwStep = AdamwStep {
-        lr: 1e-2,
-        beta1: 0.9,
-        beta2: 0.95,
-        eps: 1e-8,
-        weight_decay: 0.1,
-        step: 3,
-        grad_scale: 0.5,
-    };
     // Four arrays are read, three are written.
     Op::new("adamw", format!("{count}"), (15.0 * count as f64, f32_bytes(7 * count)), move || {
         let of = |seed| tensor(uniform(count, seed), count);
@@ -121,18 +123,18 @@ fn adam(count: usize) -> Op {
             let [p, g, m, v] = &before;
             let at = |i: &usize| {
                 let of = |numbers: &[f32]| f64::from(numbers[*i]);
-                let g = of(g) * STEP.grad_scale;
-                let m = STEP.beta1 * of(m) + (1.0 - STEP.beta1) * g;
-                let v = STEP.beta2 * of(v) + (1.0 - STEP.beta2) * g * g;
-                let m = m / (1.0 - STEP.beta1.powi(3));
-                let v = v / (1.0 - STEP.beta2.powi(3));
-                let kept = of(p) * (1.0 - STEP.lr * STEP.weight_decay);
-                kept - STEP.lr * m / (v.sqrt() + STEP.eps)
+                let g = of(g) * ADAMW_STEP.grad_scale;
+                let m = ADAMW_STEP.beta1 * of(m) + (1.0 - ADAMW_STEP.beta1) * g;
+                let v = ADAMW_STEP.beta2 * of(v) + (1.0 - ADAMW_STEP.beta2) * g * g;
+                let m = m / (1.0 - ADAMW_STEP.beta1.powi(3));
+                let v = v / (1.0 - ADAMW_STEP.beta2.powi(3));
+                let kept = of(p) * (1.0 - ADAMW_STEP.lr * ADAMW_STEP.weight_decay);
+                kept - ADAMW_STEP.lr * m / (v.sqrt() + ADAMW_STEP.eps)
             };
             elements.iter().map(at).collect()
         };
         let run = move || {
-            adamw(&p, &g, &m, &v, &STEP)?;
+            adamw(&p, &g, &m, &v, &ADAMW_STEP)?;
             Ok(vec![p.clone()])
         };
         Ok(Prepared::new(run, reference))
@@ -141,7 +143,7 @@ fn adam(count: usize) -> Op {
 
 /// Several matrices in parallel, one per thread.
 fn orthogonal(matrices: usize, rows: usize, columns: usize) -> Op {
-    const STEP: MuonStep = MuonStep {
+    const ADAMW_STEP: MuonStep = MuonStep {
         lr: 1e-2,
         momentum: 0.95,
         weight_decay: 0.1,
@@ -164,19 +166,19 @@ fn orthogonal(matrices: usize, rows: usize, columns: usize) -> Op {
         let first = [values(&all[0][0])?, values(&all[0][1])?, values(&all[0][2])?];
         let reference = move |elements: &[usize]| {
             let [p, g, m] = &first;
-            let rate = STEP.lr * 0.2 * (rows.max(columns) as f64).sqrt();
+            let rate = ADAMW_STEP.lr * 0.2 * (rows.max(columns) as f64).sqrt();
             let direction = (0..p.len()).map(|i| {
-                let g = f64::from(g[i]) * STEP.grad_scale;
-                let m = STEP.momentum * f64::from(m[i]) + (1.0 - STEP.momentum) * g;
-                STEP.momentum * m + (1.0 - STEP.momentum) * g
+                let g = f64::from(g[i]) * ADAMW_STEP.grad_scale;
+                let m = ADAMW_STEP.momentum * f64::from(m[i]) + (1.0 - ADAMW_STEP.momentum) * g;
+                ADAMW_STEP.momentum * m + (1.0 - ADAMW_STEP.momentum) * g
             });
             let direction = Tensor::from_vec(direction.collect(), (rows, columns), &Device::Cpu)?;
             let direction = newton_schulz(&direction)?.flatten_all()?.to_vec1::<f64>()?;
-            let kept = 1.0 - STEP.lr * STEP.weight_decay;
+            let kept = 1.0 - ADAMW_STEP.lr * ADAMW_STEP.weight_decay;
             Ok(elements.iter().map(|i| kept * f64::from(p[*i]) - rate * direction[*i]).collect())
         };
         let run = move || {
-            all.par_iter().try_for_each(|[p, g, m]| muon(p, g, m, &STEP))?;
+            all.par_iter().try_for_each(|[p, g, m]| muon(p, g, m, &ADAMW_STEP))?;
             Ok(vec![all[0][0].clone()])
         };
         Ok(Prepared::with_products(run, reference))

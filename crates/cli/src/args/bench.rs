@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand, ValueEnum};
 use embodied_r_bench::{Preset, Work};
 use embodied_r_policy::Precision;
@@ -134,8 +135,8 @@ pub(crate) struct MakeModelArgs {
     #[arg(value_name = "OUTPUT")]
     pub(crate) output: PathBuf,
     /// Architecture of the model.
-    #[arg(long, value_name = "SHAPE")]
-    pub(crate) preset: PresetName,
+    #[arg(long, value_name = "SHAPE", value_parser = preset())]
+    pub(crate) preset: Preset,
     /// Random seed for the weights.
     #[arg(long, value_name = "SEED", default_value_t = 0)]
     pub(crate) seed: u64,
@@ -147,44 +148,13 @@ pub(crate) struct MakeModelArgs {
     pub(crate) json: bool,
 }
 
-/// A model architecture.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum PresetName {
-    /// Qwen2.5-0.5B.
-    #[value(name = "qwen2.5-0.5b")]
-    Qwen2505b,
-    /// Qwen2.5-1.5B.
-    #[value(name = "qwen2.5-1.5b")]
-    Qwen2515b,
-    /// Qwen2.5-3B, also the decoder of Qwen2.5-VL-3B.
-    #[value(name = "qwen2.5-3b")]
-    Qwen253b,
-    /// Qwen2.5-7B.
-    #[value(name = "qwen2.5-7b")]
-    Qwen257b,
-    /// 12 layers, hidden size 512; runs in seconds on a CPU.
-    ShapeE,
-    /// 2 layers, hidden size 64.
-    TinyQwen2,
-    /// As tiny-qwen2, with tied embeddings.
-    TinyQwen2Tied,
-    /// As tiny-qwen2, with the Llama architecture.
-    TinyLlama,
-}
-
-impl From<PresetName> for Preset {
-    fn from(name: PresetName) -> Self {
-        match name {
-            PresetName::Qwen2505b => Self::Qwen2505b,
-            PresetName::Qwen2515b => Self::Qwen2515b,
-            PresetName::Qwen253b => Self::Qwen253b,
-            PresetName::Qwen257b => Self::Qwen257b,
-            PresetName::ShapeE => Self::ShapeE,
-            PresetName::TinyQwen2 => Self::TinyQwen2,
-            PresetName::TinyQwen2Tied => Self::TinyQwen2Tied,
-            PresetName::TinyLlama => Self::TinyLlama,
-        }
-    }
+/// The architectures, by name.
+fn preset() -> impl TypedValueParser<Value = Preset> {
+    let named = |preset: Preset| PossibleValue::new(preset.name()).help(preset.description());
+    PossibleValuesParser::new(Preset::ALL.map(named)).try_map(|name| {
+        let known = Preset::ALL.into_iter().find(|preset| preset.name() == name);
+        known.ok_or("is no architecture")
+    })
 }
 
 /// Data type of weights.

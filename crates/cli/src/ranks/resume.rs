@@ -2,9 +2,18 @@
 
 use std::ffi::OsString;
 
+/// The command line with which a run is restarted, given the step of its last checkpoint.
+pub(super) fn of_restart(args: &[OsString], step: Option<u64>) -> Vec<OsString> {
+    match step {
+        // A run that resumes from elsewhere does so again until it has a checkpoint of its own.
+        None if is_in(args) => args.to_owned(),
+        _ => with_auto(args),
+    }
+}
+
 /// The command line with `--resume=auto` in place of any `--resume`: resumes from the last checkpoint in the run's own
 /// folder.
-pub(super) fn with_auto(args: &[OsString]) -> Vec<OsString> {
+fn with_auto(args: &[OsString]) -> Vec<OsString> {
     let mut kept = Vec::new();
     let mut args = args.iter().peekable();
     while let Some(arg) = args.next() {
@@ -21,7 +30,7 @@ pub(super) fn with_auto(args: &[OsString]) -> Vec<OsString> {
 }
 
 /// Whether a command line has `--resume`.
-pub(super) fn is_in(args: &[OsString]) -> bool {
+fn is_in(args: &[OsString]) -> bool {
     let is_resume = |text: &str| text == "--resume" || text.starts_with("--resume=");
     args.iter().any(|arg| is_resume(&arg.to_string_lossy()))
 }
@@ -43,5 +52,14 @@ mod tests {
         assert!(is_in(&given));
         assert_eq!(with_auto(&given), args("train --ranks 2 --resume=auto"));
         assert!(!is_in(&args("train --output resume")));
+    }
+
+    #[test]
+    fn a_run_that_resumes_from_elsewhere_does_so_until_it_has_a_checkpoint() {
+        let given = args("train --resume runs/a --output runs/b");
+        assert_eq!(of_restart(&given, None), given);
+        let auto = args("train --output runs/b --resume=auto");
+        assert_eq!(of_restart(&given, Some(4)), auto);
+        assert_eq!(of_restart(&args("train --output runs/b"), None), auto);
     }
 }

@@ -4,7 +4,9 @@ use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use embodied_r_files::lock::{Lock, is_at, lock};
+use embodied_r_files::AppendFile;
+use embodied_r_files::append::is_at;
+use embodied_r_files::lock::{Lock, lock};
 
 use crate::error::{Error, Result};
 
@@ -21,7 +23,7 @@ pub struct RunLock {
     /// The folder as it was opened.
     opened: Option<File>,
     /// The lock file; `None` where files cannot be locked.
-    file: Mutex<Option<File>>,
+    file: Mutex<Option<AppendFile>>,
 }
 
 impl RunLock {
@@ -64,7 +66,7 @@ impl RunLock {
             return Err(Error::RunMoved { run: self.folder.clone() });
         }
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        if file.as_ref().is_some_and(|file| !is_at(file, &self.folder.join(LOCK_FILE))) {
+        if file.as_ref().is_some_and(|file| !file.is_at_its_path()) {
             *file = lock_file(&self.folder)?;
         }
         Ok(())
@@ -72,7 +74,7 @@ impl RunLock {
 }
 
 /// Locks the lock file of `folder`; `None` if that is not supported.
-fn lock_file(folder: &Path) -> Result<Option<File>> {
+fn lock_file(folder: &Path) -> Result<Option<AppendFile>> {
     match lock(&folder.join(LOCK_FILE)) {
         Ok(Lock::Held(file)) => Ok(Some(file)),
         Ok(Lock::InUse) => Err(Error::RunLocked { run: folder.into() }),

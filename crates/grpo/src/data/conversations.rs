@@ -1,10 +1,11 @@
 //! Examples of SFT: conversations, JSONL of `{"messages": [{"role", "content"}]}`, or questions with their answers.
 
+use std::io::BufRead as _;
 use std::path::Path;
 
 use embodied_r_data::question::read_questions;
 use embodied_r_data::{Question, prompts};
-use embodied_r_files::read_text;
+use embodied_r_files::open_text;
 use serde::Deserialize;
 
 use crate::data::length_limit::LengthLimit;
@@ -38,14 +39,15 @@ pub struct SftExamples {
 /// The file cannot be read, a line has the wrong schema or an unknown role, there is no assistant turn, a question has no
 /// answer, or an example is over a `limit` that raises.
 pub fn read(path: &Path, text: &dyn ChatTokenizer, limit: &LengthLimit) -> Result<SftExamples> {
-    let file = read_text(path)?;
+    let mut file = open_text(path)?;
     let (mut all, mut too_long) = (Vec::new(), TooLong::default());
     let mut add =
         |example: Example, place: &dyn Fn() -> String| match limit.allows(example.tokens()) {
             true => all.push(example),
             false => too_long.add(place, example.tokens()),
         };
-    if file.trim_start().starts_with('[') {
+    let start = file.fill_buf().map_err(Error::io("read", path))?;
+    if start.trim_ascii_start().starts_with(b"[") {
         for question in read_questions(path).map_err(|error| Error::Data(Box::new(error)))? {
             let place = || format!("question `{}` with its answer", question.id());
             add(answer_alone(&question, text)?, &place);
@@ -53,11 +55,12 @@ pub fn read(path: &Path, text: &dyn ChatTokenizer, limit: &LengthLimit) -> Resul
         return Ok(SftExamples { examples: all, too_long: too_long.left_out(limit)? });
     }
     for (index, line) in file.lines().enumerate() {
+        let line = line.map_err(Error::io("read", path))?;
         if line.trim().is_empty() {
             continue;
         }
         let fault = |what| Error::Conversation { path: path.into(), line: index + 1, what };
-        let examples = parse(line, text).map_err(fault)?;
+        let examples = parse(&line, text).map_err(fault)?;
         let place = || format!("the conversation in line {} of `{}`", index + 1, path.display());
         examples.into_iter().for_each(|example| add(example, &place));
     }

@@ -1,6 +1,7 @@
 //! Memory estimate of a training step.
 
 mod layout;
+mod rank_device;
 mod workload;
 
 use embodied_r_policy::{ActivationCacheOptions, ModelConfig};
@@ -8,6 +9,7 @@ use embodied_r_policy::{ActivationCacheOptions, ModelConfig};
 use crate::settings::Recompute;
 
 pub use layout::{MemoryLayout, Placement, SamplerWeights};
+pub use rank_device::RankDevice;
 pub use workload::{ActivationCachePolicy, Workload};
 
 /// Bytes of an f32.

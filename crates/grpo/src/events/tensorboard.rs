@@ -3,9 +3,9 @@
 mod message;
 mod record;
 
-use std::fs::{File, OpenOptions};
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+
+use embodied_r_files::AppendFile;
 
 use super::{Event, Sink, describe, now_s};
 use crate::error::{Error, Result};
@@ -22,9 +22,7 @@ const FILE: &str = "events.out.tfevents.0.embodied-r";
 /// follow, apart from times, a running TensorBoard continues seamlessly.
 #[derive(Debug)]
 pub struct TensorBoard {
-    path: PathBuf,
-    file: File,
-    length: u64,
+    file: AppendFile,
 }
 
 impl TensorBoard {
@@ -40,13 +38,8 @@ impl TensorBoard {
     fn open_at(run: &Path, keep: u64, time_s: f64) -> Result<Self> {
         let folder = run.join(TENSORBOARD_FOLDER);
         std::fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
-        let path = folder.join(FILE);
-        let options = OpenOptions::new().append(true).create(true).open(&path);
-        let file = options.map_err(Error::io("open", &path))?;
-        let length = file.metadata().map_err(Error::io("read", &path))?.len().min(keep);
-        file.set_len(length).map_err(Error::io("write", &path))?;
-        let mut opened = Self { path, file, length };
-        if length == 0 {
+        let mut opened = Self { file: AppendFile::cut_to(&folder.join(FILE), keep)? };
+        if opened.length() == 0 {
             opened.write(&message::version(time_s))?;
         }
         Ok(opened)
@@ -54,7 +47,7 @@ impl TensorBoard {
 
     /// Bytes written so far.
     pub fn length(&self) -> u64 {
-        self.length
+        self.file.length()
     }
 
     /// Flushes what was written to disk.
@@ -62,13 +55,11 @@ impl TensorBoard {
     /// # Errors
     /// The file cannot be flushed.
     pub fn flush(&self) -> Result<()> {
-        self.file.sync_data().map_err(Error::io("flush", &self.path))
+        Ok(self.file.flush()?)
     }
 
     fn write(&mut self, data: &[u8]) -> Result<()> {
-        let record = record::record(data);
-        self.file.write_all(&record).map_err(Error::io("write", &self.path))?;
-        self.length += record.len() as u64;
+        self.file.append(&record::record(data))?;
         Ok(())
     }
 

@@ -1,25 +1,26 @@
 use std::path::Path;
+use std::sync::Mutex;
 
-use embodied_r_policy::{
-    Engine, EngineOptions, GenerationRequest, SamplingParams, WeightFormat, WeightPlacement,
-};
+use embodied_r_policy::{Engine, EngineOptions, SamplingParams, WeightFormat, WeightPlacement};
 
 use super::*;
 use crate::model::Model;
 use crate::worker::PromptRequest;
 
-/// Fails at the first prompt.
+/// Fails for good at the first prompt.
 struct FailingWorker;
 
 impl Worker for FailingWorker {
     type Request = ();
+
+    const ERRORS_ARE_FINAL: bool = true;
 
     fn samples((): &()) -> usize {
         1
     }
 
     fn submit(&mut self, _: Vec<()>, _: &[(RequestId, usize)]) -> Result<Vec<Result<RequestId>>> {
-        Err(Error::TensorParallel(Arc::new(Error::Aborted)))
+        Err(Error::Aborted)
     }
 
     fn step(&mut self) -> Result<Vec<EngineOutput>> {
@@ -48,19 +49,71 @@ async fn waiting_and_later_tasks_get_the_error_that_ended_the_engine() {
     }
 }
 
+/// An engine whose first step fails.
+struct StumblingWorker {
+    engine: Engine,
+    has_failed: bool,
+}
+
+impl Worker for StumblingWorker {
+    type Request = PromptRequest;
+
+    fn samples(request: &PromptRequest) -> usize {
+        Engine::samples(request)
+    }
+
+    fn submit(
+        &mut self,
+        requests: Vec<PromptRequest>,
+        cancelled: &[(RequestId, usize)],
+    ) -> Result<Vec<Result<RequestId>>> {
+        self.engine.submit(requests, cancelled)
+    }
+
+    fn step(&mut self) -> Result<Vec<EngineOutput>> {
+        match std::mem::replace(&mut self.has_failed, true) {
+            true => Worker::step(&mut self.engine),
+            false => Err(Error::SlowReader),
+        }
+    }
+
+    fn stats(&self) -> EngineStats {
+        self.engine.stats()
+    }
+}
+
+#[test]
+fn a_failed_step_ends_its_requests_alone() {
+    let worker = StumblingWorker { engine: policy_engine(), has_failed: false };
+    let (client, mut core) = EngineCore::new(worker);
+    let submit = |tokens| client.submit(vec![request(1, tokens)], GenerationOptions::default());
+    let mut failed = submit(50);
+    core.step_pending();
+    let error = received(&mut failed).2.unwrap();
+    assert!(matches!(&error, Error::Step(_)) && !error.ends_engine(), "{error:?}");
+    let mut later = submit(1);
+    core.step_pending();
+    let (_, ends, failure) = received(&mut later);
+    assert!(ends == [0] && failure.is_none(), "{ends:?}, {failure:?}");
+    assert!(!core.has_work(), "the failed request has left the engine");
+}
+
 fn engine() -> (EngineClient<Engine>, EngineCore<Engine>) {
+    EngineCore::new(policy_engine())
+}
+
+fn policy_engine() -> Engine {
     let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../vision/tests/fixtures/flat"));
     let placement = WeightPlacement::from(WeightFormat::F32);
     let model = Model::load(folder, placement).unwrap();
-    EngineCore::new(Engine::new(model.decoder, EngineOptions::default()).unwrap())
+    Engine::new(model.decoder, EngineOptions::default()).unwrap()
 }
 
 /// A request for `samples` completions of `tokens` tokens each.
 fn request(samples: usize, tokens: usize) -> PromptRequest {
     let prompt = vec![5, 6, 7].into();
-    let request = GenerationRequest { prompt, samples, stream: 1, first_sample: 0 };
     let sampling = SamplingParams { max_new_tokens: tokens, ..SamplingParams::default() };
-    PromptRequest { request, sampling: Arc::new(sampling) }
+    PromptRequest::new(prompt, samples, 1, &Arc::new(sampling))
 }
 
 /// The choices of the tokens and of the ends that are there already, and the last error.
@@ -142,6 +195,32 @@ fn a_permit_is_released_with_the_last_of_its_requests() {
     assert_eq!(Arc::strong_count(&permit), 2);
     core.step_pending();
     assert_eq!(Arc::strong_count(&permit), 1);
+}
+
+/// Notes whether its generation had an event when it was released.
+struct Watch(Arc<Mutex<Option<Generation>>>, Arc<Mutex<Option<bool>>>);
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let had_event = self.0.lock().unwrap().as_mut().unwrap().try_next().is_some();
+        *self.1.lock().unwrap() = Some(had_event);
+    }
+}
+
+#[test]
+fn a_permit_is_released_before_the_last_event() {
+    for last in [Ok(Event::Finished { choice: 0, finish: FinishReason::Stop }), Err(Error::Aborted)]
+    {
+        let (slot, seen) = (Arc::new(Mutex::new(None)), Arc::new(Mutex::new(None)));
+        let permit: Arc<dyn std::any::Any + Send + Sync> =
+            Arc::new(Watch(slot.clone(), seen.clone()));
+        let options = GenerationOptions { permit: Some(permit), ..GenerationOptions::default() };
+        let (sender, generation) = EventSender::new(1, options);
+        *slot.lock().unwrap() = Some(generation);
+        sender.send_last(last);
+        assert_eq!(*seen.lock().unwrap(), Some(false));
+        assert!(slot.lock().unwrap().as_mut().unwrap().try_next().is_some());
+    }
 }
 
 #[test]

@@ -5,15 +5,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use embodied_r_policy::{
-    Engine, EngineOutput, EngineStats, GenerationRequest, Prompt, RequestId, SamplingDefaults,
-};
-use embodied_r_vision::{EmbeddingCache, Error as VisionError, ImageEmbeddings, image_file};
+use embodied_r_policy::{Engine, EngineOutput, EngineStats, Prompt, RequestId, SamplingDefaults};
+use embodied_r_vision::{EmbeddingCache, ImageEmbeddings};
 use image::RgbImage;
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::options::VisionEngineOptions;
+use super::request::{decoded, one_completion};
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::worker::Worker;
@@ -48,8 +46,6 @@ pub(super) struct TensorParallelWorker {
     /// Requests by their number, which is the same on all ranks.
     requests: BTreeMap<u64, RequestId>,
     next: u64,
-    /// What ended this rank's part in the job.
-    failure: Option<Arc<Error>>,
 }
 
 impl TensorParallelWorker {
@@ -65,7 +61,6 @@ impl TensorParallelWorker {
             defaults: SamplingDefaults::from_dir(dir)?,
             requests: BTreeMap::new(),
             next: 0,
-            failure: None,
         })
     }
 
@@ -108,18 +103,17 @@ impl TensorParallelWorker {
             }
         }
         let decode = |request: &TensorParallelRequest| -> Result<Vec<RgbImage>> {
-            let images = request.images.par_iter().map(|image| image_file::from_bytes(image));
-            let images: Vec<RgbImage> = images.collect::<Result<_, VisionError>>()?;
+            let images = decoded(&request.images)?;
             for image in &images {
                 self.image_cache.vision_encoder().image_tokens(image.dimensions())?;
             }
             Ok(images)
         };
-        let decoded: Vec<Result<Vec<RgbImage>>> = command.requests.iter().map(decode).collect();
-        let images: Vec<&RgbImage> = decoded.iter().flatten().flatten().collect();
+        let of_requests: Vec<Result<Vec<RgbImage>>> = command.requests.iter().map(decode).collect();
+        let images: Vec<&RgbImage> = of_requests.iter().flatten().flatten().collect();
         let ranks = self.model.decoder.ranks();
         let mut embeddings = self.image_cache.encode_images_over(&images, ranks)?.into_iter();
-        let added = command.requests.into_iter().zip(decoded).map(|(request, images)| {
+        let added = command.requests.into_iter().zip(of_requests).map(|(request, images)| {
             self.next += 1;
             let embeddings: Vec<ImageEmbeddings> =
                 embeddings.by_ref().take(images?.len()).collect();
@@ -138,11 +132,9 @@ impl TensorParallelWorker {
         let TensorParallelRequest { ids, temperature, max_tokens, stream, .. } = request;
         let prompt: Prompt =
             self.image_cache.vision_encoder().expand_placeholders(&ids, embeddings)?;
-        let stop_ids = self.model.tokenizer.stop_ids().to_vec();
-        let defaults = SamplingDefaults { temperature, ..self.defaults };
-        let sampling = Arc::new(defaults.sampling(max_tokens, stop_ids));
-        let request = GenerationRequest { prompt, samples: 1, stream, first_sample: 0 };
-        Ok(self.engine.add(&request, &sampling)?)
+        let request =
+            one_completion(&self.model, self.defaults, prompt, temperature, max_tokens, stream);
+        Ok(self.engine.add(&request.request, &request.sampling)?)
     }
 
     fn step_rank(&mut self) -> Result<Vec<EngineOutput>> {
@@ -156,23 +148,14 @@ impl TensorParallelWorker {
         }
         Ok(outputs)
     }
-
-    /// The result of `work`, whose error ends this rank's part: the others may wait for another message.
-    fn or_fail<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
-        let failure = match &self.failure {
-            Some(failure) => failure.clone(),
-            None => match work(self) {
-                Ok(done) => return Ok(done),
-                Err(error) => self.failure.insert(Arc::new(error)).clone(),
-            },
-        };
-        Err(Error::TensorParallel(failure))
-    }
 }
 
 /// On rank 0.
 impl Worker for TensorParallelWorker {
     type Request = TensorParallelRequest;
+
+    /// The other ranks may wait for another message.
+    const ERRORS_ARE_FINAL: bool = true;
 
     fn samples(_: &TensorParallelRequest) -> usize {
         1
@@ -187,33 +170,23 @@ impl Worker for TensorParallelWorker {
         let numbered = self.requests.iter().filter(|(_, request)| is_cancelled(*request));
         let cancelled = numbered.map(|(number, _)| *number).collect();
         let command = StepCommand { cancelled, requests, is_last: false };
-        self.or_fail(|worker| {
-            worker.broadcast(&command)?;
-            worker.apply(command)
-        })
+        self.broadcast(&command)?;
+        self.apply(command)
     }
 
     fn step(&mut self) -> Result<Vec<EngineOutput>> {
-        self.or_fail(Self::step_rank)
+        self.step_rank()
     }
 
     fn stats(&self) -> EngineStats {
-        match self.failure {
-            Some(_) => EngineStats::default(),
-            None => self.engine.stats(),
-        }
+        self.engine.stats()
     }
 
     fn idle(&self) {
-        if self.failure.is_none() {
-            self.model.decoder.ranks().heartbeat();
-        }
+        self.model.decoder.ranks().heartbeat();
     }
 
     fn end(self) -> Result<()> {
-        match self.failure {
-            Some(_) => Ok(()),
-            None => self.broadcast(&StepCommand { is_last: true, ..StepCommand::default() }),
-        }
+        self.broadcast(&StepCommand { is_last: true, ..StepCommand::default() })
     }
 }

@@ -149,7 +149,7 @@ fn claim(folder: &Path) -> Result<(Journal, Vec<u8>)> {
     loop {
         let path = folder.join(format!("replies-{number}.jsonl"));
         match lock(&path)? {
-            Lock::Held(file) => return Ok(Journal::new(&path, file, TornLine::End)?),
+            Lock::Held(file) => return Ok(Journal::new(file, TornLine::End)?),
             Lock::InUse => number += 1,
             // Each process gets a new file.
             Lock::Unsupported(_) => {

@@ -8,11 +8,12 @@ use embodied_r_kernels::rope::{CosSinCache, Frequencies, Rotation, rotate};
 use embodied_r_kernels::sample::{self, LogitEdits, RowSampling, SamplingMode, Truncation};
 use embodied_r_kernels::weight::{Weight, WeightFormat};
 use embodied_r_kernels::{
-    AdamwStep, MuonStep, Precision, Result, WeightPlacement, adamw, embedding, linear, memory,
-    muon, rms_norm, swiglu,
+    MuonStep, Precision, Result, WeightPlacement, adamw, embedding, linear, memory, muon, rms_norm,
+    swiglu,
 };
 
 use crate::ops::op::{Op, Prepared, matrix, uniform};
+use crate::ops::training::ADAMW_STEP;
 
 const HEADS: Heads = Heads { query: 16, kv: 2, dim: 128 };
 const HIDDEN_SIZE: usize = 2_048;
@@ -264,21 +265,12 @@ impl On {
     }
 
     fn adamw(&self, count: usize) -> Op {
-        const STEP: AdamwStep = AdamwStep {
-            lr: 1e-6,
-            beta1: 0.9,
-            beta2: 0.95,
-            eps: 1e-8,
-            weight_decay: 0.1,
-            step: 3,
-            grad_scale: 0.5,
-        };
         let work = (15.0 * count as f64, 4.0 * (7 * count) as f64);
         self.op(("adamw", "float32"), format!("{count}"), work, move |on| {
             let [p, g, m] = [1, 2, 3].map(|seed| on.f32(1, count, seed));
             let (p, g, m, v) = (p?, g?, m?, memory::zeros(&[1, count], &on.device)?);
             Ok(Prepared::timed(move || {
-                adamw(&p, &g, &m, &v, &STEP)?;
+                adamw(&p, &g, &m, &v, &ADAMW_STEP)?;
                 Ok(Vec::new())
             }))
         })

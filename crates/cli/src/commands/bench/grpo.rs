@@ -31,7 +31,7 @@ fn run_as(args: &GrpoArgs, process_group: &ProcessGroup) -> anyhow::Result<Statu
         precision,
         recompute: args.recompute.into(),
         max_tokens_per_batch: args.max_tokens_per_batch,
-        host_bytes: &host_bytes,
+        host_bytes,
     };
     let report = grpo::run(&folder(work)?, &options, process_group)?;
     if !process_group.is_rank_zero() {

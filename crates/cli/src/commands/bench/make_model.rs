@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use anyhow::Context as _;
-use clap::ValueEnum as _;
 use embodied_r_bench::RandomModel;
 use embodied_r_policy::WeightDtype;
 use serde_json::json;
@@ -24,15 +23,14 @@ pub(super) fn run(args: &MakeModelArgs) -> anyhow::Result<Status> {
         ModelDtype::Bfloat16 => WeightDtype::Bf16,
     });
     let model =
-        RandomModel::new(args.preset.into(), dtype).context("the preset has no published shape")?;
+        RandomModel::new(args.preset, dtype).context("the preset has no published shape")?;
     check_room(&args.output, model.weight_bytes())?;
     std::fs::create_dir_all(&args.output)
         .with_context(|| format!("cannot create `{}`", args.output.display()))?;
     let took = model.write(&args.output, args.seed, &Bar::default())?;
     let (config, dtype, bytes) = (model.config(), model.dtype().name(), model.weight_bytes());
-    let preset = args.preset.to_possible_value();
     let report = json!({
-        "preset": preset.as_ref().map(clap::builder::PossibleValue::get_name),
+        "preset": args.preset.name(),
         "path": args.output,
         "dtype": dtype,
         "seed": args.seed,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use candle_core::Device;
 use embodied_r_grpo::Error;
 use embodied_r_grpo::checkpoint::Checkpoint;
-use embodied_r_grpo::estimate::memory_plan::{MemoryPlan, Workload};
+use embodied_r_grpo::estimate::memory_plan::{MemoryPlan, RankDevice, Workload};
 use embodied_r_grpo::events::Sink;
 use embodied_r_grpo::process_group::ProcessGroup;
 use embodied_r_grpo::trainer::{RunInputs, RunOutcome};
@@ -15,7 +15,7 @@ use embodied_r_policy::trainable::ParameterCounts;
 use embodied_r_policy::{FingerprintExtent, ModelConfig, Precision, Trainable};
 
 use super::explain::explain;
-use super::memory::{self, RankDevice, memory_summary, shortage};
+use super::memory::{host_bytes, memory_summary, shortage};
 use super::progress::{finish, progress};
 use super::session::Session;
 use super::settings::TrainingSettings;
@@ -103,7 +103,7 @@ impl<'a, T: TrainingSettings> Job<'a, T> {
 
     /// The memory plan of `load`, for the rank that needs most.
     pub(crate) fn memory(&self, load: Workload) -> anyhow::Result<MemoryPlan> {
-        memory::plan(&self.config, load, self.settings().run().recompute, &self.rank_device())
+        Ok(self.rank_device().plan(&self.config, load, self.settings().run().recompute)?)
     }
 
     /// Prints `plan`, the end of a dry run.
@@ -163,6 +163,6 @@ impl<'a, T: TrainingSettings> Job<'a, T> {
 
     fn rank_device(&self) -> RankDevice<'_> {
         let precision = self.settings().run().precision;
-        RankDevice { device: &self.device, precision, ranks: self.ranks() }
+        RankDevice { device: &self.device, precision, ranks: self.ranks(), host_bytes }
     }
 }

@@ -1,42 +1,11 @@
 //! The memory plan of a run, and its activation budget.
 
-use candle_core::Device;
 use embodied_r_grpo::checkpoint::State;
-use embodied_r_grpo::estimate::memory_plan::{
-    ActivationCachePolicy, MemoryPlan, Placement, Workload,
-};
-use embodied_r_grpo::settings::{GrpoSettings, Optim, Recompute};
-use embodied_r_kernels::device;
+use embodied_r_grpo::estimate::memory_plan::{ActivationCachePolicy, MemoryPlan};
+use embodied_r_grpo::settings::{GrpoSettings, Optim};
 use embodied_r_launch::local_world_size;
-use embodied_r_policy::{ModelConfig, Precision};
 
 use crate::commands::doctor::memory_bytes;
-
-/// The device of each rank, the precision and the number of ranks.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct RankDevice<'a> {
-    pub(crate) device: &'a Device,
-    pub(crate) precision: Precision,
-    pub(crate) ranks: usize,
-}
-
-impl RankDevice<'_> {
-    fn placement(&self) -> Placement {
-        match self.device.is_cpu() {
-            true => Placement::Cpu(self.ranks),
-            false => Placement::Gpus(self.ranks),
-        }
-    }
-
-    /// Bytes available to a rank, if known: its GPU's free memory, or its share of the machine's.
-    pub(super) fn free_bytes(&self) -> anyhow::Result<Option<usize>> {
-        let bytes = match device::memory(self.device)? {
-            Some(memory) => memory.free_bytes,
-            None => return Ok(host_bytes()),
-        };
-        Ok(usize::try_from(bytes).ok())
-    }
-}
 
 /// A rank's share of the machine's available memory, if known.
 pub(crate) fn host_bytes() -> Option<usize> {
@@ -75,17 +44,6 @@ pub(crate) fn share_line(
     };
     let text = format!("{ranks}, each with at most {most} of a step's {of} {items}; {moments}");
     (ranks > 1).then_some(("ranks", text))
-}
-
-/// The plan for a rank's part of `load` within its available memory.
-pub(crate) fn plan(
-    config: &ModelConfig,
-    load: Workload,
-    recompute: Recompute,
-    rank_device: &RankDevice<'_>,
-) -> anyhow::Result<MemoryPlan> {
-    let load = load.on(rank_device.placement(), rank_device.precision);
-    Ok(MemoryPlan::new(config, &load, recompute, rank_device.free_bytes()?))
 }
 
 /// The plan as text: the total per rank and its parts.
@@ -138,6 +96,8 @@ pub(super) fn shortage(total: usize, free: &[Option<usize>]) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use embodied_r_policy::Precision;
+
     use super::*;
 
     #[test]

@@ -203,7 +203,7 @@ fn open_alone<T: TrainingSettings>(
 }
 
 /// Settings on which the tensors of a checkpoint depend: which are trained, and the optimizer's state.
-const FIXED_ON_RESUME: [&str; 5] =
+pub(super) const FIXED_ON_RESUME: [&str; 5] =
     ["freeze_parameters_regex", "lora_r", "lora_target_modules", "optim", "use_peft"];
 
 /// Fails if a setting changed that a checkpoint cannot be resumed with.

@@ -74,3 +74,25 @@ impl TrainingSettings for SftSettings {
 pub(super) fn mutable_on_resume<T: TrainingSettings>() -> Vec<&'static str> {
     [MUTABLE_ON_RESUME.as_slice(), T::MUTABLE_ON_RESUME].concat()
 }
+
+#[cfg(test)]
+mod tests {
+    use embodied_r_grpo::settings::names;
+
+    use super::*;
+    use crate::commands::train::session::FIXED_ON_RESUME;
+
+    /// Results do not depend on a mutable setting, and the shape of a checkpoint's tensors on a fixed one.
+    #[test]
+    fn every_mutable_and_fixed_setting_is_one_and_none_is_both() {
+        for (known, mutable) in [
+            (names::<GrpoSettings>(), mutable_on_resume::<GrpoSettings>()),
+            (names::<SftSettings>(), mutable_on_resume::<SftSettings>()),
+        ] {
+            for name in mutable.iter().chain(&FIXED_ON_RESUME) {
+                assert!(known.contains(name), "`{name}` is no setting");
+            }
+            assert!(mutable.iter().all(|name| !FIXED_ON_RESUME.contains(name)));
+        }
+    }
+}

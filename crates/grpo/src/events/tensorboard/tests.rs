@@ -148,7 +148,7 @@ fn a_file_has_the_bytes_that_tensorboard_writes() {
     // An evaluation has no scalar `epoch`.
     let event = Event::Eval { step: 300, epoch: 0.5, time_s: 1_700_000_001.5, metrics };
     sink.event(&event).unwrap();
-    assert_eq!(std::fs::read(&sink.path).unwrap(), golden());
+    assert_eq!(std::fs::read(sink.file.path()).unwrap(), golden());
 }
 
 #[test]
@@ -157,10 +157,10 @@ fn metrics_are_read_back_by_step_and_name() {
     let mut sink = TensorBoard::open(dir.path(), 0).unwrap();
     sink.event(&step(1, 0.25)).unwrap();
     sink.event(&step(300, -2.0)).unwrap();
-    let first = &records(&std::fs::read(&sink.path).unwrap())[0];
+    let first = &records(&std::fs::read(sink.file.path()).unwrap())[0];
     assert_eq!(bytes_of(first, 3), [b"brain.Event:2"]);
-    assert_eq!(scalars(&sink.path), [expected(1, 0.25), expected(300, -2.0)].concat());
-    assert_eq!(sink.length(), std::fs::metadata(&sink.path).unwrap().len());
+    assert_eq!(scalars(sink.file.path()), [expected(1, 0.25), expected(300, -2.0)].concat());
+    assert_eq!(sink.length(), std::fs::metadata(sink.file.path()).unwrap().len());
 }
 
 #[test]
@@ -169,7 +169,7 @@ fn a_warning_is_a_text() {
     let mut sink = TensorBoard::open(dir.path(), 0).unwrap();
     let message = "all rewards are 0".to_owned();
     sink.event(&Event::Warning { step: 7, concern: WarningKind::NoReward, message }).unwrap();
-    let records = records(&std::fs::read(&sink.path).unwrap());
+    let records = records(&std::fs::read(sink.file.path()).unwrap());
     let value = bytes_of(bytes_of(&records[1], 5)[0], 1)[0];
     assert_eq!(bytes_of(value, 1), [b"warnings"]);
     let plugin = bytes_of(bytes_of(value, 9)[0], 1)[0];
@@ -184,7 +184,7 @@ fn events_after_the_checkpoint_show_once() {
     sink.event(&step(1, 0.25)).unwrap();
     let at_checkpoint = sink.length();
     sink.event(&step(2, 0.5)).unwrap();
-    let path = sink.path.clone();
+    let path = sink.file.path().to_owned();
     // Killed in the middle of a record.
     let mut bytes = std::fs::read(&path).unwrap();
     bytes.extend([1, 2, 3]);

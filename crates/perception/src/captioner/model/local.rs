@@ -108,14 +108,14 @@ impl LocalModel {
             generation
         };
         let completion = self.engine.completion(generation).await?;
-        let finish_reason = match completion.finish {
-            Some(FinishReason::Length) => "length",
-            _ => "stop",
-        };
+        let finish_reason = completion.finish.map(|finish| match finish {
+            FinishReason::Length => "length".to_owned(),
+            FinishReason::Stop => "stop".to_owned(),
+        });
         let completion_tokens = completion.tokens as u64;
         Ok(ChatCompletion {
             text: completion.text,
-            finish_reason: Some(finish_reason.to_owned()),
+            finish_reason,
             refusal: None,
             usage: Some(Usage { prompt_tokens, completion_tokens }),
             attempts: 1,
