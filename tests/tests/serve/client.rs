@@ -79,8 +79,12 @@ impl Server {
 
     /// A server of the model at `dir/model`, called `tiny`.
     pub(crate) fn launch(dir: tempfile::TempDir, arguments: &[&str], key: Option<&str>) -> Self {
-        let server = Self::of(dir.path(), arguments, key);
-        Self { dir: Some(dir), ..server }
+        Self::of(dir.path(), arguments, key).keeping(dir)
+    }
+
+    /// The same server, with the folder that it needs.
+    pub(crate) fn keeping(self, dir: tempfile::TempDir) -> Self {
+        Self { dir: Some(dir), ..self }
     }
 
     /// [`Self::launch`] with a borrowed folder.
@@ -99,7 +103,7 @@ impl Server {
         command.args(["-c", "ulimit -n \"$0\" && exec \"$@\"", &files.to_string()]);
         command.current_dir(dir.path()).arg(own.get_program()).args(own.get_args());
         command.args(arguments);
-        Self { dir: Some(dir), ..Self::spawn(command, None) }
+        Self::spawn(command, None).keeping(dir)
     }
 
     /// The server that a command starts.

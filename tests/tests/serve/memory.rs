@@ -9,7 +9,7 @@ use embodied_r_tests::VisionModel;
 use image::{GrayImage, ImageFormat, Luma};
 use serde_json::{Value, json};
 
-use super::client::{Server, chat, completion};
+use super::client::{Server, chat, command, completion};
 use super::load::in_parallel;
 use super::{CHAT, COMPLETIONS, refused};
 
@@ -30,10 +30,13 @@ fn about(urls: &[String]) -> Value {
     json!({"model": "tiny", "max_tokens": 2, "messages": [{"role": "user", "content": content}]})
 }
 
+/// A server that returns freed memory at once: how much the allocator keeps for a second differs from run to run.
 fn vision_server(arguments: &[&str]) -> Server {
     let dir = tempfile::tempdir().unwrap();
     VisionModel::Nested.write(&dir.path().join("model"));
-    Server::launch(dir, arguments, None)
+    let mut command = command(dir.path());
+    command.args(arguments).env("MIMALLOC_PURGE_DELAY", "0");
+    Server::spawn(command, None).keeping(dir)
 }
 
 #[test]
