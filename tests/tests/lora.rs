@@ -118,7 +118,8 @@ fn policy(dir: &Path, folder: &str, modules: &[Module]) -> Policy {
 }
 
 fn logps(policy: &Policy) -> Vec<f32> {
-    let group = Group { prompt: vec![5, 60, 7], completions: vec![vec![40, 8, 90], vec![100, 3]] };
+    let group =
+        Group { prompt: vec![5, 60, 7].into(), completions: vec![vec![40, 8, 90], vec![100, 3]] };
     policy.score(&[group], 1.0).unwrap().logps
 }
 

@@ -255,7 +255,7 @@ fn batches(
             let part = &own[piece.group];
             let first = part.group * group_size + part.completions.start + piece.completions.start;
             groups.push(Group {
-                prompt: requests[piece.group].prompt.ids().to_vec(),
+                prompt: requests[piece.group].prompt.clone(),
                 completions: samples.iter().map(|sample| sample.ids.clone()).collect(),
             });
             batch.advantages.extend(&advantages[first..first + samples.len()]);

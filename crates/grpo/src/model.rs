@@ -11,7 +11,7 @@ pub use embodied_r_policy::tokenizer::{ChatMessage, GenerationPrompt, RenderedCh
 pub use embodied_r_policy::weights::WriterRank;
 pub use embodied_r_policy::{
     ActivationCacheOptions, CompletionOutput, FinishReason, GenerateOptions, GenerationRequest,
-    GradientReadyHook, Group, LayerHook, Precision, SamplingParams, TokenScores, Trainable,
+    GradientReadyHook, Group, LayerHook, Precision, Prompt, SamplingParams, TokenScores, Trainable,
 };
 
 use crate::error::Result;
@@ -59,12 +59,12 @@ pub trait Model: Send + Sync + Sized {
     /// As [`Model::score`].
     fn score_chunks(
         &self,
-        prompt: &[u32],
+        prompt: &Prompt,
         parts: &[&[Vec<u32>]],
         temperature: f64,
     ) -> Result<Vec<TokenScores>> {
         let score = |part: &&[Vec<u32>]| {
-            let group = Group { prompt: prompt.to_vec(), completions: part.to_vec() };
+            let group = Group { prompt: prompt.clone(), completions: part.to_vec() };
             self.score(&[group], temperature)
         };
         parts.iter().map(score).collect()
@@ -77,7 +77,7 @@ pub trait Model: Send + Sync + Sized {
     /// As [`Model::backward`].
     fn backward_chunks(
         &self,
-        prompt: &[u32],
+        prompt: &Prompt,
         parts: &[&[Vec<u32>]],
         training: &TrainingPass<'_, Self::ActivationCache>,
         gradients: &mut Self::Gradients,
@@ -85,7 +85,7 @@ pub trait Model: Send + Sync + Sized {
         on_final: &mut GradientReadyHook<'_>,
     ) -> Result<()> {
         for (index, part) in parts.iter().enumerate() {
-            let group = Group { prompt: prompt.to_vec(), completions: part.to_vec() };
+            let group = Group { prompt: prompt.clone(), completions: part.to_vec() };
             let derivative = &mut |scores: &TokenScores| derivative(index, scores);
             let is_last = index + 1 == parts.len();
             let on_final = &mut |from: usize| {

@@ -15,8 +15,8 @@ use crate::advantages::{
 use crate::data::questions::TokenizedQuestion;
 use crate::error::{Error, Result};
 use crate::model::{
-    ChatTokenizer, FinishReason, GenerateOptions, GenerationRequest, Group, Model, SamplingParams,
-    completion_text,
+    ChatTokenizer, FinishReason, GenerateOptions, GenerationRequest, Group, Model, Prompt,
+    SamplingParams, completion_text,
 };
 use crate::process_group::ProcessGroup;
 use crate::update::packing::GroupLengths;
@@ -30,8 +30,8 @@ pub struct Rollout {
     pub id: String,
     /// The question text, captions included.
     pub question: String,
-    /// Prompt token ids.
-    pub prompt: Vec<u32>,
+    /// The prompt.
+    pub prompt: Prompt,
     /// The ground-truth answer.
     pub solution: String,
     /// The group of completions.
@@ -127,7 +127,7 @@ impl<M: Model> Sampler<'_, M> {
         let requests: Vec<GenerationRequest> = wanted
             .iter()
             .map(|SampleRequest { index, prompted, completions }| GenerationRequest {
-                prompt: prompted.prompt.clone().into(),
+                prompt: prompted.prompt.clone(),
                 samples: completions.len(),
                 stream: stream(&[self.seed, self.step, *index as u64]),
                 first_sample: completions.start,
@@ -230,7 +230,7 @@ pub(crate) mod tests {
             index: 0,
             id: "q".into(),
             question: "?".into(),
-            prompt: vec![1],
+            prompt: vec![1].into(),
             solution: "A".into(),
             completions,
         }

@@ -16,7 +16,7 @@ use crate::checkpoint::finite::is_finite;
 use crate::error::{Error, Result};
 use crate::loss::LossOutput;
 use crate::model::{
-    GradientReadyHook, Group, Model, NamedGradients as _, TokenScores, TrainingPass,
+    GradientReadyHook, Group, Model, NamedGradients as _, Prompt, TokenScores, TrainingPass,
 };
 use crate::non_finite::NonFinite;
 use crate::process_group::ProcessGroup;
@@ -209,16 +209,16 @@ pub fn merged_groups(batches: &[impl AsRef<[Group]>]) -> Vec<Group> {
         [batch] => batch.as_ref().to_vec(),
         split => {
             let (prompt, parts) = parts(split);
-            vec![Group { prompt: prompt.to_vec(), completions: parts.concat() }]
+            vec![Group { prompt, completions: parts.concat() }]
         }
     };
     passes(batches).into_iter().flat_map(whole).collect()
 }
 
 /// The shared prompt, and the completions of each part of a group.
-fn parts(batches: &[impl AsRef<[Group]>]) -> (&[u32], Vec<&[Vec<u32>]>) {
+fn parts(batches: &[impl AsRef<[Group]>]) -> (Prompt, Vec<&[Vec<u32>]>) {
     let groups = || batches.iter().flat_map(AsRef::as_ref);
-    let prompt = groups().next().map_or(&[][..], |group| &group.prompt);
+    let prompt = groups().next().map_or_else(Prompt::default, |group| group.prompt.clone());
     (prompt, groups().map(|group| group.completions.as_slice()).collect())
 }
 
@@ -243,7 +243,7 @@ pub(crate) fn backward<M: Model>(
     }
     let (prompt, parts) = parts(&batches[pass]);
     let derivative = &mut |part: usize, scores: &TokenScores| derivative(first + part, scores);
-    model.backward_chunks(prompt, &parts, training, gradients, derivative, on_final)
+    model.backward_chunks(&prompt, &parts, training, gradients, derivative, on_final)
 }
 
 /// Scores all micro-batches, computing each prompt once. Each pass sends a heartbeat through `process_group`.
@@ -264,7 +264,7 @@ pub fn score_all<M: Model>(
             continue;
         }
         let (prompt, parts) = parts(&batches[pass]);
-        scores.extend(model.score_chunks(prompt, &parts, temperature)?);
+        scores.extend(model.score_chunks(&prompt, &parts, temperature)?);
     }
     Ok(scores)
 }
@@ -310,8 +310,9 @@ mod tests {
             let process_group = ProcessGroup::new(communicator.clone());
             let mut updater =
                 Updater::new(Optimizer::new(settings, &model, &process_group).unwrap());
-            let group =
-                |prompt: u32| vec![Group { prompt: vec![prompt], completions: vec![vec![2]] }];
+            let group = |prompt: u32| {
+                vec![Group { prompt: vec![prompt].into(), completions: vec![vec![2]] }]
+            };
             let batches = [group(1), group(3), group(4)];
             let params = StepParams { temperature: 1.0, learning_rate: 0.1, dropout_seed: 0 };
             let mut early = Vec::new();
@@ -331,7 +332,7 @@ mod tests {
 
     #[test]
     fn only_adjacent_parts_of_one_group_share_a_pass() {
-        let group = |prompt: u32| Group { prompt: vec![prompt], completions: vec![vec![9]] };
+        let group = |prompt: u32| Group { prompt: vec![prompt].into(), completions: vec![vec![9]] };
         let batches = [
             vec![group(1)],
             vec![group(1)],
@@ -346,7 +347,7 @@ mod tests {
     #[test]
     fn the_parts_of_a_group_share_one_prompt() {
         let group = |prompt: u32, completion: u32| Group {
-            prompt: vec![prompt],
+            prompt: vec![prompt].into(),
             completions: vec![vec![completion]],
         };
         let batches = [vec![group(1, 7)], vec![group(1, 8)], vec![group(1, 9), group(2, 9)]];

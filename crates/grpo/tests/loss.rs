@@ -147,7 +147,7 @@ fn micro_batch(completions: &Range<usize>, unmasked: [bool; 4]) -> MicroBatch {
     let (range, tokens) = (completions.clone(), tokens(completions));
     let ids = LENGTHS[range.clone()].iter().map(|length| vec![1; *length]).collect();
     MicroBatch {
-        groups: [Group { prompt: vec![2], completions: ids }].into(),
+        groups: [Group { prompt: vec![2].into(), completions: ids }].into(),
         unmasked: unmasked[range.clone()].to_vec(),
         advantages: ADVANTAGES[range].to_vec(),
         old: OLD[tokens.clone()].to_vec(),

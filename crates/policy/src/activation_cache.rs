@@ -13,6 +13,7 @@ use crate::config::ModelConfig;
 use crate::decoder::{Activations, PromptKv};
 use crate::error::Result;
 use crate::packed::Group;
+use crate::prompt::Prompt;
 
 /// Size of an activation cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +33,7 @@ pub struct ActivationCache {
     output_rows: Vec<Option<usize>>,
     /// The last layer's output (output rows, hidden).
     output: RowBuffer,
-    sequences: HashMap<Vec<u32>, Sequences>,
+    sequences: HashMap<Prompt, Sequences>,
 }
 
 /// The rows of a prompt's tokens, and of its completions.
@@ -141,11 +142,11 @@ impl ActivationCache {
     }
 
     /// Registers the rows of a prompt and its completion, without the last token, which was sampled but not computed.
-    pub(crate) fn insert(&mut self, prompt: &[u32], completion: Vec<u32>, mut rows: Vec<usize>) {
+    pub(crate) fn insert(&mut self, prompt: &Prompt, completion: Vec<u32>, mut rows: Vec<usize>) {
         let own = rows.split_off(prompt.len());
         let sequences = self
             .sequences
-            .entry(prompt.to_vec())
+            .entry(prompt.clone())
             .or_insert_with(|| Sequences { prompt: rows, completions: HashMap::new() });
         sequences.completions.insert(completion, own);
     }

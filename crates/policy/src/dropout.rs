@@ -37,7 +37,7 @@ mod tests {
 
     fn group(prompt: &[u32], completions: &[&[u32]]) -> Group {
         let completions = completions.iter().map(|ids| ids.to_vec()).collect();
-        Group { prompt: prompt.to_vec(), completions }
+        Group { prompt: prompt.to_vec().into(), completions }
     }
 
     #[test]

@@ -297,6 +297,9 @@ impl Engine {
                 config.vocab_size
             ));
         }
+        if request.prompt.images().iter().any(|image| image.embeddings.is_none()) {
+            return Err("an image of the prompt has no embeddings".into());
+        }
         match request.prompt.image_hidden_size() {
             Some(_) if config.rope.mrope_section.is_none() => {
                 return Err("the prompt has an image, but the model is text-only".into());
@@ -465,11 +468,10 @@ impl Engine {
                 Some(finish_reason) => {
                     outputs.push(EngineOutput::Finished { request, sample, finish_reason });
                     if let Some(activation_cache) = &mut self.activation_cache
-                        && group.prompt.is_text()
                         && let Some(rows) = self.pages.activation_rows(&group.pages, group.computed)
                     {
                         let ids = group.ids.iter().copied().chain([id]).collect();
-                        activation_cache.insert(group.prompt.ids(), ids, rows);
+                        activation_cache.insert(&group.prompt, ids, rows);
                     }
                 }
                 None => unfinished.push((sample, id)),

@@ -158,7 +158,8 @@ mod tests {
             .map(|(_, tensor)| tensor.elem_count())
             .sum();
         // Two prompt rows, then one and two completion rows: a completion's last token has none.
-        let group = Group { prompt: vec![1, 2], completions: vec![vec![3, 4], vec![5, 6, 7]] };
+        let group =
+            Group { prompt: vec![1, 2].into(), completions: vec![vec![3, 4], vec![5, 6, 7]] };
         let pairs = (1 + 2) + 3 + (3 + 4);
         let queries = config.num_attention_heads * config.head_dim;
         // The prompt's first token has no query in the last layer, and no MLP.

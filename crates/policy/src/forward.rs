@@ -28,8 +28,8 @@ impl<'a> ForwardPass<'a> {
         temperature: f64,
         dropout_seed: Option<u64>,
     ) -> Result<Self> {
-        let pass = policy.pass(&batch, dropout_seed);
-        let x = policy.embed(&batch.ids)?;
+        let pass = policy.pass(&batch, dropout_seed)?;
+        let x = policy.embed(&batch)?;
         let saved_layers = policy.layers_to_save(batch.ids.len());
         let (layers, x) =
             SavedLayers::forward(policy, x, &pass, saved_layers, |_| PromptSharing::None)?;
@@ -78,12 +78,13 @@ impl<'a> ForwardPass<'a> {
         on_ready: &mut GradientReadyHook<'_>,
     ) -> Result<()> {
         let Self { policy, batch, dropout_seed, layers, head } = self;
-        let (pass, grads) = (policy.pass(&batch, dropout_seed), &grads.decoder);
-        let d_selected = head.backward(policy, &batch.targets, d_logps, grads)?;
+        let pass = policy.pass(&batch, dropout_seed)?;
+        let d_selected = head.backward(policy, &batch.targets, d_logps, &grads.decoder)?;
         let dx = memory::zero_rows(batch.output_rows.len(), &d_selected)?;
         embedding::scatter_add(&dx, &batch.sources, &d_selected)?;
-        let dx = layers.backward(policy, dx, &pass, grads, |_| PromptSharing::None, on_ready)?;
-        grads.add_tokens(&batch.ids, &dx)
+        let sharing = |_| PromptSharing::None;
+        let dx = layers.backward(policy, dx, &pass, &grads.decoder, sharing, on_ready)?;
+        grads.add_inputs(&batch, &dx)
     }
 }
 

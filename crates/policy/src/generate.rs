@@ -162,6 +162,10 @@ impl Policy {
         let model = Arc::new(self.rollout_model(precision)?);
         let engine = Engine::new(model, EngineOptions::default())?;
         let engine = engine.with_non_finite(NonFiniteLogits::Sample);
-        complete(engine, requests, sampling, activation_cache, on_event)
+        let embedded = |request: &GenerationRequest| {
+            Ok(GenerationRequest { prompt: self.embedded(&request.prompt)?, ..request.clone() })
+        };
+        let requests = requests.iter().map(embedded).collect::<Result<Vec<_>>>()?;
+        complete(engine, &requests, sampling, activation_cache, on_event)
     }
 }

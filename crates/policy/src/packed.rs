@@ -1,17 +1,19 @@
 //! Packed batches: prompts and completions concatenated without padding.
 
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use embodied_r_kernels::attention::GroupSpan;
 use embodied_r_kernels::rope::CosSinCache;
 
 use crate::error::{Error, Result};
+use crate::prompt::{MropePosition, Prompt, PromptImage};
 
 /// A prompt and its completions to score. The prompt is computed once.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Group {
-    /// Token ids of the prompt; at least one.
-    pub prompt: Vec<u32>,
+    /// The prompt; at least one token.
+    pub prompt: Prompt,
     /// Token ids of each completion; an empty one has no scores.
     pub completions: Vec<Vec<u32>>,
 }
@@ -31,8 +33,10 @@ impl Group {
 pub(crate) struct PackedBatch {
     /// Input ids.
     pub(crate) ids: Vec<usize>,
-    /// Position of each input within its sequence.
-    pub(crate) positions: Vec<usize>,
+    /// Position of each input within its sequence, for RoPE.
+    pub(crate) positions: Vec<MropePosition>,
+    /// The rows with images in place of tokens.
+    pub(crate) images: Vec<ImageRows>,
     /// The rows of each group.
     pub(crate) spans: Vec<GroupSpan>,
     /// The rows whose last-layer output is needed: each prompt's last one, and the completions'.
@@ -43,6 +47,13 @@ pub(crate) struct PackedBatch {
     pub(crate) targets: Vec<u32>,
     /// The rows' cosines and sines, shared by the forward and backward passes of one policy.
     pub(crate) cos_sin: BatchCosSin,
+}
+
+/// The rows of an image in a batch.
+#[derive(Debug, Clone)]
+pub(crate) struct ImageRows {
+    pub(crate) rows: Range<usize>,
+    pub(crate) image: PromptImage,
 }
 
 /// Cosines and sines of a batch's rows, set by the first pass that uses them.
@@ -66,6 +77,7 @@ impl PackedBatch {
         let mut batch = Self {
             ids: Vec::new(),
             positions: Vec::new(),
+            images: Vec::new(),
             spans: Vec::with_capacity(groups.len()),
             output_rows: Vec::new(),
             sources: Vec::new(),
@@ -81,13 +93,19 @@ impl PackedBatch {
     }
 
     fn add(&mut self, group: &Group) {
-        let prompt = self.push(&group.prompt, 0);
+        let first = self.ids.len();
+        let prompt = self.push(&group.prompt, group.prompt.ids(), 0);
+        let images = group.prompt.images().iter();
+        self.images.extend(images.map(|image| {
+            let start = first + image.offset;
+            ImageRows { rows: start..start + image.position_ids.len(), image: image.clone() }
+        }));
         let last_of_prompt = self.output_rows.len();
         self.output_rows.push(prompt.end - 1);
         let mut completions = Vec::with_capacity(group.completions.len());
         for ids in &group.completions {
             let Some((_, inputs)) = ids.split_last() else { continue };
-            let own = self.push(inputs, group.prompt.len());
+            let own = self.push(&group.prompt, inputs, group.prompt.len());
             self.sources.push(last_of_prompt);
             self.sources.extend(self.output_rows.len()..self.output_rows.len() + own.len());
             self.output_rows.extend(own.clone());
@@ -103,10 +121,12 @@ impl PackedBatch {
         self.spans.iter().map(end).collect()
     }
 
-    fn push(&mut self, ids: &[u32], position: usize) -> std::ops::Range<usize> {
+    /// Adds the tokens of a sequence that begins with `prompt`, from the index `first` of the sequence on.
+    fn push(&mut self, prompt: &Prompt, ids: &[u32], first: usize) -> Range<usize> {
         let start = self.ids.len();
         self.ids.extend(ids.iter().map(|id| *id as usize));
-        self.positions.extend(position..position + ids.len());
+        let indices = first..first + ids.len();
+        self.positions.extend(indices.map(|index| prompt.position(index)));
         start..self.ids.len()
     }
 }
@@ -120,7 +140,7 @@ fn check(group: &Group, vocabulary: usize, max_positions: usize) -> Result<(), S
     if length > max_positions {
         return Err(format!("{length} tokens, the context length is {max_positions}"));
     }
-    let ids = group.prompt.iter().chain(group.completions.iter().flatten());
+    let ids = group.prompt.ids().iter().chain(group.completions.iter().flatten());
     match ids.clone().find(|id| **id as usize >= vocabulary) {
         Some(id) => Err(format!("token id {id} is outside the vocabulary of {vocabulary}")),
         None => Ok(()),
@@ -134,12 +154,12 @@ mod tests {
     #[test]
     fn a_prompt_is_packed_once_and_its_last_row_predicts_every_first_token() {
         let groups = [
-            Group { prompt: vec![5, 6], completions: vec![vec![7, 8, 9], vec![], vec![4]] },
-            Group { prompt: vec![1], completions: vec![vec![2, 3]] },
+            Group { prompt: vec![5, 6].into(), completions: vec![vec![7, 8, 9], vec![], vec![4]] },
+            Group { prompt: vec![1].into(), completions: vec![vec![2, 3]] },
         ];
         let batch = PackedBatch::new(&groups, 10, 8).unwrap();
         assert_eq!(batch.ids, [5, 6, 7, 8, 1, 2]);
-        assert_eq!(batch.positions, [0, 1, 2, 3, 0, 1]);
+        assert_eq!(batch.positions, [0, 1, 2, 3, 0, 1].map(|position| [position; 3]));
         assert_eq!(batch.targets, [7, 8, 9, 4, 2, 3]);
         assert_eq!(batch.output_rows, [1, 2, 3, 4, 5]);
         assert_eq!(batch.sources, [0, 1, 2, 0, 3, 4]);
@@ -148,7 +168,8 @@ mod tests {
 
     #[test]
     fn the_invalid_group_is_reported_by_index() {
-        let group = |prompt: Vec<u32>| Group { prompt, completions: vec![vec![1; 4]] };
+        let group =
+            |prompt: Vec<u32>| Group { prompt: prompt.into(), completions: vec![vec![1; 4]] };
         let fault =
             |g: Group| PackedBatch::new(&[group(vec![1]), g], 10, 6).unwrap_err().to_string();
         assert!(fault(group(vec![])).contains("sequence 1: the prompt is empty"));

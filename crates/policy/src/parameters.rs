@@ -1,15 +1,17 @@
 //! A model's parameters and their gradients.
 
 use candle_core::{DType, Device, Tensor};
-use embodied_r_kernels::memory;
+use embodied_r_kernels::{embedding, memory};
 use embodied_r_random::Stream;
 use indexmap::IndexMap;
 
 use crate::config::ModelConfig;
 use crate::decoder::DecoderGradients;
 use crate::error::{Error, Result, TensorContext};
+use crate::image_rows::ImageGradients;
 use crate::layer::FUSED_MODULES;
 use crate::lora::Module;
+use crate::packed::{ImageRows, PackedBatch};
 use crate::weights::tensor_shapes;
 
 /// Tensors of a decoder by canonical name, in the model's order.
@@ -156,6 +158,7 @@ pub struct Gradients {
     /// Views into the buffer.
     tensors: IndexMap<String, Tensor>,
     pub(crate) decoder: DecoderGradients,
+    images: Option<ImageGradients>,
 }
 
 impl Gradients {
@@ -175,7 +178,37 @@ impl Gradients {
             .collect::<candle_core::Result<_>>()
             .context("allocate the gradients")?;
         let decoder = DecoderGradients::new(&tensors, config);
-        Ok(Self { buffer, tensors, decoder })
+        Ok(Self { buffer, tensors, decoder, images: None })
+    }
+
+    /// With gradients of image embeddings, if given.
+    pub(crate) fn with_images(self, images: Option<ImageGradients>) -> Self {
+        Self { images, ..self }
+    }
+
+    /// The gradients of image embeddings, if the policy computes them ([`crate::Policy::with_images`]).
+    pub fn images(&self) -> Option<&ImageGradients> {
+        self.images.as_ref()
+    }
+
+    /// Adds the gradient `dx` of the input of a batch (tokens, hidden), to those of token and image embeddings.
+    pub(crate) fn add_inputs(&self, batch: &PackedBatch, dx: &Tensor) -> Result<()> {
+        if batch.images.is_empty() {
+            return self.decoder.add_tokens(&batch.ids, dx);
+        }
+        if let Some(images) = &self.images {
+            for ImageRows { rows, image } in &batch.images {
+                images.add(image.digest, &memory::rows(dx, rows.clone())?)?;
+            }
+        }
+        if self.decoder.embedding.is_none() {
+            return Ok(());
+        }
+        // The embeddings of placeholder tokens are not used.
+        let is_image = |row: &usize| batch.images.iter().any(|image| image.rows.contains(row));
+        let text: Vec<usize> = (0..batch.ids.len()).filter(|row| !is_image(row)).collect();
+        let ids: Vec<usize> = text.iter().map(|row| batch.ids[*row]).collect();
+        self.decoder.add_tokens(&ids, &embedding::gather(dx, &text)?)
     }
 
     /// All gradients, flattened in the order of the parameters (elements).

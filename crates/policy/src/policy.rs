@@ -17,11 +17,13 @@ use indexmap::IndexMap;
 
 use crate::config::ModelConfig;
 use crate::decoder::Decoder;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::gguf::{self, GgufModel};
+use crate::image_rows::{self, ImageGradients};
 use crate::lora::{self, Adapter, Lora};
-use crate::packed::{Group, PackedBatch};
+use crate::packed::{Group, ImageRows, PackedBatch};
 use crate::parameters::{Gradients, Parameters};
+use crate::prompt::{ImageEmbedder, Prompt};
 use crate::weights::{self, Multimodal, SaveOptions, WriterRank};
 
 /// Default memory for saved activations; the rest is recomputed in the backward.
@@ -44,6 +46,16 @@ pub struct Policy {
     /// The rest of a vision-language checkpoint that the decoder comes from.
     multimodal: Option<Multimodal>,
     layer_hook: Option<LayerHook>,
+    images: PolicyImages,
+}
+
+/// The images in the prompts of a policy.
+#[derive(Clone, Default)]
+struct PolicyImages {
+    /// Has the embeddings that prompts lack.
+    embedder: Option<Arc<dyn ImageEmbedder>>,
+    /// Whether backward passes compute the gradients of embeddings.
+    trained: bool,
 }
 
 /// Called after every layer of a forward or backward pass, for heartbeats.
@@ -139,12 +151,28 @@ impl Policy {
             precision,
             multimodal,
             layer_hook: None,
+            images: PolicyImages::default(),
         })
     }
 
     /// Sets a hook that is called after every layer of scoring and training, also in frozen copies of this model.
     pub fn with_layer_hook(self, layer_hook: LayerHook) -> Self {
         Self { layer_hook: Some(layer_hook), ..self }
+    }
+
+    /// Sets where the embeddings of images come from that prompts lack, and whether backward passes also compute the
+    /// gradients of all image embeddings ([`Gradients::images`]).
+    #[must_use]
+    pub fn with_images(self, embedder: Arc<dyn ImageEmbedder>, trained: bool) -> Self {
+        Self { images: PolicyImages { embedder: Some(embedder), trained }, ..self }
+    }
+
+    /// The prompt with the embeddings of its images.
+    ///
+    /// # Errors
+    /// As [`Prompt::embedded`].
+    pub(crate) fn embedded(&self, prompt: &Prompt) -> Result<Prompt> {
+        prompt.embedded(self.images.embedder.as_deref())
     }
 
     /// Calls the layer hook, if set.
@@ -246,7 +274,10 @@ impl Policy {
 
     /// The lowest layer that a gradient has to reach; the number of layers if none.
     pub(crate) fn lowest_trained(&self) -> usize {
-        self.parameters.lowest_layer(self.config.num_hidden_layers)
+        match self.images.trained {
+            true => 0,
+            false => self.parameters.lowest_layer(self.config.num_hidden_layers),
+        }
     }
 
     /// Zero gradients for each trainable tensor.
@@ -254,7 +285,8 @@ impl Policy {
     /// # Errors
     /// Out of memory.
     pub fn zero_gradients(&self) -> Result<Gradients> {
-        Gradients::zeros(&self.parameters, &self.config)
+        let gradients = Gradients::zeros(&self.parameters, &self.config)?;
+        Ok(gradients.with_images(self.images.trained.then(ImageGradients::default)))
     }
 
     /// Whether training uses dropout.
@@ -269,11 +301,28 @@ impl Policy {
     }
 
     pub(crate) fn pack(&self, groups: &[Group]) -> Result<PackedBatch> {
+        let is_multimodal = self.config.rope.mrope_section.is_some();
+        if let Some(index) = groups.iter().position(|group| !group.prompt.is_text())
+            && !is_multimodal
+        {
+            let fault = "the prompt has an image, but the model is text-only".to_owned();
+            return Err(Error::Sequence { index, fault });
+        }
         PackedBatch::new(groups, self.config.vocab_size, self.config.max_position_embeddings)
     }
 
+    /// The embeddings of the tokens and images of a batch (tokens, hidden).
+    pub(crate) fn embed(&self, batch: &PackedBatch) -> Result<Tensor> {
+        let x = self.embed_tokens(&batch.ids)?;
+        for ImageRows { rows, image } in &batch.images {
+            let embeddings = image.embedded(self.images.embedder.as_deref())?;
+            image_rows::insert(&x, rows.start, &embeddings, 0..rows.len())?;
+        }
+        Ok(x)
+    }
+
     /// The tokens' embeddings (tokens, hidden).
-    pub(crate) fn embed(&self, ids: &[usize]) -> Result<Tensor> {
+    pub(crate) fn embed_tokens(&self, ids: &[usize]) -> Result<Tensor> {
         Ok(embedding::gather_cast(&self.decoder.embedding, ids, self.precision)?)
     }
 

@@ -1,36 +1,71 @@
 //! Prompts: token ids, with image embeddings in place of the image placeholder tokens.
 
+use std::hash::{Hash, Hasher};
 use std::ops::Range;
 
 use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
-/// A prompt: token ids, and the embeddings that replace its image placeholder tokens.
-#[derive(Debug, Clone, Default)]
+/// A prompt: token ids, and the images in place of its placeholder tokens.
+///
+/// Prompts are equal if their tokens are, and their images by [`PromptImage::digest`].
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(try_from = "StoredPrompt")]
 pub struct Prompt {
     ids: Vec<u32>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     images: Vec<PromptImage>,
     /// M-RoPE position of each token; empty for text, where all three components equal the token's index.
+    #[serde(skip)]
     position_ids: Vec<MropePosition>,
     /// Part of the first token's key.
+    #[serde(skip)]
     cache_salt: TokenKey,
+}
+
+/// A prompt as it is serialized: without positions, which follow from the images, and without embeddings.
+#[derive(Deserialize)]
+struct StoredPrompt {
+    ids: Vec<u32>,
+    #[serde(default)]
+    images: Vec<PromptImage>,
+}
+
+impl TryFrom<StoredPrompt> for Prompt {
+    type Error = Error;
+
+    fn try_from(stored: StoredPrompt) -> Result<Self> {
+        Self::with_images(stored.ids, stored.images)
+    }
 }
 
 /// A token's 3-D position id: time, height and width.
 pub type MropePosition = [usize; 3];
 
-/// Embeddings that replace consecutive placeholder tokens, such as those of an image.
-#[derive(Debug, Clone)]
+/// An image or a video in place of consecutive placeholder tokens.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct PromptImage {
     /// Index of the first placeholder token in the prompt.
     pub offset: usize,
-    /// One embedding for each placeholder token (tokens, hidden).
-    pub embeddings: Tensor,
-    /// Position ids relative to the image's first token. The text after it continues at the largest component + 1.
+    /// Position ids relative to the image's first token, one per placeholder token. The text after it continues at the
+    /// largest component + 1.
     pub position_ids: Vec<MropePosition>,
-    /// Identifies embeddings and positions for prefix caching: equal digests count as equal content.
+    /// Identifies pixels and positions, also for prefix caching: equal digests count as equal content.
     pub digest: u128,
+    /// One embedding for each placeholder token (tokens, hidden); `None` if a policy's [`ImageEmbedder`] has them.
+    #[serde(skip)]
+    pub embeddings: Option<Tensor>,
+}
+
+/// Has the embeddings of a policy's images, which may change with the weights of its vision encoder.
+pub trait ImageEmbedder: Send + Sync {
+    /// The embeddings of the image of that digest, on the device of the policy (tokens, hidden).
+    ///
+    /// # Errors
+    /// The image is unknown, or cannot be encoded.
+    fn embeddings(&self, digest: u128) -> Result<Tensor>;
 }
 
 /// A token's identity for prefix caching: equal keys after equal prefixes have equal KV-cache entries.
@@ -51,16 +86,62 @@ impl PromptImage {
     }
 }
 
+impl PromptImage {
+    /// Its embeddings, or those of `embedder` (tokens, hidden).
+    ///
+    /// # Errors
+    /// There are none, or not one per token.
+    pub(crate) fn embedded(&self, embedder: Option<&dyn ImageEmbedder>) -> Result<Tensor> {
+        let embeddings = match (&self.embeddings, embedder) {
+            (Some(embeddings), _) => embeddings.clone(),
+            (None, Some(embedder)) => embedder.embeddings(self.digest)?,
+            (None, None) => return Err(fault("an image has no embeddings".into())),
+        };
+        match (embeddings.dims2().map_or(0, |(rows, _)| rows), self.position_ids.len()) {
+            (rows, tokens) if rows == tokens => Ok(embeddings),
+            (rows, tokens) => {
+                Err(fault(format!("an image has {rows} embeddings for {tokens} tokens")))
+            }
+        }
+    }
+}
+
+fn fault(fault: String) -> Error {
+    Error::Sequence { index: 0, fault }
+}
+
+impl PartialEq for Prompt {
+    fn eq(&self, other: &Self) -> bool {
+        let same = |(a, b): (&PromptImage, &PromptImage)| {
+            (a.offset, a.digest, a.position_ids.len()) == (b.offset, b.digest, b.position_ids.len())
+        };
+        self.ids == other.ids
+            && self.cache_salt == other.cache_salt
+            && self.images.len() == other.images.len()
+            && self.images.iter().zip(&other.images).all(same)
+    }
+}
+
+impl Eq for Prompt {}
+
+impl Hash for Prompt {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.ids.hash(state);
+        self.images.iter().for_each(|image| image.digest.hash(state));
+    }
+}
+
 impl Prompt {
     /// A prompt of `ids`, with `images` in ascending order of their offsets.
     ///
     /// # Errors
-    /// [`Error::Sequence`] if images overlap, exceed the prompt, or do not have one embedding per token.
+    /// [`Error::Sequence`] if images overlap, exceed the prompt, or have embeddings, but not one per token.
     pub fn with_images(ids: Vec<u32>, images: Vec<PromptImage>) -> Result<Self> {
         let mut end = 0;
         for image in &images {
-            let rows = image.embeddings.dims2().map_or(0, |(rows, _)| rows);
             let tokens = image.tokens();
+            let embeddings = image.embeddings.as_ref();
+            let rows = embeddings.map_or(tokens.len(), |it| it.dims2().map_or(0, |dims| dims.0));
             let fault = if rows != tokens.len() || rows == 0 {
                 format!("an image has {rows} embeddings for {} tokens", tokens.len())
             } else if tokens.start < end || tokens.end > ids.len() {
@@ -69,7 +150,7 @@ impl Prompt {
                 end = tokens.end;
                 continue;
             };
-            return Err(Error::Sequence { index: 0, fault });
+            return Err(self::fault(fault));
         }
         let position_ids =
             if images.is_empty() { Vec::new() } else { position_ids(ids.len(), &images) };
@@ -88,9 +169,26 @@ impl Prompt {
         Self { cache_salt: key, ..self }
     }
 
+    /// The same prompt with the embeddings of all images, those that it lacks from `embedder`.
+    ///
+    /// # Errors
+    /// An image has no embeddings, or another number of them than tokens.
+    pub fn embedded(&self, embedder: Option<&dyn ImageEmbedder>) -> Result<Self> {
+        let mut prompt = self.clone();
+        for image in &mut prompt.images {
+            image.embeddings = Some(image.embedded(embedder)?);
+        }
+        Ok(prompt)
+    }
+
     /// The token ids.
     pub fn ids(&self) -> &[u32] {
         &self.ids
+    }
+
+    /// The images, in order.
+    pub fn images(&self) -> &[PromptImage] {
+        &self.images
     }
 
     /// Number of tokens.
@@ -110,7 +208,8 @@ impl Prompt {
 
     /// Hidden size of the image embeddings, if there are images.
     pub(crate) fn image_hidden_size(&self) -> Option<usize> {
-        self.images.first().and_then(|image| image.embeddings.dims().last().copied())
+        let embeddings = self.images.first()?.embeddings.as_ref()?;
+        embeddings.dims().last().copied()
     }
 
     /// The M-RoPE position of the token at `index`, which may be past the prompt's end.
@@ -147,17 +246,17 @@ impl Prompt {
     }
 
     /// The image tokens within `range`: for each image their indices relative to the start of the range, the matching
-    /// rows of its embeddings, and these.
+    /// rows of its embeddings, and the image.
     pub(crate) fn image_rows(
         &self,
         range: Range<usize>,
-    ) -> impl Iterator<Item = (Range<usize>, Range<usize>, &Tensor)> {
+    ) -> impl Iterator<Item = (Range<usize>, Range<usize>, &PromptImage)> {
         self.images.iter().filter_map(move |image| {
             let tokens = image.tokens();
             let (start, end) = (tokens.start.max(range.start), tokens.end.min(range.end));
             let rows = start.checked_sub(tokens.start)?..end.checked_sub(tokens.start)?;
             let overlaps = start < end;
-            overlaps.then(|| (start - range.start..end - range.start, rows, &image.embeddings))
+            overlaps.then(|| (start - range.start..end - range.start, rows, image))
         })
     }
 }
@@ -205,6 +304,7 @@ mod tests {
         digest: u128,
     ) -> PromptImage {
         let embeddings = Tensor::zeros((position_ids.len(), 3), DType::F32, &Device::Cpu).unwrap();
+        let (position_ids, embeddings) = (position_ids, Some(embeddings));
         PromptImage { offset, embeddings, position_ids, digest }
     }
 

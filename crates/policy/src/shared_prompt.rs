@@ -13,11 +13,12 @@ use crate::forward::{GradientReadyHook, HeadPass, SavedLayers};
 use crate::packed::{Group, PackedBatch};
 use crate::parameters::Gradients;
 use crate::policy::{Policy, TokenScores};
+use crate::prompt::Prompt;
 
 /// The forward pass of a prompt, shared by chunks of its completions.
 pub struct SharedPrompt<'a> {
     policy: &'a Policy,
-    ids: Vec<u32>,
+    prompt: Prompt,
     batch: PackedBatch,
     temperature: f64,
     dropout_seed: Option<u64>,
@@ -47,12 +48,12 @@ impl<'a> SharedPrompt<'a> {
     /// The prompt is invalid for the model.
     pub fn new(
         policy: &'a Policy,
-        prompt: &[u32],
+        prompt: &Prompt,
         chunk_tokens: usize,
         temperature: f64,
         (dropout_seed, activation_cache): (Option<u64>, Option<&'a ActivationCache>),
     ) -> Result<Self> {
-        let group = Group { prompt: prompt.to_vec(), completions: Vec::new() };
+        let group = Group { prompt: prompt.clone(), completions: Vec::new() };
         let batch = policy.pack(std::slice::from_ref(&group))?;
         let activation_cache = activation_cache.filter(|_| !policy.has_dropout());
         let cached = activation_cache.and_then(|activation_cache| {
@@ -66,17 +67,16 @@ impl<'a> SharedPrompt<'a> {
                 (SavedLayers::Cached(cached), kvs, last)
             }
             None => {
-                let pass = policy.pass(&batch, dropout_seed);
-                let x = policy.embed(&batch.ids)?;
+                let pass = policy.pass(&batch, dropout_seed)?;
+                let x = policy.embed(&batch)?;
                 let saved_layers = policy.layers_to_save(prompt.len() + chunk_tokens);
                 SavedLayers::forward_prompt(policy, x, &pass, saved_layers)?
             }
         };
         let d_last = memory::zeros_like(&last)?;
-        let ids = group.prompt;
         Ok(Self {
             policy,
-            ids,
+            prompt: group.prompt,
             batch,
             temperature,
             dropout_seed,
@@ -93,8 +93,8 @@ impl<'a> SharedPrompt<'a> {
     /// # Errors
     /// A completion is invalid for the model.
     pub fn forward_chunk(&'a self, completions: &[Vec<u32>]) -> Result<ChunkForward<'a>> {
-        let Self { policy, ids, last, temperature, .. } = self;
-        let group = Group { prompt: ids.clone(), completions: completions.to_vec() };
+        let Self { policy, prompt, last, temperature, .. } = self;
+        let group = Group { prompt: prompt.clone(), completions: completions.to_vec() };
         let batch = ChunkBatch::new(policy, &group)?;
         let (mut layers, mut rows) = (None, last.clone());
         if !batch.own().is_empty() {
@@ -118,14 +118,14 @@ impl<'a> SharedPrompt<'a> {
 
     /// Runs the layers on a chunk's own rows.
     fn forward_chunk_layers(&self, batch: &ChunkBatch) -> Result<(SavedLayers<'a>, Tensor)> {
-        let Self { policy, ids, kvs, dropout_seed, .. } = self;
-        let x = policy.embed(batch.own())?;
-        let saved_layers = policy.layers_to_save(ids.len() + batch.own().len());
+        let Self { policy, prompt, kvs, dropout_seed, .. } = self;
+        let x = policy.embed_tokens(batch.own())?;
+        let saved_layers = policy.layers_to_save(prompt.len() + batch.own().len());
         let completions_sharing = |index: usize| PromptSharing::Completions(&kvs[index]);
         SavedLayers::forward(
             policy,
             x,
-            &batch.pass(policy, *dropout_seed),
+            &batch.pass(policy, *dropout_seed)?,
             saved_layers,
             completions_sharing,
         )
@@ -149,11 +149,11 @@ impl<'a> SharedPrompt<'a> {
         on_ready: &mut GradientReadyHook<'_>,
     ) -> Result<()> {
         let Self { policy, batch, dropout_seed, layers, kvs, d_last, .. } = self;
-        let grads = &grads.decoder;
         let prompt_sharing = |index: usize| PromptSharing::Prompt(&kvs[index]);
-        let pass = policy.pass(&batch, dropout_seed);
-        let dx = layers.backward(policy, d_last, &pass, grads, prompt_sharing, on_ready)?;
-        grads.add_tokens(&batch.ids, &dx)
+        let pass = policy.pass(&batch, dropout_seed)?;
+        let dx =
+            layers.backward(policy, d_last, &pass, &grads.decoder, prompt_sharing, on_ready)?;
+        grads.add_inputs(&batch, &dx)
     }
 }
 
@@ -180,7 +180,7 @@ impl ChunkForward<'_> {
         let Some(layers) = layers else { return Ok(()) };
         let dx = memory::rows(&d_rows, 1..1 + own.len())?;
         let completions_sharing = |index: usize| PromptSharing::Completions(&kvs[index]);
-        let pass = batch.pass(policy, *dropout_seed);
+        let pass = batch.pass(policy, *dropout_seed)?;
         // No gradient is final before the prompt's backward.
         let dx = layers.backward(policy, dx, &pass, grads, completions_sharing, &mut |_| ())?;
         grads.add_tokens(own, &dx)
@@ -215,7 +215,7 @@ impl ChunkBatch {
         &self.batch.targets
     }
 
-    fn pass(&self, policy: &Policy, dropout_seed: Option<u64>) -> Pass<'_> {
+    fn pass(&self, policy: &Policy, dropout_seed: Option<u64>) -> Result<Pass<'_>> {
         policy.pass_after_prompt(&self.batch, self.prompt, dropout_seed)
     }
 }
@@ -227,13 +227,13 @@ impl Policy {
     /// As [`Policy::score`].
     pub fn score_chunks(
         &self,
-        prompt: &[u32],
+        prompt: &Prompt,
         chunks: &[&[Vec<u32>]],
         temperature: f64,
     ) -> Result<Vec<TokenScores>> {
-        let group = Group { prompt: prompt.to_vec(), completions: Vec::new() };
+        let group = Group { prompt: prompt.clone(), completions: Vec::new() };
         let batch = self.pack(&[group])?;
-        let (pass, x) = (self.pass(&batch, None), self.embed(&batch.ids)?);
+        let (pass, x) = (self.pass(&batch, None)?, self.embed(&batch)?);
         let mut kvs = Vec::with_capacity(self.decoder.layers.len());
         let x = self.forward_layers(
             x,
@@ -245,11 +245,11 @@ impl Policy {
             },
         )?;
         let score = |completions: &&[Vec<u32>]| -> Result<TokenScores> {
-            let group = Group { prompt: prompt.to_vec(), completions: completions.to_vec() };
+            let group = Group { prompt: prompt.clone(), completions: completions.to_vec() };
             let batch = ChunkBatch::new(self, &group)?;
             let mut rows = x.clone();
             if !batch.own().is_empty() {
-                let (pass, own) = (batch.pass(self, None), self.embed(batch.own())?);
+                let (pass, own) = (batch.pass(self, None)?, self.embed_tokens(batch.own())?);
                 let completions_sharing = |index: usize| PromptSharing::Completions(&kvs[index]);
                 let own = self.forward_layers(own, &pass, completions_sharing, |_, _, _| Ok(()))?;
                 rows = memory::concat_rows(&[&x, &own])?;

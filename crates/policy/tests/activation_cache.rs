@@ -63,7 +63,7 @@ fn drawn_into(
     let (samples, cache) =
         policy.generate_with_activation_cache(&requests, &sampling, options, &|_| {}).unwrap();
     let group = |(prompt, samples): (Vec<u32>, Vec<embodied_r_policy::CompletionOutput>)| Group {
-        prompt,
+        prompt: prompt.into(),
         completions: samples.into_iter().map(|sample| sample.ids).collect(),
     };
     (prompts.into_iter().zip(samples).map(group).collect(), cache)

@@ -10,7 +10,7 @@ fn fixture(name: &str) -> PathBuf {
 }
 
 fn groups() -> Vec<Group> {
-    vec![Group { prompt: vec![3, 7, 9], completions: vec![vec![4, 4, 8], vec![11, 30]] }]
+    vec![Group { prompt: vec![3, 7, 9].into(), completions: vec![vec![4, 4, 8], vec![11, 30]] }]
 }
 
 fn frozen(name: &str, patterns: &[&str]) -> Policy {

@@ -134,8 +134,10 @@ fn an_adapter_is_not_converted_for_every_token_or_pass() {
         assert_eq!(sampled(4, 9) - sampled(4, 5), sampled(2, 9) - sampled(2, 5));
         let trained = |layers: usize, precision: Precision| {
             let policy = adapted(layers, precision);
-            let groups =
-                [Group { prompt: vec![5, 7, 11], completions: vec![vec![3, 4], vec![9; 3]] }];
+            let groups = [Group {
+                prompt: vec![5, 7, 11].into(),
+                completions: vec![vec![3, 4], vec![9; 3]],
+            }];
             let mut gradients = policy.zero_gradients().unwrap();
             launches_of("er_convert", || {
                 let forward = policy.forward(&groups, 1.0).unwrap();
@@ -175,8 +177,10 @@ fn a_batch_computes_its_cosines_and_sines_once_on_the_device() {
         for layers in [2, 4] {
             // Without memory for activations, the backward recomputes every layer.
             let policy = policy(layers).with_activation_bytes(0);
-            let groups =
-                [Group { prompt: vec![5, 7, 11], completions: vec![vec![3, 4], vec![9; 3]] }];
+            let groups = [Group {
+                prompt: vec![5, 7, 11].into(),
+                completions: vec![vec![3, 4], vec![9; 3]],
+            }];
             let mut gradients = policy.zero_gradients().unwrap();
             let launches = launches_of("er_cos_sin", || {
                 let forward = policy.forward(&groups, 1.0).unwrap();

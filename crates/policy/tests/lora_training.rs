@@ -81,8 +81,8 @@ fn values(tensor: &Tensor) -> Vec<f32> {
 
 fn groups() -> Vec<Group> {
     vec![
-        Group { prompt: vec![3, 7, 9], completions: vec![vec![4, 4, 8, 0], vec![11, 30]] },
-        Group { prompt: vec![21], completions: vec![vec![5, 6, 7]] },
+        Group { prompt: vec![3, 7, 9].into(), completions: vec![vec![4, 4, 8, 0], vec![11, 30]] },
+        Group { prompt: vec![21].into(), completions: vec![vec![5, 6, 7]] },
     ]
 }
 
@@ -219,7 +219,7 @@ fn dropout_depends_on_the_seed_and_not_on_packing() {
     let mut separate = Vec::new();
     for Group { prompt, completions } in groups() {
         for completion in completions {
-            let group = Group { prompt: prompt.clone(), completions: vec![completion] };
+            let group = Group { prompt: prompt.clone().into(), completions: vec![completion] };
             separate.extend(of(&[group], 1));
         }
     }
@@ -253,7 +253,7 @@ fn sample(model: &Arc<InferenceModel>, prompts: &[&[u32]]) -> Vec<Vec<Completion
 /// Samples as groups to score, and their log-probabilities.
 fn drawn(samples: &[Vec<CompletionOutput>], prompts: &[&[u32]]) -> (Vec<Group>, Vec<f32>) {
     let group = |(samples, prompt): (&Vec<CompletionOutput>, &&[u32])| Group {
-        prompt: prompt.to_vec(),
+        prompt: prompt.to_vec().into(),
         completions: samples.iter().map(|sample| sample.ids.clone()).collect(),
     };
     let logps = samples.iter().flatten().flat_map(|sample| sample.logps.clone()).collect();

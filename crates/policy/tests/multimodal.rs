@@ -59,7 +59,7 @@ fn step(policy: &Policy) {
 }
 
 fn logps(policy: &Policy) -> Vec<f32> {
-    let group = Group { prompt: vec![3, 1], completions: vec![vec![4, 1, 5], vec![9]] };
+    let group = Group { prompt: vec![3, 1].into(), completions: vec![vec![4, 1, 5], vec![9]] };
     policy.score(&[group], 1.0).unwrap().logps
 }
 

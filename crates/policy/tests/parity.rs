@@ -109,7 +109,7 @@ fn the_next_token_distribution_matches_transformers() {
     for fixture in fixtures() {
         let NextToken { prompt, logps } = &fixture.expected.next_token;
         let completions = (0..logps.len()).map(|id| vec![u32::try_from(id).unwrap()]).collect();
-        let groups = [Group { prompt: prompt.clone(), completions }];
+        let groups = [Group { prompt: prompt.clone().into(), completions }];
         let scores = fixture.policy().score(&groups, 1.0).unwrap();
         assert_close(&fixture.name, "token", &scores.logps, logps);
     }

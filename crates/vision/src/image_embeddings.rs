@@ -63,7 +63,7 @@ impl ImageEmbeddings {
         };
         PromptImage {
             offset,
-            embeddings: self.embeddings.clone(),
+            embeddings: Some(self.embeddings.clone()),
             position_ids: (0..self.tokens()).map(position).collect(),
             digest: self.digest,
         }

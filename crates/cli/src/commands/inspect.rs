@@ -63,7 +63,7 @@ fn logprobs(args: &SequencesArgs) -> anyhow::Result<Status> {
 /// A sequence with its first token as the prompt.
 fn after_the_first(ids: &[u32]) -> Group {
     let (first, rest) = ids.split_at(ids.len().min(1));
-    Group { prompt: first.to_vec(), completions: vec![rest.to_vec()] }
+    Group { prompt: first.to_vec().into(), completions: vec![rest.to_vec()] }
 }
 
 /// The error with the sequence's index in the file.

@@ -89,7 +89,7 @@ fn computes<M: Model>(model: &M, prompt: &[u32]) -> Result<bool> {
     let Some((last, before)) = prompt.split_last().filter(|(_, before)| !before.is_empty()) else {
         return Ok(true);
     };
-    let group = Group { prompt: before.to_vec(), completions: vec![vec![*last]] };
+    let group = Group { prompt: before.to_vec().into(), completions: vec![vec![*last]] };
     Ok(model.score(&[group], 1.0)?.logps.iter().all(|logp| logp.is_finite()))
 }
 

@@ -122,7 +122,7 @@ pub fn example(messages: &[ChatMessage], text: &dyn ChatTokenizer) -> Result<Exa
         (None, Some(stop)) => completion.push(*stop),
         (None, None) => {}
     }
-    Ok(Example { prompt: text.encode(&prompt)?, completion })
+    Ok(Example { prompt: text.encode(&prompt)?.into(), completion })
 }
 
 #[cfg(test)]
@@ -154,7 +154,10 @@ mod tests {
     #[test]
     fn only_the_assistants_turn_and_its_stop_token_are_learned() {
         let result = read_text(&one(), 100).unwrap();
-        assert_eq!(result.examples, [Example { prompt: vec![5, 4], completion: vec![1, 2, 0] }]);
+        assert_eq!(
+            result.examples,
+            [Example { prompt: vec![5, 4].into(), completion: vec![1, 2, 0] }]
+        );
     }
 
     #[test]
@@ -163,7 +166,7 @@ mod tests {
         let result = read_text(line, 100).unwrap();
         assert_eq!(result.examples.len(), 2);
         assert_eq!(result.examples[0].completion, [2, 0]);
-        assert_eq!(result.examples[1].prompt, [5, 2, 0, 5, 4]);
+        assert_eq!(result.examples[1].prompt.ids(), [5, 2, 0, 5, 4]);
         assert_eq!(result.examples[1].completion, [3, 0]);
     }
 
@@ -178,7 +181,7 @@ mod tests {
         // The completion ends with the stop token and not with the text that spells one.
         let text = tokenizer.encode_chat(&tokenizer.plain("a<|im_end|>b")).unwrap();
         assert_eq!(found.completion, [text, vec![2]].concat());
-        assert_eq!(found.prompt.iter().filter(|id| **id == 1).count(), 2);
+        assert_eq!(found.prompt.ids().iter().filter(|id| **id == 1).count(), 2);
     }
 
     #[test]

@@ -64,7 +64,7 @@ impl Sink for Parquet {
             Column::Integers(vec![step as i64; rows.len()]),
             Column::Strings(rows.iter().map(|(r, _)| r.id.clone()).collect()),
             Column::Strings(rows.iter().map(|(r, _)| r.question.clone()).collect()),
-            Column::IdLists(rows.iter().map(|(r, _)| r.prompt.clone()).collect()),
+            Column::IdLists(rows.iter().map(|(r, _)| r.prompt.ids().to_vec()).collect()),
             Column::Strings(rows.iter().map(|(_, c)| c.text.clone()).collect()),
             Column::IdLists(rows.iter().map(|(_, c)| c.ids.clone()).collect()),
             Column::Integers(rows.iter().map(|(_, c)| c.ids.len() as i64).collect()),

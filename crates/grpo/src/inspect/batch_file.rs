@@ -115,7 +115,7 @@ impl BatchFile {
             ..FileCompletion::default()
         };
         let group = |rollout: &Rollout| FileGroup {
-            prompt_ids: rollout.prompt.clone(),
+            prompt_ids: rollout.prompt.ids().to_vec(),
             completions: rollout.completions.iter().map(completion).collect(),
         };
         Self { groups: rollouts.iter().map(group).collect(), settings: None }
@@ -179,7 +179,7 @@ impl BatchFile {
             groups: slices
                 .iter()
                 .map(|slice| Group {
-                    prompt: self.groups[slice.group].prompt_ids.clone(),
+                    prompt: self.groups[slice.group].prompt_ids.clone().into(),
                     completions: of(slice).map(|completion| completion.ids.clone()).collect(),
                 })
                 .collect(),
@@ -212,7 +212,10 @@ fn groups(batch: &MicroBatch) -> Vec<FileGroup> {
                     sampling_logps: of(&batch.sampling),
                 }
             });
-            FileGroup { prompt_ids: group.prompt.clone(), completions: completions.collect() }
+            FileGroup {
+                prompt_ids: group.prompt.ids().to_vec(),
+                completions: completions.collect(),
+            }
         })
         .collect()
 }
@@ -236,8 +239,8 @@ mod tests {
     fn a_batch_file_round_trips() {
         let batch = MicroBatch {
             groups: [
-                Group { prompt: vec![1, 2], completions: vec![vec![3], vec![4, 5]] },
-                Group { prompt: vec![6], completions: vec![vec![7, 8]] },
+                Group { prompt: vec![1, 2].into(), completions: vec![vec![3], vec![4, 5]] },
+                Group { prompt: vec![6].into(), completions: vec![vec![7, 8]] },
             ]
             .into(),
             unmasked: vec![true; 3],
@@ -257,7 +260,7 @@ mod tests {
     #[test]
     fn a_nan_log_probability_round_trips() {
         let batch = MicroBatch {
-            groups: [Group { prompt: vec![1], completions: vec![vec![2, 3]] }].into(),
+            groups: [Group { prompt: vec![1].into(), completions: vec![vec![2, 3]] }].into(),
             unmasked: vec![true],
             advantages: vec![0.5],
             reference: vec![f64::NAN, -2.0],

@@ -10,7 +10,7 @@ use embodied_r_policy::{ActivationCache, Gradients, Policy, SharedPrompt};
 use super::{
     ActivationCacheOptions, ChatMessage, ChatTokenizer, GenerateOptions, GenerationPrompt,
     GenerationRequest, GradientReadyHook, Group, LayerHook, LoadOptions, Model, NamedGradients,
-    RenderedChat, Samples, SamplingParams, TokenScores, TrainingPass, WriterRank,
+    Prompt, RenderedChat, Samples, SamplingParams, TokenScores, TrainingPass, WriterRank,
 };
 use crate::error::Result;
 
@@ -42,7 +42,7 @@ impl Model for Policy {
 
     fn score_chunks(
         &self,
-        prompt: &[u32],
+        prompt: &Prompt,
         parts: &[&[Vec<u32>]],
         temperature: f64,
     ) -> Result<Vec<TokenScores>> {
@@ -51,7 +51,7 @@ impl Model for Policy {
 
     fn backward_chunks(
         &self,
-        prompt: &[u32],
+        prompt: &Prompt,
         parts: &[&[Vec<u32>]],
         training: &TrainingPass<'_, ActivationCache>,
         gradients: &mut Self::Gradients,

@@ -70,7 +70,7 @@ pub fn train<M: Model>(
             break;
         }
         if let Some(example) = examples.first() {
-            last_prompt.clone_from(&example.prompt);
+            last_prompt = example.prompt.ids().to_vec();
         }
         let lr = settings.schedule.at(step);
         let budget = settings.max_tokens_per_batch;

@@ -145,9 +145,8 @@ impl<'a, M: Model> SftTrainer<'a, M> {
 fn run_plan<'a>(inputs: &SftInputs<'a>) -> RunPlan<'a> {
     let SftInputs { settings, data, .. } = inputs;
     let (examples, steps_per_epoch) = (&data.examples.examples, data.steps_per_epoch());
-    let tokens = examples
-        .iter()
-        .map(|example| (example.prompt.as_slice(), example.completion.as_slice(), ""));
+    let tokens =
+        examples.iter().map(|example| (&example.prompt, example.completion.as_slice(), ""));
     RunPlan {
         settings: &settings.run,
         load_options: inputs.run.load_options(&settings.run, settings.trainable()),
@@ -157,7 +156,7 @@ fn run_plan<'a>(inputs: &SftInputs<'a>) -> RunPlan<'a> {
         milestones: settings.run.milestones(steps_per_epoch),
         best_by: BestMetric::new(BEST_METRIC, None),
         data: fingerprint(tokens),
-        probe: examples.first().map_or_else(Vec::new, |example| example.prompt.clone()),
+        probe: examples.first().map_or_else(Vec::new, |example| example.prompt.ids().to_vec()),
     }
 }
 
@@ -237,7 +236,7 @@ impl<M: Model> SftTrainer<'_, M> {
         learning_rate: f64,
     ) -> Result<Diagnosis> {
         let group = |example: &&Example| FileGroup {
-            prompt_ids: example.prompt.clone(),
+            prompt_ids: example.prompt.ids().to_vec(),
             completions: vec![FileCompletion {
                 ids: example.completion.clone(),
                 advantage: 1.0,

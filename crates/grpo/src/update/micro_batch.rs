@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
 use crate::loss::{self, LossBatch, LossNormalizer, LossStats, LossType, entropy_threshold};
-use crate::model::{Group, Model, TokenScores};
+use crate::model::{Group, Model, Prompt, TokenScores};
 use crate::process_group::ProcessGroup;
 use crate::settings::LossSettings;
 use crate::update::{LossGradient, score_all};
@@ -86,9 +86,9 @@ impl MicroBatch {
     }
 
     /// Each completion with its prompt.
-    pub fn sequences(&self) -> impl Iterator<Item = (&[u32], &[u32])> {
+    pub fn sequences(&self) -> impl Iterator<Item = (&Prompt, &[u32])> {
         self.groups.iter().flat_map(|group| {
-            let prompt = group.prompt.as_slice();
+            let prompt = &group.prompt;
             group.completions.iter().map(move |ids| (prompt, ids.as_slice()))
         })
     }
@@ -242,7 +242,8 @@ mod tests {
 
     fn batch(unmasked: [bool; 2]) -> MicroBatch {
         MicroBatch {
-            groups: [Group { prompt: vec![1], completions: vec![vec![2, 3], vec![4]] }].into(),
+            groups: [Group { prompt: vec![1].into(), completions: vec![vec![2, 3], vec![4]] }]
+                .into(),
             unmasked: unmasked.to_vec(),
             advantages: vec![1.0, -1.0],
             ..MicroBatch::default()

@@ -3,7 +3,7 @@
 use std::sync::atomic::AtomicBool;
 
 use crate::error::Result;
-use crate::model::{Group, Model};
+use crate::model::{Group, Model, Prompt};
 use crate::process_group::ProcessGroup;
 use crate::update::packing::{GroupLengths, pack};
 use crate::update::{LossGradient, StepParams, UpdateOutcome, Updater};
@@ -12,7 +12,7 @@ use crate::update::{LossGradient, StepParams, UpdateOutcome, Updater};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Example {
     /// The context, at least one token.
-    pub prompt: Vec<u32>,
+    pub prompt: Prompt,
     /// The target tokens.
     pub completion: Vec<u32>,
 }
@@ -145,7 +145,7 @@ mod tests {
 
     fn examples() -> Vec<Example> {
         let example = |prompt: &[u32], completion: &[u32]| Example {
-            prompt: prompt.to_vec(),
+            prompt: prompt.to_vec().into(),
             completion: completion.to_vec(),
         };
         vec![example(&[1, 2], &[3, 4, 0]), example(&[3], &[1, 0]), example(&[2], &[4, 4, 1, 0])]

@@ -73,7 +73,7 @@ pub fn verify_packing<M: Model>(
         for (prompt, completion) in batch.sequences() {
             let (own, rest) = left.split_at(completion.len());
             left = rest;
-            let group = Group { prompt: prompt.to_vec(), completions: vec![completion.to_vec()] };
+            let group = Group { prompt: prompt.clone(), completions: vec![completion.to_vec()] };
             model.backward(
                 &[group],
                 &uncached,
@@ -123,7 +123,7 @@ mod tests {
 
     fn batches() -> Vec<MicroBatch> {
         let group = |prompt: u32| Group {
-            prompt: vec![prompt],
+            prompt: vec![prompt].into(),
             completions: vec![vec![2, 0], vec![3, 3, 1]],
         };
         let batch = |groups: Vec<Group>| MicroBatch {

@@ -6,7 +6,7 @@
 
 use std::f64::consts::PI;
 
-use embodied_r_kernels::rope::Frequencies;
+use embodied_r_kernels::rope::{CosSinCache, Frequencies};
 use serde_json::{Value, json};
 
 use super::ConfigFault;
@@ -73,6 +73,26 @@ pub struct Yarn {
     pub original_max_position_embeddings: usize,
     /// Whether the ramp's bounds are rounded to whole pairs.
     pub truncate: bool,
+}
+
+impl Rope {
+    /// Cosines and sines of tokens at these positions (time, height, width), which are equal for text.
+    ///
+    /// # Errors
+    /// The sections do not sum to the number of pairs.
+    pub(crate) fn cos_sin(
+        &self,
+        positions: &[[usize; 3]],
+        frequencies: &Frequencies,
+    ) -> embodied_r_kernels::Result<CosSinCache> {
+        match self.mrope_section {
+            Some(sections) => CosSinCache::multimodal(positions, sections, frequencies),
+            None => {
+                let positions: Vec<usize> = positions.iter().map(|position| position[0]).collect();
+                Ok(CosSinCache::new(&positions, frequencies))
+            }
+        }
+    }
 }
 
 impl Yarn {

@@ -18,6 +18,7 @@ use super::page_allocator::PageAllocator;
 use crate::activation_cache::ActivationCache;
 use crate::config::ModelConfig;
 use crate::error::{Result, TensorContext as _};
+use crate::image_rows;
 use crate::prompt::{MropePosition, Prompt};
 use crate::tensor_parallel::{Shard, TensorParallel};
 
@@ -69,9 +70,11 @@ impl Batch {
     /// is the batch row of the first.
     pub(super) fn add_positions(&mut self, prompt: &Prompt, range: Range<usize>, row: usize) {
         self.positions.extend(range.clone().map(|index| prompt.position(index)));
-        for (tokens, rows, embeddings) in prompt.image_rows(range) {
-            let embeddings = embeddings.clone();
-            self.images.push(ImageRows { row: row + tokens.start, rows, embeddings });
+        for (tokens, rows, image) in prompt.image_rows(range) {
+            // An engine refuses prompts without embeddings.
+            if let Some(embeddings) = image.embeddings.clone() {
+                self.images.push(ImageRows { row: row + tokens.start, rows, embeddings });
+            }
         }
     }
 }
@@ -133,13 +136,7 @@ impl InferenceModel {
 
     /// The cosines and sines for these positions.
     fn cos_sin(&self, positions: &[MropePosition]) -> Result<CosSinCache> {
-        match self.config.rope.mrope_section {
-            Some(sections) => Ok(CosSinCache::multimodal(positions, sections, &self.frequencies)?),
-            None => {
-                let positions: Vec<usize> = positions.iter().map(|position| position[0]).collect();
-                Ok(CosSinCache::new(&positions, &self.frequencies))
-            }
-        }
+        Ok(self.config.rope.cos_sin(positions, &self.frequencies)?)
     }
 
     /// The device that holds the weights.
@@ -206,13 +203,7 @@ impl InferenceModel {
         };
         let mut x = self.embed(&batch.ids)?;
         for ImageRows { row, rows, embeddings } in &batch.images {
-            let embeddings = embeddings.to_device(x.device()).and_then(|e| e.to_dtype(x.dtype()));
-            memory::copy_rows(
-                &x,
-                *row,
-                &embeddings.context("insert image embeddings")?,
-                rows.clone(),
-            )?;
+            image_rows::insert(&x, *row, embeddings, rows.clone())?;
         }
         for (index, layer) in self.layers.iter().enumerate() {
             let is_last = index + 1 == self.layers.len();

@@ -201,7 +201,7 @@ fn recorded(
     let stats = engine.stats();
     let mut groups = Vec::new();
     for (request, samples) in requests.iter().zip(drawn) {
-        let single = |ids| Group { prompt: request.prompt.ids().to_vec(), completions: vec![ids] };
+        let single = |ids| Group { prompt: request.prompt.clone(), completions: vec![ids] };
         groups.extend(samples.into_iter().map(|(ids, _, _)| single(ids)));
     }
     (groups, engine.into_activation_cache().unwrap(), stats)

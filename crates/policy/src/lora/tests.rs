@@ -37,8 +37,10 @@ fn model(name: &str) -> Policy {
 
 #[track_caller]
 fn assert_scores(name: &str, policy: &Policy, sequences: &[Vec<u32>], want: &[Vec<f32>]) {
-    let group =
-        |ids: &Vec<u32>| Group { prompt: ids[..1].to_vec(), completions: vec![ids[1..].to_vec()] };
+    let group = |ids: &Vec<u32>| Group {
+        prompt: ids[..1].to_vec().into(),
+        completions: vec![ids[1..].to_vec()],
+    };
     let groups: Vec<Group> = sequences.iter().map(group).collect();
     let found = policy.score(&groups, 1.0).unwrap().logps;
     for (i, (found, want)) in found.iter().zip(want.concat()).enumerate() {

@@ -13,21 +13,28 @@ use crate::decoder::{Activations, OutputRows, Pass, PromptSharing};
 use crate::dropout;
 use crate::error::Result;
 use crate::packed::PackedBatch;
+use crate::prompt::MropePosition;
 
 impl Policy {
     /// The pass of `batch`; `dropout_seed` enables dropout in training.
-    pub(crate) fn pass<'a>(&self, batch: &'a PackedBatch, dropout_seed: Option<u64>) -> Pass<'a> {
+    pub(crate) fn pass<'a>(
+        &self,
+        batch: &'a PackedBatch,
+        dropout_seed: Option<u64>,
+    ) -> Result<Pass<'a>> {
         let keys = self.dropout_keys(batch, dropout_seed);
         let pick = |keys: &Vec<u64>| batch.output_rows.iter().map(|row| keys[*row]).collect();
-        let output_rows = (batch.output_rows.len() < batch.ids.len()).then(|| {
+        let output_rows = || -> Result<_> {
             let spans = Cow::Owned(batch.output_spans());
             let positions = || batch.output_rows.iter().map(|row| batch.positions[*row]).collect();
-            let cos_sin = self.cos_sin(&batch.cos_sin.output_rows, positions);
+            let cos_sin = self.cos_sin(&batch.cos_sin.output_rows, positions)?;
             let pass = self.pass_of(cos_sin, spans, keys.as_ref().map(pick));
-            Box::new(OutputRows { rows: batch.output_rows.clone(), pass })
-        });
-        let cos_sin = self.cos_sin(&batch.cos_sin.all, || batch.positions.clone());
-        Pass { output_rows, ..self.pass_of(cos_sin, Cow::Borrowed(&batch.spans), keys) }
+            Ok(Box::new(OutputRows { rows: batch.output_rows.clone(), pass }))
+        };
+        let fewer = batch.output_rows.len() < batch.ids.len();
+        let output_rows = fewer.then(output_rows).transpose()?;
+        let cos_sin = self.cos_sin(&batch.cos_sin.all, || batch.positions.clone())?;
+        Ok(Pass { output_rows, ..self.pass_of(cos_sin, Cow::Borrowed(&batch.spans), keys) })
     }
 
     /// As [`Self::pass`], for the rows from `first` on, after a prompt that only contributes keys and values.
@@ -36,13 +43,13 @@ impl Policy {
         batch: &'a PackedBatch,
         first: usize,
         dropout_seed: Option<u64>,
-    ) -> Pass<'a> {
+    ) -> Result<Pass<'a>> {
         let kv_only_prompt = |span: &GroupSpan| GroupSpan { kv_only: first, ..span.clone() };
         let keys = self.dropout_keys(batch, dropout_seed).map(|mut keys| keys.split_off(first));
         let spans = batch.spans.iter().map(kv_only_prompt).collect();
         let cos_sin =
-            self.cos_sin(&batch.cos_sin.after_prompt, || batch.positions[first..].to_vec());
-        self.pass_of(cos_sin, Cow::Owned(spans), keys)
+            self.cos_sin(&batch.cos_sin.after_prompt, || batch.positions[first..].to_vec())?;
+        Ok(self.pass_of(cos_sin, Cow::Owned(spans), keys))
     }
 
     /// Runs all layers on `x` and returns the output at the pass's output rows. `save` gets each layer's index, input
@@ -66,14 +73,17 @@ impl Policy {
         })
     }
 
-    /// The cosines and sines of the rows at `positions`, from `cached` if a pass of the batch has stored them. M-RoPE
-    /// positions of text are equal in all three components.
+    /// The cosines and sines of the rows at `positions`, from `cached` if a pass of the batch has stored them.
     fn cos_sin(
         &self,
         cached: &OnceLock<Arc<CosSinCache>>,
-        positions: impl FnOnce() -> Vec<usize>,
-    ) -> Arc<CosSinCache> {
-        cached.get_or_init(|| Arc::new(CosSinCache::new(&positions(), &self.frequencies))).clone()
+        positions: impl FnOnce() -> Vec<MropePosition>,
+    ) -> Result<Arc<CosSinCache>> {
+        if let Some(cos_sin) = cached.get() {
+            return Ok(cos_sin.clone());
+        }
+        let cos_sin = Arc::new(self.config.rope.cos_sin(&positions(), &self.frequencies)?);
+        Ok(cached.get_or_init(|| cos_sin).clone())
     }
 
     fn dropout_keys(&self, batch: &PackedBatch, dropout_seed: Option<u64>) -> Option<Vec<u64>> {

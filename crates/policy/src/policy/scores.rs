@@ -16,8 +16,8 @@ impl Policy {
     /// A group is invalid for the model.
     pub fn score(&self, groups: &[Group], temperature: f64) -> Result<TokenScores> {
         let batch = self.pack(groups)?;
-        let pass = self.pass(&batch, None);
-        let x = self.embed(&batch.ids)?;
+        let pass = self.pass(&batch, None)?;
+        let x = self.embed(&batch)?;
         let x = self.forward_layers(x, &pass, |_| PromptSharing::None, |_, _, _| Ok(()))?;
         let selected = embedding::gather(&x, &batch.sources)?;
         Ok(HeadPass::forward(self, selected, &batch.targets, temperature)?.scores)

@@ -125,7 +125,8 @@ impl Policy {
     fn configured_like(&self, model: Self, lora: Option<Lora>) -> Result<Self> {
         let model =
             model.with_activation_bytes(self.activation_bytes).with_precision(self.precision);
-        let model = Self { layer_hook: self.layer_hook.clone(), ..model };
+        let (layer_hook, images) = (self.layer_hook.clone(), self.images.clone());
+        let model = Self { layer_hook, images, ..model };
         Ok(match lora {
             Some(lora) => model.with_lora(lora),
             None => model,

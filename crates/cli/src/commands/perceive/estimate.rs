@@ -55,7 +55,7 @@ pub(super) fn print(
         weights / GB
     );
     let caption = Group {
-        prompt: vec![0; 2 * tokens + PROMPT_TOKENS],
+        prompt: vec![0; 2 * tokens + PROMPT_TOKENS].into(),
         completions: vec![vec![0; CAPTION_TOKENS]],
     };
     let flop = vision.flops(grid) + decoder.forward_flops(&[caption]);

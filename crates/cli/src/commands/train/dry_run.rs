@@ -139,6 +139,7 @@ mod tests {
     use embodied_r_data::Question;
     use embodied_r_grpo::data::questions::{Prompts, TokenizedQuestion};
     use embodied_r_grpo::estimate::memory_plan::ActivationCachePolicy;
+    use embodied_r_policy::Prompt;
 
     use super::*;
 
@@ -162,7 +163,8 @@ mod tests {
     };
 
     fn text(settings: &GrpoSettings, given: usize, left: usize) -> Result<String> {
-        let question = TokenizedQuestion { question: Question::default(), prompt: Vec::new() };
+        let question =
+            TokenizedQuestion { question: Question::default(), prompt: Prompt::default() };
         let questions = Prompts { questions: vec![question; left], too_long: given - left };
         let eval = Prompts { questions: Vec::new(), too_long: 0 };
         let data = GrpoData::new(settings, questions, eval)?;

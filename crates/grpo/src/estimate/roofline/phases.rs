@@ -89,7 +89,7 @@ impl Step<'_> {
     /// FLOPs of a forward pass over the step's prompts with completions of `completion` tokens.
     fn flops(&self, completion: usize) -> ForwardFlops {
         let completions = vec![vec![0; completion]; self.workload.completions];
-        let group = Group { prompt: vec![0; self.workload.prompt], completions };
+        let group = Group { prompt: vec![0; self.workload.prompt].into(), completions };
         let one = self.config.pass_flops(&[group]);
         let prompts = self.workload.prompts as f64;
         ForwardFlops { linear: prompts * one.linear, attention: prompts * one.attention }

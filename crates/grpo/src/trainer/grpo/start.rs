@@ -123,9 +123,8 @@ fn run_plan<'a>(inputs: &GrpoInputs<'a>) -> RunPlan<'a> {
     let GrpoData { questions, sampler, plan, .. } = &inputs.data;
     let questions = &questions.questions;
     let evaluation = &settings.evaluation;
-    let data = questions
-        .iter()
-        .map(|one| (one.prompt.as_slice(), [].as_slice(), one.question.answer.as_str()));
+    let data =
+        questions.iter().map(|one| (&one.prompt, [].as_slice(), one.question.answer.as_str()));
     RunPlan {
         settings: &settings.run,
         load_options: inputs.run.load_options(&settings.run, settings.trainable()),
@@ -135,6 +134,6 @@ fn run_plan<'a>(inputs: &GrpoInputs<'a>) -> RunPlan<'a> {
         milestones: settings.run.milestones(sampler.steps_per_epoch()),
         best_by: BestMetric::new(&evaluation.metric_for_best_model, evaluation.greater_is_better),
         data: fingerprint(data),
-        probe: questions.first().map_or_else(Vec::new, |question| question.prompt.clone()),
+        probe: questions.first().map_or_else(Vec::new, |question| question.prompt.ids().to_vec()),
     }
 }

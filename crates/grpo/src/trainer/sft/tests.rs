@@ -8,7 +8,10 @@ use crate::trainer::tests::{StopAfter, run_inputs};
 
 fn examples(n: usize) -> Vec<Example> {
     (0..n)
-        .map(|i| Example { prompt: vec![5, 4], completion: vec![1, 2 + (i % 4 == 0) as u32, 0] })
+        .map(|i| Example {
+            prompt: vec![5, 4].into(),
+            completion: vec![1, 2 + (i % 4 == 0) as u32, 0],
+        })
         .collect()
 }
 

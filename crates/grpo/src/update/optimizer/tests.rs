@@ -25,7 +25,7 @@ fn settings() -> OptimizerSettings {
 /// Gradients of `scale` times the log-probability of one token.
 fn gradients(model: &Bigram, scale: f32) -> <Bigram as Model>::Gradients {
     let mut gradients = model.zero_gradients().unwrap();
-    let group = Group { prompt: vec![1], completions: vec![vec![2]] };
+    let group = Group { prompt: vec![1].into(), completions: vec![vec![2]] };
     let mut derivative = |_: &TokenScores| Ok(vec![scale]);
     let training =
         crate::model::TrainingPass { temperature: 1.0, dropout_seed: 0, activation_cache: None };

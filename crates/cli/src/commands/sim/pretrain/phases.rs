@@ -150,7 +150,7 @@ impl Documents<'_> {
         // The statements start on a new line.
         let line = if context.is_empty() { "" } else { "\n" };
         let prompt = self.tokenizer.encode(&format!("{END_OF_TEXT}{context}{line}"))?;
-        Ok(lm::Example { prompt, completion: self.tokenizer.encode(statements)? })
+        Ok(lm::Example { prompt: prompt.into(), completion: self.tokenizer.encode(statements)? })
     }
 }
 
