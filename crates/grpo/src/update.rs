@@ -353,7 +353,7 @@ mod tests {
         let batches = [vec![group(1, 7)], vec![group(1, 8)], vec![group(1, 9), group(2, 9)]];
         let whole: Vec<(Vec<u32>, Vec<Vec<u32>>)> = merged_groups(&batches)
             .into_iter()
-            .map(|group| (group.prompt, group.completions))
+            .map(|group| (group.prompt.ids().to_vec(), group.completions))
             .collect();
         let expected =
             [(vec![1], vec![vec![7], vec![8]]), (vec![1], vec![vec![9]]), (vec![2], vec![vec![9]])];

@@ -183,7 +183,7 @@ fn activations_missing_from_the_cache_are_computed() {
     let cache = cache.unwrap();
     // A completion with an additional token, and an unknown prompt.
     groups[1].completions[0].push(5);
-    groups.push(Group { prompt: ids(9, 8), completions: vec![ids(3, 1)] });
+    groups.push(Group { prompt: ids(9, 8).into(), completions: vec![ids(3, 1)] });
     assert!(
         !cache.contains(&groups[1]) && !cache.contains(&groups[5]) && cache.contains(&groups[2])
     );

@@ -13,7 +13,7 @@ use embodied_r_policy::{Gradients, Group, LoraConfig, Policy, SharedPrompt, Trai
 use groups::{ids, model};
 
 fn group() -> Group {
-    Group { prompt: ids(9, 1), completions: vec![ids(5, 2), ids(3, 3)] }
+    Group { prompt: ids(9, 1).into(), completions: vec![ids(5, 2), ids(3, 3)] }
 }
 
 fn values(buffer: &Tensor) -> Vec<f32> {

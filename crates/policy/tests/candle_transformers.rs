@@ -51,7 +51,7 @@ fn assert_parity(
     let mut next = next(VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu));
 
     let ids: Vec<u32> = (0..40).map(|i| (i * i + 7 * i + 3) % 89).collect();
-    let group = Group { prompt: ids[..1].to_vec(), completions: vec![ids[1..].to_vec()] };
+    let group = Group { prompt: ids[..1].to_vec().into(), completions: vec![ids[1..].to_vec()] };
     let found = Policy::load(dir.path()).unwrap().score(&[group], 1.0).unwrap().logps;
     assert_eq!(found.len(), ids.len() - 1);
     for (position, found) in found.into_iter().enumerate() {

@@ -43,8 +43,10 @@ fn expected(name: &str) -> Expected {
 }
 
 fn logps(policy: &Policy, sequences: &[Vec<u32>]) -> Vec<f32> {
-    let group =
-        |ids: &Vec<u32>| Group { prompt: ids[..1].to_vec(), completions: vec![ids[1..].to_vec()] };
+    let group = |ids: &Vec<u32>| Group {
+        prompt: ids[..1].to_vec().into(),
+        completions: vec![ids[1..].to_vec()],
+    };
     let groups: Vec<Group> = sequences.iter().map(group).collect();
     policy.score(&groups, 1.0).unwrap().logps
 }
@@ -151,7 +153,7 @@ fn sampling_from_quantized_blocks_has_the_scores_of_the_dequantized_weights() {
         let samples = model.generate(&[request], &sampling, &|_| {}).unwrap().remove(0);
         let drawn: Vec<f32> = samples.iter().flat_map(|sample| sample.logps.clone()).collect();
         let completions = samples.into_iter().map(|sample| sample.ids).collect();
-        let groups = [Group { prompt, completions }];
+        let groups = [Group { prompt: prompt.into(), completions }];
         let whole = Policy::load(&file(name)).unwrap().score(&groups, 1.0).unwrap().logps;
         assert_eq!(drawn.len(), 36);
         for (drawn, whole) in drawn.iter().zip(&whole) {

@@ -219,7 +219,7 @@ fn dropout_depends_on_the_seed_and_not_on_packing() {
     let mut separate = Vec::new();
     for Group { prompt, completions } in groups() {
         for completion in completions {
-            let group = Group { prompt: prompt.clone().into(), completions: vec![completion] };
+            let group = Group { prompt: prompt.clone(), completions: vec![completion] };
             separate.extend(of(&[group], 1));
         }
     }

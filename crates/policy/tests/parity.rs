@@ -74,7 +74,7 @@ impl Fixture {
 
     fn groups(&self) -> Vec<Group> {
         let group = |tokens: &Tokens| Group {
-            prompt: tokens.prompt.clone(),
+            prompt: tokens.prompt.clone().into(),
             completions: tokens.completions.clone(),
         };
         self.expected.groups.iter().map(group).collect()
@@ -211,7 +211,7 @@ fn incremental_decoding_has_the_scores_of_one_forward_pass() {
             .iter()
             .zip(&samples)
             .map(|(request, samples)| Group {
-                prompt: request.prompt.ids().to_vec(),
+                prompt: request.prompt.clone(),
                 completions: samples.iter().map(|sample| sample.ids.clone()).collect(),
             })
             .collect();

@@ -64,7 +64,7 @@ fn fixtures() -> Vec<Fixture> {
         let dir = root.join("models").join(&name);
         let expected = std::fs::read(dir.join("expected.json")).unwrap();
         let Expected { groups, gradients } = serde_json::from_slice(&expected).unwrap();
-        let group = |Tokens { prompt, completions }| Group { prompt, completions };
+        let group = |Tokens { prompt, completions }| Group { prompt: prompt.into(), completions };
         let Weights { temperature, dlogps } = gradients;
         let groups = groups.into_iter().map(group).collect();
         Fixture { name, dir, groups, temperature, dlogps, autocast }
@@ -107,12 +107,8 @@ fn samples_in_bf16_have_the_log_probabilities_of_scoring() {
     for fixture in fixtures() {
         let (f32, bf16) = (fixture.policy(Precision::F32), fixture.policy(Precision::Bf16));
         let prompt = fixture.groups[0].prompt.clone();
-        let request = GenerationRequest {
-            prompt: prompt.clone().into(),
-            samples: 4,
-            stream: 7,
-            first_sample: 0,
-        };
+        let request =
+            GenerationRequest { prompt: prompt.clone(), samples: 4, stream: 7, first_sample: 0 };
         let sampling = SamplingParams { max_new_tokens: 24, ..SamplingParams::default() };
         let samples = bf16.generate(&[request], &sampling, &|_| {}).unwrap().remove(0);
         let completions = samples.iter().map(|sample| sample.ids.clone()).collect();

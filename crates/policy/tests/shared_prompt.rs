@@ -16,7 +16,7 @@ const TEMPERATURE: f64 = 0.8;
 /// A prompt with completions of one and of many tokens.
 fn group() -> Group {
     let completions = [5, 1, 12, 7, 1, 9].iter().enumerate().map(|(i, n)| ids(*n, i + 2));
-    Group { prompt: ids(23, 1), completions: completions.collect() }
+    Group { prompt: ids(23, 1).into(), completions: completions.collect() }
 }
 
 /// The loss gradient for each token of the group.

@@ -190,7 +190,8 @@ mod tests {
             [{"Question_id": 1, "question": "x x", "answer": "A"}, {"Question_id": 2, "question": "x", "answer": "B"}]"#;
         let result = read_text(list, 5).unwrap();
         // The whole reply is one word that this tokenizer does not know.
-        let example = |prompt: &[u32]| Example { prompt: prompt.into(), completion: vec![5, 0] };
+        let example =
+            |prompt: &[u32]| Example { prompt: prompt.to_vec().into(), completion: vec![5, 0] };
         assert_eq!(result.examples, [example(&[5, 5, 4]), example(&[5, 4])]);
         assert_eq!(read_text(list, 4).unwrap().too_long, 1);
         let error = read_text(r#"[{"Question_id": 7, "question": "x"}]"#, 9).unwrap_err();

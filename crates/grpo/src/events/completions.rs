@@ -112,7 +112,7 @@ mod tests {
             index: 3,
             id: "q3".into(),
             question: "Question: where?".into(),
-            prompt: vec![7, 8],
+            prompt: vec![7, 8].into(),
             solution: "B".into(),
             completions: vec![Completion {
                 ids: vec![4, 5, 0],

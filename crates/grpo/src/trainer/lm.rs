@@ -157,7 +157,7 @@ mod tests {
     }
 
     fn document(tokens: &[u32]) -> Example {
-        Example { prompt: tokens[..1].to_vec(), completion: tokens[1..].to_vec() }
+        Example { prompt: tokens[..1].to_vec().into(), completion: tokens[1..].to_vec() }
     }
 
     #[test]

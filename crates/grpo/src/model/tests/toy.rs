@@ -164,7 +164,7 @@ impl Bigram {
                 if let Some(on_layer) = &self.on_layer {
                     on_layer();
                 }
-                let mut previous = *group.prompt.last().unwrap();
+                let mut previous = *group.prompt.ids().last().unwrap();
                 for &token in completion {
                     let logps = self.distribution(&weight, &bias, previous, temperature);
                     each(previous, token, &logps);
