@@ -33,6 +33,23 @@ pub enum Error {
         /// What is wrong, and what is expected.
         what: String,
     },
+    /// An image cannot be processed or encoded.
+    #[error(transparent)]
+    Vision(#[from] embodied_r_vision::Error),
+    /// An image file has changed or vanished since the run started.
+    #[error("cannot use the image `{path}`: {reason}; restore the file and resume the run")]
+    ChangedImage {
+        /// Its path.
+        path: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A prompt refers to an image that is not in the run's data.
+    #[error("a prompt has an image that is not in the data (digest {digest:032x})")]
+    UnknownImage {
+        /// The image's digest.
+        digest: u128,
+    },
     /// A batch file is invalid.
     #[error("the batch `{}` {what}", path.display())]
     Batch {

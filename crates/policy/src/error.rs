@@ -225,6 +225,12 @@ pub enum Error {
         /// What is wrong with it.
         fault: String,
     },
+    /// An image of a prompt cannot be encoded.
+    #[error(transparent)]
+    Image {
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// A model dimension does not divide over the tensor-parallel ranks.
     #[error(
         "cannot shard `{field}` of {found} over {ranks} ranks: it must be {want}; use another `--tp`"

@@ -15,7 +15,6 @@ use crate::error::{Error, Result};
 #[serde(try_from = "StoredPrompt")]
 pub struct Prompt {
     ids: Vec<u32>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     images: Vec<PromptImage>,
     /// M-RoPE position of each token; empty for text, where all three components equal the token's index.
     #[serde(skip)]

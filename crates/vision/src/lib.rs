@@ -6,9 +6,11 @@
 mod config;
 mod embedding_cache;
 mod error;
+mod frames;
 mod grid;
 mod image_embeddings;
 pub mod image_file;
+mod image_layout;
 mod linear;
 mod message;
 mod model;
@@ -17,15 +19,19 @@ mod resize;
 mod source;
 mod tower;
 mod tower_weights;
+mod vision_processor;
 mod windows;
 
 pub use config::{ImageTokens, VisionConfig};
 pub use embedding_cache::EmbeddingCache;
 pub use error::{Error, Result};
+pub use frames::Frames;
 pub use grid::{Grid, PixelLimits, smart_resize};
 pub use image_embeddings::ImageEmbeddings;
+pub use image_layout::ImageLayout;
 pub use message::{MultimodalMessage, MultimodalPart};
 pub use model::{
     VisionEncoder, VisionLanguageModel, VisionOptions, check_headers, is_vision_language_model,
 };
 pub use processor::{Patch, Pixels, Processor};
+pub use vision_processor::VisionProcessor;

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use candle_core::Device;
+use candle_core::{Device, Tensor};
 use embodied_r_policy::tokenizer::{GenerationPrompt, Tokenizer};
 use embodied_r_policy::{InferenceModel, Prompt, TensorParallel, WeightFormat, WeightPlacement};
 use image::RgbImage;
@@ -227,6 +227,28 @@ impl VisionEncoder {
             }
         }
         Ok(images.len())
+    }
+
+    /// The embeddings of images or videos whose patches `pixels` are (tokens, hidden size of the decoder). They do not
+    /// depend on the others, to the bit.
+    ///
+    /// # Errors
+    /// [`Error::Patches`] for patches of another processor.
+    pub fn encode_pixels(&self, pixels: &[Pixels]) -> Result<Vec<Tensor>> {
+        let mut embeddings = Vec::with_capacity(pixels.len());
+        let mut left = pixels;
+        while !left.is_empty() {
+            let mut patches = 0;
+            let is_within = |one: &&Pixels| {
+                let fits = patches < BATCH_PATCHES;
+                patches += one.grid.patches();
+                fits
+            };
+            let (batch, rest) = left.split_at(left.iter().take_while(is_within).count());
+            embeddings.extend(self.tower.forward(&batch.iter().collect::<Vec<_>>())?);
+            left = rest;
+        }
+        Ok(embeddings)
     }
 
     /// Encodes one image.

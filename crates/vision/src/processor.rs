@@ -50,6 +50,14 @@ impl Processor {
         self.images.grid(size, 1)
     }
 
+    /// The patch grid of a video of frames of `size`, in pixels.
+    ///
+    /// # Errors
+    /// [`Error::AspectRatio`](crate::Error::AspectRatio).
+    pub fn video_grid(&self, size: (u32, u32), frames: usize) -> Result<Grid> {
+        self.videos.grid(size, frames)
+    }
+
     /// The patches of an image.
     ///
     /// # Errors

@@ -1,0 +1,275 @@
+//! The embeddings of a run's images under a frozen vision tower: each image is encoded once per run.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use candle_core::{Device, Tensor};
+use embodied_r_kernels::{WeightFormat, WeightPlacement};
+use embodied_r_policy::{ImageEmbedder, Prompt};
+use embodied_r_vision::{Pixels, VisionEncoder, VisionOptions};
+
+use super::disk_cache::DiskCache;
+use super::table::ImageTable;
+use crate::error::Result;
+
+/// Embeddings by digest, and the order of their last use.
+#[derive(Debug, Default)]
+struct Memory {
+    embeddings: HashMap<u128, (Tensor, u64)>,
+    order: BTreeMap<u64, u128>,
+    clock: u64,
+    bytes: usize,
+}
+
+/// Patches of the images of a coming step, as far as they are cut.
+type Prefetched = JoinHandle<HashMap<u128, Result<Pixels>>>;
+
+/// Where images are encoded and their embeddings kept.
+#[derive(Debug, Clone)]
+pub struct StoreOptions {
+    /// The model's folder, whose vision tower is read when an image is first encoded.
+    pub model: PathBuf,
+    /// Format of the tower's weights.
+    pub format: WeightFormat,
+    /// The device of the tower.
+    pub device: Device,
+    /// Bytes of embeddings in memory; those of the current step are kept beyond it.
+    pub memory_bytes: usize,
+    /// Embeddings on disk.
+    pub disk: Option<DiskCache>,
+}
+
+/// The embeddings of a run's images, encoded on first use by a frozen vision tower, which leaves memory when all images
+/// of the data are encoded.
+pub struct ImageStore {
+    table: Arc<ImageTable>,
+    options: StoreOptions,
+    tower: Mutex<Option<VisionEncoder>>,
+    memory: Mutex<Memory>,
+    prefetched: Mutex<Option<Prefetched>>,
+    counts: Mutex<ImageCounts>,
+}
+
+/// How images got their embeddings.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ImageCounts {
+    /// Encoded by the tower.
+    pub encoded: u64,
+    /// Read from disk.
+    pub from_disk: u64,
+    /// Found in memory.
+    pub from_memory: u64,
+}
+
+impl std::fmt::Debug for ImageStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ImageStore {{ {} images, {:?} }}", self.table.len(), self.counts())
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl ImageStore {
+    /// A store for the images of `table`.
+    #[must_use]
+    pub fn new(table: Arc<ImageTable>, options: StoreOptions) -> Self {
+        Self {
+            table,
+            options,
+            tower: Mutex::default(),
+            memory: Mutex::default(),
+            prefetched: Mutex::default(),
+            counts: Mutex::default(),
+        }
+    }
+
+    /// The images.
+    #[must_use]
+    pub fn table(&self) -> &Arc<ImageTable> {
+        &self.table
+    }
+
+    /// How images got their embeddings so far.
+    #[must_use]
+    pub fn counts(&self) -> ImageCounts {
+        *locked(&self.counts)
+    }
+
+    /// Whether the tower is in memory.
+    #[must_use]
+    pub fn has_tower(&self) -> bool {
+        locked(&self.tower).is_some()
+    }
+
+    /// Gets the embeddings of all images of `prompts`, so that passes over them find these in memory. Images that have
+    /// none are encoded together.
+    ///
+    /// # Errors
+    /// An image file has changed, the tower cannot be read, or the disk is full.
+    pub fn prepare<'a>(&self, prompts: impl IntoIterator<Item = &'a Prompt>) -> Result<()> {
+        let wanted = digests(prompts);
+        let (mut missing, mut counts) = (Vec::new(), ImageCounts::default());
+        for digest in &wanted {
+            if locked(&self.memory).get(*digest).is_some() {
+                counts.from_memory += 1;
+            } else if let Some(embeddings) = self.options.disk.as_ref().and_then(|it| it.read(*digest)) {
+                counts.from_disk += 1;
+                locked(&self.memory).insert(*digest, embeddings);
+            } else {
+                missing.push(*digest);
+            }
+        }
+        counts.encoded = missing.len() as u64;
+        self.encode(&missing)?;
+        locked(&self.memory).evict(self.options.memory_bytes, &wanted);
+        let mut all = locked(&self.counts);
+        all.encoded += counts.encoded;
+        all.from_disk += counts.from_disk;
+        all.from_memory += counts.from_memory;
+        Ok(())
+    }
+
+    /// Cuts the images of `prompts` that have no embeddings yet into patches, on a thread of its own, for the next
+    /// [`Self::prepare`]. A file that cannot be read is an error there.
+    pub fn prefetch<'a>(&self, prompts: impl IntoIterator<Item = &'a Prompt>) {
+        let has_embeddings = |digest: &u128| {
+            locked(&self.memory).embeddings.contains_key(digest)
+                || self.options.disk.as_ref().is_some_and(|disk| disk.contains(*digest))
+        };
+        let mut missing = digests(prompts);
+        missing.retain(|digest| !has_embeddings(digest));
+        let mut prefetched = locked(&self.prefetched);
+        if missing.is_empty() || prefetched.is_some() {
+            return;
+        }
+        let table = self.table.clone();
+        *prefetched = Some(std::thread::spawn(move || {
+            missing.into_iter().map(|digest| (digest, table.pixels(digest))).collect()
+        }));
+    }
+
+    /// Encodes images and keeps their embeddings.
+    fn encode(&self, missing: &[u128]) -> Result<()> {
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let prefetched = locked(&self.prefetched).take();
+        let mut cut = match prefetched.map(JoinHandle::join) {
+            Some(Ok(cut)) => cut,
+            Some(Err(panic)) => std::panic::resume_unwind(panic),
+            None => HashMap::new(),
+        };
+        let pixels = missing.iter().map(|digest| match cut.remove(digest) {
+            Some(pixels) => pixels,
+            None => self.table.pixels(*digest),
+        });
+        let pixels: Vec<Pixels> = pixels.collect::<Result<_>>()?;
+        let mut tower = locked(&self.tower);
+        let encoder = match tower.take() {
+            Some(encoder) => encoder,
+            None => self.load()?,
+        };
+        let embeddings = tower.insert(encoder).encode_pixels(&pixels)?;
+        drop(pixels);
+        for (digest, embeddings) in missing.iter().zip(embeddings) {
+            if let Some(disk) = &self.options.disk {
+                disk.write(*digest, &embeddings)?;
+            }
+            locked(&self.memory).insert(*digest, embeddings);
+        }
+        if self.all_are_kept() {
+            *tower = None;
+        }
+        Ok(())
+    }
+
+    fn load(&self) -> Result<VisionEncoder> {
+        let StoreOptions { model, format, device, .. } = &self.options;
+        let placement = WeightPlacement { format: *format, device: device.clone() };
+        let max_pixels = self.table.processor().max_pixels();
+        Ok(VisionEncoder::load(model, &VisionOptions { placement, max_pixels })?)
+    }
+
+    /// Whether no image has to be encoded any more.
+    fn all_are_kept(&self) -> bool {
+        let memory = locked(&self.memory);
+        let on_disk = |digest| self.options.disk.as_ref().is_some_and(|disk| disk.contains(digest));
+        let fits = memory.bytes <= self.options.memory_bytes;
+        self.table.digests().all(|digest| {
+            on_disk(digest) || (fits && memory.embeddings.contains_key(&digest))
+        })
+    }
+}
+
+impl ImageEmbedder for ImageStore {
+    fn embeddings(&self, digest: u128) -> embodied_r_policy::Result<Tensor> {
+        if let Some(embeddings) = locked(&self.memory).get(digest) {
+            return Ok(embeddings);
+        }
+        let failed = |error: crate::Error| embodied_r_policy::Error::Image { source: Box::new(error) };
+        if let Some(embeddings) = self.options.disk.as_ref().and_then(|disk| disk.read(digest)) {
+            locked(&self.memory).insert(digest, embeddings.clone());
+            return Ok(embeddings);
+        }
+        self.encode(&[digest]).map_err(failed)?;
+        let found = locked(&self.memory).get(digest);
+        found.ok_or_else(|| failed(crate::Error::UnknownImage { digest }))
+    }
+}
+
+/// The distinct images of `prompts`, in order.
+fn digests<'a>(prompts: impl IntoIterator<Item = &'a Prompt>) -> Vec<u128> {
+    let mut digests = Vec::new();
+    for image in prompts.into_iter().flat_map(Prompt::images) {
+        if !digests.contains(&image.digest) {
+            digests.push(image.digest);
+        }
+    }
+    digests
+}
+
+impl Memory {
+    fn get(&mut self, digest: u128) -> Option<Tensor> {
+        let (embeddings, used) = self.embeddings.get_mut(&digest)?;
+        self.order.remove(used);
+        self.clock += 1;
+        *used = self.clock;
+        self.order.insert(self.clock, digest);
+        Some(embeddings.clone())
+    }
+
+    fn insert(&mut self, digest: u128, embeddings: Tensor) {
+        self.clock += 1;
+        self.order.insert(self.clock, digest);
+        self.bytes += bytes(&embeddings);
+        if let Some((before, used)) = self.embeddings.insert(digest, (embeddings, self.clock)) {
+            self.order.remove(&used);
+            self.bytes -= bytes(&before);
+        }
+    }
+
+    /// Drops what was not used for longest until `most` bytes are left, but nothing in `kept`.
+    fn evict(&mut self, most: usize, kept: &[u128]) {
+        let oldest: Vec<(u64, u128)> = self.order.iter().map(|(used, it)| (*used, *it)).collect();
+        for (used, digest) in oldest {
+            if self.bytes <= most {
+                return;
+            }
+            if kept.contains(&digest) {
+                continue;
+            }
+            self.order.remove(&used);
+            if let Some((embeddings, _)) = self.embeddings.remove(&digest) {
+                self.bytes -= bytes(&embeddings);
+            }
+        }
+    }
+}
+
+fn bytes(embeddings: &Tensor) -> usize {
+    embeddings.elem_count() * embeddings.dtype().size_in_bytes()
+}

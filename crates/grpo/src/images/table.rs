@@ -1,0 +1,123 @@
+//! Every image and video of a run's data, by a digest of its pixels.
+
+use std::fmt;
+use std::sync::Arc;
+
+use embodied_r_vision::{Frames, ImageLayout, Pixels, VisionProcessor};
+use indexmap::IndexMap;
+use rayon::prelude::*;
+
+use crate::error::{Error, Result};
+
+/// What an image source returns if it cannot be read.
+pub type ReadError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A file with an image, or with the frames of a video.
+pub trait ImageSource: Send + Sync + fmt::Debug {
+    /// Decodes the file. It has the same pixels every time.
+    ///
+    /// # Errors
+    /// The file is missing or broken.
+    fn read(&self) -> std::result::Result<Frames, ReadError>;
+
+    /// The paths of the image or of the frames, for batch files and reward commands.
+    fn paths(&self) -> Vec<String>;
+}
+
+/// An image or a video of the data.
+#[derive(Debug, Clone)]
+struct Entry {
+    layout: ImageLayout,
+    source: Arc<dyn ImageSource>,
+}
+
+/// The images and videos of a run's data.
+#[derive(Debug)]
+pub struct ImageTable {
+    processor: VisionProcessor,
+    entries: IndexMap<u128, Entry>,
+}
+
+impl ImageTable {
+    /// A table without images, for a model with this processor.
+    #[must_use]
+    pub fn new(processor: VisionProcessor) -> Self {
+        Self { processor, entries: IndexMap::new() }
+    }
+
+    /// The model's processor.
+    #[must_use]
+    pub fn processor(&self) -> &VisionProcessor {
+        &self.processor
+    }
+
+    /// Number of distinct images and videos.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Decodes all sources, on all cores, and adds what is new; returns the layout of each or what is wrong with it.
+    /// Pixels are dropped as soon as they are known by their digest. `on_read` is called after each.
+    pub fn add_all(
+        &mut self,
+        sources: &[Arc<dyn ImageSource>],
+        on_read: &(dyn Fn() + Sync),
+    ) -> Vec<std::result::Result<ImageLayout, ReadError>> {
+        let read = |source: &Arc<dyn ImageSource>| {
+            let layout = source.read().and_then(|frames| Ok(self.processor.layout(&frames)?));
+            on_read();
+            layout
+        };
+        let layouts: Vec<_> = sources.par_iter().map(read).collect();
+        for (layout, source) in layouts.iter().zip(sources) {
+            let Ok(layout) = layout else { continue };
+            let entry = || Entry { layout: *layout, source: source.clone() };
+            self.entries.entry(layout.digest()).or_insert_with(entry);
+        }
+        layouts
+    }
+
+    /// The digests of all images and videos.
+    pub fn digests(&self) -> impl Iterator<Item = u128> {
+        self.entries.keys().copied()
+    }
+
+    /// The layout of an image.
+    ///
+    /// # Errors
+    /// The table does not have it.
+    pub fn layout_of(&self, digest: u128) -> Result<ImageLayout> {
+        Ok(self.entry(digest)?.layout)
+    }
+
+    /// The paths of an image or of a video's frames; none if the table does not have it.
+    #[must_use]
+    pub fn paths(&self, digest: u128) -> Vec<String> {
+        self.entries.get(&digest).map_or_else(Vec::new, |entry| entry.source.paths())
+    }
+
+    /// Decodes an image again and cuts it into patches.
+    ///
+    /// # Errors
+    /// The table does not have it, or the file is not the one that was added.
+    pub fn pixels(&self, digest: u128) -> Result<Pixels> {
+        let Entry { source, layout } = self.entry(digest)?;
+        let changed = |reason: String| Error::ChangedImage { path: source.paths().join(", "), reason };
+        let frames = source.read().map_err(|error| changed(error.to_string()))?;
+        if self.processor.layout(&frames)? != *layout {
+            return Err(changed("it has other pixels than at the start of the run".into()));
+        }
+        Ok(self.processor.pixels(&frames)?)
+    }
+
+    fn entry(&self, digest: u128) -> Result<&Entry> {
+        self.entries.get(&digest).ok_or(Error::UnknownImage { digest })
+    }
+}
