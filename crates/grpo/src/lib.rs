@@ -10,6 +10,7 @@
 //! |---|---|
 //! | [`settings`] | settings of a run, under TRL's names |
 //! | [`data`] | questions, conversations, length limits, and the order of the data |
+//! | [`images`] | the images and videos of prompts, and their embeddings |
 //! | [`schedule`] | learning rate, stages; pure functions of the step |
 //! | [`rollout`] | completions, and how they are shared among the ranks |
 //! | [`rewards`] | scores, and the judge in process |
@@ -40,6 +41,7 @@ pub mod data;
 pub mod error;
 pub mod estimate;
 pub mod events;
+pub mod images;
 pub mod inspect;
 pub mod loss;
 pub mod model;

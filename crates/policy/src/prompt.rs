@@ -49,7 +49,7 @@ pub struct PromptImage {
     /// Index of the first placeholder token in the prompt.
     pub offset: usize,
     /// Position ids relative to the image's first token, one per placeholder token. The text after it continues at the
-    /// largest component + 1.
+    /// largest height or width + 1.
     pub position_ids: Vec<MropePosition>,
     /// Identifies pixels and positions, also for prefix caching: equal digests count as equal content.
     pub digest: u128,
@@ -267,9 +267,11 @@ impl From<Vec<u32>> for Prompt {
     }
 }
 
-/// One past the largest component of these positions.
+/// The position of text after an image or a video with these positions: past its longer side, whatever its length in time
+/// (`get_rope_index` of `transformers` 5; up to version 4, and in vLLM, text after a long video starts past its last time).
 fn next_position(position_ids: &[MropePosition]) -> usize {
-    position_ids.iter().flatten().max().map_or(0, |position| position + 1)
+    let sides = position_ids.iter().map(|[_, height, width]| height.max(width));
+    sides.max().map_or(0, |position| position + 1)
 }
 
 /// The M-RoPE positions of a prompt (Wang et al., Qwen2-VL, 2024): text increments all three components by one, an
@@ -324,6 +326,14 @@ mod tests {
             [[2, 2, 2], [2, 2, 3], [2, 2, 4], [2, 3, 2], [2, 3, 3], [2, 3, 4]]
         );
         assert_eq!(position_ids[8..], [[5; 3], [6; 3], [7; 3], [8; 3]]);
+    }
+
+    #[test]
+    fn text_after_a_long_video_starts_past_its_longer_side() {
+        let times = (0..12).map(|i| [4 * (i / 6), i / 3 % 2, i % 3]).collect();
+        let prompt = Prompt::with_images(vec![5; 14], vec![with_positions(1, times, 7)]).unwrap();
+        assert_eq!([prompt.position(12), prompt.position(13)], [[5, 2, 3], [4; 3]]);
+        assert_eq!(prompt.position(14), [5; 3]);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! An LRU cache of image embeddings, so that repeated images are encoded once.
+//! An LRU cache of the embeddings of images and videos, so that repeated ones are encoded once.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::image_embeddings::{ImageEmbeddings, image_digest};
 use crate::model::VisionEncoder;
 
-/// A vision encoder with an LRU cache: an image that occurs in several prompts is encoded once.
+/// A vision encoder with an LRU cache: an image or a video that occurs in several prompts is encoded once.
 ///
 /// The encoder uses all threads, so concurrent callers encode one after the other.
 pub struct EmbeddingCache {
@@ -41,7 +41,7 @@ struct Entries {
 }
 
 impl EmbeddingCache {
-    /// A cache of up to `max_bytes` of embeddings; the last image is always kept.
+    /// A cache of up to `max_bytes` of embeddings; the last image or video is always kept.
     #[must_use]
     pub fn new(vision_encoder: Arc<VisionEncoder>, max_bytes: usize) -> Self {
         let entries = Entries {
@@ -66,12 +66,12 @@ impl EmbeddingCache {
         &self.vision_encoder
     }
 
-    /// Images that were encoded.
+    /// Images and videos that were encoded.
     pub fn misses(&self) -> u64 {
         self.misses.load(Ordering::Relaxed)
     }
 
-    /// Images whose embeddings were cached.
+    /// Images and videos whose embeddings were cached.
     pub fn hits(&self) -> u64 {
         self.hits.load(Ordering::Relaxed)
     }
@@ -116,8 +116,25 @@ impl EmbeddingCache {
         Ok(digests.iter().filter_map(|digest| found.get(digest).cloned()).collect())
     }
 
+    /// The embeddings of a video of frames that are `seconds` apart. Videos of the same frames at other times are others.
+    ///
+    /// # Errors
+    /// As [`VisionEncoder::encode_video`].
+    pub fn encode_video(&self, frames: &[RgbImage], seconds: f64) -> Result<ImageEmbeddings> {
+        let digest = self.vision_encoder.video_digest(frames, seconds)?;
+        self.encode(digest, || self.vision_encoder.encode_video(frames, seconds))
+    }
+
     fn encode_image(&self, image: &RgbImage) -> Result<ImageEmbeddings> {
-        let digest = image_digest(image);
+        self.encode(image_digest(image), || self.vision_encoder.encode_image(image))
+    }
+
+    /// The cached embeddings with this digest, or else those that `encode` gives.
+    fn encode(
+        &self,
+        digest: u128,
+        encode: impl FnOnce() -> Result<ImageEmbeddings>,
+    ) -> Result<ImageEmbeddings> {
         if let Some(embeddings) = self.entries().get(digest) {
             self.hits.fetch_add(1, Ordering::Relaxed);
             return Ok(embeddings);
@@ -128,7 +145,7 @@ impl EmbeddingCache {
             self.hits.fetch_add(1, Ordering::Relaxed);
             return Ok(embeddings);
         }
-        let embeddings = self.vision_encoder.encode_image(image)?;
+        let embeddings = encode()?;
         self.misses.fetch_add(1, Ordering::Relaxed);
         self.entries().insert(digest, embeddings.clone());
         Ok(embeddings)
@@ -199,6 +216,30 @@ mod tests {
         assert_ne!(values(&found[0]), values(&found[1]));
         let uncached = cache.vision_encoder().encode_images(&[&a]).unwrap();
         assert_eq!(values(&found[0]), values(&uncached[0]));
+    }
+
+    #[test]
+    fn a_video_is_encoded_once_unless_its_frames_or_times_differ() {
+        let cache = cache(1 << 20);
+        let frames = [image(1), image(2), image(3)];
+        let values = |found: &ImageEmbeddings| found.embeddings().to_vec2::<f32>().unwrap();
+        let first = cache.encode_video(&frames, 0.5).unwrap();
+        let again = cache.encode_video(&frames, 0.5).unwrap();
+        assert_eq!((cache.misses(), cache.hits()), (1, 1));
+        assert_eq!((values(&again), again.digest()), (values(&first), first.digest()));
+        let slower = cache.encode_video(&frames, 1.0).unwrap();
+        let shorter = cache.encode_video(&frames[..2], 0.5).unwrap();
+        let reversed = [image(2), image(1), image(3)];
+        let reversed = cache.encode_video(&reversed, 0.5).unwrap();
+        assert_eq!((cache.misses(), cache.hits()), (4, 1));
+        // A video of one frame is no image.
+        let one = cache.encode_video(&frames[..1], 0.5).unwrap();
+        let still = cache.encode_images(&[&frames[0]]).unwrap().remove(0);
+        assert_eq!((cache.misses(), cache.hits()), (6, 1));
+        let all = [first, slower, shorter, reversed, one, still];
+        let digests: std::collections::HashSet<u128> =
+            all.iter().map(ImageEmbeddings::digest).collect();
+        assert_eq!(digests.len(), all.len());
     }
 
     #[test]

@@ -93,13 +93,24 @@ pub enum Error {
         most: u64,
     },
     /// The number of image placeholders differs from the number of images.
-    #[error("the prompt has {placeholders} image placeholders for {images} images and videos")]
+    #[error("the prompt has {placeholders} image placeholders for {images} images")]
     ImageCount {
-        /// Placeholders in the rendered prompt.
+        /// Image placeholders in the rendered prompt.
         placeholders: usize,
-        /// Images and videos given.
+        /// Images given.
         images: usize,
     },
+    /// The number of video placeholders differs from the number of videos.
+    #[error("the prompt has {placeholders} video placeholders for {videos} videos")]
+    VideoCount {
+        /// Video placeholders in the rendered prompt.
+        placeholders: usize,
+        /// Videos given.
+        videos: usize,
+    },
+    /// The frames of a video, or their times, are invalid.
+    #[error("{0}")]
+    Video(String),
     /// The tower's output size differs from the decoder's hidden size.
     #[error(
         "`{}`: the vision tower's output size is {found}, but the decoder's hidden size is {want}: its \

@@ -20,10 +20,18 @@ pub struct ImageEmbeddings {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Kind {
     Image,
-    /// With `interval` temporal positions from one patch to the next.
+    /// With `interval` temporal positions from one patch to the next. In f32, as `transformers` multiplies it, because
+    /// the product is truncated.
     Video {
-        interval: f64,
+        interval: f32,
     },
+}
+
+impl Kind {
+    /// A video with `second_per_grid` seconds from one temporal patch to the next (`second_per_grid_ts`).
+    pub(crate) fn video(second_per_grid: f64, tokens_per_second: f64) -> Self {
+        Self::Video { interval: tokens_per_second as f32 * second_per_grid as f32 }
+    }
 }
 
 impl ImageEmbeddings {
@@ -31,6 +39,18 @@ impl ImageEmbeddings {
     #[must_use]
     pub fn grid(&self) -> Grid {
         self.grid
+    }
+
+    /// Whether it is a video.
+    #[must_use]
+    pub fn is_video(&self) -> bool {
+        matches!(self.kind, Kind::Video { .. })
+    }
+
+    /// Identifies pixels and times: equal digests count as equal content.
+    #[must_use]
+    pub fn digest(&self) -> u128 {
+        self.digest
     }
 
     /// The number of decoder tokens.
@@ -50,7 +70,8 @@ impl ImageEmbeddings {
         &self.embeddings
     }
 
-    /// These embeddings at token `offset` of a prompt, with their 3-D position ids.
+    /// These embeddings at token `offset` of a prompt, with their 3-D position ids (`get_vision_position_ids` of
+    /// `transformers`).
     pub(crate) fn in_prompt(&self, offset: usize, merge: usize) -> PromptImage {
         let (height, width) = (self.grid.height / merge, self.grid.width / merge);
         let interval = match self.kind {
@@ -58,7 +79,7 @@ impl ImageEmbeddings {
             Kind::Video { interval } => interval,
         };
         let position = |index: usize| {
-            let time = (index / (height * width)) as f64 * interval;
+            let time = (index / (height * width)) as f32 * interval;
             [time as usize, index / width % height, index % width]
         };
         PromptImage {
@@ -80,7 +101,7 @@ pub(crate) fn digest(frames: &[RgbImage], kind: Kind) -> u128 {
     let mut hasher = blake3::Hasher::new();
     let interval = match kind {
         Kind::Image => f64::NAN,
-        Kind::Video { interval } => interval,
+        Kind::Video { interval } => f64::from(interval),
     };
     hasher.update(&interval.to_le_bytes());
     for frame in frames {

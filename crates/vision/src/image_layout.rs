@@ -41,7 +41,7 @@ impl ImageLayout {
         self.digest
     }
 
-    /// The image at token `offset` of a prompt, with its 3-D position ids.
+    /// The image at token `offset` of a prompt, with its 3-D position ids (`get_vision_position_ids` of `transformers`).
     pub(crate) fn in_prompt(&self, offset: usize, embeddings: Option<Tensor>) -> PromptImage {
         let (height, width) = (self.grid.height / self.merge, self.grid.width / self.merge);
         let interval = match self.kind {
@@ -49,7 +49,7 @@ impl ImageLayout {
             Kind::Video { interval } => interval,
         };
         let position = |index: usize| {
-            let time = (index / (height * width)) as f64 * interval;
+            let time = (index / (height * width)) as f32 * interval;
             [time as usize, index / width % height, index % width]
         };
         let position_ids = (0..self.tokens()).map(position).collect();

@@ -135,6 +135,12 @@ impl VisionEncoder {
         Ok(Self { tower, processor, tokens })
     }
 
+    /// With other limits on the pixels of images and of a video's frames ([`Processor::with_pixels`]).
+    #[must_use]
+    pub fn with_pixels(self, min_pixels: Option<usize>, max_pixels: Option<usize>) -> Self {
+        Self { processor: self.processor.with_pixels(min_pixels, max_pixels), ..self }
+    }
+
     /// The vision tower's configuration.
     #[must_use]
     pub fn config(&self) -> &VisionConfig {
@@ -153,6 +159,14 @@ impl VisionEncoder {
     /// [`Error::AspectRatio`].
     pub fn image_tokens(&self, size: (u32, u32)) -> Result<usize> {
         Ok(self.processor.image_grid(size)?.tokens(self.config().spatial_merge_size))
+    }
+
+    /// The number of tokens of a video of `frames` frames of `size`, in pixels.
+    ///
+    /// # Errors
+    /// [`Error::AspectRatio`].
+    pub fn video_tokens(&self, frames: usize, size: (u32, u32)) -> Result<usize> {
+        Ok(self.processor.video_grid(frames, size)?.tokens(self.config().spatial_merge_size))
     }
 
     /// Encodes images. The embeddings of an image do not depend on the others, to the bit.
@@ -266,22 +280,39 @@ impl VisionEncoder {
     /// Encodes a video of one or more frames, `seconds` apart.
     ///
     /// # Errors
-    /// [`Error::AspectRatio`].
+    /// [`Error::AspectRatio`]; [`Error::Video`] without frames, if they differ in size, or if `seconds` is not positive.
     pub fn encode_video(&self, frames: &[RgbImage], seconds: f64) -> Result<ImageEmbeddings> {
+        let kind = self.video_kind(seconds)?;
         let pixels = self.processor.video(frames)?;
-        let mut embeddings = self.tower.forward(&[&pixels])?;
-        let per_patch = seconds * self.processor.patch().frames as f64;
-        let kind = Kind::Video { interval: per_patch * self.config().tokens_per_second };
-        let none = Error::ImageCount { placeholders: 1, images: 0 };
-        let embeddings = embeddings.pop().ok_or(none)?;
+        let embeddings = self.tower.forward(&[&pixels])?.pop();
+        let none = || Error::Video("the vision tower has no embeddings for the video".to_owned());
+        let embeddings = embeddings.ok_or_else(none)?;
         Ok(ImageEmbeddings { kind, grid: pixels.grid, embeddings, digest: digest(frames, kind) })
     }
 
-    /// The prompt of a conversation, rendered by the model's chat template with a generation prompt. Each placeholder
-    /// is replaced by the next of `images`.
+    /// The digest of the embeddings that [`Self::encode_video`] gives.
     ///
     /// # Errors
-    /// [`Error::ImageCount`] unless there is one image per placeholder, and those of [`Tokenizer::apply_chat_template`].
+    /// [`Error::Video`] if `seconds` is not positive.
+    pub(crate) fn video_digest(&self, frames: &[RgbImage], seconds: f64) -> Result<u128> {
+        Ok(digest(frames, self.video_kind(seconds)?))
+    }
+
+    fn video_kind(&self, seconds: f64) -> Result<Kind> {
+        if !(seconds.is_finite() && seconds > 0.0) {
+            let message =
+                format!("the seconds between a video's frames must be positive, not {seconds}");
+            return Err(Error::Video(message));
+        }
+        let second_per_grid = seconds * self.processor.patch().frames as f64;
+        Ok(Kind::video(second_per_grid, self.config().tokens_per_second))
+    }
+
+    /// The prompt of a conversation, rendered by the model's chat template with a generation prompt, with `images` as in
+    /// [`Self::expand_placeholders`].
+    ///
+    /// # Errors
+    /// As [`Self::expand_placeholders`] and [`Tokenizer::apply_chat_template`].
     pub fn prompt(
         &self,
         tokenizer: &Tokenizer,
@@ -292,26 +323,39 @@ impl VisionEncoder {
         self.expand_placeholders(&tokenizer.encode_chat(&chat)?, images)
     }
 
-    /// The prompt of `ids`, with each placeholder repeated for the tokens of the next of `images`.
+    /// The prompt of `ids`. An image placeholder is repeated for the tokens of the next image of `images`, a video
+    /// placeholder for those of the next video: images and videos may come in one order in `images` and in another in the
+    /// prompt.
     ///
     /// # Errors
-    /// [`Error::ImageCount`] unless there is one image per placeholder.
+    /// [`Error::ImageCount`] unless there is one image per image placeholder, [`Error::VideoCount`] unless there is one
+    /// video per video placeholder.
     pub fn expand_placeholders(&self, ids: &[u32], images: &[ImageEmbeddings]) -> Result<Prompt> {
         let ImageTokens { image_token_id, video_token_id } = self.tokens;
-        let is_placeholder = |id: &&u32| [image_token_id, video_token_id].contains(id);
-        let placeholders = ids.iter().filter(is_placeholder).count();
-        if placeholders != images.len() {
-            return Err(Error::ImageCount { placeholders, images: images.len() });
+        let (videos, images): (Vec<_>, Vec<_>) = images.iter().partition(|image| image.is_video());
+        let placeholders = |of: u32| ids.iter().filter(|id| **id == of).count();
+        let (for_images, for_videos) = (placeholders(image_token_id), placeholders(video_token_id));
+        if for_images != images.len() {
+            return Err(Error::ImageCount { placeholders: for_images, images: images.len() });
+        }
+        if for_videos != videos.len() {
+            return Err(Error::VideoCount { placeholders: for_videos, videos: videos.len() });
         }
         let merge = self.config().spatial_merge_size;
-        let (mut expanded, mut in_prompt, mut images) = (Vec::new(), Vec::new(), images.iter());
+        let (mut images, mut videos) = (images.into_iter(), videos.into_iter());
+        let (mut expanded, mut in_prompt) = (Vec::new(), Vec::new());
         for id in ids {
-            match Some(id).filter(is_placeholder).and_then(|_| images.next()) {
+            let visual = match *id {
+                id if id == image_token_id => images.next(),
+                id if id == video_token_id => videos.next(),
+                _ => None,
+            };
+            match visual {
                 None => expanded.push(*id),
-                Some(image) => {
-                    let image = image.in_prompt(expanded.len(), merge);
-                    expanded.extend(std::iter::repeat_n(*id, image.position_ids.len()));
-                    in_prompt.push(image);
+                Some(visual) => {
+                    let visual = visual.in_prompt(expanded.len(), merge);
+                    expanded.extend(std::iter::repeat_n(*id, visual.position_ids.len()));
+                    in_prompt.push(visual);
                 }
             }
         }

@@ -8,7 +8,7 @@ use embodied_r_kernels::memory;
 use image::RgbImage;
 use rayon::prelude::*;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::grid::{Grid, PixelLimits, smart_resize};
 use crate::resize::bicubic;
 pub use settings::Patch;
@@ -42,20 +42,27 @@ impl Processor {
         self
     }
 
+    /// Other limits on the pixels of images and of a video's frames: `min_pixels` replaces the checkpoint's, `max_pixels`
+    /// lowers it, as in `qwen-vl-utils`.
+    #[must_use]
+    pub fn with_pixels(mut self, min_pixels: Option<usize>, max_pixels: Option<usize>) -> Self {
+        if let Some(min_pixels) = min_pixels {
+            for settings in [&mut self.images, &mut self.videos] {
+                settings.limits.min_pixels = min_pixels.min(settings.limits.max_pixels);
+            }
+        }
+        match max_pixels {
+            Some(max_pixels) => self.with_max_pixels(max_pixels),
+            None => self,
+        }
+    }
+
     /// The patch grid of an image of `size`, in pixels.
     ///
     /// # Errors
     /// [`Error::AspectRatio`](crate::Error::AspectRatio).
     pub fn image_grid(&self, size: (u32, u32)) -> Result<Grid> {
         self.images.grid(size, 1)
-    }
-
-    /// The patch grid of a video of frames of `size`, in pixels.
-    ///
-    /// # Errors
-    /// [`Error::AspectRatio`](crate::Error::AspectRatio).
-    pub fn video_grid(&self, size: (u32, u32), frames: usize) -> Result<Grid> {
-        self.videos.grid(size, frames)
     }
 
     /// The patches of an image.
@@ -66,12 +73,53 @@ impl Processor {
         self.images.pixels(std::slice::from_ref(image))
     }
 
-    /// The patches of a video of one or more frames, all of the size of the first.
+    /// The patch grid of a video of `frames` frames of `size`, in pixels.
     ///
     /// # Errors
     /// [`Error::AspectRatio`](crate::Error::AspectRatio).
+    pub fn video_grid(&self, frames: usize, size: (u32, u32)) -> Result<Grid> {
+        self.videos.grid(size, frames)
+    }
+
+    /// The patches of a video of one or more frames. The last frame is repeated to fill the last temporal patch.
+    ///
+    /// # Errors
+    /// [`Error::AspectRatio`](crate::Error::AspectRatio); [`Error::Video`](crate::Error::Video) without frames, or if they
+    /// differ in size.
     pub fn video(&self, frames: &[RgbImage]) -> Result<Pixels> {
+        let Some(first) = frames.first().map(RgbImage::dimensions) else {
+            return Err(Error::Video("a video needs one or more frames".to_owned()));
+        };
+        if let Some(other) = frames.iter().map(RgbImage::dimensions).find(|size| *size != first) {
+            let ((w, h), (width, height)) = (first, other);
+            let message =
+                format!("a video's frames differ in size: {w} × {h} and {width} × {height} pixels");
+            return Err(Error::Video(message));
+        }
         self.videos.pixels(frames)
+    }
+
+    /// The size at which the frames of a video of `frames` frames of `size` may be kept: that of [`Self::video`], if it
+    /// is smaller and if resizing them early gives the same patches, else their own.
+    ///
+    /// # Errors
+    /// [`Error::AspectRatio`](crate::Error::AspectRatio).
+    pub fn kept_frame_size(&self, frames: usize, size: (u32, u32)) -> Result<(u32, u32)> {
+        self.videos.kept_size(size, frames)
+    }
+
+    /// [`Self::kept_frame_size`] for images.
+    ///
+    /// # Errors
+    /// [`Error::AspectRatio`](crate::Error::AspectRatio).
+    pub fn kept_image_size(&self, size: (u32, u32)) -> Result<(u32, u32)> {
+        self.images.kept_size(size, 1)
+    }
+
+    /// `image`, resized as [`Self::image`] and [`Self::video`] do.
+    #[must_use]
+    pub fn resized(image: &RgbImage, (width, height): (u32, u32)) -> RgbImage {
+        bicubic(image, width, height)
     }
 
     /// The size of a patch, and how many are merged.
@@ -82,13 +130,33 @@ impl Processor {
 }
 
 impl Settings {
-    /// The size that an image is resized to.
-    fn resized(&self, size: (u32, u32)) -> Result<(u32, u32)> {
-        smart_resize(size, self.patch.side * self.patch.merge, self.limits)
+    /// The size that an image, or each of a video's `frames` frames, is resized to.
+    fn resized(&self, size: (u32, u32), frames: usize) -> Result<(u32, u32)> {
+        smart_resize(size, self.patch.side * self.patch.merge, self.limits_of(frames))
+    }
+
+    /// The limits on each of `frames` frames.
+    fn limits_of(&self, frames: usize) -> PixelLimits {
+        let PixelLimits { min_pixels, max_pixels } = self.limits;
+        let Some(video_tokens) = self.max_video_tokens else { return self.limits };
+        // `cap_pixels_per_frame` of `Qwen2VLVideoProcessor`: an even share of nine tenths of the tokens.
+        let factor = self.patch.side * self.patch.merge;
+        let total = (video_tokens as f64 * (factor * factor) as f64 * 0.9) as usize;
+        let share = total.saturating_mul(self.patch.frames) / frames.max(1);
+        let max_pixels = max_pixels.min(share).max((min_pixels as f64 * 1.05) as usize);
+        PixelLimits { min_pixels, max_pixels }
+    }
+
+    fn kept_size(&self, size: (u32, u32), frames: usize) -> Result<(u32, u32)> {
+        let area = |(width, height): (u32, u32)| u64::from(width) * u64::from(height);
+        let resized = self.resized(size, frames)?;
+        // A ribbon may not reach the limits, and would be resized twice.
+        let is_final = self.resized(resized, frames)? == resized;
+        Ok(if area(resized) < area(size) && is_final { resized } else { size })
     }
 
     fn grid(&self, size: (u32, u32), frames: usize) -> Result<Grid> {
-        let (width, height) = self.resized(size)?;
+        let (width, height) = self.resized(size, frames)?;
         let patches = |side: u32| side as usize / self.patch.side;
         Ok(Grid {
             time: frames.div_ceil(self.patch.frames),
@@ -100,7 +168,7 @@ impl Settings {
     /// The patches of frames; the last frame is repeated to fill the last patch.
     fn pixels(&self, frames: &[RgbImage]) -> Result<Pixels> {
         let size = frames.first().map_or((0, 0), RgbImage::dimensions);
-        let (width, height) = self.resized(size)?;
+        let (width, height) = self.resized(size, frames.len())?;
         let grid = self.grid(size, frames.len())?;
         let frames: Vec<RgbImage> =
             frames.iter().map(|frame| bicubic(frame, width, height)).collect();

@@ -90,8 +90,8 @@ impl VisionProcessor {
             }
             Frames::Video { frames, seconds } => {
                 let size = frames.first().map_or((0, 0), RgbImage::dimensions);
-                let grid = self.processor.video_grid(size, frames.len())?;
-                let kind = self.video_kind(*seconds);
+                let grid = self.processor.video_grid(frames.len(), size)?;
+                let kind = self.video_kind(*seconds)?;
                 Ok(ImageLayout { kind, grid, merge, digest: digest(frames, kind) })
             }
         }
@@ -109,29 +109,50 @@ impl VisionProcessor {
     }
 
     /// A video with frames `seconds` apart.
-    pub(crate) fn video_kind(&self, seconds: f64) -> Kind {
-        let per_patch = seconds * self.processor.patch().frames as f64;
-        Kind::Video { interval: per_patch * self.config.tokens_per_second }
-    }
-
-    /// The prompt of `ids`, with each placeholder repeated for the tokens of the next of `images`.
     ///
     /// # Errors
-    /// [`Error::ImageCount`] unless there is one image per placeholder.
+    /// [`Error::Video`] if `seconds` is not positive.
+    pub(crate) fn video_kind(&self, seconds: f64) -> Result<Kind> {
+        if !(seconds.is_finite() && seconds > 0.0) {
+            let message =
+                format!("the seconds between a video's frames must be positive, not {seconds}");
+            return Err(Error::Video(message));
+        }
+        let second_per_grid = seconds * self.processor.patch().frames as f64;
+        Ok(Kind::video(second_per_grid, self.config.tokens_per_second))
+    }
+
+    /// The prompt of `ids` without embeddings. An image placeholder is repeated for the tokens of the next image of
+    /// `images`, a video placeholder for those of the next video: images and videos may come in one order in `images`
+    /// and in another in the prompt.
+    ///
+    /// # Errors
+    /// [`Error::ImageCount`] unless there is one image per image placeholder, [`Error::VideoCount`] unless there is one
+    /// video per video placeholder.
     pub fn prompt(&self, ids: &[u32], images: &[ImageLayout]) -> Result<Prompt> {
         let ImageTokens { image_token_id, video_token_id } = self.tokens;
-        let is_placeholder = |id: &&u32| [image_token_id, video_token_id].contains(id);
-        let placeholders = ids.iter().filter(is_placeholder).count();
-        if placeholders != images.len() {
-            return Err(Error::ImageCount { placeholders, images: images.len() });
+        let (videos, images): (Vec<_>, Vec<_>) = images.iter().partition(|image| image.is_video());
+        let placeholders = |of: u32| ids.iter().filter(|id| **id == of).count();
+        let (for_images, for_videos) = (placeholders(image_token_id), placeholders(video_token_id));
+        if for_images != images.len() {
+            return Err(Error::ImageCount { placeholders: for_images, images: images.len() });
         }
-        let (mut expanded, mut in_prompt, mut images) = (Vec::new(), Vec::new(), images.iter());
+        if for_videos != videos.len() {
+            return Err(Error::VideoCount { placeholders: for_videos, videos: videos.len() });
+        }
+        let (mut images, mut videos) = (images.into_iter(), videos.into_iter());
+        let (mut expanded, mut in_prompt) = (Vec::new(), Vec::new());
         for id in ids {
-            match Some(id).filter(is_placeholder).and_then(|_| images.next()) {
+            let visual: Option<&ImageLayout> = match *id {
+                id if id == image_token_id => images.next(),
+                id if id == video_token_id => videos.next(),
+                _ => None,
+            };
+            match visual {
                 None => expanded.push(*id),
-                Some(image) => {
-                    in_prompt.push(image.in_prompt(expanded.len(), None));
-                    expanded.extend(std::iter::repeat_n(*id, image.tokens()));
+                Some(visual) => {
+                    in_prompt.push(visual.in_prompt(expanded.len(), None));
+                    expanded.extend(std::iter::repeat_n(*id, visual.tokens()));
                 }
             }
         }

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "parity/multimodal.rs"]
+mod multimodal;
 #[path = "parity/test_image.rs"]
 mod test_image;
 

@@ -95,7 +95,9 @@ mod tests {
         assert!(DiskCache::open(folder.path(), "other").unwrap().read(3).is_none());
         let path = cache.path(3);
         let bytes = std::fs::read(&path).unwrap();
-        for damaged in [&bytes[..bytes.len() - 1], &bytes[..20], b"", &[bytes.as_slice(), b"x"].concat()] {
+        for damaged in
+            [&bytes[..bytes.len() - 1], &bytes[..20], b"", &[bytes.as_slice(), b"x"].concat()]
+        {
             std::fs::write(&path, damaged).unwrap();
             assert!(cache.read(3).is_none());
         }

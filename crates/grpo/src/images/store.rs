@@ -116,7 +116,9 @@ impl ImageStore {
         for digest in &wanted {
             if locked(&self.memory).get(*digest).is_some() {
                 counts.from_memory += 1;
-            } else if let Some(embeddings) = self.options.disk.as_ref().and_then(|it| it.read(*digest)) {
+            } else if let Some(embeddings) =
+                self.options.disk.as_ref().and_then(|it| it.read(*digest))
+            {
                 counts.from_disk += 1;
                 locked(&self.memory).insert(*digest, embeddings);
             } else {
@@ -199,9 +201,9 @@ impl ImageStore {
         let memory = locked(&self.memory);
         let on_disk = |digest| self.options.disk.as_ref().is_some_and(|disk| disk.contains(digest));
         let fits = memory.bytes <= self.options.memory_bytes;
-        self.table.digests().all(|digest| {
-            on_disk(digest) || (fits && memory.embeddings.contains_key(&digest))
-        })
+        self.table
+            .digests()
+            .all(|digest| on_disk(digest) || (fits && memory.embeddings.contains_key(&digest)))
     }
 }
 
@@ -210,7 +212,8 @@ impl ImageEmbedder for ImageStore {
         if let Some(embeddings) = locked(&self.memory).get(digest) {
             return Ok(embeddings);
         }
-        let failed = |error: crate::Error| embodied_r_policy::Error::Image { source: Box::new(error) };
+        let failed =
+            |error: crate::Error| embodied_r_policy::Error::Image { source: Box::new(error) };
         if let Some(embeddings) = self.options.disk.as_ref().and_then(|disk| disk.read(digest)) {
             locked(&self.memory).insert(digest, embeddings.clone());
             return Ok(embeddings);

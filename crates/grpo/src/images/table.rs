@@ -109,7 +109,8 @@ impl ImageTable {
     /// The table does not have it, or the file is not the one that was added.
     pub fn pixels(&self, digest: u128) -> Result<Pixels> {
         let Entry { source, layout } = self.entry(digest)?;
-        let changed = |reason: String| Error::ChangedImage { path: source.paths().join(", "), reason };
+        let changed =
+            |reason: String| Error::ChangedImage { path: source.paths().join(", "), reason };
         let frames = source.read().map_err(|error| changed(error.to_string()))?;
         if self.processor.layout(&frames)? != *layout {
             return Err(changed("it has other pixels than at the start of the run".into()));

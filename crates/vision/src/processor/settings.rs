@@ -42,6 +42,8 @@ pub(crate) struct Settings {
     pub(super) mean: [f64; CHANNELS],
     /// The standard deviation of each channel, which divides next.
     pub(super) deviation: [f64; CHANNELS],
+    /// A video's frames share this many tokens (`cap_pixels_per_frame`); `None` limits each frame alone.
+    pub(super) max_video_tokens: Option<usize>,
 }
 
 /// A processor's file, with the defaults of `Qwen2VLImageProcessor`.
@@ -60,6 +62,8 @@ struct Fields {
     do_resize: bool,
     do_rescale: bool,
     do_normalize: bool,
+    cap_pixels_per_frame: bool,
+    max_video_tokens: usize,
 }
 
 #[derive(Deserialize, Default)]
@@ -86,6 +90,8 @@ impl Default for Fields {
             do_resize: true,
             do_rescale: true,
             do_normalize: true,
+            cap_pixels_per_frame: false,
+            max_video_tokens: 128_000,
         }
     }
 }
@@ -112,7 +118,8 @@ pub(crate) fn of_folder(dir: &Path) -> Result<Option<(Settings, Settings)>> {
     };
     let Some(images) = own(IMAGE_FILE)?.or(part("image_processor")) else { return Ok(None) };
     let videos = own(VIDEO_FILE)?.or(part("video_processor"));
-    let images_settings = settings(&images, IMAGE_LIMITS)?;
+    let mut images_settings = settings(&images, IMAGE_LIMITS)?;
+    images_settings.max_video_tokens = None;
     let videos_settings = settings(videos.as_ref().unwrap_or(&images), VIDEO_LIMITS)?;
     if videos_settings.patch != images_settings.patch {
         let fault = "images and videos are cut into patches of different sizes".to_owned();
@@ -185,6 +192,10 @@ impl Fields {
         if let Some((name, size)) = sizes.iter().find(|(_, size)| !(1..=1024).contains(size)) {
             return Err(format!("`{name}` must be from 1 to 1024, not {size}"));
         }
+        if !(1..=MAX_PIXELS).contains(&self.max_video_tokens) {
+            let found = self.max_video_tokens;
+            return Err(format!("`max_video_tokens` must be from 1 to {MAX_PIXELS}, not {found}"));
+        }
         if self.image_std.iter().any(|deviation| !(deviation.is_finite() && *deviation > 0.0)) {
             return Err("`image_std` must have positive numbers only".to_owned());
         }
@@ -194,6 +205,7 @@ impl Fields {
             rescale: self.rescale_factor,
             mean: self.image_mean,
             deviation: self.image_std,
+            max_video_tokens: self.cap_pixels_per_frame.then_some(self.max_video_tokens),
         })
     }
 }
