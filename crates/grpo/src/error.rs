@@ -58,6 +58,14 @@ pub enum Error {
         /// What is wrong.
         what: String,
     },
+    /// A group of a batch file has images that do not fit its prompt.
+    #[error("`groups[{group}]` of the batch: {what}")]
+    BatchImages {
+        /// Index of the group.
+        group: usize,
+        /// What is wrong.
+        what: String,
+    },
     /// Another process is training in the folder.
     #[error(
         "another process is training in `{}`; wait for it, stop it or choose another `output`",

@@ -5,5 +5,6 @@
 //! and on disk.
 
 pub mod disk_cache;
+pub mod files;
 pub mod store;
 pub mod table;

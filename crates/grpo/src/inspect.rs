@@ -1,6 +1,7 @@
 //! The loss and gradients of a given batch, for comparison with other implementations.
 
 pub mod batch_file;
+pub mod batch_images;
 
 use indexmap::IndexMap;
 use serde::Serialize;
@@ -8,7 +9,7 @@ use serde::Serialize;
 use crate::error::{Error, Result};
 use crate::inspect::batch_file::BatchFile;
 use crate::loss::LossType;
-use crate::model::{Model, NamedGradients, TrainingPass};
+use crate::model::{Model, NamedGradients, Prompt, TrainingPass};
 use crate::process_group::ProcessGroup;
 use crate::settings::LossSettings;
 use crate::update::micro_batch::{self, MicroBatch, UpdateStats};
@@ -52,7 +53,8 @@ pub struct ClipRatio {
     pub region_mean: f64,
 }
 
-/// The loss of `batch` under `model`, as in an optimizer step with a single micro-batch.
+/// The loss of `batch` under `model`, as in an optimizer step with a single micro-batch. `prompts` are those of its
+/// groups ([`BatchFile::prompts`]).
 ///
 /// With `mask_truncated_completions`, completions that do not end in one of `stop_ids` are masked.
 ///
@@ -60,11 +62,11 @@ pub struct ClipRatio {
 /// `beta` is above 0 and the batch has no `ref_logps`, or the model rejects a sequence.
 pub fn loss<M: Model>(
     model: &M,
-    batch: &BatchFile,
+    (batch, prompts): (&BatchFile, &[Prompt]),
     settings: &LossSettings,
     stop_ids: &[u32],
 ) -> Result<LossReport> {
-    let batches = micro_batches(batch, settings, stop_ids);
+    let batches = micro_batches(batch, prompts, settings, stop_ids);
     if settings.beta > 0.0 && batches.iter().any(|batch| batch.reference.is_empty()) {
         return Err(Error::NoReference);
     }
@@ -114,7 +116,12 @@ pub fn loss<M: Model>(
     })
 }
 
-fn micro_batches(batch: &BatchFile, settings: &LossSettings, stop_ids: &[u32]) -> Vec<MicroBatch> {
+fn micro_batches(
+    batch: &BatchFile,
+    prompts: &[Prompt],
+    settings: &LossSettings,
+    stop_ids: &[u32],
+) -> Vec<MicroBatch> {
     let lengths: Vec<GroupLengths> = batch
         .groups
         .iter()
@@ -125,7 +132,7 @@ fn micro_batches(batch: &BatchFile, settings: &LossSettings, stop_ids: &[u32]) -
         .collect();
     let ended = |ids: &Vec<u32>| ids.last().is_some_and(|id| stop_ids.contains(id));
     let cut = |slices: &Vec<_>| {
-        let mut batch = batch.micro_batch(slices);
+        let mut batch = batch.micro_batch(prompts, slices);
         if settings.mask_truncated_completions {
             let completions = batch.groups.iter().flat_map(|group| &group.completions);
             batch.unmasked = completions.map(ended).collect();
@@ -148,11 +155,12 @@ mod tests {
             ..FileCompletion::default()
         };
         let completions = vec![completion(&[2, 0], 1.0), completion(&[3, 3, 3], -1.0)];
-        BatchFile { groups: vec![FileGroup { prompt_ids: vec![4], completions }], settings: None }
+        let group = FileGroup { prompt_ids: vec![4], completions, ..FileGroup::default() };
+        BatchFile { groups: vec![group], settings: None }
     }
 
     fn report(settings: &LossSettings) -> Result<LossReport> {
-        loss(&Bigram::new(6, 1), &batch(), settings, &[0])
+        loss(&Bigram::new(6, 1), (&batch(), &[vec![4].into()]), settings, &[0])
     }
 
     #[test]

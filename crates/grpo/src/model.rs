@@ -3,8 +3,10 @@
 mod policy;
 #[cfg(test)]
 pub(crate) mod tests;
+mod vision_policy;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 pub use embodied_r_policy::tokenizer::{ChatMessage, GenerationPrompt, RenderedChat};
@@ -14,7 +16,9 @@ pub use embodied_r_policy::{
     GradientReadyHook, Group, LayerHook, Precision, Prompt, SamplingParams, TokenScores, Trainable,
 };
 
+pub use self::vision_policy::VisionPolicy;
 use crate::error::Result;
+use crate::images::store::ImageStore;
 
 /// A causal language model that generates, scores and trains.
 ///
@@ -97,6 +101,10 @@ pub trait Model: Send + Sync + Sized {
         }
         Ok(())
     }
+
+    /// Prepares for a coming step with these prompts while the current one goes on, such as by decoding images. It changes
+    /// no result.
+    fn prefetch(&self, _prompts: &[&Prompt]) {}
 
     /// The model with a callback after each layer's pass, which frozen copies inherit.
     #[must_use]
@@ -193,6 +201,8 @@ pub struct LoadOptions<'a> {
     pub seed: u64,
     /// The device.
     pub device: Device,
+    /// The images of the data, for a vision-language model.
+    pub images: Option<Arc<ImageStore>>,
 }
 
 impl LoadOptions<'_> {

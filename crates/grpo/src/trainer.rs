@@ -22,6 +22,8 @@ use crate::checkpoint::{
 use crate::error::Result;
 use crate::events::skipped;
 use crate::events::{Event, Metrics, RankShares, Recorder, Sink};
+use crate::images::store::ImageStore;
+use crate::images::table::ImageTable;
 use crate::inspect::batch_file::BatchFile;
 use crate::model::{ChatTokenizer, LoadOptions, Model};
 use crate::non_finite::Diagnosis;
@@ -46,6 +48,8 @@ pub struct RunInputs<'a> {
     pub activation_bytes: usize,
     /// The device of the model.
     pub device: Device,
+    /// The images of the data, for a vision-language model.
+    pub images: Option<Arc<ImageStore>>,
     /// Set to stop the run. A step that has not changed the parameters yet is abandoned.
     pub stop: &'a AtomicBool,
     /// The lock of the run's folder, on the rank that holds it.
@@ -64,6 +68,7 @@ impl<'a> RunInputs<'a> {
             trainable,
             seed: settings.seed,
             device: Device::Cpu,
+            images: self.images.clone(),
         }
     }
 
@@ -122,6 +127,8 @@ pub(crate) struct Run<'a, M: Model> {
     settings_text: &'a str,
     /// Whether the data differs from that of the run so far.
     other_data: bool,
+    /// The images of the data, if it has any.
+    pub(crate) images: Option<Arc<ImageTable>>,
     /// Bytes that this rank had sent at the last reported step.
     bytes_sent: u64,
 }
@@ -247,7 +254,9 @@ impl<'a, M: Model> Run<'a, M> {
         sinks: Vec<Box<dyn Sink + 'a>>,
     ) -> Result<Self> {
         let Prepared { model, optimizer, mut state } = prepared;
-        let RunInputs { settings_text, tokenizer, device, stop, lock, process_group, .. } = inputs;
+        let RunInputs {
+            settings_text, tokenizer, device, stop, lock, process_group, images, ..
+        } = inputs;
         let checkpoints = plan
             .checkpoints()
             .with_milestones(plan.milestones)
@@ -275,6 +284,7 @@ impl<'a, M: Model> Run<'a, M> {
             plan,
             settings_text,
             other_data,
+            images: images.map(|images| images.table().clone()),
         })
     }
 

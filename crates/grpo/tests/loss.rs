@@ -95,7 +95,16 @@ fn compare_all(model: &str) {
     assert!(cases.len() > 80);
     for case in &cases {
         let batch = batch_of(&folder, case);
-        compare(case, &loss(&policy, &batch, &case.settings, &[EOS]).unwrap());
+        compare(
+            case,
+            &loss(
+                &policy,
+                (&batch, &batch.prompts(None, &folder).unwrap()),
+                &case.settings,
+                &[EOS],
+            )
+            .unwrap(),
+        );
     }
 }
 

@@ -70,6 +70,21 @@ pub enum Error {
         /// Height in pixels.
         height: u32,
     },
+    /// A prompt does not have the placeholder tokens of an image or a video in one piece.
+    #[error(
+        "the image or video {index} of placeholder {placeholder} has {tokens} tokens, but the prompt has \
+         {placeholders} placeholders for it"
+    )]
+    PlaceholderTokens {
+        /// Index among those of its kind.
+        index: usize,
+        /// The placeholder's token id.
+        placeholder: u32,
+        /// Its tokens.
+        tokens: usize,
+        /// The placeholders found for it.
+        placeholders: usize,
+    },
     /// An image could not be decoded.
     #[error("cannot read the image {name}: {source}")]
     Image {

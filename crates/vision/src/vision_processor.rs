@@ -131,7 +131,8 @@ impl VisionProcessor {
     /// video per video placeholder.
     pub fn prompt(&self, ids: &[u32], images: &[ImageLayout]) -> Result<Prompt> {
         let ImageTokens { image_token_id, video_token_id } = self.tokens;
-        let (videos, images): (Vec<_>, Vec<_>) = images.iter().partition(|image| image.is_video());
+        let (videos, images): (Vec<&ImageLayout>, Vec<_>) =
+            images.iter().partition(|image| image.is_video());
         let placeholders = |of: u32| ids.iter().filter(|id| **id == of).count();
         let (for_images, for_videos) = (placeholders(image_token_id), placeholders(video_token_id));
         if for_images != images.len() {
@@ -143,7 +144,7 @@ impl VisionProcessor {
         let (mut images, mut videos) = (images.into_iter(), videos.into_iter());
         let (mut expanded, mut in_prompt) = (Vec::new(), Vec::new());
         for id in ids {
-            let visual: Option<&ImageLayout> = match *id {
+            let visual = match *id {
                 id if id == image_token_id => images.next(),
                 id if id == video_token_id => videos.next(),
                 _ => None,
@@ -157,5 +158,49 @@ impl VisionProcessor {
             }
         }
         Ok(Prompt::with_images(expanded, in_prompt)?)
+    }
+
+    /// The prompt of `ids` that have a placeholder for each token of an image or a video, as the model sees them, without
+    /// embeddings. Images and videos are in the order of their placeholders, each kind by itself.
+    ///
+    /// # Errors
+    /// [`Error::PlaceholderTokens`] unless there are as many placeholders as tokens.
+    pub fn expanded_prompt(&self, ids: &[u32], images: &[ImageLayout]) -> Result<Prompt> {
+        let ImageTokens { image_token_id, video_token_id } = self.tokens;
+        let (videos, images): (Vec<&ImageLayout>, Vec<_>) =
+            images.iter().partition(|image| image.is_video());
+        let mut in_prompt = Vec::new();
+        for (placeholder, visuals) in [(image_token_id, images), (video_token_id, videos)] {
+            let mut found = ids.iter().enumerate().filter(|(_, id)| **id == placeholder);
+            for (index, visual) in visuals.iter().enumerate() {
+                let rows: Vec<usize> =
+                    found.by_ref().take(visual.tokens()).map(|(row, _)| row).collect();
+                let offset = rows.first().copied().unwrap_or_default();
+                let is_whole = rows.len() == visual.tokens()
+                    && rows.iter().zip(offset..).all(|(row, expected)| *row == expected);
+                if !is_whole {
+                    let (tokens, placeholders) = (visual.tokens(), rows.len());
+                    return Err(Error::PlaceholderTokens {
+                        index,
+                        placeholder,
+                        tokens,
+                        placeholders,
+                    });
+                }
+                in_prompt.push(visual.in_prompt(offset, None));
+            }
+            let left = found.count();
+            if left > 0 {
+                let index = visuals.len();
+                return Err(Error::PlaceholderTokens {
+                    index,
+                    placeholder,
+                    tokens: 0,
+                    placeholders: left,
+                });
+            }
+        }
+        in_prompt.sort_by_key(|image| image.offset);
+        Ok(Prompt::with_images(ids.to_vec(), in_prompt)?)
     }
 }

@@ -71,7 +71,8 @@ impl DiskCache {
             sizes.chain(values.iter().flat_map(|value| value.to_le_bytes())).collect();
         let path = self.path(digest);
         write_in_existing_folder_with(&path, |out| {
-            let parts = [MAGIC.as_slice(), blake3::hash(&payload).as_bytes(), &payload];
+            let checksum = blake3::hash(&payload);
+            let parts = [MAGIC.as_slice(), checksum.as_bytes(), &payload];
             parts.iter().try_for_each(|part| out.write_all(part)).map_err(Error::io("write", &path))
         })
     }

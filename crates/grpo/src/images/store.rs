@@ -6,8 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use candle_core::{Device, Tensor};
-use embodied_r_kernels::{WeightFormat, WeightPlacement};
-use embodied_r_policy::{ImageEmbedder, Prompt};
+use embodied_r_policy::{ImageEmbedder, Prompt, WeightFormat, WeightPlacement};
 use embodied_r_vision::{Pixels, VisionEncoder, VisionOptions};
 
 use super::disk_cache::DiskCache;

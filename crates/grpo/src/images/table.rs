@@ -22,6 +22,11 @@ pub trait ImageSource: Send + Sync + fmt::Debug {
 
     /// The paths of the image or of the frames, for batch files and reward commands.
     fn paths(&self) -> Vec<String>;
+
+    /// Frames per second of a video; `None` for an image.
+    fn fps(&self) -> Option<f64> {
+        None
+    }
 }
 
 /// An image or a video of the data.
@@ -97,10 +102,10 @@ impl ImageTable {
         Ok(self.entry(digest)?.layout)
     }
 
-    /// The paths of an image or of a video's frames; none if the table does not have it.
+    /// Where an image or a video comes from.
     #[must_use]
-    pub fn paths(&self, digest: u128) -> Vec<String> {
-        self.entries.get(&digest).map_or_else(Vec::new, |entry| entry.source.paths())
+    pub fn source(&self, digest: u128) -> Option<&Arc<dyn ImageSource>> {
+        self.entries.get(&digest).map(|entry| &entry.source)
     }
 
     /// Decodes an image again and cuts it into patches.

@@ -2,15 +2,17 @@
 //!
 //! A run writes one for every skipped step, and [`crate::inspect`] reads it. The schema is `{"groups": [{"prompt_ids":
 //! [ids], "completions": [{"ids": [ids], "advantage": x}]}]}`, where a completion may have `old_logps`, `ref_logps` and
-//! `sampling_logps`, one value per token.
+//! `sampling_logps`, one value per token, and a group `"images": [path]` and `"videos": [{"frames": [path], "fps": x}]`.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::batch_images::FileVideo;
 use crate::error::{Error, Result};
-use crate::model::Group;
+use crate::images::table::ImageTable;
+use crate::model::{Group, Prompt};
 use crate::process_group::ProcessGroup;
 use crate::rollout::{Completion, Rollout};
 use crate::settings::LossSettings;
@@ -28,11 +30,17 @@ pub struct BatchFile {
 }
 
 /// A prompt and its completions.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FileGroup {
-    /// Prompt token ids.
+    /// Prompt token ids, with a placeholder for each token of an image.
     pub prompt_ids: Vec<u32>,
+    /// The images, in the order of their placeholders; paths are relative to the file.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub images: Vec<PathBuf>,
+    /// The videos, in the order of their placeholders.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub videos: Vec<FileVideo>,
     /// The completions.
     pub completions: Vec<FileCompletion>,
 }
@@ -96,14 +104,18 @@ impl BatchFile {
     }
 
     /// Converts micro-batches to a batch file.
-    pub fn of(batches: &[MicroBatch], settings: LossSettings) -> Self {
-        let groups = batches.iter().flat_map(groups).collect();
+    pub fn of(batches: &[MicroBatch], settings: LossSettings, table: Option<&ImageTable>) -> Self {
+        let groups = batches.iter().flat_map(|batch| groups(batch, table)).collect();
         Self { groups, settings: Some(settings) }
     }
 
     /// The completions of `rollouts` with their scores, by the `names` of the rewards. There are no loss settings, which
     /// may need log-probabilities.
-    pub(crate) fn of_rollouts(rollouts: &[Rollout], names: &[&str]) -> Self {
+    pub(crate) fn of_rollouts(
+        rollouts: &[Rollout],
+        names: &[&str],
+        table: Option<&ImageTable>,
+    ) -> Self {
         let completion = |completion: &Completion| FileCompletion {
             ids: completion.ids.clone(),
             advantage: completion.advantage,
@@ -115,8 +127,8 @@ impl BatchFile {
             ..FileCompletion::default()
         };
         let group = |rollout: &Rollout| FileGroup {
-            prompt_ids: rollout.prompt.ids().to_vec(),
             completions: rollout.completions.iter().map(completion).collect(),
+            ..FileGroup::of_prompt(&rollout.prompt, table)
         };
         Self { groups: rollouts.iter().map(group).collect(), settings: None }
     }
@@ -166,8 +178,12 @@ impl BatchFile {
         None
     }
 
-    /// The completions of `slices` as one micro-batch, all unmasked.
-    pub(crate) fn micro_batch(&self, slices: &[crate::update::packing::GroupSlice]) -> MicroBatch {
+    /// The completions of `slices` as one micro-batch, all unmasked, with the `prompts` of the groups.
+    pub(crate) fn micro_batch(
+        &self,
+        prompts: &[Prompt],
+        slices: &[crate::update::packing::GroupSlice],
+    ) -> MicroBatch {
         let of = |slice: &crate::update::packing::GroupSlice| {
             self.groups[slice.group].completions[slice.completions.clone()].iter()
         };
@@ -179,7 +195,7 @@ impl BatchFile {
             groups: slices
                 .iter()
                 .map(|slice| Group {
-                    prompt: self.groups[slice.group].prompt_ids.clone().into(),
+                    prompt: prompts[slice.group].clone(),
                     completions: of(slice).map(|completion| completion.ids.clone()).collect(),
                 })
                 .collect(),
@@ -192,7 +208,7 @@ impl BatchFile {
     }
 }
 
-fn groups(batch: &MicroBatch) -> Vec<FileGroup> {
+fn groups(batch: &MicroBatch, table: Option<&ImageTable>) -> Vec<FileGroup> {
     let mut advantages = batch.advantages.iter();
     let mut start = 0;
     let groups = batch.groups.iter();
@@ -212,10 +228,8 @@ fn groups(batch: &MicroBatch) -> Vec<FileGroup> {
                     sampling_logps: of(&batch.sampling),
                 }
             });
-            FileGroup {
-                prompt_ids: group.prompt.ids().to_vec(),
-                completions: completions.collect(),
-            }
+            let completions = completions.collect();
+            FileGroup { completions, ..FileGroup::of_prompt(&group.prompt, table) }
         })
         .collect()
 }
@@ -250,11 +264,12 @@ mod tests {
         };
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("batch.json");
-        let file = BatchFile::of(std::slice::from_ref(&batch), LossSettings::default());
+        let file = BatchFile::of(std::slice::from_ref(&batch), LossSettings::default(), None);
         std::fs::write(&path, serde_json::to_vec(&file).unwrap()).unwrap();
         let read = BatchFile::read(&path).unwrap();
         let slice = |group, n| crate::update::packing::GroupSlice { group, completions: 0..n };
-        assert_eq!(read.micro_batch(&[slice(0, 2), slice(1, 1)]), batch);
+        let prompts = read.prompts(None, dir.path()).unwrap();
+        assert_eq!(read.micro_batch(&prompts, &[slice(0, 2), slice(1, 1)]), batch);
     }
 
     #[test]
@@ -268,7 +283,7 @@ mod tests {
         };
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("batch.json");
-        let file = BatchFile::of(&[batch], LossSettings::default());
+        let file = BatchFile::of(&[batch], LossSettings::default(), None);
         std::fs::write(&path, serde_json::to_vec(&file).unwrap()).unwrap();
         let read = BatchFile::read(&path).unwrap();
         let logps = read.groups[0].completions[0].ref_logps.clone().unwrap();

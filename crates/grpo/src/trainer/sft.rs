@@ -236,12 +236,12 @@ impl<M: Model> SftTrainer<'_, M> {
         learning_rate: f64,
     ) -> Result<Diagnosis> {
         let group = |example: &&Example| FileGroup {
-            prompt_ids: example.prompt.ids().to_vec(),
             completions: vec![FileCompletion {
                 ids: example.completion.clone(),
                 advantage: 1.0,
                 ..FileCompletion::default()
             }],
+            ..FileGroup::of_prompt(&example.prompt, self.run.images.as_deref())
         };
         let batch = BatchFile { groups: examples.iter().map(group).collect(), settings: None };
         Ok(Diagnosis {

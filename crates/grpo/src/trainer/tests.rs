@@ -20,6 +20,7 @@ pub(crate) fn run_inputs<'a>(base: &'a Path, stop: &'a AtomicBool) -> RunInputs<
         fingerprint: "bigram",
         tokenizer: Arc::new(Words::new()),
         activation_bytes: 0,
+        images: None,
         device: Device::Cpu,
         stop,
         lock: None,

@@ -140,6 +140,7 @@ impl<'a, T: TrainingSettings> Job<'a, T> {
             tokenizer: self.tokenizer.clone(),
             activation_bytes: memory.saved_activations,
             device: self.device.clone(),
+            images: None,
             stop: &stop,
             lock,
             process_group: self.process_group.clone(),

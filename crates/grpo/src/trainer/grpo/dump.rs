@@ -16,8 +16,8 @@ impl<M: Model> GrpoTrainer<'_, M> {
         rollouts: &[Rollout],
         batches: &[MicroBatch],
     ) -> Result<Diagnosis> {
-        let file =
-            BatchFile::of(batches, self.settings.loss).merge_ranks(&self.run.process_group)?;
+        let file = BatchFile::of(batches, self.settings.loss, self.run.images.as_deref())
+            .merge_ranks(&self.run.process_group)?;
         let finite = |values: &[f64]| values.iter().all(|value| value.is_finite());
         Ok(Diagnosis {
             found: self.run.updater.non_finite().clone(),

@@ -28,7 +28,8 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
         };
         let names: Vec<&str> = self.rewards.iter().map(|function| function.reward.name()).collect();
         let path = skipped::dump_path(&self.settings.run.output, step);
-        self.run.dump(step, &BatchFile::of_rollouts(rollouts, &names))?;
+        self.run
+            .dump(step, &BatchFile::of_rollouts(rollouts, &names, self.run.images.as_deref()))?;
         // Before another rank's error ends the job.
         self.run.process_group.barrier()?;
         Err(Error::RewardOverflow {
