@@ -9,7 +9,7 @@ use embodied_r_policy::TensorParallel;
 use image::RgbImage;
 
 use crate::error::Result;
-use crate::image_embeddings::{ImageEmbeddings, image_digest};
+use crate::image_embeddings::ImageEmbeddings;
 use crate::model::VisionEncoder;
 
 /// A vision encoder with an LRU cache: an image that occurs in several prompts is encoded once.
@@ -95,7 +95,8 @@ impl EmbeddingCache {
         ranks: &TensorParallel,
     ) -> Result<Vec<ImageEmbeddings>> {
         let _encoding = self.encoding.lock().unwrap_or_else(PoisonError::into_inner);
-        let digests: Vec<u128> = images.iter().map(|image| image_digest(image)).collect();
+        let digests: Vec<u128> =
+            images.iter().map(|image| self.vision_encoder.image_digest(image)).collect();
         let mut found: HashMap<u128, ImageEmbeddings> = HashMap::new();
         let mut new: Vec<(u128, &RgbImage)> = Vec::new();
         for (digest, image) in digests.iter().zip(images) {
@@ -117,7 +118,7 @@ impl EmbeddingCache {
     }
 
     fn encode_image(&self, image: &RgbImage) -> Result<ImageEmbeddings> {
-        let digest = image_digest(image);
+        let digest = self.vision_encoder.image_digest(image);
         if let Some(embeddings) = self.entries().get(digest) {
             self.hits.fetch_add(1, Ordering::Relaxed);
             return Ok(embeddings);

@@ -39,6 +39,12 @@ impl ImageEmbeddings {
         self.embeddings.dims().first().copied().unwrap_or_default()
     }
 
+    /// What identifies the image and the weights that encoded it.
+    #[must_use]
+    pub fn digest(&self) -> u128 {
+        self.digest
+    }
+
     /// Memory in bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.embeddings.elem_count() * size_of::<f32>()
@@ -70,11 +76,6 @@ impl ImageEmbeddings {
     }
 }
 
-/// The digest of an image's pixels.
-pub(crate) fn image_digest(image: &RgbImage) -> u128 {
-    digest(std::slice::from_ref(image), Kind::Image)
-}
-
 /// The digest of an image's or a video's pixels.
 pub(crate) fn digest(frames: &[RgbImage], kind: Kind) -> u128 {
     let mut hasher = blake3::Hasher::new();
@@ -88,6 +89,20 @@ pub(crate) fn digest(frames: &[RgbImage], kind: Kind) -> u128 {
         hasher.update(&frame.height().to_le_bytes());
         hasher.update(frame);
     }
+    let mut bytes = [0; 16];
+    hasher.finalize_xof().fill(&mut bytes);
+    u128::from_le_bytes(bytes)
+}
+
+/// The digest of the embeddings that a tower of this version computes from the pixels with this digest. Those of
+/// version 0 have the digest of the pixels.
+pub(crate) fn versioned(digest: u128, version: u64) -> u128 {
+    if version == 0 {
+        return digest;
+    }
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&digest.to_le_bytes());
+    hasher.update(&version.to_le_bytes());
     let mut bytes = [0; 16];
     hasher.finalize_xof().fill(&mut bytes);
     u128::from_le_bytes(bytes)

@@ -11,11 +11,12 @@ use image::RgbImage;
 use crate::config::{ImageTokens, VisionConfig};
 use crate::error::{Error, Result};
 use crate::grid::Grid;
-use crate::image_embeddings::{ImageEmbeddings, Kind, digest, image_digest};
+use crate::image_embeddings::{ImageEmbeddings, Kind, digest, versioned};
 use crate::message::MultimodalMessage;
+use crate::prepared_image::PreparedImage;
 use crate::processor::{Pixels, Processor};
 use crate::source::Source;
-use crate::tower::Tower;
+use crate::tower::{Tower, batch_lengths};
 
 /// A Qwen2.5-VL model for inference. Clones share the weights.
 #[derive(Clone)]
@@ -59,14 +60,13 @@ pub fn check_headers(model: &Path) -> Result<()> {
     Tower::parts(&config).iter().try_for_each(|part| weights.check(part, &config))
 }
 
-/// Patches per batch: enough to keep all threads busy.
-const BATCH_PATCHES: usize = 1024;
-
 /// The vision encoder: image processor and vision tower.
 pub struct VisionEncoder {
     tower: Tower,
     processor: Processor,
     tokens: ImageTokens,
+    /// Of the weights, if they are trained.
+    version: u64,
 }
 
 impl VisionLanguageModel {
@@ -123,22 +123,31 @@ impl VisionEncoder {
             Some(max_pixels) => processor.with_max_pixels(*max_pixels),
             None => processor,
         };
-        let patch = processor.patch();
-        let fits = patch.side == config.patch_size
-            && patch.frames == config.temporal_patch_size
-            && patch.merge == config.spatial_merge_size;
-        if !fits {
-            let message = format!("the processor's {patch:?} does not match the vision tower's");
-            return Err(Error::Patches(message));
-        }
+        processor.check(&config)?;
         let tower = Tower::new(config, source.weights(placement)?.as_ref())?;
-        Ok(Self { tower, processor, tokens })
+        Ok(Self::of_tower(tower, processor, tokens, 0))
+    }
+
+    /// An encoder with this version of a tower's weights.
+    pub(crate) fn of_tower(
+        tower: Tower,
+        processor: Processor,
+        tokens: ImageTokens,
+        version: u64,
+    ) -> Self {
+        Self { tower, processor, tokens, version }
     }
 
     /// The vision tower's configuration.
     #[must_use]
     pub fn config(&self) -> &VisionConfig {
         self.tower.config()
+    }
+
+    /// The placeholder tokens.
+    #[must_use]
+    pub fn tokens(&self) -> ImageTokens {
+        self.tokens
     }
 
     /// The image processor.
@@ -160,23 +169,31 @@ impl VisionEncoder {
     /// # Errors
     /// [`Error::AspectRatio`].
     pub fn encode_images(&self, images: &[&RgbImage]) -> Result<Vec<ImageEmbeddings>> {
+        let grids = self.grids(images)?;
         let mut encoded = Vec::with_capacity(images.len());
         let mut left = images;
-        while !left.is_empty() {
-            let (batch, rest) = left.split_at(self.batch_size(left)?);
-            let pixels = batch.iter().map(|image| self.processor.image(image));
-            let pixels: Vec<Pixels> = pixels.collect::<Result<_>>()?;
-            let embeddings = self.tower.forward(&pixels.iter().collect::<Vec<_>>())?;
-            let parts = pixels.iter().zip(embeddings).zip(batch);
-            encoded.extend(parts.map(|((pixels, embeddings), image)| ImageEmbeddings {
-                kind: Kind::Image,
-                grid: pixels.grid,
-                embeddings,
-                digest: image_digest(image),
-            }));
+        // In batches, so that memory does not grow with the number of images.
+        for length in batch_lengths(grids.iter().map(Grid::patches)) {
+            let (batch, rest) = left.split_at(length);
             left = rest;
+            let prepared = batch.iter().map(|image| PreparedImage::image(&self.processor, image));
+            let prepared: Vec<PreparedImage> = prepared.collect::<Result<_>>()?;
+            let pixels: Vec<&Pixels> = prepared.iter().map(PreparedImage::pixels).collect();
+            let embeddings = self.tower.forward(&pixels)?;
+            let parts = prepared.iter().zip(embeddings);
+            encoded.extend(parts.map(|(image, tokens)| image.embedded(tokens, self.version)));
         }
         Ok(encoded)
+    }
+
+    /// The patch grid of each image.
+    fn grids(&self, images: &[&RgbImage]) -> Result<Vec<Grid>> {
+        images.iter().map(|image| self.processor.image_grid(image.dimensions())).collect()
+    }
+
+    /// The digest of an image's embeddings.
+    pub(crate) fn image_digest(&self, image: &RgbImage) -> u128 {
+        versioned(digest(std::slice::from_ref(image), Kind::Image), self.version)
     }
 
     /// [`Self::encode_images`] on ranks that all make the same call: images are partitioned over the ranks, and their
@@ -193,8 +210,7 @@ impl VisionEncoder {
         if ranks.is_single_rank() {
             return self.encode_images(images);
         }
-        let grids = images.iter().map(|image| self.processor.image_grid(image.dimensions()));
-        let grids: Vec<Grid> = grids.collect::<Result<_>>()?;
+        let grids = self.grids(images)?;
         let is_own = |index: usize| index % ranks.world_size() == ranks.rank();
         let own: Vec<&RgbImage> =
             (0..images.len()).filter(|i| is_own(*i)).map(|i| images[i]).collect();
@@ -211,22 +227,9 @@ impl VisionEncoder {
             kind: Kind::Image,
             grid,
             embeddings,
-            digest: image_digest(image),
+            digest: self.image_digest(image),
         });
         Ok(encoded.collect())
-    }
-
-    /// How many of the first images form a batch: as few as keep all threads busy, so that memory does not grow with
-    /// the number of images.
-    fn batch_size(&self, images: &[&RgbImage]) -> Result<usize> {
-        let mut patches = 0;
-        for (index, image) in images.iter().enumerate() {
-            patches += self.processor.image_grid(image.dimensions())?.patches();
-            if patches >= BATCH_PATCHES {
-                return Ok(index + 1);
-            }
-        }
-        Ok(images.len())
     }
 
     /// Encodes one image.
@@ -234,11 +237,7 @@ impl VisionEncoder {
     /// # Errors
     /// [`Error::AspectRatio`].
     pub fn encode_image(&self, image: &RgbImage) -> Result<ImageEmbeddings> {
-        let pixels = self.processor.image(image)?;
-        let embeddings = self.tower.forward(&[&pixels])?.pop();
-        let embeddings = embeddings.ok_or(Error::ImageCount { placeholders: 1, images: 0 })?;
-        let digest = image_digest(image);
-        Ok(ImageEmbeddings { kind: Kind::Image, grid: pixels.grid, embeddings, digest })
+        self.encode(&PreparedImage::image(&self.processor, image)?)
     }
 
     /// Encodes a video of one or more frames, `seconds` apart.
@@ -246,13 +245,13 @@ impl VisionEncoder {
     /// # Errors
     /// [`Error::AspectRatio`].
     pub fn encode_video(&self, frames: &[RgbImage], seconds: f64) -> Result<ImageEmbeddings> {
-        let pixels = self.processor.video(frames)?;
-        let mut embeddings = self.tower.forward(&[&pixels])?;
-        let per_patch = seconds * self.processor.patch().frames as f64;
-        let kind = Kind::Video { interval: per_patch * self.config().tokens_per_second };
-        let none = Error::ImageCount { placeholders: 1, images: 0 };
-        let embeddings = embeddings.pop().ok_or(none)?;
-        Ok(ImageEmbeddings { kind, grid: pixels.grid, embeddings, digest: digest(frames, kind) })
+        self.encode(&PreparedImage::video(&self.processor, frames, seconds, self.config())?)
+    }
+
+    fn encode(&self, image: &PreparedImage) -> Result<ImageEmbeddings> {
+        let embeddings = self.tower.forward(&[image.pixels()])?.pop();
+        let embeddings = embeddings.ok_or(Error::ImageCount { placeholders: 1, images: 0 })?;
+        Ok(image.embedded(embeddings, self.version))
     }
 
     /// The prompt of a conversation, rendered by the model's chat template with a generation prompt. Each placeholder
