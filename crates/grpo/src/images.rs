@@ -1,10 +1,35 @@
 //! The images and videos of a run's prompts, and their embeddings.
 //!
 //! [`ImageTable`] knows every image of the data by a digest of its pixels, and its place in a prompt. [`ImageStore`] has
-//! the embeddings: with a frozen vision tower an image is encoded once per run, and its embeddings are cached in memory
-//! and on disk.
+//! the embeddings under a frozen vision tower: an image is encoded once per run. [`TrainedImages`] has them under a tower
+//! that is trained: an image is encoded once per step.
+//!
+//! [`ImageTable`]: table::ImageTable
+//! [`ImageStore`]: store::ImageStore
+//! [`TrainedImages`]: trained::TrainedImages
 
 pub mod disk_cache;
 pub mod files;
+mod prefetch;
 pub mod store;
 pub mod table;
+pub mod trained;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use embodied_r_policy::Prompt;
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The distinct images of `prompts`, in order.
+fn digests<'a>(prompts: impl IntoIterator<Item = &'a Prompt>) -> Vec<u128> {
+    let mut digests = Vec::new();
+    for image in prompts.into_iter().flat_map(Prompt::images) {
+        if !digests.contains(&image.digest) {
+            digests.push(image.digest);
+        }
+    }
+    digests
+}

@@ -9,7 +9,6 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::error::{Error, Result};
-use crate::grid::Grid;
 
 /// The configuration of a Qwen2.5-VL vision tower. Fields have the names of `transformers`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -211,23 +210,6 @@ impl VisionConfig {
         let wide = h * self.patches_per_token();
         let merger = h + wide * (wide + 1) + self.out_hidden_size * (wide + 1);
         self.patch_elements() * h + self.depth * block + merger
-    }
-
-    /// Floating-point operations of the matrix products in a forward pass over an image or a video.
-    #[must_use]
-    pub fn flops(&self, grid: Grid) -> f64 {
-        let (h, inner) = (self.hidden_size as f64, self.intermediate_size as f64);
-        let patches = grid.patches() as f64;
-        let linear = h * (4.0 * h + 3.0 * inner);
-        let side = (self.window_size / self.patch_size / self.spatial_merge_size).max(1);
-        let window = (side * side * self.patches_per_token()) as f64;
-        let of_frame = (grid.height * grid.width) as f64;
-        let full = (0..self.depth).filter(|block| self.is_full(*block)).count() as f64;
-        let seen = full * of_frame + (self.depth as f64 - full) * window.min(of_frame);
-        let wide = h * self.patches_per_token() as f64;
-        let merger = wide * (wide + self.out_hidden_size as f64) / self.patches_per_token() as f64;
-        let embedding = self.patch_elements() as f64 * h;
-        2.0 * patches * (embedding + self.depth as f64 * linear + 2.0 * h * seen + merger)
     }
 
     /// Whether a block has full attention over each frame.

@@ -8,9 +8,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use embodied_r_policy::TensorParallel;
 use image::RgbImage;
 
+use crate::encoder::VisionEncoder;
 use crate::error::Result;
-use crate::image_embeddings::{ImageEmbeddings, image_digest};
-use crate::model::VisionEncoder;
+use crate::image_embeddings::ImageEmbeddings;
+use crate::image_layout::image_digest;
 
 /// A vision encoder with an LRU cache: an image or a video that occurs in several prompts is encoded once.
 ///
@@ -110,8 +111,8 @@ impl EmbeddingCache {
         self.misses.fetch_add(new.len() as u64, Ordering::Relaxed);
         let missing: Vec<&RgbImage> = new.iter().map(|(_, image)| *image).collect();
         for embeddings in self.vision_encoder.encode_images_over(&missing, ranks)? {
-            found.insert(embeddings.digest, embeddings.clone());
-            self.entries().insert(embeddings.digest, embeddings);
+            found.insert(embeddings.digest(), embeddings.clone());
+            self.entries().insert(embeddings.digest(), embeddings);
         }
         Ok(digests.iter().filter_map(|digest| found.get(digest).cloned()).collect())
     }
@@ -121,7 +122,7 @@ impl EmbeddingCache {
     /// # Errors
     /// As [`VisionEncoder::encode_video`].
     pub fn encode_video(&self, frames: &[RgbImage], seconds: f64) -> Result<ImageEmbeddings> {
-        let digest = self.vision_encoder.video_digest(frames, seconds)?;
+        let digest = self.vision_encoder.vision_processor().video_layout(frames, seconds)?.digest();
         self.encode(digest, || self.vision_encoder.encode_video(frames, seconds))
     }
 

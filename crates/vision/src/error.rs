@@ -142,6 +142,21 @@ pub enum Error {
     /// Patches that do not match the tower's configuration.
     #[error("{0}")]
     Patches(String),
+    /// The vision tower of a GGUF file cannot be trained.
+    #[error(
+        "`{}` is a GGUF file, whose vision tower cannot be trained: give the model's directory in Hugging Face's \
+         layout, or freeze the tower", model.display()
+    )]
+    GgufTower {
+        /// The model.
+        model: PathBuf,
+    },
+    /// Tensors that do not match the tower's configuration.
+    #[error("the vision tower's tensors do not match its configuration: {0}")]
+    TowerTensors(String),
+    /// Gradients that do not match the tower or its embeddings.
+    #[error("{0}")]
+    Gradients(String),
     /// An error of the decoder or its files.
     #[error(transparent)]
     Policy(Box<embodied_r_policy::Error>),

@@ -1,62 +1,47 @@
 //! The embeddings of an image or a video.
 
 use candle_core::Tensor;
-use embodied_r_policy::PromptImage;
-use image::RgbImage;
 
 use crate::grid::Grid;
+use crate::image_layout::ImageLayout;
 
 /// An encoded image or video: the decoder's input embeddings. May be used in any number of prompts.
 #[derive(Debug, Clone)]
 pub struct ImageEmbeddings {
-    pub(crate) kind: Kind,
-    pub(crate) grid: Grid,
+    pub(crate) layout: ImageLayout,
     /// (tokens, hidden size of the decoder).
     pub(crate) embeddings: Tensor,
-    pub(crate) digest: u128,
-}
-
-/// What was encoded.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Kind {
-    Image,
-    /// With `interval` temporal positions from one patch to the next. In f32, as `transformers` multiplies it, because
-    /// the product is truncated.
-    Video {
-        interval: f32,
-    },
-}
-
-impl Kind {
-    /// A video with `second_per_grid` seconds from one temporal patch to the next (`second_per_grid_ts`).
-    pub(crate) fn video(second_per_grid: f64, tokens_per_second: f64) -> Self {
-        Self::Video { interval: tokens_per_second as f32 * second_per_grid as f32 }
-    }
 }
 
 impl ImageEmbeddings {
+    /// Its place in a prompt, and what identifies it.
+    #[must_use]
+    pub fn layout(&self) -> &ImageLayout {
+        &self.layout
+    }
+
     /// The patch grid.
     #[must_use]
     pub fn grid(&self) -> Grid {
-        self.grid
+        self.layout.grid()
     }
 
     /// Whether it is a video.
     #[must_use]
     pub fn is_video(&self) -> bool {
-        matches!(self.kind, Kind::Video { .. })
+        self.layout.is_video()
     }
 
     /// Identifies pixels and times: equal digests count as equal content.
     #[must_use]
     pub fn digest(&self) -> u128 {
-        self.digest
+        self.layout.digest()
     }
 
     /// The number of decoder tokens.
     #[must_use]
     pub fn tokens(&self) -> usize {
-        self.embeddings.dims().first().copied().unwrap_or_default()
+        self.layout.tokens()
     }
 
     /// Memory in bytes.
@@ -69,47 +54,4 @@ impl ImageEmbeddings {
     pub fn embeddings(&self) -> &Tensor {
         &self.embeddings
     }
-
-    /// These embeddings at token `offset` of a prompt, with their 3-D position ids (`get_vision_position_ids` of
-    /// `transformers`).
-    pub(crate) fn in_prompt(&self, offset: usize, merge: usize) -> PromptImage {
-        let (height, width) = (self.grid.height / merge, self.grid.width / merge);
-        let interval = match self.kind {
-            Kind::Image => 1.0,
-            Kind::Video { interval } => interval,
-        };
-        let position = |index: usize| {
-            let time = (index / (height * width)) as f32 * interval;
-            [time as usize, index / width % height, index % width]
-        };
-        PromptImage {
-            offset,
-            embeddings: Some(self.embeddings.clone()),
-            position_ids: (0..self.tokens()).map(position).collect(),
-            digest: self.digest,
-        }
-    }
-}
-
-/// The digest of an image's pixels.
-pub(crate) fn image_digest(image: &RgbImage) -> u128 {
-    digest(std::slice::from_ref(image), Kind::Image)
-}
-
-/// The digest of an image's or a video's pixels.
-pub(crate) fn digest(frames: &[RgbImage], kind: Kind) -> u128 {
-    let mut hasher = blake3::Hasher::new();
-    let interval = match kind {
-        Kind::Image => f64::NAN,
-        Kind::Video { interval } => f64::from(interval),
-    };
-    hasher.update(&interval.to_le_bytes());
-    for frame in frames {
-        hasher.update(&frame.width().to_le_bytes());
-        hasher.update(&frame.height().to_le_bytes());
-        hasher.update(frame);
-    }
-    let mut bytes = [0; 16];
-    hasher.finalize_xof().fill(&mut bytes);
-    u128::from_le_bytes(bytes)
 }

@@ -2,9 +2,9 @@
 
 use candle_core::Tensor;
 use embodied_r_policy::PromptImage;
+use image::RgbImage;
 
 use crate::grid::Grid;
-use crate::image_embeddings::Kind;
 
 /// The tokens of an image or a video, and what identifies its pixels.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -14,6 +14,24 @@ pub struct ImageLayout {
     /// Patches merged into one token, along each side.
     pub(crate) merge: usize,
     pub(crate) digest: u128,
+}
+
+/// What was encoded.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Kind {
+    Image,
+    /// With `interval` temporal positions from one patch to the next. In f32, as `transformers` multiplies it, because
+    /// the product is truncated.
+    Video {
+        interval: f32,
+    },
+}
+
+impl Kind {
+    /// A video with `second_per_grid` seconds from one temporal patch to the next (`second_per_grid_ts`).
+    pub(crate) fn video(second_per_grid: f64, tokens_per_second: f64) -> Self {
+        Self::Video { interval: tokens_per_second as f32 * second_per_grid as f32 }
+    }
 }
 
 impl ImageLayout {
@@ -55,4 +73,27 @@ impl ImageLayout {
         let position_ids = (0..self.tokens()).map(position).collect();
         PromptImage { offset, position_ids, digest: self.digest, embeddings }
     }
+}
+
+/// The digest of an image's or a video's pixels.
+pub(crate) fn digest(frames: &[RgbImage], kind: Kind) -> u128 {
+    let mut hasher = blake3::Hasher::new();
+    let interval = match kind {
+        Kind::Image => f64::NAN,
+        Kind::Video { interval } => f64::from(interval),
+    };
+    hasher.update(&interval.to_le_bytes());
+    for frame in frames {
+        hasher.update(&frame.width().to_le_bytes());
+        hasher.update(&frame.height().to_le_bytes());
+        hasher.update(frame);
+    }
+    let mut bytes = [0; 16];
+    hasher.finalize_xof().fill(&mut bytes);
+    u128::from_le_bytes(bytes)
+}
+
+/// The digest of an image's pixels.
+pub(crate) fn image_digest(image: &RgbImage) -> u128 {
+    digest(std::slice::from_ref(image), Kind::Image)
 }

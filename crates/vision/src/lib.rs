@@ -1,10 +1,12 @@
 //! Qwen2.5-VL's vision encoder: from images to decoder tokens.
 //!
 //! [`image_file`] decodes files, [`Processor`] cuts images into patches as `transformers` does, the vision tower turns
-//! patches into embeddings, and [`VisionEncoder::prompt`] inserts these into a prompt. The decoder is [`embodied_r_policy`]'s.
+//! patches into embeddings, and [`VisionEncoder::prompt`] inserts these into a prompt. [`TrainableTower`] is the tower for
+//! training. The decoder is [`embodied_r_policy`]'s.
 
 mod config;
 mod embedding_cache;
+mod encoder;
 mod error;
 mod frames;
 mod grid;
@@ -19,19 +21,22 @@ mod resize;
 mod source;
 mod tower;
 mod tower_weights;
+mod trainable;
 mod vision_processor;
 mod windows;
 
 pub use config::{ImageTokens, VisionConfig};
 pub use embedding_cache::EmbeddingCache;
+pub use encoder::VisionEncoder;
 pub use error::{Error, Result};
 pub use frames::Frames;
 pub use grid::{Grid, PixelLimits, smart_resize};
 pub use image_embeddings::ImageEmbeddings;
 pub use image_layout::ImageLayout;
 pub use message::{MultimodalMessage, MultimodalPart};
-pub use model::{
-    VisionEncoder, VisionLanguageModel, VisionOptions, check_headers, is_vision_language_model,
-};
+pub use model::{VisionLanguageModel, VisionOptions, check_headers, is_vision_language_model};
 pub use processor::{Patch, Pixels, Processor};
+pub use trainable::{
+    FrozenParts, SavedTower, TowerBytes, TowerGradients, TowerOptions, TrainableTower,
+};
 pub use vision_processor::VisionProcessor;

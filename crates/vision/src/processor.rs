@@ -8,6 +8,7 @@ use embodied_r_kernels::memory;
 use image::RgbImage;
 use rayon::prelude::*;
 
+use crate::config::VisionConfig;
 use crate::error::{Error, Result};
 use crate::grid::{Grid, PixelLimits, smart_resize};
 use crate::resize::bicubic;
@@ -120,6 +121,22 @@ impl Processor {
     #[must_use]
     pub fn resized(image: &RgbImage, (width, height): (u32, u32)) -> RgbImage {
         bicubic(image, width, height)
+    }
+
+    /// Checks that its patches are those of a tower of `config`.
+    ///
+    /// # Errors
+    /// [`Error::Patches`].
+    pub(crate) fn check(&self, config: &VisionConfig) -> Result<()> {
+        let patch = self.patch();
+        let fits = patch.side == config.patch_size
+            && patch.frames == config.temporal_patch_size
+            && patch.merge == config.spatial_merge_size;
+        if !fits {
+            let message = format!("the processor's {patch:?} does not match the vision tower's");
+            return Err(Error::Patches(message));
+        }
+        Ok(())
     }
 
     /// The size of a patch, and how many are merged.

@@ -4,19 +4,21 @@
 //! window attention, a few full attention over the frame; patches are sorted by window once and restored at the end. A
 //! two-layer MLP merges adjacent patches into tokens.
 
-use candle_core::{Device, Tensor};
-use embodied_r_kernels::attention::{self, GroupSpan, Heads, Pattern};
-use embodied_r_kernels::rope::{CosSinCache, Frequencies};
+mod batch;
+mod block;
+mod merger;
+
+use candle_core::{DType, Device, Tensor};
 use embodied_r_kernels::weight::{self, Weight};
-use embodied_r_kernels::{embedding, gelu, memory, qkv, rms_norm, swiglu};
 
 use crate::config::VisionConfig;
-use crate::error::{Error, Result};
-use crate::grid::Grid;
+use crate::error::Result;
 use crate::linear::Linear;
 use crate::processor::Pixels;
 use crate::tower_weights::{TowerPart, TowerWeights};
-use crate::windows::Windows;
+pub(crate) use batch::{Batch, Pass, batch_lengths};
+pub(crate) use block::{Activations, Attention, Block, FeedForward};
+pub(crate) use merger::{Merger, MergerActivations};
 
 /// Epsilon of the RMS norms.
 const EPS: f64 = 1e-6;
@@ -25,36 +27,8 @@ const EPS: f64 = 1e-6;
 pub(crate) struct Tower {
     config: VisionConfig,
     patch_embedding: Weight,
-    blocks: Vec<Block>,
-    merger: Merger,
-    frequencies: Frequencies,
-}
-
-struct Block {
-    attention_norm: Tensor,
-    q: Linear,
-    k: Linear,
-    v: Linear,
-    o: Linear,
-    feed_forward_norm: Tensor,
-    gate: Linear,
-    up: Linear,
-    down: Linear,
-}
-
-/// Merges adjacent patches into tokens.
-struct Merger {
-    norm: Tensor,
-    first: Linear,
-    second: Linear,
-}
-
-/// The shared inputs of all blocks in a forward pass.
-struct Pass {
-    cos_sin: CosSinCache,
-    windows: Vec<GroupSpan>,
-    frames: Vec<GroupSpan>,
-    heads: Heads,
+    pub(crate) blocks: Vec<Block>,
+    pub(crate) merger: Merger,
 }
 
 impl Tower {
@@ -90,7 +64,6 @@ impl Tower {
                 first: weights.linear("merger.mlp.0", wide, wide)?,
                 second: weights.linear("merger.mlp.2", config.out_hidden_size, wide)?,
             },
-            frequencies: frequencies(&config),
             config,
         })
     }
@@ -122,13 +95,8 @@ impl Tower {
         parts
     }
 
-    /// The tower's configuration.
-    pub(crate) fn config(&self) -> &VisionConfig {
-        &self.config
-    }
-
     /// The tower's device.
-    fn device(&self) -> &Device {
+    pub(crate) fn device(&self) -> &Device {
         self.merger.norm.device()
     }
 
@@ -138,101 +106,29 @@ impl Tower {
     /// Returns (tokens, hidden size of the decoder) for each.
     ///
     /// # Errors
-    /// [`Error::Patches`] if an image's patches do not match the tower's.
+    /// [`Error::Patches`](crate::Error::Patches) if an image's patches do not match the tower's.
     pub(crate) fn forward(&self, images: &[&Pixels]) -> Result<Vec<Tensor>> {
-        let Some(patches) = self.joined(images)? else { return Ok(Vec::new()) };
-        let grids: Vec<Grid> = images.iter().map(|image| image.grid).collect();
-        let Windows { patches: order, tokens, position_ids, windows, frames } =
-            Windows::new(&grids, &self.config);
-        let pairs = self.config.head_dim() / 4;
-        let cos_sin = CosSinCache::multimodal(&position_ids, [pairs, pairs, 0], &self.frequencies)?;
-        let (heads, dim) = (self.config.num_heads, self.config.head_dim());
-        let heads = Heads { query: heads, kv: heads, dim };
-        let pass = Pass { cos_sin, windows, frames, heads };
-        // Patches come from the host. On a device, activations have the dtype of the weights.
-        let x = memory::to_device(&embedding::gather(&patches, &order)?, self.device())?;
-        drop(patches);
-        let x =
-            x.to_dtype(self.patch_embedding.dtype()).map_err(embodied_r_kernels::Error::from)?;
-        let x = self.patch_embedding.forward(&x, None)?;
-        let x =
-            self.blocks.iter().enumerate().try_fold(x, |x, (index, block)| {
-                block.forward(x, &pass, self.config.is_full(index))
-            })?;
-        let merged =
-            embedding::gather(&self.merger.forward(&x, self.config.patches_per_token())?, &tokens)?;
-        let merged = memory::to_host(&merged)?;
-        let mut first = 0;
-        let of_grid = |grid: &Grid| {
-            let start = first;
-            first += grid.tokens(self.config.spatial_merge_size);
-            Ok(memory::rows(&merged, start..first)?)
-        };
-        grids.iter().map(of_grid).collect()
-    }
-
-    /// The patches of all images, concatenated.
-    fn joined(&self, images: &[&Pixels]) -> Result<Option<Tensor>> {
-        for image in images {
-            let Grid { height, width, .. } = image.grid;
-            let whole = height.is_multiple_of(self.config.spatial_merge_size)
-                && width.is_multiple_of(self.config.spatial_merge_size);
-            let expected = [image.grid.patches(), self.config.patch_elements()];
-            if !whole || image.patches.dims() != expected || image.grid.patches() == 0 {
-                let found = image.patches.dims();
-                let message = format!("the patches' shape must be {expected:?}, not {found:?}");
-                return Err(Error::Patches(message));
-            }
+        if images.is_empty() {
+            return Ok(Vec::new());
         }
-        let patches: Vec<&Tensor> = images.iter().map(|image| &image.patches).collect();
-        match patches[..] {
-            [] => Ok(None),
-            [one] => Ok(Some(one.clone())),
-            _ => Ok(Some(memory::concat_rows(&patches)?)),
+        let batch = Batch::new(images, &self.config)?;
+        let mut x = self.embed(images, &batch)?;
+        for (index, block) in self.blocks.iter().enumerate() {
+            x = block.forward(x, &batch.pass, self.config.is_full(index))?;
         }
+        batch.embeddings(&self.merger.forward(&x, self.config.patches_per_token())?.0)
     }
-}
 
-impl Block {
-    /// # Shapes
-    /// `x` and the result (patches, hidden).
-    fn forward(&self, x: Tensor, pass: &Pass, is_full: bool) -> Result<Tensor> {
-        let normed = rms_norm::forward(&x, &self.attention_norm, EPS)?.y;
-        let weights = [self.q.parts(), self.k.parts(), self.v.parts()];
-        let [q, k, v] = qkv::forward(&normed, weights, &pass.cos_sin, pass.heads)?;
-        drop(normed);
-        let spans = if is_full { &pass.frames } else { &pass.windows };
-        let pattern = Pattern { heads: pass.heads, window: None, causal: false };
-        let attended = attention::forward(&q, &k, &v, spans, pattern)?.out;
-        drop((q, k, v));
-        let x = self.o.forward_add(&attended, &x)?;
-        drop(attended);
-        let normed = rms_norm::forward(&x, &self.feed_forward_norm, EPS)?.y;
-        let [gate, up] = weight::forward_all(&normed, [self.gate.parts(), self.up.parts()])?;
-        self.down.forward_add(&swiglu::forward(&gate, &up)?, &x)
+    /// The first block's input (patches, hidden).
+    pub(crate) fn embed(&self, images: &[&Pixels], batch: &Batch) -> Result<Tensor> {
+        let patches = batch.patches(images, self.device(), self.dtype())?;
+        Ok(self.patch_embedding.forward(&patches, None)?)
     }
-}
 
-impl Merger {
-    /// # Shapes
-    /// `x` (patches, hidden), where `merged` adjacent patches form a token; returns (tokens, hidden size of the decoder).
-    fn forward(&self, x: &Tensor, merged: usize) -> Result<Tensor> {
-        let (patches, hidden) = (x.dims()[0], x.dims()[1]);
-        let normed = rms_norm::forward(x, &self.norm, EPS)?.y;
-        let wide = memory::reshape(&normed, (patches / merged, hidden * merged))?;
-        self.second.forward(&gelu::forward(&self.first.forward(&wide)?)?)
+    /// The dtype of activations.
+    pub(crate) fn dtype(&self) -> DType {
+        self.patch_embedding.dtype()
     }
-}
-
-/// The frequencies of a head's pairs: the first half rotates by the height, the second by the width.
-fn frequencies(config: &VisionConfig) -> Frequencies {
-    let pairs = config.head_dim() / 4;
-    let inverse = |pair: usize| {
-        let exponent = (2 * pair) as f32 / (2 * pairs) as f32;
-        (config.theta().powf(f64::from(exponent)) as f32).recip()
-    };
-    let inverse: Vec<f32> = (0..pairs).map(inverse).collect();
-    Frequencies { inv_freq: [inverse.clone(), inverse].concat(), attention_factor: 1.0 }
 }
 
 #[cfg(test)]

@@ -2,14 +2,15 @@
 
 use std::path::Path;
 
+use candle_core::Tensor;
 use embodied_r_policy::Prompt;
 use image::RgbImage;
 
 use crate::config::{ImageTokens, VisionConfig};
 use crate::error::{Error, Result};
 use crate::frames::Frames;
-use crate::image_embeddings::{Kind, digest, image_digest};
-use crate::image_layout::ImageLayout;
+use crate::image_embeddings::ImageEmbeddings;
+use crate::image_layout::{ImageLayout, Kind, digest, image_digest};
 use crate::processor::{Pixels, Processor};
 use crate::source::Source;
 
@@ -19,7 +20,6 @@ pub struct VisionProcessor {
     config: VisionConfig,
     processor: Processor,
     tokens: ImageTokens,
-    max_pixels: Option<usize>,
 }
 
 impl VisionProcessor {
@@ -40,15 +40,8 @@ impl VisionProcessor {
             Some(max_pixels) => processor.with_max_pixels(max_pixels),
             None => processor,
         };
-        let patch = processor.patch();
-        let fits = patch.side == config.patch_size
-            && patch.frames == config.temporal_patch_size
-            && patch.merge == config.spatial_merge_size;
-        if !fits {
-            let message = format!("the processor's {patch:?} does not match the vision tower's");
-            return Err(Error::Patches(message));
-        }
-        Ok(Self { config, processor, tokens, max_pixels })
+        processor.check(&config)?;
+        Ok(Self { config, processor, tokens })
     }
 
     /// The vision tower's configuration.
@@ -63,10 +56,18 @@ impl VisionProcessor {
         &self.processor
     }
 
-    /// The limit that images are reduced to, if it is not the model's own.
+    /// With other limits on the pixels of images and of a video's frames ([`Processor::with_pixels`]).
     #[must_use]
-    pub fn max_pixels(&self) -> Option<usize> {
-        self.max_pixels
+    pub fn with_pixels(self, min_pixels: Option<usize>, max_pixels: Option<usize>) -> Self {
+        Self { processor: self.processor.with_pixels(min_pixels, max_pixels), ..self }
+    }
+
+    /// The number of tokens of a video of `frames` frames of `size`, in pixels.
+    ///
+    /// # Errors
+    /// [`Error::AspectRatio`].
+    pub fn video_tokens(&self, frames: usize, size: (u32, u32)) -> Result<usize> {
+        Ok(self.processor.video_grid(frames, size)?.tokens(self.config.spatial_merge_size))
     }
 
     /// The number of tokens of an image of `size`, in pixels.
@@ -80,21 +81,34 @@ impl VisionProcessor {
     /// The layout of an image or a video.
     ///
     /// # Errors
-    /// [`Error::AspectRatio`].
+    /// As [`Self::image_layout`] and [`Self::video_layout`].
     pub fn layout(&self, frames: &Frames) -> Result<ImageLayout> {
-        let merge = self.config.spatial_merge_size;
         match frames {
-            Frames::Image(image) => {
-                let grid = self.processor.image_grid(image.dimensions())?;
-                Ok(ImageLayout { kind: Kind::Image, grid, merge, digest: image_digest(image) })
-            }
-            Frames::Video { frames, seconds } => {
-                let size = frames.first().map_or((0, 0), RgbImage::dimensions);
-                let grid = self.processor.video_grid(frames.len(), size)?;
-                let kind = self.video_kind(*seconds)?;
-                Ok(ImageLayout { kind, grid, merge, digest: digest(frames, kind) })
-            }
+            Frames::Image(image) => self.image_layout(image),
+            Frames::Video { frames, seconds } => self.video_layout(frames, *seconds),
         }
+    }
+
+    /// The layout of an image.
+    ///
+    /// # Errors
+    /// [`Error::AspectRatio`].
+    pub fn image_layout(&self, image: &RgbImage) -> Result<ImageLayout> {
+        let grid = self.processor.image_grid(image.dimensions())?;
+        let merge = self.config.spatial_merge_size;
+        Ok(ImageLayout { kind: Kind::Image, grid, merge, digest: image_digest(image) })
+    }
+
+    /// The layout of a video of one or more frames, `seconds` apart.
+    ///
+    /// # Errors
+    /// [`Error::AspectRatio`]; [`Error::Video`] if `seconds` is not positive.
+    pub fn video_layout(&self, frames: &[RgbImage], seconds: f64) -> Result<ImageLayout> {
+        let size = frames.first().map_or((0, 0), RgbImage::dimensions);
+        let grid = self.processor.video_grid(frames.len(), size)?;
+        let kind = self.video_kind(seconds)?;
+        let merge = self.config.spatial_merge_size;
+        Ok(ImageLayout { kind, grid, merge, digest: digest(frames, kind) })
     }
 
     /// The patches of an image or a video.
@@ -130,9 +144,22 @@ impl VisionProcessor {
     /// [`Error::ImageCount`] unless there is one image per image placeholder, [`Error::VideoCount`] unless there is one
     /// video per video placeholder.
     pub fn prompt(&self, ids: &[u32], images: &[ImageLayout]) -> Result<Prompt> {
+        self.place(ids, images.iter().map(|layout| (layout, None)).collect())
+    }
+
+    /// As [`Self::prompt`], with embeddings.
+    ///
+    /// # Errors
+    /// As [`Self::prompt`].
+    pub fn embedded_prompt(&self, ids: &[u32], images: &[ImageEmbeddings]) -> Result<Prompt> {
+        let images = images.iter().map(|image| (image.layout(), Some(image.embeddings())));
+        self.place(ids, images.collect())
+    }
+
+    fn place(&self, ids: &[u32], visuals: Vec<(&ImageLayout, Option<&Tensor>)>) -> Result<Prompt> {
         let ImageTokens { image_token_id, video_token_id } = self.tokens;
-        let (videos, images): (Vec<&ImageLayout>, Vec<_>) =
-            images.iter().partition(|image| image.is_video());
+        let (videos, images): (Vec<_>, Vec<_>) =
+            visuals.into_iter().partition(|(layout, _)| layout.is_video());
         let placeholders = |of: u32| ids.iter().filter(|id| **id == of).count();
         let (for_images, for_videos) = (placeholders(image_token_id), placeholders(video_token_id));
         if for_images != images.len() {
@@ -151,9 +178,9 @@ impl VisionProcessor {
             };
             match visual {
                 None => expanded.push(*id),
-                Some(visual) => {
-                    in_prompt.push(visual.in_prompt(expanded.len(), None));
-                    expanded.extend(std::iter::repeat_n(*id, visual.tokens()));
+                Some((layout, embeddings)) => {
+                    in_prompt.push(layout.in_prompt(expanded.len(), embeddings.cloned()));
+                    expanded.extend(std::iter::repeat_n(*id, layout.tokens()));
                 }
             }
         }

@@ -2,15 +2,16 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::{Arc, Mutex};
 
 use candle_core::{Device, Tensor};
 use embodied_r_policy::{ImageEmbedder, Prompt, WeightFormat, WeightPlacement};
 use embodied_r_vision::{Pixels, VisionEncoder, VisionOptions};
 
 use super::disk_cache::DiskCache;
+use super::prefetch::Prefetch;
 use super::table::ImageTable;
+use super::{digests, locked};
 use crate::error::Result;
 
 /// Embeddings by digest, and the order of their last use.
@@ -21,9 +22,6 @@ struct Memory {
     clock: u64,
     bytes: usize,
 }
-
-/// Patches of the images of a coming step, as far as they are cut.
-type Prefetched = JoinHandle<HashMap<u128, Result<Pixels>>>;
 
 /// Where images are encoded and their embeddings kept.
 #[derive(Debug, Clone)]
@@ -47,7 +45,7 @@ pub struct ImageStore {
     options: StoreOptions,
     tower: Mutex<Option<VisionEncoder>>,
     memory: Mutex<Memory>,
-    prefetched: Mutex<Option<Prefetched>>,
+    prefetch: Prefetch,
     counts: Mutex<ImageCounts>,
 }
 
@@ -68,10 +66,6 @@ impl std::fmt::Debug for ImageStore {
     }
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl ImageStore {
     /// A store for the images of `table`.
     #[must_use]
@@ -81,7 +75,7 @@ impl ImageStore {
             options,
             tower: Mutex::default(),
             memory: Mutex::default(),
-            prefetched: Mutex::default(),
+            prefetch: Prefetch::default(),
             counts: Mutex::default(),
         }
     }
@@ -143,14 +137,7 @@ impl ImageStore {
         };
         let mut missing = digests(prompts);
         missing.retain(|digest| !has_embeddings(digest));
-        let mut prefetched = locked(&self.prefetched);
-        if missing.is_empty() || prefetched.is_some() {
-            return;
-        }
-        let table = self.table.clone();
-        *prefetched = Some(std::thread::spawn(move || {
-            missing.into_iter().map(|digest| (digest, table.pixels(digest))).collect()
-        }));
+        self.prefetch.start(&self.table, missing);
     }
 
     /// Encodes images and keeps their embeddings.
@@ -158,24 +145,14 @@ impl ImageStore {
         if missing.is_empty() {
             return Ok(());
         }
-        let prefetched = locked(&self.prefetched).take();
-        let mut cut = match prefetched.map(JoinHandle::join) {
-            Some(Ok(cut)) => cut,
-            Some(Err(panic)) => std::panic::resume_unwind(panic),
-            None => HashMap::new(),
-        };
-        let pixels = missing.iter().map(|digest| match cut.remove(digest) {
-            Some(pixels) => pixels,
-            None => self.table.pixels(*digest),
-        });
-        let pixels: Vec<Pixels> = pixels.collect::<Result<_>>()?;
+        let pixels = self.prefetch.take(&self.table, missing)?;
         let mut tower = locked(&self.tower);
         let encoder = match tower.take() {
             Some(encoder) => encoder,
             None => self.load()?,
         };
+        let pixels: Vec<&Pixels> = pixels.iter().collect();
         let embeddings = tower.insert(encoder).encode_pixels(&pixels)?;
-        drop(pixels);
         for (digest, embeddings) in missing.iter().zip(embeddings) {
             if let Some(disk) = &self.options.disk {
                 disk.write(*digest, &embeddings)?;
@@ -191,8 +168,8 @@ impl ImageStore {
     fn load(&self) -> Result<VisionEncoder> {
         let StoreOptions { model, format, device, .. } = &self.options;
         let placement = WeightPlacement { format: *format, device: device.clone() };
-        let max_pixels = self.table.processor().max_pixels();
-        Ok(VisionEncoder::load(model, &VisionOptions { placement, max_pixels })?)
+        // Images are cut by the processor of the table.
+        Ok(VisionEncoder::load(model, &VisionOptions { placement, max_pixels: None })?)
     }
 
     /// Whether no image has to be encoded any more.
@@ -221,17 +198,6 @@ impl ImageEmbedder for ImageStore {
         let found = locked(&self.memory).get(digest);
         found.ok_or_else(|| failed(crate::Error::UnknownImage { digest }))
     }
-}
-
-/// The distinct images of `prompts`, in order.
-fn digests<'a>(prompts: impl IntoIterator<Item = &'a Prompt>) -> Vec<u128> {
-    let mut digests = Vec::new();
-    for image in prompts.into_iter().flat_map(Prompt::images) {
-        if !digests.contains(&image.digest) {
-            digests.push(image.digest);
-        }
-    }
-    digests
 }
 
 impl Memory {

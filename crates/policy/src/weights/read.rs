@@ -276,7 +276,8 @@ fn check(
 /// The tensors of the vision tower in a folder, read on demand.
 pub struct VisionTensors {
     dir: PathBuf,
-    tensors: BTreeMap<String, LazyTensor>,
+    /// By the name within the tower: the name in the file, and the tensor.
+    tensors: BTreeMap<String, (String, LazyTensor)>,
 }
 
 impl VisionTensors {
@@ -288,9 +289,9 @@ impl VisionTensors {
         let mut tensors = BTreeMap::new();
         for file in open(dir)? {
             for (name, stored) in file.iter() {
-                if let Some(name) = of_vision(name) {
+                if let Some(within) = of_vision(name) {
                     let lazy = LazyTensor { file: file.clone(), stored: stored.clone() };
-                    tensors.insert(name.to_owned(), lazy);
+                    tensors.insert(within.to_owned(), (name.to_owned(), lazy));
                 }
             }
         }
@@ -305,6 +306,11 @@ impl VisionTensors {
         self.find(name, shape)?.read(&format!("{VISION}{name}"))
     }
 
+    /// The name in the file of the tensor with this name within the tower.
+    pub fn stored_name(&self, name: &str) -> Option<&str> {
+        self.tensors.get(name).map(|(stored, _)| stored.as_str())
+    }
+
     /// Checks, without reading the tensor, that it can be read.
     ///
     /// # Errors
@@ -314,7 +320,7 @@ impl VisionTensors {
     }
 
     fn find(&self, name: &str, shape: &[usize]) -> Result<&LazyTensor> {
-        let lazy = self.tensors.get(name);
+        let lazy = self.tensors.get(name).map(|(_, lazy)| lazy);
         let name = format!("{VISION}{name}");
         let fault = match lazy {
             None => WeightFault::Missing { name },

@@ -1,0 +1,167 @@
+//! The embeddings of images under a vision tower that is trained, and its gradients.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use candle_core::Tensor;
+use embodied_r_kernels::memory;
+use embodied_r_policy::{GradientReadyHook, ImageEmbedder, Prompt};
+use embodied_r_vision::{Pixels, SavedTower, TowerGradients, TrainableTower};
+use indexmap::IndexMap;
+
+use super::prefetch::Prefetch;
+use super::table::ImageTable;
+use super::{digests, locked};
+use crate::error::{Error, Result};
+
+/// The images of the current step under a trained tower: each is encoded once per optimizer step, and its gradient, summed
+/// over all prompts, goes through the tower once.
+pub struct TrainedImages {
+    table: Arc<ImageTable>,
+    tower: TrainableTower,
+    /// Bytes of activations that a forward pass may save.
+    activation_bytes: usize,
+    step: Mutex<StepImages>,
+    prefetch: Prefetch,
+}
+
+/// The images of a step. All is valid until the weights change.
+#[derive(Default)]
+struct StepImages {
+    embeddings: HashMap<u128, Tensor>,
+    /// Forward passes for the backward, with the digests of their images.
+    saved: Vec<(Vec<u128>, SavedTower)>,
+    /// The patches of the images, for further passes.
+    pixels: HashMap<u128, Arc<Pixels>>,
+}
+
+impl TrainedImages {
+    /// The images of `table` under `tower`.
+    #[must_use]
+    pub fn new(table: Arc<ImageTable>, tower: TrainableTower, activation_bytes: usize) -> Self {
+        let (step, prefetch) = (Mutex::default(), Prefetch::default());
+        Self { table, tower, activation_bytes, step, prefetch }
+    }
+
+    /// The tower.
+    #[must_use]
+    pub fn tower(&self) -> &TrainableTower {
+        &self.tower
+    }
+
+    /// The images.
+    #[must_use]
+    pub fn table(&self) -> &Arc<ImageTable> {
+        &self.table
+    }
+
+    /// The same with another tower.
+    #[must_use]
+    pub(crate) fn map_tower(self, change: impl FnOnce(TrainableTower) -> TrainableTower) -> Self {
+        Self { tower: change(self.tower), ..self }
+    }
+
+    /// Gets the embeddings of all images of `prompts` under the weights of now. With `saves`, the passes are kept for the
+    /// backward; otherwise it repeats them.
+    ///
+    /// # Errors
+    /// An image file has changed, or memory is short.
+    pub fn prepare<'a>(
+        &self,
+        prompts: impl IntoIterator<Item = &'a Prompt>,
+        saves: bool,
+    ) -> Result<()> {
+        let mut step = locked(&self.step);
+        let mut wanted = digests(prompts);
+        let saved: Vec<u128> =
+            step.saved.iter().flat_map(|(digests, _)| digests).copied().collect();
+        // Those of an evaluation, for example, are not needed together.
+        step.embeddings.retain(|digest, _| wanted.contains(digest) || saved.contains(digest));
+        step.pixels.retain(|digest, _| wanted.contains(digest) || saved.contains(digest));
+        wanted.retain(|digest| !step.embeddings.contains_key(digest));
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let pixels = self.pixels(&mut step, &wanted)?;
+        let pixels: Vec<&Pixels> = pixels.iter().map(AsRef::as_ref).collect();
+        let embeddings = if saves {
+            let (embeddings, saved) = self.tower.forward(&pixels, self.activation_bytes)?;
+            step.saved.push((wanted.clone(), saved));
+            embeddings
+        } else {
+            self.tower.encoder()?.encode_pixels(&pixels)?
+        };
+        step.embeddings.extend(wanted.into_iter().zip(embeddings));
+        Ok(())
+    }
+
+    /// Cuts the images of `prompts` into patches on a thread of its own.
+    pub fn prefetch<'a>(&self, prompts: impl IntoIterator<Item = &'a Prompt>) {
+        self.prefetch.start(&self.table, digests(prompts));
+    }
+
+    fn pixels(&self, step: &mut StepImages, digests: &[u128]) -> Result<Vec<Arc<Pixels>>> {
+        let missing: Vec<u128> =
+            digests.iter().filter(|digest| !step.pixels.contains_key(digest)).copied().collect();
+        let cut = self.prefetch.take(&self.table, &missing)?;
+        step.pixels.extend(missing.into_iter().zip(cut.into_iter().map(Arc::new)));
+        Ok(digests.iter().filter_map(|digest| step.pixels.get(digest).cloned()).collect())
+    }
+
+    /// Adds to `grads` the gradients through the tower of those of the embeddings, by digest.
+    ///
+    /// # Errors
+    /// A gradient does not fit its image, or memory is short.
+    pub fn backward(
+        &self,
+        mut d_embeddings: IndexMap<u128, Tensor>,
+        grads: &mut TowerGradients,
+        on_ready: &mut GradientReadyHook<'_>,
+    ) -> Result<()> {
+        let step = &mut *locked(&self.step);
+        let mut passes = std::mem::take(&mut step.saved);
+        passes.retain(|(digests, _)| digests.iter().any(|it| d_embeddings.contains_key(it)));
+        let saved = |digest: &u128| passes.iter().any(|(digests, _)| digests.contains(digest));
+        let repeated: Vec<u128> =
+            d_embeddings.keys().filter(|digest| !saved(digest)).copied().collect();
+        if !repeated.is_empty() {
+            let pixels = self.pixels(step, &repeated)?;
+            let pixels: Vec<&Pixels> = pixels.iter().map(AsRef::as_ref).collect();
+            passes.push((repeated, self.tower.forward(&pixels, self.activation_bytes)?.1));
+        }
+        while let Some((digests, saved)) = passes.pop() {
+            let gradient = |digest: &u128| match d_embeddings.swap_remove(digest) {
+                Some(gradient) => Ok(gradient),
+                // An image of this pass whose groups are not trained on.
+                None => {
+                    let embeddings = step.embeddings.get(digest);
+                    let embeddings = embeddings.ok_or(Error::UnknownImage { digest: *digest })?;
+                    Ok(memory::zeros(embeddings.dims(), self.tower.device())?)
+                }
+            };
+            let gradients: Vec<Tensor> = digests.iter().map(gradient).collect::<Result<_>>()?;
+            let is_last = passes.is_empty();
+            self.tower.backward(saved, &gradients, grads, &mut |from| {
+                if is_last {
+                    on_ready(from);
+                }
+            })?;
+        }
+        on_ready(0);
+        Ok(())
+    }
+
+    /// Forgets what was computed under the weights so far.
+    pub fn weights_changed(&self) {
+        *locked(&self.step) = StepImages::default();
+    }
+}
+
+impl ImageEmbedder for TrainedImages {
+    fn embeddings(&self, digest: u128) -> embodied_r_policy::Result<Tensor> {
+        let found = locked(&self.step).embeddings.get(&digest).cloned();
+        let unknown =
+            || embodied_r_policy::Error::Image { source: Box::new(Error::UnknownImage { digest }) };
+        found.ok_or_else(unknown)
+    }
+}

@@ -1,0 +1,169 @@
+//! The images and videos of a forward pass: their order in the tower and its attention windows.
+
+use candle_core::{DType, Device, Tensor};
+use embodied_r_kernels::attention::{GroupSpan, Heads, Pattern};
+use embodied_r_kernels::rope::{CosSinCache, Frequencies};
+use embodied_r_kernels::{embedding, memory};
+
+use crate::config::VisionConfig;
+use crate::error::{Error, Result};
+use crate::grid::Grid;
+use crate::processor::Pixels;
+use crate::windows::Windows;
+
+/// Patches per batch: enough to keep all threads busy.
+const BATCH_PATCHES: usize = 1024;
+
+/// The numbers of consecutive images that form a batch, from the numbers of their patches: as few images as have
+/// [`BATCH_PATCHES`].
+pub(crate) fn batch_lengths(patches: impl IntoIterator<Item = usize>) -> Vec<usize> {
+    let (mut lengths, mut length, mut sum) = (Vec::new(), 0, 0);
+    for patches in patches {
+        (length, sum) = (length + 1, sum + patches);
+        if sum >= BATCH_PATCHES {
+            lengths.push(length);
+            (length, sum) = (0, 0);
+        }
+    }
+    lengths.extend((length > 0).then_some(length));
+    lengths
+}
+
+/// The images and videos of a pass, and where their patches are.
+pub(crate) struct Batch {
+    grids: Vec<Grid>,
+    /// Patches along a side of a token.
+    merge: usize,
+    /// The patch in each row.
+    order: Vec<usize>,
+    /// The row of each token.
+    tokens: Vec<usize>,
+    pub(crate) pass: Pass,
+}
+
+/// The shared inputs of all blocks in a pass.
+pub(crate) struct Pass {
+    pub(crate) cos_sin: CosSinCache,
+    windows: Vec<GroupSpan>,
+    frames: Vec<GroupSpan>,
+    pub(crate) heads: Heads,
+}
+
+impl Pass {
+    /// The rows that attend to each other in a block with full attention, or in one with window attention.
+    pub(crate) fn spans(&self, is_full: bool) -> &[GroupSpan] {
+        if is_full { &self.frames } else { &self.windows }
+    }
+
+    pub(crate) fn pattern(&self) -> Pattern {
+        Pattern { heads: self.heads, window: None, causal: false }
+    }
+}
+
+impl Batch {
+    /// # Errors
+    /// [`Error::Patches`] if an image's patches do not match the tower's.
+    pub(crate) fn new(images: &[&Pixels], config: &VisionConfig) -> Result<Self> {
+        images.iter().try_for_each(|image| check(image, config))?;
+        let grids: Vec<Grid> = images.iter().map(|image| image.grid).collect();
+        let Windows { patches: order, tokens, position_ids, windows, frames } =
+            Windows::new(&grids, config);
+        let pairs = config.head_dim() / 4;
+        let frequencies = frequencies(config);
+        let cos_sin = CosSinCache::multimodal(&position_ids, [pairs, pairs, 0], &frequencies)?;
+        let (heads, dim) = (config.num_heads, config.head_dim());
+        let heads = Heads { query: heads, kv: heads, dim };
+        let pass = Pass { cos_sin, windows, frames, heads };
+        Ok(Self { grids, merge: config.spatial_merge_size, order, tokens, pass })
+    }
+
+    /// The patches of the images that the batch was made of, in the tower's order.
+    ///
+    /// # Shapes
+    /// Returns (patches, elements per patch).
+    pub(crate) fn patches(
+        &self,
+        images: &[&Pixels],
+        device: &Device,
+        dtype: DType,
+    ) -> Result<Tensor> {
+        let patches: Vec<&Tensor> = images.iter().map(|image| &image.patches).collect();
+        let sorted = gathered(&patches, &self.order)?;
+        // Patches come from the host. On a device, activations have the dtype of the weights.
+        Ok(memory::to_device(&sorted, device)?
+            .to_dtype(dtype)
+            .map_err(embodied_r_kernels::Error::from)?)
+    }
+
+    /// The embeddings of each image or video, in host memory.
+    ///
+    /// # Shapes
+    /// `merged` (tokens, hidden size of the decoder) in the tower's order; returns (tokens of the image, hidden size).
+    pub(crate) fn embeddings(&self, merged: &Tensor) -> Result<Vec<Tensor>> {
+        let merged = memory::to_host(&embedding::gather(merged, &self.tokens)?)?;
+        let mut first = 0;
+        let of_grid = |grid: &Grid| {
+            let start = first;
+            first += grid.tokens(self.merge);
+            Ok(memory::rows(&merged, start..first)?)
+        };
+        self.grids.iter().map(of_grid).collect()
+    }
+
+    /// The gradient of the merged tokens in the tower's order, from that of each image's embeddings: the inverse of
+    /// [`Self::embeddings`].
+    ///
+    /// # Shapes
+    /// Each of `d_embeddings` (tokens of the image, hidden size of the decoder); returns (tokens, hidden size).
+    pub(crate) fn merged_gradient(
+        &self,
+        d_embeddings: &[Tensor],
+        device: &Device,
+        dtype: DType,
+    ) -> Result<Tensor> {
+        let merged = self.merge * self.merge;
+        let tokens: Vec<usize> =
+            self.order.iter().step_by(merged).map(|patch| patch / merged).collect();
+        let parts = d_embeddings.iter().map(|d| memory::to_device(d, device));
+        let parts = parts.collect::<embodied_r_kernels::Result<Vec<_>>>()?;
+        let sorted = gathered(&parts.iter().collect::<Vec<_>>(), &tokens)?;
+        Ok(sorted.to_dtype(dtype).map_err(embodied_r_kernels::Error::from)?)
+    }
+
+    /// The number of images and videos.
+    pub(crate) fn len(&self) -> usize {
+        self.grids.len()
+    }
+}
+
+/// The rows `indices` of the concatenated matrices.
+fn gathered(parts: &[&Tensor], indices: &[usize]) -> Result<Tensor> {
+    Ok(match parts {
+        [one] => embedding::gather(one, indices)?,
+        _ => embedding::gather(&memory::concat_rows(parts)?, indices)?,
+    })
+}
+
+fn check(image: &Pixels, config: &VisionConfig) -> Result<()> {
+    let Grid { height, width, .. } = image.grid;
+    let merge = config.spatial_merge_size;
+    let whole = height.is_multiple_of(merge) && width.is_multiple_of(merge);
+    let expected = [image.grid.patches(), config.patch_elements()];
+    if !whole || image.patches.dims() != expected || image.grid.patches() == 0 {
+        let found = image.patches.dims();
+        let message = format!("the patches' shape must be {expected:?}, not {found:?}");
+        return Err(Error::Patches(message));
+    }
+    Ok(())
+}
+
+/// The frequencies of a head's pairs: the first half rotates by the height, the second by the width.
+fn frequencies(config: &VisionConfig) -> Frequencies {
+    let pairs = config.head_dim() / 4;
+    let inverse = |pair: usize| {
+        let exponent = (2 * pair) as f32 / (2 * pairs) as f32;
+        (config.theta().powf(f64::from(exponent)) as f32).recip()
+    };
+    let inverse: Vec<f32> = (0..pairs).map(inverse).collect();
+    Frequencies { inv_freq: [inverse.clone(), inverse].concat(), attention_factor: 1.0 }
+}

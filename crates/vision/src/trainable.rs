@@ -1,0 +1,165 @@
+//! The vision tower for training: its tensors, forward passes that save activations, and a hand-written backward.
+
+mod backward;
+mod flops;
+mod gradients;
+mod memory;
+mod modules;
+mod pass;
+mod tensors;
+
+use std::path::Path;
+
+use candle_core::{Device, Tensor};
+use embodied_r_policy::weights::VisionTensors;
+use embodied_r_policy::{LayerHook, Precision};
+use indexmap::IndexMap;
+
+use crate::config::VisionConfig;
+use crate::encoder::VisionEncoder;
+use crate::error::{Error, Result};
+use crate::source::Source;
+use crate::tower::Tower;
+use crate::vision_processor::VisionProcessor;
+pub use gradients::TowerGradients;
+pub use memory::TowerBytes;
+use modules::Modules;
+pub use pass::SavedTower;
+use tensors::{SharedWeights, TowerTensors};
+
+/// The parts of a vision encoder that are not trained, named as in ms-swift.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct FrozenParts {
+    /// The patch embedding and the blocks (`freeze_vit`).
+    pub vision_tower: bool,
+    /// The merger (`freeze_aligner`).
+    pub aligner: bool,
+}
+
+/// Options of a trainable vision tower.
+#[derive(Debug, Clone)]
+pub struct TowerOptions {
+    /// What is not trained.
+    pub frozen: FrozenParts,
+    /// Matmul precision. On the CPU weights are f32, and rounded when they are used; on a GPU, matrices are stored in it.
+    pub precision: Precision,
+    /// Where the tensors are.
+    pub device: Device,
+}
+
+/// A vision tower whose tensors an optimizer may write to, in place: the next pass and every [`Self::encoder`] of f32
+/// weights see it.
+pub struct TrainableTower {
+    processor: VisionProcessor,
+    tensors: TowerTensors,
+    /// Views of the tensors by module.
+    modules: Modules<Tensor>,
+    precision: Precision,
+    layer_hook: Option<LayerHook>,
+}
+
+impl TrainableTower {
+    /// Loads the tower of the vision-language model in the folder `dir`, in Hugging Face's layout.
+    ///
+    /// # Errors
+    /// [`Error::NoVision`] and [`Error::NoProcessor`] for a text model, [`Error::GgufTower`] for a GGUF file, and those
+    /// of reading the files.
+    pub fn load(dir: &Path, processor: VisionProcessor, options: &TowerOptions) -> Result<Self> {
+        let source = Source::of_model(dir)?;
+        if matches!(source, Source::Mmproj(_)) {
+            return Err(Error::GgufTower { model: dir.to_owned() });
+        }
+        let files = VisionTensors::open(dir)?;
+        let mut tensors = IndexMap::new();
+        for (name, shape) in processor.config().tensor_shapes() {
+            let tensor = files.tensor(&name, &shape)?;
+            tensors.insert(files.stored_name(&name).unwrap_or(&name).to_owned(), tensor);
+        }
+        Self::from_tensors(processor, tensors, options)
+    }
+
+    /// A tower of these f32 tensors, which it shares if they are on its device, with the processor and the placeholder
+    /// tokens of its model.
+    ///
+    /// # Errors
+    /// [`Error::TowerTensors`] unless `tensors` has exactly the tower's, by their names in a checkpoint: `visual.…` or
+    /// `model.visual.…`.
+    pub fn from_tensors(
+        processor: VisionProcessor,
+        tensors: IndexMap<String, Tensor>,
+        options: &TowerOptions,
+    ) -> Result<Self> {
+        let TowerOptions { frozen, precision, device } = options;
+        let config = processor.config();
+        let tensors = TowerTensors::new(config, tensors)?.on_device(device, *precision)?;
+        let tensors = tensors.with_frozen(*frozen);
+        let modules = Modules::new(config, |name| tensors.get(name))?;
+        let (precision, layer_hook) = (*precision, None);
+        Ok(Self { processor, tensors, modules, precision, layer_hook })
+    }
+
+    /// Freezes the tensors whose name in the checkpoint `is_frozen`, besides those that are frozen already.
+    #[must_use]
+    pub fn with_frozen(mut self, is_frozen: impl Fn(&str) -> bool) -> Self {
+        self.tensors.freeze(is_frozen);
+        self
+    }
+
+    /// Sets a hook that is called after every block of a training pass.
+    #[must_use]
+    pub fn with_layer_hook(self, layer_hook: LayerHook) -> Self {
+        Self { layer_hook: Some(layer_hook), ..self }
+    }
+
+    /// The tower's configuration.
+    #[must_use]
+    pub fn config(&self) -> &VisionConfig {
+        self.processor.config()
+    }
+
+    /// The image processor.
+    #[must_use]
+    pub fn processor(&self) -> &VisionProcessor {
+        &self.processor
+    }
+
+    /// The device of its tensors.
+    #[must_use]
+    pub fn device(&self) -> &Device {
+        self.modules.merger_norm.device()
+    }
+
+    /// The trained tensors with their names in the checkpoint, in the order of the forward pass: patch embedding, blocks,
+    /// merger.
+    pub fn parameters(&self) -> impl Iterator<Item = (&str, &Tensor)> {
+        self.tensors.trained()
+    }
+
+    /// All tensors, trained or frozen, with their names and shapes in the checkpoint: what a save replaces.
+    pub fn tensors(&self) -> impl Iterator<Item = (&str, &Tensor)> {
+        self.tensors.iter()
+    }
+
+    /// Zero gradients for each trained tensor, in one flat buffer.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn zero_gradients(&self) -> Result<TowerGradients> {
+        TowerGradients::zeros(self.config(), &self.tensors, self.device())
+    }
+
+    /// An encoder with the weights of now, for rollouts. In f32 and on a GPU it shares them and sees later writes; on the
+    /// CPU in bf16 it has packed copies.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn encoder(&self) -> Result<VisionEncoder> {
+        Ok(VisionEncoder::of_tower(self.tower()?, self.processor.clone()))
+    }
+
+    /// The tower of the weights of now.
+    fn tower(&self) -> Result<Tower> {
+        let weights = SharedWeights { tensors: &self.tensors, precision: self.precision };
+        Tower::new(self.config().clone(), &weights)
+    }
+}

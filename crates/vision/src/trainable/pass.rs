@@ -1,0 +1,248 @@
+//! Forward passes of a trainable tower that support a backward pass.
+
+use candle_core::Tensor;
+use embodied_r_kernels::{linear, thread_pool};
+use embodied_r_policy::GradientReadyHook;
+
+use super::tensors::Stage;
+use super::{TowerGradients, TrainableTower};
+use crate::error::{Error, Result};
+use crate::processor::Pixels;
+use crate::tower::{Activations, Batch, MergerActivations, Tower, batch_lengths};
+
+/// What the backward of a forward pass needs: the inputs of all blocks, and the activations of as many blocks as its
+/// memory allows, from the last. The others are recomputed from their inputs.
+pub struct SavedTower {
+    /// Of consecutive images, in order. Empty if every tensor is frozen.
+    passes: Vec<SavedPass>,
+    /// The number of tokens of each image.
+    tokens: Vec<usize>,
+}
+
+/// A pass over some of the images.
+struct SavedPass {
+    batch: Batch,
+    /// The images, if the patch embedding is trained; they share the caller's memory.
+    images: Vec<Pixels>,
+    /// From the lowest block with a gradient on.
+    blocks: Vec<SavedBlock>,
+    /// The merger's input.
+    merger_input: Tensor,
+    merger: MergerActivations,
+}
+
+struct SavedBlock {
+    input: Tensor,
+    activations: Option<Activations>,
+}
+
+impl SavedTower {
+    /// The memory of the saved tensors in bytes, without the images' patches.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.passes.iter().map(SavedPass::bytes).sum()
+    }
+}
+
+impl SavedPass {
+    fn bytes(&self) -> usize {
+        let block = |block: &SavedBlock| {
+            let activations = block.activations.as_ref().map_or(0, Activations::bytes);
+            activations + bytes([&block.input])
+        };
+        let MergerActivations { scale, wide } = &self.merger;
+        self.blocks.iter().map(block).sum::<usize>() + bytes([&self.merger_input, scale, wide])
+    }
+}
+
+impl Activations {
+    fn bytes(&self) -> usize {
+        let Self { attention, middle, feed_forward } = self;
+        let [q, k, v] = &attention.qkv;
+        let attended = &attention.attended;
+        bytes([&attention.scale, q, k, v, &attended.out, &attended.log_sum_exp])
+            + bytes([middle, &feed_forward.scale, &feed_forward.gate, &feed_forward.up])
+    }
+}
+
+fn bytes<const N: usize>(tensors: [&Tensor; N]) -> usize {
+    tensors.iter().map(|tensor| tensor.elem_count() * tensor.dtype().size_in_bytes()).sum()
+}
+
+impl TrainableTower {
+    /// The decoder tokens of each image or video, in host memory, as [`VisionEncoder`](crate::VisionEncoder) computes
+    /// them, to the bit. They do not depend on the other images. Up to `activation_bytes` of activations are saved,
+    /// besides the inputs of all blocks ([`crate::TowerBytes`]).
+    ///
+    /// # Shapes
+    /// Returns (tokens, hidden size of the decoder) for each.
+    ///
+    /// # Errors
+    /// [`Error::Patches`] if an image's patches do not match the tower's.
+    pub fn forward(
+        &self,
+        images: &[&Pixels],
+        activation_bytes: usize,
+    ) -> Result<(Vec<Tensor>, SavedTower)> {
+        let tower = self.tower()?;
+        let lowest = self.tensors.lowest_trained();
+        let patches = images.iter().map(|image| image.grid.patches());
+        let block =
+            patches.clone().sum::<usize>() * self.config().block_bytes_per_patch(tower.dtype());
+        let saved_blocks = activation_bytes / block.max(1);
+        let first_saved = self.config().depth.saturating_sub(saved_blocks);
+        let mut saved = SavedTower { passes: Vec::new(), tokens: Vec::new() };
+        let (mut embeddings, mut left) = (Vec::with_capacity(images.len()), images);
+        thread_pool::with_spinning_workers(self.device(), || {
+            for length in batch_lengths(patches) {
+                let (images, rest) = left.split_at(length);
+                left = rest;
+                let Some(lowest) = lowest else {
+                    embeddings.extend(tower.forward(images)?);
+                    continue;
+                };
+                let (of_batch, pass) = self.forward_batch(&tower, images, lowest, first_saved)?;
+                embeddings.extend(of_batch);
+                saved.passes.push(pass);
+            }
+            Ok::<_, Error>(())
+        })?;
+        saved.tokens = embeddings.iter().map(|tokens: &Tensor| tokens.dims()[0]).collect();
+        Ok((embeddings, saved))
+    }
+
+    /// A pass over some of the images. Blocks from `first_saved` on save their activations.
+    fn forward_batch(
+        &self,
+        tower: &Tower,
+        images: &[&Pixels],
+        lowest: Stage,
+        first_saved: usize,
+    ) -> Result<(Vec<Tensor>, SavedPass)> {
+        let batch = Batch::new(images, self.config())?;
+        let mut x = tower.embed(images, &batch)?;
+        let mut blocks = Vec::new();
+        for (index, block) in tower.blocks.iter().enumerate() {
+            let is_full = self.config().is_full(index);
+            if Stage::Block(index) < lowest {
+                x = block.forward(x, &batch.pass, is_full)?;
+            } else if index < first_saved {
+                blocks.push(SavedBlock { input: x.clone(), activations: None });
+                x = block.forward(x, &batch.pass, is_full)?;
+            } else {
+                let (y, activations) = block.forward_saving(&x, &batch.pass, is_full)?;
+                blocks.push(SavedBlock { input: x, activations: Some(activations) });
+                x = y;
+            }
+            self.call_layer_hook();
+        }
+        let (merged, merger) = tower.merger.forward(&x, self.config().patches_per_token())?;
+        let images = match lowest {
+            Stage::Patches => images.iter().map(|image| (*image).clone()).collect(),
+            _ => Vec::new(),
+        };
+        let embeddings = batch.embeddings(&merged)?;
+        Ok((embeddings, SavedPass { batch, images, blocks, merger_input: x, merger }))
+    }
+
+    /// Adds to `grads` the gradient of `Σ d_embeddings · embeddings` with respect to every trained tensor. It stops at the
+    /// lowest stage with one. The tensors must be those of the forward pass: step the optimizer afterwards.
+    ///
+    /// The last images come first, each batch from the last block to the first. `on_ready` is called as gradients become
+    /// final: with all gradients flattened in the order of [`Self::parameters`], those from this index on are.
+    ///
+    /// # Shapes
+    /// `d_embeddings`: as the embeddings, on any device.
+    ///
+    /// # Errors
+    /// [`Error::Gradients`] unless there is a gradient of the right shape for each image.
+    pub fn backward(
+        &self,
+        saved: SavedTower,
+        d_embeddings: &[Tensor],
+        grads: &mut TowerGradients,
+        on_ready: &mut GradientReadyHook<'_>,
+    ) -> Result<()> {
+        self.check_gradients(&saved, d_embeddings)?;
+        let Some(lowest) = self.tensors.lowest_trained() else {
+            on_ready(0);
+            return Ok(());
+        };
+        let tower = self.tower()?;
+        let SavedTower { mut passes, .. } = saved;
+        let mut end = d_embeddings.len();
+        thread_pool::with_spinning_workers(self.device(), || {
+            while let Some(pass) = passes.pop() {
+                let d_embeddings = &d_embeddings[end - pass.batch.len()..end];
+                end -= pass.batch.len();
+                let is_last = passes.is_empty();
+                self.backward_batch(&tower, pass, d_embeddings, lowest, grads, &mut |stage| {
+                    if is_last {
+                        on_ready(self.tensors.first_final(stage));
+                    }
+                })?;
+            }
+            Ok::<_, Error>(())
+        })?;
+        on_ready(0);
+        Ok(())
+    }
+
+    /// The backward of a pass over some of the images; calls `after` after each stage.
+    fn backward_batch(
+        &self,
+        tower: &Tower,
+        saved: SavedPass,
+        d_embeddings: &[Tensor],
+        lowest: Stage,
+        grads: &TowerGradients,
+        after: &mut dyn FnMut(Stage),
+    ) -> Result<()> {
+        let (weights, grads) = (&self.modules, &grads.modules);
+        let SavedPass { batch, images, mut blocks, merger_input, merger } = saved;
+        let (device, dtype) = (tower.device(), tower.dtype());
+        let d_merged = batch.merged_gradient(d_embeddings, device, dtype)?;
+        let mut dx =
+            weights.merger_backward(&merger_input, merger, &d_merged, grads, self.precision)?;
+        drop((merger_input, d_merged));
+        after(Stage::Merger);
+        for index in (0..self.config().depth).rev() {
+            let Some(SavedBlock { input, activations }) = blocks.pop() else { break };
+            let pass = (&batch.pass, self.config().is_full(index));
+            let activations = match activations {
+                Some(activations) => activations,
+                None => tower.blocks[index].activations(&input, pass.0, pass.1)?,
+            };
+            let (block, grads) = (&weights.blocks[index], &grads.blocks[index]);
+            dx = block.backward(&input, activations, dx, grads, pass, self.precision)?;
+            after(Stage::Block(index));
+            self.call_layer_hook();
+        }
+        if let (Stage::Patches, Some(d_patches)) = (lowest, &grads.patches) {
+            let images: Vec<&Pixels> = images.iter().collect();
+            let patches = batch.patches(&images, device, dtype)?;
+            linear::backward_weight(&patches, &dx, d_patches, None, self.precision)?;
+        }
+        Ok(())
+    }
+
+    fn check_gradients(&self, saved: &SavedTower, d_embeddings: &[Tensor]) -> Result<()> {
+        let width = self.config().out_hidden_size;
+        let expected: Vec<Vec<usize>> =
+            saved.tokens.iter().map(|tokens| vec![*tokens, width]).collect();
+        let found: Vec<&[usize]> = d_embeddings.iter().map(Tensor::dims).collect();
+        if expected != found {
+            let message = format!(
+                "the shapes of the embeddings' gradients must be {expected:?}, not {found:?}"
+            );
+            return Err(Error::Gradients(message));
+        }
+        Ok(())
+    }
+
+    fn call_layer_hook(&self) {
+        if let Some(layer_hook) = &self.layer_hook {
+            layer_hook();
+        }
+    }
+}

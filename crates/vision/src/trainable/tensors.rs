@@ -1,0 +1,236 @@
+//! The tensors of a vision tower by name.
+
+use candle_core::{DType, Device, Tensor};
+use embodied_r_kernels::device::has_kernels;
+use embodied_r_kernels::memory;
+use embodied_r_kernels::weight::Weight;
+use embodied_r_policy::Precision;
+use indexmap::IndexMap;
+
+use super::FrozenParts;
+use super::modules::View;
+use crate::config::VisionConfig;
+use crate::error::{Error, Result};
+use crate::linear::Linear;
+use crate::tower_weights::{TowerPart, TowerWeights};
+
+/// The patch embedding.
+pub(super) const PATCHES: &str = "patch_embed.proj.weight";
+
+/// Prefix of the merger's tensors.
+const MERGER: &str = "merger.";
+
+impl VisionConfig {
+    /// The shapes of a tower's tensors by their names within it, in the order of the forward pass: patch embedding,
+    /// blocks, merger.
+    #[must_use]
+    pub fn tensor_shapes(&self) -> IndexMap<String, Vec<usize>> {
+        let (h, inner) = (self.hidden_size, self.intermediate_size);
+        let wide = h * self.patches_per_token();
+        let mut shapes = IndexMap::new();
+        let patch =
+            [h, self.in_channels, self.temporal_patch_size, self.patch_size, self.patch_size];
+        shapes.insert(PATCHES.to_owned(), patch.to_vec());
+        let linear = |shapes: &mut IndexMap<_, _>, name: &str, outputs, inputs| {
+            shapes.insert(format!("{name}.weight"), vec![outputs, inputs]);
+            shapes.insert(format!("{name}.bias"), vec![outputs]);
+        };
+        for index in 0..self.depth {
+            let name = |part: &str| format!("blocks.{index}.{part}");
+            shapes.insert(name("norm1.weight"), vec![h]);
+            linear(&mut shapes, &name("attn.qkv"), 3 * h, h);
+            linear(&mut shapes, &name("attn.proj"), h, h);
+            shapes.insert(name("norm2.weight"), vec![h]);
+            linear(&mut shapes, &name("mlp.gate_proj"), inner, h);
+            linear(&mut shapes, &name("mlp.up_proj"), inner, h);
+            linear(&mut shapes, &name("mlp.down_proj"), h, inner);
+        }
+        shapes.insert(format!("{MERGER}ln_q.weight"), vec![h]);
+        linear(&mut shapes, "merger.mlp.0", wide, wide);
+        linear(&mut shapes, "merger.mlp.2", self.out_hidden_size, wide);
+        shapes
+    }
+}
+
+/// A tensor of a tower.
+struct TowerTensor {
+    /// Its name in the checkpoint.
+    stored: String,
+    tensor: Tensor,
+    is_trained: bool,
+}
+
+/// The tensors of a tower by their names within it, in the order of [`VisionConfig::tensor_shapes`].
+pub(super) struct TowerTensors(IndexMap<String, TowerTensor>);
+
+impl TowerTensors {
+    /// `tensors` by their names in a checkpoint.
+    pub(super) fn new(config: &VisionConfig, tensors: IndexMap<String, Tensor>) -> Result<Self> {
+        let mut left = IndexMap::with_capacity(tensors.len());
+        for (stored, tensor) in tensors {
+            let Some(name) = within(&stored) else {
+                let message = format!("`{stored}` is not a tensor of a vision tower");
+                return Err(Error::TowerTensors(message));
+            };
+            left.insert(name.to_owned(), (stored, tensor));
+        }
+        let mut found = IndexMap::with_capacity(left.len());
+        for (name, shape) in config.tensor_shapes() {
+            let Some((stored, tensor)) = left.swap_remove(&name) else {
+                return Err(Error::TowerTensors(format!("`visual.{name}` is missing")));
+            };
+            if tensor.dims() != shape || tensor.dtype() != DType::F32 {
+                let (found, dtype) = (tensor.dims(), tensor.dtype().as_str());
+                let message = format!(
+                    "`{stored}` must have the shape {shape:?} in f32, not {found:?} in {dtype}"
+                );
+                return Err(Error::TowerTensors(message));
+            }
+            found.insert(name, TowerTensor { stored, tensor, is_trained: true });
+        }
+        match left.values().next() {
+            Some((stored, _)) => {
+                Err(Error::TowerTensors(format!("`{stored}` does not belong to the configuration")))
+            }
+            None => Ok(Self(found)),
+        }
+    }
+
+    /// On `device`; with kernels of its own, matrices are stored in `precision`.
+    pub(super) fn on_device(mut self, device: &Device, precision: Precision) -> Result<Self> {
+        let matrices = match precision {
+            Precision::Bf16 if has_kernels(device) => DType::BF16,
+            _ => DType::F32,
+        };
+        for TowerTensor { tensor, .. } in self.0.values_mut() {
+            let dtype = if tensor.rank() > 1 { matrices } else { DType::F32 };
+            let moved = memory::to_device(tensor, device)?.to_dtype(dtype);
+            *tensor = moved.map_err(embodied_r_kernels::Error::from)?;
+        }
+        Ok(self)
+    }
+
+    /// Freezes parts of the tower.
+    pub(super) fn with_frozen(mut self, frozen: FrozenParts) -> Self {
+        for (name, tensor) in &mut self.0 {
+            tensor.is_trained &= match name.starts_with(MERGER) {
+                true => !frozen.aligner,
+                false => !frozen.vision_tower,
+            };
+        }
+        self
+    }
+
+    /// Freezes the tensors with these names in the checkpoint.
+    pub(super) fn freeze(&mut self, is_frozen: impl Fn(&str) -> bool) {
+        for TowerTensor { stored, is_trained, .. } in self.0.values_mut() {
+            *is_trained &= !is_frozen(stored);
+        }
+    }
+
+    /// All tensors with their names in the checkpoint.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &Tensor)> {
+        self.0.values().map(|TowerTensor { stored, tensor, .. }| (stored.as_str(), tensor))
+    }
+
+    /// The trained tensors with their names in the checkpoint.
+    pub(super) fn trained(&self) -> impl Iterator<Item = (&str, &Tensor)> {
+        let trained = self.0.values().filter(|tensor| tensor.is_trained);
+        trained.map(|TowerTensor { stored, tensor, .. }| (stored.as_str(), tensor))
+    }
+
+    /// The name in the checkpoint of a trained tensor; `None` if it is frozen.
+    pub(super) fn trained_name(&self, name: &str) -> Option<&str> {
+        let tensor = self.0.get(name).filter(|tensor| tensor.is_trained)?;
+        Some(&tensor.stored)
+    }
+
+    /// The tensor of that name within the tower.
+    pub(super) fn get(&self, name: &str) -> Result<Tensor> {
+        let missing = || Error::TowerTensors(format!("`visual.{name}` is missing"));
+        self.0.get(name).map(|tensor| tensor.tensor.clone()).ok_or_else(missing)
+    }
+
+    /// The index, with all trained elements flattened in order, from which on all belong to `stage` or above: their
+    /// gradients are final after its backward.
+    pub(super) fn first_final(&self, stage: Stage) -> usize {
+        let below =
+            self.0.iter().filter(|(name, tensor)| tensor.is_trained && Stage::of(name) < stage);
+        below.map(|(_, tensor)| tensor.tensor.elem_count()).sum()
+    }
+
+    /// The lowest stage with a trained tensor, which a gradient has to reach; `None` if all are frozen.
+    pub(super) fn lowest_trained(&self) -> Option<Stage> {
+        let trained = self.0.iter().filter(|(_, tensor)| tensor.is_trained);
+        trained.map(|(name, _)| Stage::of(name)).min()
+    }
+}
+
+/// A stage of the forward pass, in its order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Stage {
+    Patches,
+    Block(usize),
+    Merger,
+}
+
+impl Stage {
+    /// The stage of the tensor with this name within the tower.
+    fn of(name: &str) -> Self {
+        let block = || name.strip_prefix("blocks.")?.split('.').next()?.parse().ok();
+        match name.starts_with(MERGER) {
+            true => Self::Merger,
+            false => block().map_or(Self::Patches, Self::Block),
+        }
+    }
+}
+
+/// The name within the tower of a checkpoint's tensor, if it belongs to it.
+fn within(stored: &str) -> Option<&str> {
+    stored.strip_prefix("model.").unwrap_or(stored).strip_prefix("visual.")
+}
+
+/// The weights of a tower that share the tensors, or are rounded copies of them on the CPU in bf16.
+pub(super) struct SharedWeights<'a> {
+    pub(super) tensors: &'a TowerTensors,
+    pub(super) precision: Precision,
+}
+
+impl SharedWeights<'_> {
+    fn matrix(&self, matrix: &Tensor) -> Result<Weight> {
+        // On a device, the dtype of the tensor decides.
+        let packs = self.precision == Precision::Bf16 && !has_kernels(matrix.device());
+        Ok(if packs { Weight::bf16(matrix)? } else { Weight::f32(matrix)? })
+    }
+}
+
+impl TowerWeights for SharedWeights<'_> {
+    fn patches(&self, config: &VisionConfig) -> Result<Weight> {
+        let patches = self.tensors.get(PATCHES)?;
+        self.matrix(&patches.matrix(config.hidden_size, config.patch_elements())?)
+    }
+
+    fn norm(&self, name: &str, _width: usize) -> Result<Tensor> {
+        self.tensors.get(&format!("{name}.weight"))
+    }
+
+    fn linear(&self, name: &str, _outputs: usize, _inputs: usize) -> Result<Linear> {
+        let weight = self.matrix(&self.tensors.get(&format!("{name}.weight"))?)?;
+        Ok(Linear { weight, bias: self.tensors.get(&format!("{name}.bias"))? })
+    }
+
+    fn qkv(&self, block: usize, width: usize) -> Result<[Linear; 3]> {
+        let part = |name: &str| self.tensors.get(&format!("blocks.{block}.attn.qkv.{name}"));
+        let (weight, bias) = (part("weight")?, part("bias")?);
+        let rows = |index: usize| -> Result<Linear> {
+            let rows = |of: &Tensor| of.rows(index * width, width);
+            Ok(Linear { weight: self.matrix(&rows(&weight)?)?, bias: rows(&bias)? })
+        };
+        Ok([rows(0)?, rows(1)?, rows(2)?])
+    }
+
+    /// The tensors' shapes have been checked.
+    fn check(&self, _part: &TowerPart, _config: &VisionConfig) -> Result<()> {
+        Ok(())
+    }
+}
