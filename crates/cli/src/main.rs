@@ -23,6 +23,7 @@ mod progress;
 mod ranks;
 mod reasoner;
 mod reference;
+mod run_images;
 mod settings;
 mod terminal;
 mod video_captioner;

@@ -14,7 +14,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use anyhow::Context as _;
-use embodied_r_grpo::settings::{Fault, GrpoSettings, LossSettings, SftSettings, names};
+use embodied_r_grpo::settings::{Fault, GrpoSettings, InspectSettings, SftSettings, names};
 use embodied_r_rewards::{ExternalRewardConfig, RewardNames, RewardSchedule};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -50,9 +50,9 @@ impl Settings for GrpoSettings {
     }
 }
 
-impl Settings for LossSettings {
+impl Settings for InspectSettings {
     fn faults(&self) -> Vec<Fault> {
-        LossSettings::faults(self)
+        InspectSettings::faults(self)
     }
 }
 

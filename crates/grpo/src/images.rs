@@ -15,9 +15,41 @@ pub mod store;
 pub mod table;
 pub mod trained;
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use embodied_r_policy::Prompt;
+use embodied_r_vision::FrozenParts;
+
+use store::ImageStore;
+use table::ImageTable;
+
+/// The images of a run, and how its models encode them.
+#[derive(Debug, Clone)]
+pub struct RunImages {
+    /// The embeddings under the base model's vision tower.
+    pub frozen: Arc<ImageStore>,
+    /// What of the vision encoder is trained; nothing if `None`.
+    pub training: Option<TowerTraining>,
+}
+
+/// How a vision tower is trained.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct TowerTraining {
+    /// The parts that are not trained.
+    pub frozen: FrozenParts,
+    /// Learning rate of the tower over that of the decoder.
+    pub learning_rate_scale: f64,
+    /// Bytes of activations that the tower's forward pass may save.
+    pub activation_bytes: usize,
+}
+
+impl RunImages {
+    /// The images.
+    #[must_use]
+    pub fn table(&self) -> &Arc<ImageTable> {
+        self.frozen.table()
+    }
+}
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)

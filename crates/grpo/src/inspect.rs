@@ -93,6 +93,7 @@ pub fn loss<M: Model>(
             &mut |_| (),
         )?;
     }
+    model.finish_backward(&mut gradients, &mut |_| ())?;
     let norm = |(name, _): (String, _)| -> Result<(String, f64)> {
         let missing = || Error::Model { what: format!("has no gradient for `{name}`") };
         let gradient = gradients.get(&name).ok_or_else(missing)?;

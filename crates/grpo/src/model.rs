@@ -18,7 +18,7 @@ pub use embodied_r_policy::{
 
 pub use self::vision_policy::VisionPolicy;
 use crate::error::Result;
-use crate::images::store::ImageStore;
+use crate::images::RunImages;
 
 /// A causal language model that generates, scores and trains.
 ///
@@ -100,6 +100,27 @@ pub trait Model: Send + Sync + Sized {
             self.backward(&[group], training, gradients, derivative, on_final)?;
         }
         Ok(())
+    }
+
+    /// Completes the gradients after the last pass of a step, such as those below the decoder. It calls `on_final` as
+    /// gradients become final.
+    ///
+    /// # Errors
+    /// As [`Model::backward`].
+    fn finish_backward(
+        &self,
+        _gradients: &mut Self::Gradients,
+        _on_final: &mut GradientReadyHook<'_>,
+    ) -> Result<()> {
+        Ok(())
+    }
+
+    /// Called after the parameters have changed.
+    fn parameters_changed(&self) {}
+
+    /// The learning rate of a parameter, relative to that of the run.
+    fn learning_rate_scale(&self, _name: &str) -> f64 {
+        1.0
     }
 
     /// Prepares for a coming step with these prompts while the current one goes on, such as by decoding images. It changes
@@ -202,7 +223,7 @@ pub struct LoadOptions<'a> {
     /// The device.
     pub device: Device,
     /// The images of the data, for a vision-language model.
-    pub images: Option<Arc<ImageStore>>,
+    pub images: Option<Arc<RunImages>>,
 }
 
 impl LoadOptions<'_> {

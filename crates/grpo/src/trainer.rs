@@ -22,7 +22,7 @@ use crate::checkpoint::{
 use crate::error::Result;
 use crate::events::skipped;
 use crate::events::{Event, Metrics, RankShares, Recorder, Sink};
-use crate::images::store::ImageStore;
+use crate::images::RunImages;
 use crate::images::table::ImageTable;
 use crate::inspect::batch_file::BatchFile;
 use crate::model::{ChatTokenizer, LoadOptions, Model};
@@ -49,7 +49,7 @@ pub struct RunInputs<'a> {
     /// The device of the model.
     pub device: Device,
     /// The images of the data, for a vision-language model.
-    pub images: Option<Arc<ImageStore>>,
+    pub images: Option<Arc<RunImages>>,
     /// Set to stop the run. A step that has not changed the parameters yet is abandoned.
     pub stop: &'a AtomicBool,
     /// The lock of the run's folder, on the rank that holds it.

@@ -161,12 +161,16 @@ impl Updater {
             };
             backward(model, batches, pass, &training, &mut gradients, &mut checked, on_final)?;
         }
+        model.finish_backward(&mut gradients, &mut |from| reduction.final_from(from))?;
         let began = Instant::now();
         let summed = reduction.finish(&gradients)?;
         let applied = match process_group.any(non_finite.any())? {
             true => StepResult { grad_norm: summed.norm(), taken: false },
             false => self.optimizer.step(model, &summed, params.learning_rate)?,
         };
+        if applied.taken {
+            model.parameters_changed();
+        }
         self.optimizer_s = began.elapsed().as_secs_f64();
         if applied.taken {
             self.grad_norms.push_back(applied.grad_norm);

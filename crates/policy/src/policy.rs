@@ -4,6 +4,7 @@ mod pass;
 mod scores;
 mod trained;
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -198,6 +199,14 @@ impl Policy {
     /// The matmul precision.
     pub fn precision(&self) -> Precision {
         self.precision
+    }
+
+    /// With trained tensors of the vision tower, by their names in the checkpoint, which are saved in place of those that
+    /// were read.
+    #[must_use]
+    pub fn with_vision_tensors(self, tensors: HashMap<String, Tensor>) -> Self {
+        let multimodal = self.multimodal.map(|it| it.with_vision_tensors(tensors));
+        Self { multimodal, ..self }
     }
 
     /// Only the decoder: it is saved as a text model even if it comes from a vision-language checkpoint.

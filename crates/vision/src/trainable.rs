@@ -9,6 +9,7 @@ mod pass;
 mod tensors;
 
 use std::path::Path;
+use std::sync::OnceLock;
 
 use candle_core::{Device, Tensor};
 use embodied_r_policy::weights::VisionTensors;
@@ -55,7 +56,7 @@ pub struct TrainableTower {
     /// Views of the tensors by module.
     modules: Modules<Tensor>,
     precision: Precision,
-    layer_hook: Option<LayerHook>,
+    layer_hook: OnceLock<LayerHook>,
 }
 
 impl TrainableTower {
@@ -94,7 +95,7 @@ impl TrainableTower {
         let tensors = TowerTensors::new(config, tensors)?.on_device(device, *precision)?;
         let tensors = tensors.with_frozen(*frozen);
         let modules = Modules::new(config, |name| tensors.get(name))?;
-        let (precision, layer_hook) = (*precision, None);
+        let (precision, layer_hook) = (*precision, OnceLock::new());
         Ok(Self { processor, tensors, modules, precision, layer_hook })
     }
 
@@ -105,10 +106,9 @@ impl TrainableTower {
         self
     }
 
-    /// Sets a hook that is called after every block of a training pass.
-    #[must_use]
-    pub fn with_layer_hook(self, layer_hook: LayerHook) -> Self {
-        Self { layer_hook: Some(layer_hook), ..self }
+    /// Sets the hook that is called after every block of a training pass, once.
+    pub fn set_layer_hook(&self, layer_hook: LayerHook) {
+        self.layer_hook.get_or_init(|| layer_hook);
     }
 
     /// The tower's configuration.

@@ -2,13 +2,22 @@
 
 mod caption;
 mod loss;
+mod sequences;
 
 use std::fmt::Display;
 use std::path::Path;
+use std::sync::Arc;
 
-use anyhow::Context as _;
-use embodied_r_policy::{Error, GenerationRequest, Group, Policy, SamplingParams, tokenizer};
-use serde::{Deserialize, Serialize};
+use candle_core::Device;
+use embodied_r_grpo::images::table::ImageTable;
+use embodied_r_grpo::model::{LoadOptions, Model as _, VisionPolicy};
+use embodied_r_grpo::settings::VisionSettings;
+use embodied_r_policy::{
+    Error, GenerationRequest, Group, Policy, Precision, Prompt, SamplingParams, Trainable,
+    tokenizer,
+};
+use sequences::Sequences;
+use serde::Serialize;
 use serde_json::json;
 
 use crate::args::inspect::{GreedyArgs, InspectArgs, InspectCommand, SequencesArgs};
@@ -16,6 +25,10 @@ use crate::device;
 use crate::exit::Status;
 use crate::hub;
 use crate::output::outln;
+use crate::run_images::{ImageEncoding, image_table, run_images};
+
+/// Bytes of activations that a pass saves; the rest is recomputed.
+const ACTIVATION_BYTES: usize = 4 << 30;
 
 /// Inspect a model's outputs.
 pub(crate) fn run(args: InspectArgs) -> anyhow::Result<Status> {
@@ -27,37 +40,73 @@ pub(crate) fn run(args: InspectArgs) -> anyhow::Result<Status> {
     }
 }
 
-/// The input file.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Input {
-    sequences: Vec<Vec<u32>>,
-}
-
-fn read(file: &Path) -> anyhow::Result<Vec<Vec<u32>>> {
-    let text = std::fs::read(file).map_err(embodied_r_files::Error::io("read", file))?;
-    let Input { sequences } = serde_json::from_slice(&text).with_context(|| {
-        format!("cannot parse `{}` as `{{\"sequences\": [[1, 2, …], …]}}`", file.display())
-    })?;
-    Ok(sequences)
-}
-
 /// The model on its device.
 fn loaded(args: &SequencesArgs, folder: &Path) -> anyhow::Result<Policy> {
     let device = device::open(args.device)?;
     Ok(Policy::load(folder)?.with_precision(args.precision.into()).to_device(&device)?)
 }
 
-fn logprobs(args: &SequencesArgs) -> anyhow::Result<Status> {
-    let sequences = read(&args.data)?;
-    let policy = loaded(args, &hub::decoder(&args.model, None)?)?;
-    // Each in a pass of its own, so that its numbers do not depend on the others.
-    let score = |(index, ids): (usize, &Vec<u32>)| {
-        let scores = policy.score(&[after_the_first(ids)], 1.0);
-        Ok(scores.map_err(|error| error_at(index, error))?.logps)
+/// The vision-language model in `folder` with the images of `table`.
+fn vision_policy(
+    folder: &Path,
+    table: ImageTable,
+    vision: &VisionSettings,
+    precision: Precision,
+    device: &Device,
+) -> anyhow::Result<VisionPolicy> {
+    let encoding = ImageEncoding {
+        precision,
+        device: device.clone(),
+        learning_rate: 1.0,
+        activation_bytes: ACTIVATION_BYTES,
+        disk: None,
     };
-    let logprobs = sequences.iter().enumerate().map(score).collect::<anyhow::Result<Vec<_>>>()?;
+    let images = run_images(folder, table, vision, encoding);
+    let load_options = LoadOptions {
+        base: folder,
+        precision,
+        activation_bytes: ACTIVATION_BYTES,
+        trainable: Trainable::All,
+        seed: 0,
+        device: device.clone(),
+        images: Some(Arc::new(images)),
+    };
+    Ok(VisionPolicy::load(folder, &load_options)?)
+}
+
+fn logprobs(args: &SequencesArgs) -> anyhow::Result<Status> {
+    let sequences = sequences::read(&args.data)?;
+    let folder = hub::decoder(&args.model, None)?;
+    let logprobs = match sequences.has_images() {
+        true => logprobs_with_images(args, &sequences, &folder)?,
+        false => {
+            let policy = loaded(args, &folder)?;
+            // Each in a pass of its own, so that its numbers do not depend on the others.
+            let score = |(index, ids): (usize, Vec<u32>)| {
+                let scores = policy.score(&[after_the_first(&ids)], 1.0);
+                Ok(scores.map_err(|error| error_at(index, error))?.logps)
+            };
+            let ids = sequences.into_ids()?.into_iter().enumerate();
+            ids.map(score).collect::<anyhow::Result<Vec<_>>>()?
+        }
+    };
     print(args.json, "logprobs", &logprobs)
+}
+
+fn logprobs_with_images(
+    args: &SequencesArgs,
+    sequences: &Sequences,
+    folder: &Path,
+) -> anyhow::Result<Vec<Vec<f32>>> {
+    let vision = VisionSettings::default();
+    let mut table = image_table(folder, &vision)?;
+    let batch = sequences.batch();
+    let relative_to = args.data.parent().unwrap_or(Path::new(""));
+    let prompts = batch.prompts(Some(&mut table), relative_to)?;
+    let device = device::open(args.device)?;
+    let policy = vision_policy(folder, table, &vision, args.precision.into(), &device)?;
+    let score = |prompt: &Prompt| Ok(policy.score_prompt(prompt)?);
+    prompts.iter().map(score).collect()
 }
 
 /// A sequence with its first token as the prompt.
@@ -76,7 +125,7 @@ fn error_at(index: usize, error: Error) -> Error {
 
 fn greedy(args: &GreedyArgs) -> anyhow::Result<Status> {
     let GreedyArgs { sequences: args, max_tokens } = args;
-    let sequences = read(&args.data)?;
+    let sequences = sequences::read(&args.data)?.into_ids()?;
     let folder = hub::decoder(&args.model, None)?;
     let stop_ids = tokenizer::stop_ids(&folder)?;
     let policy = loaded(args, &folder)?;

@@ -3,7 +3,7 @@
 //! Most settings have TRL's name in the first place. This file holds the others.
 
 /// TRL's names and ours, for settings with the same meaning and the same values.
-const SAME: [(&str, &str); 10] = [
+const SAME: [(&str, &str); 12] = [
     ("model_name_or_path", "model"),
     ("output_dir", "output"),
     ("vllm_importance_sampling_correction", "importance_sampling_correction"),
@@ -17,6 +17,8 @@ const SAME: [(&str, &str); 10] = [
     // ms-swift's names.
     ("lora_rank", "lora_r"),
     ("target_modules", "lora_target_modules"),
+    ("freeze_vit", "freeze_vision_tower"),
+    ("vit_lr", "vision_learning_rate"),
 ];
 
 /// Settings of TRL that have no counterpart of the same meaning: TRL's name, our setting without which the advice does

@@ -22,6 +22,7 @@ const RUN: Group = group!("run", "RunSettings");
 const LR: Group = group!("lr", "LrSettings");
 const OPTIMIZER: Group = group!("optimizer", "OptimizerSettings");
 const TRAINABLE: Group = group!("trainable", "TrainableSettings");
+const VISION: Group = group!("vision", "VisionSettings");
 
 /// The tables of `train`, each with its heading and groups.
 const GRPO: &[(&str, &[Group])] = &[
@@ -37,6 +38,7 @@ const GRPO: &[(&str, &[Group])] = &[
     ),
     ("Optimizer", &[LR, OPTIMIZER]),
     ("LoRA and frozen parameters", &[TRAINABLE]),
+    ("Vision-language models", &[VISION]),
     (
         "Length, stages and rewards",
         &[group!("stages", "StageSettings"), group!("rewards", "RewardSettings")],
@@ -46,7 +48,8 @@ const GRPO: &[(&str, &[Group])] = &[
 ];
 
 /// The groups of `sft`.
-const SFT: &[Group] = &[RUN, group!("supervised", "SupervisedSettings"), LR, OPTIMIZER, TRAINABLE];
+const SFT: &[Group] =
+    &[RUN, group!("supervised", "SupervisedSettings"), LR, OPTIMIZER, TRAINABLE, VISION];
 
 /// What TRL 1.16 (`GRPOConfig`, `ModelConfig`) or ms-swift has, where the name or the default is not ours.
 const PEERS: &[(&str, &str)] = &[
@@ -93,6 +96,12 @@ const PEERS: &[(&str, &str)] = &[
     ("lora_r", "same; ms-swift's `lora_rank` is accepted"),
     ("lora_target_modules", "TRL chooses by model; ms-swift's `target_modules` is accepted"),
     ("freeze_parameters_regex", "ms-swift's"),
+    ("freeze_vision_tower", "ms-swift's `freeze_vit`, accepted; TRL trains the tower"),
+    ("freeze_aligner", "ms-swift's"),
+    ("vision_learning_rate", "ms-swift's `vit_lr`, accepted, and `aligner_lr`"),
+    ("image_cache_gb", "own: neither keeps embeddings"),
+    ("max_pixels", "ms-swift's environment variable `MAX_PIXELS`"),
+    ("min_pixels", "ms-swift's environment variable `MIN_PIXELS`"),
     ("num_train_epochs", "TRL 3; stages have their own lengths"),
     ("max_steps", "TRL -1, which means unset; TRL counts optimizer steps"),
     ("reward_weights", "TRL takes a list in the order of `reward_funcs`; ours are by name"),

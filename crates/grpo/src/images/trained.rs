@@ -55,12 +55,6 @@ impl TrainedImages {
         &self.table
     }
 
-    /// The same with another tower.
-    #[must_use]
-    pub(crate) fn map_tower(self, change: impl FnOnce(TrainableTower) -> TrainableTower) -> Self {
-        Self { tower: change(self.tower), ..self }
-    }
-
     /// Gets the embeddings of all images of `prompts` under the weights of now. With `saves`, the passes are kept for the
     /// backward; otherwise it repeats them.
     ///

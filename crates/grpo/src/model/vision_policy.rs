@@ -5,27 +5,67 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 use embodied_r_policy::{ActivationCache, Gradients, ImageEmbedder, Policy};
+use embodied_r_vision::{TowerGradients, TowerOptions, TrainableTower};
 
 use super::{
     ActivationCacheOptions, GenerateOptions, GenerationRequest, GradientReadyHook, Group,
-    LayerHook, LoadOptions, Model, Prompt, Samples, SamplingParams, TokenScores, TrainingPass,
-    WriterRank,
+    LayerHook, LoadOptions, Model, NamedGradients, Prompt, Samples, SamplingParams, TokenScores,
+    TrainingPass, WriterRank,
 };
 use crate::error::{Error, Result};
+use crate::images::RunImages;
 use crate::images::store::ImageStore;
+use crate::images::trained::TrainedImages;
 
-/// A vision-language model with a frozen vision tower. Images are encoded once per run.
+/// A vision-language model. Its parameters are those of the vision tower, if it is trained, and then the decoder's.
 pub struct VisionPolicy {
     decoder: Policy,
-    images: Arc<ImageStore>,
+    encoder: Encoder,
+    /// The images, for copies of this model.
+    images: Arc<RunImages>,
+}
+
+/// What encodes the images.
+enum Encoder {
+    /// A frozen tower: once per run.
+    Frozen(Arc<ImageStore>),
+    /// A trained tower: once per step.
+    Trained(Arc<TrainedImages>),
+}
+
+/// The gradients of a vision-language model.
+pub struct VisionGradients {
+    /// None if the tower is frozen.
+    tower: Option<TowerGradients>,
+    decoder: Gradients,
+}
+
+impl NamedGradients for VisionGradients {
+    fn get(&self, name: &str) -> Option<&Tensor> {
+        let of_tower = self.tower.as_ref().and_then(|tower| tower.get(name));
+        of_tower.or_else(|| self.decoder.get(name))
+    }
+
+    fn norm(&self) -> Result<f64> {
+        let tower = self.tower.as_ref().map_or(Ok(0.0), TowerGradients::norm)?;
+        Ok(tower.hypot(self.decoder.norm()?))
+    }
 }
 
 impl VisionPolicy {
-    /// `decoder`, whose images are those of `images`.
-    #[must_use]
-    pub fn new(decoder: Policy, images: Arc<ImageStore>) -> Self {
-        let embedder: Arc<dyn ImageEmbedder> = images.clone();
-        Self { decoder: decoder.with_images(embedder, false), images }
+    fn frozen(decoder: Policy, store: Arc<ImageStore>, images: Arc<RunImages>) -> Self {
+        let embedder: Arc<dyn ImageEmbedder> = store.clone();
+        let decoder = decoder.with_images(embedder, false);
+        Self { decoder, encoder: Encoder::Frozen(store), images }
+    }
+
+    fn trained(decoder: Policy, trained: TrainedImages, images: Arc<RunImages>) -> Self {
+        let trained = Arc::new(trained);
+        let embedder: Arc<dyn ImageEmbedder> = trained.clone();
+        let tensors = trained.tower().tensors();
+        let tensors = tensors.map(|(name, tensor)| (name.to_owned(), tensor.clone())).collect();
+        let decoder = decoder.with_vision_tensors(tensors).with_images(embedder, true);
+        Self { decoder, encoder: Encoder::Trained(trained), images }
     }
 
     /// The decoder.
@@ -34,27 +74,56 @@ impl VisionPolicy {
         &self.decoder
     }
 
-    /// The embeddings of the images.
-    #[must_use]
-    pub fn images(&self) -> &Arc<ImageStore> {
-        &self.images
+    /// Log-probabilities of a prompt's tokens after the first, placeholders included.
+    ///
+    /// # Errors
+    /// The prompt is invalid for the model, or an image cannot be encoded.
+    pub fn score_prompt(&self, prompt: &Prompt) -> Result<Vec<f32>> {
+        self.prepare([prompt], false)?;
+        Ok(self.decoder.score_prompt(prompt)?)
     }
 
-    fn prepare(&self, groups: &[Group]) -> Result<()> {
-        self.images.prepare(groups.iter().map(|group| &group.prompt))
+    /// Gets the embeddings of all images of `prompts`. With `saves`, a backward pass will follow.
+    fn prepare<'a>(
+        &self,
+        prompts: impl IntoIterator<Item = &'a Prompt>,
+        saves: bool,
+    ) -> Result<()> {
+        match &self.encoder {
+            Encoder::Frozen(store) => store.prepare(prompts),
+            Encoder::Trained(images) => images.prepare(prompts, saves),
+        }
+    }
+
+    /// Number of elements of the trained tower, which come first.
+    fn tower_elements(&self) -> usize {
+        match &self.encoder {
+            Encoder::Frozen(_) => 0,
+            Encoder::Trained(images) => {
+                images.tower().parameters().map(|(_, tensor)| tensor.elem_count()).sum()
+            }
+        }
     }
 }
 
+fn prompts(groups: &[Group]) -> impl Iterator<Item = &Prompt> {
+    groups.iter().map(|group| &group.prompt)
+}
+
 impl Model for VisionPolicy {
-    type Gradients = Gradients;
+    type Gradients = VisionGradients;
     type ActivationCache = ActivationCache;
 
-    fn zero_gradients(&self) -> Result<Self::Gradients> {
-        Model::zero_gradients(&self.decoder)
+    fn zero_gradients(&self) -> Result<VisionGradients> {
+        let tower = match &self.encoder {
+            Encoder::Frozen(_) => None,
+            Encoder::Trained(images) => Some(images.tower().zero_gradients()?),
+        };
+        Ok(VisionGradients { tower, decoder: Model::zero_gradients(&self.decoder)? })
     }
 
     fn score(&self, groups: &[Group], temperature: f64) -> Result<TokenScores> {
-        self.prepare(groups)?;
+        self.prepare(prompts(groups), false)?;
         Model::score(&self.decoder, groups, temperature)
     }
 
@@ -62,12 +131,14 @@ impl Model for VisionPolicy {
         &self,
         groups: &[Group],
         training: &TrainingPass<'_, ActivationCache>,
-        gradients: &mut Self::Gradients,
+        gradients: &mut VisionGradients,
         derivative: &mut dyn FnMut(&TokenScores) -> Result<Vec<f32>>,
         on_final: &mut GradientReadyHook<'_>,
     ) -> Result<()> {
-        self.prepare(groups)?;
-        self.decoder.backward(groups, training, gradients, derivative, on_final)
+        self.prepare(prompts(groups), true)?;
+        let first = self.tower_elements();
+        let on_final = &mut |from: usize| on_final(first + from);
+        self.decoder.backward(groups, training, &mut gradients.decoder, derivative, on_final)
     }
 
     fn score_chunks(
@@ -76,7 +147,7 @@ impl Model for VisionPolicy {
         parts: &[&[Vec<u32>]],
         temperature: f64,
     ) -> Result<Vec<TokenScores>> {
-        self.images.prepare([prompt])?;
+        self.prepare([prompt], false)?;
         Model::score_chunks(&self.decoder, prompt, parts, temperature)
     }
 
@@ -85,19 +156,56 @@ impl Model for VisionPolicy {
         prompt: &Prompt,
         parts: &[&[Vec<u32>]],
         training: &TrainingPass<'_, ActivationCache>,
-        gradients: &mut Self::Gradients,
+        gradients: &mut VisionGradients,
         derivative: &mut dyn FnMut(usize, &TokenScores) -> Result<Vec<f32>>,
         on_final: &mut GradientReadyHook<'_>,
     ) -> Result<()> {
-        self.images.prepare([prompt])?;
+        self.prepare([prompt], true)?;
+        let first = self.tower_elements();
+        let on_final = &mut |from: usize| on_final(first + from);
+        let gradients = &mut gradients.decoder;
         self.decoder.backward_chunks(prompt, parts, training, gradients, derivative, on_final)
     }
 
+    fn finish_backward(
+        &self,
+        gradients: &mut VisionGradients,
+        on_final: &mut GradientReadyHook<'_>,
+    ) -> Result<()> {
+        let (Encoder::Trained(images), Some(tower)) = (&self.encoder, &mut gradients.tower) else {
+            return Ok(());
+        };
+        let of_images = gradients.decoder.images().map(|images| images.take()).unwrap_or_default();
+        images.backward(of_images, tower, on_final)
+    }
+
+    fn parameters_changed(&self) {
+        if let Encoder::Trained(images) = &self.encoder {
+            images.weights_changed();
+        }
+    }
+
+    fn learning_rate_scale(&self, name: &str) -> f64 {
+        let is_of_tower = match &self.encoder {
+            Encoder::Frozen(_) => false,
+            Encoder::Trained(images) => images.tower().parameters().any(|(own, _)| own == name),
+        };
+        let training = self.images.training.as_ref().filter(|_| is_of_tower);
+        training.map_or(1.0, |training| training.learning_rate_scale)
+    }
+
     fn prefetch(&self, prompts: &[&Prompt]) {
-        self.images.prefetch(prompts.iter().copied());
+        let prompts = prompts.iter().copied();
+        match &self.encoder {
+            Encoder::Frozen(store) => store.prefetch(prompts),
+            Encoder::Trained(images) => images.prefetch(prompts),
+        }
     }
 
     fn with_layer_hook(self, on_layer: LayerHook) -> Self {
+        if let Encoder::Trained(images) = &self.encoder {
+            images.tower().set_layer_hook(on_layer.clone());
+        }
         Self { decoder: Policy::with_layer_hook(self.decoder, on_layer), ..self }
     }
 
@@ -120,26 +228,45 @@ impl Model for VisionPolicy {
         options: GenerateOptions,
         on_step: &dyn Fn(),
     ) -> Result<(Samples, Option<ActivationCache>)> {
-        self.images.prepare(requests.iter().map(|request| &request.prompt))?;
+        // A rollout with an activation cache is followed by an update under the same weights.
+        let saves = options.activation_cache.is_some();
+        self.prepare(requests.iter().map(|request| &request.prompt), saves)?;
         Model::generate(&self.decoder, requests, sampling, options, on_step)
     }
 
     fn parameters(&self) -> Vec<(String, Tensor)> {
-        Model::parameters(&self.decoder)
+        let decoder = Model::parameters(&self.decoder);
+        match &self.encoder {
+            Encoder::Frozen(_) => decoder,
+            Encoder::Trained(images) => {
+                let tower = images.tower().parameters();
+                let tower = tower.map(|(name, tensor)| (name.to_owned(), tensor.clone()));
+                tower.chain(decoder).collect()
+            }
+        }
     }
 
     fn all_tensors(&self) -> Vec<(String, Tensor)> {
-        self.decoder.all_tensors()
+        let decoder = self.decoder.all_tensors();
+        match &self.encoder {
+            Encoder::Frozen(_) => decoder,
+            Encoder::Trained(images) => {
+                let tower = images.tower().tensors();
+                let tower = tower.map(|(name, tensor)| (name.to_owned(), tensor.clone()));
+                tower.chain(decoder).collect()
+            }
+        }
     }
 
+    /// The tower of a copy is that of the base model: a run makes its copy before it trains.
     fn frozen_copy(&self) -> Result<Self> {
         let decoder = Model::frozen_copy(&self.decoder)?;
-        Ok(Self { decoder, images: self.images.clone() })
+        Ok(Self::frozen(decoder, self.images.frozen.clone(), self.images.clone()))
     }
 
     fn load_frozen(&self, dir: &Path) -> Result<Self> {
         let decoder = Model::load_frozen(&self.decoder, dir)?;
-        Ok(Self { decoder, images: self.images.clone() })
+        Ok(Self::frozen(decoder, self.images.frozen.clone(), self.images.clone()))
     }
 
     fn save(&self, dir: &Path, share: WriterRank) -> Result<()> {
@@ -147,8 +274,20 @@ impl Model for VisionPolicy {
     }
 
     fn load(dir: &Path, load_options: &LoadOptions<'_>) -> Result<Self> {
-        let decoder = <Policy as Model>::load(dir, load_options)?;
         let none = || Error::Model { what: "was loaded without the images of its data".into() };
-        Ok(Self::new(decoder, load_options.images.clone().ok_or_else(none)?))
+        let images = load_options.images.clone().ok_or_else(none)?;
+        let decoder = <Policy as Model>::load(dir, load_options)?;
+        let Some(training) = images.training else {
+            return Ok(Self::frozen(decoder, images.frozen.clone(), images));
+        };
+        let options = TowerOptions {
+            frozen: training.frozen,
+            precision: load_options.precision,
+            device: load_options.device.clone(),
+        };
+        let processor = images.table().processor().clone();
+        let tower = TrainableTower::load(dir, processor, &options)?;
+        let trained = TrainedImages::new(images.table().clone(), tower, training.activation_bytes);
+        Ok(Self::trained(decoder, trained, images))
     }
 }

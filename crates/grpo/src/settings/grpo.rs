@@ -11,7 +11,7 @@ use super::flat::flat;
 use super::{
     AdvantageSettings, EvaluationSettings, JudgeSettings, LossSettings, LrSettings,
     OptimizerSettings, ReferenceSettings, RewardSettings, RolloutSettings, RunSettings,
-    StageSettings, TrainableSettings,
+    StageSettings, TrainableSettings, VisionSettings,
 };
 use crate::data::length_limit::LengthLimit;
 use crate::loss::LossType;
@@ -44,6 +44,9 @@ pub struct GrpoSettings {
     /// The trainable parameters.
     #[serde(flatten)]
     pub trainable: TrainableSettings,
+    /// The vision encoder.
+    #[serde(flatten)]
+    pub vision: VisionSettings,
     /// Length and stages.
     #[serde(flatten)]
     pub stages: StageSettings,
@@ -60,8 +63,8 @@ pub struct GrpoSettings {
 
 flat!(
     GrpoSettings: RunSettings, RolloutSettings, LossSettings, AdvantageSettings, ReferenceSettings,
-    LrSettings, OptimizerSettings, TrainableSettings, StageSettings, RewardSettings, JudgeSettings,
-    EvaluationSettings
+    LrSettings, OptimizerSettings, TrainableSettings, VisionSettings, StageSettings, RewardSettings,
+    JudgeSettings, EvaluationSettings
 );
 
 impl Default for GrpoSettings {
@@ -81,6 +84,7 @@ impl Default for GrpoSettings {
             lr: LrSettings::default(),
             optimizer: OptimizerSettings::default(),
             trainable: TrainableSettings::default(),
+            vision: VisionSettings::default(),
             stages: StageSettings::default(),
             rewards: RewardSettings::default(),
             judge: JudgeSettings::default(),
@@ -99,6 +103,11 @@ impl GrpoSettings {
         self.lr.add_faults(&mut faults);
         self.optimizer.add_faults(&mut faults);
         self.trainable.add_faults(&mut faults);
+        self.vision.add_faults(self.trainable.use_peft, &mut faults);
+        let syncs = self.reference.sync_ref_model && self.vision.frozen_parts().is_some();
+        faults.unless(!syncs, "sync_ref_model", || {
+            "needs a frozen vision encoder: the reference model keeps the base model's".into()
+        });
         self.run.add_faults(&mut faults);
         self.evaluation.add_faults(self.run.eval_data.is_some(), &mut faults);
         self.judge.add_faults(&mut faults);

@@ -5,7 +5,10 @@ use serde::{Deserialize, Serialize};
 
 use super::faults::{Fault, Faults, MAX_STEPS};
 use super::flat::flat;
-use super::{LrSettings, OptimizerSettings, RunSettings, SupervisedSettings, TrainableSettings};
+use super::{
+    LrSettings, OptimizerSettings, RunSettings, SupervisedSettings, TrainableSettings,
+    VisionSettings,
+};
 use crate::data::length_limit::LengthLimit;
 
 /// Settings of a supervised run.
@@ -27,10 +30,14 @@ pub struct SftSettings {
     /// The trainable parameters.
     #[serde(flatten)]
     pub trainable: TrainableSettings,
+    /// The vision encoder.
+    #[serde(flatten)]
+    pub vision: VisionSettings,
 }
 
 flat!(
-    SftSettings: RunSettings, SupervisedSettings, LrSettings, OptimizerSettings, TrainableSettings
+    SftSettings: RunSettings, SupervisedSettings, LrSettings, OptimizerSettings, TrainableSettings,
+    VisionSettings
 );
 
 impl Default for SftSettings {
@@ -41,6 +48,7 @@ impl Default for SftSettings {
             lr: LrSettings { learning_rate: 1e-5, ..LrSettings::default() },
             optimizer: OptimizerSettings::default(),
             trainable: TrainableSettings::default(),
+            vision: VisionSettings::default(),
         }
     }
 }
@@ -54,6 +62,7 @@ impl SftSettings {
         self.lr.add_faults(&mut faults);
         self.optimizer.add_faults(&mut faults);
         self.trainable.add_faults(&mut faults);
+        self.vision.add_faults(self.trainable.use_peft, &mut faults);
         faults.0
     }
 

@@ -151,8 +151,9 @@ impl Optimizer {
             ..
         } = self.settings;
         let step = self.steps;
-        let step_for = |is_matrix: bool| {
+        let step_for = |name: &str, is_matrix: bool| {
             let weight_decay = if is_matrix { weight_decay } else { 0.0 };
+            let lr = lr * model.learning_rate_scale(name);
             AdamwStep { lr, beta1, beta2, eps, weight_decay, step, grad_scale }
         };
         match (&self.moments, &gradients.of) {

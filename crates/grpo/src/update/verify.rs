@@ -66,6 +66,7 @@ pub fn verify_packing<M: Model>(
             &mut |_| (),
         )?;
     }
+    model.finish_backward(&mut packed, &mut |_| ())?;
     let uncached = TrainingPass { activation_cache: None, ..*training };
     let mut logp = 0f64;
     for (batch, tokens) in batches.iter().zip(&tokens) {
@@ -88,6 +89,7 @@ pub fn verify_packing<M: Model>(
             )?;
         }
     }
+    model.finish_backward(&mut alone, &mut |_| ())?;
     let mut verified = PackingCheck { gradient: 0.0, tensor: String::new(), logp };
     for (name, _) in model.parameters() {
         let missing = || Error::Model { what: format!("has no gradient for `{name}`") };

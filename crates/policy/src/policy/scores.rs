@@ -8,6 +8,7 @@ use crate::decoder::PromptSharing;
 use crate::error::Result;
 use crate::forward::{ForwardPass, HeadPass};
 use crate::packed::Group;
+use crate::prompt::Prompt;
 
 impl Policy {
     /// Log-probabilities and entropies of all completion tokens at `temperature`, without gradients.
@@ -21,6 +22,22 @@ impl Policy {
         let x = self.forward_layers(x, &pass, |_| PromptSharing::None, |_, _, _| Ok(()))?;
         let selected = embedding::gather(&x, &batch.sources)?;
         Ok(HeadPass::forward(self, selected, &batch.targets, temperature)?.scores)
+    }
+
+    /// Log-probabilities of a prompt's tokens after the first, without gradients.
+    ///
+    /// # Errors
+    /// The prompt is invalid for the model.
+    pub fn score_prompt(&self, prompt: &Prompt) -> Result<Vec<f32>> {
+        let group = Group { prompt: prompt.clone(), completions: Vec::new() };
+        let mut batch = self.pack(&[group])?;
+        batch.output_rows = (0..prompt.len()).collect();
+        let pass = self.pass(&batch, None)?;
+        let x = self.embed(&batch)?;
+        let x = self.forward_layers(x, &pass, |_| PromptSharing::None, |_, _, _| Ok(()))?;
+        let before: Vec<usize> = (0..prompt.len() - 1).collect();
+        let selected = embedding::gather(&x, &before)?;
+        Ok(HeadPass::forward(self, selected, &prompt.ids()[1..], 1.0)?.scores.logps)
     }
 
     /// As [`Self::score`], with activations saved for [`ForwardPass::backward`].

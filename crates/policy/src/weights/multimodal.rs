@@ -18,13 +18,15 @@ const PROCESSOR_FILES: [&str; 3] =
 
 /// A vision-language checkpoint without its decoder's weights and its tokenizer.
 ///
-/// The vision tower stays in the mapped files: it takes no memory and is copied unchanged into new checkpoints.
+/// A frozen vision tower stays in the mapped files: it takes no memory and is copied unchanged into new checkpoints.
 pub(crate) struct Multimodal {
     files: Vec<WeightFile>,
     /// The stored names of the decoder's tensors by canonical name.
     names: HashMap<String, String>,
     /// `config.json` and the image processor files.
     texts: Vec<(&'static str, Vec<u8>)>,
+    /// Tensors of the vision tower in place of those in the files, by their stored names.
+    trained: HashMap<String, Tensor>,
 }
 
 impl Multimodal {
@@ -42,7 +44,13 @@ impl Multimodal {
                 texts.push((name, std::fs::read(&path).map_err(Error::io("read", &path))?));
             }
         }
-        Ok(Some(Self { files: files.to_vec(), names, texts }))
+        let trained = HashMap::new();
+        Ok(Some(Self { files: files.to_vec(), names, texts, trained }))
+    }
+
+    /// With these tensors of the vision tower, by their stored names, in place of those in the files.
+    pub(crate) fn with_vision_tensors(self, trained: HashMap<String, Tensor>) -> Self {
+        Self { trained, ..self }
     }
 
     /// Saves the checkpoint with new decoder weights, given by canonical name.
@@ -62,7 +70,10 @@ impl Multimodal {
         });
         let vision = self.files.iter().flat_map(|file| {
             let vision = file.iter().filter(|(name, _)| is_vision(name));
-            vision.map(move |(name, stored)| (name, TensorSource::Bytes(file, stored)))
+            vision.map(move |(name, stored)| match self.trained.get(name) {
+                Some(tensor) => (name, TensorSource::Tensor(tensor)),
+                None => (name, TensorSource::Bytes(file, stored)),
+            })
         });
         save_items(dir, decoder.chain(vision), options, writer)
     }

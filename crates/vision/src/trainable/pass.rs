@@ -241,7 +241,7 @@ impl TrainableTower {
     }
 
     fn call_layer_hook(&self) {
-        if let Some(layer_hook) = &self.layer_hook {
+        if let Some(layer_hook) = self.layer_hook.get() {
             layer_hook();
         }
     }

@@ -1,31 +1,50 @@
 //! `embodied-r inspect loss`.
 
+use std::path::Path;
+
 use embodied_r_grpo::inspect::batch_file::BatchFile;
 use embodied_r_grpo::inspect::{LossReport, loss};
-use embodied_r_grpo::settings::LossSettings;
+use embodied_r_grpo::settings::InspectSettings;
 use embodied_r_policy::{Policy, tokenizer};
 
+use super::vision_policy;
 use crate::args::inspect::LossArgs;
 use crate::commands::train::explain::explain;
 use crate::device;
 use crate::exit::Status;
 use crate::hub;
 use crate::output::outln;
+use crate::run_images::image_table;
 use crate::settings::{self, Layers};
 
 /// Print the loss on given tokens and its gradient norms.
 pub(super) fn run(args: &LossArgs) -> anyhow::Result<Status> {
     let batch = BatchFile::read(&args.data).map_err(explain)?;
     let layers = match &batch.settings {
-        Some(own) => Layers::default().text(&args.data, &settings::text(own)?)?,
+        Some(own) => Layers::default().text(
+            &args.data,
+            &settings::text(&InspectSettings { loss: *own, ..InspectSettings::default() })?,
+        )?,
         None => Layers::default(),
     };
-    let settings: LossSettings = layers.pairs(&args.sets).resolve(&[])?;
+    let settings: InspectSettings = layers.pairs(&args.sets).resolve(&[])?;
+    let InspectSettings { loss: settings, vision } = settings;
     let folder = hub::decoder(&args.model, None)?;
     let stop_ids = tokenizer::stop_ids(&folder)?;
     let device = device::open(args.device)?;
-    let policy = Policy::load(&folder)?.with_precision(args.precision.into()).to_device(&device)?;
-    let report = loss(&policy, &batch, &settings, &stop_ids).map_err(explain)?;
+    let precision = args.precision.into();
+    let report = if batch.has_images() || vision.frozen_parts().is_some() {
+        let mut table = image_table(&folder, &vision)?;
+        let relative_to = args.data.parent().unwrap_or(Path::new(""));
+        let prompts = batch.prompts(Some(&mut table), relative_to).map_err(explain)?;
+        let policy = vision_policy(&folder, table, &vision, precision, &device)?;
+        loss(&policy, (&batch, &prompts), &settings, &stop_ids)
+    } else {
+        let prompts = batch.prompts(None, Path::new("")).map_err(explain)?;
+        let policy = Policy::load(&folder)?.with_precision(precision).to_device(&device)?;
+        loss(&policy, (&batch, &prompts), &settings, &stop_ids)
+    };
+    let report = report.map_err(explain)?;
     match args.json {
         true => outln!("{}", serde_json::to_string(&report)?)?,
         false => print(&report)?,

@@ -203,8 +203,15 @@ fn open_alone<T: TrainingSettings>(
 }
 
 /// Settings on which the tensors of a checkpoint depend: which are trained, and the optimizer's state.
-pub(super) const FIXED_ON_RESUME: [&str; 5] =
-    ["freeze_parameters_regex", "lora_r", "lora_target_modules", "optim", "use_peft"];
+pub(super) const FIXED_ON_RESUME: [&str; 7] = [
+    "freeze_aligner",
+    "freeze_parameters_regex",
+    "freeze_vision_tower",
+    "lora_r",
+    "lora_target_modules",
+    "optim",
+    "use_peft",
+];
 
 /// Fails if a setting changed that a checkpoint cannot be resumed with.
 fn refuse_fixed(changed: &[String], checkpoint: &Checkpoint) -> anyhow::Result<()> {

@@ -7,7 +7,8 @@ use crate::settings::Settings;
 
 /// Settings that may change on resume without a warning, in every run. `model` is one of them because its contents are
 /// verified by fingerprint.
-const MUTABLE_ON_RESUME: [&str; 8] = [
+const MUTABLE_ON_RESUME: [&str; 9] = [
+    "image_cache_gb",
     "keep_every_epochs",
     "max_skipped_steps",
     "model",

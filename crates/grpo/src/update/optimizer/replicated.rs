@@ -90,12 +90,12 @@ impl Replicated {
         Ok(Self { state })
     }
 
-    /// Updates all weights; `step_for` gives the step of a matrix (`true`) or vector.
+    /// Updates all weights; `step_for` gives the step of a tensor by its name and whether it is a matrix.
     pub(super) fn step<M: Model>(
         &self,
         model: &M,
         gradients: &M::Gradients,
-        step_for: impl Fn(bool) -> AdamwStep + Sync,
+        step_for: impl Fn(&str, bool) -> AdamwStep + Sync,
     ) -> Result<()> {
         // Muon works on a matrix with one thread, so matrices are updated in parallel.
         let parameters = model.parameters();
@@ -105,7 +105,7 @@ impl Replicated {
             let ParameterState { master, moments } =
                 self.state.get(name).ok_or_else(|| missing("moments"))?;
             let moved = master.as_ref().unwrap_or(parameter);
-            let step = step_for(parameter.rank() > 1);
+            let step = step_for(name, parameter.rank() > 1);
             match moments {
                 Moments::Adamw { first, second } => adamw(moved, gradient, first, second, &step)?,
                 Moments::Muon { momentum } => {

@@ -83,13 +83,14 @@ impl Sharded {
 
     /// Updates this rank's shard of the weights; [`Self::all_gather_weights`] distributes it.
     ///
-    /// `step` receives whether a tensor is a matrix.
+    /// `step` receives the name of a tensor and whether it is a matrix.
     pub(super) fn step<M: Model>(
         &self,
         model: &M,
         reduced: &GradientShard,
-        step: impl Fn(bool) -> AdamwStep,
+        step: impl Fn(&str, bool) -> AdamwStep,
     ) -> Result<()> {
+        let named = model.parameters();
         let parameters = tensors(model);
         for bucket in &self.buckets {
             let mut at = 0;
@@ -102,7 +103,7 @@ impl Sharded {
                 let gradient = view(&reduced.gradients[*tensor], range)?;
                 let master = bucket.master.as_ref().map(slice).transpose()?;
                 let moved = master.as_ref().unwrap_or(&weights);
-                adamw(moved, &gradient, &first, &second, &step(is_matrix))?;
+                adamw(moved, &gradient, &first, &second, &step(&named[*tensor].0, is_matrix))?;
                 if let Some(master) = master {
                     memory::overwrite(&weights, &master)?;
                 }

@@ -1,0 +1,75 @@
+//! Settings of vision-language models.
+
+use embodied_r_vision::FrozenParts;
+use serde::{Deserialize, Serialize};
+
+use super::faults::Faults;
+
+/// What of a vision-language model is trained, and how images are kept.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct VisionSettings {
+    /// Freeze the vision tower: patch embedding and blocks. Each image is then encoded once per run. Default: true.
+    pub freeze_vision_tower: bool,
+    /// Freeze the aligner (merger), between vision tower and decoder. Default: true.
+    pub freeze_aligner: bool,
+    /// Peak learning rate of vision tower and aligner. Default: `learning_rate`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vision_learning_rate: Option<f64>,
+    /// Memory for the embeddings of images under a frozen vision tower, in GB; others are read from the `image_cache`
+    /// directory of the run. Default: 1.
+    pub image_cache_gb: f64,
+    /// Downscale larger images, and frames of videos, to this many pixels. Default: the model's image processor decides.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_pixels: Option<usize>,
+    /// Enlarge smaller images, and frames of videos, to this many pixels. Default: the model's image processor decides.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_pixels: Option<usize>,
+}
+
+impl Default for VisionSettings {
+    fn default() -> Self {
+        Self {
+            freeze_vision_tower: true,
+            freeze_aligner: true,
+            vision_learning_rate: None,
+            image_cache_gb: 1.0,
+            max_pixels: None,
+            min_pixels: None,
+        }
+    }
+}
+
+impl VisionSettings {
+    pub(super) fn add_faults(&self, use_peft: bool, faults: &mut Faults) {
+        faults.unless(!(use_peft && self.frozen_parts().is_some()), "use_peft", || {
+            "trains an adapter of the decoder only; keep `freeze_vision_tower` and `freeze_aligner`".into()
+        });
+        if let Some(rate) = self.vision_learning_rate {
+            faults.positive("vision_learning_rate", rate);
+            faults.unless(self.frozen_parts().is_some(), "vision_learning_rate", || {
+                "has no effect without `freeze_vision_tower = false` or `freeze_aligner = false`".into()
+            });
+        }
+        let is_size = self.image_cache_gb.is_finite() && self.image_cache_gb >= 0.0;
+        faults.unless(is_size, "image_cache_gb", || {
+            format!("must be a number from 0, not {}", self.image_cache_gb)
+        });
+        for (key, pixels) in [("max_pixels", self.max_pixels), ("min_pixels", self.min_pixels)] {
+            if let Some(pixels) = pixels {
+                faults.at_least(key, pixels as u64, 1);
+            }
+        }
+        let (least, most) = (self.min_pixels.unwrap_or(0), self.max_pixels.unwrap_or(usize::MAX));
+        faults.unless(least <= most, "min_pixels", || {
+            format!("is {least}, more than `max_pixels`, {most}")
+        });
+    }
+
+    /// The frozen parts of a vision encoder that is trained; `None` if all of it is frozen.
+    #[must_use]
+    pub fn frozen_parts(&self) -> Option<FrozenParts> {
+        let (vision_tower, aligner) = (self.freeze_vision_tower, self.freeze_aligner);
+        (!(vision_tower && aligner)).then_some(FrozenParts { vision_tower, aligner })
+    }
+}
