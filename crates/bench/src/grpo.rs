@@ -1,5 +1,7 @@
 //! Whole GRPO steps: rollout, reference log-probabilities, backward pass, optimizer.
 
+mod vision;
+
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
@@ -11,6 +13,9 @@ use embodied_r_grpo::estimate::memory_plan::{
 };
 use embodied_r_grpo::estimate::roofline::peak_flops_per_s;
 use embodied_r_grpo::loss::LossType;
+use embodied_r_grpo::model::{
+    CompletionOutput, GenerateOptions, GenerationRequest, Group, Model, Precision, Prompt,
+};
 use embodied_r_grpo::process_group::ProcessGroup;
 use embodied_r_grpo::rollout::partition::{GroupPart, completions_per_rank, partition};
 use embodied_r_grpo::settings::{LossSettings, Optim, OptimizerSettings, Recompute};
@@ -20,16 +25,15 @@ use embodied_r_grpo::update::micro_batch::{
 use embodied_r_grpo::update::optimizer::Optimizer;
 use embodied_r_grpo::update::packing::{GroupLengths, GroupSlice, pack};
 use embodied_r_grpo::update::{StepParams, Updater, merged_groups, score_all};
-use embodied_r_policy::{
-    ActivationCache, CompletionOutput, GenerateOptions, GenerationRequest, Group, ModelConfig,
-    Policy, Precision,
-};
+use embodied_r_policy::{ModelConfig, Policy};
 use embodied_r_random::stream;
 use serde::Serialize;
 
 use crate::error::Result;
 use crate::metrics::{Metrics, median, rounded};
 use crate::work::{Work, sampling};
+pub use vision::ImageOptions;
+use vision::VisionWork;
 
 /// KL coefficient: above 0, so that the reference model is run.
 const BETA: f64 = 0.001;
@@ -48,6 +52,8 @@ pub struct Options {
     pub max_tokens_per_batch: usize,
     /// Bytes of the machine's memory available to this rank, if known. It is asked once the model is loaded.
     pub host_bytes: fn() -> Option<usize>,
+    /// An image in every prompt, for a vision-language model.
+    pub images: Option<ImageOptions>,
 }
 
 /// The measured steps of all ranks.
@@ -77,115 +83,185 @@ struct StepTimes {
 
 /// Times steps with the model in `folder` on every rank of `process_group`; all return the same but for the times.
 ///
+/// With images, those of every step are new. If the vision encoder is frozen, steps whose images are encoded already are
+/// timed besides.
+///
 /// # Errors
 /// The model cannot be loaded, a step fails, or a rank fails.
 pub fn run(folder: &Path, options: &Options, process_group: &ProcessGroup) -> Result<Report> {
-    let Options { work, device, precision, max_tokens_per_batch, .. } = options;
-    let policy = Policy::load(folder)?;
-    let policy = policy.with_precision(*precision).to_device(device)?;
-    let config = policy.config().clone();
-    let plan = memory_plan(&config, policy.parameters().elem_count(), options, process_group)?;
-    let policy = &policy.with_activation_bytes(plan.saved_activations);
-    let reference = policy.frozen_copy()?;
-    let mut updater =
-        Updater::new(Optimizer::new(OptimizerSettings::default(), policy, process_group)?);
-    let peak = peak_flops_per_s(device, policy.precision().into())?;
-    let peak = process_group.all_reduce_sum(vec![peak.unwrap_or(f64::NAN)])?[0];
-    let mut cache = plan.activation_cache.map(|options| ActivationCache::new(&config, options));
-    let world_size = process_group.world_size();
-    let lengths =
-        GroupLengths { prompt: work.prompt, completions: vec![work.new; work.group_size] };
-    let parts = partition(&vec![lengths; work.groups], world_size);
-    let is_own = |part: &&GroupPart| part.rank == process_group.rank();
-    let own: Vec<GroupPart> = parts.iter().filter(is_own).cloned().collect();
-    let (mut steps, mut flops) = (Vec::new(), Vec::new());
-    for run in 0..=work.runs {
-        let mut times = StepTimes::default();
-        process_group.barrier()?;
-        let (began, sent) = (Instant::now(), process_group.bytes_sent());
-        let waited = process_group.seconds_waited();
-        let requests = own_requests(&work.requests(config.vocab_size, run), &own);
-        let (sampling, with) = (
-            sampling(work.new),
-            GenerateOptions { precision: None, activation_cache: cache.take() },
-        );
-        let samples;
-        (samples, cache) =
-            policy.generate_with_activation_cache(&requests, &sampling, with, &|_| {
-                process_group.heartbeat()
-            })?;
-        times.rollout = began.elapsed().as_secs_f64();
-        let mut batches = batches(&requests, &samples, &own, (work, *max_tokens_per_batch));
-        let clock = Instant::now();
-        let scores = score_all(&reference, &batches, 1.0, process_group)?;
-        for (batch, scores) in batches.iter_mut().zip(scores) {
-            batch.reference = to_f64(&scores.logps);
+    let Options { work, device, precision, images, .. } = options;
+    let Some(images) = images else {
+        let policy = Policy::load(folder)?;
+        let policy = policy.with_precision(*precision).to_device(device)?;
+        let config = policy.config().clone();
+        let parameters = policy.parameters().elem_count();
+        let plan = memory_plan(&config, (parameters, work.prompt), options, process_group)?;
+        let policy = policy.with_activation_bytes(plan.saved_activations);
+        let bench = Bench { policy: &policy, config: &config, options, process_group, plan };
+        let requests = |run| Ok(work.requests(config.vocab_size, run));
+        return bench.report(bench.steps(&requests)?, None);
+    };
+    let config = ModelConfig::of_model(folder)?;
+    let tokens = vision::prompt_tokens(folder, work, images)?;
+    let parameters = config.parameter_count();
+    let plan = memory_plan(&config, (parameters, tokens), options, process_group)?;
+    let work = VisionWork::load(folder, options, images, plan.saved_activations)?;
+    let policy = &work.policy;
+    let bench = Bench { policy, config: &config, options, process_group, plan };
+    let steps = bench.steps(&|run| work.requests(&options.work, run))?;
+    let cached = match images.vision.frozen_parts() {
+        None => Some(bench.steps(&|run| work.repeated(&options.work, run))?),
+        Some(_) => None,
+    };
+    bench.report(steps, cached)
+}
+
+/// A model whose steps are timed on a rank.
+struct Bench<'a, M> {
+    policy: &'a M,
+    config: &'a ModelConfig,
+    options: &'a Options,
+    process_group: &'a ProcessGroup,
+    plan: MemoryPlan,
+}
+
+/// The measured steps, and the matmul FLOPs of each: of all its passes, of the update, and what this reuses.
+struct Steps {
+    times: Vec<StepTimes>,
+    flops: Vec<f64>,
+    /// Tokens of a prompt.
+    prompt: usize,
+    parts: Vec<GroupPart>,
+}
+
+impl<M: Model> Bench<'_, M> {
+    /// Times steps on the requests of each run, after a warmup.
+    fn steps(&self, requests: &dyn Fn(usize) -> Result<Vec<GenerationRequest>>) -> Result<Steps> {
+        let Self { policy, config, options, process_group, plan } = self;
+        let Options { work, device, max_tokens_per_batch, .. } = options;
+        let reference = policy.frozen_copy()?;
+        let mut updater =
+            Updater::new(Optimizer::new(OptimizerSettings::default(), *policy, process_group)?);
+        let mut cache = plan.activation_cache.map(|options| policy.activation_cache(options));
+        let mut next = requests(0)?;
+        let prompt = next.iter().map(|request| request.prompt.len()).max().unwrap_or_default();
+        let lengths = GroupLengths { prompt, completions: vec![work.new; work.group_size] };
+        let parts = partition(&vec![lengths; work.groups], process_group.world_size());
+        let is_own = |part: &&GroupPart| part.rank == process_group.rank();
+        let own: Vec<GroupPart> = parts.iter().filter(is_own).cloned().collect();
+        let (mut steps, mut flops) = (Vec::new(), Vec::new());
+        for run in 0..=work.runs {
+            let mut times = StepTimes::default();
+            process_group.barrier()?;
+            let (began, sent) = (Instant::now(), process_group.bytes_sent());
+            let waited = process_group.seconds_waited();
+            let requests_of_run = own_requests(&next, &own);
+            let (sampling, with) = (
+                sampling(work.new),
+                GenerateOptions { precision: None, activation_cache: cache.take() },
+            );
+            let samples;
+            (samples, cache) = policy
+                .generate(&requests_of_run, &sampling, with, &|| process_group.heartbeat())?;
+            times.rollout = began.elapsed().as_secs_f64();
+            next = match run < work.runs {
+                true => requests(run + 1)?,
+                false => Vec::new(),
+            };
+            let coming: Vec<&Prompt> = next.iter().map(|request| &request.prompt).collect();
+            policy.prefetch(&coming);
+            let mut batches =
+                batches(&requests_of_run, &samples, &own, (work, *max_tokens_per_batch));
+            let clock = Instant::now();
+            let scores = score_all(&reference, &batches, 1.0, process_group)?;
+            for (batch, scores) in batches.iter_mut().zip(scores) {
+                batch.reference = to_f64(&scores.logps);
+            }
+            times.reference = clock.elapsed().as_secs_f64();
+            let clock = Instant::now();
+            update(*policy, &mut updater, &batches, cache.as_ref())?;
+            synchronize(device)?;
+            times.optimizer = updater.optimizer_s();
+            times.update = clock.elapsed().as_secs_f64() - times.optimizer;
+            let clock = Instant::now();
+            updater.optimizer.all_gather_weights(*policy, || ())?;
+            synchronize(device)?;
+            times.gather = clock.elapsed().as_secs_f64();
+            times.bytes_sent = (process_group.bytes_sent() - sent) as f64;
+            times.busy_share =
+                1.0 - (process_group.seconds_waited() - waited) / began.elapsed().as_secs_f64();
+            times.step = began.elapsed().as_secs_f64();
+            steps.push(times);
+            // A forward pass each for rollout and reference; the update may reuse the rollout's activations.
+            let all = merged_groups(&batches);
+            let forward = config.forward_flops(&all);
+            let reused = if plan.activation_cache.is_some() { forward } else { 0.0 };
+            let own_update = config.training_flops(&all) - reused;
+            flops = process_group.all_reduce_sum(vec![
+                2.0 * forward + own_update,
+                own_update,
+                reused,
+            ])?;
         }
-        times.reference = clock.elapsed().as_secs_f64();
-        let clock = Instant::now();
-        update(policy, &mut updater, &batches, cache.as_ref())?;
-        synchronize(device)?;
-        times.optimizer = updater.optimizer_s();
-        times.update = clock.elapsed().as_secs_f64() - times.optimizer;
-        let clock = Instant::now();
-        updater.optimizer.all_gather_weights(policy, || ())?;
-        synchronize(device)?;
-        times.gather = clock.elapsed().as_secs_f64();
-        times.bytes_sent = (process_group.bytes_sent() - sent) as f64;
-        times.busy_share =
-            1.0 - (process_group.seconds_waited() - waited) / began.elapsed().as_secs_f64();
-        times.step = began.elapsed().as_secs_f64();
-        steps.push(times);
-        // A forward pass each for rollout and reference; the update may reuse the rollout's activations.
-        let all = merged_groups(&batches);
-        let forward = config.forward_flops(&all);
-        let reused = if plan.activation_cache.is_some() { forward } else { 0.0 };
-        let own_update = config.training_flops(&all) - reused;
-        flops =
-            process_group.all_reduce_sum(vec![2.0 * forward + own_update, own_update, reused])?;
+        Ok(Steps { times: steps, flops, prompt, parts })
     }
-    let of = |part: fn(&StepTimes) -> f64| median(steps[1..].iter().map(part));
-    let step = of(|times| times.step);
-    let new = (work.groups * work.group_size * work.new) as f64;
-    let tokens = new + (work.groups * work.prompt) as f64;
-    let mut metrics = Metrics::new([
-        ("step_s", step),
-        ("rollout_s", of(|times| times.rollout)),
-        ("reference_s", of(|times| times.reference)),
-        ("update_s", of(|times| times.update)),
-        ("optimizer_s", of(|times| times.optimizer)),
-        ("tokens_per_s", tokens / step),
-        ("completion_tokens_per_s", new / step),
-        ("estimated_memory_gb", plan.total() as f64 / 1e9),
-    ]);
-    if peak.is_finite() {
-        let share = |flops: f64, seconds: f64| flops / seconds / peak;
-        metrics.add([
-            ("matmul_share", share(flops[0], step)),
-            ("mfu", share(flops[0] + flops[2], step)),
-            ("update_matmul_share", share(flops[1], of(|times| times.update))),
+
+    /// The report of `steps`; `cached` are those whose images were encoded already.
+    fn report(&self, steps: Steps, cached: Option<Steps>) -> Result<Report> {
+        let Options { work, device, precision, .. } = self.options;
+        let (process_group, world_size) = (self.process_group, self.process_group.world_size());
+        let peak = peak_flops_per_s(device, (*precision).into())?;
+        let peak = process_group.all_reduce_sum(vec![peak.unwrap_or(f64::NAN)])?[0];
+        let Steps { times, flops, prompt, parts } = steps;
+        let of = |part: fn(&StepTimes) -> f64| median(times[1..].iter().map(part));
+        let step = of(|times| times.step);
+        let new = (work.groups * work.group_size * work.new) as f64;
+        let tokens = new + (work.groups * prompt) as f64;
+        let mut metrics = Metrics::new([
+            ("step_s", step),
+            ("rollout_s", of(|times| times.rollout)),
+            ("reference_s", of(|times| times.reference)),
+            ("update_s", of(|times| times.update)),
+            ("optimizer_s", of(|times| times.optimizer)),
+            ("tokens_per_s", tokens / step),
+            ("completion_tokens_per_s", new / step),
+            ("estimated_memory_gb", self.plan.total() as f64 / 1e9),
         ]);
+        if let Some(Steps { times, .. }) = cached {
+            metrics.add([("cached_step_s", median(times[1..].iter().map(|times| times.step)))]);
+        }
+        if self.options.images.is_some() {
+            metrics.add([("prompt_tokens", prompt as f64)]);
+        }
+        if peak.is_finite() {
+            let share = |flops: f64, seconds: f64| flops / seconds / peak;
+            metrics.add([
+                ("matmul_share", share(flops[0], step)),
+                ("mfu", share(flops[0] + flops[2], step)),
+                ("update_matmul_share", share(flops[1], of(|times| times.update))),
+            ]);
+        }
+        if world_size > 1 {
+            metrics.add([
+                ("ranks", world_size as f64),
+                ("gather_s", of(|times| times.gather)),
+                ("bytes_sent", of(|times| times.bytes_sent)),
+            ]);
+        }
+        metrics.add_peak_memory(device)?;
+        let busy_shares = process_group.all_gather(of(|times| times.busy_share))?;
+        Ok(Report {
+            metrics,
+            completions_per_rank: completions_per_rank(&parts, world_size),
+            busy_share_per_rank: busy_shares.into_iter().map(rounded).collect(),
+        })
     }
-    if world_size > 1 {
-        metrics.add([
-            ("ranks", world_size as f64),
-            ("gather_s", of(|times| times.gather)),
-            ("bytes_sent", of(|times| times.bytes_sent)),
-        ]);
-    }
-    metrics.add_peak_memory(device)?;
-    let busy_shares = process_group.all_gather(of(|times| times.busy_share))?;
-    Ok(Report {
-        metrics,
-        completions_per_rank: completions_per_rank(&parts, world_size),
-        busy_share_per_rank: busy_shares.into_iter().map(rounded).collect(),
-    })
 }
 
 /// The memory plan of a step on this rank.
 fn memory_plan(
     config: &ModelConfig,
-    parameters: usize,
+    (parameters, prompt): (usize, usize),
     options: &Options,
     process_group: &ProcessGroup,
 ) -> Result<MemoryPlan> {
@@ -196,7 +272,7 @@ fn memory_plan(
         reference: parameters,
         optim: Optim::Adamw,
         prompts: work.groups,
-        prompt: work.prompt,
+        prompt,
         completions: work.group_size,
         completion: work.new,
         budget: options.max_tokens_per_batch,
@@ -268,11 +344,11 @@ fn batches(
 }
 
 /// One optimizer step.
-fn update(
-    policy: &Policy,
+fn update<M: Model>(
+    policy: &M,
     updater: &mut Updater,
     batches: &[MicroBatch],
-    cache: Option<&ActivationCache>,
+    cache: Option<&M::ActivationCache>,
 ) -> Result<()> {
     let settings = LossSettings {
         loss_type: LossType::Grpo,

@@ -14,7 +14,9 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use anyhow::Context as _;
-use embodied_r_grpo::settings::{Fault, GrpoSettings, InspectSettings, SftSettings, names};
+use embodied_r_grpo::settings::{
+    Fault, GrpoSettings, InspectSettings, SftSettings, VisionSettings, names,
+};
 use embodied_r_rewards::{ExternalRewardConfig, RewardNames, RewardSchedule};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -53,6 +55,12 @@ impl Settings for GrpoSettings {
 impl Settings for InspectSettings {
     fn faults(&self) -> Vec<Fault> {
         InspectSettings::faults(self)
+    }
+}
+
+impl Settings for VisionSettings {
+    fn faults(&self) -> Vec<Fault> {
+        VisionSettings::faults(self)
     }
 }
 

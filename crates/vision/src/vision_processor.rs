@@ -50,6 +50,12 @@ impl VisionProcessor {
         &self.config
     }
 
+    /// The placeholder of an image.
+    #[must_use]
+    pub fn image_token_id(&self) -> u32 {
+        self.tokens.image_token_id
+    }
+
     /// The image processor.
     #[must_use]
     pub fn processor(&self) -> &Processor {

@@ -122,6 +122,13 @@ pub(crate) struct GrpoArgs {
     /// Maximum number of tokens per micro-batch, prompts included.
     #[arg(long, value_name = "N", default_value_t = 2048)]
     pub(crate) max_tokens_per_batch: usize,
+    /// Side in pixels of a square image in every prompt, besides its text, for a vision-language model. The images of
+    /// every step are new; with a frozen vision encoder, steps whose images are encoded already are timed besides.
+    #[arg(long, value_name = "PIXELS")]
+    pub(crate) image: Option<u32>,
+    /// Override one setting of the vision encoder, such as `freeze_vision_tower=false`; repeatable.
+    #[arg(long = "set", value_name = "KEY=VALUE", requires = "image")]
+    pub(crate) sets: Vec<String>,
     #[command(flatten)]
     pub(crate) ranks: RankArgs,
 }

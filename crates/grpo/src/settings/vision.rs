@@ -3,7 +3,7 @@
 use embodied_r_vision::FrozenParts;
 use serde::{Deserialize, Serialize};
 
-use super::faults::Faults;
+use super::faults::{Fault, Faults};
 
 /// What of a vision-language model is trained, and how images are kept.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -41,6 +41,14 @@ impl Default for VisionSettings {
 }
 
 impl VisionSettings {
+    /// All invalid settings at once.
+    #[must_use]
+    pub fn faults(&self) -> Vec<Fault> {
+        let mut faults = Faults::default();
+        self.add_faults(false, &mut faults);
+        faults.0
+    }
+
     pub(super) fn add_faults(&self, use_peft: bool, faults: &mut Faults) {
         faults.unless(!(use_peft && self.frozen_parts().is_some()), "use_peft", || {
             "trains an adapter of the decoder only; keep `freeze_vision_tower` and `freeze_aligner`".into()

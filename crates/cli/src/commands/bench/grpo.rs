@@ -1,7 +1,8 @@
 //! `embodied-r bench grpo`.
 
-use embodied_r_bench::grpo::{self, Options};
+use embodied_r_bench::grpo::{self, ImageOptions, Options};
 use embodied_r_grpo::process_group::ProcessGroup;
+use embodied_r_grpo::settings::VisionSettings;
 use serde_json::json;
 
 use super::report::{folder, print};
@@ -11,10 +12,19 @@ use crate::device;
 use crate::exit::{Status, Usage};
 use crate::output::outln;
 use crate::ranks::run_on_ranks;
+use crate::settings::Layers;
 
 /// Benchmarks whole steps on all ranks.
 pub(super) fn run(args: &GrpoArgs) -> anyhow::Result<Status> {
     run_on_ranks(&args.ranks, args.work.device, |process_group| run_as(args, process_group))
+}
+
+/// The images of the prompts, if there are any.
+fn images(args: &GrpoArgs) -> anyhow::Result<Option<ImageOptions>> {
+    let Some(side) = args.image else { return Ok(None) };
+    anyhow::ensure!(side > 0, Usage("`--image` must be above 0".into()));
+    let vision: VisionSettings = Layers::default().pairs(&args.sets).resolve(&[])?;
+    Ok(Some(ImageOptions { side, vision }))
 }
 
 fn run_as(args: &GrpoArgs, process_group: &ProcessGroup) -> anyhow::Result<Status> {
@@ -32,6 +42,7 @@ fn run_as(args: &GrpoArgs, process_group: &ProcessGroup) -> anyhow::Result<Statu
         recompute: args.recompute.into(),
         max_tokens_per_batch: args.max_tokens_per_batch,
         host_bytes,
+        images: images(args)?,
     };
     let report = grpo::run(&folder(work)?, &options, process_group)?;
     if !process_group.is_rank_zero() {
