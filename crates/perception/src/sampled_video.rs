@@ -65,11 +65,3 @@ impl FrameUse {
         })
     }
 }
-
-/// The frame, resized to `size` unless it has it.
-fn resized(frame: RgbImage, size: (u32, u32)) -> RgbImage {
-    match frame.dimensions() == size {
-        true => frame,
-        false => Processor::resized(&frame, size),
-    }
-}

@@ -7,7 +7,7 @@ use image::RgbImage;
 use rayon::prelude::*;
 
 use super::plan::check_pixels;
-use super::{FrameUse, SampledVideo, resized};
+use super::{FrameUse, SampledVideo};
 use crate::error::{Error, Result};
 
 /// The most frames of a video: that of `qwen-vl-utils` (`FPS_MAX_FRAMES`).
@@ -47,11 +47,11 @@ impl SampledVideo {
         let size = first.dimensions();
         let kept = frame_use.kept_size(processor, paths.len(), size)?;
         check_pixels(paths.len(), kept)?;
-        frames.push(resized(first, kept));
+        frames.push(Processor::resized(first, kept));
         let read = |path: &PathBuf| {
             let frame = image_file::read(path)?;
             check_size(&format!("`{}`", path.display()), frame.dimensions(), size)?;
-            Ok(resized(frame, kept))
+            Ok(Processor::resized(frame, kept))
         };
         let others: Vec<RgbImage> = rest.as_slice().par_iter().map(read).collect::<Result<_>>()?;
         frames.extend(others);

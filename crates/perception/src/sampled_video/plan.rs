@@ -4,7 +4,7 @@ use std::path::Path;
 
 use embodied_r_vision::Processor;
 
-use super::{FrameSelection, FrameUse, SampledVideo, indices, resized};
+use super::{FrameSelection, FrameUse, SampledVideo, indices};
 use crate::error::{Error, Result};
 use crate::keyframes::{self, KeyFrameOptions};
 use crate::video::{self, Limits, Timestamps, Video};
@@ -96,7 +96,7 @@ impl FramePlan {
         limits: &Limits,
     ) -> Result<SampledVideo> {
         let kept = self.kept_size(frame_use, processor)?;
-        let keep = |frame| Ok(resized(frame, kept));
+        let keep = |frame| Ok(Processor::resized(frame, kept));
         let frames = video::map_frames(&self.video, &self.indices, None, &limits.started(), keep)?;
         Ok(SampledVideo { frames, seconds: self.seconds })
     }

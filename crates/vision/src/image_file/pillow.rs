@@ -56,7 +56,7 @@ fn pixels_of_every_kind_of_file_match_pillow() {
 fn gray_of_16_bits_has_its_upper_8_bits() {
     let case = cases().into_iter().find(|case| case.name == GRAY_16).unwrap();
     let image = from_bytes(&case.file()).unwrap();
-    let level = |x: u32, y: u32| ((x * 2711 + y * 977 + 200) % 65_536 >> 8) as u8;
+    let level = |x: u32, y: u32| (((x * 2711 + y * 977 + 200) % 65_536) >> 8) as u8;
     for (x, y, pixel) in image.enumerate_pixels() {
         assert_eq!(pixel.0, [level(x, y); 3], "{x} {y}");
     }
