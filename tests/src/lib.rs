@@ -3,6 +3,7 @@
 #![allow(clippy::expect_used)]
 
 mod api;
+mod clip;
 mod events;
 mod id_lists;
 mod output;
@@ -13,6 +14,7 @@ pub mod tiny_run;
 mod vision_model;
 
 pub use api::ChatApi;
+pub use clip::write_clip;
 pub use events::events;
 pub use id_lists::id_lists;
 pub use output::{stderr, stderr_of, stdout, stdout_of};

@@ -1,7 +1,7 @@
 //! A vision-language model on images: `inspect caption` and `serve`.
 
 #[path = "../../crates/vision/tests/parity/test_image.rs"]
-mod test_image;
+pub(crate) mod test_image;
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Cursor, Write as _};

@@ -6,6 +6,7 @@ mod limits;
 mod load;
 mod memory;
 mod options;
+mod videos;
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};

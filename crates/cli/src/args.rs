@@ -9,6 +9,7 @@ pub(crate) mod device;
 pub(crate) mod doctor;
 pub(crate) mod eval;
 pub(crate) mod filter;
+pub(crate) mod frames;
 mod groups;
 pub(crate) mod infer;
 pub(crate) mod inspect;

@@ -27,10 +27,12 @@ mod process;
 mod sampling;
 mod timestamps;
 
+pub(crate) use frames::map_frames;
 pub use frames::{fit_within, frames};
 pub use installation::ffmpeg_output;
 pub use limits::{Limits, MAX_PIXELS, TimeLimit};
 pub use probe::{Rational, Video, probe, probe_within};
+pub(crate) use sampling::count_frames;
 pub use sampling::{sample, sample_excerpt};
 pub(crate) use timestamps::Timestamps;
 

@@ -15,8 +15,9 @@
 //! | `json_size` | how many values a body has, before it is parsed |
 //! | `budget` | memory that concurrent requests share |
 //! | `request` | request bodies to prompts and sampling parameters |
-//! | `media` | loading images from URLs |
-//! | `images` | images of a prompt: from files to embeddings |
+//! | `media` | loading images and videos from URLs |
+//! | `images` | images and videos of a prompt: from files to embeddings |
+//! | `videos` | selecting and decoding the frames of a video |
 //! | `choice` | tokens to one choice's text and log-probabilities |
 //! | `response` | choices to JSON, whole or streamed |
 //! | `admission` | admission control |
@@ -40,6 +41,7 @@ mod request;
 mod response;
 mod routes;
 mod server;
+mod videos;
 
 pub use api_key::ApiKeyHash;
 pub use app::MAX_IMAGE_BODY_BYTES;

@@ -18,6 +18,6 @@ pub struct HttpLimits {
     pub timeout_keep_alive: Duration,
     /// Bytes of request bodies that are received and parsed at a time, including the image files of their URLs.
     pub request_memory_bytes: usize,
-    /// Pixels of the images of one prompt, before they are resized.
+    /// Pixels of the images and videos of one prompt, before they are resized.
     pub max_prompt_pixels: u64,
 }

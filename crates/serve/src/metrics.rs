@@ -4,6 +4,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use embodied_r_policy::EngineStats;
+use embodied_r_vision::EmbeddingCache;
 use prometheus::{
     Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
 };
@@ -68,6 +69,8 @@ pub(crate) struct Metrics {
     cache_tokens: IntGauge,
     prefix_cache_tokens: IntGauge,
     cache_capacity: IntGauge,
+    embedding_hits: IntCounter,
+    embedding_misses: IntCounter,
     first_token: Histogram,
     token: Histogram,
     /// Held while the metrics are set to the engine's stats, which concurrent requests may do.
@@ -126,6 +129,14 @@ impl Metrics {
                 "kv_cache_capacity_tokens",
                 "Capacity of the KV cache in tokens; 0 if unlimited.",
             )?,
+            embedding_hits: counter(
+                "embedding_cache_hits_total",
+                "Images and videos whose embeddings were cached.",
+            )?,
+            embedding_misses: counter(
+                "embedding_cache_misses_total",
+                "Images and videos that were encoded.",
+            )?,
             first_token: histogram(
                 "time_to_first_token_seconds",
                 "Time from a request's arrival to the first token of each completion.",
@@ -170,6 +181,16 @@ impl Metrics {
         counter(&self.cached_tokens, stats.cached_tokens);
         counter(&self.generated_tokens, stats.generated_tokens);
         counter(&self.preemptions, stats.preemptions);
+    }
+
+    /// Updates the metrics of the embedding cache.
+    pub(crate) fn embedding_cache(&self, cache: &EmbeddingCache) {
+        let _update = self.updates.lock().unwrap_or_else(PoisonError::into_inner);
+        for (counter, value) in
+            [(&self.embedding_hits, cache.hits()), (&self.embedding_misses, cache.misses())]
+        {
+            counter.inc_by(value.saturating_sub(counter.get()));
+        }
     }
 
     /// The metrics in Prometheus' text format, with `admitted` sequences running or waiting.

@@ -96,10 +96,10 @@ impl Refusal {
         Self::about(param, message).with_code("context_length_exceeded")
     }
 
-    /// The images of a prompt have too many pixels.
+    /// The images and videos of a prompt have too many pixels.
     pub(crate) fn too_many_pixels(param: &str, pixels: u64, most: u64) -> Self {
         let message = format!(
-            "the images of the prompt have {pixels} pixels or more, above the limit of {most}: scale them down"
+            "the images and videos of the prompt have {pixels} pixels or more, above the limit of {most}: scale them down"
         );
         Self::about(param, message).with_code("image_too_large")
     }

@@ -93,6 +93,9 @@ async fn health(State(app): State<Shared>) -> Response {
 
 async fn metrics(State(app): State<Shared>) -> Response {
     app.metrics.engine(&app.engine.stats());
+    if let Some(media) = &app.model.media {
+        app.metrics.embedding_cache(&media.embedding_cache);
+    }
     match app.metrics.text(app.admission.admitted()) {
         Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
         Err(error) => Refusal::failed(error).into_response(),

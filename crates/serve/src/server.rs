@@ -24,7 +24,7 @@ use crate::request::Model;
 use crate::response::now_s;
 use crate::routes;
 
-/// Size of the image embedding cache, so that repeated images are encoded once.
+/// Size of the embedding cache, so that repeated images and videos are encoded once.
 const IMAGE_CACHE_BYTES: usize = 1 << 30;
 
 /// The poll interval while draining.
@@ -56,7 +56,7 @@ pub struct ServerOptions {
     pub defaults: SamplingDefaults,
     /// Limits on connections and on the memory of requests.
     pub limits: HttpLimits,
-    /// The image URLs that requests may use, if the model accepts images.
+    /// The URLs of images and videos that requests may use, if the model accepts them.
     pub media: MediaOptions,
 }
 

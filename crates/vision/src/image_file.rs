@@ -1,12 +1,18 @@
-//! Decodes image files as the reference does: with the EXIF orientation applied, as RGB, without alpha. Of an animation
-//! the first frame counts.
+//! Decodes image files as the reference does, `ImageOps.exif_transpose(image).convert("RGB")` of Pillow: with the EXIF
+//! orientation applied, as RGB, without alpha. Of an animation the first frame counts. Of 16 bits the upper 8 count, also
+//! those of gray images, which Pillow clips.
+
+mod jpeg_end;
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Cursor, Seek};
 use std::path::Path;
 
 use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageError, ImageReader, Limits, RgbImage};
+use image::{
+    DynamicImage, ImageBuffer, ImageDecoder, ImageError, ImageReader, Limits, Pixel, RgbImage,
+};
+use jpeg_end::is_truncated_jpeg;
 
 use crate::error::{Error, Result};
 
@@ -52,12 +58,35 @@ pub fn size(bytes: &[u8]) -> Result<(u32, u32)> {
 }
 
 /// Decodes an image; `name` is for errors.
-fn decode(source: impl BufRead + Seek, name: &str) -> Result<RgbImage> {
+fn decode(mut source: impl BufRead + Seek, name: &str) -> Result<RgbImage> {
+    let failed = |error| broken(name)(ImageError::IoError(error));
+    if is_truncated_jpeg(&mut source).map_err(failed)? {
+        return Err(failed(std::io::Error::other("the file is truncated")));
+    }
     let (decoder, orientation) = opened(source, name)?;
     let image = DynamicImage::from_decoder(decoder);
     let mut image = image.map_err(broken(name))?;
     image.apply_orientation(orientation);
-    Ok(image.into_rgb8())
+    Ok(upper_bytes(image).into_rgb8())
+}
+
+/// The image with 8 bits for each channel, the upper ones of 16, as Pillow. `image` would round them.
+fn upper_bytes(image: DynamicImage) -> DynamicImage {
+    fn narrowed<To: Pixel<Subpixel = u8>, From: Pixel<Subpixel = u16>>(
+        image: ImageBuffer<From, Vec<u16>>,
+    ) -> ImageBuffer<To, Vec<u8>> {
+        let (width, height) = image.dimensions();
+        let bytes = image.into_raw().into_iter().map(|level| (level >> 8) as u8).collect();
+        // The pixels have the same channels.
+        ImageBuffer::from_raw(width, height, bytes).unwrap_or_default()
+    }
+    match image {
+        DynamicImage::ImageLuma16(image) => DynamicImage::ImageLuma8(narrowed(image)),
+        DynamicImage::ImageLumaA16(image) => DynamicImage::ImageLumaA8(narrowed(image)),
+        DynamicImage::ImageRgb16(image) => DynamicImage::ImageRgb8(narrowed(image)),
+        DynamicImage::ImageRgba16(image) => DynamicImage::ImageRgba8(narrowed(image)),
+        other => other,
+    }
 }
 
 fn broken(name: &str) -> impl Fn(ImageError) -> Error {
@@ -86,6 +115,9 @@ fn opened<'a>(
     let orientation = decoder.orientation().map_err(&broken)?;
     Ok((decoder, orientation))
 }
+
+#[cfg(test)]
+mod pillow;
 
 #[cfg(test)]
 mod tests {
@@ -148,6 +180,41 @@ mod tests {
         bytes[29..33].copy_from_slice(&crc.to_be_bytes());
         let rejected = from_bytes(&bytes).unwrap_err();
         assert!(matches!(rejected, Error::TooLarge { width: 65_536, .. }), "{rejected}");
+    }
+
+    #[test]
+    fn data_beyond_the_pixels_of_a_png_are_not_decompressed() {
+        let image = RgbImage::from_fn(2, 2, |x, y| Rgb([x as u8, y as u8, 9]));
+        // Two rows with their filters, and 64 MB more.
+        let rows = [[0, 0, 0, 9, 1, 0, 9], [0, 0, 1, 9, 1, 1, 9]].concat();
+        let stored = |last: u8, data: &[u8]| {
+            let length = data.len() as u16;
+            [&[last][..], &length.to_le_bytes(), &(!length).to_le_bytes(), data].concat()
+        };
+        let more = stored(0, &[0; 0xffff]).repeat(1024);
+        let zlib = [&[0x78, 1][..], &stored(0, &rows), &more, &stored(1, &[])].concat();
+        let body = [b"IDAT", &zlib[..]].concat();
+        let (length, crc) = (zlib.len() as u32, crc32fast::hash(&body));
+        let bytes = png(&image.clone().into());
+        let end = &bytes[bytes.len() - 12..];
+        let bomb = [&bytes[..33], &length.to_be_bytes(), &body, &crc.to_be_bytes(), end].concat();
+        assert_eq!(from_bytes(&bomb).unwrap(), image);
+    }
+
+    #[test]
+    fn the_content_of_a_file_counts_and_not_its_extension() {
+        let folder = tempfile::tempdir().unwrap();
+        let image = RgbImage::from_fn(4, 3, |x, y| Rgb([60 * x as u8, 80 * y as u8, 9]));
+        let mut webp = Cursor::new(Vec::new());
+        image.write_to(&mut webp, ImageFormat::WebP).unwrap();
+        let path = folder.path().join("a.jpg");
+        std::fs::write(&path, webp.into_inner()).unwrap();
+        assert_eq!(read(&path).unwrap(), image);
+        // A bitmap, which is not supported.
+        let bitmap = [&b"BM"[..], &[0; 60]].concat();
+        std::fs::write(folder.path().join("b.png"), bitmap).unwrap();
+        let message = read(&folder.path().join("b.png")).unwrap_err().to_string();
+        assert!(message.contains("b.png") && message.contains("not supported"), "{message}");
     }
 
     #[test]

@@ -117,10 +117,13 @@ impl Processor {
         self.images.kept_size(size, 1)
     }
 
-    /// `image`, resized as [`Self::image`] and [`Self::video`] do.
+    /// `image`, resized as [`Self::image`] and [`Self::video`] do, unless it has that size.
     #[must_use]
-    pub fn resized(image: &RgbImage, (width, height): (u32, u32)) -> RgbImage {
-        bicubic(image, width, height)
+    pub fn resized(image: RgbImage, (width, height): (u32, u32)) -> RgbImage {
+        match image.dimensions() == (width, height) {
+            true => image,
+            false => bicubic(&image, width, height),
+        }
     }
 
     /// Checks that its patches are those of a tower of `config`.

@@ -4,14 +4,15 @@ use std::path::PathBuf;
 
 use clap::value_parser;
 
+use super::frames::FrameArgs;
 use super::model::StoredModel;
 
 /// Serve a model over an OpenAI-compatible HTTP API.
 ///
 /// Endpoints: `POST /v1/chat/completions`, `/v1/completions` and `/v1/responses`, `GET /v1/models`, `/health` and
 /// `/metrics` (Prometheus), and vLLM's `/tokenize`, `/detokenize`, `/version` and `/ping`. If `EMBODIED_R_API_KEY` is set, clients must send it as the API key. Vision-language models accept
-/// images. On SIGTERM or Ctrl-C the server drains: running requests finish, new ones are rejected; a second signal
-/// aborts them.
+/// images and videos, of which they see 32 evenly spaced frames unless `--frames` or `--fps` says otherwise. On SIGTERM or
+/// Ctrl-C the server drains: running requests finish, new ones are rejected; a second signal aborts them.
 ///
 /// Clients that are too slow, and requests that would take too much memory, are refused with status 408, 413 or 503.
 #[derive(Debug, clap::Args)]
@@ -30,12 +31,15 @@ pub(crate) struct ServeArgs {
     /// Maximum context length: prompt and completion tokens together [default: that of the model].
     #[arg(long, value_name = "N")]
     pub(crate) max_model_len: Option<usize>,
-    /// Directory of images that requests may reference by `file:` URLs [default: none, local files are rejected].
+    /// Directory of images and videos that requests may reference by `file:` URLs [default: none, local files are
+    /// rejected].
     #[arg(long, value_name = "DIR")]
     pub(crate) allowed_local_media_path: Option<PathBuf>,
-    /// Hosts that images may be downloaded from [default: none are allowed].
+    /// Hosts that images and videos may be downloaded from [default: none are allowed].
     #[arg(long, value_name = "HOST", num_args = 1..)]
     pub(crate) allowed_media_domains: Vec<String>,
+    #[command(flatten)]
+    pub(crate) frames: FrameArgs,
     /// Do not load the vision encoder of a vision-language model; requests are text-only.
     #[arg(long)]
     pub(crate) language_model_only: bool,
@@ -75,15 +79,15 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 75, help_heading = "Limits on clients")]
     #[arg(value_parser = value_parser!(u64).range(1..=MAX_SECONDS))]
     pub(crate) timeout_keep_alive: u64,
-    /// Seconds in which a host of `--allowed-media-domains` must send an image; status 400 after that.
+    /// Seconds in which a host of `--allowed-media-domains` must send an image or a video; status 400 after that.
     #[arg(long, value_name = "SECONDS", default_value_t = 20, help_heading = "Limits on clients")]
     #[arg(value_parser = value_parser!(u64).range(1..=MAX_SECONDS))]
     pub(crate) timeout_media: u64,
-    /// Memory in GB (10^9 bytes) of the request bodies and image files that are received and parsed at a time; status
-    /// 503 beyond. A body has at most 16 MiB, 128 MiB with a vision-language model, and an image file 32 MiB.
+    /// Memory in GB (10^9 bytes) of the request bodies and files that are received and parsed at a time; status 503
+    /// beyond. A body has at most 16 MiB, 128 MiB with a vision-language model, an image file 32 MiB, a video 96 MiB.
     #[arg(long, value_name = "GB", default_value_t = 0.5, help_heading = "Limits on clients")]
     pub(crate) request_memory_gb: f64,
-    /// Maximum number of pixels of a prompt's images before they are resized. An image has at most 2^26 (8192 × 8192),
+    /// Maximum number of pixels of a prompt's images and selected frames before they are resized. An image has at most 2^26 (8192 × 8192),
     /// and no more are decoded at a time.
     #[arg(long, value_name = "N", default_value_t = 1 << 29, help_heading = "Limits on clients")]
     pub(crate) max_prompt_pixels: u64,

@@ -37,7 +37,7 @@ impl PixelFormat {
 }
 
 /// Which frames of a track to output, and how.
-pub(super) struct FrameSelection {
+pub(super) struct TrackSelection {
     /// FFmpeg expression over the frame index `n`, true for selected frames.
     pub(super) select: String,
     /// Width and height to scale to.
@@ -79,7 +79,7 @@ impl Decoder {
     /// Starts FFmpeg on the track of `video`, within `limits`.
     pub(super) fn start(
         video: &Video,
-        selection: &FrameSelection,
+        selection: &TrackSelection,
         limits: &Limits,
     ) -> Result<Self> {
         let mut command = ffmpeg();
@@ -96,7 +96,7 @@ impl Decoder {
     pub(super) fn start_excerpt(
         video: &Video,
         excerpt: Excerpt,
-        selection: &FrameSelection,
+        selection: &TrackSelection,
         limits: &Limits,
     ) -> Result<Self> {
         let mut command = ffmpeg();
@@ -112,7 +112,7 @@ impl Decoder {
         command: &mut Command,
         track: &str,
         timing: [&str; 2],
-        (selection, scale): (&FrameSelection, Scale),
+        (selection, scale): (&TrackSelection, Scale),
         (input, deadline): (Stdio, Deadline),
         feed: Option<(PathBuf, Excerpt)>,
     ) -> Result<Self> {

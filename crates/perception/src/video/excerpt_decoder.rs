@@ -1,7 +1,7 @@
 //! Decoding the selected frames of an excerpt, and verifying its frame count.
 
 use super::Video;
-use super::decoder::{Decoder, FrameSelection, PixelFormat};
+use super::decoder::{Decoder, PixelFormat, TrackSelection};
 use super::index::Excerpt;
 use super::limits::Limits;
 use crate::error::Result;
@@ -26,7 +26,7 @@ impl<'a> ExcerptDecoder<'a> {
         let last = excerpt.frames - 1;
         let select = format!("{}+gte(n,{last})", any_of(&excerpt.selected));
         let has_extra = excerpt.selected.last() != Some(&last);
-        let selection = FrameSelection { select, size, format, max_frames: None };
+        let selection = TrackSelection { select, size, format, max_frames: None };
         let decoder = Decoder::start_excerpt(video, excerpt, &selection, limits)?;
         Ok(Self { video, decoder, has_extra })
     }

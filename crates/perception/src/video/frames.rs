@@ -5,7 +5,7 @@ use std::path::Path;
 use image::RgbImage;
 
 use super::Video;
-use super::decoder::{Decoder, FrameSelection, PixelFormat};
+use super::decoder::{Decoder, PixelFormat, TrackSelection};
 use super::excerpt_decoder::{ExcerptDecoder, any_of};
 use super::limits::Limits;
 use super::probe::probe_within;
@@ -33,43 +33,60 @@ pub fn frames(
     }
     let limits = &limits.started();
     let video = probe_within(path, limits)?;
-    let size = fit_within((video.width, video.height), max_side);
-    let decoded = match from_excerpt(&video, &sorted, size, limits)? {
-        Some(decoded) => decoded,
-        None => from_whole(&video.with_ffprobe(limits)?, &sorted, max_side, limits)?,
-    };
+    let decoded = map_frames(&video, &sorted, max_side, limits, Ok)?;
     let lookup = |index: &usize| sorted.binary_search(index).ok().and_then(|at| decoded.get(at));
     Ok(indices.iter().filter_map(lookup).cloned().collect())
 }
 
+/// Calls `map` with each frame of the ascending indices `sorted`, as [`frames`] gives them, one after the other.
+///
+/// # Errors
+/// As [`frames`], and those of `map`.
+pub(crate) fn map_frames<T>(
+    video: &Video,
+    sorted: &[usize],
+    max_side: Option<u32>,
+    limits: &Limits,
+    mut map: impl FnMut(RgbImage) -> Result<T>,
+) -> Result<Vec<T>> {
+    let size = fit_within((video.width, video.height), max_side);
+    match from_excerpt(video, sorted, size, limits, &mut map)? {
+        Some(mapped) => Ok(mapped),
+        None => from_whole(&video.with_ffprobe(limits)?, sorted, max_side, limits, &mut map),
+    }
+}
+
 /// The frames of the ascending indices `sorted`, decoding only the frames that they depend on; `None` if
 /// that is not possible.
-fn from_excerpt(
+fn from_excerpt<T>(
     video: &Video,
     sorted: &[usize],
     size: (u32, u32),
     limits: &Limits,
-) -> Result<Option<Vec<RgbImage>>> {
+    map: &mut impl FnMut(RgbImage) -> Result<T>,
+) -> Result<Option<Vec<T>>> {
     let excerpt = video.index.as_ref().and_then(|index| index.excerpt(&video.path, sorted));
     let Some(excerpt) = excerpt else { return Ok(None) };
     let mut decoder = ExcerptDecoder::start(video, excerpt, (size, PixelFormat::Rgb), limits)?;
     let mut decoded = Vec::with_capacity(sorted.len());
     while decoded.len() < sorted.len() {
         let Some(pixels) = decoder.next_frame()? else { return Ok(None) };
-        decoded.extend(RgbImage::from_raw(size.0, size.1, pixels));
+        let frame = RgbImage::from_raw(size.0, size.1, pixels);
+        decoded.extend(frame.map(&mut *map).transpose()?);
     }
     Ok(decoder.finish()?.then_some(decoded))
 }
 
 /// As [`from_excerpt`], decoding all frames up to the last of them.
-fn from_whole(
+fn from_whole<T>(
     video: &Video,
     sorted: &[usize],
     max_side: Option<u32>,
     limits: &Limits,
-) -> Result<Vec<RgbImage>> {
+    map: &mut impl FnMut(RgbImage) -> Result<T>,
+) -> Result<Vec<T>> {
     let size = fit_within((video.width, video.height), max_side);
-    let selection = FrameSelection {
+    let selection = TrackSelection {
         select: any_of(sorted),
         size,
         format: PixelFormat::Rgb,
@@ -79,7 +96,8 @@ fn from_whole(
     let mut decoded = Vec::with_capacity(sorted.len());
     while decoded.len() < sorted.len() {
         let Some(pixels) = decoder.next_frame()? else { break };
-        decoded.extend(RgbImage::from_raw(size.0, size.1, pixels));
+        let frame = RgbImage::from_raw(size.0, size.1, pixels);
+        decoded.extend(frame.map(&mut *map).transpose()?);
     }
     if let Some(&index) = sorted.get(decoded.len()) {
         let path = video.path.clone();

@@ -3,7 +3,7 @@
 use image::GrayImage;
 
 use super::Video;
-use super::decoder::{Decoder, FrameSelection, PixelFormat};
+use super::decoder::{Decoder, PixelFormat, TrackSelection};
 use super::excerpt_decoder::ExcerptDecoder;
 use super::limits::Limits;
 use super::process::ExitReport;
@@ -60,6 +60,18 @@ pub fn sample(
     Ok(last + 1)
 }
 
+/// The number of frames of a video: that of its index, or else of the decoder, which runs over the whole video.
+///
+/// # Errors
+/// As [`sample`].
+pub(crate) fn count_frames(video: &Video, limits: &Limits) -> Result<usize> {
+    match &video.index {
+        Some(index) => Ok(index.frames()),
+        // Only the first and the last frames are converted.
+        None => sample(video, usize::MAX >> 16, limits, |_, _| Ok(())),
+    }
+}
+
 /// As [`sample`], but decodes an excerpt without the frames that the sampled ones do not depend on. The
 /// frames are bit-identical.
 ///
@@ -105,7 +117,7 @@ fn decode(
     mut take: impl FnMut(GrayImage) -> Result<()>,
 ) -> Result<Pass> {
     let (width, height) = (video.width, video.height);
-    let selection = FrameSelection {
+    let selection = TrackSelection {
         select,
         size: (width, height),
         format: PixelFormat::Gray,

@@ -56,6 +56,15 @@ impl Timestamps {
         Ok(Self { times_s: times_s.unwrap_or_default(), fps })
     }
 
+    /// The average rate of a video of `frames` frames; the exact one if it is constant.
+    #[must_use]
+    pub(crate) fn average_fps(&self, frames: usize) -> f64 {
+        match self.times_s.is_empty() {
+            true => self.fps,
+            false => frames as f64 / self.time_s(frames),
+        }
+    }
+
     /// The timestamp of frame `index`, in seconds from the first one.
     #[must_use]
     pub(crate) fn time_s(&self, index: usize) -> f64 {

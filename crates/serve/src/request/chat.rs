@@ -4,7 +4,7 @@ use embodied_r_policy::tokenizer::GenerationPrompt;
 use serde_json::{Map, Value};
 
 use super::fields::Fields;
-use super::message::{self, ImageUrl, Message};
+use super::message::{self, MediaUrl, Message};
 use super::settings::{Model, Settings};
 use crate::refusal::Refusal;
 
@@ -22,10 +22,11 @@ pub(crate) struct ChatRequest {
 /// A conversation for the chat template.
 #[derive(Debug)]
 pub(crate) struct Conversation {
-    /// The messages, as objects with `role` and `content`: a text, or a list of parts if there are images.
+    /// The messages, as objects with `role` and `content`: a text, or a list of parts if there are images or
+    /// videos.
     pub(crate) messages: Vec<Value>,
-    /// The images, in the order of their placeholders.
-    pub(crate) images: Vec<ImageUrl>,
+    /// The images and videos, in the order of their placeholders.
+    pub(crate) media: Vec<MediaUrl>,
     pub(crate) generation: GenerationPrompt,
     /// Further variables of the template.
     pub(crate) variables: Map<String, Value>,
@@ -51,7 +52,7 @@ impl ChatRequest {
 }
 
 impl Conversation {
-    /// Takes the fields of a conversation; it may contain images if the model is a vision-language model.
+    /// Takes the fields of a conversation; it may contain images and videos if the model is a vision-language model.
     pub(super) fn take(fields: &mut Fields, is_vision_model: bool) -> Result<Self, Refusal> {
         let generation = match fields.boolean("add_generation_prompt")? {
             Some(false) => GenerationPrompt::None,
@@ -72,13 +73,13 @@ impl Conversation {
 
     /// A conversation of these messages, to be completed.
     pub(super) fn of(messages: Vec<Message>) -> Self {
-        let mut images = Vec::new();
+        let mut media = Vec::new();
         let form = message::Form::of(&messages);
         let messages =
-            messages.into_iter().map(|message| message.rendered(form, &mut images)).collect();
+            messages.into_iter().map(|message| message.rendered(form, &mut media)).collect();
         Self {
             messages,
-            images,
+            media,
             generation: GenerationPrompt::Append,
             variables: Map::new(),
             cache_salt: None,

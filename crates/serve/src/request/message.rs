@@ -13,19 +13,37 @@ pub(super) struct Message {
     content: Vec<Part>,
 }
 
-/// An image of a request.
+/// An image or a video of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct ImageUrl {
+pub(crate) struct MediaUrl {
+    pub(crate) kind: MediaKind,
     /// The field that contains it.
     pub(crate) param: String,
     pub(crate) url: String,
+}
+
+/// What a URL refers to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum MediaKind {
+    Image,
+    Video,
+}
+
+impl MediaKind {
+    /// Its name in messages and templates.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Image => "image",
+            Self::Video => "video",
+        }
+    }
 }
 
 /// A part of a message's content.
 #[derive(Debug)]
 enum Part {
     Text(String),
-    Image(ImageUrl),
+    Media(MediaUrl),
 }
 
 /// The form of contents for the template.
@@ -38,10 +56,10 @@ pub(super) enum Form {
 }
 
 impl Form {
-    /// The form for a conversation: texts, unless there are images.
+    /// The form for a conversation: texts, unless there are images or videos.
     pub(super) fn of(messages: &[Message]) -> Self {
         let mut parts = messages.iter().flat_map(|message| &message.content);
-        match parts.any(|part| matches!(part, Part::Image(_))) {
+        match parts.any(|part| matches!(part, Part::Media(_))) {
             true => Self::Parts,
             false => Self::Text,
         }
@@ -55,12 +73,12 @@ impl Message {
         Self { fields, content: vec![Part::Text(text)] }
     }
 
-    /// The message for the template; its images are appended to `images`.
-    pub(super) fn rendered(self, form: Form, images: &mut Vec<ImageUrl>) -> Value {
+    /// The message for the template; its images and videos are appended to `media`.
+    pub(super) fn rendered(self, form: Form, media: &mut Vec<MediaUrl>) -> Value {
         let Self { mut fields, content } = self;
         let texts = content.iter().filter_map(|part| match part {
             Part::Text(text) => Some(text.as_str()),
-            Part::Image(_) => None,
+            Part::Media(_) => None,
         });
         let content = match form {
             // As in vLLM, each part is a line.
@@ -68,9 +86,10 @@ impl Message {
             Form::Parts => {
                 let part = |part| match part {
                     Part::Text(text) => json!({"type": "text", "text": text}),
-                    Part::Image(url) => {
-                        images.push(url);
-                        json!({"type": "image"})
+                    Part::Media(url) => {
+                        let part = json!({"type": url.kind.name()});
+                        media.push(url);
+                        part
                     }
                 };
                 content.into_iter().map(part).collect()
@@ -185,10 +204,13 @@ fn part(value: Value, name: &str, is_vision_model: bool) -> Result<Part, Refusal
             let _ = fields.take("logprobs");
             Part::Text(fields.string("text")?.ok_or_else(|| Refusal::missing(&param))?)
         }
-        ("image_url" | "input_image", true) => Part::Image(image_url(&mut fields)?),
+        ("image_url" | "input_image", true) => {
+            Part::Media(media_url(&mut fields, "image_url", MediaKind::Image)?)
+        }
+        ("video_url", true) => Part::Media(media_url(&mut fields, "video_url", MediaKind::Video)?),
         (_, is_vision_model) => {
             let supported = match is_vision_model {
-                true => "`text` or `image_url`",
+                true => "`text`, `image_url` or `video_url`",
                 false => "`text`, as the model has no vision encoder",
             };
             let message = format!("`{param}` is \"{kind}\" but must be {supported}");
@@ -200,18 +222,18 @@ fn part(value: Value, name: &str, is_vision_model: bool) -> Result<Part, Refusal
 }
 
 /// `{"url": …}`, or the URL. `detail` is ignored, as in vLLM: the model's image processor chooses the resolution.
-fn image_url(fields: &mut Fields) -> Result<ImageUrl, Refusal> {
-    let name = fields.name("image_url");
+fn media_url(fields: &mut Fields, field: &str, kind: MediaKind) -> Result<MediaUrl, Refusal> {
+    let name = fields.name(field);
     let _ = fields.take("detail");
-    match fields.take("image_url").ok_or_else(|| Refusal::missing(&name))? {
-        Value::String(url) => Ok(ImageUrl { param: name, url }),
+    match fields.take(field).ok_or_else(|| Refusal::missing(&name))? {
+        Value::String(url) => Ok(MediaUrl { kind, param: name, url }),
         value => {
             let mut fields = Fields::within(value, &name)?;
             let param = fields.name("url");
             let url = fields.string("url")?.ok_or_else(|| Refusal::missing(&param))?;
             let _ = fields.take("detail");
             fields.end()?;
-            Ok(ImageUrl { param, url })
+            Ok(MediaUrl { kind, param, url })
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Bodies of `POST /v1/responses`: text and images in, one message out. Nothing is stored.
+//! Bodies of `POST /v1/responses`: text, images and videos in, one message out. Nothing is stored.
 
 use serde_json::{Map, Value, json};
 

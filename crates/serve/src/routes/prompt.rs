@@ -7,7 +7,7 @@ use embodied_r_policy::tokenizer::{BoundedIds, SpecialTokens, Tokenizer};
 use crate::app::{App, Shared};
 use crate::body::RequestBytes;
 use crate::budget::Reserved;
-use crate::images::{ImageFiles, ImageLimits};
+use crate::images::{MediaFiles, MediaLimits};
 use crate::media::RequestMemory;
 use crate::refusal::Refusal;
 use crate::request::Settings;
@@ -23,13 +23,13 @@ pub(super) async fn chat_prompt(
     memory: RequestBytes,
 ) -> Result<embodied_r_policy::Prompt, Refusal> {
     let cache_salt = conversation.cache_salt.take();
-    let prompt = match conversation.images.is_empty() {
+    let prompt = match conversation.media.is_empty() {
         true => {
             let (most, memory) = (app.model.max_model_len, Arc::new(memory.memory));
             let ids = chat_ids(app, param, conversation, most, memory).await?;
             embodied_r_policy::Prompt::from(ids)
         }
-        false => image_prompt(app, param, conversation, settings, memory).await?,
+        false => media_prompt(app, param, conversation, settings, memory).await?,
     };
     Ok(prompt.with_cache_salt(cache_salt.as_deref()))
 }
@@ -66,37 +66,38 @@ pub(super) fn within_context(
     }
 }
 
-/// The prompt of a conversation with images, which are decoded only if they fit the context.
-async fn image_prompt(
+/// The prompt of a conversation with images and videos, which are decoded only if they fit the context.
+async fn media_prompt(
     app: &Shared,
     param: &'static str,
     mut conversation: Conversation,
     settings: Option<&Settings>,
     RequestBytes { size, mut memory }: RequestBytes,
 ) -> Result<embodied_r_policy::Prompt, Refusal> {
-    let urls = std::mem::take(&mut conversation.images);
-    // The parser accepts images only for vision-language models.
+    let urls = std::mem::take(&mut conversation.media);
+    // The parser accepts them only for vision-language models.
     let no_encoder = || Refusal::failed("there is no vision encoder");
     let media = app.model.media.as_ref().ok_or_else(no_encoder)?;
     let most = app.model.max_model_len;
-    let limits = ImageLimits { max_model_len: most, max_pixels: app.limits.max_prompt_pixels };
+    let limits = MediaLimits { max_model_len: most, max_pixels: app.limits.max_prompt_pixels };
     let (budget, bytes) = (&app.request_memory, size as u64);
     let reserved = RequestMemory { budget, reserved: &mut memory, bytes };
-    let images = ImageFiles::load(media, param, urls, limits, reserved).await?;
+    let files = MediaFiles::load(media, param, urls, limits, reserved).await?;
     let memory = Arc::new(memory);
-    // A placeholder stands for all tokens of its image.
-    let others = images.tokens.saturating_sub(images.len());
+    // A placeholder stands for all tokens of its image or video.
+    let others = files.tokens.saturating_sub(files.len());
     let most = most.saturating_sub(others);
     let ids = chat_ids(app, param, conversation, most, memory.clone()).await?;
     if let Some(settings) = settings {
         settings.sampling_after(param, ids.len() + others, &app.model)?;
     }
-    let embeddings = images.encode(media, &memory).await?;
+    let embeddings = files.encode(media, &memory).await?;
     let prompt = media.embedding_cache.vision_encoder().expand_placeholders(&ids, &embeddings);
     prompt.map_err(|error| match &error {
         embodied_r_vision::Error::Policy(error) => Refusal::from_policy(param, error),
         // The template may have no place for the images of a role.
-        embodied_r_vision::Error::ImageCount { .. } => Refusal::about(param, error.to_string()),
+        embodied_r_vision::Error::ImageCount { .. }
+        | embodied_r_vision::Error::VideoCount { .. } => Refusal::about(param, error.to_string()),
         _ => Refusal::failed(error),
     })
 }

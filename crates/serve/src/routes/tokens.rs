@@ -75,7 +75,7 @@ async fn tokenized(app: &Shared, body: Body) -> Result<Response, Refusal> {
             });
             within_context(app, "prompt", encoded.await?)?
         }
-        TokenizeInput::Chat(conversation) if conversation.images.is_empty() => {
+        TokenizeInput::Chat(conversation) if conversation.media.is_empty() => {
             check_size(&memory)?;
             chat_ids(app, "messages", conversation, usize::MAX, Arc::new(memory.memory)).await?
         }

@@ -1,7 +1,7 @@
 //! Prompts of images, videos and text (`scripts/parity/make_multimodal_fixtures.py`).
 
 use embodied_r_policy::{EngineOptions, Prompt, WeightFormat};
-use embodied_r_vision::{Error, ImageEmbeddings, VisionEncoder, VisionLanguageModel};
+use embodied_r_vision::{Error, ImageEmbeddings, Processor, VisionEncoder, VisionLanguageModel};
 use image::RgbImage;
 use serde::Deserialize;
 
@@ -147,7 +147,7 @@ fn frames_that_are_resized_early_have_the_same_patches() {
         let kept = processor.kept_frame_size(frames.len(), size).unwrap();
         assert_eq!(kept != size, is_early, "{size:?}: {kept:?}");
         let early: Vec<RgbImage> =
-            frames.iter().map(|frame| embodied_r_vision::Processor::resized(frame, kept)).collect();
+            frames.iter().cloned().map(|frame| Processor::resized(frame, kept)).collect();
         let patches = |frames: &[RgbImage]| {
             processor.video(frames).unwrap().patches.to_vec2::<f32>().unwrap()
         };
@@ -161,7 +161,7 @@ fn the_pixels_of_a_videos_frames_may_be_limited_together() {
     let text = r#"{"video_processor": {"cap_pixels_per_frame": true, "max_video_tokens": 1000,
         "size": {"shortest_edge": 3136, "longest_edge": 602112}}, "image_processor": {}}"#;
     std::fs::write(folder.path().join("processor_config.json"), text).unwrap();
-    let processor = embodied_r_vision::Processor::of_model(folder.path()).unwrap();
+    let processor = Processor::of_model(folder.path()).unwrap();
     let tokens = |frames| {
         let [_, height, width] = processor.video_grid(frames, (1120, 560)).unwrap().thw();
         height * width / 4

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use embodied_r_perception::sampled_video::FrameSelection;
 use embodied_r_policy::{EngineOptions, FingerprintExtent, SamplingDefaults, fingerprint};
 use embodied_r_serve::{ApiKeyHash, HttpLimits, MAX_IMAGE_BODY_BYTES, MediaOptions, ServerOptions};
 
@@ -15,6 +16,9 @@ pub(super) const API_KEY: &str = "EMBODIED_R_API_KEY";
 
 /// File descriptors for anything but connections: files, image hosts, refused connections.
 const RESERVED_DESCRIPTORS: u64 = 256;
+
+/// The frames of a video without options, as in vLLM.
+const FRAMES: FrameSelection = FrameSelection::Uniform(32);
 
 /// The default of `--limit-concurrency`.
 const LIMIT_CONCURRENCY: usize = 4096;
@@ -65,7 +69,7 @@ pub(super) fn check(args: &ServeArgs) -> Result<(), Usage> {
             let dir = dir.display();
             usage(format!("`--allowed-local-media-path` must be a directory, which `{dir}` is not"))
         }
-        _ => media(args)
+        _ => media(args)?
             .check()
             .map_err(|error| Usage(format!("`--allowed-media-domains`: {error}"))),
     }
@@ -92,7 +96,7 @@ pub(super) fn of(args: &ServeArgs, dir: &Path) -> anyhow::Result<ServerOptions> 
         api_key: ApiKeyHash::from_env(API_KEY).map_err(|error| Usage(error.to_string()))?,
         defaults: SamplingDefaults::from_dir(dir)?,
         limits: limits(args)?,
-        media: media(args),
+        media: media(args)?,
     })
 }
 
@@ -140,6 +144,7 @@ pub(super) fn refuse_media(args: &ServeArgs) -> Result<(), Usage> {
     let typed = [
         ("--allowed-local-media-path", folder),
         ("--allowed-media-domains", !args.allowed_media_domains.is_empty()),
+        ("--frames`, `--fps` or `--max-frames", args.frames.is_given()),
     ];
     match typed.iter().find(|(_, typed)| *typed) {
         Some((flag, _)) => Err(Usage(format!("`{flag}` needs a vision-language model"))),
@@ -147,13 +152,14 @@ pub(super) fn refuse_media(args: &ServeArgs) -> Result<(), Usage> {
     }
 }
 
-/// The image URLs that requests may use.
-fn media(args: &ServeArgs) -> MediaOptions {
-    MediaOptions {
+/// The URLs of images and videos that requests may use, and the frames of videos.
+fn media(args: &ServeArgs) -> Result<MediaOptions, Usage> {
+    Ok(MediaOptions {
         folder: args.allowed_local_media_path.clone(),
         domains: args.allowed_media_domains.clone(),
         fetch_timeout: Duration::from_secs(args.timeout_media),
-    }
+        frames: args.frames.selection(FRAMES)?,
+    })
 }
 
 #[cfg(test)]
