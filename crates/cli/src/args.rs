@@ -14,6 +14,7 @@ mod groups;
 pub(crate) mod infer;
 pub(crate) mod inspect;
 pub(crate) mod keyframes;
+pub(crate) mod media;
 pub(crate) mod merge;
 pub(crate) mod model;
 pub(crate) mod parallel;

@@ -17,6 +17,7 @@ mod exit;
 mod hub;
 mod interrupt;
 mod journal;
+mod media;
 mod output;
 mod pager;
 mod progress;

@@ -5,4 +5,5 @@ pub(crate) mod fingerprint;
 pub mod length_limit;
 pub mod questions;
 pub mod sampler;
+pub mod samples;
 pub(crate) mod too_long;

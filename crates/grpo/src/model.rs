@@ -16,6 +16,8 @@ pub use embodied_r_policy::{
     GradientReadyHook, Group, LayerHook, Precision, Prompt, SamplingParams, TokenScores, Trainable,
 };
 
+pub use embodied_r_vision::MultimodalMessage;
+
 pub use self::vision_policy::VisionPolicy;
 use crate::error::Result;
 use crate::images::RunImages;
@@ -254,6 +256,16 @@ pub trait ChatTokenizer: Send + Sync {
     fn apply_chat_template(
         &self,
         messages: &[ChatMessage],
+        generation: GenerationPrompt,
+    ) -> Result<RenderedChat>;
+
+    /// Renders a conversation with placeholders of images and videos with the chat template.
+    ///
+    /// # Errors
+    /// The template rejects the messages.
+    fn apply_multimodal_template(
+        &self,
+        messages: &[MultimodalMessage],
         generation: GenerationPrompt,
     ) -> Result<RenderedChat>;
 

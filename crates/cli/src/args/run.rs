@@ -7,6 +7,7 @@ use clap::ValueEnum;
 use embodied_r_grpo::settings::Recompute;
 
 use super::device::DeviceName;
+use super::media::MediaArgs;
 use super::precision::PrecisionName;
 
 /// A training run: settings, model and output directory.
@@ -42,6 +43,8 @@ pub(crate) struct RunArgs {
     /// Print batch sizes, steps, estimated memory and, for `train`, stages, and exit without training.
     #[arg(long, display_order = 100)]
     pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) media: MediaArgs,
     #[command(flatten)]
     pub(crate) job: JobArgs,
 }

@@ -1,16 +1,24 @@
 //! `embodied-r sft`.
 
 use std::path::Path;
+use std::sync::Arc;
 
+use embodied_r_grpo::Error;
+use embodied_r_grpo::checkpoint::Checkpoint;
 use embodied_r_grpo::data::conversations::{self, SftExamples};
 use embodied_r_grpo::data::length_limit::LengthLimit;
+use embodied_r_grpo::data::samples;
 use embodied_r_grpo::estimate::memory_plan::{MemoryPlan, Workload};
+use embodied_r_grpo::events::Sink;
+use embodied_r_grpo::model::{Model, VisionPolicy};
 use embodied_r_grpo::process_group::ProcessGroup;
 use embodied_r_grpo::settings::SftSettings;
+use embodied_r_grpo::trainer::RunOutcome;
 use embodied_r_grpo::trainer::sft::{SftData, SftInputs, SftTrainer};
 use embodied_r_grpo::update::supervised::Example;
 use embodied_r_policy::Policy;
 
+use super::train::data::{self, SeenData};
 use super::train::explain::explain;
 use super::train::job::Job;
 use super::train::memory::{StepShare, memory_summary, share_line};
@@ -33,10 +41,21 @@ fn run_as(args: &SftArgs, process_group: &ProcessGroup) -> anyhow::Result<Status
     let settings = job.settings();
 
     let limit = settings.example_limit(job.config.max_position_embeddings);
-    let examples = read(&job, &settings.run.data, &limit)?;
-    let eval = match &settings.run.eval_data {
-        Some(file) => read(&job, file, &limit)?.examples,
-        None => Vec::new(),
+    let (examples, eval, table) = match data::seen(&job, &settings.media, &settings.vision)? {
+        Some(SeenData { table, train, eval }) => {
+            let of = |samples| {
+                samples::examples(samples, (job.tokenizer.as_ref(), table.processor()), &limit)
+            };
+            let (train, eval) = (of(train).map_err(explain)?, of(eval).map_err(explain)?.examples);
+            (warned(&job, train, &settings.run.data, &limit), eval, Some(table))
+        }
+        None => {
+            let eval = match &settings.run.eval_data {
+                Some(file) => read(&job, file, &limit)?.examples,
+                None => Vec::new(),
+            };
+            (read(&job, &settings.run.data, &limit)?, eval, None)
+        }
     };
     let data = SftData::new(settings, examples, eval).map_err(explain)?;
     let load = Workload::for_sft(settings, job.counts, &data.examples().examples);
@@ -44,22 +63,49 @@ fn run_as(args: &SftArgs, process_group: &ProcessGroup) -> anyhow::Result<Status
     if args.run.dry_run {
         return job.dry_run(&plan(&job, &data, &memory));
     }
-    job.run(&memory, |job, run, sinks| {
-        let inputs = SftInputs { settings: job.settings(), data, run };
-        match job.checkpoint() {
-            Some(checkpoint) => SftTrainer::<Policy>::resume(checkpoint, inputs, sinks)?.run(),
-            None => SftTrainer::<Policy>::from_base(inputs, sinks)?.run(),
+    job.run(&memory, |job, mut run, sinks| {
+        let settings = job.settings();
+        let rate = settings.lr.learning_rate;
+        let images = table.map(|table| job.images(table, &settings.vision, rate, &memory));
+        run.images = images.transpose()?.map(Arc::new);
+        let is_seen = run.images.is_some();
+        let inputs = SftInputs { settings, data, run };
+        match is_seen {
+            true => trained::<VisionPolicy>(job.checkpoint(), inputs, sinks),
+            false => trained::<Policy>(job.checkpoint(), inputs, sinks),
         }
     })
 }
 
-/// The examples of a file; warns about those left out because of their length.
+/// Trains, from a checkpoint if there is one.
+fn trained<M: Model>(
+    checkpoint: Option<&Checkpoint>,
+    inputs: SftInputs<'_>,
+    sinks: Vec<Box<dyn Sink + '_>>,
+) -> Result<RunOutcome, Error> {
+    match checkpoint {
+        Some(checkpoint) => SftTrainer::<M>::resume(checkpoint, inputs, sinks)?.run(),
+        None => SftTrainer::<M>::from_base(inputs, sinks)?.run(),
+    }
+}
+
+/// The examples of a file about text.
 fn read(
     job: &Job<'_, SftSettings>,
     file: &Path,
     limit: &LengthLimit,
 ) -> anyhow::Result<SftExamples> {
     let found = conversations::read(file, job.tokenizer.as_ref(), limit).map_err(explain)?;
+    Ok(warned(job, found, file, limit))
+}
+
+/// The examples of a file, with a warning about those left out because of their length.
+fn warned(
+    job: &Job<'_, SftSettings>,
+    found: SftExamples,
+    file: &Path,
+    limit: &LengthLimit,
+) -> SftExamples {
     if found.too_long > 0 {
         job.warn(&format!(
             "dropped {} examples of `{}` that exceed {limit}, prompt included",
@@ -67,7 +113,7 @@ fn read(
             file.display()
         ));
     }
-    Ok(found)
+    found
 }
 
 /// The plan of the run as text.

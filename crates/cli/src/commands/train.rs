@@ -1,5 +1,6 @@
 //! `embodied-r train`.
 
+pub(super) mod data;
 mod dry_run;
 pub(super) mod explain;
 pub(super) mod job;
@@ -8,17 +9,23 @@ mod progress;
 pub(super) mod session;
 mod settings;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use embodied_r_data::Question;
-use embodied_r_data::question::read_questions;
+use embodied_r_grpo::Error;
+use embodied_r_grpo::checkpoint::Checkpoint;
 use embodied_r_grpo::data::length_limit::LengthLimit;
 use embodied_r_grpo::data::questions::{Prompts, prompts};
+use embodied_r_grpo::data::samples::{self, LaidOutSample};
 use embodied_r_grpo::estimate::memory_plan::Workload;
-use embodied_r_grpo::events::Parquet;
+use embodied_r_grpo::events::{Parquet, Sink};
+use embodied_r_grpo::images::table::ImageTable;
+use embodied_r_grpo::model::{Model, VisionPolicy};
 use embodied_r_grpo::process_group::ProcessGroup;
 use embodied_r_grpo::rewards::scoring::reward_names;
 use embodied_r_grpo::settings::{GrpoSettings, JudgeKind};
+use embodied_r_grpo::trainer::RunOutcome;
 use embodied_r_grpo::trainer::grpo::{GrpoData, GrpoInputs, GrpoTrainer};
 use embodied_r_openai::{ApiKey, ClientOptions};
 use embodied_r_policy::{ActivationCacheOptions, Policy};
@@ -29,6 +36,7 @@ use embodied_r_rewards::service::{base_urls, client_options};
 use crate::args::train::TrainArgs;
 use crate::exit::Status;
 use crate::ranks::run_job;
+use data::SeenData;
 use dry_run::DryRun;
 use explain::explain;
 use job::Job;
@@ -49,14 +57,26 @@ fn run_as(args: &TrainArgs, process_group: &ProcessGroup) -> anyhow::Result<Stat
     let data = DataArgs { data: args.data.as_deref(), eval_data: args.eval_data.as_deref() };
     let session = Session::<GrpoSettings>::open(&args.run, data, process_group)?;
     let run = &session.settings.run;
-    let questions = read_questions(&run.data)?;
-    let eval = run.eval_data.as_deref().map(read_questions).transpose()?.unwrap_or_default();
+    let media = &session.settings.media;
+    let questions = data::questions(&run.data, media)?;
+    let eval = run.eval_data.as_deref().map(|eval| data::questions(eval, media)).transpose()?;
+    let eval = eval.unwrap_or_default();
     let job = Job::new(&args.run, session, process_group)?;
     let settings = job.settings();
 
     let limit = settings.prompt_limit(job.config.max_position_embeddings);
-    let questions = prompted(&job, questions, &limit, "training")?;
-    let eval = prompted(&job, eval, &limit, "evaluation")?;
+    let seen = data::seen(&job, &settings.media, &settings.vision)?;
+    let (questions, eval, table) = match seen {
+        Some(SeenData { table, train, eval }) => {
+            let questions = prompted(&job, Given::Seen(train, &table), &limit, "training")?;
+            let eval = prompted(&job, Given::Seen(eval, &table), &limit, "evaluation")?;
+            (questions, eval, Some(table))
+        }
+        None => {
+            let questions = prompted(&job, Given::Text(questions), &limit, "training")?;
+            (questions, prompted(&job, Given::Text(eval), &limit, "evaluation")?, None)
+        }
+    };
     let data = GrpoData::new(settings, questions, eval).map_err(explain)?;
     let cache_policy =
         memory::cache_policy(settings, job.unchanged().map(|checkpoint| &checkpoint.state));
@@ -71,19 +91,35 @@ fn run_as(args: &TrainArgs, process_group: &ProcessGroup) -> anyhow::Result<Stat
     }
     let judge = judge(settings)?;
     let activation_cache = agreed(memory.activation_cache, process_group)?;
-    job.run(&memory, |job, run, mut sinks| {
+    job.run(&memory, |job, mut run, mut sinks| {
         let settings = job.settings();
         if settings.rollout.log_completions && job.process_group.is_rank_zero() {
             let names = reward_names(settings, data.stages());
             sinks.push(Box::new(Parquet::new(&settings.run.output, names)));
         }
         let verify_packing = args.verify_packing;
+        let rate = settings.lr.learning_rate;
+        let images = table.map(|table| job.images(table, &settings.vision, rate, &memory));
+        run.images = images.transpose()?.map(Arc::new);
+        let is_seen = run.images.is_some();
         let inputs = GrpoInputs { settings, data, judge, activation_cache, verify_packing, run };
-        match job.checkpoint() {
-            Some(checkpoint) => GrpoTrainer::<Policy>::resume(checkpoint, inputs, sinks)?.run(),
-            None => GrpoTrainer::<Policy>::from_base(inputs, sinks)?.run(),
+        match is_seen {
+            true => trained::<VisionPolicy>(job.checkpoint(), inputs, sinks),
+            false => trained::<Policy>(job.checkpoint(), inputs, sinks),
         }
     })
+}
+
+/// Trains, from a checkpoint if there is one.
+fn trained<M: Model + 'static>(
+    checkpoint: Option<&Checkpoint>,
+    inputs: GrpoInputs<'_>,
+    sinks: Vec<Box<dyn Sink + '_>>,
+) -> Result<RunOutcome, Error> {
+    match checkpoint {
+        Some(checkpoint) => GrpoTrainer::<M>::resume(checkpoint, inputs, sinks)?.run(),
+        None => GrpoTrainer::<M>::from_base(inputs, sinks)?.run(),
+    }
 }
 
 /// The first rank's activation cache options, for all ranks: results depend on the number of cached layers.
@@ -96,15 +132,27 @@ fn agreed(
     Ok(parts.map(|(layers, tokens)| ActivationCacheOptions { layers, tokens }))
 }
 
+/// Questions as text, or with images of a table.
+enum Given<'a> {
+    Text(Vec<Question>),
+    Seen(Vec<LaidOutSample>, &'a ImageTable),
+}
+
 /// The questions as prompts, with the system prompt; warns about those left out because of their length.
 fn prompted(
     job: &Job<'_, GrpoSettings>,
-    questions: Vec<Question>,
+    questions: Given<'_>,
     limit: &LengthLimit,
     what: &str,
 ) -> anyhow::Result<Prompts> {
-    let system = job.settings().rollout.system_prompt.as_deref();
-    let prompts = prompts(questions, job.tokenizer.as_ref(), system, limit).map_err(explain)?;
+    let (system, text) = (job.settings().rollout.system_prompt.as_deref(), job.tokenizer.as_ref());
+    let prompts = match questions {
+        Given::Text(questions) => prompts(questions, text, system, limit),
+        Given::Seen(samples, table) => {
+            samples::prompts(samples, (text, table.processor()), system, limit)
+        }
+    };
+    let prompts = prompts.map_err(explain)?;
     if prompts.too_long > 0 {
         let too_long = prompts.too_long;
         job.warn(&format!("dropped {too_long} {what} questions whose prompts exceed {limit}"));

@@ -23,6 +23,7 @@ const LR: Group = group!("lr", "LrSettings");
 const OPTIMIZER: Group = group!("optimizer", "OptimizerSettings");
 const TRAINABLE: Group = group!("trainable", "TrainableSettings");
 const VISION: Group = group!("vision", "VisionSettings");
+const MEDIA: Group = group!("media", "MediaSettings");
 
 /// The tables of `train`, each with its heading and groups.
 const GRPO: &[(&str, &[Group])] = &[
@@ -39,6 +40,7 @@ const GRPO: &[(&str, &[Group])] = &[
     ("Optimizer", &[LR, OPTIMIZER]),
     ("LoRA and frozen parameters", &[TRAINABLE]),
     ("Vision-language models", &[VISION]),
+    ("Images and videos", &[MEDIA]),
     (
         "Length, stages and rewards",
         &[group!("stages", "StageSettings"), group!("rewards", "RewardSettings")],
@@ -49,7 +51,7 @@ const GRPO: &[(&str, &[Group])] = &[
 
 /// The groups of `sft`.
 const SFT: &[Group] =
-    &[RUN, group!("supervised", "SupervisedSettings"), LR, OPTIMIZER, TRAINABLE, VISION];
+    &[RUN, group!("supervised", "SupervisedSettings"), LR, OPTIMIZER, TRAINABLE, VISION, MEDIA];
 
 /// What TRL 1.16 (`GRPOConfig`, `ModelConfig`) or ms-swift has, where the name or the default is not ours.
 const PEERS: &[(&str, &str)] = &[
@@ -96,6 +98,16 @@ const PEERS: &[(&str, &str)] = &[
     ("lora_r", "same; ms-swift's `lora_rank` is accepted"),
     ("lora_target_modules", "TRL chooses by model; ms-swift's `target_modules` is accepted"),
     ("freeze_parameters_regex", "ms-swift's"),
+    ("direct", "own: neither trains on captions"),
+    ("columns", "ms-swift's `columns`, there as JSON"),
+    ("image_dir", "EasyR1's"),
+    ("video_dir", "own"),
+    ("skip_bad_records", "ms-swift's `strict = false`"),
+    (
+        "frames",
+        "ms-swift's environment variables `NFRAMES`, `FPS` and `FPS_MAX_FRAMES`; TRL has no videos",
+    ),
+    ("frame_use", "own"),
     ("freeze_vision_tower", "ms-swift's `freeze_vit`, accepted; TRL trains the tower"),
     ("freeze_aligner", "ms-swift's"),
     ("vision_learning_rate", "ms-swift's `vit_lr`, accepted, and `aligner_lr`"),

@@ -7,7 +7,7 @@ use embodied_r_dist::Communicator;
 
 use super::*;
 use crate::model::tests::toy::{Bigram, Words};
-use crate::model::{ChatMessage, ChatTokenizer, GenerationPrompt, RenderedChat};
+use crate::model::{ChatMessage, ChatTokenizer, GenerationPrompt, MultimodalMessage, RenderedChat};
 use crate::process_group::ProcessGroup;
 use crate::process_group::tests::on_ranks;
 use crate::settings::{Optim, OptimizerSettings};
@@ -161,6 +161,14 @@ impl ChatTokenizer for DiskFull {
         generation: GenerationPrompt,
     ) -> Result<RenderedChat> {
         Words::new().apply_chat_template(messages, generation)
+    }
+
+    fn apply_multimodal_template(
+        &self,
+        messages: &[MultimodalMessage],
+        generation: GenerationPrompt,
+    ) -> Result<RenderedChat> {
+        Words::new().apply_multimodal_template(messages, generation)
     }
 
     fn plain(&self, text: &str) -> RenderedChat {

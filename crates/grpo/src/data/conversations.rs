@@ -11,7 +11,7 @@ use serde::Deserialize;
 use crate::data::length_limit::LengthLimit;
 use crate::data::too_long::TooLong;
 use crate::error::{Error, Result};
-use crate::model::{ChatMessage, ChatTokenizer, GenerationPrompt};
+use crate::model::{ChatMessage, ChatTokenizer, GenerationPrompt, RenderedChat};
 use crate::update::supervised::Example;
 
 /// A line of the file; other fields are ignored.
@@ -113,8 +113,19 @@ pub fn example(messages: &[ChatMessage], text: &dyn ChatTokenizer) -> Result<Exa
     let (before, last) = messages.split_at(messages.len() - 1);
     let prompt = text.apply_chat_template(before, GenerationPrompt::Append)?;
     let whole = text.apply_chat_template(messages, GenerationPrompt::None)?;
+    let completion = completion_of(&prompt, &whole, &last[0].content, text)?;
+    Ok(Example { prompt: text.encode(&prompt)?.into(), completion })
+}
+
+/// The tokens of an assistant's turn `content`, with a stop token, which makes the conversation `whole` of `prompt`.
+pub(crate) fn completion_of(
+    prompt: &RenderedChat,
+    whole: &RenderedChat,
+    content: &str,
+    text: &dyn ChatTokenizer,
+) -> Result<Vec<u32>> {
     // Templates may trim or decorate the content, so the completion is what the template appends to the prompt.
-    let appended = whole.strip_prefix(&prompt).unwrap_or_else(|| text.plain(&last[0].content));
+    let appended = whole.strip_prefix(prompt).unwrap_or_else(|| text.plain(content));
     let mut completion = text.encode(&appended)?;
     let stop = completion.iter().position(|id| text.stop_ids().contains(id));
     match (stop, text.stop_ids().first()) {
@@ -122,7 +133,7 @@ pub fn example(messages: &[ChatMessage], text: &dyn ChatTokenizer) -> Result<Exa
         (None, Some(stop)) => completion.push(*stop),
         (None, None) => {}
     }
-    Ok(Example { prompt: text.encode(&prompt)?.into(), completion })
+    Ok(completion)
 }
 
 #[cfg(test)]

@@ -14,6 +14,8 @@ pub struct TokenizedQuestion {
     pub question: Question,
     /// The chat, up to the generation prompt.
     pub prompt: Prompt,
+    /// The paths of its images; bytes are named as in the question file.
+    pub images: Vec<String>,
 }
 
 /// Questions within the length limit, and the number of those beyond it.
@@ -56,7 +58,11 @@ pub fn prompts(
         }
         let prompt = chat_prompt(text, system, &question.question)?;
         match limit.allows(prompt.len()) {
-            true => prompted.push(TokenizedQuestion { question, prompt: prompt.into() }),
+            true => prompted.push(TokenizedQuestion {
+                question,
+                prompt: prompt.into(),
+                images: Vec::new(),
+            }),
             false => {
                 too_long.add(|| format!("the prompt of question `{}`", question.id()), prompt.len())
             }

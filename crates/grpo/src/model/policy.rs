@@ -9,8 +9,9 @@ use embodied_r_policy::{ActivationCache, Gradients, Policy, SharedPrompt};
 
 use super::{
     ActivationCacheOptions, ChatMessage, ChatTokenizer, GenerateOptions, GenerationPrompt,
-    GenerationRequest, GradientReadyHook, Group, LayerHook, LoadOptions, Model, NamedGradients,
-    Prompt, RenderedChat, Samples, SamplingParams, TokenScores, TrainingPass, WriterRank,
+    GenerationRequest, GradientReadyHook, Group, LayerHook, LoadOptions, Model, MultimodalMessage,
+    NamedGradients, Prompt, RenderedChat, Samples, SamplingParams, TokenScores, TrainingPass,
+    WriterRank,
 };
 use crate::error::Result;
 
@@ -152,6 +153,14 @@ impl ChatTokenizer for Tokenizer {
     fn apply_chat_template(
         &self,
         messages: &[ChatMessage],
+        generation: GenerationPrompt,
+    ) -> Result<RenderedChat> {
+        Ok(Tokenizer::apply_chat_template(self, messages, generation)?)
+    }
+
+    fn apply_multimodal_template(
+        &self,
+        messages: &[MultimodalMessage],
         generation: GenerationPrompt,
     ) -> Result<RenderedChat> {
         Ok(Tokenizer::apply_chat_template(self, messages, generation)?)

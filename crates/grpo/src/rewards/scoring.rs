@@ -5,9 +5,11 @@ use std::sync::atomic::AtomicBool;
 use embodied_r_rewards::registry::{RewardDependencies, build};
 use embodied_r_rewards::stages::{Weights, weight};
 use embodied_r_rewards::{
-    Error as RewardError, External, Judge, Reward, RewardInput, RewardSchedule as Stages, Score,
+    AnswerType, Error as RewardError, External, Judge, Reward, RewardInput,
+    RewardSchedule as Stages, Score,
 };
 
+use crate::data::questions::TokenizedQuestion;
 use crate::error::Result;
 use crate::process_group::ProcessGroup;
 use crate::rollout::Rollout;
@@ -115,25 +117,31 @@ impl RewardFunction {
 
     /// The scores of all completions, in order, computed as one batch, so that a judge or a service is called once;
     /// `None` if it was waited for when `stop` was set. While this rank waits for an external reward, a heartbeat guard
-    /// keeps the other ranks waiting.
+    /// keeps the other ranks waiting. `questions` are those that the rollouts' indices count.
     ///
     /// # Errors
     /// The reward fails.
     pub fn scores(
         &self,
         rollouts: &[Rollout],
+        questions: &[TokenizedQuestion],
         process_group: &ProcessGroup,
         stop: &AtomicBool,
     ) -> Result<Option<Vec<Score>>> {
         let batch: Vec<RewardInput<'_>> = rollouts
             .iter()
             .flat_map(|rollout| {
-                rollout.completions.iter().map(|completion| RewardInput {
+                let question = questions.get(rollout.index);
+                let columns = question.map(|it| &it.question.extra).filter(|it| !it.is_empty());
+                rollout.completions.iter().map(move |completion| RewardInput {
                     id: &rollout.id,
                     question: &rollout.question,
                     solution: &rollout.solution,
                     completion: &completion.text,
                     completion_ids: Some(&completion.ids),
+                    answer_type: columns.and_then(AnswerType::of_columns),
+                    images: question.map_or(&[], |it| &it.images),
+                    columns,
                 })
             })
             .collect();
@@ -146,13 +154,14 @@ impl RewardFunction {
     }
 }
 
-/// Scores all completions and combines the scores with `weights`. They stay without scores if a reward was waited for
+/// Scores all completions of `questions`, which the rollouts' indices count, and combines the scores with `weights`. They stay without scores if a reward was waited for
 /// when `stop` was set.
 ///
 /// # Errors
 /// A reward fails.
 pub fn score(
     rollouts: &mut [Rollout],
+    questions: &[TokenizedQuestion],
     rewards: &[RewardFunction],
     weights: &Weights,
     process_group: &ProcessGroup,
@@ -165,7 +174,7 @@ pub fn score(
     let mut columns = Vec::with_capacity(rewards.len());
     for function in rewards {
         columns.push(match function.is_computed(weights) {
-            true => match function.scores(rollouts, process_group, stop)? {
+            true => match function.scores(rollouts, questions, process_group, stop)? {
                 Some(scores) => Some(scores.into_iter()),
                 None => return Ok(()),
             },
@@ -253,7 +262,7 @@ mod tests {
     fn scored(rewards: &[RewardFunction], weights: &[(&str, f64)]) -> Completion {
         let mut rollouts = [rollout(1)];
         let weights = weights.iter().map(|(name, weight)| ((*name).into(), *weight)).collect();
-        score(&mut rollouts, rewards, &weights, &ProcessGroup::default(), &NEVER).unwrap();
+        score(&mut rollouts, &[], rewards, &weights, &ProcessGroup::default(), &NEVER).unwrap();
         rollouts[0].completions[0].clone()
     }
 
@@ -342,7 +351,8 @@ mod tests {
                     when: ComputeWhen::Always,
                     external,
                 }];
-                score(&mut [rollout(1)], &function, &Weights::default(), &late, &NEVER).unwrap();
+                score(&mut [rollout(1)], &[], &function, &Weights::default(), &late, &NEVER)
+                    .unwrap();
                 late.barrier().is_ok() && late.communicator().finish().is_ok()
             });
             let waited = first.barrier().is_ok();

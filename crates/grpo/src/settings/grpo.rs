@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::faults::{Fault, Faults};
 use super::flat::flat;
 use super::{
-    AdvantageSettings, EvaluationSettings, JudgeSettings, LossSettings, LrSettings,
+    AdvantageSettings, EvaluationSettings, JudgeSettings, LossSettings, LrSettings, MediaSettings,
     OptimizerSettings, ReferenceSettings, RewardSettings, RolloutSettings, RunSettings,
     StageSettings, TrainableSettings, VisionSettings,
 };
@@ -47,6 +47,9 @@ pub struct GrpoSettings {
     /// The vision encoder.
     #[serde(flatten)]
     pub vision: VisionSettings,
+    /// Images and videos of the data.
+    #[serde(flatten)]
+    pub media: MediaSettings,
     /// Length and stages.
     #[serde(flatten)]
     pub stages: StageSettings,
@@ -63,8 +66,8 @@ pub struct GrpoSettings {
 
 flat!(
     GrpoSettings: RunSettings, RolloutSettings, LossSettings, AdvantageSettings, ReferenceSettings,
-    LrSettings, OptimizerSettings, TrainableSettings, VisionSettings, StageSettings, RewardSettings,
-    JudgeSettings, EvaluationSettings
+    LrSettings, OptimizerSettings, TrainableSettings, VisionSettings, MediaSettings, StageSettings,
+    RewardSettings, JudgeSettings, EvaluationSettings
 );
 
 impl Default for GrpoSettings {
@@ -85,6 +88,7 @@ impl Default for GrpoSettings {
             optimizer: OptimizerSettings::default(),
             trainable: TrainableSettings::default(),
             vision: VisionSettings::default(),
+            media: MediaSettings::default(),
             stages: StageSettings::default(),
             rewards: RewardSettings::default(),
             judge: JudgeSettings::default(),

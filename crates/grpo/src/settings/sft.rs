@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use super::faults::{Fault, Faults, MAX_STEPS};
 use super::flat::flat;
 use super::{
-    LrSettings, OptimizerSettings, RunSettings, SupervisedSettings, TrainableSettings,
-    VisionSettings,
+    LrSettings, MediaSettings, OptimizerSettings, RunSettings, SupervisedSettings,
+    TrainableSettings, VisionSettings,
 };
 use crate::data::length_limit::LengthLimit;
 
@@ -33,11 +33,14 @@ pub struct SftSettings {
     /// The vision encoder.
     #[serde(flatten)]
     pub vision: VisionSettings,
+    /// Images and videos of the data.
+    #[serde(flatten)]
+    pub media: MediaSettings,
 }
 
 flat!(
     SftSettings: RunSettings, SupervisedSettings, LrSettings, OptimizerSettings, TrainableSettings,
-    VisionSettings
+    VisionSettings, MediaSettings
 );
 
 impl Default for SftSettings {
@@ -49,6 +52,7 @@ impl Default for SftSettings {
             optimizer: OptimizerSettings::default(),
             trainable: TrainableSettings::default(),
             vision: VisionSettings::default(),
+            media: MediaSettings::default(),
         }
     }
 }

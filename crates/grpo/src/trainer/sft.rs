@@ -11,7 +11,7 @@ use crate::data::sampler::BatchSampler;
 use crate::error::{Error, Result};
 use crate::events::{Metrics, RankShares, Sink, finite};
 use crate::inspect::batch_file::{BatchFile, FileCompletion, FileGroup};
-use crate::model::Model;
+use crate::model::{Model, Prompt};
 use crate::non_finite::Diagnosis;
 use crate::schedule::LrSchedule;
 use crate::settings::SftSettings;
@@ -181,6 +181,11 @@ impl<'a, M: Model> Trainer<'a> for SftTrainer<'a, M> {
         let batch = self.data.sampler.batch(step);
         let examples: Vec<&Example> =
             batch.into_iter().map(|i| &self.data.examples.examples[i]).collect();
+        if step + 1 < self.data.lr.total_steps {
+            let next = self.data.sampler.batch(step + 1).into_iter();
+            let next: Vec<&Prompt> = next.map(|i| &self.data.examples.examples[i].prompt).collect();
+            run.model.prefetch(&next);
+        }
         let learning_rate = self.data.lr.at(step);
         let clock = Instant::now();
         let params = StepParams {

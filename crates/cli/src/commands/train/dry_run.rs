@@ -163,8 +163,11 @@ mod tests {
     };
 
     fn text(settings: &GrpoSettings, given: usize, left: usize) -> Result<String> {
-        let question =
-            TokenizedQuestion { question: Question::default(), prompt: Prompt::default() };
+        let question = TokenizedQuestion {
+            question: Question::default(),
+            prompt: Prompt::default(),
+            images: Vec::new(),
+        };
         let questions = Prompts { questions: vec![question; left], too_long: given - left };
         let eval = Prompts { questions: Vec::new(), too_long: 0 };
         let data = GrpoData::new(settings, questions, eval)?;

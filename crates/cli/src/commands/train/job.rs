@@ -1,6 +1,6 @@
 //! A training job: what follows from a run's settings before a model is loaded, each resolved once.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use candle_core::Device;
@@ -8,7 +8,11 @@ use embodied_r_grpo::Error;
 use embodied_r_grpo::checkpoint::Checkpoint;
 use embodied_r_grpo::estimate::memory_plan::{MemoryPlan, RankDevice, Workload};
 use embodied_r_grpo::events::Sink;
+use embodied_r_grpo::images::RunImages;
+use embodied_r_grpo::images::disk_cache::DiskCache;
+use embodied_r_grpo::images::table::ImageTable;
 use embodied_r_grpo::process_group::ProcessGroup;
+use embodied_r_grpo::settings::VisionSettings;
 use embodied_r_grpo::trainer::{RunInputs, RunOutcome};
 use embodied_r_policy::tokenizer::Tokenizer;
 use embodied_r_policy::trainable::ParameterCounts;
@@ -23,9 +27,14 @@ use crate::args::run::RunArgs;
 use crate::device;
 use crate::exit::{Status, Usage};
 use crate::interrupt::on_interrupt;
+use crate::media::image_cache;
 use crate::output::out;
 use crate::progress::Bar;
+use crate::run_images::{ImageEncoding, run_images};
 use crate::settings;
+
+/// The part of the memory for saved activations that a trained vision tower gets: one in so many bytes.
+const TOWER_SHARE: usize = 4;
 
 /// A training job.
 pub(crate) struct Job<'a, T> {
@@ -72,6 +81,35 @@ impl<'a, T: TrainingSettings> Job<'a, T> {
         }
         let device = device::open(args.job.device())?;
         Ok(Self { session, folder, fingerprint, config, counts, tokenizer, device, process_group })
+    }
+
+    /// The base model's folder.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The images of `table`, for the models of this run; their embeddings are kept in its folder.
+    ///
+    /// # Errors
+    /// The folder cannot be created.
+    pub(crate) fn images(
+        &self,
+        table: ImageTable,
+        vision: &VisionSettings,
+        learning_rate: f64,
+        memory: &MemoryPlan,
+    ) -> Result<RunImages, Error> {
+        let run = self.settings().run();
+        let pixels = (vision.min_pixels, vision.max_pixels);
+        let key = format!("{} {pixels:?} {:?}", self.fingerprint, run.precision);
+        let encoding = ImageEncoding {
+            precision: run.precision,
+            device: self.device.clone(),
+            learning_rate,
+            activation_bytes: memory.saved_activations / TOWER_SHARE,
+            disk: Some(DiskCache::open(&image_cache(&run.output), &key)?),
+        };
+        Ok(run_images(&self.folder, table, vision, encoding))
     }
 
     /// The settings.

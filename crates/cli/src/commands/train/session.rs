@@ -146,7 +146,13 @@ fn open_alone<T: TrainingSettings>(
             Some(file) => from.file(file)?,
             None => from,
         };
-        Ok(from.reward_funcs(&args.reward_funcs).pairs(&args.sets).flags(&[
+        let media = &args.media;
+        let skip = media.skip_bad_records.then(|| "skip_bad_records=true".to_owned());
+        let skip: Vec<String> = skip.into_iter().collect();
+        Ok(from.reward_funcs(&args.reward_funcs).pairs(&args.sets).pairs(&skip).flags(&[
+            ("columns", media.columns.clone()),
+            ("image_dir", path_text("--image-dir", media.image_dir.as_deref())?),
+            ("frames", media.frames()?),
             ("model", args.model.clone()),
             ("data", path_text("--data", data.data)?),
             ("eval_data", path_text("--eval-data", data.eval_data)?),

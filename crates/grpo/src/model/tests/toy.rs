@@ -16,6 +16,7 @@ use crate::model::{
     LoadOptions, Model, NamedGradients, RenderedChat, Samples, SamplingParams, TokenScores,
     TrainingPass, WriterRank,
 };
+use embodied_r_vision::{MultimodalMessage, MultimodalPart};
 
 const WEIGHT: &str = "bigram.weight";
 const BIAS: &str = "bigram.bias";
@@ -395,6 +396,22 @@ impl ChatTokenizer for Words {
             text.push_str(&format!("? {tail}"));
         }
         Ok(text.into())
+    }
+
+    fn apply_multimodal_template(
+        &self,
+        messages: &[MultimodalMessage],
+        generation: GenerationPrompt,
+    ) -> Result<RenderedChat> {
+        let text = |part: &MultimodalPart| match part {
+            MultimodalPart::Text { text } => text.clone(),
+            MultimodalPart::Image | MultimodalPart::Video => String::new(),
+        };
+        let plain = |message: &MultimodalMessage| ChatMessage {
+            role: message.role.clone(),
+            content: message.content.iter().map(text).collect(),
+        };
+        self.apply_chat_template(&messages.iter().map(plain).collect::<Vec<_>>(), generation)
     }
 
     fn plain(&self, text: &str) -> RenderedChat {

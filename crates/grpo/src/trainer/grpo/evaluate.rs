@@ -133,7 +133,8 @@ impl<M: Model> GrpoTrainer<'_, M> {
             REWARDS.contains(&function.reward.name()) && function.is_computed(&weights)
         };
         for function in self.rewards.iter().filter(is_used) {
-            let scores = function.scores(rollouts, &self.run.process_group, self.run.stop)?;
+            let scores =
+                function.scores(rollouts, &self.eval, &self.run.process_group, self.run.stop)?;
             let Some(scores) = scores else { return Ok(false) };
             let completions = rollouts.iter_mut().flat_map(|rollout| &mut rollout.completions);
             completions.zip(scores).for_each(|(completion, score)| {

@@ -133,6 +133,7 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
         self.run.process_group.enter("rewards");
         scoring::score(
             &mut rollouts,
+            &self.questions,
             &self.rewards,
             &self.plan.weights(draw.step),
             &self.run.process_group,

@@ -10,7 +10,7 @@ use super::metrics::Times;
 use crate::error::Result;
 use crate::events::{Event, Metrics, RankShares};
 use crate::loss::LossNormalizer;
-use crate::model::{FinishReason, Group, Model, TokenScores, TrainingPass};
+use crate::model::{FinishReason, Group, Model, Prompt, TokenScores, TrainingPass};
 use crate::non_finite::Diagnosis;
 use crate::rollout::partition::{GroupPart, completions_per_rank, partition};
 use crate::rollout::{self, Rollout};
@@ -56,6 +56,7 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
         let activation_cache = sampled.activation_cache.take();
         let reuses_rollout = activation_cache.is_some();
         self.run.process_group.enter("update");
+        self.prefetch(step + 1);
         let Some((iterations, applied)) = self.update(step, &mut batches, activation_cache)? else {
             return Ok(None);
         };
@@ -85,6 +86,17 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
             }
         };
         Ok(Some(StepOutput { rollouts: sampled.rollouts, metrics, ranks, skipped, tokens }))
+    }
+
+    /// Prepares the model for the questions of step `step` that this rank may sample, while another one goes on.
+    fn prefetch(&self, step: u64) {
+        if step >= self.plan.total_steps {
+            return;
+        }
+        let batch = self.sampler.batch(step);
+        let prompts: Vec<&Prompt> =
+            batch.into_iter().map(|index| &self.questions[index].prompt).collect();
+        self.run.model.prefetch(&prompts);
     }
 
     /// How the step was shared among the ranks, given this rank's busy share.

@@ -1,0 +1,121 @@
+//! The data of a training run: questions as text, or with the images and videos that a model sees.
+
+use std::path::Path;
+
+use embodied_r_data::multimodal::{MediaUse, SampleFormat, SampleSet, read_samples};
+use embodied_r_data::progress::Silent;
+use embodied_r_data::question::read_questions;
+use embodied_r_data::{Progress, Question};
+use embodied_r_grpo::data::samples::LaidOutSample;
+use embodied_r_grpo::images::table::ImageTable;
+use embodied_r_grpo::settings::{MediaSettings, VisionSettings};
+use embodied_r_vision::is_vision_language_model;
+
+use super::job::Job;
+use super::settings::TrainingSettings;
+use crate::exit::{self, Usage};
+use crate::media;
+use crate::progress::Bar;
+use crate::run_images::image_table;
+
+/// The questions of a file as text. Other formats than the official one are for models that see, or about text.
+///
+/// # Errors
+/// The file cannot be read, or has an unknown format.
+pub(super) fn questions(path: &Path, settings: &MediaSettings) -> anyhow::Result<Vec<Question>> {
+    let official = match read_questions(path) {
+        Ok(questions) if settings.columns.is_none() => return Ok(questions),
+        Ok(_) => None,
+        Err(error) => Some(error),
+    };
+    let found = media::read(path, settings, MediaUse::Ignored);
+    match (found, official) {
+        (Ok(set), _) if set.format != SampleFormat::Official || settings.columns.is_some() => {
+            Ok(set.samples.into_iter().map(|sample| sample.question).collect())
+        }
+        (Err(error), None) => Err(error),
+        (Err(error), Some(_)) if is_of_another_format(path) => Err(error),
+        (_, Some(error)) => Err(error.into()),
+        (Ok(set), None) => Ok(set.samples.into_iter().map(|sample| sample.question).collect()),
+    }
+}
+
+/// Whether the file's first record is in a format other than the official one.
+fn is_of_another_format(path: &Path) -> bool {
+    let options = embodied_r_data::multimodal::ReadOptions {
+        media: MediaUse::Ignored,
+        skip_bad_records: true,
+        ..Default::default()
+    };
+    read_samples(path, &options).is_ok_and(|set| set.format != SampleFormat::Official)
+}
+
+/// The questions of a run that a vision-language model sees, with their images.
+pub(crate) struct SeenData {
+    pub(crate) table: ImageTable,
+    pub(crate) train: Vec<LaidOutSample>,
+    pub(crate) eval: Vec<LaidOutSample>,
+}
+
+/// Decodes the images and videos of the run's data, if its model is to see them: as `direct` says, or if the model has a
+/// vision encoder and the data names images without having captions.
+///
+/// # Errors
+/// An image or a video is missing or broken, or a text model is to see.
+pub(crate) fn seen<T: TrainingSettings>(
+    job: &Job<'_, T>,
+    media: &MediaSettings,
+    vision: &VisionSettings,
+) -> anyhow::Result<Option<SeenData>> {
+    let run = job.settings().run();
+    let has_vision = is_vision_language_model(job.folder());
+    let is_direct = match media.direct {
+        Some(true) if !has_vision => {
+            let what = format!("`direct`: `{}` is a text model", run.model);
+            return Err(Usage(format!("{what}; choose a vision-language model")).into());
+        }
+        Some(direct) => direct,
+        None => has_vision && !media::is_captioned(&run.data, media)?,
+    };
+    if !is_direct {
+        return Ok(None);
+    }
+    let set = media::read(&run.data, media, MediaUse::Required)?;
+    if media.direct.is_none() && set.samples.iter().all(|sample| sample.media.is_empty()) {
+        return Ok(None);
+    }
+    let mut table = image_table(job.folder(), vision)?;
+    let train = laid_out(job, set, &mut table, media)?;
+    let eval = match &run.eval_data {
+        Some(path) => {
+            laid_out(job, media::read(path, media, MediaUse::Required)?, &mut table, media)?
+        }
+        None => Vec::new(),
+    };
+    if train.is_empty() {
+        let what = format!("`{}` has no usable questions", run.data.display());
+        return Err(exit::hint(what, "see the reasons above"));
+    }
+    Ok(Some(SeenData { table, train, eval }))
+}
+
+fn laid_out<T: TrainingSettings>(
+    job: &Job<'_, T>,
+    set: SampleSet,
+    table: &mut ImageTable,
+    settings: &MediaSettings,
+) -> anyhow::Result<Vec<LaidOutSample>> {
+    let path = set.path.clone();
+    let bar = Bar::default();
+    let progress: &dyn Progress = if job.process_group.is_rank_zero() { &bar } else { &Silent };
+    let found = media::lay_out(set, table, settings, progress)?;
+    if let Some((index, reason)) = found.skipped.first() {
+        let (count, path) = (found.skipped.len(), path.display());
+        let more = if count > 1 { ", for example" } else { "" };
+        job.warn(&format!(
+            "left out {count} bad records of `{path}`{more} record {}: {reason}",
+            index + 1
+        ));
+    }
+    Ok(found.samples)
+}

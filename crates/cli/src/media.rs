@@ -1,0 +1,278 @@
+//! Reads questions with images and videos for a vision-language model.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use embodied_r_data::Progress;
+use embodied_r_data::multimodal::{
+    Columns, MediaFile, MediaUse, ReadOptions, Sample, SampleSet, Video, read_samples,
+};
+use embodied_r_grpo::data::samples::LaidOutSample;
+use embodied_r_grpo::images::table::{ImageSource, ImageTable, ReadError};
+use embodied_r_grpo::settings::{FrameUse, MediaSettings};
+use embodied_r_perception::perceive::ORIGINAL_QUESTION;
+use embodied_r_perception::sampled_video::{self, FramePlan, FrameSelection, SampledVideo};
+use embodied_r_perception::video::Limits;
+use embodied_r_vision::{Frames, ImageLayout, Processor, image_file};
+
+use crate::exit::{self, Usage};
+
+/// The questions of a file, with the layouts of their images.
+pub(crate) struct LaidOut {
+    pub(crate) samples: Vec<LaidOutSample>,
+    /// The records left out as bad ones: index and reason.
+    pub(crate) skipped: Vec<(usize, String)>,
+}
+
+/// Reads the questions of `path`, with their images and videos for a model that sees them.
+///
+/// # Errors
+/// The file cannot be read, or a record is bad and bad ones are not to be skipped.
+pub(crate) fn read(
+    path: &Path,
+    settings: &MediaSettings,
+    media: MediaUse,
+) -> anyhow::Result<SampleSet> {
+    let columns = settings.columns.as_deref().map(str::parse::<Columns>).transpose()?;
+    let options = ReadOptions {
+        columns: columns.unwrap_or_default(),
+        image_dir: settings.image_dir.clone(),
+        video_dir: settings.video_dir.clone(),
+        skip_bad_records: settings.skip_bad_records,
+        media,
+    };
+    Ok(read_samples(path, &options)?)
+}
+
+/// Whether the questions of `path` have captions.
+///
+/// # Errors
+/// The file cannot be read.
+pub(crate) fn is_captioned(path: &Path, settings: &MediaSettings) -> anyhow::Result<bool> {
+    let set = read(path, settings, MediaUse::Ignored)?;
+    Ok(set.questions().any(|question| question.extra.contains_key(ORIGINAL_QUESTION)))
+}
+
+/// Decodes the images and videos of all samples into `table`; samples with a broken one are an error, or left out.
+///
+/// # Errors
+/// An image or a video is broken; the error names the record.
+pub(crate) fn lay_out(
+    set: SampleSet,
+    table: &mut ImageTable,
+    settings: &MediaSettings,
+    bar: &dyn Progress,
+) -> anyhow::Result<LaidOut> {
+    let selection: FrameSelection =
+        settings.frames.parse().map_err(|error| Usage(format!("`frames`: {error}")))?;
+    let context = Context {
+        selection,
+        frame_use: settings.frame_use,
+        processor: table.processor().processor().clone(),
+    };
+    let mut skipped = set.skipped;
+    let mut bad = |index: usize, reason: String| match settings.skip_bad_records {
+        true => {
+            skipped.push((index, reason));
+            Ok(())
+        }
+        false => {
+            let what = format!("record {} of `{}`: {reason}", index + 1, set.path.display());
+            let hint = "fix the record, or leave bad ones out with `--skip-bad-records`";
+            Err(exit::hint(what, hint))
+        }
+    };
+    let (mut kept, mut sources): (Vec<(usize, Sample, Vec<Vec<usize>>)>, Vec<_>) =
+        Default::default();
+    for (sample, index) in set.samples.into_iter().zip(set.record_indices) {
+        match context.sources(&sample) {
+            Ok(of_sample) => {
+                let mut places = Vec::with_capacity(of_sample.len());
+                for of_medium in of_sample {
+                    let first = sources.len();
+                    sources.extend(of_medium);
+                    places.push((first..sources.len()).collect());
+                }
+                kept.push((index, sample, places));
+            }
+            Err(error) => bad(index, error.to_string())?,
+        }
+    }
+    bar.start("reading images", Some(sources.len() as u64));
+    let layouts = table.add_all(&sources, &|| bar.advance(1));
+    bar.finish();
+    let mut samples = Vec::with_capacity(kept.len());
+    for (index, sample, places) in kept {
+        let of = |places: &Vec<usize>| -> Result<Vec<ImageLayout>, String> {
+            let layout = |at: &usize| {
+                layouts[*at].as_ref().map(|layout| *layout).map_err(ToString::to_string)
+            };
+            places.iter().map(layout).collect()
+        };
+        match places.iter().map(of).collect::<Result<Vec<_>, _>>() {
+            Ok(mut laid_out) => {
+                let videos = laid_out.split_off(sample.media.images.len());
+                samples.push(LaidOutSample { sample, images: laid_out.concat(), videos });
+            }
+            Err(reason) => bad(index, reason)?,
+        }
+    }
+    Ok(LaidOut { samples, skipped })
+}
+
+/// How media become images.
+struct Context {
+    selection: FrameSelection,
+    frame_use: FrameUse,
+    processor: Processor,
+}
+
+type Sources = Vec<Arc<dyn ImageSource>>;
+
+impl Context {
+    /// The sources of each image and then of each video of a sample.
+    fn sources(&self, sample: &Sample) -> anyhow::Result<Vec<Sources>> {
+        let image = |file: &MediaFile| -> Sources { vec![Arc::new(ImageOf(file.clone()))] };
+        let mut all: Vec<Sources> = sample.media.images.iter().map(image).collect();
+        for video in &sample.media.videos {
+            all.push(self.video(video)?);
+        }
+        Ok(all)
+    }
+
+    fn video(&self, video: &Video) -> anyhow::Result<Sources> {
+        Ok(match (video, self.frame_use) {
+            (Video::Frames { frames, .. }, FrameUse::Images) => {
+                let image =
+                    |file: &MediaFile| -> Arc<dyn ImageSource> { Arc::new(ImageOf(file.clone())) };
+                frames.iter().map(image).collect()
+            }
+            (Video::Frames { frames, fps }, FrameUse::Video) => {
+                let none =
+                    || anyhow::anyhow!("a video of frames needs `fps`, the frames per second");
+                let fps = fps.ok_or_else(none)?;
+                vec![Arc::new(FramesOf { frames: frames.clone(), fps })]
+            }
+            (Video::File(file), FrameUse::Video) => vec![Arc::new(self.file(file.clone(), None))],
+            (Video::File(file), FrameUse::Images) => {
+                let frames = self
+                    .file(file.clone(), None)
+                    .plan()
+                    .map_err(anyhow::Error::from_boxed)?
+                    .indices()
+                    .len();
+                let frame = |index| -> Arc<dyn ImageSource> {
+                    Arc::new(self.file(file.clone(), Some(index)))
+                };
+                (0..frames).map(frame).collect()
+            }
+        })
+    }
+
+    fn file(&self, file: MediaFile, frame: Option<usize>) -> VideoOf {
+        VideoOf { file, selection: self.selection, processor: self.processor.clone(), frame }
+    }
+}
+
+/// An image of a question.
+#[derive(Debug)]
+struct ImageOf(MediaFile);
+
+fn image(file: &MediaFile) -> Result<image::RgbImage, ReadError> {
+    match file {
+        MediaFile::Path(path) => Ok(image_file::read(path)?),
+        MediaFile::Bytes { bytes, name } => {
+            image_file::from_bytes(bytes).map_err(|error| format!("`{name}`: {error}").into())
+        }
+    }
+}
+
+impl ImageSource for ImageOf {
+    fn read(&self) -> Result<Frames, ReadError> {
+        Ok(Frames::Image(image(&self.0)?))
+    }
+
+    fn paths(&self) -> Vec<String> {
+        vec![self.0.name()]
+    }
+}
+
+/// A video given by its frames.
+#[derive(Debug)]
+struct FramesOf {
+    frames: Vec<MediaFile>,
+    fps: f64,
+}
+
+impl ImageSource for FramesOf {
+    fn read(&self) -> Result<Frames, ReadError> {
+        let frames = self.frames.iter().map(image).collect::<Result<Vec<_>, _>>()?;
+        let SampledVideo { frames, seconds } = SampledVideo::from_frames(frames, self.fps)?;
+        Ok(Frames::Video { frames, seconds })
+    }
+
+    fn paths(&self) -> Vec<String> {
+        self.frames.iter().map(MediaFile::name).collect()
+    }
+
+    fn fps(&self) -> Option<f64> {
+        Some(self.fps)
+    }
+}
+
+/// The selected frames of a video file, or one of them.
+#[derive(Debug)]
+struct VideoOf {
+    file: MediaFile,
+    selection: FrameSelection,
+    processor: Processor,
+    /// The selected frame that is an image of its own.
+    frame: Option<usize>,
+}
+
+impl VideoOf {
+    fn plan(&self) -> Result<FramePlan, ReadError> {
+        Ok(self.on_disk(|path| FramePlan::of_file(path, &self.selection, &Limits::default()))??)
+    }
+
+    /// Calls `read` with the path of the video; bytes are in a temporary file meanwhile.
+    fn on_disk<T>(&self, read: impl FnOnce(&Path) -> T) -> Result<T, ReadError> {
+        match &self.file {
+            MediaFile::Path(path) => Ok(read(path)),
+            MediaFile::Bytes { bytes, .. } => {
+                let file = tempfile::NamedTempFile::new()?;
+                std::fs::write(file.path(), bytes)?;
+                Ok(read(file.path()))
+            }
+        }
+    }
+}
+
+impl ImageSource for VideoOf {
+    fn read(&self) -> Result<Frames, ReadError> {
+        let limits = Limits::default();
+        let frame_use = match self.frame {
+            Some(_) => sampled_video::FrameUse::Images,
+            None => sampled_video::FrameUse::Video,
+        };
+        let video = self.on_disk(|path| -> Result<SampledVideo, ReadError> {
+            let plan = FramePlan::of_file(path, &self.selection, &limits)?;
+            Ok(plan.decode(frame_use, &self.processor, &limits)?)
+        })??;
+        let SampledVideo { mut frames, seconds } = video;
+        match self.frame {
+            None => Ok(Frames::Video { frames, seconds }),
+            Some(index) if index < frames.len() => Ok(Frames::Image(frames.swap_remove(index))),
+            Some(_) => Err("the video has fewer frames than before".into()),
+        }
+    }
+
+    fn paths(&self) -> Vec<String> {
+        vec![self.file.name()]
+    }
+}
+
+/// The folder of a run's image embeddings.
+pub(crate) fn image_cache(output: &Path) -> PathBuf {
+    output.join("image_cache")
+}

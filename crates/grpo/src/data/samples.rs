@@ -1,0 +1,171 @@
+//! Questions with images and videos as tokenized prompts, and conversations with images as examples.
+
+use embodied_r_data::multimodal::{Message, Part, Role, Sample};
+use embodied_r_data::prompts;
+use embodied_r_vision::{ImageLayout, MultimodalMessage, MultimodalPart, VisionProcessor};
+
+use crate::data::conversations::{SftExamples, completion_of};
+use crate::data::length_limit::LengthLimit;
+use crate::data::questions::{Prompts, TokenizedQuestion};
+use crate::data::too_long::TooLong;
+use crate::error::{Error, Result};
+use crate::model::{ChatTokenizer, GenerationPrompt, Prompt};
+use crate::update::supervised::Example;
+
+/// A question with the layouts of its images and videos.
+#[derive(Debug, Clone)]
+pub struct LaidOutSample {
+    /// The question.
+    pub sample: Sample,
+    /// The layout of each of its images.
+    pub images: Vec<ImageLayout>,
+    /// The layouts of each of its videos: one of a video, or those of its frames as separate images.
+    pub videos: Vec<Vec<ImageLayout>>,
+}
+
+/// Tokenizes every sample as a prompt with its images; prompts over `limit` are left out and counted.
+///
+/// A sample without a system message gets `system`, by default the paper's.
+///
+/// # Errors
+/// A question has no answer, the tokenizer or the chat template fails, or a prompt is over a `limit` that raises.
+pub fn prompts(
+    samples: Vec<LaidOutSample>,
+    (text, processor): (&dyn ChatTokenizer, &VisionProcessor),
+    system: Option<&str>,
+    limit: &LengthLimit,
+) -> Result<Prompts> {
+    let system = system.unwrap_or_else(|| prompts::system_prompt());
+    let (mut prompted, mut too_long) = (Vec::with_capacity(samples.len()), TooLong::default());
+    for sample in samples {
+        let prompt = sample.prompt(sample.sample.prompt(), Some(system), text, processor)?;
+        let LaidOutSample { sample, .. } = sample;
+        let Sample { question, media, .. } = sample;
+        if question.answer.trim().is_empty() {
+            let what = "has no `answer`; training and evaluation need one".into();
+            return Err(Error::Question { id: question.id(), what });
+        }
+        match limit.allows(prompt.len()) {
+            true => {
+                let images = media.image_names();
+                prompted.push(TokenizedQuestion { question, prompt, images });
+            }
+            false => {
+                too_long.add(|| format!("the prompt of question `{}`", question.id()), prompt.len())
+            }
+        }
+    }
+    Ok(Prompts { questions: prompted, too_long: too_long.left_out(limit)? })
+}
+
+/// Every assistant's turn of the samples as an example with the messages before it; of a question without one, its answer
+/// alone. Examples over `limit` are left out and counted.
+///
+/// # Errors
+/// A question has neither an assistant's turn nor an answer, or as [`prompts`].
+pub fn examples(
+    samples: Vec<LaidOutSample>,
+    (text, processor): (&dyn ChatTokenizer, &VisionProcessor),
+    limit: &LengthLimit,
+) -> Result<SftExamples> {
+    let (mut all, mut too_long) = (Vec::new(), TooLong::default());
+    for mut sample in samples {
+        let is_turn = |message: &Message| message.role == Role::Assistant;
+        // Conversations have their own system messages, if any.
+        let mut system = None;
+        if !sample.sample.messages.iter().any(is_turn) {
+            let question = &sample.sample.question;
+            let answer = question.answer.trim();
+            if answer.is_empty() {
+                let what = "has no `answer`; SFT on questions needs one".into();
+                return Err(Error::Question { id: question.id(), what });
+            }
+            let content = vec![Part::Text(prompts::answer_alone(answer))];
+            sample.sample.messages.push(Message { role: Role::Assistant, content });
+            system = Some(prompts::system_prompt());
+        }
+        let turns = sample.sample.messages.iter().enumerate();
+        let turns: Vec<usize> =
+            turns.filter(|(_, message)| is_turn(message)).map(|(turn, _)| turn).collect();
+        for turn in turns.into_iter().filter(|turn| *turn > 0) {
+            let example = sample.example(turn, system, text, processor)?;
+            match limit.allows(example.tokens()) {
+                true => all.push(example),
+                false => {
+                    let id = sample.sample.question.id();
+                    too_long.add(|| format!("an example of `{id}`"), example.tokens());
+                }
+            }
+        }
+    }
+    Ok(SftExamples { examples: all, too_long: too_long.left_out(limit)? })
+}
+
+impl LaidOutSample {
+    /// The prompt of some of the messages, with a generation prompt.
+    fn prompt(
+        &self,
+        messages: &[Message],
+        system: Option<&str>,
+        text: &dyn ChatTokenizer,
+        processor: &VisionProcessor,
+    ) -> Result<Prompt> {
+        let (messages, layouts) = self.rendered(messages, system);
+        let chat = text.apply_multimodal_template(&messages, GenerationPrompt::Append)?;
+        Ok(processor.prompt(&text.encode(&chat)?, &layouts)?)
+    }
+
+    /// The assistant's turn `turn` as the completion of the messages before it.
+    fn example(
+        &self,
+        turn: usize,
+        system: Option<&str>,
+        text: &dyn ChatTokenizer,
+        processor: &VisionProcessor,
+    ) -> Result<Example> {
+        let messages = &self.sample.messages;
+        let prompt = self.prompt(&messages[..turn], system, text, processor)?;
+        let before = self.rendered(&messages[..turn], system).0;
+        let whole = self.rendered(&messages[..=turn], system).0;
+        let before = text.apply_multimodal_template(&before, GenerationPrompt::Append)?;
+        let whole = text.apply_multimodal_template(&whole, GenerationPrompt::None)?;
+        let completion = completion_of(&before, &whole, &messages[turn].text(), text)?;
+        Ok(Example { prompt, completion })
+    }
+
+    /// Messages for the chat template, and the layouts of their placeholders in order.
+    fn rendered(
+        &self,
+        messages: &[Message],
+        system: Option<&str>,
+    ) -> (Vec<MultimodalMessage>, Vec<ImageLayout>) {
+        let (mut images, mut videos) = (self.images.iter(), self.videos.iter());
+        let mut layouts = Vec::new();
+        let own_system = messages.iter().any(|message| message.role == Role::System);
+        let system = system.filter(|_| !own_system).map(MultimodalMessage::system);
+        let mut rendered: Vec<MultimodalMessage> = system.into_iter().collect();
+        for message in messages {
+            let mut content = Vec::new();
+            for part in &message.content {
+                match part {
+                    Part::Text(text) => content.push(MultimodalPart::Text { text: text.clone() }),
+                    Part::Image => {
+                        layouts.extend(images.next());
+                        content.push(MultimodalPart::Image);
+                    }
+                    Part::Video => {
+                        for layout in videos.next().into_iter().flatten() {
+                            layouts.push(*layout);
+                            content.push(match layout.is_video() {
+                                true => MultimodalPart::Video,
+                                false => MultimodalPart::Image,
+                            });
+                        }
+                    }
+                }
+            }
+            rendered.push(MultimodalMessage { role: message.role.as_str().to_owned(), content });
+        }
+        (rendered, layouts)
+    }
+}
