@@ -102,6 +102,36 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+    /// `--columns` is not a list of renames.
+    #[error("`--columns {text}`: {reason}")]
+    Columns {
+        /// The renames.
+        text: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The first record of a question file has no column of a name to rename.
+    #[error("`{}` has no column `{column}`; it has: `{found}`", path.display())]
+    NoSuchColumn {
+        /// The file.
+        path: PathBuf,
+        /// The column.
+        column: String,
+        /// The columns of the first record.
+        found: String,
+    },
+    /// The first record of a question file has the fields of no format.
+    #[error(
+        "`{}` is in no known format: a record needs `Question_id` and `question`, `problem`, `messages`, `prompt` or \
+         `conversations`; it has: `{found}`; `--columns` renames columns",
+        path.display()
+    )]
+    UnknownFormat {
+        /// The file.
+        path: PathBuf,
+        /// The columns of the first record.
+        found: String,
+    },
     /// A folder has no question file with a known name.
     #[error(
         "`{}` has neither `questions.json` (EgoSchema) nor `egocentric_navigation.json` \

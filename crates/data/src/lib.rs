@@ -5,6 +5,7 @@
 //!   preprocessing into one dataset split by scene ([`preprocess`], [`split`], [`videos`]), and the
 //!   out-of-domain benchmarks ([`egoschema`], [`mvbench`]). [`question_set`] reads all formats,
 //!   [`duplicates`] finds questions that occur twice.
+//! - Questions with images and videos, in the formats of other trainers: [`multimodal`].
 //! - Text: prompts of the model and the judge ([`prompts`]), ground-truth captions of built-in rooms
 //!   ([`scene`]).
 //! - Shared by all stages: progress reporting ([`progress`]).
@@ -26,6 +27,7 @@ pub mod benchmark;
 pub mod duplicates;
 pub mod egoschema;
 pub mod error;
+pub mod multimodal;
 pub mod mvbench;
 pub mod parquet;
 pub mod preprocess;

@@ -2,6 +2,9 @@
 //!
 //! A thin layer over polars with typed columns and errors that name the file, column and row.
 
+mod footer;
+mod rows;
+
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -14,6 +17,7 @@ use polars::prelude::{
 use polars::prelude::{IntoColumn as _, ListBuilderTrait as _};
 
 use crate::error::{Error, Result};
+pub(crate) use rows::Bytes;
 
 /// Rows of a file that is read: thousands of times those of the benchmarks. Run-length encoding puts billions into
 /// a few bytes.
@@ -105,19 +109,13 @@ impl Table {
     /// Reads a parquet file into memory.
     ///
     /// # Errors
-    /// The file cannot be opened, is not a readable parquet file, or has more than 20 million rows.
+    /// The file cannot be opened, is not a readable parquet file, has more than 20 million rows or 32 GiB, or columns
+    /// that are nested more than 48 deep.
     pub fn read(path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(Error::io("read", path))?;
+        let mut file = File::open(path).map_err(Error::io("read", path))?;
+        footer::check(path, &mut file)?;
         // polars panics on some corrupt footers.
-        let read = catch_unwind(AssertUnwindSafe(|| {
-            let mut reader = ParquetReader::new(file);
-            let rows = reader.num_rows()?;
-            if rows > MAX_ROWS {
-                let what = format!("it has {rows} rows, more than {MAX_ROWS}");
-                return Err(PolarsError::ComputeError(what.into()));
-            }
-            reader.finish()
-        }));
+        let read = catch_unwind(AssertUnwindSafe(|| ParquetReader::new(file).finish()));
         let frame = read
             .unwrap_or_else(|_| Err(PolarsError::ComputeError("its footer is corrupt".into())))
             .map_err(|source| Error::Parquet { path: path.into(), source })?;

@@ -1,0 +1,200 @@
+//! Questions with images and videos, in the formats of other trainers.
+//!
+//! [`read_samples`] detects the format by content, never by file name. A file is a JSON list, JSON lines or a parquet
+//! table; a record is in one of these formats, after [`Columns`] has renamed its columns:
+//!
+//! | format | fields |
+//! |---|---|
+//! | [`SampleFormat::Official`] | `Question_id`, `question`, `answer`, `images`, `videos` |
+//! | [`SampleFormat::HuggingFace`] | `problem` or `question`, `answer` or `solution`, `images` or `videos` |
+//! | [`SampleFormat::Messages`] | `messages`, `images`, `videos`, `solution` |
+//! | [`SampleFormat::Verl`] | `prompt`, `images`, `videos`, `reward_model` |
+//! | [`SampleFormat::Trl`] | `prompt`, `image` or `images`, `solution` or `answer`, `completion` |
+//! | [`SampleFormat::Llava`] | `conversations`, `image` or `video` |
+//! | [`SampleFormat::VideoR1`] | `problem`, `path`, `data_type`, `options`, `solution`, `process` |
+//!
+//! In text, `<image>` and `<video>` mark the places of images and videos. A kind that has no marker at all comes before
+//! the text of the first user message.
+//!
+//! ```
+//! use embodied_r_data::multimodal::{Part, ReadOptions, read_samples};
+//!
+//! # let folder = tempfile::tempdir()?;
+//! # let path = folder.path().join("train.jsonl");
+//! std::fs::write(folder.path().join("a.png"), b"…")?;
+//! std::fs::write(&path, r#"{"problem": "<image>How many?", "answer": 3, "images": ["a.png"]}"#)?;
+//! let set = read_samples(&path, &ReadOptions::default())?;
+//! let sample = &set.samples[0];
+//! assert_eq!(sample.messages[0].content, [Part::Image, Part::Text("How many?".to_owned())]);
+//! assert_eq!((sample.question.question.as_str(), sample.question.answer.as_str()), ("How many?", "3"));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod build;
+mod container;
+mod conversation;
+mod format;
+mod hugging_face;
+mod llava;
+mod markers;
+mod media;
+mod messages;
+mod official;
+mod options;
+mod prompt;
+mod row;
+mod sample;
+mod video_r1;
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+use crate::duplicates::find_duplicate;
+use crate::error::{Error, Result};
+use crate::parquet::Bytes;
+use crate::question::Question;
+use crate::record::json_type;
+use build::Context;
+use container::Raw;
+pub use format::SampleFormat;
+use media::Folder;
+use options::column_names;
+pub use options::{Columns, MediaUse, ReadOptions};
+use row::Row;
+pub use sample::{Media, MediaFile, Message, Part, Role, Sample, Video};
+
+/// The samples of a file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SampleSet {
+    /// The file.
+    pub path: PathBuf,
+    /// The format of its records.
+    pub format: SampleFormat,
+    /// The samples, in file order.
+    pub samples: Vec<Sample>,
+    /// The 0-based index of each sample's record in the file; in JSON lines, of its line.
+    pub record_indices: Vec<usize>,
+    /// The records left out as bad ones: index and error.
+    pub skipped: Vec<(usize, String)>,
+}
+
+impl SampleSet {
+    /// The questions as text.
+    pub fn questions(&self) -> impl Iterator<Item = &Question> {
+        self.samples.iter().map(|sample| &sample.question)
+    }
+
+    /// Checks that no question occurs twice.
+    ///
+    /// # Errors
+    /// [`Error::DuplicateQuestion`] with the two records.
+    pub fn reject_duplicates(&self) -> Result<()> {
+        match find_duplicate(self.questions().map(Question::key)) {
+            None => Ok(()),
+            Some((first, second)) => Err(Error::DuplicateQuestion {
+                path: self.path.clone(),
+                unit: "record",
+                first: self.record_indices[first] + 1,
+                second: self.record_indices[second] + 1,
+                key: self.samples[second].question.key(),
+            }),
+        }
+    }
+}
+
+/// Reads questions with images and videos.
+///
+/// Files are checked to exist, not to be images or videos. Fields that are null are absent.
+///
+/// # Errors
+/// The file cannot be read, is empty, or has an unknown format. A record is bad: a field is missing or has the wrong
+/// type, a file is missing or not a file, or markers do not match; with
+/// [`skip_bad_records`](ReadOptions::skip_bad_records) only if all records are bad. Errors name the file, the record
+/// (from 1; in JSON lines, its line) and the field.
+pub fn read_samples(path: &Path, options: &ReadOptions) -> Result<SampleSet> {
+    let folder = Folder {
+        image_dir: options.image_dir.as_deref(),
+        beside: path.parent().unwrap_or(Path::new("")),
+    };
+    let context = Context { options, folder };
+    let mut set = SampleSet {
+        path: path.into(),
+        format: SampleFormat::Official,
+        samples: Vec::new(),
+        record_indices: Vec::new(),
+        skipped: Vec::new(),
+    };
+    let (mut format, mut first_bad) = (None, None);
+    let mut renames = options.columns.check();
+    container::for_each(
+        path,
+        |name| options.columns.uses(name),
+        |index, raw| {
+            let read = match fields(path, index, raw) {
+                Err(error) => Err(error),
+                Ok((mut fields, mut bytes)) => {
+                    renames.see(&fields);
+                    options.columns.rename(&mut fields, &mut bytes);
+                    let format = match format {
+                        Some(format) => format,
+                        // That of the first record that is an object. An unknown one is an error of the file.
+                        None => *format.insert(detect(path, &fields)?),
+                    };
+                    sample(&Row::new(path, index, &fields, &bytes), format, context)
+                }
+            };
+            match read {
+                Ok(sample) => {
+                    set.samples.push(sample);
+                    set.record_indices.push(index);
+                }
+                Err(error) if options.skip_bad_records => {
+                    set.skipped.push((index, error.to_string()));
+                    first_bad.get_or_insert(error);
+                }
+                Err(error) => return Err(error),
+            }
+            Ok(())
+        },
+    )?;
+    renames.finish(path)?;
+    match (format, first_bad) {
+        (_, Some(error)) if set.samples.is_empty() => Err(error),
+        (Some(format), _) => Ok(SampleSet { format, ..set }),
+        (None, _) => Err(Error::EmptyQuestionFile { path: path.into() }),
+    }
+}
+
+/// The fields of a record.
+fn fields(path: &Path, index: usize, raw: Raw) -> Result<(Map<String, Value>, Bytes)> {
+    let fault = |reason| Error::Record { path: path.into(), record: index + 1, reason };
+    match raw {
+        Raw::Row(fields, bytes) => Ok((fields, bytes)),
+        Raw::Json(Value::Object(fields)) => Ok((fields, Bytes::new())),
+        Raw::Json(value) => Err(fault(format!("must be an object, not {}", json_type(&value)))),
+        Raw::Damaged(error) => Err(fault(format!("is not JSON: {error}"))),
+    }
+}
+
+/// The format of the first record.
+fn detect(path: &Path, fields: &Map<String, Value>) -> Result<SampleFormat> {
+    SampleFormat::of(fields)
+        .ok_or_else(|| Error::UnknownFormat { path: path.into(), found: column_names(fields) })
+}
+
+/// A record as a sample.
+fn sample(row: &Row<'_>, format: SampleFormat, context: Context<'_>) -> Result<Sample> {
+    match format {
+        SampleFormat::Official => official::read(row, context),
+        SampleFormat::HuggingFace => hugging_face::read(row, context),
+        SampleFormat::Messages => messages::read(row, context),
+        SampleFormat::Verl => prompt::read_verl(row, context),
+        SampleFormat::Trl => prompt::read_trl(row, context),
+        SampleFormat::Llava => llava::read(row, context),
+        SampleFormat::VideoR1 => video_r1::read(row, context),
+    }
+}
+
+#[cfg(test)]
+mod tests;

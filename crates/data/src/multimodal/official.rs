@@ -1,0 +1,70 @@
+//! This project's own question files: `Question_id`, `question`, `answer`, with `images` and `videos`.
+
+use serde_json::Value;
+
+use super::build::{Context, keep_sources};
+use super::conversation::Conversation;
+use super::markers;
+use super::media::{self, official_video};
+use super::options::MediaUse;
+use super::row::Row;
+use super::sample::{Media, MediaFile, Sample, Video};
+use crate::error::Result;
+use crate::question::Question;
+
+/// A record as a sample. `videos` that is a string is looked up as `perceive` does, as is `video_id` alone of a
+/// question without images; a list of videos, as in other formats.
+pub(super) fn read(row: &Row<'_>, context: Context<'_>) -> Result<Sample> {
+    let mut fields = row.record.fields.clone();
+    let listed = fields.get("videos").is_some_and(|videos| !videos.is_string());
+    let videos = if listed { fields.shift_remove("videos") } else { None };
+    let mut question: Question = serde_json::from_value(Value::Object(fields))
+        .map_err(|error| row.error(format!("is not a question: {error}")))?;
+    if context.options.media == MediaUse::Ignored {
+        question.extra.extend(videos.map(|videos| ("videos".to_owned(), videos)));
+        return Ok(Sample::from_text(question));
+    }
+    let images = media::sources(row, &["images"])?;
+    let videos = if listed { media::sources(row, &["videos"])? } else { Vec::new() };
+    let mut found = Media {
+        images: media::images(row, &images, context.folder)?,
+        videos: media::videos(row, &videos, context.folder)?,
+    };
+    found.videos.extend(own_video(row, context, &question, &found)?);
+    if found.is_empty() {
+        return Ok(Sample::from_text(question));
+    }
+    let mut conversation = Conversation::user(&question.question, MediaUse::Required);
+    markers::place(&mut conversation.messages, found.images.len(), found.videos.len())
+        .map_err(|reason| row.error(reason))?;
+    let text = conversation.user_text();
+    if text.len() != question.question.len() {
+        question.question = text.trim().to_owned();
+    }
+    keep_sources(&mut question, &images, &videos, &found);
+    Ok(Sample { question, messages: conversation.messages, media: found })
+}
+
+/// The one video of the question.
+fn own_video(
+    row: &Row<'_>,
+    context: Context<'_>,
+    question: &Question,
+    found: &Media,
+) -> Result<Option<Video>> {
+    let (field, listed, named) = match (&question.videos, &question.video_id) {
+        (Some(videos), named) => ("videos", Some(videos.as_str()), named.as_deref()),
+        (None, Some(named)) if found.is_empty() => ("video_id", None, Some(named.as_str())),
+        _ => return Ok(None),
+    };
+    match official_video(listed, named, context.options.video_dir.as_deref(), context.folder) {
+        Some(path) => Ok(Some(Video::File(MediaFile::Path(path)))),
+        None => {
+            let name = listed.or(named).unwrap_or_default();
+            let reason = format!(
+                "the video `{name}` does not exist; pass the folder of the videos with `--video-dir`"
+            );
+            Err(row.record.field_error(field, reason))
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! A question with its conversation, images and videos.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde_json::Value;
+
+use super::markers;
+use crate::question::Question;
+
+/// The author of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// Instructions to the model.
+    System,
+    /// The user.
+    User,
+    /// The model.
+    Assistant,
+}
+
+impl Role {
+    /// Its name in chat templates.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::System => "system",
+            Self::User => "user",
+            Self::Assistant => "assistant",
+        }
+    }
+}
+
+/// A piece of a message. Placeholders stand for [`Media`] in order: the third [`Part::Image`] of a conversation is the
+/// third image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Part {
+    /// Text, not empty.
+    Text(String),
+    /// The place of the next image.
+    Image,
+    /// The place of the next video.
+    Video,
+}
+
+/// A message of a conversation. Those of [`Role::Assistant`] have text only.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// Its author.
+    pub role: Role,
+    /// Its pieces, in order.
+    pub content: Vec<Part>,
+}
+
+impl Message {
+    /// Its text without placeholders.
+    pub fn text(&self) -> String {
+        let texts = self.content.iter().filter_map(|part| match part {
+            Part::Text(text) => Some(text.as_str()),
+            Part::Image | Part::Video => None,
+        });
+        texts.collect()
+    }
+}
+
+/// The bytes of an image or a video, or where they are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MediaFile {
+    /// A file that existed when the question was read.
+    Path(PathBuf),
+    /// Bytes from within the question file.
+    Bytes {
+        /// The encoded file; equal ones of a parquet table are shared.
+        bytes: Arc<[u8]>,
+        /// The name that the question file gives it, or its field, such as `images[0]`.
+        name: String,
+    },
+}
+
+impl MediaFile {
+    /// The path, or the name of bytes.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Path(path) => path.to_string_lossy().into_owned(),
+            Self::Bytes { name, .. } => name.clone(),
+        }
+    }
+
+    /// Bytes as a data URI; `None` for a path.
+    fn data_uri(&self) -> Option<Value> {
+        match self {
+            Self::Path(_) => None,
+            Self::Bytes { bytes, .. } => Some(data_uri(bytes)),
+        }
+    }
+}
+
+fn data_uri(bytes: &[u8]) -> Value {
+    Value::String(format!("data:application/octet-stream;base64,{}", BASE64.encode(bytes)))
+}
+
+/// A video.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Video {
+    /// A video file.
+    File(MediaFile),
+    /// Its sampled frames.
+    Frames {
+        /// The frames in time order; at least one.
+        frames: Vec<MediaFile>,
+        /// Frames per second, if the question file gives them.
+        fps: Option<f64>,
+    },
+}
+
+/// The images and videos of a conversation, in the order of their placeholders.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Media {
+    /// Images.
+    pub images: Vec<MediaFile>,
+    /// Videos.
+    pub videos: Vec<Video>,
+}
+
+impl Media {
+    /// Whether there are neither images nor videos.
+    pub fn is_empty(&self) -> bool {
+        self.images.is_empty() && self.videos.is_empty()
+    }
+
+    /// The paths of the images; bytes are named as in the question file.
+    pub fn image_names(&self) -> Vec<String> {
+        self.images.iter().map(MediaFile::name).collect()
+    }
+}
+
+/// A question with its conversation, images and videos.
+///
+/// In [`Self::question`], `question` is the text of the last user message without placeholders and `answer` the
+/// reference answer. Images are in `extra["images"]` as they were read, without bytes; videos in `extra["videos"]`, or
+/// in `videos` if there is one only and it is a path. All other columns are in `extra`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sample {
+    /// The question as text.
+    pub question: Question,
+    /// The conversation: the prompt, and the assistant's turns if the file has them.
+    pub messages: Vec<Message>,
+    /// Its images and videos.
+    pub media: Media,
+}
+
+impl Sample {
+    /// A question about text: one user message.
+    pub fn from_text(question: Question) -> Self {
+        let text = question.question.clone();
+        let content = if text.is_empty() { Vec::new() } else { vec![Part::Text(text)] };
+        let messages = vec![Message { role: Role::User, content }];
+        Self { question, messages, media: Media::default() }
+    }
+
+    /// The messages up to the last user message, without a final assistant's turn.
+    pub fn prompt(&self) -> &[Message] {
+        let is_prompt = |message: &Message| message.role != Role::Assistant;
+        let end = self.messages.iter().rposition(is_prompt).map_or(0, |last| last + 1);
+        &self.messages[..end]
+    }
+
+    /// The question as a record of a question file that gives the same prompt and media when it is read: markers are in
+    /// the text, and bytes are data URIs. System messages and earlier turns are not part of it.
+    pub fn to_record(&self) -> Question {
+        let mut question = self.question.clone();
+        if self.media.is_empty() {
+            return question;
+        }
+        if let Some(message) = self.messages.iter().rfind(|message| message.role == Role::User) {
+            question.question = markers::join(&message.content);
+        }
+        if let Some(Value::Array(images)) = question.extra.get_mut("images") {
+            for (value, file) in images.iter_mut().zip(&self.media.images) {
+                embed(value, file);
+            }
+        }
+        if let Some(Value::Array(videos)) = question.extra.get_mut("videos") {
+            for (value, video) in videos.iter_mut().zip(&self.media.videos) {
+                embed_video(value, video);
+            }
+        }
+        question
+    }
+}
+
+/// Replaces `value`, which refers to `file`, by a data URI if `file` is bytes.
+fn embed(value: &mut Value, file: &MediaFile) {
+    if let Some(uri) = file.data_uri() {
+        *value = uri;
+    }
+}
+
+fn embed_video(value: &mut Value, video: &Video) {
+    let (frames, files) = match (video, value) {
+        (Video::File(file), value) => return embed(value, file),
+        (Video::Frames { frames: files, .. }, Value::Array(frames)) => (frames, files),
+        (Video::Frames { frames: files, .. }, Value::Object(fields)) => {
+            let names = super::media::FRAME_FIELDS;
+            let Some(name) =
+                names.into_iter().find(|&name| fields.get(name).is_some_and(Value::is_array))
+            else {
+                return;
+            };
+            match fields.get_mut(name) {
+                Some(Value::Array(frames)) => (frames, files),
+                _ => return,
+            }
+        }
+        _ => return,
+    };
+    for (value, file) in frames.iter_mut().zip(files) {
+        embed(value, file);
+    }
+}

@@ -1,0 +1,133 @@
+use super::*;
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/multimodal").join(name)
+}
+
+fn read(name: &str) -> SampleSet {
+    read_samples(&fixture(name), &ReadOptions::default()).unwrap()
+}
+
+fn bytes(file: &MediaFile) -> &Arc<[u8]> {
+    match file {
+        MediaFile::Bytes { bytes, .. } => bytes,
+        MediaFile::Path(path) => panic!("{}", path.display()),
+    }
+}
+
+#[test]
+fn images_in_a_table_of_datasets_are_bytes() {
+    let set = read("easyr1.parquet");
+    assert_eq!(set.format, SampleFormat::HuggingFace);
+    let [first, second, third] = &set.samples[..] else { panic!("{}", set.samples.len()) };
+    let expected = text("\nWhich is red?\nOptions:\nA. left\nB. right\n");
+    assert_eq!(first.messages, user(&[Part::Image, Part::Image, expected]));
+    assert_eq!((first.question.id().as_str(), first.question.answer.as_str()), ("7", "A"));
+    assert_eq!(first.media.image_names(), ["images[0]", "red.png"]);
+    let images: Vec<_> = first.media.images.iter().map(bytes).collect();
+    assert!(images[0].starts_with(b"\x89PNG\r\n") && images[0].ends_with(b"IEND\xaeB`\x82"));
+    // Equal images are in memory once.
+    assert!(Arc::ptr_eq(images[0], images[1]));
+    assert_eq!(second.media.image_names(), ["b.png"]);
+    assert_ne!(bytes(&second.media.images[0]), images[0]);
+    assert!(third.media.is_empty());
+    assert_eq!(second.question.extra["problem_type"], json!("regression"));
+    assert_eq!(third.question.question, "What is 1 + 1?");
+}
+
+#[test]
+fn verls_and_trls_tables_have_nested_prompts() {
+    let set = read("verl.parquet");
+    assert_eq!(set.format, SampleFormat::Verl);
+    let expected = [
+        message(Role::System, &[text("Think.")]),
+        message(Role::User, &[Part::Image, text("Find x.")]),
+    ];
+    assert_eq!(set.samples[0].messages, expected);
+    assert_eq!(set.samples[0].question.answer, "3");
+    assert_eq!(set.samples[0].question.question_category, "geo3k");
+    assert_eq!(set.samples[0].question.extra["extra_info"], json!({"index": 0, "split": "train"}));
+    assert!(bytes(&set.samples[0].media.images[0]).starts_with(b"\x89PNG"));
+    assert!(set.samples[1].media.is_empty());
+    let set = read("trl.parquet");
+    assert_eq!(set.format, SampleFormat::Trl);
+    let expected = [
+        message(Role::System, &[text("Think.")]),
+        message(Role::User, &[text("Look:"), Part::Image, text("Where?")]),
+    ];
+    assert_eq!(set.samples[0].messages, expected);
+    assert_eq!(set.samples[0].question.answer, "left");
+    assert_eq!(set.samples[0].media.image_names(), ["w.png"]);
+    assert_eq!(set.samples[0].question.extra["level"], json!(2.5));
+}
+
+#[test]
+fn columns_of_a_table_are_renamed_with_their_bytes() {
+    let columns = "videos=images".parse().unwrap();
+    let options = ReadOptions { columns, skip_bad_records: true, ..ReadOptions::default() };
+    let set = read_samples(&fixture("easyr1.parquet"), &options).unwrap();
+    // The records with `<image>` have videos now, and no image.
+    assert_eq!((set.record_indices, set.skipped.len()), (vec![2], 2));
+    assert!(set.skipped[0].1.contains("2 `<image>` markers but 0 images"), "{:?}", set.skipped);
+}
+
+#[test]
+fn columns_of_other_types_are_extra_or_left_out() {
+    let set = read("types.parquet");
+    let extra = Value::Object(set.samples[0].question.extra.clone());
+    assert_eq!(
+        extra,
+        json!({
+            "int32": 3, "uint32": 6, "uint64": 9223372036854775808_u64, "float32": 2.5, "float64": null, "bool": true,
+            "null": null, "large_string": "ü", "large_binary": null, "fixed_binary": null, "dictionary": "a",
+            "map": [{"key": "k", "value": 1}], "nested": [[{"a": [{"b": 1}]}]], "large_list": ["a"],
+            "empty_struct_list": [],
+        })
+    );
+    let columns = "answer=int8".parse().unwrap();
+    let options = ReadOptions { columns, ..ReadOptions::default() };
+    let error = read_samples(&fixture("types.parquet"), &options).unwrap_err().to_string();
+    assert!(error.starts_with("column `int8` of"), "{error}");
+    assert!(error.ends_with("but has type Int8"), "{error}");
+    let columns = "images=nested".parse().unwrap();
+    let options = ReadOptions { columns, ..ReadOptions::default() };
+    let error = read_samples(&fixture("types.parquet"), &options).unwrap_err().to_string();
+    assert!(error.starts_with("`images[0]` in record 1 of"), "{error}");
+}
+
+#[test]
+fn a_binary_column_is_one_image_but_no_text() {
+    let columns = "image=large_binary".parse().unwrap();
+    let options = ReadOptions { columns, ..ReadOptions::default() };
+    let set = read_samples(&fixture("types.parquet"), &options).unwrap();
+    assert_eq!(set.samples[0].media.image_names(), ["image"]);
+    assert_eq!(bytes(&set.samples[0].media.images[0]).as_ref(), b"x");
+    let columns = "problem_type=large_binary,options=null".parse().unwrap();
+    let options = ReadOptions { columns, ..ReadOptions::default() };
+    assert!(read_samples(&fixture("types.parquet"), &options).is_ok());
+}
+
+#[test]
+fn deeply_nested_columns_are_refused_without_reading_them() {
+    let error = read_samples(&fixture("deep.parquet"), &ReadOptions::default()).unwrap_err();
+    let error = error.to_string();
+    assert!(error.contains("its columns are nested"), "{error}");
+    assert!(error.ends_with("more than 48"), "{error}");
+    assert!(crate::parquet::Table::read(&fixture("deep.parquet")).is_err());
+}
+
+#[test]
+fn a_damaged_table_is_reported_by_name() {
+    let whole = std::fs::read(fixture("easyr1.parquet")).unwrap();
+    let files = Files::new();
+    for length in (4..whole.len()).step_by(97) {
+        let error = files.read_text(&whole[..length], &ReadOptions::default()).unwrap_err();
+        assert!(matches!(error, Error::Parquet { .. }), "{error}");
+    }
+    // Damaged values are errors, or other values.
+    for position in (4..whole.len() - 8).step_by(13) {
+        let mut damaged = whole.clone();
+        damaged[position] ^= 0x55;
+        let _ = files.read_text(&damaged, &ReadOptions::default());
+    }
+}

@@ -1,0 +1,98 @@
+//! Limits on what a file's footer announces, checked before polars reads it.
+
+use std::fs::File;
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::path::Path;
+
+use polars::prelude::PolarsError;
+use polars_parquet_format::FileMetaData;
+use polars_parquet_format::thrift::protocol::TCompactInputProtocol;
+
+use super::MAX_ROWS;
+use crate::error::{Error, Result};
+
+/// Nested columns: polars reads their schema recursively, and a deep one would overflow the stack.
+const MAX_DEPTH: usize = 48;
+
+/// Bytes that the columns of a file may take in memory. A page of zeros is compressed a thousand times.
+pub(super) const MAX_BYTES: u64 = 32 << 30;
+
+/// The length of the footer's length and of the last four bytes.
+const TAIL: usize = 8;
+
+/// Checks the footer of `file`. One that cannot be read is left for polars to report.
+///
+/// # Errors
+/// It has too many rows, takes too much memory, or nests its columns too deeply.
+pub(super) fn check(path: &Path, file: &mut File) -> Result<()> {
+    let Some(footer) = read(file) else { return Ok(()) };
+    let fault = |what: String| {
+        Err(Error::Parquet { path: path.into(), source: PolarsError::ComputeError(what.into()) })
+    };
+    if footer.num_rows > MAX_ROWS as i64 {
+        return fault(format!("it has {} rows, more than {MAX_ROWS}", footer.num_rows));
+    }
+    let sizes = footer.row_groups.iter().map(|group| group.total_byte_size.max(0) as u64);
+    let size = sizes.fold(0, u64::saturating_add);
+    if size > MAX_BYTES {
+        return fault(format!(
+            "its columns take {} GiB, more than {}",
+            size >> 30,
+            MAX_BYTES >> 30
+        ));
+    }
+    let depth = depth(footer.schema.iter().map(|element| element.num_children.unwrap_or(0)));
+    if depth > MAX_DEPTH {
+        return fault(format!("its columns are nested {depth} deep, more than {MAX_DEPTH}"));
+    }
+    Ok(())
+}
+
+fn read(file: &mut File) -> Option<FileMetaData> {
+    let length = file.seek(SeekFrom::End(0)).ok()?;
+    file.seek(SeekFrom::Start(length.checked_sub(TAIL as u64)?)).ok()?;
+    let mut tail = [0; TAIL];
+    file.read_exact(&mut tail).ok()?;
+    let footer_length = u64::from(u32::from_le_bytes([tail[0], tail[1], tail[2], tail[3]]));
+    file.seek(SeekFrom::Start(length.checked_sub(TAIL as u64 + footer_length)?)).ok()?;
+    let mut footer = Vec::new();
+    file.take(footer_length).read_to_end(&mut footer).ok()?;
+    file.rewind().ok()?;
+    // A string takes more memory than its bytes in the file.
+    let max_bytes = footer.len().saturating_mul(32).saturating_add(1024);
+    let mut protocol = TCompactInputProtocol::new(footer.as_slice(), max_bytes);
+    FileMetaData::read_from_in_protocol(&mut protocol).ok()
+}
+
+/// The depth of a tree by the numbers of its nodes' children, in depth-first order.
+fn depth(children: impl Iterator<Item = i32>) -> usize {
+    let (mut left, mut deepest) = (Vec::new(), 0);
+    for count in children {
+        while left.last() == Some(&0) {
+            left.pop();
+        }
+        if let Some(left) = left.last_mut() {
+            *left -= 1;
+        }
+        if count > 0 {
+            left.push(count);
+            deepest = deepest.max(left.len());
+        }
+    }
+    deepest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_depth_is_that_of_the_deepest_node() {
+        // A root of a leaf, a list (of a struct of two leaves) and a leaf.
+        assert_eq!(depth([3, 0, 1, 2, 0, 0, 0].into_iter()), 3);
+        assert_eq!(depth([2, 0, 0].into_iter()), 1);
+        assert_eq!(depth(std::iter::repeat_n(1, 500)), 500);
+        assert_eq!(depth([].into_iter()), 0);
+        assert_eq!(depth([i32::MIN, i32::MAX, -1].into_iter()), 1);
+    }
+}
