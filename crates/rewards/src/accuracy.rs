@@ -1,11 +1,15 @@
 //! The accuracy reward: is the answer in the `<answer>` tag correct?
 
 use crate::answer;
+use crate::answer_type::AnswerType;
 use crate::error::Result;
-use crate::numeric::mean_relative_accuracy;
+use crate::numeric::{mean_relative_accuracy, relative_accuracy};
 use crate::reward::{Reward, RewardInput, Score};
+use crate::rouge::Rouge;
+use crate::text_match::{is_same_text, word_error_rate};
 
-/// 1 for the correct option letter, else 0; numeric answers score their mean relative accuracy.
+/// 1 for the correct option letter, else 0; numeric answers score their mean relative accuracy. A question's
+/// [`AnswerType`] can say otherwise.
 ///
 /// Only the `<answer>` tag is parsed, by the rules of [`answer`]; letters in the reasoning never
 /// count.
@@ -42,26 +46,76 @@ impl Solution {
 }
 
 fn accuracy(input: &RewardInput<'_>) -> Score {
+    match input.answer_type {
+        Some(AnswerType::Number) => number(input, mean_relative_accuracy),
+        Some(AnswerType::Regression) => number(input, relative_accuracy),
+        Some(AnswerType::Ocr) => text(input, |answer, right| 1.0 - word_error_rate(answer, right)),
+        Some(AnswerType::FreeForm) => text(input, |answer, right| Rouge::of(answer, right).mean()),
+        Some(AnswerType::Text) => {
+            text(input, |answer, right| if is_same_text(answer, right) { 1.0 } else { 0.0 })
+        }
+        Some(AnswerType::Choice) | None => letter_or_number(input),
+    }
+}
+
+fn letter_or_number(input: &RewardInput<'_>) -> Score {
     match Solution::parse(input.solution) {
         Some(Solution::Letter(right)) => match answer::letter(input.completion) {
             Ok(letter) if letter == right => Score::full(),
             Ok(letter) => Score::zero(format!("answered {letter}, expected {right}")),
             Err(error) => Score::zero(error.to_string()),
         },
-        Some(Solution::Number(right)) => match answer::number(input.completion) {
-            Ok(number) => match mean_relative_accuracy(number, right) {
-                1.0 => Score::full(),
-                value => Score {
-                    value: Some(value),
-                    reason: Some(format!("answered {number}, expected {right}")),
-                },
-            },
-            Err(error) => Score::zero(error.to_string()),
-        },
+        Some(Solution::Number(right)) => score_number(input, right, mean_relative_accuracy),
         None => Score::absent(format!(
             "the solution `{}` is neither an option letter nor a number",
             input.solution
         )),
+    }
+}
+
+fn number(input: &RewardInput<'_>, score: fn(f64, f64) -> f64) -> Score {
+    match answer::read_number(input.solution) {
+        Ok(right) => score_number(input, right, score),
+        Err(_) => Score::absent(format!("the solution `{}` is not a number", input.solution)),
+    }
+}
+
+fn score_number(input: &RewardInput<'_>, right: f64, score: fn(f64, f64) -> f64) -> Score {
+    match answer::number(input.completion) {
+        Ok(number) => {
+            with_reason(score(number, right), || format!("answered {number}, expected {right}"))
+        }
+        Err(error) => Score::zero(error.to_string()),
+    }
+}
+
+fn text(input: &RewardInput<'_>, score: impl Fn(&str, &str) -> f64) -> Score {
+    let right = input.solution.trim();
+    if right.is_empty() {
+        return Score::absent("the solution is empty");
+    }
+    match answer::text(input.completion) {
+        Ok(answer) => with_reason(score(answer, right).clamp(0.0, 1.0), || {
+            format!("answered `{}`, expected `{}`", excerpt(answer), excerpt(right))
+        }),
+        Err(error) => Score::zero(error.to_string()),
+    }
+}
+
+/// A score with the reason why it is below the maximum.
+fn with_reason(value: f64, reason: impl FnOnce() -> String) -> Score {
+    match value {
+        1.0 => Score::full(),
+        value => Score { value: Some(value), reason: Some(reason()) },
+    }
+}
+
+/// The start of a long text.
+fn excerpt(text: &str) -> String {
+    const MAX_CHARS: usize = 80;
+    match text.char_indices().nth(MAX_CHARS) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
     }
 }
 
@@ -112,6 +166,72 @@ mod tests {
     #[test]
     fn a_solution_that_is_neither_letter_nor_number_gives_no_score() {
         assert_eq!(score("left", "<answer>B</answer>").value, None);
+    }
+
+    fn typed(answer_type: AnswerType, solution: &str, answer: &str) -> Score {
+        let completion = format!("<think>x</think><answer>{answer}</answer>");
+        let answer_type = Some(answer_type);
+        let completion = completion.as_str();
+        let input = RewardInput { solution, completion, answer_type, ..RewardInput::default() };
+        Accuracy.score(&[input]).unwrap().remove(0)
+    }
+
+    #[test]
+    fn a_choice_is_scored_as_without_a_type() {
+        assert_eq!(typed(AnswerType::Choice, "B", "B. right"), Score::full());
+        assert_eq!(typed(AnswerType::Choice, "left", "left").value, None);
+    }
+
+    #[test]
+    fn the_type_says_how_a_number_is_scored() {
+        assert_eq!(typed(AnswerType::Number, "10", "9").value, Some(0.9));
+        assert_eq!(typed(AnswerType::Number, "1,000 m", "1000"), Score::full());
+        let found = typed(AnswerType::Regression, "4", "3 m");
+        assert_eq!(found.value, Some(0.75));
+        assert_eq!(found.reason.as_deref(), Some("answered 3, expected 4"));
+        assert_eq!(typed(AnswerType::Regression, "4", "three").value, Some(0.0));
+        assert_eq!(
+            typed(AnswerType::Regression, "far", "3"),
+            Score::absent("the solution `far` is not a number")
+        );
+    }
+
+    #[test]
+    fn a_text_is_scored_if_the_type_says_so() {
+        assert_eq!(typed(AnswerType::Text, "the red door", " The red door."), Score::full());
+        let found = typed(AnswerType::Text, "the red door", "the door");
+        assert_eq!(found, Score::zero("answered `the door`, expected `the red door`"));
+        // A letter is a text like any other.
+        assert_eq!(typed(AnswerType::Text, "A", "A. yes").value, Some(0.0));
+        assert_eq!(typed(AnswerType::Text, " ", "x").value, None);
+        assert_eq!(typed(AnswerType::Text, "x", " ").value, Some(0.0));
+    }
+
+    #[test]
+    fn a_transcription_scores_one_minus_its_word_error_rate() {
+        assert_eq!(typed(AnswerType::Ocr, "exit only", "exit only"), Score::full());
+        assert_eq!(typed(AnswerType::Ocr, "exit only", "exit").value, Some(0.5));
+        assert_eq!(typed(AnswerType::Ocr, "exit", "no exit on this side").value, Some(0.0));
+        assert_eq!(typed(AnswerType::Ocr, "EXIT", "exit").value, Some(0.0));
+    }
+
+    #[test]
+    fn a_free_form_answer_scores_its_rouge() {
+        let found =
+            typed(AnswerType::FreeForm, "The cat is sitting on the mats", "cats sit on a mat");
+        // rouge_score: 2/3, 1/5 and 2/3.
+        assert!((found.value.unwrap() - (2.0 / 3.0 + 0.2 + 2.0 / 3.0) / 3.0).abs() < 1e-12);
+        assert_eq!(typed(AnswerType::FreeForm, "Turn left.", "turn left"), Score::full());
+    }
+
+    #[test]
+    fn answers_that_differ_are_no_answer() {
+        let completion = "<answer>red</answer><answer>blue</answer>";
+        let answer_type = Some(AnswerType::Text);
+        let input =
+            RewardInput { solution: "red", completion, answer_type, ..RewardInput::default() };
+        let score = Accuracy.score(&[input]).unwrap().remove(0);
+        assert_eq!(score, Score::zero("there are several answers"));
     }
 
     #[test]

@@ -47,6 +47,9 @@ pub enum AnswerError {
     /// The text contains several different numbers.
     #[error("the answer contains several numbers")]
     AmbiguousNumbers,
+    /// There are several tags with different texts.
+    #[error("there are several answers")]
+    AmbiguousTexts,
 }
 
 fn join(letters: &BTreeSet<char>) -> String {
@@ -111,6 +114,28 @@ pub fn number(completion: &str) -> Result<f64, AnswerError> {
     let tags = present_tags(completion)?;
     let found = tags.iter().flat_map(|tag| numbers::parse_numbers(tag)).collect();
     single_number(found, tags.iter().all(|tag| tag.trim().is_empty()))
+}
+
+/// The number that `text` contains.
+///
+/// # Errors
+/// [`AnswerError::Empty`], [`AnswerError::NoNumber`] or [`AnswerError::AmbiguousNumbers`].
+pub fn read_number(text: &str) -> Result<f64, AnswerError> {
+    single_number(numbers::parse_numbers(text), text.trim().is_empty())
+}
+
+/// The trimmed text in the `<answer>` tag of `completion`. Several tags must agree.
+///
+/// # Errors
+/// Why no unique answer can be extracted.
+pub fn text(completion: &str) -> Result<&str, AnswerError> {
+    let tags = present_tags(completion)?;
+    let mut texts = tags.into_iter().map(str::trim);
+    match texts.next() {
+        None | Some("") => Err(AnswerError::Empty),
+        Some(first) if texts.all(|other| other == first) => Ok(first),
+        Some(_) => Err(AnswerError::AmbiguousTexts),
+    }
 }
 
 fn present_tags(completion: &str) -> Result<Vec<&str>, AnswerError> {

@@ -6,6 +6,7 @@ use embodied_r_data::prompts;
 
 use crate::accuracy::Solution;
 use crate::answer;
+use crate::answer_type::AnswerType;
 use crate::error::{Error, Result};
 use crate::judge::{Judge, JudgePrompt};
 use crate::reward::{Reward, RewardInput, Score};
@@ -14,7 +15,7 @@ use crate::reward::{Reward, RewardInput, Score};
 /// same option; else 0 (Embodied-R, arXiv 2504.12680: `a = a' = g`).
 ///
 /// Wrong answers and empty reasoning score 0 and are never sent to the judge. There is no score for
-/// numeric questions, which have no options, and none if the judge does not reply, since its failure
+/// questions with numbers or texts as answers, which have no options, and none if the judge does not reply, since its failure
 /// says nothing about the reasoning.
 pub struct Consistency {
     judge: Box<dyn Judge>,
@@ -77,6 +78,10 @@ enum Case {
 
 impl Case {
     fn of(input: &RewardInput<'_>) -> Self {
+        if let Some(kind) = input.answer_type.filter(|kind| *kind != AnswerType::Choice) {
+            let reason = format!("not applicable to {}", kind.questions());
+            return Self::Resolved(Score::absent(reason));
+        }
         let right = match Solution::parse(input.solution) {
             Some(Solution::Letter(letter)) => letter,
             Some(Solution::Number(_)) => {

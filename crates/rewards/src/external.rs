@@ -16,7 +16,8 @@
 //!
 //! Either gets one JSON object per batch, on standard input or as the body of a `POST`:
 //! `{"prompts": […], "completions": […], "solutions": […], "completion_ids": [[…], …], "ids": […]}`,
-//! each list with one entry per completion. It replies with `{"rewards": [number or null, …]}`, one
+//! each list with one entry per completion. If a question has images, there is `"images": [[path, …], …]`, and if one
+//! has further columns, `"columns": [{name: value, …}, …]`. It replies with `{"rewards": [number or null, …]}`, one
 //! per completion; null means no score.
 
 mod command;
@@ -28,6 +29,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
 use crate::reward::{Reward, RewardInput, Score};
@@ -81,6 +83,8 @@ impl External {
             solutions: batch.iter().map(|input| input.solution).collect(),
             completion_ids: batch.iter().map(|s| s.completion_ids.unwrap_or_default()).collect(),
             ids: batch.iter().map(|input| input.id).collect(),
+            images: non_empty(batch, |input| input.images, |images| images.is_empty()),
+            columns: non_empty(batch, |input| input.columns, Option::is_none),
         };
         let (from, reply) = match &self.transport {
             Transport::Command { argv, timeout } => {
@@ -146,6 +150,20 @@ struct RewardRequest<'a> {
     solutions: Vec<&'a str>,
     completion_ids: Vec<&'a [u32]>,
     ids: Vec<&'a str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    images: Vec<&'a [String]>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    columns: Vec<Option<&'a Map<String, Value>>>,
+}
+
+/// A value of each completion; none if all are empty.
+fn non_empty<'a, T>(
+    batch: &[RewardInput<'a>],
+    value: impl Fn(&RewardInput<'a>) -> T,
+    is_empty: impl Fn(&T) -> bool,
+) -> Vec<T> {
+    let values: Vec<T> = batch.iter().map(value).collect();
+    if values.iter().all(is_empty) { Vec::new() } else { values }
 }
 
 impl RewardRequest<'_> {

@@ -9,6 +9,7 @@
 //! | [`answer`] | answer extraction: tags, option letters, numbers |
 //! | [`accuracy`], [`mod@format`], [`consistency`] | the paper's three rewards |
 //! | [`soft_overlong`], [`repetition`], [`cosine`] | length and repetition penalties, cosine length reward |
+//! | [`answer_type`], [`text_match`], [`rouge`] | answers that are texts, and numbers by relative error |
 //! | [`external`] | custom rewards: a command or an HTTP service |
 //! | [`judge`], [`http_judge`] | the judge model of `consistency` |
 //! | [`service`] | how judges and rewards behind a URL are called |
@@ -32,6 +33,7 @@
 
 pub mod accuracy;
 pub mod answer;
+pub mod answer_type;
 pub mod consistency;
 pub mod cosine;
 pub mod error;
@@ -46,12 +48,15 @@ pub mod records;
 pub mod registry;
 pub mod repetition;
 pub mod reward;
+pub mod rouge;
 pub mod service;
 pub mod soft_overlong;
 pub mod stages;
+pub mod text_match;
 mod validation;
 
 pub use accuracy::Accuracy;
+pub use answer_type::AnswerType;
 pub use consistency::Consistency;
 pub use cosine::Cosine;
 pub use embodied_r_openai::check_base_url;

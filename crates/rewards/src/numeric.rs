@@ -1,4 +1,4 @@
-//! Mean relative accuracy, the score of VSI-Bench's numeric questions.
+//! Scores of numeric answers: VSI-Bench's mean relative accuracy, and Video-R1's relative error.
 
 /// Number of confidence thresholds: .50, .55 … .95.
 pub const THRESHOLDS: usize = 10;
@@ -15,6 +15,17 @@ pub fn mean_relative_accuracy(predicted: f64, target: f64) -> f64 {
     let error = (predicted - target).abs() / target.abs();
     let met = (0..THRESHOLDS).filter(|&index| error <= 1.0 - threshold(index)).count();
     met as f64 / THRESHOLDS as f64
+}
+
+/// One minus the relative error, at least 0: Video-R1's reward of `regression`. For a target of 0, where the ratio is
+/// undefined, only a prediction of 0 scores.
+pub fn relative_accuracy(predicted: f64, target: f64) -> f64 {
+    if predicted == target {
+        return 1.0;
+    }
+    let error = (predicted - target).abs() / target.abs();
+    // NaN is an error too.
+    if error < 1.0 { 1.0 - error } else { 0.0 }
 }
 
 fn threshold(index: usize) -> f64 {
@@ -63,6 +74,25 @@ mod tests {
             (f64::NAN, 0.0),
         ] {
             assert_eq!(mean_relative_accuracy(predicted, 10.0), score, "{predicted}");
+        }
+    }
+
+    #[test]
+    fn the_relative_accuracy_falls_with_the_error() {
+        for (predicted, target, score) in [
+            (4.0, 4.0, 1.0),
+            (3.0, 4.0, 0.75),
+            (5.0, 4.0, 0.75),
+            (8.0, 4.0, 0.0),
+            (9.0, 4.0, 0.0),
+            (-4.0, 4.0, 0.0),
+            (-3.0, -4.0, 0.75),
+            (0.0, 0.0, 1.0),
+            (0.1, 0.0, 0.0),
+            (f64::NAN, 4.0, 0.0),
+            (f64::INFINITY, 4.0, 0.0),
+        ] {
+            assert_eq!(relative_accuracy(predicted, target), score, "{predicted} of {target}");
         }
     }
 

@@ -3,7 +3,9 @@
 use std::sync::atomic::AtomicBool;
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
+use crate::answer_type::AnswerType;
 use crate::error::Result;
 
 /// One completion to score.
@@ -13,13 +15,19 @@ pub struct RewardInput<'a> {
     pub id: &'a str,
     /// The prompt, or the question alone. The question starts at the last `Question:`.
     pub question: &'a str,
-    /// The reference answer: an option letter or a number.
+    /// The reference answer: an option letter or a number, or what `answer_type` says.
     pub solution: &'a str,
+    /// How the answer is compared with the reference answer, if the question says so.
+    pub answer_type: Option<AnswerType>,
     /// The model's full output, without the prompt and the stop token.
     pub completion: &'a str,
     /// The completion's token ids, including the stop token if it was sampled. `None` for saved
     /// text. Length-based rewards need them.
     pub completion_ids: Option<&'a [u32]>,
+    /// The paths of the question's images; bytes are named as in the question file.
+    pub images: &'a [String],
+    /// The question's further columns, for external rewards.
+    pub columns: Option<&'a Map<String, Value>>,
 }
 
 /// A raw, unweighted score.

@@ -134,6 +134,7 @@ impl RewardFunction {
                     solution: &rollout.solution,
                     completion: &completion.text,
                     completion_ids: Some(&completion.ids),
+                    ..RewardInput::default()
                 })
             })
             .collect();

@@ -18,6 +18,7 @@ fn batch() -> [RewardInput<'static>; 3] {
         solution: "B",
         completion,
         completion_ids: Some(ids),
+        ..RewardInput::default()
     };
     [input("q1", "one", &[1][..]), input("q1", "a\n\"é\"", &[2, 3]), input("q2", "", &[])]
 }
@@ -65,6 +66,22 @@ fn a_command_reads_one_json_object_of_lists() {
             "ids": ["q1", "q1", "q2"],
         })
     );
+}
+
+#[test]
+fn images_and_columns_are_sent_if_a_question_has_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let seen = folder.path().join("request");
+    let reward = script(&format!("cat > {}; echo '{{\"rewards\": [0, 0, 0]}}'", seen.display()));
+    let images = ["a.png".to_owned(), "b.png".to_owned()];
+    let columns = json!({"problem_type": "OCR", "box": [1, 2]});
+    let mut batch = batch();
+    batch[1].images = &images;
+    batch[0].columns = columns.as_object();
+    External::new(&reward).unwrap().score(&batch).unwrap();
+    let seen: Value = serde_json::from_slice(&std::fs::read(seen).unwrap()).unwrap();
+    assert_eq!(seen["images"], json!([[], ["a.png", "b.png"], []]));
+    assert_eq!(seen["columns"], json!([columns, null, null]));
 }
 
 #[test]

@@ -1,0 +1,96 @@
+//! How an answer is compared with the reference answer.
+
+use serde_json::{Map, Value};
+
+/// How an answer is compared with the reference answer, as a question's data says.
+///
+/// Without a type, a reference answer that is an option letter or a number is compared as one, and any other is not
+/// scored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum AnswerType {
+    /// An option letter.
+    Choice,
+    /// A number, by its mean relative accuracy (VSI-Bench).
+    Number,
+    /// A number, by one minus its relative error (Video-R1).
+    Regression,
+    /// A transcription, by one minus its word error rate (Video-R1).
+    Ocr,
+    /// A text, by the mean of its ROUGE-1, ROUGE-2 and ROUGE-L (Video-R1).
+    FreeForm,
+    /// A text, which must be equal but for case, white space and a final full stop.
+    Text,
+}
+
+/// Columns of a question that name the type, ours first.
+const COLUMNS: [&str; 2] = ["answer_type", "problem_type"];
+
+impl AnswerType {
+    /// The type of this name: `multiple choice`, `numerical`, `regression`, `OCR` and `free-form`, as Video-R1 names
+    /// them, or `text`; in any case, with `-` or `_` for spaces.
+    pub fn parse(name: &str) -> Option<Self> {
+        Some(match name.trim().to_lowercase().replace(['-', '_'], " ").as_str() {
+            "multiple choice" | "choice" => Self::Choice,
+            "numerical" | "numeric" | "number" => Self::Number,
+            "regression" => Self::Regression,
+            "ocr" => Self::Ocr,
+            "free form" => Self::FreeForm,
+            "text" | "exact match" => Self::Text,
+            _ => return None,
+        })
+    }
+
+    /// The type that a question's columns name, `answer_type` or else `problem_type`; `None` for an unknown one.
+    pub fn of_columns(columns: &Map<String, Value>) -> Option<Self> {
+        let name = COLUMNS.iter().find_map(|name| columns.get(*name).and_then(Value::as_str));
+        name.and_then(Self::parse)
+    }
+
+    /// What the questions are called in messages.
+    pub(crate) fn questions(self) -> &'static str {
+        match self {
+            Self::Choice => "multiple-choice questions",
+            Self::Number | Self::Regression => "numeric questions",
+            Self::Ocr | Self::FreeForm | Self::Text => "questions with texts as answers",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn of(columns: Value) -> Option<AnswerType> {
+        AnswerType::of_columns(columns.as_object().unwrap())
+    }
+
+    #[test]
+    fn video_r1s_names_are_known() {
+        for (name, expected) in [
+            ("multiple choice", AnswerType::Choice),
+            ("numerical", AnswerType::Number),
+            ("regression", AnswerType::Regression),
+            ("OCR", AnswerType::Ocr),
+            ("free-form", AnswerType::FreeForm),
+            (" Exact_Match", AnswerType::Text),
+        ] {
+            assert_eq!(of(json!({"problem_type": name})), Some(expected), "{name}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_type_is_none() {
+        for columns in [json!({}), json!({"problem_type": "grounding"}), json!({"problem_type": 3})]
+        {
+            assert_eq!(of(columns), None);
+        }
+    }
+
+    #[test]
+    fn answer_type_goes_before_problem_type() {
+        let columns = json!({"problem_type": "OCR", "answer_type": "text"});
+        assert_eq!(of(columns), Some(AnswerType::Text));
+    }
+}
