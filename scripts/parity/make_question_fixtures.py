@@ -6,6 +6,7 @@ Usage: make_question_fixtures.py [OUT]
   verl.parquet     `prompt`, `images`, `reward_model`, `extra_info`; a row without images
   trl.parquet      `prompt` with typed parts, and one `image`
   types.parquet    a question and a column of every type
+  groups.parquet   five questions in row groups of two
   deep.parquet     a question and a column of lists that are nested 200 deep
 """
 import datetime
@@ -94,6 +95,8 @@ def main():
     trl(out)
     question = {"problem": pa.array(["q"]), "answer": pa.array(["a"])}
     pq.write_table(pa.table(question | columns()), out / "types.parquet")
+    rows = [{"problem": "<image>q", "answer": i, "images": [{"bytes": png((i, 0, 0)), "path": f"{i}.png"}]} for i in range(5)]
+    pq.write_table(pa.Table.from_pylist(rows), out / "groups.parquet", row_group_size=2)
     pq.write_table(pa.table(question | {"deep": nested(200)}), out / "deep.parquet")
 
 

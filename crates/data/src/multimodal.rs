@@ -21,7 +21,7 @@
 //!
 //! # let folder = tempfile::tempdir()?;
 //! # let path = folder.path().join("train.jsonl");
-//! std::fs::write(folder.path().join("a.png"), b"…")?;
+//! std::fs::write(folder.path().join("a.png"), b"image")?;
 //! std::fs::write(&path, r#"{"problem": "<image>How many?", "answer": 3, "images": ["a.png"]}"#)?;
 //! let set = read_samples(&path, &ReadOptions::default())?;
 //! let sample = &set.samples[0];
