@@ -21,7 +21,7 @@
 //!
 //! # let folder = tempfile::tempdir()?;
 //! # let path = folder.path().join("train.jsonl");
-//! std::fs::write(folder.path().join("a.png"), b"…")?;
+//! std::fs::write(folder.path().join("a.png"), b"image")?;
 //! std::fs::write(&path, r#"{"problem": "<image>How many?", "answer": 3, "images": ["a.png"]}"#)?;
 //! let set = read_samples(&path, &ReadOptions::default())?;
 //! let sample = &set.samples[0];
@@ -113,11 +113,7 @@ impl SampleSet {
 /// [`skip_bad_records`](ReadOptions::skip_bad_records) only if all records are bad. Errors name the file, the record
 /// (from 1; in JSON lines, its line) and the field.
 pub fn read_samples(path: &Path, options: &ReadOptions) -> Result<SampleSet> {
-    let folder = Folder {
-        image_dir: options.image_dir.as_deref(),
-        beside: path.parent().unwrap_or(Path::new("")),
-    };
-    let context = Context { options, folder };
+    let context = context(path, options);
     let mut set = SampleSet {
         path: path.into(),
         format: SampleFormat::Official,
@@ -164,6 +160,29 @@ pub fn read_samples(path: &Path, options: &ReadOptions) -> Result<SampleSet> {
         (Some(format), _) => Ok(SampleSet { format, ..set }),
         (None, _) => Err(Error::EmptyQuestionFile { path: path.into() }),
     }
+}
+
+/// The sample of a question that [`read_question_set`](crate::read_question_set) has read from the file at `path`, with its
+/// images and its video. `index` is that of its record, from 0, for errors.
+///
+/// # Errors
+/// A file is missing or not a file, or markers do not match.
+pub fn sample_of_question(
+    question: &Question,
+    path: &Path,
+    index: usize,
+    options: &ReadOptions,
+) -> Result<Sample> {
+    let json_error = |source| Error::Json { path: path.into(), source };
+    let record = serde_json::to_value(question).map_err(json_error)?;
+    let (fields, bytes) = fields(path, index, Raw::Json(record))?;
+    official::read(&Row::new(path, index, &fields, &bytes), context(path, options))
+}
+
+/// Where the media of the file at `path` are.
+fn context<'a>(path: &'a Path, options: &'a ReadOptions) -> Context<'a> {
+    let beside = path.parent().unwrap_or(Path::new(""));
+    Context { options, folder: Folder { image_dir: options.image_dir.as_deref(), beside } }
 }
 
 /// The fields of a record.

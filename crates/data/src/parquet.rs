@@ -17,7 +17,7 @@ use polars::prelude::{
 use polars::prelude::{IntoColumn as _, ListBuilderTrait as _};
 
 use crate::error::{Error, Result};
-pub(crate) use rows::Bytes;
+pub(crate) use rows::{Bytes, NestedTable};
 
 /// Rows of a file that is read: thousands of times those of the benchmarks. Run-length encoding puts billions into
 /// a few bytes.

@@ -7,15 +7,17 @@ use serde::Serialize;
 use crate::accuracy::Solution;
 use crate::error::Result;
 use crate::records::{self, Record};
-use crate::{Accuracy, Consistency, Format, Judge, Reward, RewardInput, Score, answer};
+use crate::{Accuracy, AnswerType, Consistency, Format, Judge, Reward, RewardInput, Score, answer};
 
 /// One saved output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Output {
     /// The prompt, or the question alone.
     pub question: String,
-    /// The reference answer: an option letter or a number.
+    /// The reference answer: an option letter or a number, or what `answer_type` says.
     pub solution: String,
+    /// How the answer is compared with the reference answer, if the record says so.
+    pub answer_type: Option<AnswerType>,
     /// The model's full output.
     pub completion: String,
 }
@@ -24,6 +26,8 @@ pub struct Output {
 ///
 /// - the official one: `question`, `answer` and `content`;
 /// - `question`, `solution` and `completion`.
+///
+/// Either may have the columns of [`AnswerType::of_columns`].
 ///
 /// # Errors
 /// The file cannot be read, or a field is missing or has the wrong type; the error names the line
@@ -39,11 +43,13 @@ fn output(record: &Record) -> Result<Output> {
     let output = Output {
         question: record.text("question")?.to_owned(),
         solution: record.text_or_number(solution)?,
+        answer_type: AnswerType::of_columns(record.fields()),
         completion: record.text(completion)?.to_owned(),
     };
-    match Solution::parse(&output.solution) {
-        Some(_) => Ok(output),
-        None => Err(record.field_error(solution, "must be an option letter or a number")),
+    let is_typed = !matches!(output.answer_type, None | Some(AnswerType::Choice));
+    match is_typed || Solution::parse(&output.solution).is_some() {
+        true => Ok(output),
+        false => Err(record.field_error(solution, "must be an option letter or a number")),
     }
 }
 
@@ -56,7 +62,7 @@ pub struct Scorecard {
     pub format: Option<f64>,
     /// The consistency reward; `None` without a judge, or if it does not apply.
     pub consistency: Option<f64>,
-    /// The extracted answer: an option letter, or a number as text.
+    /// The extracted answer: an option letter, a number as text, or a text.
     pub answer: Option<String>,
     /// Why points were lost.
     #[serde(rename = "why")]
@@ -84,9 +90,10 @@ pub struct Deductions {
 pub fn score(outputs: &[Output], judge: Option<Box<dyn Judge>>) -> Result<Vec<Scorecard>> {
     let batch: Vec<RewardInput<'_>> = outputs
         .iter()
-        .map(|Output { question, solution, completion }| RewardInput {
+        .map(|Output { question, solution, answer_type, completion }| RewardInput {
             question,
             solution,
+            answer_type: *answer_type,
             completion,
             ..RewardInput::default()
         })
@@ -116,8 +123,17 @@ pub fn score(outputs: &[Output], judge: Option<Box<dyn Judge>>) -> Result<Vec<Sc
         .collect())
 }
 
-/// The completion's answer, read as a letter or a number like the solution.
+/// The completion's answer, read as the solution is.
 fn extracted_answer(input: &RewardInput<'_>) -> Option<String> {
+    match input.answer_type {
+        Some(AnswerType::Number | AnswerType::Regression) => {
+            return answer::number(input.completion).ok().map(|number| number.to_string());
+        }
+        Some(AnswerType::Ocr | AnswerType::FreeForm | AnswerType::Text) => {
+            return answer::text(input.completion).ok().map(str::to_owned);
+        }
+        Some(AnswerType::Choice) | None => {}
+    }
     match Solution::parse(input.solution)? {
         Solution::Letter(_) => answer::letter(input.completion).ok().map(String::from),
         Solution::Number(_) => answer::number(input.completion).ok().map(|n| n.to_string()),
@@ -140,6 +156,7 @@ mod tests {
         Output {
             question: "Question: where?".to_owned(),
             solution: solution.to_owned(),
+            answer_type: None,
             completion: completion.to_owned(),
         }
     }
@@ -176,6 +193,26 @@ mod tests {
             let message = read_text(text).unwrap_err().to_string();
             assert!(message.starts_with(field), "{message}");
         }
+    }
+
+    #[test]
+    fn a_record_may_say_how_its_answer_is_scored() {
+        let record = |kind: &str, solution: &str, answer: &str| {
+            let completion = format!("<think>so</think><answer>{answer}</answer>");
+            let record = serde_json::json!({
+                "question": "q", "solution": solution, "completion": completion, "problem_type": kind,
+            });
+            let outputs = read_text(&record.to_string()).unwrap();
+            json(&score(&outputs, Some(Box::new(SaysB))).unwrap()).remove(0)
+        };
+        assert_eq!(
+            record("regression", "4", "3"),
+            r#"{"accuracy":0.75,"format":1.0,"consistency":null,"answer":"3","why":{"accuracy":"answered 3, expected 4","consistency":"not applicable to numeric questions"}}"#
+        );
+        assert_eq!(
+            record("OCR", "exit only", "exit"),
+            r#"{"accuracy":0.5,"format":1.0,"consistency":null,"answer":"exit","why":{"accuracy":"answered `exit`, expected `exit only`","consistency":"not applicable to questions with texts as answers"}}"#
+        );
     }
 
     #[test]

@@ -71,6 +71,11 @@ impl Record {
         &self.location
     }
 
+    /// All fields.
+    pub fn fields(&self) -> &Map<String, Value> {
+        &self.fields
+    }
+
     /// Whether the record has the field, even if it is null.
     pub fn has(&self, field: &str) -> bool {
         self.fields.contains_key(field)

@@ -11,7 +11,7 @@ use serde::de::{DeserializeSeed, Error as _, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
-use crate::parquet::{Bytes, Table};
+use crate::parquet::{Bytes, NestedTable};
 
 /// The first bytes of a parquet file.
 const PARQUET: &[u8] = b"PAR1";
@@ -38,8 +38,9 @@ pub(super) fn for_each(
     mut read: impl FnMut(usize, Raw) -> Result<()>,
 ) -> Result<()> {
     if is_parquet(path)? {
-        let (table, left_out) = Table::read_nested(path)?;
-        if let Some((column, found)) = left_out.into_iter().find(|(name, _)| needed(name)) {
+        let table = NestedTable::open(path)?;
+        if let Some((column, found)) = table.left_out.iter().find(|(name, _)| needed(name)).cloned()
+        {
             let expected =
                 "text, numbers of 32 or 64 bits, booleans, bytes, or lists or structs of them";
             return Err(Error::ColumnType { path: path.into(), column, expected, found });

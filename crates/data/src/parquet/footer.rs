@@ -20,12 +20,13 @@ pub(super) const MAX_BYTES: u64 = 32 << 30;
 /// The length of the footer's length and of the last four bytes.
 const TAIL: usize = 8;
 
-/// Checks the footer of `file`. One that cannot be read is left for polars to report.
+/// Checks the footer of `file`, and returns the numbers of rows of its row groups. A footer that cannot be read has
+/// none, and is left for polars to report.
 ///
 /// # Errors
 /// It has too many rows, takes too much memory, or nests its columns too deeply.
-pub(super) fn check(path: &Path, file: &mut File) -> Result<()> {
-    let Some(footer) = read(file) else { return Ok(()) };
+pub(super) fn check(path: &Path, file: &mut File) -> Result<Vec<usize>> {
+    let Some(footer) = read(file) else { return Ok(Vec::new()) };
     let fault = |what: String| {
         Err(Error::Parquet { path: path.into(), source: PolarsError::ComputeError(what.into()) })
     };
@@ -45,7 +46,8 @@ pub(super) fn check(path: &Path, file: &mut File) -> Result<()> {
     if depth > MAX_DEPTH {
         return fault(format!("its columns are nested {depth} deep, more than {MAX_DEPTH}"));
     }
-    Ok(())
+    let rows = footer.row_groups.iter().map(|group| usize::try_from(group.num_rows).unwrap_or(0));
+    Ok(rows.collect())
 }
 
 fn read(file: &mut File) -> Option<FileMetaData> {

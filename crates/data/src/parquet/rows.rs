@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use polars::prelude::{
@@ -11,60 +11,76 @@ use polars::prelude::{
 };
 use serde_json::{Map, Number, Value};
 
-use super::Table;
 use super::footer::{self, MAX_BYTES};
 use crate::error::{Error, Result};
 
 /// Binary values of a row by field, such as `images[0].bytes`.
 pub(crate) type Bytes = HashMap<String, Arc<[u8]>>;
 
-impl Table {
-    /// Reads a parquet file with nested columns into memory, and returns the columns of types that are not read, with
-    /// their types: dates, times, decimals, and numbers of 8 or 16 bits.
+/// A parquet file with nested columns, read one row group at a time.
+pub(crate) struct NestedTable {
+    path: PathBuf,
+    file: File,
+    columns: Vec<String>,
+    /// The columns of types that are not read, with their types: dates, times, decimals, and numbers of 8 or 16 bits.
+    pub(crate) left_out: Vec<(String, String)>,
+    /// The numbers of rows of the row groups.
+    groups: Vec<usize>,
+}
+
+impl NestedTable {
+    /// Opens a parquet file.
     ///
     /// # Errors
-    /// As [`Table::read`].
-    pub(crate) fn read_nested(path: &Path) -> Result<(Self, Vec<(String, String)>)> {
+    /// As [`Table::read`](super::Table::read).
+    pub(crate) fn open(path: &Path) -> Result<Self> {
         let mut file = File::open(path).map_err(Error::io("read", path))?;
-        footer::check(path, &mut file)?;
-        let (frame, left_out) = caught(path, "it cannot be decoded", || {
-            let mut reader = ParquetReader::new(file);
-            let (mut names, mut left_out) = (Vec::new(), Vec::new());
-            for field in reader.schema()?.iter_values() {
+        let groups = footer::check(path, &mut file)?;
+        let (mut columns, mut left_out) = (Vec::new(), Vec::new());
+        caught(path, "its footer is corrupt", || {
+            for field in ParquetReader::new(file.try_clone()?).schema()?.iter_values() {
                 match is_read(field.dtype()) {
-                    true => names.push(field.name.to_string()),
+                    true => columns.push(field.name.to_string()),
                     false => {
                         left_out.push((field.name.to_string(), format!("{:?}", field.dtype())))
                     }
                 }
             }
-            Ok((reader.with_columns(Some(names)).finish()?, left_out))
+            Ok(())
         })?;
-        Ok((Self { path: path.into(), frame }, left_out))
+        Ok(Self { path: path.into(), file, columns, left_out, groups })
     }
 
     /// Calls `each` with the index of each row, its columns, and its binary values, which are null in the columns.
     /// Equal binary values are shared.
     ///
     /// # Errors
-    /// Those of `each`; or the values take more than 32 GiB.
+    /// Those of `each`; or a row group cannot be read; or the values take more than 32 GiB.
     pub(crate) fn for_each_row(
         &self,
         mut each: impl FnMut(usize, Map<String, Value>, Bytes) -> Result<()>,
     ) -> Result<()> {
-        let mut shared = Shared::default();
-        for row in 0..self.len() {
-            let (fields, bytes) = caught(&self.path, "its values are corrupt", || {
-                let (mut fields, mut bytes) = (Map::new(), Bytes::new());
-                for column in self.frame.columns() {
-                    let name = column.name().as_str();
-                    let value =
-                        json(column.get(row)?, &mut name.to_owned(), &mut bytes, &mut shared)?;
-                    fields.insert(name.to_owned(), value);
-                }
-                Ok((fields, bytes))
+        let (mut shared, mut first) = (Shared::default(), 0);
+        for &rows in &self.groups {
+            let frame = caught(&self.path, "it cannot be decoded", || {
+                let reader =
+                    ParquetReader::new(self.file.try_clone()?).with_slice(Some((first, rows)));
+                reader.with_columns(Some(self.columns.clone())).finish()
             })?;
-            each(row, fields, bytes)?;
+            for row in 0..frame.height() {
+                let (fields, bytes) = caught(&self.path, "its values are corrupt", || {
+                    let (mut fields, mut bytes) = (Map::new(), Bytes::new());
+                    for column in frame.columns() {
+                        let name = column.name().as_str();
+                        let value =
+                            json(column.get(row)?, &mut name.to_owned(), &mut bytes, &mut shared)?;
+                        fields.insert(name.to_owned(), value);
+                    }
+                    Ok((fields, bytes))
+                })?;
+                each(first + row, fields, bytes)?;
+            }
+            first += rows;
         }
         Ok(())
     }

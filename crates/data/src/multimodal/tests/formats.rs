@@ -44,6 +44,23 @@ fn an_official_video_is_found_as_by_perceive() {
 }
 
 #[test]
+fn a_benchmarks_question_becomes_a_sample_with_its_video() {
+    let files = Files::new();
+    let record = json!({"video": "w.mp4", "question": "Next?", "candidates": ["Stop", "Go"], "answer": "Go"});
+    std::fs::write(files.path("moves.json"), json!([record]).to_string()).unwrap();
+    let set = crate::read_question_set(&files.path("moves.json"), None).unwrap();
+    let options = ReadOptions::default();
+    let sample = sample_of_question(&set.questions[0], &set.path, 0, &options).unwrap();
+    assert_eq!(sample.media.videos, [Video::File(files.image("videos/w.mp4"))]);
+    assert_eq!(sample.question, set.questions[0]);
+    let expected = text("Question: Next?\n\nChoices:\nA. Stop\nB. Go");
+    assert_eq!(sample.messages, user(&[Part::Video, expected]));
+    std::fs::remove_file(files.path("videos/w.mp4")).unwrap();
+    let error = sample_of_question(&set.questions[0], &set.path, 6, &options).unwrap_err();
+    assert!(error.to_string().contains("in record 7 of"), "{error}");
+}
+
+#[test]
 fn the_name_of_a_video_is_no_video_of_a_question_with_images() {
     let files = Files::new();
     let record =

@@ -117,6 +117,16 @@ fn deeply_nested_columns_are_refused_without_reading_them() {
 }
 
 #[test]
+fn rows_of_all_row_groups_are_read_in_order() {
+    let set = read("groups.parquet");
+    let answers: Vec<_> = set.questions().map(|question| question.answer.as_str()).collect();
+    assert_eq!(answers, ["0", "1", "2", "3", "4"]);
+    assert_eq!(set.record_indices, [0, 1, 2, 3, 4]);
+    let names: Vec<_> = set.samples.iter().flat_map(|s| s.media.image_names()).collect();
+    assert_eq!(names, ["0.png", "1.png", "2.png", "3.png", "4.png"]);
+}
+
+#[test]
 fn a_damaged_table_is_reported_by_name() {
     let whole = std::fs::read(fixture("easyr1.parquet")).unwrap();
     let files = Files::new();
