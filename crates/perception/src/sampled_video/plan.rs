@@ -216,6 +216,17 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn frames_that_change_in_size_have_the_size_of_the_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = clips::changing_size(folder.path(), "a.h264", 10);
+        let plan = plan(&path, "uniform=4").unwrap();
+        assert_eq!((plan.indices(), plan.size()), (&[0, 6, 13, 19][..], (96, 64)));
+        let decoded = plan.decode(FrameUse::Video, &processor(), &Limits::default()).unwrap();
+        let sizes: Vec<_> = decoded.frames.iter().map(RgbImage::dimensions).collect();
+        assert_eq!(sizes, [(36, 24); 4]);
+    }
+
+    #[test]
     fn files_without_frames_are_named() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
