@@ -63,6 +63,13 @@ def rotated(kind, orientation):
     return saved(pattern(), kind, exif=exif, **({"quality": 95, "subsampling": 0} if kind == "JPEG" else {"lossless": True} if kind == "WEBP" else {}))
 
 
+def on_canvas(gif):
+    """The same GIF on a canvas that is 4 pixels larger to each side, at (3, 2)."""
+    at = gif.index(b"," + struct.pack("<HHHH", 0, 0, WIDTH, HEIGHT))
+    place = struct.pack("<HH", 3, 2)
+    return gif[:6] + struct.pack("<HH", WIDTH + 4, HEIGHT + 4) + gif[10 : at + 1] + place + gif[at + 5 :]
+
+
 def ycck(cmyk):
     """The same data with the transform of Adobe's marker for YCCK."""
     at = cmyk.index(b"Adobe")
@@ -96,6 +103,8 @@ def files():
     yield "apng with a default image", saved(frames[0], "PNG", save_all=True, append_images=frames[1:], duration=100, default_image=True)
     yield "gif", saved(palette, "GIF")
     yield "gif with transparency", saved(transparent, "GIF", transparency=3)
+    yield "gif smaller than its canvas", on_canvas(saved(palette, "GIF"))
+    yield "gif with transparency smaller than its canvas", on_canvas(saved(transparent, "GIF", transparency=3))
     yield "gif animated", saved(frames[0].quantize(16), "GIF", save_all=True, append_images=[f.quantize(16) for f in frames[1:]], duration=100)
     yield "webp lossless", saved(base, "WEBP", lossless=True)
     yield "webp lossless with alpha", saved(with_alpha(base), "WEBP", lossless=True, exact=True)

@@ -148,7 +148,7 @@ def sampled():
         given = dict(fps=rate, max_frames=most)
         fps.append([total, video_fps, rate, most, indices(total, smart_nframes(given, total_frames=total, video_fps=video_fps))])
     uniform = [[total, count, indices(total, count)] for total, count in [
-        (16, 16), (17, 16), (20, 16), (32, 16), (33, 16), (100, 16), (1801, 16), (100, 2), (101, 4), (6, 4), (9999, 32), (54000, 64),
+        (16, 16), (17, 16), (20, 16), (32, 16), (33, 16), (100, 16), (1801, 16), (100, 2), (101, 4), (6, 4), (9999, 32), (54000, 64), (4, 3), (6, 3), (10, 5), (12, 9),
     ]]
     return dict(fps=fps, uniform=uniform)
 

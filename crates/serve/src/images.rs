@@ -67,7 +67,7 @@ impl MediaFiles {
                 let seconds = allowed.as_secs();
                 Refusal::about(
                     &param,
-                    format!("the images up to `{param}` took longer than {seconds} s"),
+                    format!("the images and videos up to `{param}` took longer than {seconds} s"),
                 )
             };
             let file = file.map_err(late)??;

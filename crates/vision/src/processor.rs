@@ -293,6 +293,25 @@ mod tests {
     }
 
     #[test]
+    fn min_pixels_replaces_the_limit_and_max_pixels_lowers_it() {
+        let tokens = |processor: &Processor, side| {
+            let image = processor.image_grid((side, side)).unwrap().tokens(2);
+            let video = processor.video_grid(1, (side, side)).unwrap().tokens(2);
+            assert_eq!(image, video);
+            image
+        };
+        let own = processor();
+        assert_eq!((tokens(&own, 4), tokens(&own, 100)), (1, 256));
+        let more = processor().with_pixels(Some(400), None);
+        assert_eq!((tokens(&more, 4), tokens(&more, 100)), (25, 256));
+        let less = processor().with_pixels(None, Some(64));
+        assert_eq!((tokens(&less, 4), tokens(&less, 100)), (1, 4));
+        // A limit cannot be raised, nor the least pixels above it.
+        let both = processor().with_pixels(Some(1 << 20), Some(1 << 20));
+        assert_eq!((tokens(&both, 4), tokens(&both, 100)), (256, 256));
+    }
+
+    #[test]
     fn max_pixels_applies_to_images_and_videos() {
         let processor = processor().with_max_pixels(64);
         assert_eq!(processor.image_grid((100, 100)).unwrap().patches(), 16);

@@ -90,8 +90,21 @@ fn frames_in_a_request_are_described_as_the_reference_does() {
     // A list of frames has 2 fps.
     assert_eq!(case["seconds"], 0.5);
     let url = frames_url(&sizes, case["seed"].as_u64().unwrap() as u32);
-    let answer = server.post(CHAT, &request(&[url]));
+    let mut body = request(&[url]);
+    body["logprobs"] = json!(true);
+    body["top_logprobs"] = json!(20);
+    let answer = server.post(CHAT, &body);
     assert_eq!(text(&answer), expected);
+    let mut largest: Vec<f64> = serde_json::from_value(case["last_logp"].clone()).unwrap();
+    largest.sort_by(|a, b| b.total_cmp(a));
+    let answer_json = answer.json();
+    let first = &answer_json["choices"][0]["logprobs"]["content"][0]["top_logprobs"];
+    let found = first.as_array().unwrap().iter().map(|top| top["logprob"].as_f64().unwrap());
+    let found: Vec<f64> = found.collect();
+    assert_eq!(found.len(), 20);
+    for (found, expected) in found.iter().zip(&largest) {
+        assert!((found - expected).abs() < 2e-4, "{found} {expected}");
+    }
     let usage = &answer.json()["usage"]["prompt_tokens"];
     assert_eq!(*usage, numbers(&case["ids"]).len());
 }

@@ -61,7 +61,7 @@ mod tests {
     #[test]
     fn uniform_frames_match_the_reference() {
         let cases = expected().uniform;
-        assert_eq!(cases.len(), 12);
+        assert_eq!(cases.len(), 16);
         for (frames, count, indices) in cases {
             assert_eq!(uniform(frames, count), indices, "{count} of {frames}");
         }

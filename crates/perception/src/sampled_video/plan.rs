@@ -117,12 +117,16 @@ pub(super) mod tests {
     use crate::video::clips;
     use image::RgbImage;
 
-    /// A processor that shrinks images above 64 pixels, to patches of two pixels.
+    /// A processor that shrinks images and frames to different sizes, with patches of two pixels.
     pub(in crate::sampled_video) fn processor() -> Processor {
         let folder = tempfile::tempdir().unwrap();
-        let text = r#"{"min_pixels": 16, "max_pixels": 1024, "patch_size": 2, "merge_size": 2,
-            "temporal_patch_size": 2}"#;
-        std::fs::write(folder.path().join("preprocessor_config.json"), text).unwrap();
+        let settings = |max_pixels: usize| {
+            serde_json::json!({"min_pixels": 16, "max_pixels": max_pixels, "patch_size": 2,
+                "merge_size": 2, "temporal_patch_size": 2})
+        };
+        let text = serde_json::json!({"image_processor": settings(2048), "video_processor": settings(1024)});
+        let path = folder.path().join("processor_config.json");
+        std::fs::write(path, text.to_string()).unwrap();
         Processor::of_model(folder.path()).unwrap()
     }
 
@@ -151,6 +155,7 @@ pub(super) mod tests {
             assert!(gray.abs_diff(clips::brightness(*index)) <= 3, "frame {index} is {gray}");
         }
         let images = plan.decode(FrameUse::Images, &processor, &limits).unwrap();
+        assert_eq!(images.frames[0].dimensions(), (52, 36));
         for (kept, whole) in images.frames.iter().zip(&whole) {
             let patches = |image| processor.image(image).unwrap().patches.to_vec2::<f32>().unwrap();
             assert_eq!(patches(kept), patches(whole));
@@ -213,6 +218,17 @@ pub(super) mod tests {
             let decoded = plan.decode(FrameUse::Video, &processor(), &Limits::default()).unwrap();
             assert_eq!(decoded.frames.len(), 1);
         }
+    }
+
+    #[test]
+    fn frames_that_change_in_size_have_the_size_of_the_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = clips::changing_size(folder.path(), "a.h264", 10);
+        let plan = plan(&path, "uniform=4").unwrap();
+        assert_eq!((plan.indices(), plan.size()), (&[0, 6, 13, 19][..], (96, 64)));
+        let decoded = plan.decode(FrameUse::Video, &processor(), &Limits::default()).unwrap();
+        let sizes: Vec<_> = decoded.frames.iter().map(RgbImage::dimensions).collect();
+        assert_eq!(sizes, [(36, 24); 4]);
     }
 
     #[test]

@@ -138,6 +138,26 @@ impl From<FrameSelection> for String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_selection_is_read_from_what_it_writes(
+            kind in 0..3, count in 2..=MAX_FRAMES, fps in 1e-3..1e3_f64,
+        ) {
+            let selection = match kind {
+                0 => FrameSelection::Key,
+                1 => FrameSelection::Uniform(count),
+                _ => FrameSelection::Fps { fps, max_frames: count },
+            };
+            prop_assert_eq!(selection.to_string().parse::<FrameSelection>().unwrap(), selection);
+        }
+
+        #[test]
+        fn no_text_makes_the_parser_panic(text in "(key|uniform|fps|max_frames|=|,|[0-9]|.){0,8}") {
+            let _ = text.parse::<FrameSelection>();
+        }
+    }
 
     #[test]
     fn a_selection_is_read_from_its_text() {

@@ -24,17 +24,25 @@ impl Case {
 fn cases() -> Vec<Case> {
     let text = include_str!("../../tests/fixtures/image_files.json");
     let cases: Vec<Case> = serde_json::from_str(text).unwrap();
-    assert_eq!(cases.len(), 54);
+    assert_eq!(cases.len(), 56);
     cases
 }
 
-/// The one kind that is read otherwise: Pillow clips its levels at 255, so that nearly all pixels are white.
+/// Pillow clips its levels at 255, so that nearly all pixels are white.
 const GRAY_16: &str = "png 16 bits gray";
+
+/// Pillow fills the rest of the canvas with the background color.
+const ON_CANVAS: &str = "smaller than its canvas";
+
+/// Whether a file is read otherwise than by Pillow.
+fn is_other(name: &str) -> bool {
+    name == GRAY_16 || name.ends_with(ON_CANVAS)
+}
 
 #[test]
 fn pixels_of_every_kind_of_file_match_pillow() {
     let mut compared = 0;
-    for case in cases().iter().filter(|case| case.name != GRAY_16) {
+    for case in cases().iter().filter(|case| !is_other(&case.name)) {
         let (Some(expected_size), Some(rgb)) = (case.size, &case.rgb) else { continue };
         let image = from_bytes(&case.file());
         let image = image.unwrap_or_else(|error| panic!("{}: {error}", case.name));
@@ -59,6 +67,23 @@ fn gray_of_16_bits_has_its_upper_8_bits() {
     let level = |x: u32, y: u32| (((x * 2711 + y * 977 + 200) % 65_536) >> 8) as u8;
     for (x, y, pixel) in image.enumerate_pixels() {
         assert_eq!(pixel.0, [level(x, y); 3], "{x} {y}");
+    }
+}
+
+#[test]
+fn what_the_first_frame_of_a_gif_leaves_of_its_canvas_is_black() {
+    let cases = cases();
+    let cases: Vec<&Case> = cases.iter().filter(|case| case.name.ends_with(ON_CANVAS)).collect();
+    assert_eq!(cases.len(), 2);
+    for case in cases {
+        let image = from_bytes(&case.file()).unwrap();
+        assert_eq!(image.dimensions(), (20, 12));
+        let expected = BASE64_STANDARD.decode(case.rgb.as_ref().unwrap()).unwrap();
+        for ((x, y, pixel), expected) in image.enumerate_pixels().zip(expected.chunks(3)) {
+            let is_inside = (3..19).contains(&x) && (2..10).contains(&y);
+            let expected = if is_inside { expected } else { &[0; 3] };
+            assert_eq!(pixel.0, expected, "{}: {x} {y}", case.name);
+        }
     }
 }
 
