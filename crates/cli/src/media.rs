@@ -1,5 +1,6 @@
 //! Reads questions with images and videos for a vision-language model.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -82,8 +83,7 @@ pub(crate) fn lay_out(
             Err(exit::hint(what, hint))
         }
     };
-    let (mut kept, mut sources): (Vec<(usize, Sample, Vec<Vec<usize>>)>, Vec<_>) =
-        Default::default();
+    let (mut kept, mut sources) = (Vec::new(), Vec::new());
     for (sample, index) in set.samples.into_iter().zip(set.record_indices) {
         match context.sources(&sample) {
             Ok(of_sample) => {
@@ -91,9 +91,9 @@ pub(crate) fn lay_out(
                 for of_medium in of_sample {
                     let first = sources.len();
                     sources.extend(of_medium);
-                    places.push((first..sources.len()).collect());
+                    places.push(first..sources.len());
                 }
-                kept.push((index, sample, places));
+                kept.push(Kept { index, sample, places });
             }
             Err(error) => bad(index, error.to_string())?,
         }
@@ -102,11 +102,14 @@ pub(crate) fn lay_out(
     let layouts = table.add_all(&sources, &|| bar.advance(1));
     bar.finish();
     let mut samples = Vec::with_capacity(kept.len());
-    for (index, sample, places) in kept {
-        let of = |places: &Vec<usize>| -> Result<Vec<ImageLayout>, String> {
-            let layout = |at: &usize| {
-                layouts[*at].as_ref().map(|layout| *layout).map_err(ToString::to_string)
+    for Kept { index, sample, places } in kept {
+        let of = |places: &Range<usize>| -> Result<Vec<ImageLayout>, String> {
+            let layout = |layout: &Result<ImageLayout, ReadError>| match layout {
+                Ok(layout) => Ok(*layout),
+                Err(error) => Err(error.to_string()),
             };
+            layouts[places.clone()].iter().map(layout).collect()
+        };
             places.iter().map(layout).collect()
         };
         match places.iter().map(of).collect::<Result<Vec<_>, _>>() {
@@ -118,6 +121,15 @@ pub(crate) fn lay_out(
         }
     }
     Ok(LaidOut { samples, skipped })
+}
+
+/// A sample whose media have sources.
+struct Kept {
+    /// Of its record.
+    index: usize,
+    sample: Sample,
+    /// The sources of each image, and then of each video.
+    places: Vec<Range<usize>>,
 }
 
 /// How media become images.

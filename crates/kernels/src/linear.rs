@@ -69,15 +69,28 @@ pub(crate) fn start(
     Ok((y, WriteMode::Accumulate))
 }
 
-/// Adds a bias to each row.
-pub(crate) fn add_bias(rows: &mut [f32], bias: &Tensor) -> Result<()> {
-    let bias = floats(bias, OP)?;
-    let whole = !bias.is_empty() && rows.len().is_multiple_of(bias.len());
-    check(whole, OP, || format!("a bias of {} elements does not fit the rows", bias.len()))?;
-    parallel::rows(rows, bias.len(), |_, rows| {
-        rows.chunks_mut(bias.len()).for_each(|row| add(row, &bias));
-    });
-    Ok(())
+/// A copy of the rows `y`, plus the bias.
+pub(crate) fn plus_bias(
+    y: &[f32],
+    (rows, outputs): (usize, usize),
+    bias: Option<&Tensor>,
+) -> Result<Vec<f32>> {
+    let bias = bias.map(|bias| floats(bias, OP)).transpose()?;
+    let misfits = bias.as_ref().is_some_and(|bias| bias.len() != outputs);
+    check(!misfits, OP, || format!("the bias must have {outputs} elements"))?;
+    let bias = bias.as_deref();
+    let fill = |first: usize, sum: &mut [f32]| {
+        sum.copy_from_slice(&y[first * outputs..][..sum.len()]);
+        if let Some(bias) = bias {
+            sum.chunks_mut(outputs.max(1)).for_each(|row| add(row, bias));
+        }
+    };
+    if rows < TALL {
+        let mut sum = vec![0.0; y.len()];
+        fill(0, &mut sum);
+        return Ok(sum);
+    }
+    Ok(parallel::filled(rows, outputs, fill))
 }
 
 /// `y = x · Wᵀ`, or `y += x · Wᵀ`, with `weight` (outputs, inputs).

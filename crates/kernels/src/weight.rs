@@ -230,10 +230,7 @@ impl Weight {
             "`y` differs from (rows, outputs) in shape".into()
         })?;
         on_device!(x, weight::forward_add(x, self.device()?.as_ref(), y, bias, OP));
-        let mut sum = floats(y, OP)?.to_vec();
-        if let Some(bias) = bias {
-            linear::add_bias(&mut sum, bias)?;
-        }
+        let mut sum = linear::plus_bias(&floats(y, OP)?, (rows, self.shape.0), bias)?;
         self.product(&mut sum, WriteMode::Accumulate, &floats(x, OP)?)?;
         tensor(sum, (rows, self.shape.0))
     }

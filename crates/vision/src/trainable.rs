@@ -6,6 +6,7 @@ mod gradients;
 mod memory;
 mod modules;
 mod pass;
+mod shared_weights;
 mod tensors;
 
 use std::path::Path;
@@ -26,7 +27,8 @@ pub use gradients::TowerGradients;
 pub use memory::TowerBytes;
 use modules::Modules;
 pub use pass::SavedTower;
-use tensors::{SharedWeights, TowerTensors};
+use shared_weights::SharedWeights;
+use tensors::TowerTensors;
 
 /// The parts of a vision encoder that are not trained, named as in ms-swift.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -94,7 +96,7 @@ impl TrainableTower {
         let config = processor.config();
         let tensors = TowerTensors::new(config, tensors)?.on_device(device, *precision)?;
         let tensors = tensors.with_frozen(*frozen);
-        let modules = Modules::new(config, |name| tensors.get(name))?;
+        let modules = Modules::new(config, |_| false, |name| tensors.get(name))?;
         let (precision, layer_hook) = (*precision, OnceLock::new());
         Ok(Self { processor, tensors, modules, precision, layer_hook })
     }
@@ -104,6 +106,28 @@ impl TrainableTower {
     pub fn with_frozen(mut self, is_frozen: impl Fn(&str) -> bool) -> Self {
         self.tensors.freeze(is_frozen);
         self
+    }
+
+    /// Trains LoRA adapters in place of the tower, which is frozen: a layer's output is `x · Wᵀ + b + scale · x · Aᵀ · Bᵀ`.
+    /// Their gradients and parameters are named `LAYER.lora_A.weight` and `LAYER.lora_B.weight`.
+    ///
+    /// # Shapes
+    /// `adapters`: f32 `A` (rank, inputs) and `B` (outputs, rank) by the name of their linear layer in the checkpoint, such
+    /// as `visual.blocks.0.attn.qkv`. They are shared if they are on the tower's device.
+    ///
+    /// # Errors
+    /// [`Error::TowerTensors`] if there is no such layer, or if a shape does not match.
+    pub fn with_adapters(
+        self,
+        adapters: IndexMap<String, [Tensor; 2]>,
+        scale: f64,
+    ) -> Result<Self> {
+        let (device, precision) = (self.device().clone(), self.precision);
+        let place = |tensor: &Tensor| tensors::moved(tensor, &device, precision);
+        let tensors = self.tensors.with_adapters(adapters, scale as f32, place)?;
+        let has_adapter = |layer: &str| tensors.has_adapter(layer);
+        let modules = Modules::new(self.processor.config(), has_adapter, |name| tensors.get(name))?;
+        Ok(Self { tensors, modules, ..self })
     }
 
     /// Sets the hook that is called after every block of a training pass, once.

@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "trainable/adapters.rs"]
+mod adapters;
 #[path = "trainable/emulation.rs"]
 #[cfg(feature = "cuda-host")]
 mod emulation;

@@ -13,7 +13,10 @@ use crate::error::Result;
 
 /// The patches of images, cut on a thread of its own.
 #[derive(Debug, Default)]
-pub(super) struct Prefetch(Mutex<Option<JoinHandle<HashMap<u128, Result<Pixels>>>>>);
+pub(super) struct Prefetch(Mutex<Option<JoinHandle<Cut>>>);
+
+/// The patches of images by digest.
+type Cut = HashMap<u128, Result<Pixels>>;
 
 impl Prefetch {
     /// Starts to cut the images of these digests, unless others are being cut.

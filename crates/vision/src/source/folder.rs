@@ -102,7 +102,7 @@ impl TowerWeights for FolderWeights {
     fn linear(&self, name: &str, outputs: usize, inputs: usize) -> Result<Linear> {
         let weight = self.tensor(&format!("{name}.weight"), &[outputs, inputs])?;
         let bias = self.tensor(&format!("{name}.bias"), &[outputs])?;
-        Ok(Linear { weight: self.placement.matrix(&weight)?, bias: self.placement.vector(&bias)? })
+        Ok(Linear::new(self.placement.matrix(&weight)?, self.placement.vector(&bias)?))
     }
 
     /// Stored as one fused matrix.
@@ -112,7 +112,7 @@ impl TowerWeights for FolderWeights {
         let part = |index: usize| -> Result<Linear> {
             let rows = index * width..(index + 1) * width;
             let weight = self.placement.matrix(&memory::rows(&weight, rows.clone())?)?;
-            Ok(Linear { weight, bias: self.placement.vector(&memory::rows(&bias, rows)?)? })
+            Ok(Linear::new(weight, self.placement.vector(&memory::rows(&bias, rows)?)?))
         };
         Ok([part(0)?, part(1)?, part(2)?])
     }

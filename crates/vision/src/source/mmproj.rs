@@ -153,7 +153,7 @@ impl MmprojWeights<'_> {
 
     fn layer(&self, name: &str, outputs: usize, inputs: usize) -> Result<Linear> {
         let weight = self.matrix(&format!("{name}.weight"), [outputs, inputs])?;
-        Ok(Linear { weight, bias: self.vector(&format!("{name}.bias"), outputs)? })
+        Ok(Linear::new(weight, self.vector(&format!("{name}.bias"), outputs)?))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use candle_core::Tensor;
 use embodied_r_kernels::attention::{self, AttentionOutput};
+use embodied_r_kernels::rope::{self, Rotation};
 use embodied_r_kernels::{qkv, rms_norm, swiglu, weight};
 
 use super::{EPS, Pass};
@@ -87,18 +88,34 @@ impl Block {
 
     fn attend(&self, x: &Tensor, pass: &Pass, is_full: bool) -> Result<Attention> {
         let normed = rms_norm::forward(x, &self.attention_norm, EPS)?;
-        let weights = [self.q.parts(), self.k.parts(), self.v.parts()];
-        let [q, k, v] = qkv::forward(&normed.y, weights, &pass.cos_sin, pass.heads)?;
+        let [q, k, v] = self.project(&normed.y, pass)?;
         let scale = normed.scale;
         drop(normed.y);
         let attended = attention::forward(&q, &k, &v, pass.spans(is_full), pass.pattern())?;
         Ok(Attention { scale, qkv: [q, k, v], attended })
     }
 
+    /// Queries, keys and values after the rotary embedding.
+    fn project(&self, x: &Tensor, pass: &Pass) -> Result<[Tensor; 3]> {
+        let linears = [&self.q, &self.k, &self.v];
+        let weights = linears.map(Linear::parts);
+        if linears.iter().all(|linear| linear.low_rank.is_none()) {
+            return Ok(qkv::forward(x, weights, &pass.cos_sin, pass.heads)?);
+        }
+        // The adapter's output is rotated too.
+        let [q, k, v] = weight::forward_all(x, weights)?;
+        let qkv = [self.q.adapted(x, q)?, self.k.adapted(x, k)?, self.v.adapted(x, v)?];
+        for rotated in &qkv[..2] {
+            rope::rotate(rotated, &pass.cos_sin, Rotation::Forward)?;
+        }
+        Ok(qkv)
+    }
+
     fn feed_forward(&self, middle: &Tensor) -> Result<FeedForward> {
         let normed = rms_norm::forward(middle, &self.feed_forward_norm, EPS)?;
         let weights = [self.gate.parts(), self.up.parts()];
         let [gate, up] = weight::forward_all(&normed.y, weights)?;
+        let (gate, up) = (self.gate.adapted(&normed.y, gate)?, self.up.adapted(&normed.y, up)?);
         Ok(FeedForward { scale: normed.scale, gate, up })
     }
 }

@@ -9,6 +9,14 @@ use super::modules::{Block, Linear, Modules};
 use crate::error::Result;
 use crate::tower::{Activations, Attention, FeedForward, MergerActivations, Pass};
 
+/// How products are computed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Numerics {
+    pub(super) precision: Precision,
+    /// Scale of the adapters' output.
+    pub(super) lora_scale: f32,
+}
+
 impl Linear<Tensor> {
     /// The gradient of the input, added to `dx` if given; adds the gradients of trained tensors to `grads`.
     ///
@@ -20,8 +28,9 @@ impl Linear<Tensor> {
         dy: &Tensor,
         dx: Option<Tensor>,
         grads: &Linear<Option<Tensor>>,
-        precision: Precision,
+        numerics: Numerics,
     ) -> Result<Tensor> {
+        let Numerics { precision, lora_scale } = numerics;
         match (&grads.weight, &grads.bias) {
             (Some(weight), bias) => {
                 linear::backward_weight(x, dy, weight, bias.as_ref(), precision)?;
@@ -29,8 +38,35 @@ impl Linear<Tensor> {
             (None, Some(bias)) => linear::backward_bias(dy, bias)?,
             (None, None) => {}
         }
-        Ok(linear::backward_input(dy, &self.weight, dx, precision)?)
+        let dx = linear::backward_input(dy, &self.weight, dx, precision)?;
+        match (&self.low_rank, &grads.low_rank) {
+            (Some([a, b]), Some(grads)) => low_rank_backward([a, b], x, dy, dx, grads, lora_scale),
+            _ => Ok(dx),
+        }
     }
+}
+
+/// The gradient of an adapter's input, added to `dx`; adds those of `A` and `B` to `grads`. The product with `A` is
+/// cheap, so it is recomputed.
+fn low_rank_backward(
+    [a, b]: [&Tensor; 2],
+    x: &Tensor,
+    dy: &Tensor,
+    dx: Tensor,
+    [d_a, d_b]: &[Option<Tensor>; 2],
+    scale: f32,
+) -> Result<Tensor> {
+    let d_product = linear::backward_input(dy, b, None, Precision::F32)?;
+    memory::scale(&d_product, scale)?;
+    if let Some(d_a) = d_a {
+        linear::backward_weight(x, &d_product, d_a, None, Precision::F32)?;
+    }
+    if let Some(d_b) = d_b {
+        let product = linear::forward(x, a, None, Precision::F32)?;
+        memory::scale(&product, scale)?;
+        linear::backward_weight(&product, dy, d_b, None, Precision::F32)?;
+    }
+    Ok(linear::backward_input(&d_product, a, Some(dx), Precision::F32)?)
 }
 
 impl Block<Tensor> {
@@ -45,27 +81,27 @@ impl Block<Tensor> {
         dy: Tensor,
         grads: &Block<Option<Tensor>>,
         (pass, is_full): (&Pass, bool),
-        precision: Precision,
+        numerics: Numerics,
     ) -> Result<Tensor> {
         // Activations are freed as soon as they are used: memory peaks here.
         let Activations { attention, middle, feed_forward: FeedForward { scale, gate, up } } =
             saved;
         let product = swiglu::forward(&gate, &up)?;
-        let d_product = self.down.backward(&product, &dy, None, &grads.down, precision)?;
+        let d_product = self.down.backward(&product, &dy, None, &grads.down, numerics)?;
         drop(product);
         let (d_gate, d_up) = swiglu::backward(gate, up, &d_product)?;
         drop(d_product);
         let normed = rms_norm::recompute(&middle, &self.feed_forward_norm, &scale)?;
-        let d_normed = self.gate.backward(&normed, &d_gate, None, &grads.gate, precision)?;
+        let d_normed = self.gate.backward(&normed, &d_gate, None, &grads.gate, numerics)?;
         drop(d_gate);
-        let d_normed = self.up.backward(&normed, &d_up, Some(d_normed), &grads.up, precision)?;
+        let d_normed = self.up.backward(&normed, &d_up, Some(d_normed), &grads.up, numerics)?;
         drop((d_up, normed));
         // From here on, `dy` is the gradient of the residual stream.
         let d_weight = grads.feed_forward_norm.as_ref();
         rms_norm::backward(&middle, &self.feed_forward_norm, &scale, &d_normed, &dy, d_weight)?;
         drop((middle, d_normed));
         let Attention { scale, qkv: [q, k, v], attended } = attention;
-        let d_attended = self.o.backward(&attended.out, &dy, None, &grads.o, precision)?;
+        let d_attended = self.o.backward(&attended.out, &dy, None, &grads.o, numerics)?;
         let (spans, pattern) = (pass.spans(is_full), pass.pattern());
         let d = attention::backward((&q, &k, &v), &attended, &d_attended, spans, pattern)?;
         drop((q, k, v, attended, d_attended));
@@ -74,7 +110,7 @@ impl Block<Tensor> {
         let normed = rms_norm::recompute(x, &self.attention_norm, &scale)?;
         let mut d_normed = None;
         for ((own, grads), d) in self.qkv.iter().zip(&grads.qkv).zip([d.q, d.k, d.v]) {
-            d_normed = Some(own.backward(&normed, &d, d_normed, grads, precision)?);
+            d_normed = Some(own.backward(&normed, &d, d_normed, grads, numerics)?);
         }
         if let Some(d_normed) = d_normed {
             let d_weight = grads.attention_norm.as_ref();
@@ -95,18 +131,18 @@ impl Modules<Tensor> {
         saved: MergerActivations,
         dy: &Tensor,
         grads: &Modules<Option<Tensor>>,
-        precision: Precision,
+        numerics: Numerics,
     ) -> Result<Tensor> {
         let MergerActivations { scale, wide } = saved;
         let activated = gelu::forward(&wide)?;
-        let d_activated = self.second.backward(&activated, dy, None, &grads.second, precision)?;
+        let d_activated = self.second.backward(&activated, dy, None, &grads.second, numerics)?;
         drop(activated);
         let shape = wide.dims2().map_err(embodied_r_kernels::Error::from)?;
         let d_wide = gelu::backward(wide, &d_activated)?;
         drop(d_activated);
         let joined = rms_norm::recompute(x, &self.merger_norm, &scale)?;
         let joined = memory::reshape(&joined, shape)?;
-        let d_joined = self.first.backward(&joined, &d_wide, None, &grads.first, precision)?;
+        let d_joined = self.first.backward(&joined, &d_wide, None, &grads.first, numerics)?;
         let (patches, hidden) = x.dims2().map_err(embodied_r_kernels::Error::from)?;
         let d_normed = memory::reshape(&d_joined, (patches, hidden))?;
         let dx = memory::zeros_like(x)?;

@@ -58,3 +58,32 @@ impl VisionConfig {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backward_has_two_products_for_each_of_the_forwards_but_one_where_either_is_not_needed() {
+        let config: VisionConfig = serde_json::from_value(serde_json::json!({
+            "depth": 2, "hidden_size": 8, "intermediate_size": 12, "num_heads": 2,
+            "out_hidden_size": 10, "patch_size": 2, "window_size": 8, "fullatt_block_indexes": [1],
+        }))
+        .unwrap();
+        // 36 patches: of 9 tokens, in windows of 16, 8, 8 and 4 patches, but estimated as if all were whole.
+        let grid = Grid { time: 1, height: 6, width: 6 };
+        let embedding = 2.0 * 36.0 * 24.0 * 8.0;
+        let linear = 2.0 * 36.0 * (4.0 * 64.0 + 3.0 * 96.0);
+        let blocks = 2.0 * linear + 4.0 * 36.0 * 8.0 * (16.0 + 36.0);
+        let merger = 2.0 * 9.0 * (32.0 * 32.0 + 32.0 * 10.0);
+        assert_eq!(config.flops(grid), embedding + blocks + merger);
+        let backward = |vision_tower, aligner| {
+            config.backward_flops(grid, FrozenParts { vision_tower, aligner })
+        };
+        assert_eq!(backward(false, false), embedding + 2.0 * (blocks + merger));
+        assert_eq!(backward(false, true), embedding + 2.0 * blocks + merger);
+        assert_eq!(backward(true, false), 2.0 * merger);
+        assert_eq!(backward(true, true), 0.0);
+        assert_eq!(config.recompute_flops(grid, 1), blocks / 2.0);
+    }
+}

@@ -38,7 +38,11 @@ impl TowerGradients {
             .collect::<candle_core::Result<_>>()
             .map_err(embodied_r_kernels::Error::from)?;
         let of = |name: &str| parameters.trained_name(name).and_then(|name| tensors.get(name));
-        let modules = Modules::new(config, |name| Ok(of(name).cloned()))?;
+        let modules = Modules::new(
+            config,
+            |name| parameters.has_adapter(name),
+            |name| Ok(of(name).cloned()),
+        )?;
         Ok(Self { buffer, tensors, modules })
     }
 

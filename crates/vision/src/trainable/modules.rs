@@ -3,9 +3,9 @@
 use candle_core::Tensor;
 use embodied_r_kernels::memory;
 
-use super::tensors::PATCHES;
+use super::tensors::{A, B, PATCHES};
 use crate::config::VisionConfig;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// A linear layer.
 pub(super) struct Linear<T> {
@@ -13,6 +13,8 @@ pub(super) struct Linear<T> {
     pub(super) weight: T,
     /// (outputs).
     pub(super) bias: T,
+    /// The adapter's `A` (rank, inputs) and `B` (outputs, rank).
+    pub(super) low_rank: Option<[T; 2]>,
 }
 
 /// A block.
@@ -38,7 +40,7 @@ pub(super) struct Modules<T> {
 }
 
 /// A tensor with views that share its memory.
-pub(super) trait View: Sized {
+pub(super) trait View: Clone {
     /// `count` rows, or elements of a vector.
     fn rows(&self, first: usize, count: usize) -> Result<Self>;
 
@@ -67,21 +69,27 @@ impl View for Option<Tensor> {
 }
 
 impl<T: View> Modules<T> {
-    /// Looks each tensor up by its name within the tower.
-    pub(super) fn new(config: &VisionConfig, get: impl Fn(&str) -> Result<T>) -> Result<Self> {
+    /// Looks each tensor up by its name within the tower. `has_adapter` says which linear layers have an adapter.
+    pub(super) fn new(
+        config: &VisionConfig,
+        has_adapter: impl Fn(&str) -> bool,
+        get: impl Fn(&str) -> Result<T>,
+    ) -> Result<Self> {
         let hidden = config.hidden_size;
         let linear = |name: &str| -> Result<Linear<T>> {
-            Ok(Linear {
-                weight: get(&format!("{name}.weight"))?,
-                bias: get(&format!("{name}.bias"))?,
-            })
+            let part = |part: &str| get(&format!("{name}.{part}"));
+            let low_rank = || Ok::<_, Error>([part(A)?, part(B)?]);
+            let low_rank = has_adapter(name).then(low_rank).transpose()?;
+            Ok(Linear { weight: part("weight")?, bias: part("bias")?, low_rank })
         };
         let block = |index: usize| -> Result<Block<T>> {
             let name = |part: &str| format!("blocks.{index}.{part}");
             let fused = linear(&name("attn.qkv"))?;
             let part = |index: usize| -> Result<Linear<T>> {
                 let rows = |of: &T| of.rows(index * hidden, hidden);
-                Ok(Linear { weight: rows(&fused.weight)?, bias: rows(&fused.bias)? })
+                let adapter = |[a, b]: &[T; 2]| Ok::<_, Error>([a.clone(), rows(b)?]);
+                let low_rank = fused.low_rank.as_ref().map(adapter).transpose()?;
+                Ok(Linear { weight: rows(&fused.weight)?, bias: rows(&fused.bias)?, low_rank })
             };
             Ok(Block {
                 attention_norm: get(&name("norm1.weight"))?,

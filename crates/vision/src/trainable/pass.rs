@@ -4,6 +4,7 @@ use candle_core::Tensor;
 use embodied_r_kernels::{linear, thread_pool};
 use embodied_r_policy::GradientReadyHook;
 
+use super::backward::Numerics;
 use super::tensors::Stage;
 use super::{TowerGradients, TrainableTower};
 use crate::error::{Error, Result};
@@ -203,7 +204,7 @@ impl TrainableTower {
         let (device, dtype) = (tower.device(), tower.dtype());
         let d_merged = batch.merged_gradient(d_embeddings, device, dtype)?;
         let mut dx =
-            weights.merger_backward(&merger_input, merger, &d_merged, grads, self.precision)?;
+            weights.merger_backward(&merger_input, merger, &d_merged, grads, self.numerics())?;
         drop((merger_input, d_merged));
         after(Stage::Merger);
         for index in (0..self.config().depth).rev() {
@@ -214,7 +215,7 @@ impl TrainableTower {
                 None => tower.blocks[index].activations(&input, pass.0, pass.1)?,
             };
             let (block, grads) = (&weights.blocks[index], &grads.blocks[index]);
-            dx = block.backward(&input, activations, dx, grads, pass, self.precision)?;
+            dx = block.backward(&input, activations, dx, grads, pass, self.numerics())?;
             after(Stage::Block(index));
             self.call_layer_hook();
         }
@@ -238,6 +239,10 @@ impl TrainableTower {
             return Err(Error::Gradients(message));
         }
         Ok(())
+    }
+
+    fn numerics(&self) -> Numerics {
+        Numerics { precision: self.precision, lora_scale: self.tensors.lora_scale() }
     }
 
     fn call_layer_hook(&self) {

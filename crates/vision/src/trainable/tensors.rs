@@ -3,19 +3,19 @@
 use candle_core::{DType, Device, Tensor};
 use embodied_r_kernels::device::has_kernels;
 use embodied_r_kernels::memory;
-use embodied_r_kernels::weight::Weight;
 use embodied_r_policy::Precision;
 use indexmap::IndexMap;
 
 use super::FrozenParts;
-use super::modules::View;
 use crate::config::VisionConfig;
 use crate::error::{Error, Result};
-use crate::linear::Linear;
-use crate::tower_weights::{TowerPart, TowerWeights};
 
 /// The patch embedding.
 pub(super) const PATCHES: &str = "patch_embed.proj.weight";
+
+/// An adapter's tensors, after the name of its layer.
+pub(super) const A: &str = "lora_A.weight";
+pub(super) const B: &str = "lora_B.weight";
 
 /// Prefix of the merger's tensors.
 const MERGER: &str = "merger.";
@@ -60,8 +60,13 @@ struct TowerTensor {
     is_trained: bool,
 }
 
-/// The tensors of a tower by their names within it, in the order of [`VisionConfig::tensor_shapes`].
-pub(super) struct TowerTensors(IndexMap<String, TowerTensor>);
+/// The tensors of a tower by their names within it, in the order of [`VisionConfig::tensor_shapes`], then its adapters'.
+pub(super) struct TowerTensors {
+    tensors: IndexMap<String, TowerTensor>,
+    /// Without the adapters' tensors.
+    whole: usize,
+    lora_scale: f32,
+}
 
 impl TowerTensors {
     /// `tensors` by their names in a checkpoint.
@@ -92,27 +97,76 @@ impl TowerTensors {
             Some((stored, _)) => {
                 Err(Error::TowerTensors(format!("`{stored}` does not belong to the configuration")))
             }
-            None => Ok(Self(found)),
+            None => Ok(Self { whole: found.len(), tensors: found, lora_scale: 1.0 }),
         }
     }
 
     /// On `device`; with kernels of its own, matrices are stored in `precision`.
     pub(super) fn on_device(mut self, device: &Device, precision: Precision) -> Result<Self> {
-        let matrices = match precision {
-            Precision::Bf16 if has_kernels(device) => DType::BF16,
-            _ => DType::F32,
-        };
-        for TowerTensor { tensor, .. } in self.0.values_mut() {
-            let dtype = if tensor.rank() > 1 { matrices } else { DType::F32 };
-            let moved = memory::to_device(tensor, device)?.to_dtype(dtype);
-            *tensor = moved.map_err(embodied_r_kernels::Error::from)?;
+        for TowerTensor { tensor, .. } in self.tensors.values_mut() {
+            *tensor = moved(tensor, device, precision)?;
         }
         Ok(self)
     }
 
+    /// Adds adapters `A` and `B` by the names of their linear layers in the checkpoint, and freezes all else.
+    pub(super) fn with_adapters(
+        mut self,
+        mut adapters: IndexMap<String, [Tensor; 2]>,
+        scale: f32,
+        place: impl Fn(&Tensor) -> Result<Tensor>,
+    ) -> Result<Self> {
+        self.freeze(|_| true);
+        let weights: Vec<(String, String, Vec<usize>)> = self
+            .tensors
+            .iter()
+            .map(|(name, TowerTensor { stored, tensor, .. })| {
+                (name.clone(), stored.clone(), tensor.dims().to_vec())
+            })
+            .collect();
+        for (name, stored, shape) in weights {
+            let of_layer = |name: &str| name.strip_suffix(".weight").map(str::to_owned);
+            let (Some(name), Some(stored)) = (of_layer(&name), of_layer(&stored)) else { continue };
+            let [outputs, inputs] = shape[..] else { continue };
+            let Some([a, b]) = adapters.shift_remove(&stored) else { continue };
+            let (Some(rank), found) = (a.dims().first().copied(), [a.dims(), b.dims()]) else {
+                continue;
+            };
+            if found != [&[rank, inputs], &[outputs, rank]] {
+                let message = format!(
+                    "the adapter of `{stored}` must have the shapes [rank, {inputs}] and [{outputs}, rank], not \
+                     {:?} and {:?}",
+                    found[0], found[1]
+                );
+                return Err(Error::TowerTensors(message));
+            }
+            for (part, tensor) in [(A, &a), (B, &b)] {
+                let stored = format!("{stored}.{part}");
+                let adapter = TowerTensor { stored, tensor: place(tensor)?, is_trained: true };
+                self.tensors.insert(format!("{name}.{part}"), adapter);
+            }
+        }
+        if let Some((name, _)) = adapters.first() {
+            let message = format!("`{name}` is not a linear layer of the vision tower");
+            return Err(Error::TowerTensors(message));
+        }
+        self.lora_scale = scale;
+        Ok(self)
+    }
+
+    /// Whether a linear layer has an adapter, by its name within the tower.
+    pub(super) fn has_adapter(&self, layer: &str) -> bool {
+        self.tensors.contains_key(&format!("{layer}.{A}"))
+    }
+
+    /// Scale of the adapters' output.
+    pub(super) fn lora_scale(&self) -> f32 {
+        self.lora_scale
+    }
+
     /// Freezes parts of the tower.
     pub(super) fn with_frozen(mut self, frozen: FrozenParts) -> Self {
-        for (name, tensor) in &mut self.0 {
+        for (name, tensor) in &mut self.tensors {
             tensor.is_trained &= match name.starts_with(MERGER) {
                 true => !frozen.aligner,
                 false => !frozen.vision_tower,
@@ -123,45 +177,48 @@ impl TowerTensors {
 
     /// Freezes the tensors with these names in the checkpoint.
     pub(super) fn freeze(&mut self, is_frozen: impl Fn(&str) -> bool) {
-        for TowerTensor { stored, is_trained, .. } in self.0.values_mut() {
+        for TowerTensor { stored, is_trained, .. } in self.tensors.values_mut() {
             *is_trained &= !is_frozen(stored);
         }
     }
 
-    /// All tensors with their names in the checkpoint.
+    /// All tensors but the adapters', with their names in the checkpoint.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &Tensor)> {
-        self.0.values().map(|TowerTensor { stored, tensor, .. }| (stored.as_str(), tensor))
+        let whole = self.tensors.values().take(self.whole);
+        whole.map(|TowerTensor { stored, tensor, .. }| (stored.as_str(), tensor))
     }
 
     /// The trained tensors with their names in the checkpoint.
     pub(super) fn trained(&self) -> impl Iterator<Item = (&str, &Tensor)> {
-        let trained = self.0.values().filter(|tensor| tensor.is_trained);
+        let trained = self.tensors.values().filter(|tensor| tensor.is_trained);
         trained.map(|TowerTensor { stored, tensor, .. }| (stored.as_str(), tensor))
     }
 
     /// The name in the checkpoint of a trained tensor; `None` if it is frozen.
     pub(super) fn trained_name(&self, name: &str) -> Option<&str> {
-        let tensor = self.0.get(name).filter(|tensor| tensor.is_trained)?;
+        let tensor = self.tensors.get(name).filter(|tensor| tensor.is_trained)?;
         Some(&tensor.stored)
     }
 
     /// The tensor of that name within the tower.
     pub(super) fn get(&self, name: &str) -> Result<Tensor> {
         let missing = || Error::TowerTensors(format!("`visual.{name}` is missing"));
-        self.0.get(name).map(|tensor| tensor.tensor.clone()).ok_or_else(missing)
+        self.tensors.get(name).map(|tensor| tensor.tensor.clone()).ok_or_else(missing)
     }
 
     /// The index, with all trained elements flattened in order, from which on all belong to `stage` or above: their
     /// gradients are final after its backward.
     pub(super) fn first_final(&self, stage: Stage) -> usize {
-        let below =
-            self.0.iter().filter(|(name, tensor)| tensor.is_trained && Stage::of(name) < stage);
+        let below = self
+            .tensors
+            .iter()
+            .filter(|(name, tensor)| tensor.is_trained && Stage::of(name) < stage);
         below.map(|(_, tensor)| tensor.tensor.elem_count()).sum()
     }
 
     /// The lowest stage with a trained tensor, which a gradient has to reach; `None` if all are frozen.
     pub(super) fn lowest_trained(&self) -> Option<Stage> {
-        let trained = self.0.iter().filter(|(_, tensor)| tensor.is_trained);
+        let trained = self.tensors.iter().filter(|(_, tensor)| tensor.is_trained);
         trained.map(|(name, _)| Stage::of(name)).min()
     }
 }
@@ -185,52 +242,17 @@ impl Stage {
     }
 }
 
+/// The tensor on `device`; with kernels of its own, a matrix in `precision`.
+pub(super) fn moved(tensor: &Tensor, device: &Device, precision: Precision) -> Result<Tensor> {
+    let dtype = match precision {
+        Precision::Bf16 if tensor.rank() > 1 && has_kernels(device) => DType::BF16,
+        _ => DType::F32,
+    };
+    let moved = memory::to_device(tensor, device)?.to_dtype(dtype);
+    Ok(moved.map_err(embodied_r_kernels::Error::from)?)
+}
+
 /// The name within the tower of a checkpoint's tensor, if it belongs to it.
 fn within(stored: &str) -> Option<&str> {
     stored.strip_prefix("model.").unwrap_or(stored).strip_prefix("visual.")
-}
-
-/// The weights of a tower that share the tensors, or are rounded copies of them on the CPU in bf16.
-pub(super) struct SharedWeights<'a> {
-    pub(super) tensors: &'a TowerTensors,
-    pub(super) precision: Precision,
-}
-
-impl SharedWeights<'_> {
-    fn matrix(&self, matrix: &Tensor) -> Result<Weight> {
-        // On a device, the dtype of the tensor decides.
-        let packs = self.precision == Precision::Bf16 && !has_kernels(matrix.device());
-        Ok(if packs { Weight::bf16(matrix)? } else { Weight::f32(matrix)? })
-    }
-}
-
-impl TowerWeights for SharedWeights<'_> {
-    fn patches(&self, config: &VisionConfig) -> Result<Weight> {
-        let patches = self.tensors.get(PATCHES)?;
-        self.matrix(&patches.matrix(config.hidden_size, config.patch_elements())?)
-    }
-
-    fn norm(&self, name: &str, _width: usize) -> Result<Tensor> {
-        self.tensors.get(&format!("{name}.weight"))
-    }
-
-    fn linear(&self, name: &str, _outputs: usize, _inputs: usize) -> Result<Linear> {
-        let weight = self.matrix(&self.tensors.get(&format!("{name}.weight"))?)?;
-        Ok(Linear { weight, bias: self.tensors.get(&format!("{name}.bias"))? })
-    }
-
-    fn qkv(&self, block: usize, width: usize) -> Result<[Linear; 3]> {
-        let part = |name: &str| self.tensors.get(&format!("blocks.{block}.attn.qkv.{name}"));
-        let (weight, bias) = (part("weight")?, part("bias")?);
-        let rows = |index: usize| -> Result<Linear> {
-            let rows = |of: &Tensor| of.rows(index * width, width);
-            Ok(Linear { weight: self.matrix(&rows(&weight)?)?, bias: rows(&bias)? })
-        };
-        Ok([rows(0)?, rows(1)?, rows(2)?])
-    }
-
-    /// The tensors' shapes have been checked.
-    fn check(&self, _part: &TowerPart, _config: &VisionConfig) -> Result<()> {
-        Ok(())
-    }
 }

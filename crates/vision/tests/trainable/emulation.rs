@@ -4,7 +4,7 @@ use embodied_r_kernels::device::{with_cuda_emulation, without_cuda_emulation};
 use embodied_r_policy::Precision;
 use embodied_r_vision::TowerOptions;
 
-use super::{Gradients, options, pass, pixels, relative_error, tower_with};
+use super::{Gradients, adapters, options, pass, pixels, relative_error, tower_with};
 
 /// The loss and the gradients of one pass.
 fn passed(precision: Precision) -> (f64, Gradients) {
@@ -32,5 +32,21 @@ fn gradients_agree_with_the_cpus() {
             let error = relative_error(&found[name], expected);
             assert!(error > 0.0 && error < most, "{precision:?}, {name}: {error:e}");
         }
+    }
+}
+
+#[test]
+fn adapters_agree_with_the_cpus() {
+    let passed = || {
+        let tower = adapters::adapted("");
+        let images = pixels(&tower);
+        pass(&tower, &images.iter().collect::<Vec<_>>(), 0)
+    };
+    let (loss, expected) = on_one_thread(|| without_cuda_emulation(passed));
+    let (found_loss, found) = on_one_thread(|| with_cuda_emulation(passed));
+    assert!((found_loss - loss).abs() < 2e-5 * loss.abs(), "{found_loss} {loss}");
+    for (name, expected) in &expected {
+        let error = relative_error(&found[name], expected);
+        assert!(error > 0.0 && error < 2e-5, "{name}: {error:e}");
     }
 }

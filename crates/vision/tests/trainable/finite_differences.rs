@@ -2,6 +2,7 @@
 
 use candle_core::Tensor;
 use embodied_r_kernels::memory;
+use embodied_r_vision::TrainableTower;
 
 use super::{loss, pass, pixels, tower, values};
 
@@ -22,10 +23,14 @@ fn direction(d: &[f32], seed: u64) -> Vec<f64> {
 
 #[test]
 fn the_gradient_of_every_tensor_equals_finite_differences() {
-    let tower = tower("nested");
-    let images = pixels(&tower);
+    assert_eq!(compare(&tower("nested")), 42);
+}
+
+/// Compares the gradient of every trained tensor, and returns their number.
+pub(super) fn compare(tower: &TrainableTower) -> usize {
+    let images = pixels(tower);
     let images: Vec<_> = images.iter().collect();
-    let (_, grads) = pass(&tower, &images, 0);
+    let (_, grads) = pass(tower, &images, 0);
     let at = || loss(&tower.forward(&images, 0).unwrap().0);
     let parameters: Vec<(String, Tensor)> =
         tower.parameters().map(|(name, tensor)| (name.to_owned(), tensor.clone())).collect();
@@ -53,4 +58,5 @@ fn the_gradient_of_every_tensor_equals_finite_differences() {
         let error = (found - predicted).abs() / predicted.abs().max(1e-3);
         assert!(error < 1e-3, "{name}: {predicted} predicted, {found} found, {error:e}");
     }
+    parameters.len()
 }

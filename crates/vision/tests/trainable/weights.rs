@@ -30,6 +30,29 @@ fn tensors_have_the_names_shapes_and_values_of_the_checkpoint() {
     }
 }
 
+#[test]
+fn names_are_those_of_the_file() {
+    let copy = tempfile::tempdir().unwrap();
+    for file in ["config.json", "preprocessor_config.json"] {
+        std::fs::copy(folder("nested").join(file), copy.path().join(file)).unwrap();
+    }
+    let renamed: std::collections::HashMap<String, Tensor> = stored("nested")
+        .into_iter()
+        .map(|(name, tensor)| (format!("model.{}", name.trim_start_matches("model.")), tensor))
+        .collect();
+    candle_core::safetensors::save(&renamed, copy.path().join("model.safetensors")).unwrap();
+    let processor = VisionProcessor::of_model(copy.path(), None).unwrap();
+    let found = TrainableTower::load(copy.path(), processor, &options()).unwrap();
+    let plain = tower("nested");
+    assert_eq!(found.tensors().count(), renamed.len());
+    for ((name, tensor), (plain_name, plain)) in found.tensors().zip(plain.tensors()) {
+        assert_eq!(name, format!("model.{}", plain_name.trim_start_matches("model.")));
+        assert_eq!(values(tensor), values(plain));
+    }
+    let (_, d) = super::pass(&found, &[&super::pixels(&found)[0]], 0);
+    assert!(d.contains_key("model.visual.patch_embed.proj.weight"));
+}
+
 /// A tower of changed tensors.
 fn changed(change: impl Fn(&mut IndexMap<String, Tensor>)) -> Result<TrainableTower, String> {
     let whole = tower("flat");
