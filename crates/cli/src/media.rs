@@ -110,8 +110,6 @@ pub(crate) fn lay_out(
             };
             layouts[places.clone()].iter().map(layout).collect()
         };
-            places.iter().map(layout).collect()
-        };
         match places.iter().map(of).collect::<Result<Vec<_>, _>>() {
             Ok(mut laid_out) => {
                 let videos = laid_out.split_off(sample.media.images.len());
