@@ -280,6 +280,7 @@ fn memory_plan(
         activation_cache: ActivationCachePolicy::Auto,
         iterations: 1,
         split_groups: true,
+        vision: None,
         layout: MemoryLayout::CPU,
     };
     let ranks = process_group.world_size();

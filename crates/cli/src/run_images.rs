@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::Device;
+use embodied_r_grpo::estimate::memory_plan::VisionLoad;
 use embodied_r_grpo::images::disk_cache::DiskCache;
 use embodied_r_grpo::images::store::{ImageStore, StoreOptions};
 use embodied_r_grpo::images::table::ImageTable;
@@ -39,6 +40,19 @@ pub(crate) fn image_table(folder: &Path, vision: &VisionSettings) -> anyhow::Res
     Ok(ImageTable::new(processor.with_pixels(vision.min_pixels, vision.max_pixels)))
 }
 
+/// The memory of the vision encoder and of the images of steps of `prompts` prompts.
+pub(crate) fn vision_load(
+    table: &ImageTable,
+    vision: &VisionSettings,
+    prompts: usize,
+) -> VisionLoad {
+    VisionLoad::new(table, prompts, vision.frozen_parts(), cache_bytes(vision))
+}
+
+fn cache_bytes(vision: &VisionSettings) -> usize {
+    (vision.image_cache_gb * 1e9) as usize
+}
+
 /// The images of `table` for the models of a run on the base model in `folder`.
 pub(crate) fn run_images(
     folder: &Path,
@@ -51,7 +65,7 @@ pub(crate) fn run_images(
         model: folder.to_owned(),
         format: precision.into(),
         device,
-        memory_bytes: (vision.image_cache_gb * 1e9) as usize,
+        memory_bytes: cache_bytes(vision),
         disk,
     };
     let training = vision.frozen_parts().map(|frozen| TowerTraining {

@@ -207,9 +207,14 @@ impl VisionConfig {
     pub fn parameter_count(&self) -> usize {
         let (h, inner) = (self.hidden_size, self.intermediate_size);
         let block = 4 * h * (h + 1) + 2 * inner * (h + 1) + h * (inner + 1) + 2 * h;
-        let wide = h * self.patches_per_token();
-        let merger = h + wide * (wide + 1) + self.out_hidden_size * (wide + 1);
-        self.patch_elements() * h + self.depth * block + merger
+        self.patch_elements() * h + self.depth * block + self.merger_parameter_count()
+    }
+
+    /// Number of parameters of the merger.
+    #[must_use]
+    pub fn merger_parameter_count(&self) -> usize {
+        let wide = self.hidden_size * self.patches_per_token();
+        self.hidden_size + wide * (wide + 1) + self.out_hidden_size * (wide + 1)
     }
 
     /// Whether a block has full attention over each frame.

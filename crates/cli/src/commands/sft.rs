@@ -26,6 +26,7 @@ use super::train::session::{self, DataArgs, Session};
 use crate::args::sft::SftArgs;
 use crate::exit::Status;
 use crate::ranks::run_job;
+use crate::run_images::vision_load;
 
 /// Fine-tune on conversations (cold start).
 pub(crate) fn run(args: SftArgs) -> anyhow::Result<Status> {
@@ -59,7 +60,9 @@ fn run_as(args: &SftArgs, process_group: &ProcessGroup) -> anyhow::Result<Status
     };
     let data = SftData::new(settings, examples, eval).map_err(explain)?;
     let load = Workload::for_sft(settings, job.counts, &data.examples().examples);
-    let memory = job.memory(load)?;
+    let prompts = settings.supervised.train_batch_size;
+    let vision = table.as_ref().map(|table| vision_load(table, &settings.vision, prompts));
+    let memory = job.memory(Workload { vision, ..load })?;
     if args.run.dry_run {
         return job.dry_run(&plan(&job, &data, &memory));
     }

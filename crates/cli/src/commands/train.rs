@@ -36,6 +36,7 @@ use embodied_r_rewards::service::{base_urls, client_options};
 use crate::args::train::TrainArgs;
 use crate::exit::Status;
 use crate::ranks::run_job;
+use crate::run_images::vision_load;
 use data::SeenData;
 use dry_run::DryRun;
 use explain::explain;
@@ -82,6 +83,9 @@ fn run_as(args: &TrainArgs, process_group: &ProcessGroup) -> anyhow::Result<Stat
         memory::cache_policy(settings, job.unchanged().map(|checkpoint| &checkpoint.state));
     let longest = data.questions().longest();
     let load = Workload::for_training(settings, data.stages(), job.counts, longest, cache_policy);
+    let prompts = settings.rollout.questions_per_step();
+    let vision = table.as_ref().map(|table| vision_load(table, &settings.vision, prompts));
+    let load = Workload { vision, ..load };
     let memory = job.memory(load)?;
     let ranks = job.ranks();
     let dry_run = DryRun { settings, data: &data, load: &load, memory: &memory, ranks };

@@ -2,6 +2,7 @@
 
 mod layout;
 mod rank_device;
+mod vision;
 mod workload;
 
 use embodied_r_policy::{ActivationCacheOptions, ModelConfig};
@@ -10,6 +11,7 @@ use crate::settings::Recompute;
 
 pub use layout::{MemoryLayout, Placement, SamplerWeights};
 pub use rank_device::RankDevice;
+pub use vision::VisionLoad;
 pub use workload::{ActivationCachePolicy, Workload};
 
 /// Bytes of an f32.
@@ -56,6 +58,8 @@ pub struct MemoryPlan {
     pub saved_activations: usize,
     /// Number of layers that are not recomputed.
     pub saved_layers: usize,
+    /// The vision encoder, its gradients and optimizer state, and the images of a step.
+    pub vision: usize,
 }
 
 impl MemoryPlan {
@@ -86,6 +90,7 @@ impl MemoryPlan {
             update: pass.inputs + pass.workspace + logits.max(heads),
             saved_activations: 0,
             saved_layers: 0,
+            vision: workload.vision.map_or(0, |vision| vision.bytes(layout)),
         };
         let layers = config.num_hidden_layers;
         let spare = free.unwrap_or(0).saturating_sub(plan.total()) as f64 * SHARE;
@@ -123,7 +128,7 @@ impl MemoryPlan {
 
     /// Memory resident throughout the run.
     pub fn resident(&self) -> usize {
-        self.base + self.state()
+        self.base + self.state() + self.vision
     }
 
     /// Peak memory: rollout and update, with its gradients, alternate.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use embodied_r_vision::{Frames, ImageLayout, Pixels, VisionProcessor};
+use embodied_r_vision::{Frames, Grid, ImageLayout, Pixels, VisionProcessor};
 use indexmap::IndexMap;
 use rayon::prelude::*;
 
@@ -92,6 +92,11 @@ impl ImageTable {
     /// The digests of all images and videos.
     pub fn digests(&self) -> impl Iterator<Item = u128> {
         self.entries.keys().copied()
+    }
+
+    /// The patch grids of all images and videos.
+    pub fn grids(&self) -> impl Iterator<Item = Grid> {
+        self.entries.values().map(|entry| entry.layout.grid())
     }
 
     /// The layout of an image.

@@ -5,7 +5,7 @@ use embodied_r_kernels::memory;
 use embodied_r_vision::{Pixels, TrainableTower};
 use indexmap::IndexMap;
 
-use super::{finite_differences, folder, options, pass, pixels, relative_error, tower, values};
+use super::{finite_differences, pass, pixels, relative_error, tower, values};
 
 const SCALE: f64 = 0.7;
 

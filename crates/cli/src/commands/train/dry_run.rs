@@ -159,6 +159,7 @@ mod tests {
         activation_cache: None,
         update: 2_500_000_000,
         saved_activations: 800_000_000,
+        vision: 0,
         saved_layers: 1,
     };
 

@@ -42,6 +42,7 @@ fn workload() -> Workload {
         activation_cache: ActivationCachePolicy::Never,
         iterations: 1,
         split_groups: true,
+        vision: None,
         layout: MemoryLayout::CPU,
     }
 }

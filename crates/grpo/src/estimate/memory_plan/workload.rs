@@ -5,6 +5,7 @@ use embodied_r_policy::trainable::{ParameterCounts, Trainable};
 use embodied_r_rewards::RewardSchedule as Stages;
 
 use super::layout::{MemoryLayout, Placement, SamplerWeights};
+use super::vision::VisionLoad;
 use crate::rewards::scoring::needs_judge;
 use crate::rollout::partition::{GroupPart, partition, whole};
 use crate::settings::{GrpoSettings, JudgeKind, Optim, SftSettings};
@@ -40,6 +41,8 @@ pub struct Workload {
     pub iterations: usize,
     /// Whether groups are split over ranks where that balances better, as `train` does.
     pub split_groups: bool,
+    /// The vision encoder and its images, if the model sees.
+    pub vision: Option<VisionLoad>,
     /// Number formats and sharding; prompts and completions are those of one rank.
     pub layout: MemoryLayout,
 }
@@ -72,6 +75,7 @@ impl Workload {
             activation_cache: ActivationCachePolicy::Never,
             iterations: 1,
             split_groups: true,
+            vision: None,
             layout: MemoryLayout::CPU,
         }
     }
