@@ -13,7 +13,7 @@ Usage: make_multimodal_fixtures.py [ROOT]     (default: the working directory)
   video_frames.json  indices of sampled frames by `qwen-vl-utils`:
     fps        [frames, fps of the video, sampled fps, maximum frames, indices]
     uniform    [frames, sampled frames, indices]
-Everything is computed in f32.
+Everything is computed in f32. It needs torchvision, besides transformers and qwen-vl-utils.
 """
 import json
 import math

@@ -120,3 +120,26 @@ fn a_jpeg_is_whole_up_to_its_last_marker() {
     let cut = [&jpeg[..2], &thumbnail, &jpeg[2..jpeg.len() - 20]].concat();
     assert!(from_bytes(&cut).unwrap_err().to_string().ends_with("the file is truncated"));
 }
+
+#[test]
+fn no_damaged_file_makes_a_decoder_panic() {
+    let mut refused = 0;
+    for case in cases() {
+        let whole = case.file();
+        for draw in 0..60_usize {
+            let mut bytes = whole.clone();
+            let at = draw * 7919 % bytes.len().max(1);
+            match draw % 3 {
+                0 => bytes.truncate(at),
+                _ => bytes.iter_mut().skip(at).take(1).for_each(|byte| *byte ^= 1 << (draw % 8)),
+            }
+            let (read, header) = (from_bytes(&bytes), size(&bytes));
+            refused += usize::from(read.is_err());
+            // What is read has the size of its header.
+            if let (Ok(image), Ok(size)) = (read, header) {
+                assert_eq!(image.dimensions(), size, "{}", case.name);
+            }
+        }
+    }
+    assert!(refused > 1000, "{refused}");
+}
