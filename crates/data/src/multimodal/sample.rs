@@ -166,15 +166,20 @@ impl Sample {
         &self.messages[..end]
     }
 
-    /// The question as a record of a question file that gives the same prompt and media when it is read: markers are in
-    /// the text, and bytes are data URIs. System messages and earlier turns are not part of it.
+    /// The question as a record of a question file that gives the same last message and media when it is read: markers
+    /// are in the text, and bytes are data URIs. System messages and earlier turns are not part of it; if they show
+    /// media, the record has no markers.
     pub fn to_record(&self) -> Question {
         let mut question = self.question.clone();
         if self.media.is_empty() {
             return question;
         }
         if let Some(message) = self.messages.iter().rfind(|message| message.role == Role::User) {
-            question.question = markers::join(&message.content);
+            let count = |part| message.content.iter().filter(|&other| *other == part).count();
+            let shows_all = count(Part::Image) == self.media.images.len()
+                && count(Part::Video) == self.media.videos.len();
+            question.question =
+                if shows_all { markers::join(&message.content) } else { message.text() };
         }
         if let Some(Value::Array(images)) = question.extra.get_mut("images") {
             for (value, file) in images.iter_mut().zip(&self.media.images) {

@@ -204,14 +204,15 @@ fn trls_prompts_have_texts_or_typed_parts() {
             {"type": "text", "text": "a <image>"}, {"type": "image"}, {"type": "text", "text": ""},
         ]}],
         "image": "a.png", "solution": "<answer>left</answer>",
-        "completion": [{"role": "assistant", "content": "left"}],
+        "completion": [{"role": "assistant", "content": "Left."}],
     }));
     // Text in a typed part has no markers.
     let expected = [
         message(Role::User, &[text("a <image>"), Part::Image]),
-        message(Role::Assistant, &[text("left")]),
+        message(Role::Assistant, &[text("Left.")]),
     ];
     assert_eq!(sample.messages, expected);
+    // A column goes before the last turn.
     assert_eq!(sample.question.answer, "left");
     let plain = files.sample(json!({"prompt": "Where?", "images": ["a.png"], "answer": "A"}));
     assert_eq!(plain.messages, user(&[Part::Image, text("Where?")]));

@@ -27,6 +27,18 @@ fn a_written_question_gives_the_same_prompt_and_media() {
 }
 
 #[test]
+fn media_of_earlier_turns_are_written_with_the_last_message() {
+    let files = Files::new();
+    let sample = files.sample(json!({"images": ["a.png", "b.png"], "messages": [
+        {"role": "user", "content": "<image>one"}, {"role": "assistant", "content": "1"},
+        {"role": "user", "content": "two<image>"},
+    ]}));
+    let again = reread(&files, &sample);
+    assert_eq!(again.messages, user(&[Part::Image, Part::Image, text("two")]));
+    assert_eq!(again.media, sample.media);
+}
+
+#[test]
 fn a_question_that_is_written_as_it_is_keeps_its_media_fields() {
     let files = Files::new();
     let images = json!(["a.png", {"path": "b.png"}]);
