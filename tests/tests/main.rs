@@ -45,4 +45,5 @@ mod sim;
 mod stages;
 mod terminal;
 mod train;
+mod vision_training;
 mod vocabulary;
