@@ -45,6 +45,9 @@ pub(crate) struct RunArgs {
     pub(crate) dry_run: bool,
     #[command(flatten)]
     pub(crate) media: MediaArgs,
+    /// Directory of the videos of question files, by their names [default: found as `perceive` does].
+    #[arg(long, value_name = "DIR", help_heading = "Images and videos")]
+    pub(crate) video_dir: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) job: JobArgs,
 }

@@ -231,6 +231,31 @@ fn differing_settings_are_named_but_for_free_ones() {
 }
 
 #[test]
+fn the_run_on_frames_differs_from_the_papers_in_what_the_model_sees_alone() {
+    let of = |name: &str| -> toml::Table {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs").join(name);
+        std::fs::read_to_string(path).unwrap().parse().unwrap()
+    };
+    let (paper, mut direct) = (of("embodied-r.toml"), of("direct-vlm.toml"));
+    let own = [
+        "direct",
+        "frames",
+        "freeze_aligner",
+        "freeze_vision_tower",
+        "image_cache_gb",
+        "max_pixels",
+    ];
+    for name in own {
+        assert!(direct.remove(name).is_some() && !paper.contains_key(name), "{name}");
+    }
+    let longest = "max_prompt_length".to_owned();
+    direct.insert(longest.clone(), paper[&longest].clone());
+    assert_eq!(direct, paper);
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/direct-vlm.toml");
+    Layers::default().file(&file).unwrap().resolve::<GrpoSettings>(&[]).unwrap();
+}
+
+#[test]
 fn the_papers_configuration_is_the_defaults_on_a_gpu_with_its_stages_written_out() {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/embodied-r.toml");
     let train: GrpoSettings = Layers::default().file(&file).unwrap().resolve(&[]).unwrap();

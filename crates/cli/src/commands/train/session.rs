@@ -152,6 +152,7 @@ fn open_alone<T: TrainingSettings>(
         Ok(from.reward_funcs(&args.reward_funcs).pairs(&args.sets).pairs(&skip).flags(&[
             ("columns", media.columns.clone()),
             ("image_dir", path_text("--image-dir", media.image_dir.as_deref())?),
+            ("video_dir", path_text("--video-dir", args.video_dir.as_deref())?),
             ("frames", media.frames()?),
             ("model", args.model.clone()),
             ("data", path_text("--data", data.data)?),
