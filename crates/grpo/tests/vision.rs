@@ -6,5 +6,7 @@
 mod loss;
 #[path = "vision/model.rs"]
 mod model;
+#[path = "vision/store.rs"]
+mod store;
 #[path = "../../vision/tests/parity/test_image.rs"]
 mod test_image;
