@@ -4,10 +4,14 @@ use std::path::Path;
 
 use assert_cmd::Command;
 use assert_cmd::assert::Assert;
+use embodied_r_policy::WeightFormat;
 use embodied_r_policy::tokenizer::{ChatMessage, GenerationPrompt, SpecialTokens, Tokenizer};
 use embodied_r_policy::{GenerationRequest, Policy, SamplingParams};
-use embodied_r_tests::{binary, stderr, tiny_model};
+use embodied_r_tests::{VisionModel, binary, stderr, tiny_model};
+use embodied_r_vision::{MultimodalMessage, VisionLanguageModel};
 use serde_json::Value;
+
+use crate::images::test_image::test_image;
 
 fn bench(arguments: &[&str]) -> Value {
     let folder = tempfile::tempdir().unwrap();
@@ -48,6 +52,49 @@ fn a_step_is_timed_in_parts_that_add_up() {
     assert!(near(of("completion_tokens_per_s"), 20.0), "{report}");
     assert!(of("estimated_memory_gb") > 0.0 && of("matmul_share") > 0.0, "{report}");
     assert!(of("mfu") >= of("matmul_share") && of("update_matmul_share") > 0.0, "{report}");
+}
+
+#[test]
+fn a_step_with_images_counts_their_tokens_and_times_encoded_ones_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    VisionModel::Nested.write(&dir.path().join("model"));
+    let report = |more: &[&str]| -> Value {
+        let mut command = Command::new(binary());
+        command.current_dir(dir.path()).args(["bench", "grpo", "--model", "model", "--json"]);
+        command.args(["--image", "84", "--prompt", "5", "--new", "4", "--group-size", "2"]);
+        command.args(["--groups", "2", "--runs", "1"]).args(more);
+        let done = command.assert().success();
+        serde_json::from_slice(&done.get_output().stdout).unwrap()
+    };
+    let frozen = report(&[]);
+    // Three tokens of 28 pixels along each side.
+    assert_eq!(frozen["prompt_tokens"], 5.0 + 9.0);
+    assert!(frozen["cached_step_s"].as_f64().unwrap() > 0.0, "{frozen}");
+    let trained = report(&["--set", "freeze_vision_tower=false"]);
+    assert!(trained.get("cached_step_s").is_none(), "{trained}");
+    let mut text = Command::new(binary());
+    tiny_model::write(&dir.path().join("text"));
+    text.current_dir(dir.path()).args(["bench", "grpo", "--model", "text", "--image", "84"]);
+    let message = stderr(text.assert().code(1).get_output()).to_owned();
+    assert!(message.contains("text model"), "{message}");
+}
+
+#[test]
+fn a_random_vision_language_model_can_be_loaded() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = dir.path().join("model");
+    make_model("shape-v", &model).success();
+    let loaded = VisionLanguageModel::load(&model, &WeightFormat::F32.into()).unwrap();
+    let count = loaded.vision_encoder().config().parameter_count();
+    assert!((12_000_000..13_000_000).contains(&count), "{count}");
+    let tokenizer = Tokenizer::from_dir(&model).unwrap();
+    let message = MultimodalMessage::user(1, "what?");
+    let chat = tokenizer.apply_chat_template(&[message], GenerationPrompt::Append).unwrap();
+    let ids = tokenizer.encode_chat(&chat).unwrap();
+    let image = test_image((504, 504), 1);
+    let embeddings = loaded.vision_encoder().encode_image(&image).unwrap();
+    let prompt = loaded.vision_encoder().expand_placeholders(&ids, &[embeddings]).unwrap();
+    assert_eq!(prompt.len(), ids.len() - 1 + 324);
 }
 
 fn make_model(preset: &str, out: &Path) -> Assert {

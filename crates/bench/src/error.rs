@@ -13,6 +13,9 @@ pub enum Error {
     /// A kernel failed.
     #[error(transparent)]
     Kernels(#[from] embodied_r_kernels::Error),
+    /// A file cannot be written.
+    #[error(transparent)]
+    Files(#[from] embodied_r_files::Error),
     /// The decoder, or a model's files.
     #[error(transparent)]
     Policy(#[from] embodied_r_policy::Error),

@@ -1,5 +1,7 @@
 //! Model presets: published configurations, and small ones for tests.
 
+use serde_json::{Value, json};
+
 use embodied_r_policy::{DecoderSizes, ModelConfig, ModelType, Rope, WeightDtype};
 
 /// A model architecture.
@@ -15,6 +17,8 @@ pub enum Preset {
     Qwen257b,
     /// The benchmark model.
     ShapeE,
+    /// The benchmark model with a vision encoder.
+    ShapeV,
     /// A tiny Qwen2 model.
     TinyQwen2,
     /// A tiny Qwen2 model with tied embeddings.
@@ -45,16 +49,19 @@ const SHAPE_E: DecoderSizes = DecoderSizes {
 pub(crate) struct Shape {
     pub(crate) config: ModelConfig,
     pub(crate) first_special: u32,
+    /// The `vision_config` of a vision-language model.
+    pub(crate) vision: Option<Value>,
 }
 
 impl Preset {
     /// All architectures.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Qwen2505b,
         Self::Qwen2515b,
         Self::Qwen253b,
         Self::Qwen257b,
         Self::ShapeE,
+        Self::ShapeV,
         Self::TinyQwen2,
         Self::TinyQwen2Tied,
         Self::TinyLlama,
@@ -68,6 +75,7 @@ impl Preset {
             Self::Qwen253b => "qwen2.5-3b",
             Self::Qwen257b => "qwen2.5-7b",
             Self::ShapeE => "shape-e",
+            Self::ShapeV => "shape-v",
             Self::TinyQwen2 => "tiny-qwen2",
             Self::TinyQwen2Tied => "tiny-qwen2-tied",
             Self::TinyLlama => "tiny-llama",
@@ -82,6 +90,9 @@ impl Preset {
             Self::Qwen253b => "Qwen2.5-3B, also the decoder of Qwen2.5-VL-3B",
             Self::Qwen257b => "Qwen2.5-7B",
             Self::ShapeE => "12 layers, hidden size 512; runs in seconds on a CPU",
+            Self::ShapeV => {
+                "As shape-e, with the vision encoder of Qwen2.5-VL: 8 blocks, hidden size 320"
+            }
             Self::TinyQwen2 => "2 layers, hidden size 64",
             Self::TinyQwen2Tied => "As tiny-qwen2, with tied embeddings",
             Self::TinyLlama => "As tiny-qwen2, with the Llama architecture",
@@ -106,6 +117,7 @@ impl Preset {
             Self::Qwen253b => qwen("Qwen2.5-3B")?,
             Self::Qwen257b => qwen("Qwen2.5-7B")?,
             Self::ShapeE => small(Qwen2, SHAPE_E),
+            Self::ShapeV => seeing(SHAPE_E)?,
             Self::TinyQwen2 => small(Qwen2, tiny(false)),
             Self::TinyQwen2Tied => small(Qwen2, tiny(true)),
             Self::TinyLlama => small(Llama, tiny(false)),
@@ -116,7 +128,7 @@ impl Preset {
 /// A Qwen2.5 model.
 fn qwen(name: &str) -> Option<Shape> {
     let config = ModelConfig::published(name)?;
-    Some(Shape { config, first_special: QWEN_FIRST_SPECIAL })
+    Some(Shape { config, first_special: QWEN_FIRST_SPECIAL, vision: None })
 }
 
 /// A small model for tests: its weights' standard deviation is large enough for distinct logits.
@@ -134,7 +146,25 @@ fn small(model_type: ModelType, sizes: DecoderSizes) -> Shape {
         eos_token_ids: vec![first_special + 2, first_special],
         ..ModelConfig::of_sizes(sizes)
     };
-    Shape { config, first_special }
+    Shape { config, first_special, vision: None }
+}
+
+/// A small vision-language model of the architecture of Qwen2.5-VL.
+fn seeing(sizes: DecoderSizes) -> Option<Shape> {
+    let Shape { config, first_special, .. } = small(ModelType::Qwen2, sizes);
+    // A quarter of a head's pairs for the time, and three eighths each for height and width, as Qwen2.5-VL.
+    let pairs = config.head_dim / 2;
+    let (time, height) = (pairs / 4, pairs * 3 / 8);
+    let section = Some([time, height, pairs - time - height]);
+    let rope = Rope { mrope_section: section, ..Rope::plain(1e6) };
+    let config = ModelConfig { rope, initializer_range: 0.02, ..config };
+    let vision = json!({
+        "depth": 8, "hidden_size": 320, "num_heads": 5, "intermediate_size": 856, "hidden_act": "silu",
+        "out_hidden_size": config.hidden_size, "patch_size": 14, "spatial_merge_size": 2, "spatial_patch_size": 14,
+        "temporal_patch_size": 2, "window_size": 112, "tokens_per_second": 2, "in_channels": 3,
+        "fullatt_block_indexes": [3, 7],
+    });
+    Some(Shape { config, first_special, vision: Some(vision) })
 }
 
 #[cfg(test)]

@@ -5,9 +5,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use embodied_r_data::Progress;
-use embodied_r_policy::tokenizer::write_byte_tokenizer;
-use embodied_r_policy::weights::{SaveOptions, write_random};
+use embodied_r_files::write_json;
+use embodied_r_policy::tokenizer::{Placeholders, write_byte_tokenizer};
+use embodied_r_policy::weights::{SaveOptions, write_random_with};
 use embodied_r_policy::{ModelConfig, WeightDtype};
+use embodied_r_vision::VisionConfig;
+use indexmap::IndexMap;
+use serde_json::json;
 
 use crate::error::Result;
 use crate::presets::{Preset, Shape};
@@ -43,10 +47,18 @@ impl RandomModel {
         self.dtype
     }
 
+    /// Its parameters, those of a vision tower included.
+    #[must_use]
+    pub fn parameters(&self) -> usize {
+        let tower = self.tower();
+        let tower: usize = tower.values().map(|shape| shape.iter().product::<usize>()).sum();
+        self.config().parameter_count() + tower
+    }
+
     /// Bytes of its weights.
     #[must_use]
     pub fn weight_bytes(&self) -> u64 {
-        (self.config().parameter_count() * self.dtype.size_bytes()) as u64
+        (self.parameters() * self.dtype.size_bytes()) as u64
     }
 
     /// Writes the model in Hugging Face layout to the existing `folder`, and returns how long that took. The same seed
@@ -63,11 +75,49 @@ impl RandomModel {
             progress.advance((before + more) / MEGABYTE - before / MEGABYTE);
         };
         let config = self.config();
-        write_byte_tokenizer(folder, config.vocab_size, self.shape.first_special)?;
+        let placeholders = match self.shape.vision {
+            Some(_) => Placeholders::Vision,
+            None => Placeholders::None,
+        };
+        write_byte_tokenizer(folder, config.vocab_size, self.shape.first_special, placeholders)?;
         let options = SaveOptions { dtype: self.dtype, ..SaveOptions::default() };
-        let made = write_random(folder, config, seed, &options, &on_bytes);
+        let made = write_random_with(folder, (config, self.tower()), seed, &options, &on_bytes);
         progress.finish();
         made?;
+        self.write_vision(folder)?;
         Ok(began.elapsed())
+    }
+
+    /// The tensors of the vision tower by name, if there is one.
+    fn tower(&self) -> IndexMap<String, Vec<usize>> {
+        let vision = self.shape.vision.clone();
+        let vision = vision.and_then(|vision| serde_json::from_value::<VisionConfig>(vision).ok());
+        let shapes = vision.map(|vision| vision.tensor_shapes()).unwrap_or_default();
+        shapes.into_iter().map(|(name, shape)| (format!("visual.{name}"), shape)).collect()
+    }
+
+    /// Turns a decoder's configuration into that of a vision-language model, and writes its image processor.
+    fn write_vision(&self, folder: &Path) -> Result<()> {
+        let Some(vision) = &self.shape.vision else { return Ok(()) };
+        let path = folder.join("config.json");
+        // After the text's special tokens: start, end, image, video.
+        let first = self.shape.first_special + 3;
+        let mut config = self.config().to_json();
+        config["architectures"] = json!(["Qwen2_5_VLForConditionalGeneration"]);
+        config["model_type"] = json!("qwen2_5_vl");
+        config["torch_dtype"] = json!(self.dtype.name());
+        config["vision_config"] = vision.clone();
+        for (offset, name) in ["vision_start", "vision_end", "image", "video"].iter().enumerate() {
+            config[format!("{name}_token_id")] = json!(first + offset as u32);
+        }
+        write_json(&path, &config)?;
+        let processor = json!({
+            "min_pixels": 3136, "max_pixels": 12_845_056, "patch_size": 14, "temporal_patch_size": 2,
+            "merge_size": 2, "image_mean": [0.481_454_66, 0.457_827_5, 0.408_210_73],
+            "image_std": [0.268_629_54, 0.261_302_58, 0.275_777_11],
+            "image_processor_type": "Qwen2VLImageProcessor", "processor_class": "Qwen2_5_VLProcessor",
+        });
+        write_json(&folder.join("preprocessor_config.json"), &processor)?;
+        Ok(())
     }
 }

@@ -25,7 +25,7 @@ use crate::error::{Error, Result};
 use crate::gguf;
 use crate::lora;
 pub use bounded::BoundedIds;
-pub use bytes::write_byte_tokenizer;
+pub use bytes::{Placeholders, write_byte_tokenizer};
 pub use chat::RenderedChat;
 use content::Contents;
 pub(crate) use files::{FILES, GENERATION_CONFIG_FILE};

@@ -21,7 +21,7 @@ pub(crate) use map::map;
 pub(crate) use multimodal::Multimodal;
 pub(crate) use names::canonical;
 pub use names::tensor_shapes;
-pub use random::write_random;
+pub use random::{write_random, write_random_with};
 #[cfg(test)]
 pub(crate) use read::LazyTensor;
 pub use read::{StoredDecoder, VisionTensors, check_headers, load};

@@ -8,37 +8,71 @@ use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, TokenizerBuilder};
 
 use super::TOKENIZER_FILE;
-use super::train::{ByteLevelBpe, SPECIAL_TOKENS, write};
+use super::train::{
+    ByteLevelBpe, CHAT_TEMPLATE, SPECIAL_TOKENS, VISION_TEMPLATE, VISION_TOKENS, write,
+};
 use crate::error::{Error, Result};
 
-/// The smallest vocabulary: all bytes and the special tokens.
-const SMALLEST: usize = 256 + SPECIAL_TOKENS.len();
+/// Which placeholders a tokenizer has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Placeholders {
+    /// None: it is a text model's.
+    #[default]
+    None,
+    /// Those of images and videos, as Qwen2.5-VL.
+    Vision,
+}
+
+impl Placeholders {
+    fn special_tokens(self) -> Vec<&'static str> {
+        match self {
+            Self::None => SPECIAL_TOKENS.to_vec(),
+            Self::Vision => [&SPECIAL_TOKENS[..], &VISION_TOKENS].concat(),
+        }
+    }
+}
 
 /// Writes a tokenizer with exactly `vocab_size` entries into the folder `dir`: `tokenizer.json`,
 /// `tokenizer_config.json` with a ChatML template, and `generation_config.json` with the stop tokens.
 ///
 /// A text is encoded as its bytes, the ids below 256. `<|endoftext|>`, `<|im_start|>` and `<|im_end|>` have
-/// the ids from `first_special` on; the last ends a turn. Every other id is a distinct word, so that any
+/// the ids from `first_special` on; the last ends a turn. Those of `placeholders` follow. Every other id is a distinct word, so that any
 /// sampled id can be decoded. The pipeline is the one that `transformers` uses for the model type `qwen2`,
 /// so that `AutoTokenizer` gives the same ids.
 ///
 /// # Errors
 /// [`Error::VocabSize`] if the bytes and special tokens do not fit, [`Error::Tokenizer`], [`Error::Io`].
-pub fn write_byte_tokenizer(dir: &Path, vocab_size: usize, first_special: u32) -> Result<()> {
-    let special = first_special as usize..first_special as usize + SPECIAL_TOKENS.len();
+pub fn write_byte_tokenizer(
+    dir: &Path,
+    vocab_size: usize,
+    first_special: u32,
+    placeholders: Placeholders,
+) -> Result<()> {
+    let tokens = placeholders.special_tokens();
+    let special = first_special as usize..first_special as usize + tokens.len();
     if special.start < 256 || special.end > vocab_size {
-        let smallest = SMALLEST.max(special.end);
+        // All bytes and the special tokens.
+        let smallest = special.end.max(256 + tokens.len());
         return Err(Error::VocabSize { vocab_size, smallest });
     }
     let path = dir.join(TOKENIZER_FILE);
-    let tokenizer = tokenizer(vocab_size, special.start).map_err(Error::tokenizer(&path))?;
-    write(&tokenizer, first_special, dir)
+    let tokenizer = tokenizer(vocab_size, special.start, &tokens);
+    let tokenizer = tokenizer.map_err(Error::tokenizer(&path))?;
+    let template = match placeholders {
+        Placeholders::None => CHAT_TEMPLATE,
+        Placeholders::Vision => VISION_TEMPLATE,
+    };
+    write(&tokenizer, (&tokens, first_special), template, dir)
 }
 
-fn tokenizer(vocab_size: usize, first_special: usize) -> tokenizers::Result<ByteLevelBpe> {
+fn tokenizer(
+    vocab_size: usize,
+    first_special: usize,
+    tokens: &[&str],
+) -> tokenizers::Result<ByteLevelBpe> {
     let mut bytes: Vec<String> = ByteLevel::alphabet().into_iter().map(String::from).collect();
     bytes.sort_unstable();
-    let special = |id: usize| SPECIAL_TOKENS.get(id.wrapping_sub(first_special));
+    let special = |id: usize| tokens.get(id.wrapping_sub(first_special));
     let entry = |id: usize| match (bytes.get(id), special(id)) {
         (Some(byte), _) => byte.clone(),
         (None, Some(token)) => (*token).to_owned(),
@@ -54,7 +88,9 @@ fn tokenizer(vocab_size: usize, first_special: usize) -> tokenizers::Result<Byte
         .with_post_processor(None)
         .with_decoder(Some(level))
         .build()?;
-    tokenizer.add_special_tokens(SPECIAL_TOKENS.map(|token| AddedToken::from(token, true)))?;
+    let added: Vec<AddedToken> =
+        tokens.iter().map(|token| AddedToken::from(*token, true)).collect();
+    tokenizer.add_special_tokens(added)?;
     Ok(tokenizer)
 }
 
@@ -78,7 +114,7 @@ mod tests {
 
     fn made(vocab_size: usize, first_special: u32) -> Tokenizer {
         let dir = tempfile::tempdir().unwrap();
-        write_byte_tokenizer(dir.path(), vocab_size, first_special).unwrap();
+        write_byte_tokenizer(dir.path(), vocab_size, first_special, Placeholders::None).unwrap();
         Tokenizer::from_dir(dir.path()).unwrap()
     }
 
@@ -107,7 +143,8 @@ mod tests {
         let tokenizer = made(1_000, 900);
         assert_eq!(tokenizer.encode("<|im_start|>a<|im_end|>").unwrap()[0], 901);
         assert_eq!(tokenizer.stop_ids(), [902, 900]);
-        let error = write_byte_tokenizer(Path::new("none"), 300, 298).unwrap_err();
+        let error =
+            write_byte_tokenizer(Path::new("none"), 300, 298, Placeholders::None).unwrap_err();
         assert!(matches!(error, Error::VocabSize { vocab_size: 300, smallest: 301 }), "{error}");
     }
 }

@@ -28,12 +28,23 @@ const TURN_END: &str = "<|im_end|>";
 /// The special tokens, with consecutive ids in this order.
 pub(super) const SPECIAL_TOKENS: [&str; 3] = [END_OF_TEXT, TURN_START, TURN_END];
 
+/// Special tokens of Qwen2.5-VL, which follow those of text.
+pub(super) const VISION_TOKENS: [&str; 4] =
+    ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"];
+
+/// ChatML with the placeholders of images and videos, as Qwen2.5-VL's template without tools and default texts.
+pub(super) const VISION_TEMPLATE: &str = "{% for message in messages %}<|im_start|>{{ message.role }}\n{% if \
+    message.content is string %}{{ message.content }}{% else %}{% for part in message.content %}{% if part.type == \
+    'image' %}<|vision_start|><|image_pad|><|vision_end|>{% elif part.type == 'video' \
+    %}<|vision_start|><|video_pad|><|vision_end|>{% else %}{{ part.text }}{% endif %}{% endfor %}{% endif \
+    %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
+
 /// Pre-tokenization pattern: words and numbers include a preceding space, punctuation marks are separate, and numbers
 /// are neither split nor merged with other text.
 const PATTERN: &str = r" ?\p{L}+| ?\p{N}+|[^\s\p{L}\p{N}]|\s*[\r\n]+|\s+(?!\S)|\s";
 
 /// ChatML: each message between its two special tokens, the role on the first line.
-const CHAT_TEMPLATE: &str = "\
+pub(super) const CHAT_TEMPLATE: &str = "\
 {%- for message in messages %}
     {{- '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}
 {%- endfor %}
@@ -99,7 +110,7 @@ pub fn train<S: AsRef<str> + Send>(
         .special_tokens(SPECIAL_TOKENS.map(|token| AddedToken::from(token, true)).into())
         .build();
     tokenizer.train(&mut trainer, documents).map_err(Error::tokenizer(&path))?;
-    write(&tokenizer, 0, dir)?;
+    write(&tokenizer, (&SPECIAL_TOKENS, 0), CHAT_TEMPLATE, dir)?;
     let mut split_numbers = Vec::new();
     for number in numbers {
         let encoding =
@@ -148,7 +159,12 @@ fn collect_numbers(text: &str, numbers: &mut BTreeSet<String>) {
 }
 
 /// Writes the files of a tokenizer whose special tokens have ids from `first_special` on.
-pub(super) fn write(tokenizer: &ByteLevelBpe, first_special: u32, dir: &Path) -> Result<()> {
+pub(super) fn write(
+    tokenizer: &ByteLevelBpe,
+    (special, first_special): (&[&str], u32),
+    chat_template: &str,
+    dir: &Path,
+) -> Result<()> {
     let path = dir.join(TOKENIZER_FILE);
     write_json_in_existing_folder(&path, tokenizer)?;
     let added = |content: &str| {
@@ -158,11 +174,12 @@ pub(super) fn write(tokenizer: &ByteLevelBpe, first_special: u32, dir: &Path) ->
         })
     };
     let ids = (first_special..).map(|id| id.to_string());
-    let declared: serde_json::Map<_, _> = ids.zip(SPECIAL_TOKENS.map(added)).collect();
+    let declared = special.iter().map(|content| added(content));
+    let declared: serde_json::Map<_, _> = ids.zip(declared).collect();
     let config = json!({
         "added_tokens_decoder": declared,
         "bos_token": null,
-        "chat_template": CHAT_TEMPLATE,
+        "chat_template": chat_template,
         "clean_up_tokenization_spaces": false,
         "eos_token": TURN_END,
         "pad_token": END_OF_TEXT,

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use embodied_r_random::Stream;
 use half::{bf16, f16};
+use indexmap::IndexMap;
 use rayon::prelude::*;
 
 use super::write::{GeneratedTensor, TensorSource, WriterRank, save_items};
@@ -34,13 +35,28 @@ pub fn write_random(
     options: &SaveOptions,
     on_bytes: &(dyn Fn(u64) + Sync),
 ) -> Result<()> {
+    write_random_with(dir, (config, IndexMap::new()), seed, options, on_bytes)
+}
+
+/// As [`write_random`], with further tensors, such as a vision tower's, by their names and shapes.
+///
+/// # Errors
+/// As [`write_random`].
+pub fn write_random_with(
+    dir: &Path,
+    (config, further): (&ModelConfig, IndexMap<String, Vec<usize>>),
+    seed: u64,
+    options: &SaveOptions,
+    on_bytes: &(dyn Fn(u64) + Sync),
+) -> Result<()> {
     let config = ModelConfig { dtype: options.dtype, ..config.clone() };
     config.check_for(dir)?;
-    let shapes = tensor_shapes(&config);
+    let mut shapes = tensor_shapes(&config);
+    shapes.extend(further);
     let random = shapes.iter().enumerate().map(|(index, (name, shape))| Random {
         shape,
         stream: Stream::new(seed, index as u64),
-        mean: if name.ends_with("norm.weight") { 1.0 } else { 0.0 },
+        mean: if is_norm(name) { 1.0 } else { 0.0 },
         deviation: config.initializer_range as f32,
         on_bytes,
     });
@@ -53,6 +69,13 @@ pub fn write_random(
         WriterRank::SINGLE,
     )?;
     config.save(dir)
+}
+
+/// Whether a tensor scales a normalized input, also of a vision tower.
+fn is_norm(name: &str) -> bool {
+    [".norm.weight", "norm.weight", "norm1.weight", "norm2.weight", "ln_q.weight"]
+        .iter()
+        .any(|end| name.ends_with(end))
 }
 
 /// A tensor of random numbers.

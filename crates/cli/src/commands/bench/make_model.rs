@@ -34,7 +34,7 @@ pub(super) fn run(args: &MakeModelArgs) -> anyhow::Result<Status> {
         "path": args.output,
         "dtype": dtype,
         "seed": args.seed,
-        "parameters": config.parameter_count(),
+        "parameters": model.parameters(),
         "vocab_size": config.vocab_size,
         "weight_bytes": bytes,
         "seconds": (took.as_secs_f64() * 1e3).round() / 1e3,
@@ -42,7 +42,7 @@ pub(super) fn run(args: &MakeModelArgs) -> anyhow::Result<Status> {
     if args.json {
         outln!("{report}")?;
     } else {
-        let (parameters, out) = (config.parameter_count(), args.output.display());
+        let (parameters, out) = (model.parameters(), args.output.display());
         outln!("`{out}`: {parameters} parameters in {dtype}, {}", size(bytes))?;
     }
     Ok(Status::Done)

@@ -8,7 +8,7 @@ use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, DecoderWrapper, PreTokenizerWrapper};
 
 use super::*;
-use crate::tokenizer::{TrainOptions, train, write_byte_tokenizer};
+use crate::tokenizer::{Placeholders, TrainOptions, train, write_byte_tokenizer};
 
 const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
@@ -120,7 +120,7 @@ fn a_text_beyond_the_limit_is_reported_without_being_encoded() {
 #[test]
 fn the_tokens_that_a_post_processor_adds_count() {
     let dir = tempfile::tempdir().unwrap();
-    write_byte_tokenizer(dir.path(), 300, 256).unwrap();
+    write_byte_tokenizer(dir.path(), 300, 256, Placeholders::None).unwrap();
     let path = dir.path().join("tokenizer.json");
     let mut json: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
     json["post_processor"] = json!({"type": "TemplateProcessing",
