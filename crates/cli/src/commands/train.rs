@@ -74,6 +74,7 @@ fn run_as(args: &TrainArgs, process_group: &ProcessGroup) -> anyhow::Result<Stat
             (questions, eval, Some(table))
         }
         None => {
+            data::warn_of_unseen(&job, &questions);
             let questions = prompted(&job, Given::Text(questions), &limit, "training")?;
             (questions, prompted(&job, Given::Text(eval), &limit, "evaluation")?, None)
         }

@@ -57,6 +57,19 @@ pub(crate) struct SeenData {
     pub(crate) eval: Vec<LaidOutSample>,
 }
 
+/// Warns if questions have places of images and videos that a text model does not see.
+pub(super) fn warn_of_unseen<T: TrainingSettings>(job: &Job<'_, T>, questions: &[Question]) {
+    let has_place = |question: &Question| {
+        ["<image>", "<video>"].iter().any(|marker| question.question.contains(marker))
+    };
+    let count = questions.iter().filter(|question| has_place(question)).count();
+    if count > 0 {
+        job.warn(&format!(
+            "{count} questions have `<image>` or `<video>`, which the model does not see: it reads their text alone"
+        ));
+    }
+}
+
 /// Decodes the images and videos of the run's data, if its model is to see them: as `direct` says, or if the model has a
 /// vision encoder and the data names images without having captions.
 ///
@@ -80,7 +93,14 @@ pub(crate) fn seen<T: TrainingSettings>(
     if !is_direct {
         return Ok(None);
     }
-    let set = media::read(&run.data, media, MediaUse::Required)?;
+    let set = match media::read(&run.data, media, MediaUse::Required) {
+        // The data may name videos that no model needs.
+        Err(error) if media.direct.is_none() => {
+            let hint = "to train on the text of the questions alone, give `--set direct=false`";
+            return Err(exit::hint(error.to_string(), hint));
+        }
+        read => read?,
+    };
     if media.direct.is_none() && set.samples.iter().all(|sample| sample.media.is_empty()) {
         return Ok(None);
     }
