@@ -32,6 +32,12 @@ impl Asked {
         Self { questions, seen: None }
     }
 
+    /// Questions with images and videos of `table`.
+    pub(crate) fn seen(samples: Vec<LaidOutSample>, table: ImageTable) -> Self {
+        let questions = samples.iter().map(|laid| laid.sample.question.clone()).collect();
+        Self { questions, seen: Some(Seen { samples, images: Arc::new(table) }) }
+    }
+
     /// What identifies the prompt of a question in a journal: its text, with the images and videos that are seen.
     pub(crate) fn key(&self, index: usize) -> Cow<'_, str> {
         let text = self.questions[index].question.as_str();

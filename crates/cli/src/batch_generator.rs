@@ -9,18 +9,16 @@ use anyhow::Context;
 use embodied_r_data::Progress;
 use embodied_r_data::multimodal::SampleSet;
 use embodied_r_grpo::data::samples::LaidOutSample;
-use embodied_r_grpo::images::store::{ImageCounts, ImageStore, StoreOptions};
+use embodied_r_grpo::images::store::ImageCounts;
 use embodied_r_grpo::images::table::ImageTable;
 use embodied_r_inference::{BlockingEngine, Completion, Model, PromptRequest};
 use embodied_r_policy::tokenizer::{ChatMessage, Tokenizer};
-use embodied_r_policy::{
-    EngineOptions, FingerprintExtent, Prompt, WeightPlacement, fingerprint, lora,
-};
+use embodied_r_policy::{EngineOptions, FingerprintExtent, Prompt, WeightPlacement, fingerprint};
 use serde_json::{Map, Value, json};
 
 use crate::args::model::{ModelArgs, QuantizeName};
 use crate::asked::Asked;
-use crate::direct::Direct;
+use crate::direct::{self, Direct};
 use crate::exit::{self, Usage};
 use crate::hub;
 use crate::interrupt;
@@ -84,8 +82,7 @@ impl BatchGenerator {
 
     /// Where the vision encoder is: with the base model of an adapter.
     fn vision_dir(&self) -> anyhow::Result<PathBuf> {
-        let dir = self.dir()?;
-        Ok(lora::base_model_dir(&dir)?.unwrap_or(dir))
+        direct::vision_folder(self.dir()?)
     }
 
     /// The questions of `set` for this model, which sees their images and videos.
@@ -108,22 +105,6 @@ impl BatchGenerator {
             exit::hint(error.to_string(), advice)
         })?;
         Ok(self.model.get_or_init(|| (loaded, placement)))
-    }
-
-    /// The embeddings of the images of `table`, encoded when a prompt needs them, each once as far as memory allows.
-    fn image_store(
-        &self,
-        table: &Arc<ImageTable>,
-        placement: &WeightPlacement,
-    ) -> anyhow::Result<ImageStore> {
-        let options = StoreOptions {
-            model: self.vision_dir()?,
-            format: placement.format,
-            device: placement.device.clone(),
-            memory_bytes: self.direct.as_ref().map_or(0, Direct::cache_bytes),
-            disk: None,
-        };
-        Ok(ImageStore::new(table.clone(), options))
     }
 
     /// The settings that the completions of [`Self::sample`] depend on, by name. Not the batch size: on a CPU a completion
@@ -158,7 +139,12 @@ impl BatchGenerator {
     ) -> anyhow::Result<()> {
         let (model, placement) = self.model()?;
         let images = prompts.iter().find_map(|prompt| prompt.seen).map(|seen| seen.images);
-        let store = images.map(|images| self.image_store(images, placement)).transpose()?;
+        let store = match (images, &self.direct) {
+            (Some(images), Some(direct)) => {
+                Some(direct.image_store(images, &self.vision_dir()?, placement))
+            }
+            _ => None,
+        };
         let ModelArgs { decoding, batch, .. } = &self.args;
         let sampling = Arc::new(decoding.sampling_params(model.tokenizer.stop_ids()));
         // One engine for all batches: it keeps the prefix that they share.
@@ -204,7 +190,7 @@ impl BatchGenerator {
             let first = batch.first().map_or(0, |prompt| prompt.index);
             let completions = match &store {
                 Some(store) => {
-                    let embed = |prompt| embedded(&prompt, store);
+                    let embed = |prompt| direct::embedded(&prompt, store);
                     engine.complete_embedded(requests, EMBEDDED_TOKENS, embed, on_step)
                 }
                 None => engine.complete(requests, on_step),
@@ -237,11 +223,4 @@ impl BatchGenerator {
             }
         }
     }
-}
-
-/// The prompt with the embeddings of its images.
-fn embedded(prompt: &Prompt, store: &ImageStore) -> embodied_r_inference::Result<Prompt> {
-    let failed = |error| embodied_r_policy::Error::Image { source: Box::new(error) };
-    store.prepare([prompt]).map_err(failed)?;
-    Ok(prompt.embedded(Some(store))?)
 }

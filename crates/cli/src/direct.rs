@@ -1,18 +1,24 @@
 //! `--direct`: a vision-language model answers from images and video frames itself.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use embodied_r_data::multimodal::{MediaUse, SampleFormat, SampleSet, sample_of_question};
+use embodied_r_data::multimodal::{
+    MediaFile, MediaUse, Part, Sample, SampleFormat, SampleSet, Video, sample_of_question,
+};
+use embodied_r_data::progress::Silent;
 use embodied_r_data::question_set::{QuestionSet, read_question_set};
+use embodied_r_data::{Progress as _, Question};
+use embodied_r_grpo::images::store::{ImageStore, StoreOptions};
 use embodied_r_grpo::images::table::ImageTable;
 use embodied_r_grpo::settings::{MediaSettings, VisionSettings};
 use embodied_r_perception::sampled_video::FrameSelection;
+use embodied_r_policy::{Prompt, WeightPlacement, lora};
 use embodied_r_vision::is_vision_language_model;
 use serde_json::{Map, Value, json};
 
-use crate::args::direct::{DirectArgs, MediaLimits};
-use crate::asked::{Asked, Seen, report_unanswered};
+use crate::args::direct::{DirectArgs, MediaLimits, ViewArgs};
+use crate::asked::{Asked, report_unanswered};
 use crate::exit::{self, Usage};
 use crate::media;
 use crate::progress::Bar;
@@ -34,25 +40,38 @@ impl Direct {
         if !args.direct {
             return Ok(None);
         }
+        let Self { media, vision } = Self::of_view(&args.view, limits)?;
+        let media = MediaSettings {
+            columns: args.columns.clone(),
+            image_dir: args.image_dir.clone(),
+            skip_bad_records: args.skip_bad_records,
+            ..media
+        };
+        Ok(Some(Self { media, vision }))
+    }
+
+    /// For videos and images that no file of questions names.
+    ///
+    /// # Errors
+    /// The frames of videos are invalid.
+    pub(crate) fn of_view(args: &ViewArgs, limits: MediaLimits) -> Result<Self, Usage> {
         let defaults = MediaSettings::default();
         let selected =
             FrameSelection::from_options(args.frames.as_deref(), args.fps, limits.max_frames)
                 .map_err(|error| Usage(format!("the frames of videos: {error}")))?;
         let media = MediaSettings {
             direct: Some(true),
-            columns: args.columns.clone(),
-            image_dir: args.image_dir.clone(),
             video_dir: limits.video_dir,
-            skip_bad_records: args.skip_bad_records,
             frames: selected.map_or(defaults.frames, |selected| selected.to_string()),
             frame_use: args.frame_use.map_or(defaults.frame_use, Into::into),
+            ..defaults
         };
         let vision = VisionSettings {
             max_pixels: limits.max_pixels,
             min_pixels: args.min_pixels,
             ..VisionSettings::default()
         };
-        Ok(Some(Self { media, vision }))
+        Ok(Self { media, vision })
     }
 
     /// The settings that completions depend on, by name.
@@ -64,11 +83,6 @@ impl Direct {
             ("min_pixels".to_owned(), json!(self.vision.min_pixels)),
             ("max_pixels".to_owned(), json!(self.vision.max_pixels)),
         ])
-    }
-
-    /// Bytes of image embeddings that are kept in memory.
-    pub(crate) fn cache_bytes(&self) -> usize {
-        (self.vision.image_cache_gb * 1e9) as usize
     }
 
     /// Checks that the model in `folder` sees; `name` is what the user calls it.
@@ -107,6 +121,24 @@ impl Direct {
         Ok(set)
     }
 
+    /// The embeddings of the images of `table`, encoded when a prompt needs them by the vision encoder in `folder`, each
+    /// once as far as memory allows.
+    pub(crate) fn image_store(
+        &self,
+        table: &Arc<ImageTable>,
+        folder: &Path,
+        placement: &WeightPlacement,
+    ) -> ImageStore {
+        let options = StoreOptions {
+            model: folder.to_owned(),
+            format: placement.format,
+            device: placement.device.clone(),
+            memory_bytes: (self.vision.image_cache_gb * 1e9) as usize,
+            disk: None,
+        };
+        ImageStore::new(table.clone(), options)
+    }
+
     fn of_benchmark(&self, set: QuestionSet) -> anyhow::Result<SampleSet> {
         report_unanswered(&set);
         let options = media::read_options(&self.media, MediaUse::Required)?;
@@ -138,18 +170,74 @@ impl Direct {
     /// An image or a video is broken and bad records are not to be left out, or no question is left.
     pub(crate) fn lay_out(&self, set: SampleSet, folder: &Path) -> anyhow::Result<Asked> {
         let path = set.path.clone();
-        let mut table: ImageTable = image_table(folder, &self.vision)?;
+        let mut table = image_table(folder, &self.vision)?;
         let bar = Bar::default();
         let found = media::lay_out(set, &mut table, &self.media, &bar)?;
         if let Some(warning) = found.warning(&path) {
-            embodied_r_data::Progress::warn(&bar, &warning);
+            bar.warn(&warning);
         }
         if found.samples.is_empty() {
             let what = format!("`{}` has no usable questions", path.display());
             return Err(exit::hint(what, "see the reasons above"));
         }
-        let questions = found.samples.iter().map(|laid| laid.sample.question.clone()).collect();
-        let seen = Seen { samples: found.samples, images: Arc::new(table) };
-        Ok(Asked { questions, seen: Some(seen) })
+        Ok(Asked::seen(found.samples, table))
     }
+
+    /// The question `text` about the video at `path`, decoded for a model in `folder`.
+    ///
+    /// # Errors
+    /// The video is missing or broken.
+    pub(crate) fn lay_out_video(
+        &self,
+        path: &Path,
+        text: &str,
+        folder: &Path,
+    ) -> anyhow::Result<Asked> {
+        let mut table = image_table(folder, &self.vision)?;
+        // What is wrong with a record is returned.
+        let settings = MediaSettings { skip_bad_records: true, ..self.media.clone() };
+        let found = media::lay_out(about_video(path, text), &mut table, &settings, &Silent)?;
+        match found.skipped.first() {
+            Some((_, reason)) => anyhow::bail!("cannot show `{}`: {reason}", path.display()),
+            None => Ok(Asked::seen(found.samples, table)),
+        }
+    }
+}
+
+/// The question `text` about the video at `path`.
+fn about_video(path: &Path, text: &str) -> SampleSet {
+    let question = Question { question: text.to_owned(), ..Question::default() };
+    let mut sample = Sample::from_text(question);
+    if let Some(message) = sample.messages.first_mut() {
+        message.content.insert(0, Part::Video);
+    }
+    sample.media.videos.push(Video::File(MediaFile::Path(path.to_owned())));
+    SampleSet {
+        path: path.to_owned(),
+        format: SampleFormat::Official,
+        samples: vec![sample],
+        record_indices: vec![0],
+        skipped: Vec::new(),
+    }
+}
+
+/// Where the vision encoder of the model in `folder` is: with the base model of an adapter.
+///
+/// # Errors
+/// The adapter's base model is missing.
+pub(crate) fn vision_folder(folder: PathBuf) -> anyhow::Result<PathBuf> {
+    Ok(lora::base_model_dir(&folder)?.unwrap_or(folder))
+}
+
+/// The prompt with the embeddings of its images.
+///
+/// # Errors
+/// An image has changed since it was added, or cannot be encoded.
+pub(crate) fn embedded(
+    prompt: &Prompt,
+    store: &ImageStore,
+) -> embodied_r_inference::Result<Prompt> {
+    let failed = |error| embodied_r_policy::Error::Image { source: Box::new(error) };
+    store.prepare([prompt]).map_err(failed)?;
+    Ok(prompt.embedded(Some(store))?)
 }

@@ -23,6 +23,14 @@ pub(crate) struct DirectArgs {
     /// Leave out records that cannot be read, and those with a missing or broken image or video, and count them.
     #[arg(long, requires = "direct")]
     pub(crate) skip_bad_records: bool,
+    #[command(flatten)]
+    pub(crate) view: ViewArgs,
+}
+
+/// Which frames of a video a model sees, and how.
+#[derive(Debug, Clone, Default, clap::Args)]
+#[command(next_help_heading = "Images and videos")]
+pub(crate) struct ViewArgs {
     /// Frames of a video: `key` (the key frames of `keyframes`) or `uniform=N` (N evenly spaced ones) [default:
     /// uniform=16].
     #[arg(long, value_name = "FRAMES", requires = "direct", conflicts_with = "fps")]

@@ -114,6 +114,8 @@ pub(super) fn sample(
     let take = |index| journal.take(index).unwrap_or_default();
     let completions: Vec<Vec<String>> = (0..questions.len()).map(take).collect();
     if completions.iter().all(Vec::is_empty) && !questions.is_empty() {
+        // It would refuse the settings that the error advises.
+        journal.remove()?;
         return Err(exit::hint(
             format!(
                 "none of the {} questions fits into the context length of the model",

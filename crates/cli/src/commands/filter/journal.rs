@@ -147,7 +147,14 @@ mod tests {
     }
 
     fn blind_question(index: usize, text: &str) -> BlindQuestion<'_> {
-        BlindQuestion { index, id: format!("q{index}"), category: "c", text, answer: 'B' }
+        BlindQuestion {
+            index,
+            id: format!("q{index}"),
+            category: "c",
+            text: text.into(),
+            seen: None,
+            answer: 'B',
+        }
     }
 
     fn responses(letters: &str) -> Vec<String> {
