@@ -26,7 +26,7 @@ fn case(name: &str) -> Value {
     case_of(VisionModel::Nested, name)
 }
 
-fn case_of(model: VisionModel, name: &str) -> Value {
+pub(crate) fn case_of(model: VisionModel, name: &str) -> Value {
     let text = fs::read(model.folder().join("expected.json")).unwrap();
     let cases: Value = serde_json::from_slice(&text).unwrap();
     cases.as_array().unwrap().iter().find(|case| case["name"] == name).unwrap().clone()
@@ -40,7 +40,7 @@ fn workspace() -> tempfile::TempDir {
 }
 
 /// Writes the images of a case, and returns their file names.
-fn write_images(dir: &Path, case: &Value) -> Vec<String> {
+pub(crate) fn write_images(dir: &Path, case: &Value) -> Vec<String> {
     let seed = case["seed"].as_u64().unwrap() as u32;
     let sizes = case["sizes"].as_array().unwrap();
     let write = |(size, seed): (&Value, u32)| {

@@ -6,6 +6,7 @@ mod architecture;
 mod ask;
 mod bench;
 mod chat;
+mod direct;
 mod durability;
 mod eval;
 mod filter;

@@ -6,6 +6,7 @@ pub(crate) mod bench;
 pub(crate) mod captioner;
 pub(crate) mod chat;
 pub(crate) mod device;
+pub(crate) mod direct;
 pub(crate) mod doctor;
 pub(crate) mod eval;
 pub(crate) mod filter;

@@ -7,15 +7,24 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use embodied_r_data::Progress;
+use embodied_r_data::multimodal::SampleSet;
+use embodied_r_grpo::data::samples::LaidOutSample;
+use embodied_r_grpo::images::store::ImageCounts;
+use embodied_r_grpo::images::table::ImageTable;
 use embodied_r_inference::{BlockingEngine, Completion, Model, PromptRequest};
 use embodied_r_policy::tokenizer::{ChatMessage, Tokenizer};
-use embodied_r_policy::{EngineOptions, FingerprintExtent, fingerprint};
+use embodied_r_policy::{EngineOptions, FingerprintExtent, Prompt, WeightPlacement, fingerprint};
 use serde_json::{Map, Value, json};
 
 use crate::args::model::{ModelArgs, QuantizeName};
+use crate::asked::Asked;
+use crate::direct::{self, Direct};
 use crate::exit::{self, Usage};
 use crate::hub;
 use crate::interrupt;
+
+/// The most tokens of prompts with images whose embeddings are in memory at once: 1/4 GB at a hidden size of 2,048.
+const EMBEDDED_TOKENS: usize = 1 << 15;
 
 /// A question to answer.
 pub(crate) struct BatchPrompt<'a> {
@@ -25,24 +34,39 @@ pub(crate) struct BatchPrompt<'a> {
     pub(crate) id: String,
     /// The user message.
     pub(crate) text: &'a str,
+    /// The question with its images and videos, if the model sees them; the text is then not used.
+    pub(crate) seen: Option<SeenPrompt<'a>>,
+}
+
+/// A question with images and videos.
+#[derive(Clone, Copy)]
+pub(crate) struct SeenPrompt<'a> {
+    pub(crate) question: &'a LaidOutSample,
+    /// The table that has its images. Prompts of one call have the same one.
+    pub(crate) images: &'a Arc<ImageTable>,
 }
 
 /// A model in this process, loaded when it is first needed.
 pub(crate) struct BatchGenerator {
     args: ModelArgs,
-    model: OnceCell<Model>,
+    /// How the model sees images and videos itself.
+    direct: Option<Direct>,
+    model: OnceCell<(Model, WeightPlacement)>,
 }
 
 impl BatchGenerator {
     /// The model of the options; its weights are not loaded yet.
     ///
     /// # Errors
-    /// The batch size is 0, `--model` is missing, or the model or its tokenizer does not exist.
-    pub(crate) fn new(args: &ModelArgs) -> anyhow::Result<Self> {
+    /// The batch size is 0, `--model` is missing, the model or its tokenizer does not exist, or a text model is to see.
+    pub(crate) fn new(args: &ModelArgs, direct: Option<Direct>) -> anyhow::Result<Self> {
         if args.batch == 0 {
             return Err(Usage("`--batch` must be at least 1, not 0".into()).into());
         }
-        let new = Self { args: args.clone(), model: OnceCell::new() };
+        let new = Self { args: args.clone(), direct, model: OnceCell::new() };
+        if let Some(direct) = &new.direct {
+            direct.check_model(&new.vision_dir()?, args.model.as_deref().unwrap_or_default())?;
+        }
         Tokenizer::from_dir(&new.dir()?)?;
         Ok(new)
     }
@@ -50,19 +74,37 @@ impl BatchGenerator {
     fn dir(&self) -> anyhow::Result<PathBuf> {
         let ModelArgs { model, revision, .. } = &self.args;
         let name = model.as_deref().ok_or_else(|| Usage("`--model` is missing".into()))?;
-        Ok(hub::decoder(name, revision.as_deref())?)
+        Ok(match self.direct {
+            Some(_) => hub::with_vision_encoder(name, revision.as_deref())?,
+            None => hub::decoder(name, revision.as_deref())?,
+        })
     }
 
-    fn model(&self) -> anyhow::Result<&Model> {
+    /// Where the vision encoder is: with the base model of an adapter.
+    fn vision_dir(&self) -> anyhow::Result<PathBuf> {
+        direct::vision_folder(self.dir()?)
+    }
+
+    /// The questions of `set` for this model, which sees their images and videos.
+    ///
+    /// # Errors
+    /// As [`Direct::lay_out`], or the model does not see.
+    pub(crate) fn lay_out(&self, set: SampleSet) -> anyhow::Result<Asked> {
+        let none = || Usage("the model sees images with `--direct` only".into());
+        self.direct.as_ref().ok_or_else(none)?.lay_out(set, &self.vision_dir()?)
+    }
+
+    fn model(&self) -> anyhow::Result<&(Model, WeightPlacement)> {
         if let Some(loaded) = self.model.get() {
             return Ok(loaded);
         }
-        let loaded = Model::load(&self.dir()?, self.args.weights.placement()?);
+        let placement = self.args.weights.placement()?;
+        let loaded = Model::load(&self.dir()?, placement.clone());
         let loaded = loaded.map_err(|error| {
             let advice = "`embodied-r doctor --model DIR` lists missing files";
             exit::hint(error.to_string(), advice)
         })?;
-        Ok(self.model.get_or_init(|| loaded))
+        Ok(self.model.get_or_init(|| (loaded, placement)))
     }
 
     /// The settings that the completions of [`Self::sample`] depend on, by name. Not the batch size: on a CPU a completion
@@ -79,6 +121,7 @@ impl BatchGenerator {
             ("device".to_owned(), json!(weights.device.name())),
         ]);
         settings.extend(self.args.decoding.settings());
+        settings.extend(self.direct.iter().flat_map(Direct::settings));
         Ok(settings)
     }
 
@@ -94,7 +137,14 @@ impl BatchGenerator {
         progress: &dyn Progress,
         mut done: impl FnMut(usize, Vec<String>) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
-        let model = self.model()?;
+        let (model, placement) = self.model()?;
+        let images = prompts.iter().find_map(|prompt| prompt.seen).map(|seen| seen.images);
+        let store = match (images, &self.direct) {
+            (Some(images), Some(direct)) => {
+                Some(direct.image_store(images, &self.vision_dir()?, placement))
+            }
+            _ => None,
+        };
         let ModelArgs { decoding, batch, .. } = &self.args;
         let sampling = Arc::new(decoding.sampling_params(model.tokenizer.stop_ids()));
         // One engine for all batches: it keeps the prefix that they share.
@@ -108,10 +158,9 @@ impl BatchGenerator {
                 return Err(interrupt::interrupted());
             }
             let (mut positions, mut requests) = (Vec::new(), Vec::new());
-            for (position, BatchPrompt { index, id, text }) in (start..).zip(batch) {
-                let messages =
-                    [ChatMessage::system(decoding.system_prompt()), ChatMessage::user(*text)];
-                let prompt = model.prompt(&messages, &[])?.prompt;
+            for (position, prompted) in (start..).zip(batch) {
+                let BatchPrompt { index, id, .. } = prompted;
+                let prompt = self.prompt(model, prompted)?;
                 if prompt.len() >= max_len {
                     progress.warn(&format!(
                         "question `{id}` is skipped and counts as wrong: its prompt has {} tokens, the context length of \
@@ -139,8 +188,14 @@ impl BatchGenerator {
                 ControlFlow::Continue(())
             };
             let first = batch.first().map_or(0, |prompt| prompt.index);
-            let completions = engine
-                .complete(requests, on_step)
+            let completions = match &store {
+                Some(store) => {
+                    let embed = |prompt| direct::embedded(&prompt, store);
+                    engine.complete_embedded(requests, EMBEDDED_TOKENS, embed, on_step)
+                }
+                None => engine.complete(requests, on_step),
+            };
+            let completions = completions
                 .with_context(|| format!("in the batch starting at question {first}"))?;
             tokens += completions.iter().map(|of| of.tokens).sum::<usize>();
             let mut texts = completions.into_iter().map(|of| of.text);
@@ -149,6 +204,23 @@ impl BatchGenerator {
             }
         }
         progress.finish();
+        if let Some(ImageCounts { encoded, from_memory, .. }) = store.map(|store| store.counts()) {
+            tracing::info!(encoded, from_memory, "images of prompts");
+        }
         Ok(())
+    }
+
+    /// The prompt of a question; images have no embeddings yet.
+    fn prompt(&self, model: &Model, prompt: &BatchPrompt<'_>) -> anyhow::Result<Prompt> {
+        let (system, tokenizer) = (self.args.decoding.system_prompt(), model.tokenizer.as_ref());
+        match prompt.seen {
+            Some(SeenPrompt { question, images }) => {
+                Ok(question.question_prompt(system, tokenizer, images.processor())?)
+            }
+            None => {
+                let messages = [ChatMessage::system(system), ChatMessage::user(prompt.text)];
+                Ok(model.prompt(&messages, &[])?.prompt)
+            }
+        }
     }
 }

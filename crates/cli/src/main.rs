@@ -8,11 +8,13 @@ macro_rules! eprintln {
 mod allocator;
 mod api_generator;
 mod args;
+mod asked;
 mod batch_generator;
 mod chat_session;
 mod commands;
 mod descriptors;
 mod device;
+mod direct;
 mod exit;
 mod hub;
 mod interrupt;

@@ -25,6 +25,16 @@ pub(crate) struct LaidOut {
     pub(crate) skipped: Vec<(usize, String)>,
 }
 
+impl LaidOut {
+    /// A warning that records of `path` are left out, if some are.
+    pub(crate) fn warning(&self, path: &Path) -> Option<String> {
+        let (index, reason) = self.skipped.first()?;
+        let (count, path, record) = (self.skipped.len(), path.display(), index + 1);
+        let more = if count > 1 { ", for example" } else { "" };
+        Some(format!("left out {count} bad records of `{path}`{more} record {record}: {reason}"))
+    }
+}
+
 /// Reads the questions of `path`, with their images and videos for a model that sees them.
 ///
 /// # Errors
@@ -34,15 +44,25 @@ pub(crate) fn read(
     settings: &MediaSettings,
     media: MediaUse,
 ) -> anyhow::Result<SampleSet> {
+    Ok(read_samples(path, &read_options(settings, media)?)?)
+}
+
+/// How question files are read.
+///
+/// # Errors
+/// The columns are invalid.
+pub(crate) fn read_options(
+    settings: &MediaSettings,
+    media: MediaUse,
+) -> anyhow::Result<ReadOptions> {
     let columns = settings.columns.as_deref().map(str::parse::<Columns>).transpose()?;
-    let options = ReadOptions {
+    Ok(ReadOptions {
         columns: columns.unwrap_or_default(),
         image_dir: settings.image_dir.clone(),
         video_dir: settings.video_dir.clone(),
         skip_bad_records: settings.skip_bad_records,
         media,
-    };
-    Ok(read_samples(path, &options)?)
+    })
 }
 
 /// Whether the questions of `path` have captions.

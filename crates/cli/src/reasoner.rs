@@ -1,11 +1,14 @@
 //! The model that answers the questions of `infer`, `eval` and `filter`: in this process, or behind an API.
 
 use embodied_r_data::Progress;
+use embodied_r_data::multimodal::SampleSet;
 use serde_json::{Map, Value};
 
 use crate::api_generator::{self, ApiGenerator, Failures};
 use crate::args::reasoner::ReasonerArgs;
+use crate::asked::Asked;
 use crate::batch_generator::{BatchGenerator, BatchPrompt};
+use crate::direct::Direct;
 use crate::exit::{self, Usage};
 
 /// A model and its sampling parameters.
@@ -20,13 +23,31 @@ impl Reasoner {
     /// The model of the options; weights are not loaded yet, and nothing is sent.
     ///
     /// # Errors
-    /// `--model` is missing, the local model or its tokenizer does not exist, or a base URL is not one.
-    pub(crate) fn new(args: &ReasonerArgs) -> anyhow::Result<Self> {
+    /// `--model` is missing, the local model or its tokenizer does not exist, a base URL is not one, or a model that is
+    /// to see the images itself (`direct`) does not.
+    pub(crate) fn new(args: &ReasonerArgs, direct: Option<&Direct>) -> anyhow::Result<Self> {
         let ReasonerArgs { model, api } = args;
         let name = model.model.as_deref().ok_or_else(|| Usage("`--model` is missing".into()))?;
-        match api.is_given() {
-            true => Ok(Self::Api(Box::new(ApiGenerator::new(api, name, &model.decoding)?))),
-            false => Ok(Self::Local(Box::new(BatchGenerator::new(model)?))),
+        match (api.is_given(), direct) {
+            (true, Some(_)) => {
+                let what = "`--direct` needs a model in this process, but with `--base-url` it is on a server";
+                Err(Usage(what.into()).into())
+            }
+            (true, None) => Ok(Self::Api(Box::new(ApiGenerator::new(api, name, &model.decoding)?))),
+            (false, direct) => {
+                Ok(Self::Local(Box::new(BatchGenerator::new(model, direct.cloned())?)))
+            }
+        }
+    }
+
+    /// The questions of `set` for this model, which sees their images and videos.
+    ///
+    /// # Errors
+    /// As [`Direct::lay_out`], or this model does not see.
+    pub(crate) fn lay_out(&self, set: SampleSet) -> anyhow::Result<Asked> {
+        match self {
+            Self::Local(generator) => generator.lay_out(set),
+            Self::Api(_) => Err(Usage("a model on a server does not see images".into()).into()),
         }
     }
 

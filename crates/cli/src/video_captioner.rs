@@ -43,11 +43,12 @@ pub(crate) struct VideoCaptioner {
 
 /// The options of key-frame selection.
 pub(crate) fn key_frames(args: &KeyFrameArgs) -> keyframes::KeyFrameOptions {
+    let defaults = keyframes::KeyFrameOptions::default();
     keyframes::KeyFrameOptions {
         threshold: args.threshold,
         min_frames: args.min_frames,
-        max_frames: args.max_frames,
-        ..keyframes::KeyFrameOptions::default()
+        max_frames: args.max_frames.unwrap_or(defaults.max_frames),
+        ..defaults
     }
 }
 

@@ -1,15 +1,15 @@
 //! An engine on the thread of its caller.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
 use embodied_r_policy::tokenizer::Tokenizer;
-use embodied_r_policy::{Engine, EngineOptions};
+use embodied_r_policy::{Engine, EngineOptions, Prompt};
 
 use crate::completion::Completion;
 use crate::engine_core::{EngineClient, EngineCore};
 use crate::error::Result;
-use crate::generation::{Event, GenerationOptions};
+use crate::generation::{Event, Generation, GenerationOptions};
 use crate::model::Model;
 use crate::worker::PromptRequest;
 
@@ -38,6 +38,22 @@ impl BlockingEngine {
     pub fn complete(
         &mut self,
         requests: Vec<PromptRequest>,
+        on_step: impl FnMut(&[Completion]) -> ControlFlow<()>,
+    ) -> Result<Vec<Completion>> {
+        self.complete_embedded(requests, usize::MAX, Ok, on_step)
+    }
+
+    /// As [`Self::complete`] for prompts whose images have no embeddings yet. `embed` adds them to a prompt when it is
+    /// submitted, and no more prompts are in the engine at once than have `max_tokens` tokens together, or a single one: only
+    /// these hold embeddings.
+    ///
+    /// # Errors
+    /// As [`Self::complete`], and those of `embed`.
+    pub fn complete_embedded(
+        &mut self,
+        requests: Vec<PromptRequest>,
+        max_tokens: usize,
+        mut embed: impl FnMut(Prompt) -> Result<Prompt>,
         mut on_step: impl FnMut(&[Completion]) -> ControlFlow<()>,
     ) -> Result<Vec<Completion>> {
         let completion = |request: &PromptRequest| {
@@ -46,17 +62,35 @@ impl BlockingEngine {
             std::iter::repeat_with(new).take(request.request.samples).collect::<Vec<_>>()
         };
         let mut completions: Vec<Completion> = requests.iter().flat_map(completion).collect();
-        let mut generation = self.client.submit(requests, GenerationOptions::default());
+        let mut waiting = requests.into_iter().peekable();
+        let (mut running, mut submitted) = (Vec::<Running>::new(), 0);
         while completions.iter().any(|completion| completion.finish.is_none()) {
+            let mut tokens: usize = running.iter().map(|request| request.tokens).sum();
+            let fits = |tokens: usize, request: &PromptRequest| {
+                tokens == 0 || tokens.saturating_add(request.request.prompt.len()) <= max_tokens
+            };
+            while let Some(mut request) = waiting.next_if(|request| fits(tokens, request)) {
+                let (length, samples) = (request.request.prompt.len(), request.request.samples);
+                request.request.prompt = embed(std::mem::take(&mut request.request.prompt))?;
+                let generation = self.client.submit(vec![request], GenerationOptions::default());
+                let choices = submitted..submitted + samples;
+                running.push(Running { generation, choices, tokens: length });
+                (tokens, submitted) = (tokens.saturating_add(length), submitted + samples);
+            }
             self.core.step_pending();
-            while let Some(event) = generation.try_next() {
-                match event? {
-                    event @ (Event::Token { choice, .. } | Event::Finished { choice, .. }) => {
-                        completions[choice].take(event)?;
+            for Running { generation, choices, .. } in &mut running {
+                while let Some(event) = generation.try_next() {
+                    match event? {
+                        event @ (Event::Token { choice, .. } | Event::Finished { choice, .. }) => {
+                            completions[choices.start + choice].take(event)?;
+                        }
+                        Event::Prefilled { .. } => {}
                     }
-                    Event::Prefilled { .. } => {}
                 }
             }
+            running.retain(|request| {
+                completions[request.choices.clone()].iter().any(|of| of.finish.is_none())
+            });
             if on_step(&completions).is_break() {
                 let unfinished = completions.iter_mut().filter(|it| it.finish.is_none());
                 unfinished.into_iter().try_for_each(Completion::end)?;
@@ -65,6 +99,15 @@ impl BlockingEngine {
         }
         Ok(completions)
     }
+}
+
+/// A request in the engine.
+struct Running {
+    generation: Generation,
+    /// Its completions among all.
+    choices: Range<usize>,
+    /// Tokens of its prompt.
+    tokens: usize,
 }
 
 #[cfg(test)]
@@ -77,6 +120,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::error::Error;
 
     fn model() -> Model {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../vision/tests/fixtures/flat");
@@ -132,5 +176,56 @@ mod tests {
         let mut engine = BlockingEngine::new(&model, EngineOptions::default()).unwrap();
         let expected = engine.complete(requests(&model), |_| ControlFlow::Continue(())).unwrap();
         assert_eq!(texts(found), texts(expected));
+    }
+
+    #[test]
+    fn prompts_are_embedded_in_turn_and_completed_as_all_at_once() {
+        let model = model();
+        let mut engine = BlockingEngine::new(&model, EngineOptions::default()).unwrap();
+        let expected = engine.complete(requests(&model), |_| ControlFlow::Continue(())).unwrap();
+        // Of the four prompts of three tokens two fit, or with less than one prompt's tokens one.
+        for (max_tokens, most) in [(7, 2), (1, 1)] {
+            let embedded = std::cell::Cell::new(0usize);
+            let mut unfinished = 0;
+            let found = engine.complete_embedded(
+                requests(&model),
+                max_tokens,
+                |prompt| {
+                    embedded.set(embedded.get() + 1);
+                    Ok(prompt)
+                },
+                |completions| {
+                    let groups = completions.chunks(3).take(embedded.get());
+                    let open = |of: &&[Completion]| {
+                        of.iter().any(|it| it.tokens > 0 && it.finish.is_none())
+                    };
+                    unfinished = unfinished.max(groups.filter(open).count());
+                    ControlFlow::Continue(())
+                },
+            );
+            assert_eq!(texts_of(&found.unwrap()), texts_of(&expected), "{max_tokens}");
+            assert_eq!((embedded.get(), unfinished), (4, most));
+        }
+    }
+
+    fn texts_of(completions: &[Completion]) -> Vec<String> {
+        completions.iter().map(|completion| completion.text.clone()).collect()
+    }
+
+    #[test]
+    fn a_prompt_that_cannot_be_embedded_ends_the_call() {
+        let model = model();
+        let mut engine = BlockingEngine::new(&model, EngineOptions::default()).unwrap();
+        let refused = engine.complete_embedded(
+            requests(&model),
+            1,
+            |prompt| match prompt.ids()[2] {
+                8 => Err(Error::Aborted),
+                _ => Ok(prompt),
+            },
+            |_| ControlFlow::Continue(()),
+        );
+        assert!(matches!(refused, Err(Error::Aborted)));
+        engine.complete(requests(&model), |_| ControlFlow::Continue(())).unwrap();
     }
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::captioner::CaptionerArgs;
+use super::direct::{MediaLimits, ViewArgs};
 use super::model::{DecodingArgs, WeightArgs};
 use super::perceive::KeyFrameArgs;
 
@@ -32,12 +33,31 @@ pub(crate) struct AskArgs {
     #[arg(long)]
     pub(crate) json: bool,
     /// Save frames, captions and the completion to this directory, with an HTML page that shows them.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", conflicts_with = "direct")]
     pub(crate) save_trace: Option<PathBuf>,
+    /// Let `--policy`, a vision-language model, answer from the frames of the video, without captions. The prompt is that
+    /// of training.
+    #[arg(long, help_heading = "Images and videos", requires = "policy", conflicts_with_all = [
+        "captioner", "captioner_base_url", "scenes",
+    ])]
+    pub(crate) direct: bool,
+    #[command(flatten)]
+    pub(crate) view: ViewArgs,
     #[command(flatten)]
     pub(crate) captioner: CaptionerArgs,
     #[command(flatten)]
     pub(crate) decoding: DecodingArgs,
     #[command(flatten)]
     pub(crate) key_frames: KeyFrameArgs,
+}
+
+impl AskArgs {
+    /// Limits of the frames that the model sees.
+    pub(crate) fn media_limits(&self) -> MediaLimits {
+        MediaLimits {
+            video_dir: None,
+            max_frames: self.key_frames.max_frames,
+            max_pixels: self.captioner.max_pixels,
+        }
+    }
 }

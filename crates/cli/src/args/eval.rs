@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
+use super::direct::DirectArgs;
 use super::reasoner::ReasonerArgs;
 use super::value::at_least_one;
 use super::video::VideoArgs;
@@ -100,7 +101,7 @@ pub(crate) struct Source {
     /// parsed, or JSONL of `id`, `category`, `solution`, `prediction`, which is taken verbatim, and optionally `video_id`.
     /// With `--data`, they are scored against its questions and reference answers.
     #[arg(long, value_name = "FILE", conflicts_with_all = [
-        "model", "video_dir", "scenes", "captioner",
+        "model", "video_dir", "scenes", "captioner", "direct",
     ])]
     pub(crate) predictions: Option<PathBuf>,
     /// Questions to answer with `--model`, or those that `--predictions` should answer: Embodied-R's JSON, with or without
@@ -117,6 +118,8 @@ pub(crate) struct Source {
     pub(crate) reasoner: ReasonerArgs,
     #[command(flatten)]
     pub(crate) video: VideoArgs,
+    #[command(flatten)]
+    pub(crate) direct: DirectArgs,
 }
 
 impl Source {

@@ -4,8 +4,11 @@ use std::path::PathBuf;
 
 use super::api::ApiArgs;
 use super::device::DeviceName;
+use super::direct::{DirectArgs, MediaLimits};
 use super::precision::PrecisionName;
 use super::value::at_least_one;
+use crate::direct::Direct;
+use crate::exit::Usage;
 
 /// Drop questions that a text-only (blind) model answers correctly.
 ///
@@ -15,6 +18,10 @@ use super::value::at_least_one;
 ///
 /// The settings and all completions are saved beside the output, in `OUTPUT.tries.jsonl`. Interrupted runs resume from
 /// it, and a run with another `--drop-at` reuses its completions.
+///
+/// With `--direct`, the model is not blind: a vision-language model sees the images and video frames, so that questions that
+/// are too easy for it are dropped. `--data` may then have any format that `train` reads; kept questions are written in
+/// Embodied-R's JSON.
 #[derive(Debug, clap::Args)]
 pub(crate) struct FilterArgs {
     /// Questions: Embodied-R's JSON, with or without captions, or the file or directory of EgoSchema (`questions.json`)
@@ -45,6 +52,36 @@ pub(crate) struct FilterArgs {
     pub(crate) api: ApiArgs,
     #[command(flatten)]
     pub(crate) sampling: SamplingArgs,
+    #[command(flatten)]
+    pub(crate) direct: DirectArgs,
+    #[command(flatten)]
+    pub(crate) limits: LimitArgs,
+}
+
+impl FilterArgs {
+    /// How the model sees the images and videos; `None` without `--direct`.
+    ///
+    /// # Errors
+    /// The frames of videos are invalid.
+    pub(crate) fn direct(&self) -> Result<Option<Direct>, Usage> {
+        let LimitArgs { video_dir, max_frames, max_pixels } = self.limits.clone();
+        Direct::new(&self.direct, MediaLimits { video_dir, max_frames, max_pixels })
+    }
+}
+
+/// Limits of the images and videos that the model sees.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Images and videos")]
+pub(crate) struct LimitArgs {
+    /// Directory of the videos [default: as the questions say, else `videos` beside the data file].
+    #[arg(long, value_name = "DIR", requires = "direct")]
+    pub(crate) video_dir: Option<PathBuf>,
+    /// Maximum number of frames with `--fps` [default: 768].
+    #[arg(long, value_name = "N", requires = "direct")]
+    pub(crate) max_frames: Option<usize>,
+    /// Downscale larger images to this many pixels [default: the model's image processor decides].
+    #[arg(long, value_name = "PIXELS", requires = "direct", value_parser = at_least_one)]
+    pub(crate) max_pixels: Option<usize>,
 }
 
 /// The blind model, and where it runs.
@@ -83,7 +120,7 @@ pub(crate) struct SamplingArgs {
     /// Random seed for sampling.
     #[arg(long, value_name = "SEED", default_value_t = 42)]
     pub(crate) seed: u64,
-    /// System prompt [default: one that asks for the most likely option].
+    /// System prompt [default: one that asks for the most likely option; with `--direct`, the one used in training].
     #[arg(long, value_name = "TEXT")]
     pub(crate) system_prompt: Option<String>,
 }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::direct::DirectArgs;
 use super::reasoner::ReasonerArgs;
 use super::video::VideoArgs;
 
@@ -12,6 +13,9 @@ use super::video::VideoArgs;
 ///
 /// With a captioner, questions without captions are captioned first, as `perceive` does; the captions are kept beside
 /// the output, in `OUTPUT.perceived`. A local captioner has the device and the precision of a local model.
+///
+/// With `--direct`, a vision-language model sees the images and video frames of the questions instead, and `--data` may
+/// have any format that `train` reads; the output is in Embodied-R's JSON with `images` and `videos`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct InferArgs {
     /// Questions to answer: Embodied-R's JSON, with or without captions, or the file or directory of EgoSchema
@@ -31,4 +35,6 @@ pub(crate) struct InferArgs {
     pub(crate) reasoner: ReasonerArgs,
     #[command(flatten)]
     pub(crate) video: VideoArgs,
+    #[command(flatten)]
+    pub(crate) direct: DirectArgs,
 }

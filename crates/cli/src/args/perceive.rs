@@ -141,9 +141,9 @@ pub(crate) struct KeyFrameArgs {
     /// Minimum number of key frames per video, if it has that many frames at 1 fps.
     #[arg(long, value_name = "N", default_value_t = 4)]
     pub(crate) min_frames: usize,
-    /// Maximum number of key frames per video.
-    #[arg(long, value_name = "N", default_value_t = 32)]
-    pub(crate) max_frames: usize,
+    /// Maximum number of key frames per video [default: 32].
+    #[arg(long, value_name = "N")]
+    pub(crate) max_frames: Option<usize>,
 }
 
 /// For backends with a model.

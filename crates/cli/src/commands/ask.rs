@@ -1,5 +1,6 @@
 //! `embodied-r ask`.
 
+mod direct;
 mod trace;
 
 use std::sync::Arc;
@@ -10,7 +11,6 @@ use anyhow::Context as _;
 use embodied_r_data::prompts::multiple_choice_text;
 use embodied_r_perception::captioner;
 use embodied_r_policy::tokenizer::{ChatMessage, Tokenizer};
-use embodied_r_rewards::answer::{answer_tag, letter, think_tag};
 
 use crate::args::ask::AskArgs;
 use crate::args::model::StoredModel;
@@ -38,6 +38,9 @@ pub(crate) fn run(args: AskArgs) -> anyhow::Result<Status> {
     let missing =
         || Usage("give a language model with `--policy`, or a local `--captioner`".into());
     let policy = policy.ok_or_else(missing)?;
+    if args.direct {
+        return direct::run(&args, policy, &options, question);
+    }
     // Fails on missing files before the slow captioning.
     let folder = hub::decoder(&policy, None)?;
     Tokenizer::from_dir(&folder)?;
@@ -86,16 +89,8 @@ pub(crate) fn run(args: AskArgs) -> anyhow::Result<Status> {
             eprintln!("the captions are kept in `{}`", folder.display());
         }
     })?;
-    let chosen = (!options.is_empty()).then(|| letter(&completion).ok()).flatten();
-    let index = chosen.and_then(|letter| (letter as usize).checked_sub('A' as usize));
     trace.reason_s = Some(reason_s);
-    trace.think = think_tag(&completion).map(str::to_owned);
-    trace.answer = match options.is_empty() {
-        true => answer_tag(&completion).map(|answer| answer.trim().to_owned()),
-        false => chosen.map(String::from),
-    };
-    trace.option = index.and_then(|index| options.get(index).cloned());
-    trace.completion = Some(completion);
+    trace.answered(completion, &options);
     if let Some(folder) = &args.save_trace {
         trace::save(folder, &trace, &images)?;
     }

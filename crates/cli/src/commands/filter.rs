@@ -15,6 +15,7 @@ use serde_json::Value;
 use super::infer::paths::beside;
 use super::infer::perceived;
 use crate::args::filter::FilterArgs;
+use crate::asked::Asked;
 use crate::exit::{Status, Usage};
 use crate::output::{out, outln};
 use crate::progress::Bar;
@@ -26,14 +27,28 @@ use summary::{AnswerBias, Summary};
 /// Drop questions that a blind model answers correctly.
 pub(crate) fn run(args: FilterArgs) -> anyhow::Result<Status> {
     let drop_at = drop_at(&args)?;
-    let set = perceived::read(&args.data, args.answers.as_deref(), args.limit)?;
-    refuse_overwriting(&set.path, &args.output)?;
-    let questions = questions(&set)?;
-    let blind = BlindModel::new(&args)?;
+    let (set, asked, blind) = match args.direct()? {
+        Some(direct) => {
+            // Fails on a text model before the questions are read.
+            let blind = BlindModel::new(&args, Some(&direct))?;
+            let read = direct.read(&args.data, args.answers.as_deref(), args.limit)?;
+            refuse_overwriting(&read.path, &args.output)?;
+            let path = read.path.clone();
+            let asked = blind.lay_out(read)?;
+            (asked.question_set(path), Some(asked), Some(blind))
+        }
+        None => {
+            let set = perceived::read(&args.data, args.answers.as_deref(), args.limit)?;
+            refuse_overwriting(&set.path, &args.output)?;
+            (set, None, None)
+        }
+    };
+    let questions = questions(&set, asked.as_ref())?;
+    let blind = blind.map_or_else(|| BlindModel::new(&args, None), Ok)?;
     // Checks the files before the slow loading of the model.
     let mut journal = Journal::open(&beside(&args.output, ".tries.jsonl"), blind.settings()?)?;
     let open: Vec<&BlindQuestion<'_>> =
-        questions.iter().filter(|question| !journal.has(question.index, question.text)).collect();
+        questions.iter().filter(|question| !journal.has(question.index, &question.text)).collect();
     if open.len() < questions.len() {
         eprintln!(
             "resuming: {} of {} questions are done",
@@ -49,8 +64,8 @@ pub(crate) fn run(args: FilterArgs) -> anyhow::Result<Status> {
     let filtered: Vec<FilteredQuestion> =
         questions.iter().filter_map(|question| journal.filtered(question, drop_at)).collect();
     journal.close(&filtered, drop_at)?;
-    write_kept(&set, &filtered, &args.output)?;
     let summary = Summary::new(&set, questions.len(), &filtered, (args.tries, drop_at));
+    write_kept(&set, asked, &filtered, &args.output)?;
     match args.json {
         true => outln!("{}", serde_json::to_string(&summary)?)?,
         false => out!("{}", summary.table(&args.output))?,
@@ -58,8 +73,11 @@ pub(crate) fn run(args: FilterArgs) -> anyhow::Result<Status> {
     Ok(warn(&summary))
 }
 
-/// The multiple-choice questions without their captions.
-fn questions(set: &QuestionSet) -> Result<Vec<BlindQuestion<'_>>, embodied_r_eval::Error> {
+/// The multiple-choice questions without their captions, or as they are `asked` with images and videos.
+fn questions<'a>(
+    set: &'a QuestionSet,
+    asked: Option<&'a Asked>,
+) -> Result<Vec<BlindQuestion<'a>>, embodied_r_eval::Error> {
     let mut questions = Vec::with_capacity(set.questions.len());
     for (index, question) in set.questions.iter().enumerate() {
         let Some(answer) = rules::solution(question)? else { continue };
@@ -67,7 +85,11 @@ fn questions(set: &QuestionSet) -> Result<Vec<BlindQuestion<'_>>, embodied_r_eva
             index,
             id: question.id(),
             category: &question.question_category,
-            text: rules::question(question)?,
+            text: match asked {
+                Some(asked) => asked.key(index),
+                None => rules::question(question)?.into(),
+            },
+            seen: asked.and_then(|asked| asked.prompt(index).seen),
             answer,
         });
     }
@@ -102,9 +124,21 @@ fn refuse_overwriting(data: &Path, out: &Path) -> Result<(), Usage> {
     }
 }
 
-/// Writes the kept records, unchanged. Questions whose requests failed are kept.
-fn write_kept(set: &QuestionSet, filtered: &[FilteredQuestion], out: &Path) -> anyhow::Result<()> {
-    let records: Vec<Value> = serde_json::from_str(&read_text(&set.path)?)?;
+/// Writes the kept records: unchanged, or in this project's format if they are `asked` with images and videos. Questions
+/// whose requests failed are kept.
+fn write_kept(
+    set: &QuestionSet,
+    asked: Option<Asked>,
+    filtered: &[FilteredQuestion],
+    out: &Path,
+) -> anyhow::Result<()> {
+    let records: Vec<Value> = match asked {
+        Some(asked) => {
+            let records = asked.into_records();
+            records.iter().map(serde_json::to_value).collect::<Result<_, _>>()?
+        }
+        None => serde_json::from_str(&read_text(&set.path)?)?,
+    };
     let dropped: std::collections::HashSet<usize> =
         filtered.iter().filter(|filtered| !filtered.kept).map(|filtered| filtered.index).collect();
     let kept: Vec<&Value> = set

@@ -6,13 +6,14 @@ pub(super) mod perceived;
 
 use std::path::Path;
 
-use embodied_r_data::question::Question;
 use embodied_r_files::write_atomic;
 pub(super) use journal::Journal;
 use serde_json::json;
 
 use crate::args::infer::InferArgs;
+use crate::asked::Asked;
 use crate::batch_generator::BatchPrompt;
+use crate::direct::Direct;
 use crate::exit::{self, Status};
 use crate::output::outln;
 use crate::progress::Bar;
@@ -22,13 +23,13 @@ use perceived::CaptioningPlan;
 
 /// Answer a file of questions.
 pub(crate) fn run(args: InferArgs) -> anyhow::Result<Status> {
-    let set = perceived::read(&args.data, args.answers.as_deref(), args.limit)?;
-    let captioning = CaptioningPlan::new(vec![set], &args.video, &args.reasoner.model.weights)?;
-    // Fails on a missing model before the slow captioning.
-    let reasoner = Reasoner::new(&args.reasoner)?;
-    let questions = captioning.run(&perceived::folder(&args.output))?.concat();
-    let n = questions.len();
-    let (skipped, journal) = answer_file(questions, &reasoner, &args.output)?;
+    let direct = args.video.direct(&args.direct)?;
+    let (asked, reasoner) = match &direct {
+        Some(direct) => seen(&args, direct)?,
+        None => captioned(&args)?,
+    };
+    let n = asked.questions.len();
+    let (skipped, journal) = answer_file(asked, &reasoner, &args.output)?;
     journal.remove()?;
     let remark = match skipped {
         0 => String::new(),
@@ -40,16 +41,35 @@ pub(crate) fn run(args: InferArgs) -> anyhow::Result<Status> {
     Ok(Status::Done)
 }
 
+/// The questions as text with captions, and the model.
+fn captioned(args: &InferArgs) -> anyhow::Result<(Asked, Reasoner)> {
+    let set = perceived::read(&args.data, args.answers.as_deref(), args.limit)?;
+    let captioning = CaptioningPlan::new(vec![set], &args.video, &args.reasoner.model.weights)?;
+    // Fails on a missing model before the slow captioning.
+    let reasoner = Reasoner::new(&args.reasoner, None)?;
+    let questions = captioning.run(&perceived::folder(&args.output))?.concat();
+    Ok((Asked::text(questions), reasoner))
+}
+
+/// The questions with images and videos, and the model that sees them.
+fn seen(args: &InferArgs, direct: &Direct) -> anyhow::Result<(Asked, Reasoner)> {
+    // Fails on a text model before the questions are read.
+    let reasoner = Reasoner::new(&args.reasoner, Some(direct))?;
+    let set = direct.read(&args.data, args.answers.as_deref(), args.limit)?;
+    Ok((reasoner.lay_out(set)?, reasoner))
+}
+
 /// Answers the questions and writes them with their answers; resumes an interrupted run with the same settings. Returns
 /// the number of questions that exceed the context length, which have no answer, and the journal, which is beside `output`
 /// and is to be removed.
 pub(super) fn answer_file(
-    mut questions: Vec<Question>,
+    asked: Asked,
     reasoner: &Reasoner,
     output: &Path,
 ) -> anyhow::Result<(usize, Journal)> {
-    let (completions, journal) = sample(&questions, reasoner, 1, output)?;
+    let (completions, journal) = sample(&asked, reasoner, 1, output)?;
     let skipped = completions.iter().filter(|of| of.is_empty()).count();
+    let mut questions = asked.into_records();
     for (question, completions) in questions.iter_mut().zip(completions) {
         question.content = completions.into_iter().next();
     }
@@ -64,7 +84,7 @@ pub(super) fn answer_file(
 /// # Errors
 /// No question fits into the context, another process writes `output`, or as [`Reasoner::sample_all`].
 pub(super) fn sample(
-    questions: &[Question],
+    asked: &Asked,
     reasoner: &Reasoner,
     samples: usize,
     output: &Path,
@@ -73,11 +93,10 @@ pub(super) fn sample(
     let mut settings = reasoner.settings()?;
     settings.insert("samples".to_owned(), json!(samples));
     let mut journal = Journal::open(&beside(output, ".partial.jsonl"), &settings)?;
-    let open: Vec<BatchPrompt<'_>> = questions
-        .iter()
-        .enumerate()
-        .filter(|(index, question)| !journal.has(*index, &question.question))
-        .map(|(index, question)| BatchPrompt { index, id: question.id(), text: &question.question })
+    let questions = &asked.questions;
+    let open: Vec<BatchPrompt<'_>> = (0..questions.len())
+        .filter(|index| !journal.has(*index, &asked.key(*index)))
+        .map(|index| asked.prompt(index))
         .collect();
     if open.len() < questions.len() {
         eprintln!(
@@ -88,19 +107,28 @@ pub(super) fn sample(
     }
     if !open.is_empty() {
         reasoner.sample_all(&open, samples, &Bar::default(), |position, completions| {
-            let BatchPrompt { index, text, .. } = open[position];
-            journal.add(index, text, completions)
+            let index = open[position].index;
+            journal.add(index, &asked.key(index), completions)
         })?;
     }
     let take = |index| journal.take(index).unwrap_or_default();
     let completions: Vec<Vec<String>> = (0..questions.len()).map(take).collect();
     if completions.iter().all(Vec::is_empty) && !questions.is_empty() {
+        // It would refuse the settings that the error advises.
+        journal.remove()?;
         return Err(exit::hint(
             format!(
                 "none of the {} questions fits into the context length of the model",
                 questions.len()
             ),
-            "caption fewer frames (`perceive --max-frames`), or choose a model with a longer context",
+            match asked.seen {
+                Some(_) => {
+                    "show fewer or smaller frames (`--frames uniform=8`, `--max-pixels`), or choose a model with a longer context"
+                }
+                None => {
+                    "caption fewer frames (`perceive --max-frames`), or choose a model with a longer context"
+                }
+            },
         ));
     }
     Ok((completions, journal))

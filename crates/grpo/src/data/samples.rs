@@ -38,7 +38,7 @@ pub fn prompts(
     let system = system.unwrap_or_else(|| prompts::system_prompt());
     let (mut prompted, mut too_long) = (Vec::with_capacity(samples.len()), TooLong::default());
     for sample in samples {
-        let prompt = sample.prompt(sample.sample.prompt(), Some(system), text, processor)?;
+        let prompt = sample.question_prompt(system, text, processor)?;
         let LaidOutSample { sample, .. } = sample;
         let Sample { question, media, .. } = sample;
         if question.answer.trim().is_empty() {
@@ -102,6 +102,19 @@ pub fn examples(
 }
 
 impl LaidOutSample {
+    /// The question as a prompt, without embeddings; `system` is its system message unless it has its own.
+    ///
+    /// # Errors
+    /// The tokenizer or the chat template fails.
+    pub fn question_prompt(
+        &self,
+        system: &str,
+        text: &dyn ChatTokenizer,
+        processor: &VisionProcessor,
+    ) -> Result<Prompt> {
+        self.prompt(self.sample.prompt(), Some(system), text, processor)
+    }
+
     /// The prompt of some of the messages, with a generation prompt.
     fn prompt(
         &self,

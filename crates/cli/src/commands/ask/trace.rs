@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use embodied_r_files::write_atomic;
 use embodied_r_perception::captioner::Caption;
 use embodied_r_report::escape;
+use embodied_r_rewards::answer::{answer_tag, letter, think_tag};
 use serde::Serialize;
 
 /// The answer to a question about a video, with all intermediate results.
@@ -24,6 +25,21 @@ pub(super) struct AnswerTrace {
     pub(super) option: Option<String>,
     pub(super) perceive_s: f64,
     pub(super) reason_s: Option<f64>,
+}
+
+impl AnswerTrace {
+    /// Adds the completion and its answer; `options` are those of the question.
+    pub(super) fn answered(&mut self, completion: String, options: &[String]) {
+        let chosen = (!options.is_empty()).then(|| letter(&completion).ok()).flatten();
+        let index = chosen.and_then(|letter| (letter as usize).checked_sub('A' as usize));
+        self.think = think_tag(&completion).map(str::to_owned);
+        self.answer = match options.is_empty() {
+            true => answer_tag(&completion).map(|answer| answer.trim().to_owned()),
+            false => chosen.map(String::from),
+        };
+        self.option = index.and_then(|index| options.get(index).cloned());
+        self.completion = Some(completion);
+    }
 }
 
 /// The HTML page.

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use anyhow::Context as _;
-use embodied_r_data::question_set::{QuestionSet, read_question_set};
+use embodied_r_data::multimodal::SampleSet;
+use embodied_r_data::question_set::{QuestionFormat, QuestionSet, read_question_set};
 use embodied_r_data::{Progress as _, Question};
 use embodied_r_eval::{
     Answered, Error, Matched, Prediction, Protocol, Report, SampledQuestion, match_questions,
@@ -15,8 +16,10 @@ use super::folds;
 use super::pass_at::{SamplingPlan, explain_samples};
 use crate::args::eval::{EvalArgs, Source};
 use crate::args::reasoner::ReasonerArgs;
+use crate::asked::Asked;
 use crate::commands::infer::perceived::{self, CaptioningPlan};
 use crate::commands::infer::{self, Journal};
+use crate::direct::Direct;
 use crate::exit::{self, Usage};
 use crate::progress::Bar;
 use crate::reasoner::Reasoner;
@@ -148,37 +151,28 @@ fn generate(
     is_folded: bool,
 ) -> anyhow::Result<Vec<Outputs>> {
     let folder = Folder::new(save_path)?;
-    let sets = question_sets(sources)?.unwrap_or_default();
-    if is_folded {
-        folds::check(&sets)?;
-    }
-    let Some(Source { video, reasoner, .. }) = sources.first() else { return Ok(Vec::new()) };
-    let captioning = CaptioningPlan::new(sets, video, &reasoner.model.weights)?;
-    if captioning.is_needed() && matches!(folder, Folder::Temporary(_)) {
-        let what = "captioning the videos takes long: give `--output DIR` to keep the captions";
-        return Err(Usage(what.into()).into());
-    }
-    // Fails on a missing model before the slow captioning.
-    let reasoners = reasoners(sources, plan)?;
-    // One place for the captions, so that `--pass-at` and answers share them.
-    let all = captioning.run(&perceived::folder(&folder.path().join(ANSWERS)))?;
+    let Some(Source { video, direct, .. }) = sources.first() else { return Ok(Vec::new()) };
+    let (all, reasoners) = match video.direct(direct)? {
+        Some(direct) => seen(sources, plan, &direct, is_folded)?,
+        None => captioned(sources, plan, &folder, is_folded)?,
+    };
     let (mut outputs, mut journals) = (Vec::new(), Vec::<Journal>::new());
     // A model is freed after its last fold.
-    for (fold, (questions, reasoner)) in all.into_iter().zip(reasoners).enumerate() {
+    for (fold, (asked, reasoner)) in all.into_iter().zip(reasoners).enumerate() {
         let folder = match is_folded {
             true => folder.path().join(format!("fold-{fold}")),
             false => folder.path().to_owned(),
         };
         if is_folded {
-            eprintln!("fold {fold} of {}: {} questions", sources.len(), questions.len());
+            eprintln!("fold {fold} of {}: {} questions", sources.len(), asked.questions.len());
         }
         let (output, journal) = match plan {
-            None => answer(questions, &reasoner, folder.join(ANSWERS))?,
+            None => answer(asked, &reasoner, folder.join(ANSWERS))?,
             Some(plan) => {
                 let output = folder.join(SAMPLES);
                 let (completions, journal) =
-                    infer::sample(&questions, &reasoner, plan.samples, &output)?;
-                let questions = questions.iter().zip(completions);
+                    infer::sample(&asked, &reasoner, plan.samples, &output)?;
+                let questions = asked.questions.iter().zip(completions);
                 let sampled: Vec<SampledQuestion> =
                     questions.map(|(question, of)| SampledQuestion::new(question, of)).collect();
                 samples::write(&output, &sampled)?;
@@ -192,18 +186,82 @@ fn generate(
     Ok(outputs)
 }
 
+/// The questions of all sources as text with captions, and the model of each.
+fn captioned(
+    sources: &[Source],
+    plan: Option<&SamplingPlan>,
+    folder: &Folder<'_>,
+    is_folded: bool,
+) -> anyhow::Result<(Vec<Asked>, Vec<Rc<Reasoner>>)> {
+    let sets = question_sets(sources)?.unwrap_or_default();
+    if is_folded {
+        folds::check(&sets)?;
+    }
+    let Some(Source { video, reasoner, .. }) = sources.first() else {
+        return Ok(Default::default());
+    };
+    let captioning = CaptioningPlan::new(sets, video, &reasoner.model.weights)?;
+    if captioning.is_needed() && matches!(folder, Folder::Temporary(_)) {
+        let what = "captioning the videos takes long: give `--output DIR` to keep the captions";
+        return Err(Usage(what.into()).into());
+    }
+    // Fails on a missing model before the slow captioning.
+    let reasoners = reasoners(sources, plan, None)?;
+    // One place for the captions, so that `--pass-at` and answers share them.
+    let all = captioning.run(&perceived::folder(&folder.path().join(ANSWERS)))?;
+    Ok((all.into_iter().map(Asked::text).collect(), reasoners))
+}
+
+/// The questions of all sources with images and videos, and the model of each, which sees them.
+fn seen(
+    sources: &[Source],
+    plan: Option<&SamplingPlan>,
+    direct: &Direct,
+    is_folded: bool,
+) -> anyhow::Result<(Vec<Asked>, Vec<Rc<Reasoner>>)> {
+    // Fails on a text model before the questions are read.
+    let reasoners = reasoners(sources, plan, Some(direct))?;
+    let read = |source: &Source| {
+        let data = source.data.as_deref()?;
+        Some(direct.read(data, source.answers.as_deref(), source.limit))
+    };
+    let sets: Vec<SampleSet> = sources.iter().filter_map(read).collect::<anyhow::Result<_>>()?;
+    if is_folded {
+        let texts: Vec<QuestionSet> = sets.iter().map(question_set).collect();
+        folds::check(&texts)?;
+    }
+    let asked = sets.into_iter().zip(&reasoners).map(|(set, reasoner)| reasoner.lay_out(set));
+    Ok((asked.collect::<anyhow::Result<_>>()?, reasoners))
+}
+
+/// The questions of `set` as text.
+fn question_set(set: &SampleSet) -> QuestionSet {
+    QuestionSet {
+        path: set.path.clone(),
+        format: QuestionFormat::Official,
+        questions: set.questions().cloned().collect(),
+        record_indices: set.record_indices.clone(),
+        unanswered: 0,
+    }
+}
+
 fn answer(
-    questions: Vec<embodied_r_data::Question>,
+    asked: Asked,
     reasoner: &Reasoner,
     output: PathBuf,
 ) -> anyhow::Result<(Outputs, Journal)> {
-    let (_, journal) = infer::answer_file(questions.clone(), reasoner, &output)?;
+    let questions = asked.questions.clone();
+    let (_, journal) = infer::answer_file(asked, reasoner, &output)?;
     let predictions = predictions::read(&output).map_err(explain)?;
     Ok((Outputs::Predictions(predictions).of(&questions)?, journal))
 }
 
 /// The model of each source; equal ones are one model, which is loaded once.
-fn reasoners(sources: &[Source], plan: Option<&SamplingPlan>) -> anyhow::Result<Vec<Rc<Reasoner>>> {
+fn reasoners(
+    sources: &[Source],
+    plan: Option<&SamplingPlan>,
+    direct: Option<&Direct>,
+) -> anyhow::Result<Vec<Rc<Reasoner>>> {
     let mut reasoners: Vec<Rc<Reasoner>> = Vec::with_capacity(sources.len());
     for (index, source) in sources.iter().enumerate() {
         let model = |source: &Source| source.reasoner.model.model.clone();
@@ -215,7 +273,7 @@ fn reasoners(sources: &[Source], plan: Option<&SamplingPlan>) -> anyhow::Result<
                 if let Some(plan) = plan {
                     args.model.decoding.temperature = Some(plan.temperature);
                 }
-                Rc::new(Reasoner::new(&args)?)
+                Rc::new(Reasoner::new(&args, direct)?)
             }
         });
     }

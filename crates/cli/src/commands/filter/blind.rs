@@ -1,5 +1,6 @@
-//! The blind model, which answers without captions: in this process, or behind an API.
+//! The blind model, which answers without captions, or one that sees (`--direct`): in this process, or behind an API.
 
+use embodied_r_data::multimodal::SampleSet;
 use embodied_r_data::{Progress, prompts};
 use serde_json::{Map, Value, json};
 
@@ -7,7 +8,9 @@ use super::question::BlindQuestion;
 use crate::args::filter::{FilterArgs, SamplingArgs};
 use crate::args::model::{DecodingArgs, ModelArgs, WeightArgs};
 use crate::args::reasoner::ReasonerArgs;
+use crate::asked::Asked;
 use crate::batch_generator::BatchPrompt;
+use crate::direct::Direct;
 use crate::reasoner::Reasoner;
 
 const BATCH: usize = 16;
@@ -19,10 +22,13 @@ pub(super) struct BlindModel {
 }
 
 impl BlindModel {
-    pub(super) fn new(args: &FilterArgs) -> anyhow::Result<Self> {
+    pub(super) fn new(args: &FilterArgs, direct: Option<&Direct>) -> anyhow::Result<Self> {
         let SamplingArgs { temperature, max_new_tokens, seed, system_prompt } = &args.sampling;
-        let system =
-            system_prompt.clone().unwrap_or_else(|| prompts::blind_system_prompt().to_owned());
+        let default = match direct {
+            Some(_) => prompts::system_prompt(),
+            None => prompts::blind_system_prompt(),
+        };
+        let system = system_prompt.clone().unwrap_or_else(|| default.to_owned());
         let decoding = DecodingArgs {
             temperature: Some(*temperature),
             top_p: 1.0,
@@ -43,8 +49,13 @@ impl BlindModel {
             decoding,
             batch: blind.batch.unwrap_or(BATCH),
         };
-        let reasoner = Reasoner::new(&ReasonerArgs { model, api: args.api.clone() })?;
+        let reasoner = Reasoner::new(&ReasonerArgs { model, api: args.api.clone() }, direct)?;
         Ok(Self { tries: args.tries, reasoner })
+    }
+
+    /// The questions of `set` for this model, which sees their images and videos.
+    pub(super) fn lay_out(&self, set: SampleSet) -> anyhow::Result<Asked> {
+        self.reasoner.lay_out(set)
     }
 
     /// The settings that the responses depend on.
@@ -62,14 +73,8 @@ impl BlindModel {
         progress: &dyn Progress,
         mut done: impl FnMut(&'a BlindQuestion<'a>, Vec<String>) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
-        let prompts: Vec<BatchPrompt<'_>> = questions
-            .iter()
-            .map(|question| BatchPrompt {
-                index: question.index,
-                id: question.id.clone(),
-                text: question.text,
-            })
-            .collect();
+        let prompts: Vec<BatchPrompt<'_>> =
+            questions.iter().map(|question| question.prompt()).collect();
         let answered = |position: usize, responses| done(questions[position], responses);
         self.reasoner.sample(&prompts, self.tries, progress, answered)?;
         Ok(())

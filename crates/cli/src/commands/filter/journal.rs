@@ -84,7 +84,7 @@ impl Journal {
         blind_question: &BlindQuestion<'_>,
         responses: Vec<String>,
     ) -> anyhow::Result<()> {
-        let (id, question) = (blind_question.id.clone(), blind_question.text.to_owned());
+        let (id, question) = (blind_question.id.clone(), blind_question.text.to_string());
         let responses = Responses { index: blind_question.index, id, question, responses };
         self.file.append(&responses)?;
         self.responses.insert(blind_question.index, responses);
@@ -108,7 +108,7 @@ impl Journal {
             index: blind_question.index,
             id: blind_question.id.clone(),
             category: blind_question.category.to_owned(),
-            question: blind_question.text.to_owned(),
+            question: blind_question.text.to_string(),
             answer: blind_question.answer,
             answers,
             right,
@@ -147,7 +147,14 @@ mod tests {
     }
 
     fn blind_question(index: usize, text: &str) -> BlindQuestion<'_> {
-        BlindQuestion { index, id: format!("q{index}"), category: "c", text, answer: 'B' }
+        BlindQuestion {
+            index,
+            id: format!("q{index}"),
+            category: "c",
+            text: text.into(),
+            seen: None,
+            answer: 'B',
+        }
     }
 
     fn responses(letters: &str) -> Vec<String> {

@@ -1,13 +1,26 @@
 //! What the blind model is asked.
 
-/// A multiple-choice question without its captions.
+use std::borrow::Cow;
+
+use crate::batch_generator::{BatchPrompt, SeenPrompt};
+
+/// A multiple-choice question without its captions, or with the images and videos that the model sees.
 pub(super) struct BlindQuestion<'a> {
     /// Its index in the question set.
     pub(super) index: usize,
     pub(super) id: String,
     pub(super) category: &'a str,
-    /// The prompt without captions.
-    pub(super) text: &'a str,
+    /// The prompt without captions; identifies it in the journal.
+    pub(super) text: Cow<'a, str>,
+    /// What the model sees.
+    pub(super) seen: Option<SeenPrompt<'a>>,
     /// The correct option.
     pub(super) answer: char,
+}
+
+impl BlindQuestion<'_> {
+    /// The prompt of the model.
+    pub(super) fn prompt(&self) -> BatchPrompt<'_> {
+        BatchPrompt { index: self.index, id: self.id.clone(), text: &self.text, seen: self.seen }
+    }
 }

@@ -14,6 +14,7 @@ use crate::args::model::WeightArgs;
 use crate::args::perceive::PerceiveArgs;
 use crate::args::perceive::backend::Backend;
 use crate::args::video::VideoArgs;
+use crate::asked::report_unanswered;
 use crate::commands::perceive;
 use crate::exit::{self, Status, Usage};
 
@@ -32,13 +33,7 @@ pub(crate) fn read(
     if set.questions.is_empty() {
         return Err(embodied_r_data::Error::EmptyQuestionFile { path: set.path }.into());
     }
-    if set.unanswered > 0 {
-        eprintln!(
-            "skipping {} of {} questions without a published answer",
-            set.unanswered,
-            set.unanswered + set.questions.len()
-        );
-    }
+    report_unanswered(&set);
     set.questions.truncate(limit.unwrap_or(usize::MAX));
     set.record_indices.truncate(set.questions.len());
     Ok(set)

@@ -129,13 +129,8 @@ fn laid_out<T: TrainingSettings>(
     let bar = Bar::default();
     let progress: &dyn Progress = if job.process_group.is_rank_zero() { &bar } else { &Silent };
     let found = media::lay_out(set, table, settings, progress)?;
-    if let Some((index, reason)) = found.skipped.first() {
-        let (count, path) = (found.skipped.len(), path.display());
-        let more = if count > 1 { ", for example" } else { "" };
-        job.warn(&format!(
-            "left out {count} bad records of `{path}`{more} record {}: {reason}",
-            index + 1
-        ));
+    if let Some(warning) = found.warning(&path) {
+        job.warn(&warning);
     }
     Ok(found.samples)
 }

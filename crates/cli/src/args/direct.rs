@@ -1,0 +1,76 @@
+//! Options of the commands in which a vision-language model may answer from images and video frames itself.
+
+use std::path::PathBuf;
+
+use embodied_r_grpo::settings::FrameUse;
+
+use super::value::at_least_one;
+
+/// How a vision-language model sees the images and videos of the questions.
+#[derive(Debug, Clone, Default, clap::Args)]
+#[command(next_help_heading = "Images and videos")]
+pub(crate) struct DirectArgs {
+    /// Let `--model`, a vision-language model, answer from the images and video frames of the questions, without
+    /// captions. The prompts are those of training.
+    #[arg(long)]
+    pub(crate) direct: bool,
+    /// Columns of the data under other names, such as `answer=label,images=pictures`.
+    #[arg(long, value_name = "NAME=COLUMN,…", requires = "direct")]
+    pub(crate) columns: Option<String>,
+    /// Directory of the images and videos that the data names [default: that of the data].
+    #[arg(long, value_name = "DIR", requires = "direct")]
+    pub(crate) image_dir: Option<PathBuf>,
+    /// Leave out records that cannot be read, and those with a missing or broken image or video, and count them.
+    #[arg(long, requires = "direct")]
+    pub(crate) skip_bad_records: bool,
+    #[command(flatten)]
+    pub(crate) view: ViewArgs,
+}
+
+/// Which frames of a video a model sees, and how.
+#[derive(Debug, Clone, Default, clap::Args)]
+#[command(next_help_heading = "Images and videos")]
+pub(crate) struct ViewArgs {
+    /// Frames of a video: `key` (the key frames of `keyframes`) or `uniform=N` (N evenly spaced ones) [default:
+    /// uniform=16].
+    #[arg(long, value_name = "FRAMES", requires = "direct", conflicts_with = "fps")]
+    pub(crate) frames: Option<String>,
+    /// Sample videos at this many frames per second instead, at most `--max-frames` of them [default: 768].
+    #[arg(long, value_name = "FPS", requires = "direct", allow_negative_numbers = true)]
+    pub(crate) fps: Option<f64>,
+    /// What the model sees in the frames of a video: a video, or separate images [default: video].
+    #[arg(long, value_enum, value_name = "USE", requires = "direct")]
+    pub(crate) frame_use: Option<FrameUseName>,
+    /// Enlarge smaller images, and frames of videos, to this many pixels [default: the model's image processor decides].
+    #[arg(long, value_name = "PIXELS", requires = "direct", value_parser = at_least_one)]
+    pub(crate) min_pixels: Option<usize>,
+}
+
+/// What a model sees in the frames of a video.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum FrameUseName {
+    /// A video, in temporal patches of two frames.
+    Video,
+    /// Separate images.
+    Images,
+}
+
+impl From<FrameUseName> for FrameUse {
+    fn from(name: FrameUseName) -> Self {
+        match name {
+            FrameUseName::Video => Self::Video,
+            FrameUseName::Images => Self::Images,
+        }
+    }
+}
+
+/// Options of videos and images that a command also has for other uses.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct MediaLimits {
+    /// Directory of the videos.
+    pub(crate) video_dir: Option<PathBuf>,
+    /// Maximum number of frames per video at a frame rate.
+    pub(crate) max_frames: Option<usize>,
+    /// Larger images are downscaled to this many pixels.
+    pub(crate) max_pixels: Option<usize>,
+}

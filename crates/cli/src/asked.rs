@@ -1,0 +1,104 @@
+//! Questions to answer: as text, or with the images and videos that the model sees.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use embodied_r_data::Question;
+use embodied_r_data::question_set::{QuestionFormat, QuestionSet};
+use embodied_r_grpo::data::samples::LaidOutSample;
+use embodied_r_grpo::images::table::ImageTable;
+
+use crate::batch_generator::{BatchPrompt, SeenPrompt};
+
+/// Questions to answer.
+pub(crate) struct Asked {
+    /// The questions as text.
+    pub(crate) questions: Vec<Question>,
+    /// The same ones, if the model sees their images and videos.
+    pub(crate) seen: Option<Seen>,
+}
+
+/// Questions with the images and videos that the model sees.
+pub(crate) struct Seen {
+    pub(crate) samples: Vec<LaidOutSample>,
+    pub(crate) images: Arc<ImageTable>,
+}
+
+impl Asked {
+    /// Questions as text.
+    pub(crate) fn text(questions: Vec<Question>) -> Self {
+        Self { questions, seen: None }
+    }
+
+    /// Questions with images and videos of `table`.
+    pub(crate) fn seen(samples: Vec<LaidOutSample>, table: ImageTable) -> Self {
+        let questions = samples.iter().map(|laid| laid.sample.question.clone()).collect();
+        Self { questions, seen: Some(Seen { samples, images: Arc::new(table) }) }
+    }
+
+    /// What identifies the prompt of a question in a journal: its text, with the images and videos that are seen.
+    pub(crate) fn key(&self, index: usize) -> Cow<'_, str> {
+        let text = self.questions[index].question.as_str();
+        match self.seen.as_ref().map(|seen| &seen.samples[index]) {
+            Some(laid) => Cow::Owned(key(text, laid)),
+            None => Cow::Borrowed(text),
+        }
+    }
+
+    /// The questions as a set that was read from `path`.
+    pub(crate) fn question_set(&self, path: PathBuf) -> QuestionSet {
+        QuestionSet {
+            path,
+            format: QuestionFormat::Official,
+            questions: self.questions.clone(),
+            record_indices: (0..self.questions.len()).collect(),
+            unanswered: 0,
+        }
+    }
+
+    /// The prompt of a question.
+    pub(crate) fn prompt(&self, index: usize) -> BatchPrompt<'_> {
+        let question = &self.questions[index];
+        let seen = self
+            .seen
+            .as_ref()
+            .map(|seen| SeenPrompt { question: &seen.samples[index], images: &seen.images });
+        BatchPrompt { index, id: question.id(), text: &question.question, seen }
+    }
+
+    /// The questions as records of a question file, with their images and videos.
+    pub(crate) fn into_records(self) -> Vec<Question> {
+        match self.seen {
+            Some(seen) => seen.samples.iter().map(|laid| laid.sample.to_record()).collect(),
+            None => self.questions,
+        }
+    }
+}
+
+/// Says how many records of a benchmark are left out because no answer is published.
+pub(crate) fn report_unanswered(set: &QuestionSet) {
+    if set.unanswered > 0 {
+        eprintln!(
+            "skipping {} of {} questions without a published answer",
+            set.unanswered,
+            set.unanswered + set.questions.len()
+        );
+    }
+}
+
+/// The messages before the question, the question, and the digests of images and videos.
+fn key(text: &str, laid: &LaidOutSample) -> String {
+    let earlier = laid.sample.prompt().split_last().map_or(&[][..], |(_, earlier)| earlier);
+    let mut key: String = earlier
+        .iter()
+        .map(|message| format!("{}: {}\n", message.role.as_str(), message.text()))
+        .collect();
+    key.push_str(text);
+    for layout in laid.images.iter().chain(laid.videos.iter().flatten()) {
+        // A string takes all that is written to it.
+        let _ = write!(key, "\n<{:032x}>", layout.digest());
+    }
+    key
+}

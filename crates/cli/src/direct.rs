@@ -1,0 +1,243 @@
+//! `--direct`: a vision-language model answers from images and video frames itself.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use embodied_r_data::multimodal::{
+    MediaFile, MediaUse, Part, Sample, SampleFormat, SampleSet, Video, sample_of_question,
+};
+use embodied_r_data::progress::Silent;
+use embodied_r_data::question_set::{QuestionSet, read_question_set};
+use embodied_r_data::{Progress as _, Question};
+use embodied_r_grpo::images::store::{ImageStore, StoreOptions};
+use embodied_r_grpo::images::table::ImageTable;
+use embodied_r_grpo::settings::{MediaSettings, VisionSettings};
+use embodied_r_perception::sampled_video::FrameSelection;
+use embodied_r_policy::{Prompt, WeightPlacement, lora};
+use embodied_r_vision::is_vision_language_model;
+use serde_json::{Map, Value, json};
+
+use crate::args::direct::{DirectArgs, MediaLimits, ViewArgs};
+use crate::asked::{Asked, report_unanswered};
+use crate::exit::{self, Usage};
+use crate::media;
+use crate::progress::Bar;
+use crate::run_images::image_table;
+
+/// How a model sees the images and videos of the questions.
+#[derive(Debug, Clone)]
+pub(crate) struct Direct {
+    media: MediaSettings,
+    vision: VisionSettings,
+}
+
+impl Direct {
+    /// That of the options; `None` without `--direct`.
+    ///
+    /// # Errors
+    /// The frames of videos are invalid.
+    pub(crate) fn new(args: &DirectArgs, limits: MediaLimits) -> Result<Option<Self>, Usage> {
+        if !args.direct {
+            return Ok(None);
+        }
+        let Self { media, vision } = Self::of_view(&args.view, limits)?;
+        let media = MediaSettings {
+            columns: args.columns.clone(),
+            image_dir: args.image_dir.clone(),
+            skip_bad_records: args.skip_bad_records,
+            ..media
+        };
+        Ok(Some(Self { media, vision }))
+    }
+
+    /// For videos and images that no file of questions names.
+    ///
+    /// # Errors
+    /// The frames of videos are invalid.
+    pub(crate) fn of_view(args: &ViewArgs, limits: MediaLimits) -> Result<Self, Usage> {
+        let defaults = MediaSettings::default();
+        let selected =
+            FrameSelection::from_options(args.frames.as_deref(), args.fps, limits.max_frames)
+                .map_err(|error| Usage(format!("the frames of videos: {error}")))?;
+        let media = MediaSettings {
+            direct: Some(true),
+            video_dir: limits.video_dir,
+            frames: selected.map_or(defaults.frames, |selected| selected.to_string()),
+            frame_use: args.frame_use.map_or(defaults.frame_use, Into::into),
+            ..defaults
+        };
+        let vision = VisionSettings {
+            max_pixels: limits.max_pixels,
+            min_pixels: args.min_pixels,
+            ..VisionSettings::default()
+        };
+        Ok(Self { media, vision })
+    }
+
+    /// The settings that completions depend on, by name.
+    pub(crate) fn settings(&self) -> Map<String, Value> {
+        Map::from_iter([
+            ("direct".to_owned(), json!(true)),
+            ("frames".to_owned(), json!(self.media.frames)),
+            ("frame_use".to_owned(), json!(self.media.frame_use)),
+            ("min_pixels".to_owned(), json!(self.vision.min_pixels)),
+            ("max_pixels".to_owned(), json!(self.vision.max_pixels)),
+        ])
+    }
+
+    /// Checks that the model in `folder` sees; `name` is what the user calls it.
+    ///
+    /// # Errors
+    /// It is a text model.
+    pub(crate) fn check_model(&self, folder: &Path, name: &str) -> Result<(), Usage> {
+        match is_vision_language_model(folder) {
+            true => Ok(()),
+            false => Err(Usage(format!(
+                "`--direct`: `{name}` is a text model; choose a vision-language model such as Qwen2.5-VL, or leave out \
+                 `--direct`"
+            ))),
+        }
+    }
+
+    /// The first `limit` questions of `path` with their images and videos: any format of questions with images, or that of
+    /// a benchmark of videos. Files are looked up, but not read.
+    ///
+    /// # Errors
+    /// The file cannot be read, or a record is bad and bad ones are not to be left out.
+    pub(crate) fn read(
+        &self,
+        path: &Path,
+        answers: Option<&Path>,
+        limit: Option<usize>,
+    ) -> anyhow::Result<SampleSet> {
+        let mut set = match read_question_set(path, answers) {
+            Ok(set) if set.is_raw() => self.of_benchmark(set)?,
+            Err(error) if path.is_dir() || answers.is_some() => return Err(error.into()),
+            _ => media::read(path, &self.media, MediaUse::Required)?,
+        };
+        set.reject_duplicates()?;
+        set.samples.truncate(limit.unwrap_or(usize::MAX));
+        set.record_indices.truncate(set.samples.len());
+        Ok(set)
+    }
+
+    /// The embeddings of the images of `table`, encoded when a prompt needs them by the vision encoder in `folder`, each
+    /// once as far as memory allows.
+    pub(crate) fn image_store(
+        &self,
+        table: &Arc<ImageTable>,
+        folder: &Path,
+        placement: &WeightPlacement,
+    ) -> ImageStore {
+        let options = StoreOptions {
+            model: folder.to_owned(),
+            format: placement.format,
+            device: placement.device.clone(),
+            memory_bytes: (self.vision.image_cache_gb * 1e9) as usize,
+            disk: None,
+        };
+        ImageStore::new(table.clone(), options)
+    }
+
+    fn of_benchmark(&self, set: QuestionSet) -> anyhow::Result<SampleSet> {
+        report_unanswered(&set);
+        let options = media::read_options(&self.media, MediaUse::Required)?;
+        let mut found = SampleSet {
+            path: set.path,
+            format: SampleFormat::Official,
+            samples: Vec::new(),
+            record_indices: Vec::new(),
+            skipped: Vec::new(),
+        };
+        for (question, index) in set.questions.iter().zip(set.record_indices) {
+            match sample_of_question(question, &found.path, index, &options) {
+                Ok(sample) => {
+                    found.samples.push(sample);
+                    found.record_indices.push(index);
+                }
+                Err(error) if self.media.skip_bad_records => {
+                    found.skipped.push((index, error.to_string()));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(found)
+    }
+
+    /// Decodes the images and videos of `set` once, for a model in `folder`; warns about records that are left out.
+    ///
+    /// # Errors
+    /// An image or a video is broken and bad records are not to be left out, or no question is left.
+    pub(crate) fn lay_out(&self, set: SampleSet, folder: &Path) -> anyhow::Result<Asked> {
+        let path = set.path.clone();
+        let mut table = image_table(folder, &self.vision)?;
+        let bar = Bar::default();
+        let found = media::lay_out(set, &mut table, &self.media, &bar)?;
+        if let Some(warning) = found.warning(&path) {
+            bar.warn(&warning);
+        }
+        if found.samples.is_empty() {
+            let what = format!("`{}` has no usable questions", path.display());
+            return Err(exit::hint(what, "see the reasons above"));
+        }
+        Ok(Asked::seen(found.samples, table))
+    }
+
+    /// The question `text` about the video at `path`, decoded for a model in `folder`.
+    ///
+    /// # Errors
+    /// The video is missing or broken.
+    pub(crate) fn lay_out_video(
+        &self,
+        path: &Path,
+        text: &str,
+        folder: &Path,
+    ) -> anyhow::Result<Asked> {
+        let mut table = image_table(folder, &self.vision)?;
+        // What is wrong with a record is returned.
+        let settings = MediaSettings { skip_bad_records: true, ..self.media.clone() };
+        let found = media::lay_out(about_video(path, text), &mut table, &settings, &Silent)?;
+        match found.skipped.first() {
+            Some((_, reason)) => anyhow::bail!("cannot show `{}`: {reason}", path.display()),
+            None => Ok(Asked::seen(found.samples, table)),
+        }
+    }
+}
+
+/// The question `text` about the video at `path`.
+fn about_video(path: &Path, text: &str) -> SampleSet {
+    let question = Question { question: text.to_owned(), ..Question::default() };
+    let mut sample = Sample::from_text(question);
+    if let Some(message) = sample.messages.first_mut() {
+        message.content.insert(0, Part::Video);
+    }
+    sample.media.videos.push(Video::File(MediaFile::Path(path.to_owned())));
+    SampleSet {
+        path: path.to_owned(),
+        format: SampleFormat::Official,
+        samples: vec![sample],
+        record_indices: vec![0],
+        skipped: Vec::new(),
+    }
+}
+
+/// Where the vision encoder of the model in `folder` is: with the base model of an adapter.
+///
+/// # Errors
+/// The adapter's base model is missing.
+pub(crate) fn vision_folder(folder: PathBuf) -> anyhow::Result<PathBuf> {
+    Ok(lora::base_model_dir(&folder)?.unwrap_or(folder))
+}
+
+/// The prompt with the embeddings of its images.
+///
+/// # Errors
+/// An image has changed since it was added, or cannot be encoded.
+pub(crate) fn embedded(
+    prompt: &Prompt,
+    store: &ImageStore,
+) -> embodied_r_inference::Result<Prompt> {
+    let failed = |error| embodied_r_policy::Error::Image { source: Box::new(error) };
+    store.prepare([prompt]).map_err(failed)?;
+    Ok(prompt.embedded(Some(store))?)
+}

@@ -1,0 +1,328 @@
+//! `infer`, `eval` and `filter` with `--direct`: a vision-language model answers from images and video frames.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use assert_cmd::assert::OutputAssertExt as _;
+use embodied_r_policy::tokenizer::{SpecialTokens, Tokenizer};
+use embodied_r_tests::{VisionModel, binary, stderr, stderr_of, stdout_of, tiny_model, write_clip};
+use serde_json::{Value, json};
+
+use crate::images::test_image::test_image;
+use crate::images::{case_of, write_images};
+
+fn embodied_r(dir: &Path, words: &[&str]) -> Command {
+    let mut command = Command::new(binary());
+    command.current_dir(dir).args(words);
+    command
+}
+
+/// A folder with the model in `model`, whose chat template leaves out the system message, as in the reference.
+fn workspace() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    VisionModel::Nested.write(&dir.path().join("model"));
+    let path = dir.path().join("model/chat_template.json");
+    let mut template: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let text = template["chat_template"].as_str().unwrap();
+    let loop_start = "{% for message in messages %}";
+    assert!(
+        text.starts_with(loop_start) && text.contains("{% endfor %}{% if add_generation_prompt")
+    );
+    let text =
+        text.replacen(loop_start, &format!("{loop_start}{{% if message.role != 'system' %}}"), 1);
+    let end = "{% endfor %}{% if add_generation_prompt";
+    template["chat_template"] = text.replacen(end, &format!("{{% endif %}}{end}"), 1).into();
+    fs::write(&path, template.to_string()).unwrap();
+    dir
+}
+
+fn write_lines(path: &Path, records: &[Value]) {
+    let lines: Vec<String> = records.iter().map(Value::to_string).collect();
+    fs::write(path, lines.join("\n")).unwrap();
+}
+
+fn read(path: &Path) -> Vec<Value> {
+    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+}
+
+const INFER: [&str; 10] = [
+    "infer",
+    "--direct",
+    "--model",
+    "model",
+    "--data",
+    "data.jsonl",
+    "--output",
+    "out.json",
+    "--max-new-tokens",
+    "6",
+];
+
+/// A question in EasyR1's format about images of `names`.
+fn question(names: &[String]) -> Value {
+    let marks = "<image>".repeat(names.len());
+    json!({"problem": format!("{marks}What is there?"), "answer": "A", "images": names,
+        "question_category": "Landmark Position", "note": [1]})
+}
+
+/// Writes one image and returns a question about it.
+fn question_about(dir: &Path, name: &str, size: (u32, u32), seed: u32) -> Value {
+    test_image(size, seed).save(dir.join(name)).unwrap();
+    question(&[name.to_owned()])
+}
+
+#[test]
+fn answers_from_images_and_videos_are_those_of_the_reference() {
+    let dir = workspace();
+    let tokenizer = Tokenizer::from_dir(&dir.path().join("model")).unwrap();
+    let names =
+        ["least", "enlarged", "ribbon", "tall", "reduced", "windows", "two sizes", "many", "video"];
+    let (mut records, mut expected) = (Vec::new(), Vec::new());
+    for (index, name) in names.into_iter().enumerate() {
+        let case = case_of(VisionModel::Nested, name);
+        let folder = dir.path().join(index.to_string());
+        fs::create_dir(&folder).unwrap();
+        let files = write_images(&folder, &case);
+        let files: Vec<String> = files.iter().map(|file| format!("{index}/{file}")).collect();
+        records.push(match case["kind"].as_str().unwrap() {
+            "video" => json!({"problem": "<video>What is there?", "answer": "A",
+                "videos": [{"frames": files, "fps": 2.0}]}),
+            _ => question(&files),
+        });
+        let greedy: Vec<u32> = serde_json::from_value(case["greedy"].clone()).unwrap();
+        expected.push(tokenizer.decode(&greedy, SpecialTokens::Skip).unwrap());
+    }
+    write_lines(&dir.path().join("data.jsonl"), &records);
+    embodied_r(dir.path(), &INFER).assert().code(0);
+    let answers = read(&dir.path().join("out.json"));
+    let found: Vec<&str> = answers.iter().map(|it| it["content"].as_str().unwrap()).collect();
+    assert_eq!(found, expected);
+    assert!(!dir.path().join("out.json.partial.jsonl").exists());
+    // The records keep what is shown, and their own fields.
+    assert_eq!(answers[0]["images"], records[0]["images"]);
+    assert_eq!(answers[0]["question"], "<image>What is there?");
+    assert_eq!(answers[0]["note"], json!([1]));
+    assert_eq!(answers[8]["videos"], records[8]["videos"]);
+    // So that they can be answered again.
+    fs::copy(dir.path().join("out.json"), dir.path().join("data.jsonl")).unwrap();
+    embodied_r(dir.path(), &INFER).assert().code(0);
+    assert_eq!(read(&dir.path().join("out.json")), answers);
+}
+
+#[test]
+fn a_repeated_image_is_encoded_once() {
+    let dir = workspace();
+    let first = question_about(dir.path(), "a.png", (60, 60), 1);
+    let second = question_about(dir.path(), "b.png", (60, 90), 2);
+    // The same pixels in another file.
+    let copy = question_about(dir.path(), "copy.png", (60, 60), 1);
+    write_lines(&dir.path().join("data.jsonl"), &[first.clone(), second, first, copy]);
+    let mut command = embodied_r(dir.path(), &INFER);
+    let output = command.args(["--batch", "2", "--log", "info"]).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let log = stderr(&output);
+    assert!(log.contains("encoded=2") && log.contains("from_memory=2"), "{log}");
+    let answers = read(&dir.path().join("out.json"));
+    assert_eq!(answers[0]["content"], answers[2]["content"]);
+    assert_eq!(answers[0]["content"], answers[3]["content"]);
+}
+
+#[test]
+fn frames_of_a_video_file_are_selected_by_the_options() {
+    let dir = workspace();
+    let source = "-f lavfi -i testsrc2=s=84x56:r=2 -frames:v 12";
+    let codec = "-c:v libx264 -preset ultrafast -pix_fmt yuv420p";
+    write_clip(&format!("{source} {codec}"), &dir.path().join("clip.mp4"));
+    let record = json!({"Question_id": 1, "question": "What is there?", "answer": "A",
+        "videos": "clip.mp4"});
+    fs::write(dir.path().join("data.jsonl"), json!([record]).to_string()).unwrap();
+    // Too long for the context if all frames are seen: 36 tokens of frames, and 17 of text.
+    let path = dir.path().join("model/config.json");
+    let config = fs::read_to_string(&path).unwrap();
+    let short =
+        config.replace("\"max_position_embeddings\": 4096", "\"max_position_embeddings\": 60");
+    assert_ne!(short, config);
+    fs::write(&path, short).unwrap();
+    let run = |words: &[&str]| embodied_r(dir.path(), &INFER).args(words).output().unwrap();
+    let output = run(&[]);
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    let text = stderr(&output);
+    assert!(text.contains("question `1` is skipped"), "{text}");
+    assert!(text.contains("none of the 1 questions fits") && text.contains("--frames"), "{text}");
+    for words in [&["--frames", "uniform=4"][..], &["--fps", "1", "--max-frames", "4"]] {
+        let output = run(words);
+        assert!(output.status.success(), "{}", stderr(&output));
+        fs::remove_file(dir.path().join("out.json")).unwrap();
+    }
+    let images = run(&["--frames", "uniform=4", "--frame-use", "images"]);
+    assert_eq!(images.status.code(), Some(1), "four images have twice the tokens of the video");
+}
+
+#[test]
+fn an_overlong_question_is_counted_and_the_others_are_answered() {
+    let dir = workspace();
+    let path = dir.path().join("model/config.json");
+    let config = fs::read_to_string(&path).unwrap();
+    let short =
+        config.replace("\"max_position_embeddings\": 4096", "\"max_position_embeddings\": 80");
+    fs::write(&path, short).unwrap();
+    let small = question_about(dir.path(), "a.png", (60, 60), 1);
+    let large = question_about(dir.path(), "b.png", (640, 480), 2);
+    write_lines(&dir.path().join("data.jsonl"), &[small, large]);
+    let stdout = stdout_of(&mut embodied_r(dir.path(), &INFER));
+    assert!(stdout.contains("wrote 1 answers") && stdout.contains("1 of 2 questions"), "{stdout}");
+    let answers = read(&dir.path().join("out.json"));
+    assert!(answers[0]["content"].is_string() && answers[1].get("content").is_none());
+    let both = embodied_r(dir.path(), &INFER).args(["--max-pixels", "4000"]).output().unwrap();
+    assert!(both.status.success(), "{}", stderr(&both));
+    assert!(read(&dir.path().join("out.json"))[1]["content"].is_string());
+}
+
+#[test]
+fn eval_scores_the_answers_of_infer() {
+    let dir = workspace();
+    let records =
+        [1, 2, 3].map(|seed| question_about(dir.path(), &format!("{seed}.png"), (60, 60), seed));
+    write_lines(&dir.path().join("data.jsonl"), &records);
+    embodied_r(dir.path(), &INFER).assert().code(0);
+    let eval =
+        ["eval", "--direct", "--model", "model", "--data", "data.jsonl", "--max-new-tokens", "6"];
+    let words = [&eval[..], &["--output", "scores", "--json", "--limit", "2"]].concat();
+    let report: Value =
+        serde_json::from_str(&stdout_of(&mut embodied_r(dir.path(), &words))).unwrap();
+    assert_eq!(report["n"], 2, "{report}");
+    let (answers, all) =
+        (read(&dir.path().join("scores/answers.json")), read(&dir.path().join("out.json")));
+    assert_eq!(answers, all[..2]);
+    let words = [&eval[..], &["--pass-at", "2", "--output", "samples"]].concat();
+    embodied_r(dir.path(), &words).assert().code(0);
+    let samples = fs::read_to_string(dir.path().join("samples/samples.jsonl")).unwrap();
+    assert_eq!(samples.lines().count(), 3);
+}
+
+#[test]
+fn filter_drops_what_the_model_answers_and_resumes_by_what_it_saw() {
+    let dir = workspace();
+    let records =
+        [1, 2].map(|seed| question_about(dir.path(), &format!("{seed}.png"), (60, 60), seed));
+    write_lines(&dir.path().join("data.jsonl"), &records);
+    let run = |more: &[&str]| {
+        let words = [
+            "filter",
+            "--direct",
+            "--model",
+            "model",
+            "--data",
+            "data.jsonl",
+            "--output",
+            "kept.json",
+            "--tries",
+            "1",
+            "--max-new-tokens",
+            "4",
+            "--json",
+        ];
+        embodied_r(dir.path(), &words).args(more).output().unwrap()
+    };
+    let first = run(&[]);
+    assert!(first.status.success(), "{}", stderr(&first));
+    let kept = read(&dir.path().join("kept.json"));
+    assert_eq!(kept.len(), 2, "the random model names no option");
+    assert_eq!(kept[0]["images"], json!(["1.png"]));
+    assert!(!stderr(&first).contains("resuming"));
+    assert!(stderr(&run(&[])).contains("resuming: 2 of 2 questions are done"));
+    // Another image in the same file is another question.
+    test_image((60, 60), 9).save(dir.path().join("2.png")).unwrap();
+    assert!(stderr(&run(&[])).contains("resuming: 1 of 2 questions are done"));
+    let changed = run(&["--max-pixels", "4000"]);
+    assert_eq!(changed.status.code(), Some(2));
+    assert!(stderr(&changed).contains("`max_pixels` was null and is 4000"), "{}", stderr(&changed));
+}
+
+#[test]
+fn bad_records_are_named_or_left_out_and_counted() {
+    let dir = workspace();
+    let good = question_about(dir.path(), "a.png", (60, 60), 1);
+    fs::write(dir.path().join("broken.png"), "no image").unwrap();
+    let broken = question(&["broken.png".to_owned()]);
+    let missing = question(&["missing.png".to_owned()]);
+    write_lines(&dir.path().join("data.jsonl"), &[missing.clone(), good.clone(), broken.clone()]);
+    let text = stderr_of(&mut embodied_r(dir.path(), &INFER), 1);
+    assert!(text.contains("missing.png") && text.contains("record 1"), "{text}");
+    write_lines(&dir.path().join("data.jsonl"), &[good.clone(), broken.clone()]);
+    let text = stderr_of(&mut embodied_r(dir.path(), &INFER), 1);
+    assert!(text.contains("record 2 of `data.jsonl`") && text.contains("broken.png"), "{text}");
+    assert!(text.contains("--skip-bad-records"), "{text}");
+    write_lines(&dir.path().join("data.jsonl"), &[missing, good, broken.clone()]);
+    let mut skipping = embodied_r(dir.path(), &INFER);
+    let text = stderr_of(skipping.arg("--skip-bad-records"), 0);
+    assert!(text.contains("left out 2 bad records of `data.jsonl`"), "{text}");
+    assert_eq!(read(&dir.path().join("out.json")).len(), 1);
+    write_lines(&dir.path().join("data.jsonl"), &[broken]);
+    let mut skipping = embodied_r(dir.path(), &INFER);
+    let text = stderr_of(skipping.arg("--skip-bad-records"), 1);
+    assert!(text.contains("has no usable questions"), "{text}");
+}
+
+#[test]
+fn a_model_that_cannot_see_and_a_captioner_are_refused() {
+    let dir = workspace();
+    let record = question_about(dir.path(), "a.png", (60, 60), 1);
+    write_lines(&dir.path().join("data.jsonl"), &[record]);
+    tiny_model::write(&dir.path().join("text"));
+    let infer = |words: &[&str]| {
+        stderr_of(embodied_r(dir.path(), &INFER[..2]).args(&INFER[4..]).args(words), 2)
+    };
+    let text = infer(&["--model", "text"]);
+    assert!(text.contains("`text` is a text model; choose a vision-language model"), "{text}");
+    let text = infer(&["--model", "model", "--captioner", "model"]);
+    assert!(text.contains("the model sees the frames itself"), "{text}");
+    let text = infer(&["--model", "model", "--base-url", "http://127.0.0.1:9/v1"]);
+    assert!(text.contains("`--direct` needs a model in this process"), "{text}");
+    let text = infer(&["--model", "model", "--frames", "some"]);
+    assert!(text.contains("the frames of videos"), "{text}");
+    let mut without =
+        embodied_r(dir.path(), &["infer", "--model", "model", "--data", "data.jsonl"]);
+    let text = stderr_of(without.args(["--output", "o.json", "--frames", "key"]), 2);
+    assert!(text.contains("--direct"), "{text}");
+    for command in ["eval", "filter"] {
+        let words =
+            [command, "--direct", "--model", "text", "--data", "data.jsonl", "--output", "o"];
+        let text = stderr_of(&mut embodied_r(dir.path(), &words), 2);
+        assert!(text.contains("is a text model"), "{command}: {text}");
+    }
+}
+
+#[test]
+fn ask_answers_about_a_video_as_infer_does() {
+    let dir = workspace();
+    let source = "-f lavfi -i testsrc2=s=84x56:r=2 -frames:v 12";
+    let codec = "-c:v libx264 -preset ultrafast -pix_fmt yuv420p";
+    write_clip(&format!("{source} {codec}"), &dir.path().join("clip.mp4"));
+    let record =
+        json!({"Question_id": 1, "question": "Where?", "answer": "A", "videos": "clip.mp4"});
+    fs::write(dir.path().join("data.jsonl"), json!([record]).to_string()).unwrap();
+    let ask = |words: &[&str]| {
+        let mut command = embodied_r(dir.path(), &["ask", "clip.mp4", "Where?", "--direct"]);
+        command.args(["--max-new-tokens", "6"]).args(words);
+        command
+    };
+    for frames in ["uniform=2", "uniform=12"] {
+        let words = ["--frames", frames];
+        embodied_r(dir.path(), &INFER).args(words).assert().code(0);
+        let expected = read(&dir.path().join("out.json"))[0]["content"].clone();
+        let mut command = ask(&["--policy", "model", "--json"]);
+        let answer: Value = serde_json::from_str(&stdout_of(command.args(words))).unwrap();
+        assert_eq!(answer["completion"], expected);
+        assert_eq!(answer["keyframes"], json!([]));
+    }
+    tiny_model::write(&dir.path().join("text"));
+    let text = stderr_of(&mut ask(&["--policy", "text"]), 2);
+    assert!(text.contains("`text` is a text model"), "{text}");
+    let text = stderr_of(&mut ask(&["--policy", "model", "--captioner", "model"]), 2);
+    assert!(text.contains("--captioner") && text.contains("--direct"), "{text}");
+    fs::write(dir.path().join("clip.mp4"), "no video").unwrap();
+    let text = stderr_of(&mut ask(&["--policy", "model"]), 1);
+    assert!(text.contains("cannot show `clip.mp4`"), "{text}");
+}
