@@ -88,15 +88,7 @@ impl Processor {
     /// [`Error::AspectRatio`](crate::Error::AspectRatio); [`Error::Video`](crate::Error::Video) without frames, or if they
     /// differ in size.
     pub fn video(&self, frames: &[RgbImage]) -> Result<Pixels> {
-        let Some(first) = frames.first().map(RgbImage::dimensions) else {
-            return Err(Error::Video("a video needs one or more frames".to_owned()));
-        };
-        if let Some(other) = frames.iter().map(RgbImage::dimensions).find(|size| *size != first) {
-            let ((w, h), (width, height)) = (first, other);
-            let message =
-                format!("a video's frames differ in size: {w} × {h} and {width} × {height} pixels");
-            return Err(Error::Video(message));
-        }
+        frame_size(frames)?;
         self.videos.pixels(frames)
     }
 
@@ -243,6 +235,23 @@ fn fill(
             *to = levels[usize::from(pixel[channel])];
         }
     }
+}
+
+/// The size of a video's frames, in pixels.
+///
+/// # Errors
+/// [`Error::Video`] without frames, or if they differ in size.
+pub(crate) fn frame_size(frames: &[RgbImage]) -> Result<(u32, u32)> {
+    let Some(first) = frames.first().map(RgbImage::dimensions) else {
+        return Err(Error::Video("a video needs one or more frames".to_owned()));
+    };
+    if let Some(other) = frames.iter().map(RgbImage::dimensions).find(|size| *size != first) {
+        let ((w, h), (width, height)) = (first, other);
+        let message =
+            format!("a video's frames differ in size: {w} × {h} and {width} × {height} pixels");
+        return Err(Error::Video(message));
+    }
+    Ok(first)
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::frames::Frames;
 use crate::image_embeddings::ImageEmbeddings;
 use crate::image_layout::{ImageLayout, Kind, digest, image_digest};
-use crate::processor::{Pixels, Processor};
+use crate::processor::{Pixels, Processor, frame_size};
 use crate::source::Source;
 
 /// The image processor, the sizes of the vision tower and the placeholder tokens of a model.
@@ -108,10 +108,9 @@ impl VisionProcessor {
     /// The layout of a video of one or more frames, `seconds` apart.
     ///
     /// # Errors
-    /// [`Error::AspectRatio`]; [`Error::Video`] if `seconds` is not positive.
+    /// [`Error::AspectRatio`]; [`Error::Video`] without frames, if they differ in size, or if `seconds` is not positive.
     pub fn video_layout(&self, frames: &[RgbImage], seconds: f64) -> Result<ImageLayout> {
-        let size = frames.first().map_or((0, 0), RgbImage::dimensions);
-        let grid = self.processor.video_grid(frames.len(), size)?;
+        let grid = self.processor.video_grid(frames.len(), frame_size(frames)?)?;
         let kind = self.video_kind(seconds)?;
         let merge = self.config.spatial_merge_size;
         Ok(ImageLayout { kind, grid, merge, digest: digest(frames, kind) })
