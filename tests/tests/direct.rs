@@ -7,6 +7,7 @@ use std::process::Command;
 use assert_cmd::assert::OutputAssertExt as _;
 use embodied_r_policy::tokenizer::{SpecialTokens, Tokenizer};
 use embodied_r_tests::{VisionModel, binary, stderr, stderr_of, stdout_of, tiny_model, write_clip};
+use image::{Rgb, RgbImage};
 use serde_json::{Value, json};
 
 use crate::images::test_image::test_image;
@@ -325,4 +326,70 @@ fn ask_answers_about_a_video_as_infer_does() {
     fs::write(dir.path().join("clip.mp4"), "no video").unwrap();
     let text = stderr_of(&mut ask(&["--policy", "model"]), 1);
     assert!(text.contains("cannot show `clip.mp4`"), "{text}");
+}
+
+/// Trains on a red and a blue image by `sft`, whose two questions differ by them alone.
+fn train(dir: &Path, settings: &[&str]) {
+    VisionModel::Nested.write(&dir.join("model"));
+    let question = |(name, answer, color): (&str, &str, [u8; 3])| {
+        RgbImage::from_pixel(60, 60, Rgb(color)).save(dir.join(name)).unwrap();
+        json!({"problem": "<image>Red (A) or blue (B)?", "answer": answer, "images": [name],
+            "question_category": "Landmark Position", "scene_name": name})
+    };
+    let questions = [("red.png", "A", [255, 0, 0]), ("blue.png", "B", [0, 0, 255])].map(question);
+    write_lines(&dir.join("data.jsonl"), &questions);
+    for (fold, question) in questions.iter().enumerate() {
+        write_lines(&dir.join(format!("fold-{fold}.jsonl")), std::slice::from_ref(question));
+    }
+    let mut command = embodied_r(dir, &["sft", "--model", "model", "--data", "data.jsonl"]);
+    command.args(["--output", "run", "--set", "train_batch_size=2"]);
+    for setting in settings {
+        command.args(["--set", setting]);
+    }
+    command.assert().code(0);
+}
+
+const EVAL: [&str; 7] =
+    ["eval", "--direct", "--model", "run/final", "--max-new-tokens", "48", "--json"];
+
+fn score(dir: &Path, words: &[&str]) -> Value {
+    let text = stdout_of(embodied_r(dir, &EVAL).args(words));
+    serde_json::from_str(&text).unwrap()
+}
+
+#[test]
+fn a_trained_model_answers_by_what_it_sees() {
+    let dir = tempfile::tempdir().unwrap();
+    train(
+        dir.path(),
+        &["learning_rate=0.003", "num_train_epochs=150", "lr_scheduler_type=\"constant\""],
+    );
+    assert_eq!(score(dir.path(), &["--data", "data.jsonl"])["overall"], 100.0);
+    let folds = score(dir.path(), &["--data", "fold-{fold}.jsonl", "--folds", "2"]);
+    assert_eq!(folds["overall"], 100.0, "{folds}");
+    // The same questions about the other image.
+    fs::rename(dir.path().join("red.png"), dir.path().join("x.png")).unwrap();
+    fs::rename(dir.path().join("blue.png"), dir.path().join("red.png")).unwrap();
+    fs::rename(dir.path().join("x.png"), dir.path().join("blue.png")).unwrap();
+    assert_eq!(score(dir.path(), &["--data", "data.jsonl"])["overall"], 0.0);
+}
+
+#[test]
+fn an_adapter_sees_by_the_vision_encoder_of_its_base_model() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = ["learning_rate=0.01", "num_train_epochs=300", "use_peft=true"];
+    train(dir.path(), &settings);
+    assert!(dir.path().join("run/final/adapter_model.safetensors").is_file());
+    assert_eq!(score(dir.path(), &["--data", "data.jsonl"])["overall"], 100.0);
+}
+
+#[test]
+fn the_system_prompt_is_part_of_the_prompt() {
+    let dir = tempfile::tempdir().unwrap();
+    VisionModel::Nested.write(&dir.path().join("model"));
+    let record = question_about(dir.path(), "a.png", (60, 60), 1);
+    write_lines(&dir.path().join("data.jsonl"), &[record]);
+    let mut command = embodied_r(dir.path(), &INFER);
+    let text = stderr_of(command.args(["--system-prompt", &"x".repeat(5000)]), 1);
+    assert!(text.contains("its prompt has 50"), "{text}");
 }
