@@ -62,7 +62,7 @@ pub fn prompts(
 /// alone. Examples over `limit` are left out and counted.
 ///
 /// # Errors
-/// A question has neither an assistant's turn nor an answer, or as [`prompts`].
+/// A question has neither an assistant's turn nor an answer, or as [`prompts()`].
 pub fn examples(
     samples: Vec<LaidOutSample>,
     (text, processor): (&dyn ChatTokenizer, &VisionProcessor),
