@@ -15,6 +15,7 @@ Usage: make_multimodal_fixtures.py [ROOT]     (default: the working directory)
     uniform    [frames, sampled frames, indices]
 Everything is computed in f32. It needs torchvision, besides transformers and qwen-vl-utils.
 """
+import functools
 import json
 import math
 import pathlib
@@ -27,7 +28,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
 
-from make_vision_fixtures import GREEDY_MARGIN, GREEDY_TOKENS, PROCESSOR, image, video_patches
+from make_vision_fixtures import GREEDY_MARGIN, GREEDY_TOKENS, PROCESSOR, cases, image, video_patches
 
 IMAGE, VIDEO = "<|vision_start|><|image_pad|><|vision_end|>", "<|vision_start|><|video_pad|><|vision_end|>"
 SMALL, WIDE, TALL = (84, 56), (140, 56), (56, 112)
@@ -118,20 +119,6 @@ def case(model, tokenizer, name, text, visuals, first_seed):
     )
 
 
-def cases(model, tokenizer):
-    rows = []
-    for name, text, visuals in CASES:
-        for attempt in range(200):
-            with torch.no_grad():
-                row = case(model, tokenizer, name, text, visuals, 1 + 50 * attempt)
-            if row:
-                rows.append(row)
-                break
-        else:
-            raise SystemExit(f"no clear greedy continuation for {name}")
-    return rows
-
-
 def indices(total, count):
     """As the video readers of `qwen-vl-utils`."""
     return torch.linspace(0, total - 1, count).round().long().tolist()
@@ -163,7 +150,7 @@ def main():
     folder = root / "crates/vision/tests/fixtures/nested"
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
-    write(folder / "multimodal.json", cases(model, tokenizer))
+    write(folder / "multimodal.json", cases(functools.partial(case, model, tokenizer), CASES))
     write(root / "crates/perception/tests/fixtures/video_frames.json", sampled())
 
 

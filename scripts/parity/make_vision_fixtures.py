@@ -15,6 +15,7 @@ Usage: make_vision_fixtures.py [OUT]     (default: crates/vision/tests/fixtures)
     greedy     the greedy continuation
 Everything is computed in f32.
 """
+import functools
 import json
 import math
 import pathlib
@@ -213,17 +214,18 @@ def case(model, tokenizer, name, kind, sizes, first_seed):
     )
 
 
-def cases(model, tokenizer):
+def cases(case, specs):
+    """`case` of each of `specs`, with the first seed from which the greedy continuation is clear."""
     rows = []
-    for name, kind, sizes in CASES:
+    for spec in specs:
         for attempt in range(200):
             with torch.no_grad():
-                row = case(model, tokenizer, name, kind, sizes, 1 + 50 * attempt)
+                row = case(*spec, 1 + 50 * attempt)
             if row:
                 rows.append(row)
                 break
         else:
-            raise SystemExit(f"no clear greedy continuation for {name}")
+            raise SystemExit(f"no clear greedy continuation for {spec[0]}")
     return rows
 
 
@@ -244,7 +246,7 @@ def main():
             tensors = load_file(folder / "model.safetensors")
             old = {name.replace("model.visual.", "visual.").replace("model.language_model.", "model."): tensor for name, tensor in tensors.items()}
             save_file(old, folder / "model.safetensors", metadata={"format": "pt"})
-        write_json(folder / "expected.json", cases(model, tokenizer))
+        write_json(folder / "expected.json", cases(functools.partial(case, model, tokenizer), CASES))
 
 
 if __name__ == "__main__":

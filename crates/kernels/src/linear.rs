@@ -216,6 +216,27 @@ pub fn backward_weight(
     }
 }
 
+/// Accumulates those gradients of [`backward_weight`] that are given; frozen tensors have none.
+///
+/// # Shapes
+/// As [`backward_weight`].
+///
+/// # Errors
+/// As [`forward`].
+pub fn backward_parameters(
+    x: &Tensor,
+    dy: &Tensor,
+    d_weight: Option<&Tensor>,
+    d_bias: Option<&Tensor>,
+    precision: Precision,
+) -> Result<()> {
+    match (d_weight, d_bias) {
+        (Some(d_weight), d_bias) => backward_weight(x, dy, d_weight, d_bias, precision),
+        (None, Some(d_bias)) => backward_bias(dy, d_bias),
+        (None, None) => Ok(()),
+    }
+}
+
 /// Accumulates the bias gradient, the column sums of `dy`: for frozen weights.
 ///
 /// # Shapes

@@ -85,6 +85,27 @@ pub fn zeros_like(tensor: &Tensor) -> Result<Tensor> {
     zeros(tensor.dims(), tensor.device())
 }
 
+/// Zeros (elements) on `device` for all `tensors`, one after the other, and a view of the shape of each.
+///
+/// # Errors
+/// As [`zeros`].
+pub fn flat_zeros<'a>(
+    tensors: impl Iterator<Item = &'a Tensor>,
+    device: &Device,
+) -> Result<(Tensor, Vec<Tensor>)> {
+    let tensors: Vec<&Tensor> = tensors.collect();
+    let elements = tensors.iter().map(|tensor| tensor.elem_count()).sum();
+    let buffer = zeros(&[elements], device)?;
+    let mut first = 0;
+    let view = |tensor: &Tensor| {
+        let view = buffer.narrow(0, first, tensor.elem_count())?.reshape(tensor.shape())?;
+        first += tensor.elem_count();
+        Ok(view)
+    };
+    let views = tensors.into_iter().map(view).collect::<Result<_>>()?;
+    Ok((buffer, views))
+}
+
 /// `rows` rows of zeros with the width, device and dtype of `like`.
 ///
 /// # Errors

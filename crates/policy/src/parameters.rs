@@ -165,18 +165,10 @@ impl Gradients {
     /// Zeros for each tensor of `parameters`.
     pub(crate) fn zeros(parameters: &Parameters, config: &ModelConfig) -> Result<Self> {
         let device = parameters.iter().next().map_or(&Device::Cpu, |(_, tensor)| tensor.device());
-        let buffer = memory::zeros(&[parameters.elem_count()], device)?;
-        let mut first = 0;
-        let view = |(name, tensor): (&str, &Tensor)| {
-            let view = buffer.narrow(0, first, tensor.elem_count())?.reshape(tensor.shape())?;
-            first += tensor.elem_count();
-            Ok((name.to_owned(), view))
-        };
-        let tensors: IndexMap<String, Tensor> = parameters
-            .iter()
-            .map(view)
-            .collect::<candle_core::Result<_>>()
-            .context("allocate the gradients")?;
+        let (buffer, views) =
+            memory::flat_zeros(parameters.iter().map(|(_, tensor)| tensor), device)?;
+        let names = parameters.iter().map(|(name, _)| name.to_owned());
+        let tensors: IndexMap<String, Tensor> = names.zip(views).collect();
         let decoder = DecoderGradients::new(&tensors, config);
         Ok(Self { buffer, tensors, decoder, images: None })
     }

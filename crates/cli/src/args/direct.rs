@@ -14,7 +14,7 @@ pub(crate) struct DirectArgs {
     /// captions. The prompts are those of training.
     #[arg(long)]
     pub(crate) direct: bool,
-    /// Columns of the data under other names, such as `answer=label,images=pictures`.
+    /// Columns of the data under other names, such as `answer=label,images=image_paths`.
     #[arg(long, value_name = "NAME=COLUMN,…", requires = "direct")]
     pub(crate) columns: Option<String>,
     /// Directory of the images and videos that the data names [default: that of the data].

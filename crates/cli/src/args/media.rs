@@ -11,7 +11,7 @@ use crate::exit::Usage;
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Images and videos")]
 pub(crate) struct MediaArgs {
-    /// Columns of the data under other names, such as `answer=label,images=pictures`.
+    /// Columns of the data under other names, such as `answer=label,images=image_paths`.
     #[arg(long, value_name = "NAME=COLUMN,…")]
     pub(crate) columns: Option<String>,
     /// Directory of the images and videos that the data names [default: that of the data].

@@ -12,7 +12,7 @@ pub struct MediaSettings {
     /// questions have captions.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub direct: Option<bool>,
-    /// Columns of the data under other names, such as `answer=label,images=pictures`. Default: none.
+    /// Columns of the data under other names, such as `answer=label,images=image_paths`. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub columns: Option<String>,
     /// Directory of the images and videos that the data names. Default: that of the data.

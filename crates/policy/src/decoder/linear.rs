@@ -68,13 +68,8 @@ impl Linear {
         pass: &Pass<'_>,
     ) -> Result<Tensor> {
         let precision = pass.precision;
-        match (&grads.weight, &grads.bias) {
-            (Some(weight), bias) => {
-                linear::backward_weight(x, dy, weight, bias.as_ref(), precision)?;
-            }
-            (None, Some(bias)) => linear::backward_bias(dy, bias)?,
-            (None, None) => {}
-        }
+        let (d_weight, d_bias) = (grads.weight.as_ref(), grads.bias.as_ref());
+        linear::backward_parameters(x, dy, d_weight, d_bias, precision)?;
         let dx = linear::backward_input(dy, &self.weight, dx, precision)?;
         match &self.low_rank {
             Some(low_rank) => low_rank.backward(x, dy, dx, grads, pass),

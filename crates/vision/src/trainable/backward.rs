@@ -31,13 +31,8 @@ impl Linear<Tensor> {
         numerics: Numerics,
     ) -> Result<Tensor> {
         let Numerics { precision, lora_scale } = numerics;
-        match (&grads.weight, &grads.bias) {
-            (Some(weight), bias) => {
-                linear::backward_weight(x, dy, weight, bias.as_ref(), precision)?;
-            }
-            (None, Some(bias)) => linear::backward_bias(dy, bias)?,
-            (None, None) => {}
-        }
+        let (d_weight, d_bias) = (grads.weight.as_ref(), grads.bias.as_ref());
+        linear::backward_parameters(x, dy, d_weight, d_bias, precision)?;
         let dx = linear::backward_input(dy, &self.weight, dx, precision)?;
         match (&self.low_rank, &grads.low_rank) {
             (Some([a, b]), Some(grads)) => low_rank_backward([a, b], x, dy, dx, grads, lora_scale),

@@ -24,19 +24,10 @@ impl TowerGradients {
         parameters: &TowerTensors,
         device: &Device,
     ) -> Result<Self> {
-        let elements: usize = parameters.trained().map(|(_, tensor)| tensor.elem_count()).sum();
-        let buffer = memory::zeros(&[elements], device)?;
-        let mut first = 0;
-        let view = |(name, tensor): (&str, &Tensor)| {
-            let view = buffer.narrow(0, first, tensor.elem_count())?.reshape(tensor.shape())?;
-            first += tensor.elem_count();
-            Ok((name.to_owned(), view))
-        };
-        let tensors: IndexMap<String, Tensor> = parameters
-            .trained()
-            .map(view)
-            .collect::<candle_core::Result<_>>()
-            .map_err(embodied_r_kernels::Error::from)?;
+        let trained = || parameters.trained();
+        let (buffer, views) = memory::flat_zeros(trained().map(|(_, tensor)| tensor), device)?;
+        let names = trained().map(|(name, _)| name.to_owned());
+        let tensors: IndexMap<String, Tensor> = names.zip(views).collect();
         let of = |name: &str| parameters.trained_name(name).and_then(|name| tensors.get(name));
         let modules = Modules::new(
             config,
