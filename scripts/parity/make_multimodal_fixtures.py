@@ -28,7 +28,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
 
-from make_vision_fixtures import GREEDY_MARGIN, GREEDY_TOKENS, PROCESSOR, cases, image, video_patches
+from make_vision_fixtures import PROCESSOR, cases, clear_continuation, image, video_patches
 
 IMAGE, VIDEO = "<|vision_start|><|image_pad|><|vision_end|>", "<|vision_start|><|video_pad|><|vision_end|>"
 SMALL, WIDE, TALL = (84, 56), (140, 56), (56, 112)
@@ -100,18 +100,10 @@ def case(model, tokenizer, name, text, visuals, first_seed):
     tensor = torch.tensor([ids])
     types = torch.where(tensor == tokenizer.token_to_id("<|image_pad|>"), 1, 0) + torch.where(tensor == tokenizer.token_to_id("<|video_pad|>"), 2, 0)
     positions, _ = model.model.get_rope_index(tensor, mm_token_type_ids=types, **{k: v for k, v in inputs.items() if "pixel" not in k})
-    greedy, margin, first = [], math.inf, None
-    for _ in range(GREEDY_TOKENS):
-        now = torch.tensor([ids + greedy])
-        now_types = torch.cat([types, torch.zeros(1, len(greedy), dtype=types.dtype)], 1)
-        model.model.rope_deltas = None
-        logits = model(input_ids=now, mm_token_type_ids=now_types, use_cache=False, **inputs).logits[0, -1].float()
-        first = torch.log_softmax(logits, -1) if first is None else first
-        best = logits.topk(2).values.tolist()
-        margin = min(margin, best[0] - best[1])
-        greedy.append(int(logits.argmax()))
-    if margin < GREEDY_MARGIN or set(greedy) & {tokenizer.token_to_id(token) for token in ("<|im_end|>", "<|image_pad|>", "<|video_pad|>")}:
+    continuation = clear_continuation(model, tokenizer, ids, types, inputs)
+    if not continuation:
         return None
+    greedy, first = continuation
     return dict(
         name=name, seed=first_seed, visuals=[dict(sizes=[v], fps=None) if isinstance(v, tuple) else v for v in visuals],
         raw=tokenizer.encode(raw).ids, ids=ids, positions=positions[:, 0].T.tolist(),

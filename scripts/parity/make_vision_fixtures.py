@@ -170,6 +170,22 @@ def sines(tensor):
     return [flat.norm().item(), (flat * waves).sum().item()]
 
 
+def clear_continuation(model, tokenizer, ids, types, inputs):
+    """The greedy continuation, without stop and image tokens, and the log-probabilities of its first token; `None` if a margin is small."""
+    greedy, margin, first = [], math.inf, None
+    for _ in range(GREEDY_TOKENS):
+        now = torch.tensor([ids + greedy])
+        now_types = torch.cat([types, torch.zeros(1, len(greedy), dtype=types.dtype)], 1)
+        model.model.rope_deltas = None
+        logits = model(input_ids=now, mm_token_type_ids=now_types, use_cache=False, **inputs).logits[0, -1].float()
+        first = torch.log_softmax(logits, -1) if first is None else first
+        best = logits.topk(2).values.tolist()
+        margin = min(margin, best[0] - best[1])
+        greedy.append(int(logits.argmax()))
+    special = {tokenizer.token_to_id(token) for token in ("<|im_end|>", "<|image_pad|>", "<|video_pad|>")}
+    return None if margin < GREEDY_MARGIN or set(greedy) & special else (greedy, first)
+
+
 def case(model, tokenizer, name, kind, sizes, first_seed):
     images = [image(w, h, first_seed + i) for i, (w, h) in enumerate(sizes)]
     if kind == "images":
@@ -193,18 +209,10 @@ def case(model, tokenizer, name, kind, sizes, first_seed):
     position_inputs = {k: v for k, v in inputs.items() if "pixel" not in k}
     positions, _ = model.model.get_rope_index(tensor, mm_token_type_ids=types, **position_inputs)
     assert positions.max() == positions[:, 0, -1].max(), "text must end after the video in every version"
-    greedy, margin, first = [], math.inf, None
-    for _ in range(GREEDY_TOKENS):
-        now = torch.tensor([ids + greedy])
-        now_types = torch.cat([types, torch.zeros(1, len(greedy), dtype=types.dtype)], 1)
-        model.model.rope_deltas = None
-        logits = model(input_ids=now, mm_token_type_ids=now_types, use_cache=False, **inputs).logits[0, -1].float()
-        first = torch.log_softmax(logits, -1) if first is None else first
-        best = logits.topk(2).values.tolist()
-        margin = min(margin, best[0] - best[1])
-        greedy.append(int(logits.argmax()))
-    if margin < GREEDY_MARGIN or tokenizer.token_to_id("<|im_end|>") in greedy:
+    continuation = clear_continuation(model, tokenizer, ids, types, inputs)
+    if not continuation:
         return None
+    greedy, first = continuation
     flat = pixels.flatten()
     some = [(i * 7919 + 13) % flat.numel() for i in range(24)]
     return dict(
