@@ -9,9 +9,8 @@ use embodied_r_files::write_json;
 use embodied_r_policy::tokenizer::{Placeholders, write_byte_tokenizer};
 use embodied_r_policy::weights::{SaveOptions, write_random_with};
 use embodied_r_policy::{ModelConfig, WeightDtype};
-use embodied_r_vision::VisionConfig;
+use embodied_r_vision::{VisionConfig, model_files};
 use indexmap::IndexMap;
-use serde_json::json;
 
 use crate::error::Result;
 use crate::presets::{Preset, Shape};
@@ -84,7 +83,14 @@ impl RandomModel {
         let made = write_random_with(folder, (config, self.tower()), seed, &options, &on_bytes);
         progress.finish();
         made?;
-        self.write_vision(folder)?;
+        if let Some(vision) = &self.shape.vision {
+            // After the text's special tokens.
+            let first = self.shape.first_special + 3;
+            let config = ModelConfig { dtype: self.dtype, ..config.clone() };
+            for (name, file) in model_files(&config.to_json(), vision, first) {
+                write_json(&folder.join(name), &file)?;
+            }
+        }
         Ok(began.elapsed())
     }
 
@@ -94,30 +100,5 @@ impl RandomModel {
         let vision = vision.and_then(|vision| serde_json::from_value::<VisionConfig>(vision).ok());
         let shapes = vision.map(|vision| vision.tensor_shapes()).unwrap_or_default();
         shapes.into_iter().map(|(name, shape)| (format!("visual.{name}"), shape)).collect()
-    }
-
-    /// Turns a decoder's configuration into that of a vision-language model, and writes its image processor.
-    fn write_vision(&self, folder: &Path) -> Result<()> {
-        let Some(vision) = &self.shape.vision else { return Ok(()) };
-        let path = folder.join("config.json");
-        // After the text's special tokens: start, end, image, video.
-        let first = self.shape.first_special + 3;
-        let mut config = self.config().to_json();
-        config["architectures"] = json!(["Qwen2_5_VLForConditionalGeneration"]);
-        config["model_type"] = json!("qwen2_5_vl");
-        config["torch_dtype"] = json!(self.dtype.name());
-        config["vision_config"] = vision.clone();
-        for (offset, name) in ["vision_start", "vision_end", "image", "video"].iter().enumerate() {
-            config[format!("{name}_token_id")] = json!(first + offset as u32);
-        }
-        write_json(&path, &config)?;
-        let processor = json!({
-            "min_pixels": 3136, "max_pixels": 12_845_056, "patch_size": 14, "temporal_patch_size": 2,
-            "merge_size": 2, "image_mean": [0.481_454_66, 0.457_827_5, 0.408_210_73],
-            "image_std": [0.268_629_54, 0.261_302_58, 0.275_777_11],
-            "image_processor_type": "Qwen2VLImageProcessor", "processor_class": "Qwen2_5_VLProcessor",
-        });
-        write_json(&folder.join("preprocessor_config.json"), &processor)?;
-        Ok(())
     }
 }

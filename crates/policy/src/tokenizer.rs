@@ -6,6 +6,7 @@ mod chat;
 mod content;
 mod files;
 mod from_gguf;
+mod placeholders;
 mod stop;
 #[cfg(test)]
 mod tests;

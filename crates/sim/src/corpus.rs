@@ -15,7 +15,8 @@ mod notes;
 mod page;
 mod recall;
 
-use embodied_r_data::prompts::video_prompt;
+use embodied_r_data::prompts::{FrameText, video_prompt};
+use embodied_r_data::scene::Scene;
 use embodied_r_random::Rng;
 
 pub use self::document::Document;
@@ -24,6 +25,7 @@ use self::lookups::Lookups;
 use self::page::{Page, Practice};
 use crate::caption_trace::CaptionTrace;
 use crate::captions::captions_at;
+use crate::views::Views;
 use crate::world::{draw, keyframes_by_pose, names};
 
 /// Fraction of documents that are lists for recall.
@@ -32,6 +34,9 @@ const RECALL: f64 = 0.25;
 const DRILLS_ONLY: f64 = 0.08;
 /// Fraction of room documents with a lettered list.
 const LETTERED: f64 = 0.75;
+
+/// Fraction of documents about views that are chats.
+const VIEWS_CHATS: f64 = 0.4;
 
 /// Recall document `index` of `seed`: a plain list of bearings or letters by name, repeated in
 /// random order.
@@ -73,6 +78,26 @@ pub fn chat_document(seed: u64, index: u64) -> Document {
         5 => room(rng, scene, Subjects::None, |room, rng| room.judged(rng)),
         _ => page_or_list(rng, scene, subjects),
     }
+}
+
+/// Document `index` of `seed` about these views: frames as images with the movements between them, followed by
+/// statements about what they show, as lines or as a reply in the quickstart's format.
+pub fn views_document(views: &Views, seed: u64, index: u64) -> Document {
+    let rng = &mut Rng::new(&[seed, index, 16]);
+    let subjects =
+        *rng.pick(&[Subjects::None, Subjects::One, Subjects::Listed]).unwrap_or(&Subjects::One);
+    let context = video_prompt(&views.with_images());
+    about(rng, &views.scene, (&context, &views.captions()), subjects, |mut room, rng| {
+        if rng.chance(VIEWS_CHATS) {
+            return room.chat(rng);
+        }
+        if !rng.chance(LETTERED) {
+            room.page.list = None;
+        }
+        let words = 150 + rng.below(100);
+        let statements = room.page.lines(words, &Practice::VIEWS, rng).join("\n");
+        Document::plain(room.prompt(), statements)
+    })
 }
 
 /// What objects a document's prompt names.
@@ -118,9 +143,20 @@ fn room(
 ) -> Document {
     let scene = draw(scene);
     let captions = captions_at(&scene, &keyframes_by_pose(&scene));
-    let names = names(&scene);
-    let context = video_prompt(&captions);
-    let Some(trace) = CaptionTrace::from_captions(&captions) else {
+    about(rng, &scene, (&video_prompt(&captions), &captions), subjects, write)
+}
+
+/// The document that `write` makes of a room that the prompt shows as `context`, with these captions.
+fn about(
+    rng: &mut Rng,
+    scene: &Scene,
+    (context, captions): (&str, &[FrameText]),
+    subjects: Subjects,
+    write: impl FnOnce(RoomText<'_>, &mut Rng) -> Document,
+) -> Document {
+    let names = names(scene);
+    let context = context.to_owned();
+    let Some(trace) = CaptionTrace::from_captions(captions) else {
         return Document::plain(context, String::new());
     };
     let lookups = Lookups::new(&names, &trace);

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::question_template::Category;
+
 /// Errors of rendering rooms and writing datasets.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -42,6 +44,12 @@ pub enum Error {
     EmptyRequest {
         /// The setting.
         field: &'static str,
+    },
+    /// Questions of this category need a video.
+    #[error("a few frames do not settle questions of `{category}`; use {list}", list = crate::views::VIEW_CATEGORIES.map(Category::name).join(", "))]
+    NoViews {
+        /// The category.
+        category: Category,
     },
     /// An archive of videos could not be written.
     #[error("cannot write `{}`: {source}", path.display())]

@@ -66,7 +66,8 @@ impl Octant {
         ("ahead right", "turn slightly right"),
     ];
 
-    const WIDTH_DEG: f64 = 45.0;
+    /// The width of an octant.
+    pub(crate) const WIDTH_DEG: f64 = 45.0;
 
     /// The octant of a bearing.
     pub(crate) fn of(bearing_deg: f64) -> Self {
@@ -77,6 +78,11 @@ impl Octant {
     pub(crate) fn to_border_deg(bearing_deg: f64) -> f64 {
         let from_center = wrap(bearing_deg - Self::WIDTH_DEG * Self::of(bearing_deg).0 as f64);
         Self::WIDTH_DEG / 2.0 - from_center.abs()
+    }
+
+    /// The bearing of its middle.
+    pub(crate) fn middle_deg(self) -> f64 {
+        Self::WIDTH_DEG * self.0 as f64
     }
 
     /// The option of a landmark question.

@@ -20,6 +20,7 @@ mod render;
 mod rooms;
 mod statement;
 mod video;
+pub mod views;
 mod world;
 
 pub use caption_trace::captions_in;

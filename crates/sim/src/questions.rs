@@ -143,7 +143,7 @@ fn generate_questions(
 }
 
 /// Number of answer classes of a category to balance.
-fn answer_classes(category: Category) -> usize {
+pub(crate) fn answer_classes(category: Category) -> usize {
     match category {
         Category::LandmarkPosition | Category::ActionGeneration => Octant::ALL.len(),
         // The last completed step.
@@ -163,8 +163,10 @@ struct QuestionDraft {
 }
 
 /// A room's ground truth and its parsed captions.
-struct GroundTruth<'a> {
+pub(crate) struct GroundTruth<'a> {
     scene: &'a Scene,
+    /// The options of questions about a direction.
+    octants: &'a [Octant],
     /// The poses at full seconds.
     stops: Vec<Pose>,
     /// Ground-truth bearings by object and stop.
@@ -175,6 +177,12 @@ struct GroundTruth<'a> {
 
 impl<'a> GroundTruth<'a> {
     fn new(scene: &'a Scene) -> Self {
+        Self::of_frames(scene, &keyframes_by_pose(scene), &Octant::ALL)
+    }
+
+    /// The ground truth for prompts with the captions of `key_frames`; `octants` are the options of questions about a
+    /// direction.
+    pub(crate) fn of_frames(scene: &'a Scene, key_frames: &[usize], octants: &'a [Octant]) -> Self {
         let frames = stops(scene);
         let poses: Vec<Pose> = frames.iter().map(|&frame| scene.camera[frame]).collect();
         let along = |object: &SceneObject| poses.iter().map(|p| bearing_deg(p, object)).collect();
@@ -183,12 +191,17 @@ impl<'a> GroundTruth<'a> {
             CaptionTrace::from_captions(&captions_at(scene, frames))
                 .unwrap_or(CaptionTrace { frames: Vec::new() })
         };
-        let (key_trace, stop_trace) = (trace(&keyframes_by_pose(scene)), trace(&frames));
-        Self { scene, stops: poses, bearings, key_trace, stop_trace }
+        let (key_trace, stop_trace) = (trace(key_frames), trace(&frames));
+        Self { scene, octants, stops: poses, bearings, key_trace, stop_trace }
+    }
+
+    /// The captions of the key frames.
+    pub(crate) fn trace(&self) -> &CaptionTrace {
+        &self.key_trace
     }
 
     /// A question with an answer of `answer_class`, if the room has one that its captions support.
-    fn question(
+    pub(crate) fn question(
         &self,
         category: Category,
         answer_class: usize,
@@ -290,7 +303,7 @@ impl<'a> GroundTruth<'a> {
                 && Octant::to_border_deg(bearing) >= MIN_TO_BORDER_DEG
                 && self.key_trace.last_sight(&self.scene.objects[object].name).is_some()
         })?;
-        let others: Vec<Octant> = Octant::ALL.into_iter().filter(|o| *o != octant).collect();
+        let others: Vec<Octant> = self.octants.iter().copied().filter(|o| *o != octant).collect();
         let wrong = rng.sample(&others, 3).into_iter().map(|other| option(other).to_owned());
         Some(QuestionDraft {
             template: template(self.name(object)),

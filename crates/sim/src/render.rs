@@ -14,6 +14,8 @@ pub(crate) const HEIGHT: usize = 192;
 
 /// Renders the frames of one room.
 pub(crate) struct Renderer {
+    width: usize,
+    height: usize,
     room_m: [f64; 3],
     /// Distance of the image plane in pixels.
     focal_px: f64,
@@ -45,8 +47,13 @@ struct Crossing<'a> {
 }
 
 impl Renderer {
-    /// A renderer for `scene`, with textures generated from `seed`.
+    /// A renderer of videos for `scene`, with textures generated from `seed`.
     pub(crate) fn new(scene: &Scene, seed: u64) -> Self {
+        Self::of_size(scene, seed, (WIDTH, HEIGHT))
+    }
+
+    /// A renderer of frames of `width` × `height` pixels for `scene`, with textures generated from `seed`.
+    pub(crate) fn of_size(scene: &Scene, seed: u64, (width, height): (usize, usize)) -> Self {
         let half_view = (scene.horizontal_fov_deg / 2.0).to_radians();
         let surface = |index: u64, colour: [u8; 3]| Texture::new(&[seed, index], colour);
         let solids = scene.objects.iter().enumerate().map(|(index, object)| {
@@ -67,8 +74,10 @@ impl Renderer {
             }
         });
         Self {
+            width,
+            height,
             room_m: scene.room_size_m,
-            focal_px: WIDTH as f64 / 2.0 / half_view.tan(),
+            focal_px: width as f64 / 2.0 / half_view.tan(),
             walls: [
                 surface(0, [198, 186, 170]),
                 surface(1, [170, 190, 200]),
@@ -81,18 +90,18 @@ impl Renderer {
         }
     }
 
-    /// Renders the view from `pose` into `rgb`, row-major [`WIDTH`] × [`HEIGHT`] × 3 bytes.
+    /// Renders the view from `pose` into `rgb`, row-major, width × height × 3 bytes.
     pub(crate) fn draw(&self, pose: &Pose, rgb: &mut [u8]) {
         let (sin, cos) = pose.yaw_deg.to_radians().sin_cos();
-        for x in 0..WIDTH {
+        for x in 0..self.width {
             // Offset to the left, relative to the distance ahead.
-            let left = (WIDTH as f64 / 2.0 - (x as f64 + 0.5)) / self.focal_px;
+            let left = (self.width as f64 / 2.0 - (x as f64 + 0.5)) / self.focal_px;
             let stretch = left.hypot(1.0);
             let way = [(cos - sin * left) / stretch, (sin + cos * left) / stretch];
             let column = Column::new(self, pose, way);
-            for y in 0..HEIGHT {
-                let up = (HEIGHT as f64 / 2.0 - (y as f64 + 0.5)) / self.focal_px / stretch;
-                let pixel = 3 * (y * WIDTH + x);
+            for y in 0..self.height {
+                let up = (self.height as f64 / 2.0 - (y as f64 + 0.5)) / self.focal_px / stretch;
+                let pixel = 3 * (y * self.width + x);
                 if let Some(out) = rgb.get_mut(pixel..pixel + 3) {
                     out.copy_from_slice(&column.colour(up));
                 }

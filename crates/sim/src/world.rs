@@ -1,5 +1,7 @@
 //! Generates rooms: object layout and camera trajectory.
 
+pub(crate) mod path;
+
 use embodied_r_data::scene::{Pose, Scene, SceneObject};
 use embodied_r_random::Rng;
 

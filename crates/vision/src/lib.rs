@@ -16,6 +16,7 @@ mod image_layout;
 mod linear;
 mod message;
 mod model;
+mod model_files;
 mod processor;
 mod resize;
 mod source;
@@ -35,6 +36,7 @@ pub use image_embeddings::ImageEmbeddings;
 pub use image_layout::ImageLayout;
 pub use message::{MultimodalMessage, MultimodalPart};
 pub use model::{VisionLanguageModel, VisionOptions, check_headers, is_vision_language_model};
+pub use model_files::model_files;
 pub use processor::{Patch, Pixels, Processor};
 pub use trainable::{
     FrozenParts, SavedTower, TowerBytes, TowerGradients, TowerOptions, TrainableTower,

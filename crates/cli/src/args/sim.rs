@@ -104,6 +104,65 @@ pub(crate) struct PretrainArgs {
     pub(crate) seed: u64,
     #[command(flatten)]
     pub(crate) shape: ShapeArgs,
+    #[command(flatten)]
+    pub(crate) vision: VisionPretrainArgs,
+}
+
+/// The vision-language base model.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Vision")]
+pub(crate) struct VisionPretrainArgs {
+    /// Pretrain the small vision-language base model of `quickstart --vision` from a text model: the one of `--from`
+    /// [default: the bundled one]. A vision encoder first learns to detect objects in rendered frames, then it and the
+    /// decoder learn text about frames.
+    #[arg(
+        long,
+        conflicts_with_all = ["steps", "lookup_steps", "naming_steps", "chat_steps", "learning_rate",
+            "lookup_learning_rate", "naming_learning_rate", "vocab_size", "hidden_size", "intermediate_size", "layers",
+            "heads", "kv_heads"]
+    )]
+    pub(crate) vision: bool,
+    /// Number of detection steps.
+    #[arg(long, value_name = "N", requires = "vision", default_value_t = 8000)]
+    pub(crate) detection_steps: u64,
+    /// Number of images per detection step.
+    #[arg(long, value_name = "N", requires = "vision", value_parser = super::value::at_least_one, default_value_t = 32)]
+    pub(crate) images_per_step: usize,
+    /// Peak learning rate of the detection steps, with AdamW.
+    #[arg(long, value_name = "LR", requires = "vision", default_value_t = 1e-3)]
+    pub(crate) detection_learning_rate: f64,
+    /// Number of steps on text about frames.
+    #[arg(long, value_name = "N", requires = "vision", default_value_t = 4000)]
+    pub(crate) vision_steps: u64,
+    /// Number of rooms whose frames the text is about.
+    #[arg(long, value_name = "N", requires = "vision", default_value_t = 20_000)]
+    pub(crate) rooms: u64,
+    /// Peak learning rate of the decoder.
+    #[arg(long, value_name = "LR", requires = "vision", default_value_t = 2e-3)]
+    pub(crate) vision_learning_rate: f64,
+    /// Peak learning rate of the vision encoder.
+    #[arg(long, value_name = "LR", requires = "vision", default_value_t = 1e-3)]
+    pub(crate) encoder_learning_rate: f64,
+    #[command(flatten)]
+    pub(crate) encoder: EncoderShapeArgs,
+}
+
+/// Architecture of the vision encoder.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Vision encoder")]
+pub(crate) struct EncoderShapeArgs {
+    /// Hidden size of the vision encoder.
+    #[arg(long, value_name = "N", requires = "vision", default_value_t = 128)]
+    pub(crate) encoder_hidden_size: usize,
+    /// Intermediate size of its feed-forward layers.
+    #[arg(long, value_name = "N", requires = "vision", default_value_t = 352)]
+    pub(crate) encoder_intermediate_size: usize,
+    /// Number of its blocks.
+    #[arg(long, value_name = "N", requires = "vision", default_value_t = 4)]
+    pub(crate) encoder_depth: usize,
+    /// Number of its attention heads.
+    #[arg(long, value_name = "N", requires = "vision", default_value_t = 4)]
+    pub(crate) encoder_heads: usize,
 }
 
 /// Architecture of the decoder.

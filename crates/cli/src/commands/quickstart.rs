@@ -14,6 +14,7 @@ use std::time::Instant;
 
 use embodied_r_files::write_atomic;
 
+pub(crate) use self::base::unpack as unpack_base;
 use self::row::{Replies, Row, SAMPLES};
 use self::steps::{RunWords, Steps, words};
 use self::table::Results;

@@ -158,6 +158,14 @@ fn collect_numbers(text: &str, numbers: &mut BTreeSet<String>) {
     }
 }
 
+/// A special token in `tokenizer_config.json`.
+pub(super) fn declared(content: &str) -> serde_json::Value {
+    json!({
+        "content": content, "lstrip": false, "normalized": false, "rstrip": false, "single_word": false,
+        "special": true,
+    })
+}
+
 /// Writes the files of a tokenizer whose special tokens have ids from `first_special` on.
 pub(super) fn write(
     tokenizer: &ByteLevelBpe,
@@ -167,15 +175,9 @@ pub(super) fn write(
 ) -> Result<()> {
     let path = dir.join(TOKENIZER_FILE);
     write_json_in_existing_folder(&path, tokenizer)?;
-    let added = |content: &str| {
-        json!({
-            "content": content, "lstrip": false, "normalized": false, "rstrip": false, "single_word": false,
-            "special": true,
-        })
-    };
     let ids = (first_special..).map(|id| id.to_string());
-    let declared = special.iter().map(|content| added(content));
-    let declared: serde_json::Map<_, _> = ids.zip(declared).collect();
+    let declared: serde_json::Map<_, _> =
+        ids.zip(special.iter().map(|content| declared(content))).collect();
     let config = json!({
         "added_tokens_decoder": declared,
         "bos_token": null,

@@ -37,6 +37,20 @@ impl Practice {
         (Self::Letter, 5),
     ];
 
+    /// Lines about frames that are shown, with their weights.
+    pub(super) const VIEWS: [(Self, usize); 10] = [
+        (Self::Lookup(Lookup::First), 4),
+        (Self::Lookup(Lookup::Last), 6),
+        (Self::Lookup(Lookup::Faced), 5),
+        (Self::Lookup(Lookup::Every), 3),
+        (Self::Lookup(Lookup::View), 6),
+        (Self::Lookup(Lookup::Action), 3),
+        (Self::Letter, 2),
+        (Self::Sum, 1),
+        (Self::Octant, 1),
+        (Self::Note(NoteStep::Next), 3),
+    ];
+
     /// Lines without a context, with their weights.
     pub(super) const DRILLS: [(Self, usize); 3] =
         [(Self::Sum, 5), (Self::Octant, 3), (Self::Note(NoteStep::Order), 2)];

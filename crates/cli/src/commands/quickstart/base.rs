@@ -15,7 +15,7 @@ const FILES: [(&str, &[u8]); 6] = [
 ];
 
 /// Writes the model into `dir`.
-pub(super) fn unpack(dir: &Path) -> anyhow::Result<()> {
+pub(crate) fn unpack(dir: &Path) -> anyhow::Result<()> {
     std::fs::create_dir_all(dir).map_err(embodied_r_files::Error::io("create", dir))?;
     for (name, bytes) in FILES {
         write_atomic(&dir.join(name), bytes)?;

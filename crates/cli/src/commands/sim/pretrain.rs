@@ -1,6 +1,7 @@
 //! `embodied-r sim pretrain`.
 
 mod phases;
+mod vision;
 
 use std::cell::Cell;
 use std::path::Path;
@@ -35,6 +36,9 @@ const RECORD: &str = "pretrain.json";
 pub(super) fn run(args: PretrainArgs) -> anyhow::Result<Status> {
     std::fs::create_dir_all(&args.output)
         .map_err(embodied_r_files::Error::io("create", args.output.as_path()))?;
+    if args.vision.vision {
+        return vision::run(&args);
+    }
     let began = Instant::now();
     let (policy, before) = match &args.from {
         Some(from) => continue_from(from, &args.output)?,
@@ -48,7 +52,7 @@ pub(super) fn run(args: PretrainArgs) -> anyhow::Result<Status> {
         policy
             .save(&args.output, &SaveOptions { dtype: WeightDtype::Bf16, ..SaveOptions::default() })
     };
-    let mut shown = ProgressSink { bar: &bar, save: &save };
+    let mut shown = ProgressSink { bar: &bar, phase: "pretraining", save: &save };
     let mut tokens = 0;
     let mut loss = f64::NAN;
     for phase in phases(&args) {
@@ -76,7 +80,7 @@ pub(super) fn run(args: PretrainArgs) -> anyhow::Result<Status> {
         "seconds": began.elapsed().as_secs(),
         "threads": rayon::current_num_threads(),
     }));
-    write_atomic(&args.output.join(RECORD), &serde_json::to_vec_pretty(&runs)?)?;
+    record(&args.output, &runs)?;
     outln!("loss {loss:.4} after {tokens} tokens; saved to {}", args.output.display())?;
     Ok(Status::Done)
 }
@@ -92,12 +96,20 @@ fn random(args: &PretrainArgs) -> anyhow::Result<Policy> {
 fn continue_from(from: &Path, out: &Path) -> anyhow::Result<(Policy, Vec<serde_json::Value>)> {
     let policy = Policy::load(from)?;
     Tokenizer::from_dir(from)?.save(out)?;
+    Ok((policy, continued(from)?))
+}
+
+/// The record of the runs that made the model in `from`.
+fn continued(from: &Path) -> anyhow::Result<Vec<serde_json::Value>> {
     let record = from.join(RECORD);
     let text =
         std::fs::read(&record).map_err(embodied_r_files::Error::io("read", record.as_path()))?;
-    let before = serde_json::from_slice(&text)
-        .with_context(|| format!("cannot parse `{}`", record.display()))?;
-    Ok((policy, before))
+    serde_json::from_slice(&text).with_context(|| format!("cannot parse `{}`", record.display()))
+}
+
+/// Writes the record of the runs that made the model in `out`.
+fn record(out: &Path, runs: &[serde_json::Value]) -> anyhow::Result<()> {
+    Ok(write_atomic(&out.join(RECORD), &serde_json::to_vec_pretty(runs)?)?)
 }
 
 /// Text with the vocabulary of pretraining and of the quickstart's prompts, without rationales.
@@ -178,21 +190,28 @@ const SAVE_STEPS: u64 = 500;
 /// Shows progress, and saves the weights periodically.
 struct ProgressSink<'a> {
     bar: &'a Bar,
+    phase: &'static str,
     save: &'a dyn Fn() -> embodied_r_policy::Result<()>,
 }
 
 impl Sink for ProgressSink<'_> {
     fn event(&mut self, event: &Event) -> embodied_r_grpo::Result<()> {
         match event {
-            Event::Start { steps, .. } => self.bar.start("pretraining", Some(*steps)),
+            Event::Start { steps, .. } => self.bar.start(self.phase, Some(*steps)),
             Event::Step { step, metrics, .. } => {
                 if step.is_multiple_of(SAVE_STEPS) {
                     (self.save)()?;
                 }
                 self.bar.advance(1);
-                let of = |name: &str| metrics.get(name).copied().unwrap_or(f64::NAN);
-                let (loss, rate) = (of("loss"), of("tokens_per_second"));
-                self.bar.message(&format!("loss {loss:.4}, {rate:.0} tokens/s"));
+                let of = |name: &str| metrics.get(name).copied();
+                let loss = of("loss").unwrap_or(f64::NAN);
+                let rate = match (of("found"), of("images_per_second")) {
+                    (Some(found), Some(rate)) => {
+                        format!("found {:.1} %, {rate:.0} images/s", 100.0 * found)
+                    }
+                    _ => format!("{:.0} tokens/s", of("tokens_per_second").unwrap_or(f64::NAN)),
+                };
+                self.bar.message(&format!("loss {loss:.4}, {rate}"));
             }
             _ => {}
         }

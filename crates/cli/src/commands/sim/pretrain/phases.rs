@@ -15,10 +15,10 @@ use crate::args::sim::PretrainArgs;
 pub(super) const MAX_POSITIONS: usize = 2048;
 
 /// Steps of learning-rate warmup.
-const WARMUP_STEPS: u64 = 100;
+pub(super) const WARMUP_STEPS: u64 = 100;
 
 /// The token between documents.
-const END_OF_TEXT: &str = "<|endoftext|>";
+pub(super) const END_OF_TEXT: &str = "<|endoftext|>";
 
 /// A phase of the curriculum with its own learning-rate schedule.
 pub(super) struct Phase {

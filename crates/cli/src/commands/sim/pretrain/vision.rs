@@ -1,0 +1,218 @@
+//! Pretraining of the base model of `quickstart --vision`: a small text model learns to see.
+//!
+//! First the vision encoder learns to detect objects in the rooms' frames; then it and the decoder learn text about frames.
+
+mod documents;
+mod frames;
+mod new_model;
+
+use std::cell::Cell;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+use candle_core::Device;
+use embodied_r_data::progress::Progress as _;
+use embodied_r_grpo::images::store::{ImageStore, StoreOptions};
+use embodied_r_grpo::images::{RunImages, TowerTraining};
+use embodied_r_grpo::model::{LoadOptions, Model as _, VisionPolicy};
+use embodied_r_grpo::schedule::{LrSchedule, LrScheduler};
+use embodied_r_grpo::settings::{Optim, OptimizerSettings};
+use embodied_r_grpo::trainer::{detection, lm};
+use embodied_r_policy::tokenizer::Tokenizer;
+use embodied_r_policy::weights::SaveOptions;
+use embodied_r_policy::{Policy, Precision, Trainable, WeightDtype, WeightFormat};
+use embodied_r_sim::views;
+use embodied_r_vision::{FrozenParts, TowerOptions, TrainableTower, VisionProcessor};
+use serde_json::json;
+
+use self::documents::Documents;
+use self::frames::{BEARINGS, detection_examples, frame_table};
+use super::phases::{MAX_POSITIONS, WARMUP_STEPS};
+use super::{ProgressSink, continued, record};
+use crate::args::sim::{PretrainArgs, VisionPretrainArgs};
+use crate::commands::quickstart;
+use crate::exit::Status;
+use crate::output::outln;
+use crate::progress::Bar;
+
+/// All of the vision encoder is trained.
+const TRAINED: FrozenParts = FrozenParts { vision_tower: false, aligner: false };
+
+/// Pretrains the base model of `quickstart --vision`.
+pub(super) fn run(args: &PretrainArgs) -> anyhow::Result<Status> {
+    let began = Instant::now();
+    let (out, vision) = (args.output.as_path(), &args.vision);
+    let (text, mut runs) = match &args.from {
+        Some(from) => (from.clone(), continued(from)?),
+        None => {
+            let text = out.join("text-base");
+            quickstart::unpack_base(&text)?;
+            let runs = continued(&text)?;
+            (text, runs)
+        }
+    };
+    new_model::write(&text, out, vision, args.seed)?;
+    let bar = Bar::default();
+    let found = detect(args, &bar)?;
+    let trained = read(args, &bar)?;
+    let parameters = Policy::load(out)?.config().parameter_count() + tower_parameters(out)?;
+    runs.push(json!({
+        "command": command(args),
+        "detection_steps": vision.detection_steps,
+        "objects_found": found,
+        "steps": vision.vision_steps,
+        "tokens": trained.tokens,
+        "loss": trained.loss,
+        "parameters": parameters,
+        "seconds": began.elapsed().as_secs(),
+        "threads": rayon::current_num_threads(),
+    }));
+    record(out, &runs)?;
+    outln!(
+        "{:.2} M parameters; found {:.1} % of objects; loss {:.4} after {} tokens; saved to {}",
+        parameters as f64 / 1e6,
+        100.0 * found,
+        trained.loss,
+        trained.tokens,
+        out.display()
+    )?;
+    Ok(Status::Done)
+}
+
+fn tower_parameters(model: &Path) -> anyhow::Result<usize> {
+    Ok(VisionProcessor::of_model(model, None)?.config().parameter_count())
+}
+
+fn optimizer(optim: Optim) -> OptimizerSettings {
+    OptimizerSettings {
+        optim,
+        adam_beta1: 0.9,
+        adam_beta2: 0.98,
+        adam_epsilon: 1e-8,
+        weight_decay: 0.05,
+        max_grad_norm: 1.0,
+    }
+}
+
+fn schedule(peak: f64, steps: u64) -> LrSchedule {
+    LrSchedule {
+        kind: LrScheduler::Cosine,
+        peak,
+        warmup_steps: WARMUP_STEPS.min(steps),
+        total_steps: steps,
+    }
+}
+
+/// Trains the vision encoder to detect objects and saves it; returns the share of objects that it finds.
+fn detect(args: &PretrainArgs, bar: &Bar) -> anyhow::Result<f64> {
+    let VisionPretrainArgs {
+        detection_steps,
+        images_per_step,
+        detection_learning_rate: learning_rate,
+        ..
+    } = args.vision;
+    let out = args.output.as_path();
+    let processor = VisionProcessor::of_model(out, None)?;
+    let options = TowerOptions { frozen: TRAINED, precision: Precision::F32, device: Device::Cpu };
+    let tower = TrainableTower::load(out, processor.clone(), &options)?;
+    let settings = detection::DetectionSettings {
+        classes: views::classes(),
+        bins: BEARINGS,
+        images_per_step,
+        schedule: schedule(learning_rate, detection_steps),
+        optimizer: optimizer(Optim::Adamw),
+    };
+    let examples = detection_examples(processor, args.seed, images_per_step);
+    let mut sink = ProgressSink { bar, phase: "detecting objects", save: &|| Ok(()) };
+    let stop = AtomicBool::new(false);
+    let report = detection::train(&tower, examples, &settings, &mut [&mut sink], &stop)?;
+    bar.finish();
+    let tensors = tower.tensors().map(|(name, tensor)| (name.to_owned(), tensor.clone()));
+    let model = Policy::load(out)?.with_vision_tensors(tensors.collect());
+    model.save(out, &SaveOptions::default())?;
+    Ok(report.found)
+}
+
+/// Trains encoder and decoder on text about frames, and saves them.
+fn read(args: &PretrainArgs, bar: &Bar) -> anyhow::Result<lm::LmReport> {
+    let (out, vision) = (args.output.as_path(), &args.vision);
+    let (table, rooms) = frame_table(out, args.seed, vision.rooms, bar)?;
+    let table = Arc::new(table);
+    let options = StoreOptions {
+        model: out.to_owned(),
+        format: WeightFormat::F32,
+        device: Device::Cpu,
+        memory_bytes: 0,
+        disk: None,
+    };
+    let training = TowerTraining {
+        frozen: TRAINED,
+        learning_rate_scale: vision.encoder_learning_rate / vision.vision_learning_rate,
+        activation_bytes: usize::MAX,
+    };
+    let frozen = Arc::new(ImageStore::new(table.clone(), options));
+    let load_options = LoadOptions {
+        base: out,
+        precision: Precision::F32,
+        activation_bytes: usize::MAX,
+        trainable: Trainable::All,
+        seed: args.seed,
+        device: Device::Cpu,
+        images: Some(Arc::new(RunImages { frozen, training: Some(training) })),
+    };
+    let model = VisionPolicy::load(out, &load_options)?;
+    let settings = lm::LmSettings {
+        tokens_per_step: args.tokens_per_step,
+        max_tokens_per_batch: args.tokens_per_step + MAX_POSITIONS,
+        schedule: schedule(vision.vision_learning_rate, vision.vision_steps),
+        optimizer: optimizer(Optim::Muon),
+    };
+    let save = || {
+        let options = SaveOptions { dtype: WeightDtype::Bf16, ..SaveOptions::default() };
+        model.decoder().save(out, &options)
+    };
+    let tokenizer = Tokenizer::from_dir(out)?;
+    let fault = Cell::new(None);
+    let documents = Documents::new(&tokenizer, table.processor(), &rooms, args.seed, &fault);
+    let mut sink = ProgressSink { bar, phase: "reading frames", save: &save };
+    let stop = AtomicBool::new(false);
+    let trained = lm::train(&model, documents, &settings, &mut [&mut sink], &stop);
+    bar.finish();
+    if let Some(fault) = fault.take() {
+        return Err(fault);
+    }
+    save()?;
+    Ok(trained?)
+}
+
+/// The command line that reproduces this model from the text model.
+fn command(args: &PretrainArgs) -> String {
+    let VisionPretrainArgs {
+        rooms,
+        detection_steps,
+        images_per_step,
+        detection_learning_rate,
+        vision_steps,
+        vision_learning_rate,
+        encoder_learning_rate,
+        encoder,
+        ..
+    } = &args.vision;
+    let from = if args.from.is_some() { " --from DIR" } else { "" };
+    format!(
+        "embodied-r sim pretrain --vision{from} --rooms {rooms} --detection-steps {detection_steps} \
+         --images-per-step {images_per_step} --detection-learning-rate {detection_learning_rate} \
+         --vision-steps {vision_steps} --vision-learning-rate {vision_learning_rate} \
+         --encoder-learning-rate {encoder_learning_rate} --tokens-per-step {} --seed {} \
+         --encoder-hidden-size {} --encoder-intermediate-size {} --encoder-depth {} \
+         --encoder-heads {} --output DIR",
+        args.tokens_per_step,
+        args.seed,
+        encoder.encoder_hidden_size,
+        encoder.encoder_intermediate_size,
+        encoder.encoder_depth,
+        encoder.encoder_heads,
+    )
+}

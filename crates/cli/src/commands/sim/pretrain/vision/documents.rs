@@ -1,0 +1,107 @@
+//! Text about frames as examples for language modeling.
+
+use std::cell::Cell;
+
+use embodied_r_data::multimodal::{Media, Message, Part, Role, Sample};
+use embodied_r_data::question::Question;
+use embodied_r_grpo::data::length_limit::{LengthLimit, TruncationStrategy};
+use embodied_r_grpo::data::samples::{self, LaidOutSample};
+use embodied_r_grpo::trainer::lm;
+use embodied_r_policy::tokenizer::Tokenizer;
+use embodied_r_sim::corpus::{self, Document};
+use embodied_r_sim::views::IMAGE;
+use embodied_r_vision::VisionProcessor;
+
+use super::frames::Room;
+use crate::commands::sim::pretrain::phases::{END_OF_TEXT, MAX_POSITIONS};
+
+/// One in this many documents has captions in place of frames, so that what the text model knows is kept.
+const TEXT_EVERY: u64 = 6;
+
+/// An image in the raw text of a document.
+const PLACEHOLDER: &str = "<|vision_start|><|image_pad|><|vision_end|>";
+
+/// An endless stream of documents about rooms; it ends with a fault.
+pub(super) struct Documents<'a> {
+    tokenizer: &'a Tokenizer,
+    processor: &'a VisionProcessor,
+    rooms: &'a [Room],
+    seed: u64,
+    index: u64,
+    fault: &'a Cell<Option<anyhow::Error>>,
+}
+
+impl<'a> Documents<'a> {
+    pub(super) fn new(
+        tokenizer: &'a Tokenizer,
+        processor: &'a VisionProcessor,
+        rooms: &'a [Room],
+        seed: u64,
+        fault: &'a Cell<Option<anyhow::Error>>,
+    ) -> Self {
+        Self { tokenizer, processor, rooms, seed, index: 0, fault }
+    }
+
+    fn example(&self, index: u64) -> anyhow::Result<Option<lm::Example>> {
+        if index.is_multiple_of(TEXT_EVERY) {
+            let document = corpus::chat_document(self.seed, index);
+            return self.of(&document, None);
+        }
+        let room = usize::try_from(index)? % self.rooms.len().max(1);
+        let Some(room) = self.rooms.get(room) else { return Ok(None) };
+        self.of(&corpus::views_document(&room.views, self.seed, index), Some(room))
+    }
+
+    fn of(&self, document: &Document, room: Option<&Room>) -> anyhow::Result<Option<lm::Example>> {
+        let layouts = room.map(|room| room.layouts.clone()).unwrap_or_default();
+        let Document { system, context, statements } = document;
+        let Some(system) = system else {
+            let line = if context.is_empty() { "" } else { "\n" };
+            let context = context.replace(IMAGE, PLACEHOLDER);
+            let prompt = self.tokenizer.encode(&format!("{END_OF_TEXT}{context}{line}"))?;
+            let prompt = self.processor.prompt(&prompt, &layouts)?;
+            return Ok(Some(lm::Example {
+                prompt,
+                completion: self.tokenizer.encode(statements)?,
+            }));
+        };
+        let text = |text: &str| Part::Text(text.to_owned());
+        let mut content = Vec::new();
+        for (index, part) in context.split(IMAGE).enumerate() {
+            content.extend((index > 0).then_some(Part::Image));
+            content.extend((!part.is_empty()).then(|| text(part)));
+        }
+        let messages = vec![
+            Message { role: Role::System, content: vec![text(system)] },
+            Message { role: Role::User, content },
+            Message { role: Role::Assistant, content: vec![text(statements)] },
+        ];
+        let sample = Sample { question: Question::default(), messages, media: Media::default() };
+        let sample = LaidOutSample { sample, images: layouts, videos: Vec::new() };
+        let limit =
+            LengthLimit::of_examples(MAX_POSITIONS, MAX_POSITIONS, TruncationStrategy::Delete);
+        let text = (self.tokenizer as _, self.processor);
+        Ok(samples::examples(vec![sample], text, &limit)?.examples.pop())
+    }
+}
+
+impl Iterator for Documents<'_> {
+    type Item = lm::Example;
+
+    fn next(&mut self) -> Option<lm::Example> {
+        loop {
+            let example = self.example(self.index);
+            self.index += 1;
+            match example {
+                Ok(Some(example)) => return Some(example),
+                Ok(None) if self.rooms.is_empty() => return None,
+                // Over the context length.
+                Ok(None) => {}
+                Err(fault) => {
+                    self.fault.set(Some(fault));
+                    return None;
+                }
+            }
+        }
+    }
+}
