@@ -13,7 +13,8 @@ const STAGES: &str = "stage=[{steps = 1, weights = {format = 0.7, accuracy = 0.3
 /// The quickstart's standard output.
 fn quickstart(out: &std::path::Path, more: &[&str]) -> String {
     let done = Command::new(binary())
-        .args(["quickstart", "--rooms", "10", "--examples", "8"])
+        .args(["quickstart", "--examples", "8"])
+        .args(if more.contains(&"--rooms") { [].as_slice() } else { &["--rooms", "10"] })
         .args(["--sft-set", "num_train_epochs=2", "--set", STAGES, "--set", "warmup_steps=0"])
         .args(["--set", "generation_batch_size=32"])
         .args(more)
@@ -100,6 +101,41 @@ fn a_full_run_adds_baselines_and_json_prints_the_results_alone() {
     assert_eq!(lines("conversations.jsonl"), 28);
     assert_eq!(supervised("sft answers"), lines("answers-only.jsonl"));
     assert_eq!(supervised("rejection sampling"), 28 + lines("accepted.jsonl"));
+}
+
+#[test]
+fn a_run_from_frames_compares_the_model_with_three_that_do_not_see_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("quickstart");
+    let stdout = quickstart(&out, &["--vision", "--rooms", "45", "--json"]);
+    let results: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    let rows = results["rows"].as_array().unwrap();
+    let names: Vec<&str> = rows.iter().map(|row| row["name"].as_str().unwrap()).collect();
+    let blind = ["frames of other rooms", "grey frames", "no images"];
+    assert_eq!(names, [&["cold start", "trained"][..], &blind].concat());
+    assert!(rows.iter().all(|row| row["n"] == 15));
+    assert!(std::fs::read_to_string(out.join("train/report.html")).unwrap().contains("</html>"));
+
+    let questions = |name: &str| {
+        let path = out.join("views").join(format!("test_{name}.json"));
+        let text = std::fs::read_to_string(path).unwrap();
+        serde_json::from_str::<Vec<serde_json::Value>>(&text).unwrap()
+    };
+    let own = questions("data");
+    for (own, other) in own.iter().zip(questions("other")) {
+        assert_eq!(own["question"], other["question"]);
+        assert_ne!(own["images"], other["images"]);
+    }
+    for grey in questions("grey") {
+        assert_eq!(grey["images"], serde_json::json!(vec!["grey.png"; 4]));
+    }
+    for none in questions("none") {
+        assert!(none.get("images").is_none());
+        let text = none["question"].as_str().unwrap();
+        assert!(!text.contains("<image>") && text.contains(", Observe: "), "{text}");
+    }
+    let model = |name: &str| std::fs::read(out.join(name).join("model.safetensors")).unwrap();
+    assert_ne!(model("train/final"), model("sft/final"), "GRPO changed nothing");
 }
 
 #[test]

@@ -146,3 +146,92 @@ fn pretraining_continues_an_earlier_model_with_its_tokenizer() {
     let stderr = text(&refused.get_output().stderr);
     assert!(stderr.contains("none"), "{stderr}");
 }
+
+#[test]
+fn views_are_questions_that_a_vision_language_model_trains_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("views");
+    let views = |arguments: &[&str]| {
+        embodied_r().args(["sim", "views", "--output"]).arg(&out).args(arguments).assert()
+    };
+    let refused = views(&["--categories", "Counterfactual"]).code(2);
+    let stderr = text(&refused.get_output().stderr);
+    assert!(
+        stderr.contains("a few frames do not settle questions of `Counterfactual`"),
+        "{stderr}"
+    );
+    let refused = views(&["--train", "0", "--val", "0", "--test", "0"]).code(2);
+    let stderr = text(&refused.get_output().stderr);
+    assert!(stderr.contains("`questions`"), "{stderr}");
+
+    views(&["--train", "6", "--val", "3", "--test", "3", "--seed", "5"]).success();
+    assert_eq!(std::fs::read_dir(out.join("frames")).unwrap().count(), 4 * 12);
+    let conversations = out.join("conversations.jsonl");
+    embodied_r()
+        .args(["sim", "conversations", "--questions", "3", "--judge-examples", "1", "--data"])
+        .arg(out.join("train_data.json"))
+        .arg("--output")
+        .arg(&conversations)
+        .assert()
+        .success();
+    let lines: Vec<serde_json::Value> = std::fs::read_to_string(&conversations)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(lines.len(), 4);
+    for line in &lines[..3] {
+        assert_eq!(line["images"].as_array().unwrap().len(), 4);
+        let user = line["messages"][1]["content"].as_str().unwrap();
+        assert_eq!(user.matches("Observe: <image>").count(), 4);
+    }
+    assert!(lines[3].get("images").is_none());
+}
+
+#[test]
+fn a_text_model_learns_to_see_and_is_saved_as_a_vision_language_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("model");
+    let pretrain = |arguments: &[&str]| {
+        let mut command = embodied_r();
+        command.args(["sim", "pretrain", "--vision", "--output"]).arg(&out).args(arguments);
+        command.assert()
+    };
+    for wrong in [["--steps", "5"], ["--hidden-size", "64"]] {
+        let refused = pretrain(&wrong).code(2);
+        let stderr = text(&refused.get_output().stderr);
+        assert!(stderr.contains("cannot be used with"), "{stderr}");
+    }
+    let few =
+        ["--detection-steps", "3", "--images-per-step", "4", "--vision-steps", "2", "--rooms", "8"];
+    let done = pretrain(&few).success();
+    let stdout = text(&done.get_output().stdout);
+    assert!(stdout.contains("2.60 M parameters"), "{stdout}");
+    let record: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(out.join("pretrain.json")).unwrap()).unwrap();
+    let last = record.as_array().unwrap().last().unwrap();
+    assert_eq!((&last["detection_steps"], &last["steps"]), (&3.into(), &2.into()));
+    let command = last["command"].as_str().unwrap();
+    assert!(command.contains("--rooms 8") && command.contains("--vision-steps 2"), "{command}");
+
+    // The vision encoder, the decoder and the placeholders work together.
+    let views = folder.path().join("views");
+    embodied_r()
+        .args(["sim", "views", "--train", "0", "--val", "0", "--test", "2", "--output"])
+        .arg(&views)
+        .assert()
+        .success();
+    let answers = folder.path().join("answers.json");
+    embodied_r()
+        .args(["infer", "--direct", "--max-new-tokens", "4", "--model"])
+        .arg(&out)
+        .arg("--data")
+        .arg(views.join("test_data.json"))
+        .arg("--output")
+        .arg(&answers)
+        .assert()
+        .success();
+    let answers: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&answers).unwrap()).unwrap();
+    assert_eq!(answers.as_array().unwrap().len(), 2);
+}

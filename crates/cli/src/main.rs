@@ -9,6 +9,7 @@ mod allocator;
 mod api_generator;
 mod args;
 mod asked;
+mod base_model;
 mod batch_generator;
 mod chat_session;
 mod commands;

@@ -200,6 +200,12 @@ mod tests {
     use crate::catalogue::KINDS;
     use crate::question_template::Category;
     use crate::questions::text_question;
+    use crate::views::{IMAGE, views};
+
+    /// A document about frames.
+    fn of_views(seed: u64, index: u64) -> Document {
+        views_document(&views(seed, index), seed, index)
+    }
 
     /// Context and statements.
     fn text(Document { context, statements, .. }: Document) -> String {
@@ -261,6 +267,27 @@ mod tests {
     }
 
     #[test]
+    fn a_document_about_frames_shows_them_and_tells_what_is_in_view() {
+        let mut told = 0;
+        for index in 0..60 {
+            let views = views(8, index);
+            let Document { context, statements, .. } = views_document(&views, 8, index);
+            assert_eq!(context.matches(IMAGE).count(), views.frames());
+            assert!(!context.contains(" m\n"), "{context}");
+            let trace = CaptionTrace::from_captions(&views.captions()).unwrap();
+            for statement in statements.split(['.', '\n']).filter_map(|s| s.strip_prefix("last ")) {
+                let (name, at) = statement.split_once(' ').unwrap();
+                let seen = trace.last_sight(name).map_or("none".into(), |(frame, bearing_deg)| {
+                    format!("{}, frame {frame}", crate::caption_trace::bearing_text(bearing_deg))
+                });
+                assert_eq!(at, seen);
+                told += 1;
+            }
+        }
+        assert!(told > 60, "{told}");
+    }
+
+    #[test]
     fn a_document_depends_on_seed_and_index_alone() {
         assert_eq!(document(1, 2), document(1, 2));
         assert_ne!(document(1, 2), document(2, 1));
@@ -271,7 +298,7 @@ mod tests {
         let asked = judge_user_prompt("", "");
         let asked = asked.lines().next().unwrap();
         for index in 0..600 {
-            let kind = if index % 2 == 0 { document } else { chat_document };
+            let kind = [document, chat_document, of_views][index as usize % 3];
             let text = text(kind(3, index)).replace(asked, "");
             assert!(!text.contains('?') && !text.contains("Question"), "{text}");
         }
@@ -296,8 +323,14 @@ mod tests {
     #[test]
     fn hardly_a_13_gram_of_worked_rationales_is_in_the_corpus() {
         let mut known: HashSet<Vec<&str>> = HashSet::new();
-        let kinds =
-            [document, document_without_subject, chat_document, lookup_document, recall_document];
+        let kinds = [
+            document,
+            document_without_subject,
+            chat_document,
+            lookup_document,
+            recall_document,
+            of_views,
+        ];
         let texts: Vec<String> =
             (0..2000).flat_map(|index| kinds.map(|kind| text(kind(0, index)))).collect();
         for text in &texts {
@@ -333,7 +366,7 @@ mod tests {
     fn no_statement_prepares_the_next() {
         let (mut chats, mut from_notes) = (0, 0);
         for index in 0..400 {
-            let of_kind = if index % 2 == 0 { document } else { chat_document };
+            let of_kind = [document, chat_document, of_views][index as usize % 3];
             let Document { system, statements, .. } = of_kind(6, index);
             chats += usize::from(system.is_some());
             let statements = statements.replace("<think>", "").replace("</think>", " ");

@@ -19,10 +19,15 @@ pub(crate) struct QuickstartArgs {
     /// Random seed for rooms, training and sampling.
     #[arg(long, value_name = "SEED", default_value_t = 1)]
     pub(crate) seed: u64,
-    /// Number of rooms; a fifth of them is held out for testing.
-    #[arg(long, value_name = "N", default_value_t = 220)]
-    pub(crate) rooms: u64,
-    /// Pretrain the base model with `sim pretrain` (about 80 minutes) instead of using the bundled one.
+    /// Train a small vision-language model on questions about frames of the rooms, without captions. The controls are
+    /// frames of other rooms, grey frames, and no images.
+    #[arg(long, conflicts_with = "full")]
+    pub(crate) vision: bool,
+    /// Number of rooms; a fifth of them is held out for testing [default: 220]. With `--vision` one question is asked about
+    /// each room, and a third of them is held out [default: 1,800].
+    #[arg(long, value_name = "N")]
+    pub(crate) rooms: Option<u64>,
+    /// Pretrain the base model with `sim pretrain` (about 80 minutes, and 60 more with `--vision`) instead of using the bundled one.
     #[arg(long)]
     pub(crate) from_scratch: bool,
     /// Precision of matrix multiplications; `bf16` is faster on GPUs and on most CPUs with AVX-512 BF16.

@@ -15,6 +15,7 @@ pub(crate) struct SimArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum SimCommand {
     Rooms(RoomsArgs),
+    Views(ViewsArgs),
     Corpus(CorpusArgs),
     Pretrain(PretrainArgs),
     Conversations(ConversationsArgs),
@@ -39,6 +40,33 @@ pub(crate) struct RoomsArgs {
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) per_category: usize,
     /// Comma-separated question categories, by their official names [default: all].
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub(crate) categories: Vec<Category>,
+}
+
+/// Render rooms as a few frames with questions for a vision-language model.
+///
+/// Writes `train_data.json`, `val_data.json` and `test_data.json`, which `sft`, `train`, `infer` and `eval` read, and
+/// `frames/`. A question has a room of its own; its prompt shows four frames as images and tells the movements between
+/// them in words. The field `perceived` has the prompt with captions in place of the images.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ViewsArgs {
+    /// Output directory.
+    #[arg(long, alias = "out", value_name = "DIR")]
+    pub(crate) output: PathBuf,
+    /// Number of questions for training.
+    #[arg(long, value_name = "N", default_value_t = 1080)]
+    pub(crate) train: u64,
+    /// Number of questions for validation.
+    #[arg(long, value_name = "N", default_value_t = 120)]
+    pub(crate) val: u64,
+    /// Number of questions for testing.
+    #[arg(long, value_name = "N", default_value_t = 600)]
+    pub(crate) test: u64,
+    /// Random seed for rooms and questions.
+    #[arg(long, value_name = "SEED", default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Comma-separated question categories, by their official names [default: all that frames settle].
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub(crate) categories: Vec<Category>,
 }
@@ -196,10 +224,11 @@ pub(crate) struct ShapeArgs {
 /// of plain sentences.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ConversationsArgs {
-    /// Captioned questions, as written by `perceive`.
+    /// Captioned questions, as written by `perceive`, or questions about frames, as written by `sim views`.
     #[arg(long, value_name = "FILE")]
     pub(crate) data: PathBuf,
-    /// JSONL file of `messages` to write, the input of `sft`.
+    /// JSONL file of `messages` to write, the input of `sft`. For questions about frames write it beside them, as its
+    /// `images` are relative to it.
     #[arg(long, alias = "out", value_name = "FILE")]
     pub(crate) output: PathBuf,
     /// Maximum number of questions, sampled from the whole file.

@@ -8,10 +8,11 @@ use std::io::{self, BufWriter, Write};
 use anyhow::Context as _;
 use embodied_r_files::write_atomic_with;
 use embodied_r_sim::corpus::{Document, chat_document};
+use embodied_r_sim::views::{VIEW_CATEGORIES, ViewCounts, write_views};
 use embodied_r_sim::{Category, Error, RoomsOptions, rooms};
 use serde_json::json;
 
-use crate::args::sim::{CorpusArgs, RoomsArgs, SimArgs, SimCommand};
+use crate::args::sim::{CorpusArgs, RoomsArgs, SimArgs, SimCommand, ViewsArgs};
 use crate::exit::{self, Status, Usage};
 use crate::output::outln;
 use crate::progress::Bar;
@@ -20,6 +21,7 @@ use crate::progress::Bar;
 pub(crate) fn run(args: SimArgs) -> anyhow::Result<Status> {
     match args.command {
         SimCommand::Rooms(args) => run_rooms(args),
+        SimCommand::Views(args) => run_views(args),
         SimCommand::Corpus(args) => run_corpus(args),
         SimCommand::Pretrain(args) => pretrain::run(args),
         SimCommand::Conversations(args) => conversations::run(args),
@@ -44,9 +46,22 @@ fn run_rooms(args: RoomsArgs) -> anyhow::Result<Status> {
     Ok(Status::Done)
 }
 
+fn run_views(args: ViewsArgs) -> anyhow::Result<Status> {
+    let ViewsArgs { output, train, val, test, seed, categories } = args;
+    let categories = match categories.is_empty() {
+        true => VIEW_CATEGORIES.to_vec(),
+        false => categories,
+    };
+    let counts = ViewCounts { train, val, test };
+    write_views(&output, counts, seed, &categories, &Bar::default()).map_err(advise)?;
+    outln!("{train} questions for training, {val} for validation, {test} for testing")?;
+    outln!("wrote {}", output.display())?;
+    Ok(Status::Done)
+}
+
 fn advise(error: Error) -> anyhow::Error {
     match &error {
-        Error::EmptyRequest { .. } => Usage(error.to_string()).into(),
+        Error::EmptyRequest { .. } | Error::NoViews { .. } => Usage(error.to_string()).into(),
         Error::ConflictingRooms { .. } => exit::hint(
             error.to_string(),
             "`rooms.json` in that directory records the settings; give another directory with `--output`",

@@ -273,3 +273,6 @@ impl Adamw {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -46,6 +46,31 @@ pub(super) fn claims(rows: &[Row], blind_guess: f64) -> Vec<Claim> {
     claims
 }
 
+/// Rows of models that do not see the frames of their questions.
+pub(super) const BLIND: [&str; 3] = ["frames of other rooms", "grey frames", "no images"];
+
+/// The claims of `quickstart --vision`. `blind_guess` is the accuracy of guessing, per cent.
+pub(super) fn vision_claims(rows: &[Row], blind_guess: f64) -> Vec<Claim> {
+    let row = |name: &str| rows.iter().find(|row| row.name == name);
+    let mut claims = Vec::new();
+    let (Some(start), Some(trained)) = (row("cold start"), row("trained")) else { return claims };
+    let mut at_least = |value: f64, least: f64, what: &str| {
+        let text = format!("{what}: {value:.1} (at least {least:.1})");
+        claims.push(Claim { holds: value >= least, text });
+    };
+    at_least(start.reasons, 90.0, "cold start, replies that reason");
+    at_least(start.parsable, 95.0, "cold start, parsable replies");
+    let gain = trained.accuracy_of_parsable - start.accuracy_of_parsable;
+    at_least(gain, 10.0, "trained over cold start, accuracy of parsable replies");
+    for name in BLIND {
+        let Some(blind) = row(name) else { continue };
+        let off = (blind.accuracy_of_parsable - blind_guess).abs();
+        let text = format!("{name}, distance from a blind guess: {off:.1} (at most 6.0)");
+        claims.push(Claim { holds: off <= 6.0, text });
+    }
+    claims
+}
+
 /// One line per claim.
 pub(super) fn listed(claims: &[Claim]) -> String {
     let line = |claim: &Claim| {

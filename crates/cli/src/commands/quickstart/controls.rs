@@ -9,12 +9,19 @@ use embodied_r_data::question::{Question, read_questions};
 use embodied_r_eval::samples;
 use embodied_r_files::{write_atomic, write_lines};
 use embodied_r_random::{permutation, stream};
+use embodied_r_sim::views::{IMAGE, VIEW_SIZE, write_png};
 use serde_json::json;
 
 use super::row::Judged;
 
 /// Most accepted samples of a question, as in Yuan et al. 2023 (arXiv 2308.01825): further ones add little.
 const ACCEPTED_PER_QUESTION: usize = 4;
+
+/// The field of a question with its images.
+const IMAGES: &str = "images";
+
+/// The file of a grey frame.
+const GREY: &str = "grey.png";
 
 /// Copies the questions, each with an answer drawn at random from its choices.
 pub(super) fn with_random_answers(from: &Path, to: &Path, seed: u64) -> anyhow::Result<()> {
@@ -45,6 +52,42 @@ pub(super) fn with_other_captions(from: &Path, to: &Path, seed: u64) -> anyhow::
         shuffled[index].question = format!("{captions}{}", question_part(&own.question));
     }
     write(to, &shuffled)
+}
+
+/// Copies the questions, each with the frames of another room.
+pub(super) fn with_other_frames(from: &Path, to: &Path, seed: u64) -> anyhow::Result<()> {
+    let questions = read_questions(from)?;
+    let order = permutation(questions.len(), stream(&[seed]));
+    let mut shuffled = questions.clone();
+    for (position, &index) in order.iter().enumerate() {
+        let other = &questions[order[(position + 1) % order.len()]];
+        let images = other.extra.get(IMAGES).cloned();
+        shuffled[index].extra.insert(IMAGES.to_owned(), images.unwrap_or_default());
+    }
+    write(to, &shuffled)
+}
+
+/// Copies the questions, each with a grey image in place of every frame; the image is written beside them.
+pub(super) fn with_grey_frames(from: &Path, to: &Path) -> anyhow::Result<()> {
+    let mut questions = read_questions(from)?;
+    let (width, height) = VIEW_SIZE;
+    write_png(&to.with_file_name(GREY), &vec![128; width * height * 3])?;
+    for question in &mut questions {
+        let images = question.extra.get(IMAGES).and_then(|images| images.as_array());
+        let grey = vec![GREY; images.map_or(0, Vec::len)];
+        question.extra.insert(IMAGES.to_owned(), json!(grey));
+    }
+    write(to, &questions)
+}
+
+/// Copies the questions without their images.
+pub(super) fn without_images(from: &Path, to: &Path) -> anyhow::Result<()> {
+    let mut questions = read_questions(from)?;
+    for question in &mut questions {
+        question.extra.shift_remove(IMAGES);
+        question.question = question.question.replace(IMAGE, "");
+    }
+    write(to, &questions)
 }
 
 /// The samples per question with which as many completions are drawn as in the GRPO run in `run`.

@@ -13,6 +13,7 @@ use embodied_r_policy::tokenizer::Tokenizer;
 use embodied_r_rewards::answer::option_letter;
 use embodied_r_rewards::{Judge, JudgePrompt};
 use embodied_r_sim::rationale_in_prompt;
+use embodied_r_sim::views::perceived;
 use serde_json::json;
 
 use super::steps::Steps;
@@ -42,7 +43,7 @@ pub(super) fn measure(steps: &Steps, model: &str, questions: &Path) -> anyhow::R
 fn approval(judge: &dyn Judge, questions: &[Question]) -> anyhow::Result<Approval> {
     let reasoned: Vec<(&Question, String)> = questions
         .iter()
-        .filter_map(|question| Some((question, rationale_in_prompt(&question.question)?.think())))
+        .filter_map(|question| Some((question, rationale_in_prompt(perceived(question))?.think())))
         .collect();
     let own = reasoned.iter().map(|(question, think)| (*question, think.as_str())).collect();
     let mismatched: Vec<(&Question, String)> = reasoned

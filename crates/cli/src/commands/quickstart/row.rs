@@ -1,13 +1,15 @@
 //! One model's scores on a question set, computed from its replies.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use anyhow::Context as _;
-use embodied_r_data::question::read_questions;
+use embodied_r_data::question::{Question, read_questions};
 use embodied_r_eval::{pass_at, samples};
 use embodied_r_policy::tokenizer::Tokenizer;
 use embodied_r_rewards::answer::{letter, think_tag};
 use embodied_r_rewards::{Accuracy, Format, Reward, RewardInput};
+use embodied_r_sim::views::perceived;
 use embodied_r_sim::{Grounding, grounding};
 use serde::Serialize;
 
@@ -64,7 +66,7 @@ impl Row {
         let mut sums = Sums::default();
         for question in &questions {
             let reply = question.content.as_deref().unwrap_or_default();
-            let judged = Judged::new(&question.question, &question.answer, reply)?;
+            let judged = Judged::new(perceived(question), &question.answer, reply)?;
             sums.add(&judged, tokenizer.encode(reply)?.len());
         }
         let share = |count: f64| 100.0 * count / n.max(1) as f64;
@@ -79,7 +81,7 @@ impl Row {
             accuracy_of_parsable: 100.0 * sums.correct_parsable / sums.parsable.max(1.0),
             reasons: share(sums.reasons),
             sound_at_1: share(sums.sound),
-            sound_at_8: 100.0 * sound_at_8(replies.sampled)?,
+            sound_at_8: 100.0 * sound_at_8(replies.sampled, &questions)?,
             tokens: sums.tokens / n.max(1) as f64,
             supervised_examples,
         })
@@ -92,7 +94,7 @@ pub(super) fn accuracy(answers: &Path) -> anyhow::Result<f64> {
     let mut correct = 0.0;
     for question in &questions {
         let reply = question.content.as_deref().unwrap_or_default();
-        correct += Judged::new(&question.question, &question.answer, reply)?.correct;
+        correct += Judged::new(perceived(question), &question.answer, reply)?.correct;
     }
     Ok(100.0 * correct / questions.len().max(1) as f64)
 }
@@ -157,14 +159,17 @@ impl Judged {
     }
 }
 
-/// The mean over questions of pass@8, where a sample passes if it is correct and sound.
-fn sound_at_8(sampled: &Path) -> anyhow::Result<f64> {
+/// The mean over questions of pass@8, whose prompts are those of `questions`, where a sample passes if it is correct and sound.
+fn sound_at_8(sampled: &Path, questions: &[Question]) -> anyhow::Result<f64> {
+    let prompts: HashMap<String, &str> =
+        questions.iter().map(|question| (question.id(), perceived(question))).collect();
     let questions = samples::read(sampled)?;
     let mut sum = 0.0;
     for question in &questions {
+        let prompt = prompts.get(&question.id).copied().unwrap_or(&question.question);
         let mut sound = 0;
         for reply in &question.samples {
-            let judged = Judged::new(&question.question, &question.solution, reply)?;
+            let judged = Judged::new(prompt, &question.solution, reply)?;
             sound += usize::from(judged.is_sound());
         }
         sum += pass_at(question.samples.len(), sound, SAMPLES)

@@ -6,6 +6,7 @@ use embodied_r_data::prompts;
 use embodied_r_data::question::{Question, read_questions};
 use embodied_r_files::write_lines;
 use embodied_r_random::{permutation, stream};
+use embodied_r_sim::views::perceived;
 use embodied_r_sim::{Category, judge_example, rationale_in_prompt};
 use indexmap::IndexMap;
 use serde_json::{Value, json};
@@ -31,7 +32,13 @@ pub(super) fn run(args: ConversationsArgs) -> anyhow::Result<Status> {
     let category = |(question, _): &(&Question, String)| question.question_category.clone();
     let mut conversations: Vec<Value> = in_turns(completed, category)
         .take(args.questions)
-        .map(|(question, completion)| conversation(system, &question.question, &completion))
+        .map(|(question, completion)| {
+            let mut written = conversation(system, &question.question, &completion);
+            if let Some(images) = question.extra.get("images") {
+                written["images"] = images.clone();
+            }
+            written
+        })
         .collect();
     let count = conversations.len();
     let judged = (0..args.judge_examples as u64).filter_map(|index| {
@@ -51,7 +58,7 @@ pub(super) fn run(args: ConversationsArgs) -> anyhow::Result<Status> {
 
 /// The completion with reasoning, if it leads to the correct answer.
 fn worked(question: &Question) -> Option<String> {
-    let rationale = rationale_in_prompt(&question.question)?;
+    let rationale = rationale_in_prompt(perceived(question))?;
     (question.answer.trim() == rationale.answer.to_string()).then(|| rationale.completion())
 }
 

@@ -32,7 +32,7 @@ use self::frames::{BEARINGS, detection_examples, frame_table};
 use super::phases::{MAX_POSITIONS, WARMUP_STEPS};
 use super::{ProgressSink, continued, record};
 use crate::args::sim::{PretrainArgs, VisionPretrainArgs};
-use crate::commands::quickstart;
+use crate::base_model::BaseModel;
 use crate::exit::Status;
 use crate::output::outln;
 use crate::progress::Bar;
@@ -48,7 +48,7 @@ pub(super) fn run(args: &PretrainArgs) -> anyhow::Result<Status> {
         Some(from) => (from.clone(), continued(from)?),
         None => {
             let text = out.join("text-base");
-            quickstart::unpack_base(&text)?;
+            BaseModel::Text.unpack(&text)?;
             let runs = continued(&text)?;
             (text, runs)
         }

@@ -1,0 +1,131 @@
+//! Questions about frames as files.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use embodied_r_data::Progress;
+use embodied_r_data::prompts::perceived_prompt;
+use embodied_r_data::question::Question;
+use embodied_r_files::{Error as FileError, write_atomic, write_atomic_with};
+use image::codecs::png::{CompressionType, FilterType, PngEncoder};
+use image::{ExtendedColorType, ImageEncoder as _};
+use rayon::prelude::*;
+use serde_json::{Map, json};
+
+use super::{VIEW_CATEGORIES, VIEW_SIZE, ViewQuestion, view_question};
+use crate::error::{Error, Result};
+use crate::question_template::Category;
+
+/// The field of a record with the prompt in which captions stand for the images.
+pub const PERCEIVED: &str = "perceived";
+
+/// The prompt of a question with captions: that of a question about captions itself, or the field [`PERCEIVED`] of one
+/// about frames.
+#[must_use]
+pub fn perceived(question: &Question) -> &str {
+    let captioned = question.extra.get(PERCEIVED).and_then(|prompt| prompt.as_str());
+    captioned.unwrap_or(&question.question)
+}
+
+/// The questions to write for each split.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ViewCounts {
+    /// For training.
+    pub train: u64,
+    /// For validation.
+    pub val: u64,
+    /// For testing.
+    pub test: u64,
+}
+
+/// Writes questions about rooms into `out`: `train_data.json`, `val_data.json`, `test_data.json`, and the frames as PNG
+/// files below `frames/`. No room is in two splits.
+///
+/// # Errors
+/// Nothing is requested, a category is not one of [`VIEW_CATEGORIES`], or a file cannot be written.
+pub fn write_views(
+    out: &Path,
+    counts: ViewCounts,
+    seed: u64,
+    categories: &[Category],
+    progress: &dyn Progress,
+) -> Result<()> {
+    let ViewCounts { train, val, test } = counts;
+    if train + val + test == 0 {
+        return Err(Error::EmptyRequest { field: "questions" });
+    }
+    if categories.is_empty() {
+        return Err(Error::EmptyRequest { field: "categories" });
+    }
+    if let Some(other) = categories.iter().find(|category| !VIEW_CATEGORIES.contains(category)) {
+        return Err(Error::NoViews { category: *other });
+    }
+    let folder = out.join("frames");
+    fs::create_dir_all(&folder).map_err(FileError::io("create", &folder))?;
+    progress.start("rendering rooms", Some(train + val + test));
+    let mut first = 0;
+    for (split, count) in [("train", train), ("val", val), ("test", test)] {
+        let questions: Vec<Question> = (first..first + count)
+            .into_par_iter()
+            .filter_map(|index| {
+                let question = view_question(seed, index, categories)?;
+                let written = question.write_frames(&folder, index);
+                progress.advance(1);
+                Some(written.map(|images| question.record(index, &images)))
+            })
+            .collect::<Result<_>>()?;
+        let path = out.join(format!("{split}_data.json"));
+        let json = serde_json::to_vec_pretty(&questions)
+            .map_err(|fault| FileError::io("write", &path)(fault.into()))?;
+        write_atomic(&path, &json)?;
+        first += count;
+    }
+    progress.finish();
+    Ok(())
+}
+
+impl ViewQuestion {
+    /// The frames as files, named relative to the folder above `folder`.
+    fn write_frames(&self, folder: &Path, index: u64) -> Result<Vec<PathBuf>> {
+        let write = |frame: usize| {
+            let name = format!("room_{index:05}_{frame}.png");
+            let path = folder.join(&name);
+            write_png(&path, &self.views.render(frame))?;
+            Ok(Path::new("frames").join(name))
+        };
+        (0..self.views.frames()).map(write).collect()
+    }
+
+    /// The question with its images, and in [`PERCEIVED`] with captions in their places.
+    #[must_use]
+    pub fn record(&self, index: u64, images: &[PathBuf]) -> Question {
+        let images: Vec<_> = images.iter().map(|path| path.to_string_lossy()).collect();
+        let perceived = perceived_prompt(&self.views.captions(), &self.question.text);
+        let extra = [("images", json!(images)), (PERCEIVED, json!(perceived))];
+        Question {
+            question_id: json!(index),
+            question_category: self.question.category.name().to_owned(),
+            question: perceived_prompt(&self.views.with_images(), &self.question.text),
+            answer: self.question.answer.to_string(),
+            scene_name: Some(format!("room_{index:05}")),
+            extra: extra
+                .map(|(name, value)| (name.to_owned(), value))
+                .into_iter()
+                .collect::<Map<_, _>>(),
+            ..Question::default()
+        }
+    }
+}
+
+/// Writes the pixels of a frame as a PNG file.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn write_png(path: &Path, rgb: &[u8]) -> Result<()> {
+    let (width, height) = VIEW_SIZE;
+    Ok(write_atomic_with(path, |out| {
+        PngEncoder::new_with_quality(out, CompressionType::Fast, FilterType::Adaptive)
+            .write_image(rgb, width as u32, height as u32, ExtendedColorType::Rgb8)
+            .map_err(|fault| FileError::io("write", path)(std::io::Error::other(fault)))
+    })?)
+}
