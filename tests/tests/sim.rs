@@ -214,6 +214,18 @@ fn a_text_model_learns_to_see_and_is_saved_as_a_vision_language_model() {
     let command = last["command"].as_str().unwrap();
     assert!(command.contains("--rooms 8") && command.contains("--vision-steps 2"), "{command}");
 
+    // Training continues from its result.
+    let more = folder.path().join("more");
+    let mut command = embodied_r();
+    command.args(["sim", "pretrain", "--vision", "--detection-steps", "0", "--vision-steps", "1"]);
+    command.args(["--rooms", "4", "--seed", "1", "--from"]).arg(&out).arg("--output").arg(&more);
+    command.assert().success();
+    let weights = |model: &Path| std::fs::read(model.join("model.safetensors")).unwrap();
+    assert_ne!(weights(&more), weights(&out));
+    let files: Vec<_> =
+        std::fs::read_dir(&more).unwrap().map(|it| it.unwrap().file_name()).collect();
+    assert_eq!(files.len(), 7, "{files:?}");
+
     // The vision encoder, the decoder and the placeholders work together.
     let views = folder.path().join("views");
     embodied_r()

@@ -13,8 +13,14 @@ use super::precision::PrecisionName;
 /// command again.
 #[derive(Debug, clap::Args)]
 pub(crate) struct QuickstartArgs {
-    /// Output directory.
-    #[arg(long, alias = "out", value_name = "DIR", default_value = "results/quickstart")]
+    /// Output directory; with `--vision` the default is `results/quickstart-vision`.
+    #[arg(
+        long,
+        alias = "out",
+        value_name = "DIR",
+        default_value = "results/quickstart",
+        default_value_if("vision", "true", "results/quickstart-vision")
+    )]
     pub(crate) output: PathBuf,
     /// Random seed for rooms, training and sampling.
     #[arg(long, value_name = "SEED", default_value_t = 1)]
@@ -23,10 +29,15 @@ pub(crate) struct QuickstartArgs {
     /// frames of other rooms, grey frames, and no images.
     #[arg(long, conflicts_with = "full")]
     pub(crate) vision: bool,
-    /// Number of rooms; a fifth of them is held out for testing [default: 220]. With `--vision` one question is asked about
-    /// each room, and a third of them is held out [default: 1,800].
-    #[arg(long, value_name = "N")]
-    pub(crate) rooms: Option<u64>,
+    /// Number of rooms; a fifth of them is held out for testing. With `--vision` one question is asked about each room, a
+    /// third of them is held out, and the default is 1800.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 220,
+        default_value_if("vision", "true", "1800")
+    )]
+    pub(crate) rooms: u64,
     /// Pretrain the base model with `sim pretrain` (about 80 minutes, and 60 more with `--vision`) instead of using the bundled one.
     #[arg(long)]
     pub(crate) from_scratch: bool,

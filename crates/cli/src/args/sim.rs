@@ -142,7 +142,8 @@ pub(crate) struct PretrainArgs {
 pub(crate) struct VisionPretrainArgs {
     /// Pretrain the small vision-language base model of `quickstart --vision` from a text model: the one of `--from`
     /// [default: the bundled one]. A vision encoder first learns to detect objects in rendered frames, then it and the
-    /// decoder learn text about frames.
+    /// decoder learn text about frames. If `--from` is a vision-language model, its training continues; give
+    /// `--detection-steps 0` to leave out detection.
     #[arg(
         long,
         conflicts_with_all = ["steps", "lookup_steps", "naming_steps", "chat_steps", "learning_rate",

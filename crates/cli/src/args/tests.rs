@@ -103,12 +103,14 @@ fn data_and_output_have_old_names() {
             let Command::Sim(args) = parsed(&[words, &[flag, "o"]].concat()) else { panic!() };
             match args.command {
                 sim::SimCommand::Rooms(args) => args.output,
+                sim::SimCommand::Views(args) => args.output,
                 sim::SimCommand::Corpus(args) => args.output.unwrap(),
                 sim::SimCommand::Pretrain(args) => args.output,
                 sim::SimCommand::Conversations(args) => args.output,
             }
         };
         assert_eq!(output(&["sim", "rooms"]), Path::new("o"));
+        assert_eq!(output(&["sim", "views"]), Path::new("o"));
         assert_eq!(output(&["sim", "corpus", "--documents", "1"]), Path::new("o"));
         assert_eq!(output(&["sim", "pretrain"]), Path::new("o"));
         assert_eq!(output(&["sim", "conversations", "--data", "d"]), Path::new("o"));
@@ -123,6 +125,18 @@ fn data_and_output_have_old_names() {
         assert_eq!(args.output.as_deref(), Some(Path::new("o")));
         assert_eq!(args.source.video.video_dir.as_deref(), Some(Path::new("v")));
     }
+}
+
+#[test]
+fn the_quickstart_from_pixels_has_defaults_of_its_own() {
+    let defaults = |words: &[&str]| {
+        let Command::Quickstart(args) = parsed(words) else { panic!() };
+        (args.rooms, args.output)
+    };
+    assert_eq!(defaults(&["quickstart"]), (220, "results/quickstart".into()));
+    let vision = defaults(&["quickstart", "--vision"]);
+    assert_eq!(vision, (1800, "results/quickstart-vision".into()));
+    assert_eq!(defaults(&["quickstart", "--vision", "--rooms", "9"]).0, 9);
 }
 
 #[test]

@@ -33,9 +33,6 @@ const TRAIN_SETTINGS: &str = include_str!("../../../../configs/quickstart-train.
 const CATEGORIES: &str =
     "obj_appearance_order,Landmark Position,Action Generation,Progress Evaluation";
 
-/// Rooms unless `--rooms` is given.
-const ROOMS: u64 = 220;
-
 /// Questions of each category about a room.
 const PER_CATEGORY: &str = "4";
 
@@ -136,7 +133,7 @@ impl Quickstart<'_> {
             &["sim", "rooms"],
             [
                 ("--output", self.path("rooms").into()),
-                ("--rooms", self.args.rooms.unwrap_or(ROOMS).to_string().into()),
+                ("--rooms", self.args.rooms.to_string().into()),
                 ("--seed", self.seed()),
                 ("--per-category", PER_CATEGORY.into()),
                 ("--categories", CATEGORIES.into()),

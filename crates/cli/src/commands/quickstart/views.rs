@@ -15,13 +15,10 @@ pub(super) const SFT_SETTINGS: &str =
 pub(super) const TRAIN_SETTINGS: &str =
     include_str!("../../../../../configs/quickstart-vision-train.toml");
 
-/// Rooms unless `--rooms` is given, with a question each.
-const ROOMS: u64 = 1800;
-
 impl Quickstart<'_> {
     /// Renders rooms as frames, with a question about each: a third for testing, a fifteenth for validation.
     pub(super) fn make_views(&self) -> anyhow::Result<()> {
-        let rooms = self.args.rooms.unwrap_or(ROOMS);
+        let rooms = self.args.rooms;
         let (test, val) = (rooms / 3, rooms / 15);
         self.steps.command(
             &["sim", "views"],

@@ -24,7 +24,9 @@ use embodied_r_policy::tokenizer::Tokenizer;
 use embodied_r_policy::weights::SaveOptions;
 use embodied_r_policy::{Policy, Precision, Trainable, WeightDtype, WeightFormat};
 use embodied_r_sim::views;
-use embodied_r_vision::{FrozenParts, TowerOptions, TrainableTower, VisionProcessor};
+use embodied_r_vision::{
+    FrozenParts, TowerOptions, TrainableTower, VisionProcessor, is_vision_language_model,
+};
 use serde_json::json;
 
 use self::documents::Documents;
@@ -44,18 +46,9 @@ const TRAINED: FrozenParts = FrozenParts { vision_tower: false, aligner: false }
 pub(super) fn run(args: &PretrainArgs) -> anyhow::Result<Status> {
     let began = Instant::now();
     let (out, vision) = (args.output.as_path(), &args.vision);
-    let (text, mut runs) = match &args.from {
-        Some(from) => (from.clone(), continued(from)?),
-        None => {
-            let text = out.join("text-base");
-            BaseModel::Text.unpack(&text)?;
-            let runs = continued(&text)?;
-            (text, runs)
-        }
-    };
-    new_model::write(&text, out, vision, args.seed)?;
+    let mut runs = start(args)?;
     let bar = Bar::default();
-    let found = detect(args, &bar)?;
+    let found = if vision.detection_steps > 0 { Some(detect(args, &bar)?) } else { None };
     let trained = read(args, &bar)?;
     let parameters = Policy::load(out)?.config().parameter_count() + tower_parameters(out)?;
     runs.push(json!({
@@ -70,15 +63,37 @@ pub(super) fn run(args: &PretrainArgs) -> anyhow::Result<Status> {
         "threads": rayon::current_num_threads(),
     }));
     record(out, &runs)?;
+    if let Some(found) = found {
+        outln!("the encoder found {:.1} % of objects", 100.0 * found)?;
+    }
     outln!(
-        "{:.2} M parameters; found {:.1} % of objects; loss {:.4} after {} tokens; saved to {}",
+        "{:.2} M parameters; loss {:.4} after {} tokens; saved to {}",
         parameters as f64 / 1e6,
-        100.0 * found,
         trained.loss,
         trained.tokens,
         out.display()
     )?;
     Ok(Status::Done)
+}
+
+/// Writes the model that the run starts from, and returns the record of the runs that made it.
+fn start(args: &PretrainArgs) -> anyhow::Result<Vec<serde_json::Value>> {
+    let out = args.output.as_path();
+    let Some(from) = &args.from else {
+        let text = out.join("text-base");
+        BaseModel::Text.unpack(&text)?;
+        let runs = continued(&text)?;
+        new_model::write(&text, out, &args.vision, args.seed)?;
+        std::fs::remove_dir_all(&text)
+            .map_err(embodied_r_files::Error::io("remove", text.as_path()))?;
+        return Ok(runs);
+    };
+    let runs = continued(from)?;
+    match is_vision_language_model(from) {
+        true => new_model::copy(from, out)?,
+        false => new_model::write(from, out, &args.vision, args.seed)?,
+    }
+    Ok(runs)
 }
 
 fn tower_parameters(model: &Path) -> anyhow::Result<usize> {

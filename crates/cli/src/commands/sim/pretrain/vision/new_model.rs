@@ -56,6 +56,13 @@ pub(super) fn write(
     Ok(model.save(out, &SaveOptions::default())?)
 }
 
+/// Copies a vision-language model, to continue its training.
+pub(super) fn copy(from: &Path, out: &Path) -> anyhow::Result<()> {
+    std::fs::create_dir_all(out).map_err(embodied_r_files::Error::io("create", out))?;
+    Tokenizer::from_dir(from)?.save(out)?;
+    Ok(Policy::load(from)?.save(out, &SaveOptions::default())?)
+}
+
 /// The `vision_config`: as Qwen2.5-VL's, with full attention in every block.
 fn vision_config(args: &VisionPretrainArgs, out_hidden_size: usize) -> Value {
     let shape = &args.encoder;
