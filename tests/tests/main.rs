@@ -6,6 +6,7 @@ mod architecture;
 mod ask;
 mod bench;
 mod chat;
+mod chat_direct;
 mod direct;
 mod durability;
 mod eval;

@@ -11,10 +11,11 @@ use embodied_r_data::question_set::{QuestionSet, read_question_set};
 use embodied_r_data::{Progress as _, Question};
 use embodied_r_grpo::images::store::{ImageStore, StoreOptions};
 use embodied_r_grpo::images::table::ImageTable;
-use embodied_r_grpo::settings::{MediaSettings, VisionSettings};
-use embodied_r_perception::sampled_video::FrameSelection;
+use embodied_r_grpo::settings::{FrameUse, MediaSettings, VisionSettings};
+use embodied_r_perception::sampled_video::{self, FramePlan, FrameSelection};
+use embodied_r_perception::video::Limits;
 use embodied_r_policy::{Prompt, WeightPlacement, lora};
-use embodied_r_vision::is_vision_language_model;
+use embodied_r_vision::{Frames, Processor, is_vision_language_model};
 use serde_json::{Map, Value, json};
 
 use crate::args::direct::{DirectArgs, MediaLimits, ViewArgs};
@@ -23,6 +24,10 @@ use crate::exit::{self, Usage};
 use crate::media;
 use crate::progress::Bar;
 use crate::run_images::image_table;
+
+/// What to do about a video with too many tokens.
+pub(crate) const FEWER_TOKENS: &str =
+    "show fewer or smaller frames (`--frames uniform=8`, `--max-pixels`)";
 
 /// How a model sees the images and videos of the questions.
 #[derive(Debug, Clone)]
@@ -83,6 +88,30 @@ impl Direct {
             ("min_pixels".to_owned(), json!(self.vision.min_pixels)),
             ("max_pixels".to_owned(), json!(self.vision.max_pixels)),
         ])
+    }
+
+    /// The selected frames of the video at `path` as the model sees them: one video, or separate images.
+    ///
+    /// # Errors
+    /// The video is missing or broken, or `limits` end its decoding.
+    pub(crate) fn frames_of(
+        &self,
+        path: &Path,
+        processor: &Processor,
+        limits: &Limits,
+    ) -> anyhow::Result<Vec<Frames>> {
+        let selection: FrameSelection = self.media.frames.parse()?;
+        let plan = FramePlan::of_file(path, &selection, limits)?;
+        Ok(match self.media.frame_use {
+            FrameUse::Video => {
+                let video = plan.decode(sampled_video::FrameUse::Video, processor, limits)?;
+                vec![Frames::Video { frames: video.frames, seconds: video.seconds }]
+            }
+            FrameUse::Images => {
+                let video = plan.decode(sampled_video::FrameUse::Images, processor, limits)?;
+                video.frames.into_iter().map(Frames::Image).collect()
+            }
+        })
     }
 
     /// Checks that the model in `folder` sees; `name` is what the user calls it.

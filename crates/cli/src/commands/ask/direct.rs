@@ -43,7 +43,7 @@ pub(super) fn run(
                 "the prompt with the frames has {tokens} tokens, but the context length of `{}` is {context}",
                 stored.model
             ),
-            "show fewer or smaller frames (`--frames uniform=8`, `--max-pixels`)",
+            direct::FEWER_TOKENS,
         ));
     }
     let began = Instant::now();
