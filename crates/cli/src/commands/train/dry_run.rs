@@ -159,7 +159,7 @@ mod tests {
         activation_cache: None,
         update: 2_500_000_000,
         saved_activations: 800_000_000,
-        vision: 0,
+        vision: Default::default(),
         saved_layers: 1,
     };
 
