@@ -171,7 +171,7 @@ fn activation_cache(
 
 fn vision(workload: &Workload, activation_bytes: usize) -> VisionMemory {
     let vision = workload.vision.as_ref();
-    vision.map(|vision| vision.memory(workload, activation_bytes)).unwrap_or_default()
+    vision.map_or(VisionMemory::NONE, |vision| vision.memory(workload, activation_bytes))
 }
 
 /// KV cache of a step's completions; each prompt is stored once.

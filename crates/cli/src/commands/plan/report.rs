@@ -272,7 +272,7 @@ impl Memory {
             rollout_gb: gb(plan.rollout),
             gradients_gb: gb(plan.gradients),
             update_gb: gb(plan.update.max(plan.sampler_weights)),
-            vision: (plan.vision != VisionMemory::default()).then(|| VisionReport {
+            vision: (plan.vision != VisionMemory::NONE).then(|| VisionReport {
                 weights_gb: gb(plan.vision.weights),
                 training_gb: gb(plan.vision.training),
                 embeddings_gb: gb(plan.vision.embeddings),

@@ -172,7 +172,7 @@ fn a_frozen_encoder_keeps_the_embeddings_of_the_data_or_of_a_step() {
     assert_eq!(seen(10 * 324).vision.embeddings, 10 * EMBEDDINGS);
     assert_eq!(seen(usize::MAX >> 20).vision.embeddings, 1_000_000_000, "`image_cache_gb`");
     let text = plan(&workload(), Recompute::All, None);
-    assert_eq!(text.vision, VisionMemory::default());
+    assert_eq!(text.vision, VisionMemory::NONE);
     // The encoder's passes alternate with the update.
     assert!(of.workspace < text.update);
     assert_eq!(seen(0).total(), text.total() + of.resident());

@@ -95,7 +95,7 @@ struct ImageBytes {
 }
 
 /// Memory of the vision encoder and the images of a rank's steps, in bytes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct VisionMemory {
     /// The encoder's weights, and those of a frozen copy if a reference has other ones.
     pub weights: usize,
@@ -115,6 +115,17 @@ pub struct VisionMemory {
 }
 
 impl VisionMemory {
+    /// That of a model that does not see.
+    pub const NONE: Self = Self {
+        weights: 0,
+        training: 0,
+        embeddings: 0,
+        patches: 0,
+        activations: 0,
+        workspace: 0,
+        host: 0,
+    };
+
     /// Memory resident throughout a step.
     #[must_use]
     pub fn resident(&self) -> usize {
@@ -184,7 +195,7 @@ impl VisionLoad {
                 embeddings: frozen,
                 patches,
                 workspace,
-                ..Default::default()
+                ..VisionMemory::NONE
             },
             trainable => {
                 let has_reference = workload.reference > 0;
