@@ -25,6 +25,9 @@ use crate::media;
 use crate::progress::Bar;
 use crate::run_images::image_table;
 
+/// Bytes of decoded frames in memory that wait to be encoded; what is beyond is decoded twice.
+const KEPT_FRAMES: usize = 1 << 30;
+
 /// What to do about a video with too many tokens.
 pub(crate) const FEWER_TOKENS: &str =
     "show fewer or smaller frames (`--frames uniform=8`, `--max-pixels`)";
@@ -168,6 +171,11 @@ impl Direct {
         ImageStore::new(table.clone(), options)
     }
 
+    /// An empty table for the images of the model in `folder`, which keeps decoded frames until they are encoded.
+    fn image_table(&self, folder: &Path) -> anyhow::Result<ImageTable> {
+        Ok(image_table(folder, &self.vision)?.keep_frames(KEPT_FRAMES))
+    }
+
     fn of_benchmark(&self, set: QuestionSet) -> anyhow::Result<SampleSet> {
         report_unanswered(&set);
         let options = media::read_options(&self.media, MediaUse::Required)?;
@@ -199,7 +207,7 @@ impl Direct {
     /// An image or a video is broken and bad records are not to be left out, or no question is left.
     pub(crate) fn lay_out(&self, set: SampleSet, folder: &Path) -> anyhow::Result<Asked> {
         let path = set.path.clone();
-        let mut table = image_table(folder, &self.vision)?;
+        let mut table = self.image_table(folder)?;
         let bar = Bar::default();
         let found = media::lay_out(set, &mut table, &self.media, &bar)?;
         if let Some(warning) = found.warning(&path) {
@@ -222,7 +230,7 @@ impl Direct {
         text: &str,
         folder: &Path,
     ) -> anyhow::Result<Asked> {
-        let mut table = image_table(folder, &self.vision)?;
+        let mut table = self.image_table(folder)?;
         // What is wrong with a record is returned.
         let settings = MediaSettings { skip_bad_records: true, ..self.media.clone() };
         let found = media::lay_out(about_video(path, text), &mut table, &settings, &Silent)?;
@@ -258,15 +266,16 @@ pub(crate) fn vision_folder(folder: PathBuf) -> anyhow::Result<PathBuf> {
     Ok(lora::base_model_dir(&folder)?.unwrap_or(folder))
 }
 
-/// The prompt with the embeddings of its images.
+/// The prompt with the embeddings of its images; those of `coming`, the prompt after it, are decoded meanwhile.
 ///
 /// # Errors
 /// An image has changed since it was added, or cannot be encoded.
 pub(crate) fn embedded(
     prompt: &Prompt,
+    coming: Option<&Prompt>,
     store: &ImageStore,
 ) -> embodied_r_inference::Result<Prompt> {
     let failed = |error| embodied_r_policy::Error::Image { source: Box::new(error) };
-    store.prepare([prompt]).map_err(failed)?;
+    store.prepare_before([prompt], coming).map_err(failed)?;
     Ok(prompt.embedded(Some(store))?)
 }

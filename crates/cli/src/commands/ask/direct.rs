@@ -48,7 +48,7 @@ pub(super) fn run(
     }
     let began = Instant::now();
     let store = direct.image_store(&seen.images, &folder, &stored.weights.placement()?);
-    let prompt = direct::embedded(&prompt, &store)?;
+    let prompt = direct::embedded(&prompt, None, &store)?;
     let text = tokenizer.decode(prompt.ids(), SpecialTokens::Keep)?;
     let completion = session.answer(ChatPrompt { chat: tokenizer.plain(&text), prompt })?;
     let mut trace = AnswerTrace {
