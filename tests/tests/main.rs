@@ -8,6 +8,7 @@ mod bench;
 mod chat;
 mod chat_direct;
 mod direct;
+mod direct_benchmarks;
 mod durability;
 mod eval;
 mod filter;

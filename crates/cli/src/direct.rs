@@ -8,7 +8,7 @@ use embodied_r_data::multimodal::{
 };
 use embodied_r_data::progress::Silent;
 use embodied_r_data::question_set::{QuestionSet, read_question_set};
-use embodied_r_data::{Progress as _, Question};
+use embodied_r_data::{Error as DataError, Progress as _, Question};
 use embodied_r_grpo::images::store::{ImageStore, StoreOptions};
 use embodied_r_grpo::images::table::ImageTable;
 use embodied_r_grpo::settings::{FrameUse, MediaSettings, VisionSettings};
@@ -145,7 +145,9 @@ impl Direct {
         let mut set = match read_question_set(path, answers) {
             Ok(set) if set.is_raw() => self.of_benchmark(set)?,
             Err(error) if path.is_dir() || answers.is_some() => return Err(error.into()),
-            _ => media::read(path, &self.media, MediaUse::Required)?,
+            Err(error) => media::read(path, &self.media, MediaUse::Required)
+                .map_err(|other| of_benchmark_or(error, other))?,
+            Ok(_) => media::read(path, &self.media, MediaUse::Required)?,
         };
         set.reject_duplicates()?;
         set.samples.truncate(limit.unwrap_or(usize::MAX));
@@ -238,6 +240,17 @@ impl Direct {
             Some((_, reason)) => anyhow::bail!("cannot show `{}`: {reason}", path.display()),
             None => Ok(Asked::seen(found.samples, table)),
         }
+    }
+}
+
+/// What is wrong with a file that is no question set (`error`) and cannot be read with its images (`other`): of a
+/// benchmark's own format, the former.
+fn of_benchmark_or(error: DataError, other: anyhow::Error) -> anyhow::Error {
+    let is_unknown =
+        matches!(other.downcast_ref::<DataError>(), Some(DataError::UnknownFormat { .. }));
+    match (is_unknown, error) {
+        (false, _) | (true, DataError::Json { .. }) => other,
+        (true, error) => error.into(),
     }
 }
 
