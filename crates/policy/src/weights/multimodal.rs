@@ -83,7 +83,8 @@ impl Multimodal {
     }
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests {
     use std::collections::HashMap;
 
