@@ -1,5 +1,6 @@
 //! `embodied-r plan`: estimates for known GPUs and models, and wrong usage.
 
+mod images;
 mod pages;
 
 use assert_cmd::Command;

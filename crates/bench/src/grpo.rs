@@ -9,7 +9,7 @@ use std::time::Instant;
 use candle_core::Device;
 use embodied_r_grpo::advantages::{ScaleRewards, advantages};
 use embodied_r_grpo::estimate::memory_plan::{
-    ActivationCachePolicy, MemoryLayout, MemoryPlan, RankDevice, Workload,
+    ActivationCachePolicy, MemoryLayout, MemoryPlan, RankDevice, VisionLoad, Workload,
 };
 use embodied_r_grpo::estimate::roofline::peak_flops_per_s;
 use embodied_r_grpo::loss::LossType;
@@ -95,17 +95,18 @@ pub fn run(folder: &Path, options: &Options, process_group: &ProcessGroup) -> Re
         let policy = policy.with_precision(*precision).to_device(device)?;
         let config = policy.config().clone();
         let parameters = policy.parameters().elem_count();
-        let plan = memory_plan(&config, (parameters, work.prompt), options, process_group)?;
+        let load = workload(parameters, (work.prompt, None), options);
+        let plan = memory_plan(&config, load, options, process_group)?;
         let policy = policy.with_activation_bytes(plan.saved_activations);
         let bench = Bench { policy: &policy, config: &config, options, process_group, plan };
         let requests = |run| Ok(work.requests(config.vocab_size, run));
         return bench.report(bench.steps(&requests)?, None);
     };
     let config = ModelConfig::of_model(folder)?;
-    let tokens = vision::prompt_tokens(folder, work, images)?;
-    let parameters = config.parameter_count();
-    let plan = memory_plan(&config, (parameters, tokens), options, process_group)?;
-    let work = VisionWork::load(folder, options, images, plan.saved_activations)?;
+    let (tokens, vision) = vision::load_of_prompts(folder, work, images)?;
+    let load = workload(config.parameter_count(), (tokens, Some(vision)), options);
+    let plan = memory_plan(&config, load, options, process_group)?;
+    let work = VisionWork::load(folder, options, images, &plan)?;
     let policy = &work.policy;
     let bench = Bench { policy, config: &config, options, process_group, plan };
     let steps = bench.steps(&|run| work.requests(&options.work, run))?;
@@ -132,6 +133,8 @@ struct Steps {
     /// Tokens of a prompt.
     prompt: usize,
     parts: Vec<GroupPart>,
+    /// The peak memory until now.
+    memory: Metrics,
 }
 
 impl<M: Model> Bench<'_, M> {
@@ -203,7 +206,9 @@ impl<M: Model> Bench<'_, M> {
                 reused,
             ])?;
         }
-        Ok(Steps { times: steps, flops, prompt, parts })
+        let mut memory = Metrics::new([]);
+        memory.add_peak_memory(device)?;
+        Ok(Steps { times: steps, flops, prompt, parts, memory })
     }
 
     /// The report of `steps`; `cached` are those whose images were encoded already.
@@ -212,7 +217,7 @@ impl<M: Model> Bench<'_, M> {
         let (process_group, world_size) = (self.process_group, self.process_group.world_size());
         let peak = peak_flops_per_s(device, (*precision).into())?;
         let peak = process_group.all_reduce_sum(vec![peak.unwrap_or(f64::NAN)])?[0];
-        let Steps { times, flops, prompt, parts } = steps;
+        let Steps { times, flops, prompt, parts, memory } = steps;
         let of = |part: fn(&StepTimes) -> f64| median(times[1..].iter().map(part));
         let step = of(|times| times.step);
         let new = (work.groups * work.group_size * work.new) as f64;
@@ -248,7 +253,7 @@ impl<M: Model> Bench<'_, M> {
                 ("bytes_sent", of(|times| times.bytes_sent)),
             ]);
         }
-        metrics.add_peak_memory(device)?;
+        metrics.add(memory.iter());
         let busy_shares = process_group.all_gather(of(|times| times.busy_share))?;
         Ok(Report {
             metrics,
@@ -258,15 +263,14 @@ impl<M: Model> Bench<'_, M> {
     }
 }
 
-/// The memory plan of a step on this rank.
-fn memory_plan(
-    config: &ModelConfig,
-    (parameters, prompt): (usize, usize),
+/// The steps of all ranks, with prompts of `prompt` tokens.
+fn workload(
+    parameters: usize,
+    (prompt, vision): (usize, Option<VisionLoad>),
     options: &Options,
-    process_group: &ProcessGroup,
-) -> Result<MemoryPlan> {
-    let Options { work, device, precision, .. } = options;
-    let load = Workload {
+) -> Workload {
+    let Options { work, precision, .. } = options;
+    Workload {
         parameters,
         trainable: parameters,
         reference: parameters,
@@ -280,9 +284,19 @@ fn memory_plan(
         activation_cache: ActivationCachePolicy::Auto,
         iterations: 1,
         split_groups: true,
-        vision: None,
+        vision,
         layout: MemoryLayout::CPU,
-    };
+    }
+}
+
+/// The memory plan of this rank's part of `load`.
+fn memory_plan(
+    config: &ModelConfig,
+    load: Workload,
+    options: &Options,
+    process_group: &ProcessGroup,
+) -> Result<MemoryPlan> {
+    let Options { device, precision, .. } = options;
     let ranks = process_group.world_size();
     let (precision, host_bytes) = (*precision, options.host_bytes);
     let rank_device = RankDevice { device, precision, ranks, host_bytes };

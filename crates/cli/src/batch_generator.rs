@@ -1,6 +1,7 @@
 //! Batch generation with a local model, for `infer`, `eval` and `filter`.
 
 use std::cell::OnceCell;
+use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -190,7 +191,16 @@ impl BatchGenerator {
             let first = batch.first().map_or(0, |prompt| prompt.index);
             let completions = match &store {
                 Some(store) => {
-                    let embed = |prompt| direct::embedded(&prompt, store);
+                    // The images of the next prompt are decoded while this one is encoded and answered.
+                    let mut coming: VecDeque<Prompt> =
+                        requests.iter().skip(1).map(|it| it.request.prompt.clone()).collect();
+                    if let Some(first) = prompts.get(start + batch.len()) {
+                        coming.push_back(self.prompt(model, first)?);
+                    }
+                    let embed = |prompt: Prompt| {
+                        let next = coming.pop_front();
+                        direct::embedded(&prompt, next.as_ref(), store)
+                    };
                     engine.complete_embedded(requests, EMBEDDED_TOKENS, embed, on_step)
                 }
                 None => engine.complete(requests, on_step),

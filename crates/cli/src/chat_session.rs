@@ -13,11 +13,13 @@ use embodied_r_policy::tokenizer::ChatMessage;
 use embodied_r_policy::{EngineOptions, SamplingParams};
 use embodied_r_random::stream;
 use embodied_r_vision::{
-    ImageEmbeddings, MultimodalMessage, MultimodalPart, VisionOptions, is_vision_language_model,
+    ImageEmbeddings, MultimodalMessage, MultimodalPart, VisionEncoder, VisionOptions,
+    is_vision_language_model,
 };
 use signal_hook::consts::SIGINT;
 
 use crate::args::model::{DecodingArgs, StoredModel};
+use crate::direct::vision_folder;
 use crate::hub;
 use crate::terminal::{self, escaped};
 use thinking::Dimmer;
@@ -34,13 +36,13 @@ pub(crate) enum Echo {
 /// Whether a vision-language model is given images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum VisionMode {
-    /// Yes; larger images are downscaled to `max_pixels`.
-    Enabled { max_pixels: Option<usize> },
+    /// Yes; larger images are downscaled to `max_pixels`, smaller ones enlarged to `min_pixels`.
+    Enabled { min_pixels: Option<usize>, max_pixels: Option<usize> },
     /// No; the vision encoder is not loaded.
     Disabled,
 }
 
-/// A turn of a conversation, with the images that precede its text.
+/// A turn of a conversation, with the images and videos that precede its text.
 #[derive(Debug, Clone)]
 pub(crate) struct ChatTurn {
     pub(crate) message: ChatMessage,
@@ -85,11 +87,24 @@ impl ChatSession {
         sampling.check()?;
         let placement = stored.weights.placement()?;
         let model = match vision {
-            VisionMode::Enabled { max_pixels } if is_vision_language_model(&dir) => {
-                let options = VisionOptions { placement, max_pixels };
-                Model::load_with_vision(&dir, &options)?
+            VisionMode::Enabled { min_pixels, max_pixels } => {
+                let folder = vision_folder(dir.clone())?;
+                let vision_encoder = match is_vision_language_model(&folder) {
+                    true => {
+                        let options =
+                            VisionOptions { placement: placement.clone(), max_pixels: None };
+                        let encoder = VisionEncoder::load(&folder, &options)?;
+                        Some(Arc::new(encoder.with_pixels(min_pixels, max_pixels)))
+                    }
+                    false => None,
+                };
+                let model = Model::load(&dir, placement)?;
+                if let Some(encoder) = &vision_encoder {
+                    encoder.check_decoder(&folder, model.decoder.config().hidden_size)?;
+                }
+                Model { vision_encoder, ..model }
             }
-            _ => Model::load(&dir, placement)?,
+            VisionMode::Disabled => Model::load(&dir, placement)?,
         };
         sampling.stop_ids = model.tokenizer.stop_ids().to_vec();
         let options = EngineOptions { max_num_seqs: 1, ..Default::default() };
@@ -187,7 +202,10 @@ impl ChatSession {
 
 /// A turn as the chat templates of vision-language models expect it.
 fn multimodal(turn: &ChatTurn) -> MultimodalMessage {
-    let images = turn.images.iter().map(|_| MultimodalPart::Image);
+    let images = turn.images.iter().map(|image| match image.is_video() {
+        true => MultimodalPart::Video,
+        false => MultimodalPart::Image,
+    });
     let text = MultimodalPart::Text { text: turn.message.content.clone() };
     MultimodalMessage { role: turn.message.role.clone(), content: images.chain([text]).collect() }
 }

@@ -8,13 +8,14 @@ use embodied_r_data::multimodal::{
 };
 use embodied_r_data::progress::Silent;
 use embodied_r_data::question_set::{QuestionSet, read_question_set};
-use embodied_r_data::{Progress as _, Question};
+use embodied_r_data::{Error as DataError, Progress as _, Question};
 use embodied_r_grpo::images::store::{ImageStore, StoreOptions};
 use embodied_r_grpo::images::table::ImageTable;
-use embodied_r_grpo::settings::{MediaSettings, VisionSettings};
-use embodied_r_perception::sampled_video::FrameSelection;
+use embodied_r_grpo::settings::{FrameUse, MediaSettings, VisionSettings};
+use embodied_r_perception::sampled_video::{self, FramePlan, FrameSelection};
+use embodied_r_perception::video::Limits;
 use embodied_r_policy::{Prompt, WeightPlacement, lora};
-use embodied_r_vision::is_vision_language_model;
+use embodied_r_vision::{Frames, Processor, is_vision_language_model};
 use serde_json::{Map, Value, json};
 
 use crate::args::direct::{DirectArgs, MediaLimits, ViewArgs};
@@ -23,6 +24,13 @@ use crate::exit::{self, Usage};
 use crate::media;
 use crate::progress::Bar;
 use crate::run_images::image_table;
+
+/// Bytes of decoded frames in memory that wait to be encoded; what is beyond is decoded twice.
+const KEPT_FRAMES: usize = 1 << 30;
+
+/// What to do about a video with too many tokens.
+pub(crate) const FEWER_TOKENS: &str =
+    "show fewer or smaller frames (`--frames uniform=8`, `--max-pixels`)";
 
 /// How a model sees the images and videos of the questions.
 #[derive(Debug, Clone)]
@@ -85,6 +93,30 @@ impl Direct {
         ])
     }
 
+    /// The selected frames of the video at `path` as the model sees them: one video, or separate images.
+    ///
+    /// # Errors
+    /// The video is missing or broken, or `limits` end its decoding.
+    pub(crate) fn frames_of(
+        &self,
+        path: &Path,
+        processor: &Processor,
+        limits: &Limits,
+    ) -> anyhow::Result<Vec<Frames>> {
+        let selection: FrameSelection = self.media.frames.parse()?;
+        let plan = FramePlan::of_file(path, &selection, limits)?;
+        Ok(match self.media.frame_use {
+            FrameUse::Video => {
+                let video = plan.decode(sampled_video::FrameUse::Video, processor, limits)?;
+                vec![Frames::Video { frames: video.frames, seconds: video.seconds }]
+            }
+            FrameUse::Images => {
+                let video = plan.decode(sampled_video::FrameUse::Images, processor, limits)?;
+                video.frames.into_iter().map(Frames::Image).collect()
+            }
+        })
+    }
+
     /// Checks that the model in `folder` sees; `name` is what the user calls it.
     ///
     /// # Errors
@@ -113,7 +145,9 @@ impl Direct {
         let mut set = match read_question_set(path, answers) {
             Ok(set) if set.is_raw() => self.of_benchmark(set)?,
             Err(error) if path.is_dir() || answers.is_some() => return Err(error.into()),
-            _ => media::read(path, &self.media, MediaUse::Required)?,
+            Err(error) => media::read(path, &self.media, MediaUse::Required)
+                .map_err(|other| of_benchmark_or(error, other))?,
+            Ok(_) => media::read(path, &self.media, MediaUse::Required)?,
         };
         set.reject_duplicates()?;
         set.samples.truncate(limit.unwrap_or(usize::MAX));
@@ -137,6 +171,11 @@ impl Direct {
             disk: None,
         };
         ImageStore::new(table.clone(), options)
+    }
+
+    /// An empty table for the images of the model in `folder`, which keeps decoded frames until they are encoded.
+    fn image_table(&self, folder: &Path) -> anyhow::Result<ImageTable> {
+        Ok(image_table(folder, &self.vision)?.keep_frames(KEPT_FRAMES))
     }
 
     fn of_benchmark(&self, set: QuestionSet) -> anyhow::Result<SampleSet> {
@@ -170,7 +209,7 @@ impl Direct {
     /// An image or a video is broken and bad records are not to be left out, or no question is left.
     pub(crate) fn lay_out(&self, set: SampleSet, folder: &Path) -> anyhow::Result<Asked> {
         let path = set.path.clone();
-        let mut table = image_table(folder, &self.vision)?;
+        let mut table = self.image_table(folder)?;
         let bar = Bar::default();
         let found = media::lay_out(set, &mut table, &self.media, &bar)?;
         if let Some(warning) = found.warning(&path) {
@@ -193,7 +232,7 @@ impl Direct {
         text: &str,
         folder: &Path,
     ) -> anyhow::Result<Asked> {
-        let mut table = image_table(folder, &self.vision)?;
+        let mut table = self.image_table(folder)?;
         // What is wrong with a record is returned.
         let settings = MediaSettings { skip_bad_records: true, ..self.media.clone() };
         let found = media::lay_out(about_video(path, text), &mut table, &settings, &Silent)?;
@@ -201,6 +240,17 @@ impl Direct {
             Some((_, reason)) => anyhow::bail!("cannot show `{}`: {reason}", path.display()),
             None => Ok(Asked::seen(found.samples, table)),
         }
+    }
+}
+
+/// What is wrong with a file that is no question set (`error`) and cannot be read with its images (`other`): of a
+/// benchmark's own format, the former.
+fn of_benchmark_or(error: DataError, other: anyhow::Error) -> anyhow::Error {
+    let is_unknown =
+        matches!(other.downcast_ref::<DataError>(), Some(DataError::UnknownFormat { .. }));
+    match (is_unknown, error) {
+        (false, _) | (true, DataError::Json { .. }) => other,
+        (true, error) => error.into(),
     }
 }
 
@@ -229,15 +279,16 @@ pub(crate) fn vision_folder(folder: PathBuf) -> anyhow::Result<PathBuf> {
     Ok(lora::base_model_dir(&folder)?.unwrap_or(folder))
 }
 
-/// The prompt with the embeddings of its images.
+/// The prompt with the embeddings of its images; those of `coming`, the prompt after it, are decoded meanwhile.
 ///
 /// # Errors
 /// An image has changed since it was added, or cannot be encoded.
 pub(crate) fn embedded(
     prompt: &Prompt,
+    coming: Option<&Prompt>,
     store: &ImageStore,
 ) -> embodied_r_inference::Result<Prompt> {
     let failed = |error| embodied_r_policy::Error::Image { source: Box::new(error) };
-    store.prepare([prompt]).map_err(failed)?;
+    store.prepare_before([prompt], coming).map_err(failed)?;
     Ok(prompt.embedded(Some(store))?)
 }

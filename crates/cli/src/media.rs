@@ -1,5 +1,7 @@
 //! Reads questions with images and videos for a vision-language model.
 
+mod sources;
+
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,11 +14,11 @@ use embodied_r_grpo::data::samples::LaidOutSample;
 use embodied_r_grpo::images::table::{ImageSource, ImageTable, ReadError};
 use embodied_r_grpo::settings::{FrameUse, MediaSettings};
 use embodied_r_perception::perceive::ORIGINAL_QUESTION;
-use embodied_r_perception::sampled_video::{self, FramePlan, FrameSelection, SampledVideo};
-use embodied_r_perception::video::Limits;
-use embodied_r_vision::{Frames, ImageLayout, Processor, image_file};
+use embodied_r_perception::sampled_video::FrameSelection;
+use embodied_r_vision::{ImageLayout, Processor};
 
 use crate::exit::{self, Usage};
+use sources::{FrameOf, FramesOf, ImageOf, SeparateFrames, VideoOf};
 
 /// The questions of a file, with the layouts of their images.
 pub(crate) struct LaidOut {
@@ -183,122 +185,22 @@ impl Context {
                 let fps = fps.ok_or_else(none)?;
                 vec![Arc::new(FramesOf { frames: frames.clone(), fps })]
             }
-            (Video::File(file), FrameUse::Video) => vec![Arc::new(self.file(file.clone(), None))],
+            (Video::File(file), FrameUse::Video) => vec![Arc::new(self.file(file.clone()))],
             (Video::File(file), FrameUse::Images) => {
-                let frames = self
-                    .file(file.clone(), None)
-                    .plan()
-                    .map_err(anyhow::Error::from_boxed)?
-                    .indices()
-                    .len();
+                let video = self.file(file.clone());
+                let plan = video.plan().map_err(anyhow::Error::from_boxed)?;
+                let frames = plan.indices().len();
+                let video = Arc::new(SeparateFrames::new(video));
                 let frame = |index| -> Arc<dyn ImageSource> {
-                    Arc::new(self.file(file.clone(), Some(index)))
+                    Arc::new(FrameOf { video: video.clone(), index })
                 };
                 (0..frames).map(frame).collect()
             }
         })
     }
 
-    fn file(&self, file: MediaFile, frame: Option<usize>) -> VideoOf {
-        VideoOf { file, selection: self.selection, processor: self.processor.clone(), frame }
-    }
-}
-
-/// An image of a question.
-#[derive(Debug)]
-struct ImageOf(MediaFile);
-
-fn image(file: &MediaFile) -> Result<image::RgbImage, ReadError> {
-    match file {
-        MediaFile::Path(path) => Ok(image_file::read(path)?),
-        MediaFile::Bytes { bytes, name } => {
-            image_file::from_bytes(bytes).map_err(|error| format!("`{name}`: {error}").into())
-        }
-    }
-}
-
-impl ImageSource for ImageOf {
-    fn read(&self) -> Result<Frames, ReadError> {
-        Ok(Frames::Image(image(&self.0)?))
-    }
-
-    fn paths(&self) -> Vec<String> {
-        vec![self.0.name()]
-    }
-}
-
-/// A video given by its frames.
-#[derive(Debug)]
-struct FramesOf {
-    frames: Vec<MediaFile>,
-    fps: f64,
-}
-
-impl ImageSource for FramesOf {
-    fn read(&self) -> Result<Frames, ReadError> {
-        let frames = self.frames.iter().map(image).collect::<Result<Vec<_>, _>>()?;
-        let SampledVideo { frames, seconds } = SampledVideo::from_frames(frames, self.fps)?;
-        Ok(Frames::Video { frames, seconds })
-    }
-
-    fn paths(&self) -> Vec<String> {
-        self.frames.iter().map(MediaFile::name).collect()
-    }
-
-    fn fps(&self) -> Option<f64> {
-        Some(self.fps)
-    }
-}
-
-/// The selected frames of a video file, or one of them.
-#[derive(Debug)]
-struct VideoOf {
-    file: MediaFile,
-    selection: FrameSelection,
-    processor: Processor,
-    /// The selected frame that is an image of its own.
-    frame: Option<usize>,
-}
-
-impl VideoOf {
-    fn plan(&self) -> Result<FramePlan, ReadError> {
-        Ok(self.on_disk(|path| FramePlan::of_file(path, &self.selection, &Limits::default()))??)
-    }
-
-    /// Calls `read` with the path of the video; bytes are in a temporary file meanwhile.
-    fn on_disk<T>(&self, read: impl FnOnce(&Path) -> T) -> Result<T, ReadError> {
-        match &self.file {
-            MediaFile::Path(path) => Ok(read(path)),
-            MediaFile::Bytes { bytes, .. } => {
-                let file = tempfile::NamedTempFile::new()?;
-                std::fs::write(file.path(), bytes)?;
-                Ok(read(file.path()))
-            }
-        }
-    }
-}
-
-impl ImageSource for VideoOf {
-    fn read(&self) -> Result<Frames, ReadError> {
-        let limits = Limits::default();
-        let frame_use = match self.frame {
-            Some(_) => sampled_video::FrameUse::Images,
-            None => sampled_video::FrameUse::Video,
-        };
-        let video = self.on_disk(|path| -> Result<SampledVideo, ReadError> {
-            let plan = FramePlan::of_file(path, &self.selection, &limits)?;
-            Ok(plan.decode(frame_use, &self.processor, &limits)?)
-        })??;
-        let SampledVideo { mut frames, seconds } = video;
-        match self.frame {
-            None => Ok(Frames::Video { frames, seconds }),
-            Some(index) if index < frames.len() => Ok(Frames::Image(frames.swap_remove(index))),
-            Some(_) => Err("the video has fewer frames than before".into()),
-        }
-    }
-
-    fn paths(&self) -> Vec<String> {
-        vec![self.file.name()]
+    fn file(&self, file: MediaFile) -> VideoOf {
+        VideoOf { file, selection: self.selection, processor: self.processor.clone() }
     }
 }
 

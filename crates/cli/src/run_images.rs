@@ -4,13 +4,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::Device;
-use embodied_r_grpo::estimate::memory_plan::VisionLoad;
+use embodied_r_grpo::estimate::memory_plan::{PromptImages, VisionLoad};
 use embodied_r_grpo::images::disk_cache::DiskCache;
 use embodied_r_grpo::images::store::{ImageStore, StoreOptions};
 use embodied_r_grpo::images::table::ImageTable;
 use embodied_r_grpo::images::{RunImages, TowerTraining};
 use embodied_r_grpo::settings::VisionSettings;
-use embodied_r_policy::Precision;
+use embodied_r_policy::{Precision, Prompt};
 use embodied_r_vision::VisionProcessor;
 
 use crate::exit;
@@ -40,17 +40,17 @@ pub(crate) fn image_table(folder: &Path, vision: &VisionSettings) -> anyhow::Res
     Ok(ImageTable::new(processor.with_pixels(vision.min_pixels, vision.max_pixels)))
 }
 
-/// The memory of the vision encoder and of the images of steps of `prompts` prompts.
-pub(crate) fn vision_load(
+/// The load of the vision encoder by `prompts`, whose images are in `table`; `None` without images.
+///
+/// # Errors
+/// The table does not have an image.
+pub(crate) fn vision_load<'a>(
     table: &ImageTable,
     vision: &VisionSettings,
-    prompts: usize,
-) -> VisionLoad {
-    VisionLoad::new(table, prompts, vision.frozen_parts(), cache_bytes(vision))
-}
-
-fn cache_bytes(vision: &VisionSettings) -> usize {
-    (vision.image_cache_gb * 1e9) as usize
+    prompts: impl IntoIterator<Item = &'a Prompt>,
+) -> anyhow::Result<Option<VisionLoad>> {
+    let images = PromptImages::of_prompts(prompts, table)?;
+    Ok(images.map(|images| VisionLoad::new(table.processor().config(), images, vision)))
 }
 
 /// The images of `table` for the models of a run on the base model in `folder`.
@@ -65,7 +65,7 @@ pub(crate) fn run_images(
         model: folder.to_owned(),
         format: precision.into(),
         device,
-        memory_bytes: cache_bytes(vision),
+        memory_bytes: (vision.image_cache_gb * 1e9) as usize,
         disk,
     };
     let training = vision.frozen_parts().map(|frozen| TowerTraining {

@@ -10,6 +10,7 @@
 
 pub mod disk_cache;
 pub mod files;
+mod kept_frames;
 mod prefetch;
 pub mod store;
 pub mod table;

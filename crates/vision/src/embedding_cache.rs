@@ -10,6 +10,7 @@ use image::RgbImage;
 
 use crate::encoder::VisionEncoder;
 use crate::error::Result;
+use crate::frames::Frames;
 use crate::image_embeddings::ImageEmbeddings;
 use crate::image_layout::image_digest;
 
@@ -123,15 +124,26 @@ impl EmbeddingCache {
     /// As [`VisionEncoder::encode_video`].
     pub fn encode_video(&self, frames: &[RgbImage], seconds: f64) -> Result<ImageEmbeddings> {
         let digest = self.vision_encoder.vision_processor().video_layout(frames, seconds)?.digest();
-        self.encode(digest, || self.vision_encoder.encode_video(frames, seconds))
+        self.cached(digest, || self.vision_encoder.encode_video(frames, seconds))
+    }
+
+    /// The embeddings of an image or a video.
+    ///
+    /// # Errors
+    /// As [`VisionEncoder::encode`].
+    pub fn encode(&self, frames: &Frames) -> Result<ImageEmbeddings> {
+        match frames {
+            Frames::Image(image) => self.encode_image(image),
+            Frames::Video { frames, seconds } => self.encode_video(frames, *seconds),
+        }
     }
 
     fn encode_image(&self, image: &RgbImage) -> Result<ImageEmbeddings> {
-        self.encode(image_digest(image), || self.vision_encoder.encode_image(image))
+        self.cached(image_digest(image), || self.vision_encoder.encode_image(image))
     }
 
     /// The cached embeddings with this digest, or else those that `encode` gives.
-    fn encode(
+    fn cached(
         &self,
         digest: u128,
         encode: impl FnOnce() -> Result<ImageEmbeddings>,

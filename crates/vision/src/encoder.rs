@@ -50,6 +50,18 @@ impl VisionEncoder {
         Self { processor: self.processor.with_pixels(min_pixels, max_pixels), ..self }
     }
 
+    /// Checks that the embeddings are those of a decoder with this hidden size; `dir` is the model's, for the error.
+    ///
+    /// # Errors
+    /// [`Error::HiddenSizes`].
+    pub fn check_decoder(&self, dir: &Path, hidden_size: usize) -> Result<()> {
+        let found = self.config().out_hidden_size;
+        match found == hidden_size {
+            true => Ok(()),
+            false => Err(Error::HiddenSizes { dir: dir.to_owned(), found, want: hidden_size }),
+        }
+    }
+
     /// The vision tower's configuration.
     #[must_use]
     pub fn config(&self) -> &VisionConfig {

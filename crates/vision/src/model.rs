@@ -7,7 +7,7 @@ use candle_core::Device;
 use embodied_r_policy::{InferenceModel, TensorParallel, WeightFormat, WeightPlacement};
 
 use crate::encoder::VisionEncoder;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::processor::Processor;
 use crate::source::Source;
 use crate::tower::Tower;
@@ -73,10 +73,7 @@ impl VisionLanguageModel {
         // The small files come first, so that a missing one is reported quickly.
         let vision_encoder = VisionEncoder::load(dir, options)?;
         let decoder = InferenceModel::load_shard(dir, options.placement.clone(), ranks)?;
-        let (found, want) = (vision_encoder.config().out_hidden_size, decoder.config().hidden_size);
-        if found != want {
-            return Err(Error::HiddenSizes { dir: dir.to_owned(), found, want });
-        }
+        vision_encoder.check_decoder(dir, decoder.config().hidden_size)?;
         Ok(Self { decoder: Arc::new(decoder), vision_encoder: Arc::new(vision_encoder) })
     }
 

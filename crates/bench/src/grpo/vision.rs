@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use embodied_r_grpo::Error;
+use embodied_r_grpo::estimate::memory_plan::{MemoryPlan, PromptImages, VisionLoad};
 use embodied_r_grpo::images::store::{ImageStore, StoreOptions};
 use embodied_r_grpo::images::table::{ImageSource, ImageTable, ReadError};
 use embodied_r_grpo::images::{RunImages, TowerTraining};
@@ -67,7 +68,7 @@ impl VisionWork {
         folder: &Path,
         options: &Options,
         images: &ImageOptions,
-        activation_bytes: usize,
+        plan: &MemoryPlan,
     ) -> Result<Self> {
         let (work, vision) = (&options.work, &images.vision);
         let processor = VisionProcessor::of_model(folder, None)?;
@@ -76,7 +77,7 @@ impl VisionWork {
         let source = |index: u64| -> Arc<dyn ImageSource> {
             Arc::new(Synthetic { side: images.side, seed: stream(&[index]) })
         };
-        let sources: Vec<_> = (0..((work.runs + 1) * work.groups) as u64).map(source).collect();
+        let sources: Vec<_> = (0..images_of_data(work) as u64).map(source).collect();
         let layouts = table.add_all(&sources, &|| ()).into_iter().map(|layout| {
             let unread = |error: ReadError| Error::ChangedImage {
                 path: "synthetic".into(),
@@ -95,13 +96,13 @@ impl VisionWork {
         let training = vision.frozen_parts().map(|frozen| TowerTraining {
             frozen,
             learning_rate_scale: 1.0,
-            activation_bytes,
+            activation_bytes: plan.tower_activation_bytes(),
         });
         let frozen = Arc::new(ImageStore::new(Arc::new(table), store));
         let load_options = LoadOptions {
             base: folder,
             precision: options.precision,
-            activation_bytes,
+            activation_bytes: plan.saved_activations,
             trainable: Trainable::All,
             seed: 0,
             device: options.device.clone(),
@@ -133,9 +134,23 @@ impl VisionWork {
     }
 }
 
-/// The tokens of a prompt with an image.
-pub(super) fn prompt_tokens(folder: &Path, work: &Work, images: &ImageOptions) -> Result<usize> {
+/// The tokens of a prompt with an image, and the load of the vision encoder.
+pub(super) fn load_of_prompts(
+    folder: &Path,
+    work: &Work,
+    images: &ImageOptions,
+) -> Result<(usize, VisionLoad)> {
     let processor = VisionProcessor::of_model(folder, None)?;
     let processor = processor.with_pixels(images.vision.min_pixels, images.vision.max_pixels);
-    Ok(work.prompt + processor.image_tokens((images.side, images.side))?)
+    let grid = processor.processor().image_grid((images.side, images.side))?;
+    let config = processor.config();
+    let tokens = grid.tokens(config.spatial_merge_size);
+    let of_data = images_of_data(work) * tokens;
+    let of_prompt = PromptImages { grid, count: 1, tokens_of_data: Some(of_data) };
+    Ok((work.prompt + tokens, VisionLoad::new(config, of_prompt, &images.vision)))
+}
+
+/// An image for each prompt of each step, the warmup's included.
+fn images_of_data(work: &Work) -> usize {
+    (work.runs + 1) * work.groups
 }

@@ -48,21 +48,33 @@ pub(crate) struct PlanArgs {
     /// Bandwidth between nodes in Gbit/s [default: 200 per GPU for InfiniBand, 100 per node for Ethernet].
     #[arg(long, value_name = "GBPS")]
     pub(crate) network_gbps: Option<f64>,
-    /// Typical prompt length in tokens, for the time estimate; memory is always estimated for `max_prompt_length`
-    /// [default: `max_prompt_length`].
+    /// Images of a question, for a vision-language model that sees them [default: none].
+    #[arg(long, value_name = "N")]
+    pub(crate) images: Option<usize>,
+    /// Frames of the video of a question, for a vision-language model that sees them [default: with `direct = true`
+    /// and without `--images` as many as `frames` selects at most, else none].
+    #[arg(long, value_name = "N")]
+    pub(crate) video_frames: Option<usize>,
+    /// Pixels of an image or a frame; `max_pixels` and `min_pixels` limit them [default: 1003520 for images, 602112 for
+    /// frames].
+    #[arg(long, value_name = "PIXELS", value_parser = super::value::at_least_one)]
+    pub(crate) image_pixels: Option<usize>,
+    /// Typical prompt length in tokens, those of images not counted, for the time estimate; memory is always estimated
+    /// for `max_prompt_length` [default: `max_prompt_length`, those of images included].
     #[arg(long, value_name = "TOKENS")]
     pub(crate) prompt: Option<usize>,
     /// Typical completion length in tokens, for the time estimate [default: `max_completion_length`].
     #[arg(long, value_name = "TOKENS")]
     pub(crate) completion: Option<usize>,
-    /// Number of training questions, to estimate the time of the whole run too.
+    /// Number of training questions, to estimate the time of the whole run too, and the memory for the embeddings of
+    /// all images.
     #[arg(long, value_name = "N")]
     pub(crate) questions: Option<usize>,
     /// Vision-language model of `perceive`, to estimate its memory: a directory in Hugging Face layout, or the Hub ID
     /// of a known model.
     #[arg(long, value_name = "MODEL", conflicts_with_all = [
         "config", "sets", "model", "device", "gpus", "nodes", "network", "network_gbps", "prompt", "completion",
-        "questions",
+        "questions", "images", "video_frames", "image_pixels",
     ])]
     pub(crate) captioner: Option<String>,
     /// Tensor parallel size of the captioner [default: 1].

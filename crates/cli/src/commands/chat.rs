@@ -13,7 +13,9 @@ use embodied_r_files::write_atomic;
 
 use crate::args::chat::ChatArgs;
 use crate::chat_session::{ChatSession, Echo, VisionMode};
+use crate::direct::{Direct, vision_folder};
 use crate::exit::{self, Status};
+use crate::hub;
 use crate::output::out;
 use attachments::Attachments;
 use command::ChatCommand;
@@ -35,24 +37,29 @@ Type a space before a message that starts with `/`.
 
 /// Chat with a model.
 pub(crate) fn run(args: ChatArgs) -> anyhow::Result<Status> {
-    let vision = VisionMode::Enabled { max_pixels: args.captioner.max_pixels };
+    let direct = match args.direct {
+        true => Some(direct(&args)?),
+        false => None,
+    };
+    let (min_pixels, max_pixels) = (args.view.min_pixels, args.captioner.max_pixels);
+    let vision = VisionMode::Enabled { min_pixels, max_pixels };
     let mut session = ChatSession::load(&args.stored, &args.decoding, Echo::Text, vision)?;
-    let mut attachments = Attachments::new(&args, session.stop());
+    let mut attachments = Attachments::new(&args, direct, &session);
     let mut conversation = Conversation::new(args.decoding.system_prompt());
     let mut input = Input::open()?;
     loop {
         let text = match input.message()? {
             InputEvent::Message(text) => text,
             InputEvent::Empty => continue,
-            InputEvent::End => return Ok(Status::Done),
+            InputEvent::End => break,
         };
         session.stop().store(false, Ordering::Relaxed);
         match ChatCommand::read(&text) {
             ChatCommand::Message(text) => {
                 answer(&mut session, &mut conversation, &mut attachments, text)?
             }
-            ChatCommand::Video(file) => attachments.set_video(file, session.model()),
-            ChatCommand::Image(file) => attachments.add_image(file, session.model()),
+            ChatCommand::Video(file) => attachments.set_video(file, &session, &mut conversation),
+            ChatCommand::Image(file) => attachments.add_image(file),
             ChatCommand::System(text) => conversation.set_system(text),
             ChatCommand::Clear => {
                 conversation.clear();
@@ -60,10 +67,23 @@ pub(crate) fn run(args: ChatArgs) -> anyhow::Result<Status> {
             }
             ChatCommand::Save(file) => save(&conversation, Path::new(file)),
             ChatCommand::Help => out!("{HELP}")?,
-            ChatCommand::Quit => return Ok(Status::Done),
+            ChatCommand::Quit => break,
             ChatCommand::Fault(message) => eprintln!("{message}"),
         }
     }
+    attachments.log_counts();
+    Ok(Status::Done)
+}
+
+/// How the model sees videos.
+///
+/// # Errors
+/// The options of frames are invalid, or the model does not exist or does not see.
+fn direct(args: &ChatArgs) -> anyhow::Result<Direct> {
+    let direct = Direct::of_view(&args.view, args.media_limits())?;
+    let dir = hub::with_vision_encoder(&args.stored.model, args.stored.revision.as_deref())?;
+    direct.check_model(&vision_folder(dir)?, &args.stored.model)?;
+    Ok(direct)
 }
 
 fn answer(
@@ -84,7 +104,8 @@ fn answer(
         }
         Fit::TooLong { tokens, most } => {
             eprintln!(
-                "the message has {tokens} tokens with its template, the limit is {most}: shorten it"
+                "the message has {tokens} tokens with its template, the limit is {most}: shorten it{}",
+                if conversation.has_frames() { ", or show less of the video" } else { "" }
             );
             conversation.pop();
             return Ok(());

@@ -2,6 +2,7 @@
 
 mod captioner;
 mod hardware;
+mod images;
 mod report;
 mod shape;
 mod text;
@@ -22,7 +23,8 @@ use crate::exit::{Status, Usage};
 use crate::output::{out, outln};
 use crate::settings::Layers;
 use hardware::Hardware;
-use report::{Estimates, Lengths, Report};
+use images::QuestionImages;
+use report::{Estimates, Lengths, Report, Steps};
 use shape::shape;
 
 /// Estimate the memory and time of a run.
@@ -34,9 +36,12 @@ pub(crate) fn run(args: PlanArgs) -> anyhow::Result<Status> {
     let config = shape(&settings.run.model)?;
     let stages = settings.stages().map_err(|faults| explain(Error::Settings(faults)))?;
     let hardware = Hardware::of(&args, settings.run.precision)?;
-    let wanted = wanted(&settings, &stages, &config, &hardware)?;
+    let images = QuestionImages::of(&args, &settings)?;
+    let wanted = wanted(&settings, &stages, &config, &hardware, images.as_ref())?;
+    let image_tokens = images.as_ref().map_or(0, |images| images.tokens);
+    let text = args.prompt.map(|text| text + image_tokens);
     let lengths = Lengths {
-        prompt: args.prompt.unwrap_or(settings.rollout.max_prompt_length),
+        prompt: text.unwrap_or(settings.rollout.max_prompt_length),
         completion: args.completion.unwrap_or(settings.loss.max_completion_length),
     };
     let plan = wanted.memory();
@@ -48,7 +53,8 @@ pub(crate) fn run(args: PlanArgs) -> anyhow::Result<Status> {
     };
     let estimates = Estimates { step: estimate(true), whole_groups: estimate(false) };
     let steps = steps(&args, &settings, &stages)?;
-    let report = Report::new(&settings, &wanted, &hardware, lengths, &estimates, steps);
+    let report =
+        Report::new(&settings, &wanted, &hardware, lengths, &estimates, steps, images.as_ref());
     match args.json {
         true => outln!("{}", serde_json::to_string_pretty(&report)?)?,
         false => out!("{}", text::of(&report))?,
@@ -79,6 +85,7 @@ fn wanted<'a>(
     stages: &Stages,
     config: &'a ModelConfig,
     hardware: &Hardware,
+    images: Option<&QuestionImages>,
 ) -> anyhow::Result<PlannedRun<'a>> {
     let counts = |settings: &GrpoSettings| {
         let counts = settings.trainable().counts(config);
@@ -88,9 +95,10 @@ fn wanted<'a>(
     let trained = counts(settings)?;
     let cache_policy = memory::cache_policy(settings, None);
     let longest = settings.rollout.max_prompt_length;
+    let load = Workload::for_training(settings, stages, trained, longest, cache_policy);
     Ok(PlannedRun {
         config,
-        total_workload: Workload::for_training(settings, stages, trained, longest, cache_policy),
+        total_workload: Workload { vision: images.map(|images| images.load), ..load },
         recompute: settings.run.recompute,
         precision: settings.run.precision,
         placement: hardware.placement,
@@ -100,8 +108,12 @@ fn wanted<'a>(
     })
 }
 
-/// Steps of the whole run, if the number of questions is given.
-fn steps(args: &PlanArgs, settings: &GrpoSettings, stages: &Stages) -> anyhow::Result<Option<u64>> {
+/// Steps of the run, if the number of questions is given.
+fn steps(
+    args: &PlanArgs,
+    settings: &GrpoSettings,
+    stages: &Stages,
+) -> anyhow::Result<Option<Steps>> {
     let Some(questions) = args.questions else { return Ok(None) };
     let per_epoch = (questions / settings.rollout.questions_per_step().max(1)) as u64;
     let needed = settings.rollout.questions_per_step();
@@ -112,5 +124,6 @@ fn steps(args: &PlanArgs, settings: &GrpoSettings, stages: &Stages) -> anyhow::R
     };
     anyhow::ensure!(per_epoch > 0, few());
     let plan = TrainingPlan::new(settings, stages, per_epoch).map_err(Error::Settings);
-    Ok(Some(plan.map_err(explain).context("cannot plan the run")?.total_steps))
+    let total = plan.map_err(explain).context("cannot plan the run")?.total_steps;
+    Ok(Some(Steps { total, per_epoch }))
 }

@@ -60,8 +60,13 @@ fn run_as(args: &SftArgs, process_group: &ProcessGroup) -> anyhow::Result<Status
     };
     let data = SftData::new(settings, examples, eval).map_err(explain)?;
     let load = Workload::for_sft(settings, job.counts, &data.examples().examples);
-    let prompts = settings.supervised.train_batch_size;
-    let vision = table.as_ref().map(|table| vision_load(table, &settings.vision, prompts));
+    let vision = match &table {
+        Some(table) => {
+            let prompts = data.examples().examples.iter().map(|example| &example.prompt);
+            vision_load(table, &settings.vision, prompts)?
+        }
+        None => None,
+    };
     let memory = job.memory(Workload { vision, ..load })?;
     if args.run.dry_run {
         return job.dry_run(&plan(&job, &data, &memory));

@@ -84,8 +84,13 @@ fn run_as(args: &TrainArgs, process_group: &ProcessGroup) -> anyhow::Result<Stat
         memory::cache_policy(settings, job.unchanged().map(|checkpoint| &checkpoint.state));
     let longest = data.questions().longest();
     let load = Workload::for_training(settings, data.stages(), job.counts, longest, cache_policy);
-    let prompts = settings.rollout.questions_per_step();
-    let vision = table.as_ref().map(|table| vision_load(table, &settings.vision, prompts));
+    let vision = match &table {
+        Some(table) => {
+            let prompts = data.questions().questions.iter().map(|question| &question.prompt);
+            vision_load(table, &settings.vision, prompts)?
+        }
+        None => None,
+    };
     let load = Workload { vision, ..load };
     let memory = job.memory(load)?;
     let ranks = job.ranks();

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -226,10 +226,15 @@ fn excerpt(text: &str) -> String {
     }
 }
 
+/// Whether `path` stays within a folder that it is joined to.
+fn is_contained(path: &Path) -> bool {
+    path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
+}
+
 /// Extensions tried for a video name without one.
 const VIDEO_EXTENSIONS: [&str; 5] = ["mp4", "mov", "mkv", "webm", "avi"];
 
-/// The video of an official question: by its name in `video_dir`, if one is given; else `videos` in `image_dir`, if one
+/// The video of an official question: by its name, or by `videos`, in `video_dir`, if one is given; else `videos` in `image_dir`, if one
 /// is given; else `videos` relative to the working directory or to the question file; else by its name in `videos/`
 /// beside the question file. `None` if it is in none of them.
 pub(super) fn official_video(
@@ -243,8 +248,11 @@ pub(super) fn official_video(
     let in_folder = |folder: &Path| -> Vec<PathBuf> {
         names().filter_map(Path::file_name).map(|name| folder.join(name)).collect()
     };
-    let candidates = match (video_dir, folder.image_dir) {
-        (Some(folder), _) => in_folder(folder),
+    let candidates: Vec<PathBuf> = match (video_dir, folder.image_dir) {
+        (Some(folder), _) => {
+            let within = videos.map(Path::new).filter(|path| is_contained(path));
+            in_folder(folder).into_iter().chain(within.map(|path| folder.join(path))).collect()
+        }
         (None, Some(folder)) => {
             videos.or(video_id).map(|path| folder.join(path)).into_iter().collect()
         }

@@ -9,9 +9,9 @@ use embodied_r_policy::{ActivationCacheOptions, ModelConfig};
 
 use crate::settings::Recompute;
 
-pub use layout::{MemoryLayout, Placement, SamplerWeights};
+pub use layout::{MemoryKind, MemoryLayout, Placement, SamplerWeights};
 pub use rank_device::RankDevice;
-pub use vision::VisionLoad;
+pub use vision::{PromptImages, VisionLoad, VisionMemory};
 pub use workload::{ActivationCachePolicy, Workload};
 
 /// Bytes of an f32.
@@ -19,6 +19,9 @@ const F32: usize = size_of::<f32>();
 
 /// Fraction of the free memory for activations; the rest covers what the estimate misses.
 const SHARE: f64 = 0.5;
+
+/// The part of the saved activations' memory that a trained vision encoder may save as well.
+const TOWER_SHARE: usize = 4;
 
 /// Logits held at once: the LM head processes tokens in chunks.
 const LOGITS: usize = 16 << 20;
@@ -58,8 +61,8 @@ pub struct MemoryPlan {
     pub saved_activations: usize,
     /// Number of layers that are not recomputed.
     pub saved_layers: usize,
-    /// The vision encoder, its gradients and optimizer state, and the images of a step.
-    pub vision: usize,
+    /// The vision encoder and the images.
+    pub vision: VisionMemory,
 }
 
 impl MemoryPlan {
@@ -90,7 +93,7 @@ impl MemoryPlan {
             update: pass.inputs + pass.workspace + logits.max(heads),
             saved_activations: 0,
             saved_layers: 0,
-            vision: workload.vision.map_or(0, |vision| vision.bytes(layout)),
+            vision: vision(workload, 0),
         };
         let layers = config.num_hidden_layers;
         let spare = free.unwrap_or(0).saturating_sub(plan.total()) as f64 * SHARE;
@@ -118,6 +121,7 @@ impl MemoryPlan {
             // The first layer of the backward pass is already counted.
             plan.update += plan.saved_activations - pass.layer;
         }
+        plan.vision = vision(workload, plan.tower_activation_bytes());
         plan
     }
 
@@ -128,12 +132,18 @@ impl MemoryPlan {
 
     /// Memory resident throughout the run.
     pub fn resident(&self) -> usize {
-        self.base + self.state() + self.vision
+        self.base + self.state() + self.vision.resident()
+    }
+
+    /// Bytes of activations that a trained vision encoder may save for its backward pass.
+    #[must_use]
+    pub fn tower_activation_bytes(&self) -> usize {
+        self.saved_activations / TOWER_SHARE
     }
 
     /// Peak memory: rollout and update, with its gradients, alternate.
     pub fn total(&self) -> usize {
-        let update = self.update.max(self.sampler_weights) + self.gradients;
+        let update = self.vision.beside(self.update.max(self.sampler_weights)) + self.gradients;
         self.resident() + self.cached_activations + self.rollout.max(update)
     }
 }
@@ -157,6 +167,11 @@ fn activation_cache(
             (0..=config.num_hidden_layers).rev().find(fits).map(of)
         }
     }
+}
+
+fn vision(workload: &Workload, activation_bytes: usize) -> VisionMemory {
+    let vision = workload.vision.as_ref();
+    vision.map_or(VisionMemory::NONE, |vision| vision.memory(workload, activation_bytes))
 }
 
 /// KV cache of a step's completions; each prompt is stored once.

@@ -104,6 +104,19 @@ impl ImageStore {
     /// # Errors
     /// An image file has changed, the tower cannot be read, or the disk is full.
     pub fn prepare<'a>(&self, prompts: impl IntoIterator<Item = &'a Prompt>) -> Result<()> {
+        self.prepare_before(prompts, [])
+    }
+
+    /// As [`Self::prepare`]; as soon as the images of `prompts` are cut into patches, those of `coming` are, as by
+    /// [`Self::prefetch`].
+    ///
+    /// # Errors
+    /// As [`Self::prepare`].
+    pub fn prepare_before<'a>(
+        &self,
+        prompts: impl IntoIterator<Item = &'a Prompt>,
+        coming: impl IntoIterator<Item = &'a Prompt>,
+    ) -> Result<()> {
         let wanted = digests(prompts);
         let (mut missing, mut counts) = (Vec::new(), ImageCounts::default());
         for digest in &wanted {
@@ -119,7 +132,12 @@ impl ImageStore {
             }
         }
         counts.encoded = missing.len() as u64;
-        self.encode(&missing)?;
+        let pixels = self.cut(&missing)?;
+        // Those that are encoded next are not prefetched.
+        let mut next = digests(coming);
+        next.retain(|digest| !missing.contains(digest) && !self.has_embeddings(*digest));
+        self.prefetch.start(&self.table, next);
+        self.encode(&missing, &pixels)?;
         locked(&self.memory).evict(self.options.memory_bytes, &wanted);
         let mut all = locked(&self.counts);
         all.encoded += counts.encoded;
@@ -131,21 +149,29 @@ impl ImageStore {
     /// Cuts the images of `prompts` that have no embeddings yet into patches, on a thread of its own, for the next
     /// [`Self::prepare`]. A file that cannot be read is an error there.
     pub fn prefetch<'a>(&self, prompts: impl IntoIterator<Item = &'a Prompt>) {
-        let has_embeddings = |digest: &u128| {
-            locked(&self.memory).embeddings.contains_key(digest)
-                || self.options.disk.as_ref().is_some_and(|disk| disk.contains(*digest))
-        };
         let mut missing = digests(prompts);
-        missing.retain(|digest| !has_embeddings(digest));
+        missing.retain(|digest| !self.has_embeddings(*digest));
         self.prefetch.start(&self.table, missing);
     }
 
+    fn has_embeddings(&self, digest: u128) -> bool {
+        locked(&self.memory).embeddings.contains_key(&digest)
+            || self.options.disk.as_ref().is_some_and(|disk| disk.contains(digest))
+    }
+
+    /// The patches of images.
+    fn cut(&self, missing: &[u128]) -> Result<Vec<Pixels>> {
+        match missing {
+            [] => Ok(Vec::new()),
+            missing => self.prefetch.take(&self.table, missing),
+        }
+    }
+
     /// Encodes images and keeps their embeddings.
-    fn encode(&self, missing: &[u128]) -> Result<()> {
+    fn encode(&self, missing: &[u128], pixels: &[Pixels]) -> Result<()> {
         if missing.is_empty() {
             return Ok(());
         }
-        let pixels = self.prefetch.take(&self.table, missing)?;
         let mut tower = locked(&self.tower);
         let encoder = match tower.take() {
             Some(encoder) => encoder,
@@ -194,7 +220,8 @@ impl ImageEmbedder for ImageStore {
             locked(&self.memory).insert(digest, embeddings.clone());
             return Ok(embeddings);
         }
-        self.encode(&[digest]).map_err(failed)?;
+        let encoded = self.cut(&[digest]).and_then(|pixels| self.encode(&[digest], &pixels));
+        encoded.map_err(failed)?;
         let found = locked(&self.memory).get(digest);
         found.ok_or_else(|| failed(crate::Error::UnknownImage { digest }))
     }

@@ -7,6 +7,7 @@ use embodied_r_vision::{Frames, Grid, ImageLayout, Pixels, VisionProcessor};
 use indexmap::IndexMap;
 use rayon::prelude::*;
 
+use super::kept_frames::KeptFrames;
 use crate::error::{Error, Result};
 
 /// What an image source returns if it cannot be read.
@@ -41,13 +42,21 @@ struct Entry {
 pub struct ImageTable {
     processor: VisionProcessor,
     entries: IndexMap<u128, Entry>,
+    kept: KeptFrames,
 }
 
 impl ImageTable {
     /// A table without images, for a model with this processor.
     #[must_use]
     pub fn new(processor: VisionProcessor) -> Self {
-        Self { processor, entries: IndexMap::new() }
+        Self { processor, entries: IndexMap::new(), kept: KeptFrames::default() }
+    }
+
+    /// Keeps up to `bytes` of the frames that [`Self::add_all`] decodes until [`Self::pixels`] asks for them the first
+    /// time. The others are decoded again.
+    #[must_use]
+    pub fn keep_frames(self, bytes: usize) -> Self {
+        Self { kept: KeptFrames::new(bytes), ..self }
     }
 
     /// The model's processor.
@@ -69,14 +78,19 @@ impl ImageTable {
     }
 
     /// Decodes all sources, on all cores, and adds what is new; returns the layout of each or what is wrong with it.
-    /// Pixels are dropped as soon as they are known by their digest. `on_read` is called after each.
+    /// Pixels are dropped as soon as they are known by their digest, but for those that are kept. `on_read` is called
+    /// after each.
     pub fn add_all(
         &mut self,
         sources: &[Arc<dyn ImageSource>],
         on_read: &(dyn Fn() + Sync),
     ) -> Vec<std::result::Result<ImageLayout, ReadError>> {
         let read = |source: &Arc<dyn ImageSource>| {
-            let layout = source.read().and_then(|frames| Ok(self.processor.layout(&frames)?));
+            let layout = source.read().and_then(|frames| {
+                let layout = self.processor.layout(&frames)?;
+                self.kept.insert(layout.digest(), frames, self.processor.processor());
+                Ok(layout)
+            });
             on_read();
             layout
         };
@@ -113,12 +127,15 @@ impl ImageTable {
         self.entries.get(&digest).map(|entry| &entry.source)
     }
 
-    /// Decodes an image again and cuts it into patches.
+    /// Cuts an image into patches, which is decoded again unless its frames were kept.
     ///
     /// # Errors
     /// The table does not have it, or the file is not the one that was added.
     pub fn pixels(&self, digest: u128) -> Result<Pixels> {
         let Entry { source, layout } = self.entry(digest)?;
+        if let Some(frames) = self.kept.take(digest) {
+            return Ok(self.processor.pixels(&frames)?);
+        }
         let changed =
             |reason: String| Error::ChangedImage { path: source.paths().join(", "), reason };
         let frames = source.read().map_err(|error| changed(error.to_string()))?;

@@ -2,14 +2,17 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use candle_core::Device;
 use embodied_r_grpo::images::disk_cache::DiskCache;
 use embodied_r_grpo::images::store::{ImageCounts, ImageStore, StoreOptions};
-use embodied_r_grpo::images::table::ImageTable;
+use embodied_r_grpo::images::table::{ImageSource, ImageTable, ReadError};
 use embodied_r_grpo::model::Prompt;
 use embodied_r_policy::{ImageEmbedder as _, WeightFormat};
-use embodied_r_vision::VisionProcessor;
+use embodied_r_vision::{Frames, VisionProcessor};
+use image::{Rgb, RgbImage};
 
 use crate::model::{Batch, batch, folder};
 
@@ -126,4 +129,78 @@ fn a_file_that_changes_or_vanishes_during_the_run_is_named() {
     assert!(message(&prompts[..1]).contains(&name(&path)));
     // Other images can be used.
     store.prepare(&prompts[3..]).unwrap();
+}
+
+/// An image of 56 × 56 pixels, 9,408 bytes, that counts how often it is decoded.
+#[derive(Debug, Default)]
+struct Counted {
+    level: u8,
+    reads: AtomicUsize,
+}
+
+impl Counted {
+    fn reads(&self) -> usize {
+        self.reads.load(Ordering::SeqCst)
+    }
+}
+
+impl ImageSource for Counted {
+    fn read(&self) -> Result<Frames, ReadError> {
+        self.reads.fetch_add(1, Ordering::SeqCst);
+        Ok(Frames::Image(RgbImage::from_pixel(56, 56, Rgb([self.level; 3]))))
+    }
+
+    fn paths(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+/// A store with two images, of which it keeps `bytes` of decoded frames, and a prompt about each.
+fn counted(bytes: usize) -> (ImageStore, Vec<Prompt>, [Arc<Counted>; 2]) {
+    let processor = VisionProcessor::of_model(&folder(), None).unwrap();
+    let placeholder = processor.image_token_id();
+    let mut table = ImageTable::new(processor).keep_frames(bytes);
+    let images = [10, 200].map(|level| Arc::new(Counted { level, ..Counted::default() }));
+    let sources = images.each_ref().map(|image| image.clone() as Arc<dyn ImageSource>);
+    let layouts = table.add_all(&sources, &|| ());
+    let prompt = |layout: Result<_, ReadError>| {
+        table.processor().prompt(&[1, placeholder, 2], &[layout.unwrap()]).unwrap()
+    };
+    let prompts = layouts.into_iter().map(prompt).collect();
+    let options = StoreOptions {
+        model: folder(),
+        format: WeightFormat::F32,
+        device: Device::Cpu,
+        memory_bytes: usize::MAX,
+        disk: None,
+    };
+    (ImageStore::new(Arc::new(table), options), prompts, images)
+}
+
+#[test]
+fn frames_are_kept_until_they_are_encoded_as_far_as_there_is_room() {
+    let of = |bytes| {
+        let (store, prompts, images) = counted(bytes);
+        store.prepare(&prompts).unwrap();
+        let values: Vec<_> = prompts.iter().map(|prompt| values(&store, prompt)).collect();
+        (images.iter().map(|image| image.reads()).sum::<usize>(), values)
+    };
+    let (never, expected) = of(0);
+    assert_eq!(never, 4);
+    for (bytes, reads) in [(9_407, 4), (9_408, 3), (18_815, 3), (18_816, 2)] {
+        assert_eq!(of(bytes), (reads, expected.clone()), "{bytes}");
+    }
+}
+
+#[test]
+fn the_images_of_the_next_prompt_are_decoded_before_it_comes() {
+    let (store, prompts, [_, next]) = counted(0);
+    store.prepare_before(&prompts[..1], &prompts[1..]).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(120);
+    while next.reads() < 2 && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(next.reads(), 2);
+    store.prepare_before(&prompts[1..], []).unwrap();
+    assert_eq!((next.reads(), store.counts()), (2, counts(2, 0, 0)));
 }

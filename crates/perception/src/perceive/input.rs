@@ -1,6 +1,6 @@
 //! Data files, the paths of their outputs, and their videos.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use embodied_r_data::{Question, QuestionSet, read_question_set};
@@ -86,7 +86,7 @@ pub(super) fn retain_part(inputs: &mut [Input], index: usize, count: usize) {
     }
 }
 
-/// The video of a question: by name in `folder`, if one is given; else the path in `videos` (relative
+/// The video of a question: by name, or by the path in `videos`, in `folder`, if one is given; else the path in `videos` (relative
 /// to the working directory or to the data file); else by name in `videos/` next to the data file.
 ///
 /// # Errors
@@ -106,7 +106,13 @@ pub fn video_path(question: &Question, folder: Option<&Path>, data_path: &Path) 
         names.clone().filter_map(Path::file_name).map(move |name| folder.join(name)).collect()
     };
     let candidates: Vec<PathBuf> = match folder {
-        Some(folder) => in_folder(folder),
+        Some(folder) => {
+            let contained = |part| matches!(part, Component::Normal(_) | Component::CurDir);
+            let within = listed.map(Path::new).filter(|path| path.components().all(contained));
+            let mut candidates: Vec<PathBuf> = in_folder(folder);
+            candidates.extend(within.map(|path| folder.join(path)));
+            candidates
+        }
         None => {
             let listed = listed.into_iter().flat_map(|p| [PathBuf::from(p), data_folder.join(p)]);
             listed.chain(in_folder(&default_folder)).collect()
@@ -178,6 +184,17 @@ mod tests {
         assert_eq!(path("a.mp4").unwrap(), root.path().join("a.mp4"));
         assert_eq!(path("a").unwrap(), root.path().join("a.mp4"));
         assert_eq!(path("b").unwrap(), root.path().join("b.mov"));
+    }
+
+    #[test]
+    fn videos_are_found_by_their_path_within_a_given_folder() {
+        let root = folder(&["videos/tasks/a.mp4", "secret.mp4"]);
+        let folder = root.path().join("videos");
+        let path = |listed| {
+            video_path(&question(Some("a.mp4"), Some(listed)), Some(&folder), Path::new("x.json"))
+        };
+        assert_eq!(path("tasks/a.mp4").unwrap(), folder.join("tasks/a.mp4"));
+        assert!(path("../secret.mp4").is_err());
     }
 
     #[test]

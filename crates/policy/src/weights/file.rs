@@ -21,7 +21,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::fault::SafetensorsFault;
-use super::map::map;
+use super::map::{map, release};
 use crate::error::{Error, Result};
 
 /// Maximum header size of the format.
@@ -79,6 +79,11 @@ impl WeightFile {
             #[cfg(test)]
             taken: Arc::default(),
         })
+    }
+
+    /// Drops what was read of the file from memory; it is read again when needed.
+    pub(crate) fn release(&self) {
+        release(&self.map);
     }
 
     /// The tensors in file order.

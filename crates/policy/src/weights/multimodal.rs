@@ -18,7 +18,8 @@ const PROCESSOR_FILES: [&str; 3] =
 
 /// A vision-language checkpoint without its decoder's weights and its tokenizer.
 ///
-/// A frozen vision tower stays in the mapped files: it takes no memory and is copied unchanged into new checkpoints.
+/// A frozen vision tower stays in the mapped files, whose pages are released: it takes no memory and is copied unchanged
+/// into new checkpoints.
 pub(crate) struct Multimodal {
     files: Vec<WeightFile>,
     /// The stored names of the decoder's tensors by canonical name.
@@ -30,12 +31,15 @@ pub(crate) struct Multimodal {
 }
 
 impl Multimodal {
-    /// Opens the checkpoint with the weight files `files` in `dir`; `None` without a vision tower.
+    /// Opens the checkpoint with the weight files `files` in `dir`, whose decoder has been read; `None` without a vision
+    /// tower.
     pub(crate) fn find(dir: &Path, files: &[WeightFile]) -> Result<Option<Self>> {
         let all = || files.iter().flat_map(WeightFile::iter).map(|(name, _)| name);
         if !all().any(is_vision) {
             return Ok(None);
         }
+        // The pages of the decoder would count as memory as long as the files are mapped: its weights a second time.
+        files.iter().for_each(WeightFile::release);
         let names = all().filter_map(|name| Some((canonical(name)?, name.to_owned()))).collect();
         let mut texts = Vec::new();
         for name in std::iter::once(CONFIG_FILE).chain(PROCESSOR_FILES) {
@@ -76,5 +80,44 @@ impl Multimodal {
             })
         });
         save_items(dir, decoder.chain(vision), options, writer)
+    }
+}
+
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod tests {
+    use std::collections::HashMap;
+
+    use candle_core::{Device, Tensor};
+
+    use super::*;
+    use crate::weights;
+
+    /// Kilobytes of `path` in this process's memory.
+    fn resident(path: &Path) -> usize {
+        let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let mut lines = maps.lines().skip_while(|line| !line.ends_with(path.to_str().unwrap()));
+        let line = lines.find(|line| line.starts_with("Rss:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    #[test]
+    fn the_pages_of_a_decoder_that_was_read_are_released() {
+        let dir = tempfile::tempdir().unwrap();
+        let tensor = Tensor::ones(1 << 20, candle_core::DType::F32, &Device::Cpu).unwrap();
+        let tensors =
+            ["model.norm.weight", "visual.merger.ln_q.weight"].map(|name| (name, tensor.clone()));
+        let path = dir.path().join(weights::SINGLE_FILE);
+        candle_core::safetensors::save(&HashMap::from(tensors), &path).unwrap();
+        let files = weights::open(dir.path()).unwrap();
+        let sum = || -> u64 {
+            let bytes = files[0].iter().flat_map(|(_, stored)| files[0].bytes(stored));
+            bytes.map(|byte| u64::from(*byte)).sum()
+        };
+        let read = sum();
+        assert!(resident(&path) >= 8 << 10);
+        assert!(Multimodal::find(dir.path(), &files).unwrap().is_some());
+        assert!(resident(&path) < 1 << 10, "{} kB", resident(&path));
+        assert_eq!(sum(), read);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::Processor;
+use super::{Processor, of_json};
 use crate::error::Result;
 use crate::source::Source;
 
@@ -16,6 +16,15 @@ impl Processor {
     /// be read, or has unsupported settings.
     pub fn of_model(model: &Path) -> Result<Self> {
         Self::of_source(&Source::of_model(model)?)
+    }
+
+    /// The processor of the published Qwen2.5-VL models, for estimates.
+    ///
+    /// # Errors
+    /// None: the settings are the defaults.
+    pub fn published() -> Result<Self> {
+        let (images, videos) = of_json(serde_json::json!({}), Path::new(""))?;
+        Ok(Self { images, videos })
     }
 
     pub(crate) fn of_source(source: &Source) -> Result<Self> {

@@ -43,12 +43,12 @@ pub(super) fn run(
                 "the prompt with the frames has {tokens} tokens, but the context length of `{}` is {context}",
                 stored.model
             ),
-            "show fewer or smaller frames (`--frames uniform=8`, `--max-pixels`)",
+            direct::FEWER_TOKENS,
         ));
     }
     let began = Instant::now();
     let store = direct.image_store(&seen.images, &folder, &stored.weights.placement()?);
-    let prompt = direct::embedded(&prompt, &store)?;
+    let prompt = direct::embedded(&prompt, None, &store)?;
     let text = tokenizer.decode(prompt.ids(), SpecialTokens::Keep)?;
     let completion = session.answer(ChatPrompt { chat: tokenizer.plain(&text), prompt })?;
     let mut trace = AnswerTrace {

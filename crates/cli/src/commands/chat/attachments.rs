@@ -4,42 +4,101 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use anyhow::Context as _;
 use embodied_r_inference::Model;
 use embodied_r_perception::captioner::{self, VideoFrames};
 use embodied_r_perception::video::{self, Limits};
-use embodied_r_vision::{ImageEmbeddings, image_file};
+use embodied_r_vision::{EmbeddingCache, Frames, ImageEmbeddings, ImageLayout, image_file};
 
+use super::conversation::Conversation;
 use crate::args::chat::ChatArgs;
+use crate::chat_session::ChatSession;
+use crate::direct::{self, Direct};
 use crate::exit;
 use crate::video_captioner::VideoCaptioner;
+
+/// Bytes of embeddings that are kept for images and videos which are attached again.
+const EMBEDDING_CACHE_BYTES: usize = 1 << 30;
 
 /// The media of a conversation.
 pub(super) struct Attachments<'a> {
     args: &'a ChatArgs,
+    /// How the model sees videos itself.
+    direct: Option<Direct>,
+    /// The model's vision encoder, if it has one.
+    encoder: Option<EmbeddingCache>,
     stop: Arc<AtomicBool>,
-    /// Loaded with the first video.
+    /// Loaded with the first video that is captioned.
     captioner: Option<VideoCaptioner>,
+    /// The video that is captioned.
     video: Option<(PathBuf, VideoFrames)>,
     /// Attached to the next message.
     images: Vec<ImageEmbeddings>,
 }
 
 impl<'a> Attachments<'a> {
-    /// None yet. `stop` ends the decoding of a video.
-    pub(super) fn new(args: &'a ChatArgs, stop: &Arc<AtomicBool>) -> Self {
-        Self { args, stop: Arc::clone(stop), captioner: None, video: None, images: Vec::new() }
+    /// None yet, for the model of `session`, whose stop flag ends the decoding of a video.
+    pub(super) fn new(args: &'a ChatArgs, direct: Option<Direct>, session: &ChatSession) -> Self {
+        let encoder = session.model().vision_encoder.clone();
+        Self {
+            args,
+            direct,
+            encoder: encoder.map(|encoder| EmbeddingCache::new(encoder, EMBEDDING_CACHE_BYTES)),
+            stop: Arc::clone(session.stop()),
+            captioner: None,
+            video: None,
+            images: Vec::new(),
+        }
     }
 
-    /// Sets the video that questions are about, or clears it if `file` is empty. Errors are printed. `model` is the chat
-    /// model.
-    pub(super) fn set_video(&mut self, file: &str, model: &Model) {
+    /// Sets the video that questions are about, or clears it if `file` is empty. Errors are printed.
+    pub(super) fn set_video(
+        &mut self,
+        file: &str,
+        session: &ChatSession,
+        conversation: &mut Conversation,
+    ) {
         self.video = None;
+        conversation.set_frames(None);
         if file.is_empty() {
             return;
         }
-        if let Err(error) = self.open_video(Path::new(file), model) {
+        let path = Path::new(file);
+        let opened = match (&self.direct, &self.encoder) {
+            (Some(direct), Some(encoder)) => self
+                .frames(path, direct, encoder, session.max_prompt_tokens())
+                .map(|frames| conversation.set_frames(Some(frames))),
+            _ => self.open_video(path, session.model()),
+        };
+        if let Err(error) = opened {
             exit::print(&error);
         }
+    }
+
+    /// The encoded frames of the video, which the model sees itself, if they have fewer than `most` tokens.
+    fn frames(
+        &self,
+        file: &Path,
+        direct: &Direct,
+        encoder: &EmbeddingCache,
+        most: usize,
+    ) -> anyhow::Result<Vec<ImageEmbeddings>> {
+        let limits = Limits::default().with_stop(&self.stop);
+        let processor = encoder.vision_encoder().vision_processor();
+        let shown = format!("cannot show `{}`", file.display());
+        let frames = direct.frames_of(file, processor.processor(), &limits);
+        let frames = frames.with_context(|| shown.clone())?;
+        let layouts = frames.iter().map(|frames| processor.layout(frames));
+        let layouts: Vec<ImageLayout> = layouts.collect::<Result<_, _>>()?;
+        let tokens: usize = layouts.iter().map(ImageLayout::tokens).sum();
+        if tokens >= most {
+            let what = format!("{shown}: it has {tokens} tokens, a prompt has at most {most}");
+            return Err(exit::hint(what, direct::FEWER_TOKENS));
+        }
+        let seen = frames.iter().map(|frames| encoder.encode(frames));
+        let seen = seen.collect::<Result<Vec<_>, _>>()?;
+        eprintln!("questions are now about `{}`, {tokens} tokens", file.display());
+        Ok(seen)
     }
 
     fn open_video(&mut self, file: &Path, model: &Model) -> anyhow::Result<()> {
@@ -63,17 +122,26 @@ impl<'a> Attachments<'a> {
     }
 
     /// Attaches the image in `file` to the next message. Errors are printed.
-    pub(super) fn add_image(&mut self, file: &str, model: &Model) {
-        let Some(encoder) = &model.vision_encoder else {
+    pub(super) fn add_image(&mut self, file: &str) {
+        let Some(encoder) = &self.encoder else {
             eprintln!("this model is text-only; images need a vision-language model");
             return;
         };
-        match image_file::read(Path::new(file)).and_then(|image| encoder.encode_image(&image)) {
+        let image = image_file::read(Path::new(file)).map(Frames::Image);
+        match image.and_then(|image| encoder.encode(&image)) {
             Ok(seen) => {
                 eprintln!("`{file}` adds {} tokens to the next message", seen.tokens());
                 self.images.push(seen);
             }
             Err(error) => exit::print(&error.into()),
+        }
+    }
+
+    /// Logs how often the vision encoder ran.
+    pub(super) fn log_counts(&self) {
+        if let Some(encoder) = &self.encoder {
+            let (encoded, from_memory) = (encoder.misses(), encoder.hits());
+            tracing::info!(encoded, from_memory, "images of the conversation");
         }
     }
 

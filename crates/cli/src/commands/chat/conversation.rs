@@ -13,6 +13,16 @@ pub(super) struct Conversation {
     /// The first turn in the context.
     first: usize,
     truncation_reported: bool,
+    frames: Option<VideoFrames>,
+}
+
+/// The video that the conversation is about, as the model sees it.
+#[derive(Debug)]
+struct VideoFrames {
+    /// A video, or separate images.
+    frames: Vec<ImageEmbeddings>,
+    /// The turn that shows them; the next one of the user if `None`.
+    turn: Option<usize>,
 }
 
 /// A prompt that fits the context.
@@ -28,8 +38,13 @@ pub(super) enum Fit<P> {
 
 impl Conversation {
     pub(super) fn new(system: &str) -> Self {
-        let mut new =
-            Self { system: None, turns: Vec::new(), first: 0, truncation_reported: false };
+        let mut new = Self {
+            system: None,
+            turns: Vec::new(),
+            first: 0,
+            truncation_reported: false,
+            frames: None,
+        };
         new.set_system(system);
         new
     }
@@ -39,14 +54,35 @@ impl Conversation {
         self.system = (!text.trim().is_empty()).then(|| text.to_owned());
     }
 
-    /// Removes all turns.
+    /// Shows `frames` from the next message on, or none. They stay in the context if the turn that first shows them is
+    /// dropped. Those before stay in the history.
+    pub(super) fn set_frames(&mut self, frames: Option<Vec<ImageEmbeddings>>) {
+        let new = frames.map(|frames| VideoFrames { frames, turn: None });
+        if let Some(VideoFrames { frames, turn: Some(turn) }) =
+            std::mem::replace(&mut self.frames, new)
+            && let Some(turn) = self.turns.get_mut(turn.max(self.first))
+        {
+            turn.images.splice(0..0, frames);
+        }
+    }
+
+    /// Whether the model sees frames of a video.
+    pub(super) fn has_frames(&self) -> bool {
+        self.frames.is_some()
+    }
+
+    /// Removes all turns, and the frames.
     pub(super) fn clear(&mut self) {
         self.turns.clear();
+        self.frames = None;
         (self.first, self.truncation_reported) = (0, false);
     }
 
     /// Adds a user turn with its images.
     pub(super) fn push_user(&mut self, text: &str, images: Vec<ImageEmbeddings>) {
+        if let Some(frames) = &mut self.frames {
+            frames.turn.get_or_insert(self.turns.len());
+        }
         self.turns.push(ChatTurn { message: ChatMessage::user(text), images });
     }
 
@@ -54,6 +90,9 @@ impl Conversation {
     pub(super) fn pop(&mut self) {
         self.turns.pop();
         self.first = self.first.min(self.turns.len());
+        if let Some(frames) = &mut self.frames {
+            frames.turn = frames.turn.filter(|turn| *turn < self.turns.len());
+        }
     }
 
     pub(super) fn push_assistant(&mut self, text: String) {
@@ -65,9 +104,16 @@ impl Conversation {
         self.from(0).into_iter().map(|turn| turn.message).collect()
     }
 
+    /// The system prompt and the turns from `first` on, a user's turn.
     fn from(&self, first: usize) -> Vec<ChatTurn> {
+        let mut turns = self.turns[first..].to_vec();
+        if let Some(VideoFrames { frames, turn: Some(turn) }) = &self.frames
+            && let Some(turn) = turns.get_mut(turn.saturating_sub(first))
+        {
+            turn.images.splice(0..0, frames.iter().cloned());
+        }
         let system = self.system.iter().map(|text| ChatTurn::from(ChatMessage::system(text)));
-        system.chain(self.turns[first..].iter().cloned()).collect()
+        system.chain(turns).collect()
     }
 
     /// The prompt with as many of the last turns as fit into `most` tokens.
@@ -97,6 +143,12 @@ impl Conversation {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use embodied_r_policy::WeightFormat;
+    use embodied_r_vision::VisionEncoder;
+    use image::RgbImage;
+
     use super::*;
 
     /// One token per character.
@@ -139,6 +191,68 @@ mod tests {
         conversation.push_user("c", vec![]);
         let fit = conversation.fit(5, prompt).unwrap();
         assert!(matches!(&fit, Fit::Whole(ids) if decoded(ids) == "abc"), "{fit:?}");
+    }
+
+    /// Embeddings of images of 1, 2, … × 28 pixels: so many tokens.
+    fn images(count: u32) -> Vec<ImageEmbeddings> {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../vision/tests/fixtures/nested");
+        let encoder = VisionEncoder::load(&dir, &WeightFormat::F32.into()).unwrap();
+        let encoder = encoder.with_pixels(Some(1), None);
+        let image = |tokens| encoder.encode_image(&RgbImage::new(28 * tokens, 28)).unwrap();
+        (1..=count).map(image).collect()
+    }
+
+    /// The tokens of each image that each turn of the context shows.
+    fn shown(conversation: &mut Conversation, most: usize) -> Vec<Vec<usize>> {
+        let turns = std::cell::RefCell::default();
+        let fit = conversation.fit(most, |from| {
+            *turns.borrow_mut() = from.to_vec();
+            prompt(from)
+        });
+        assert!(!matches!(fit.unwrap(), Fit::TooLong { .. }));
+        let turns = turns.into_inner();
+        turns.iter().map(|turn| turn.images.iter().map(ImageEmbeddings::tokens).collect()).collect()
+    }
+
+    #[test]
+    fn frames_are_shown_once_and_outlive_the_turn_that_first_showed_them() {
+        let images = images(4);
+        let mut conversation = Conversation::new("");
+        conversation.push_user("aaa", vec![]);
+        conversation.push_assistant("bbb".into());
+        conversation.set_frames(Some(images[..2].to_vec()));
+        conversation.push_user("ccc", vec![images[2].clone()]);
+        conversation.push_assistant("ddd".into());
+        let none = Vec::<usize>::new;
+        assert_eq!(shown(&mut conversation, 20), [none(), none(), vec![1, 2, 3], none()]);
+        conversation.push_user("eee", vec![]);
+        assert_eq!(shown(&mut conversation, 20)[2..], [vec![1, 2, 3], none(), none()]);
+        // The turn that showed them and an image of its own is dropped.
+        assert_eq!(shown(&mut conversation, 5), [vec![1, 2]]);
+        // Other frames: those before stay where they are.
+        conversation.push_assistant("fff".into());
+        conversation.set_frames(Some(vec![images[3].clone()]));
+        conversation.push_user("ggg", vec![]);
+        assert_eq!(shown(&mut conversation, 20), [vec![1, 2], none(), vec![4]]);
+        conversation.set_frames(None);
+        conversation.push_assistant("hhh".into());
+        conversation.push_user("iii", vec![]);
+        assert_eq!(shown(&mut conversation, 20)[2..], [vec![4], none(), none()]);
+        assert_eq!(shown(&mut conversation, 5), [none()]);
+    }
+
+    #[test]
+    fn frames_of_a_message_that_is_too_long_are_shown_with_the_next() {
+        let mut conversation = Conversation::new("");
+        conversation.set_frames(Some(images(1)));
+        conversation.push_user("much too long", vec![]);
+        assert!(matches!(conversation.fit(5, prompt).unwrap(), Fit::TooLong { .. }));
+        conversation.pop();
+        conversation.push_user("a", vec![]);
+        assert_eq!(shown(&mut conversation, 5), [[1]]);
+        conversation.clear();
+        conversation.push_user("a", vec![]);
+        assert_eq!(shown(&mut conversation, 5), [vec![0usize; 0]]);
     }
 
     #[test]

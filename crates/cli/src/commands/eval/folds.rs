@@ -4,12 +4,14 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use embodied_r_data::Question;
+use embodied_r_data::multimodal::SampleSet;
 use embodied_r_data::preprocess::strategy_of;
 use embodied_r_data::question_set::QuestionSet;
 use embodied_r_data::split::SplitStrategy;
 use embodied_r_perception::perceive::ORIGINAL_QUESTION;
 
 use crate::args::eval::Source;
+use crate::asked::Asked;
 use crate::exit::{self, Usage};
 
 /// Stands for the number of the fold in paths and model names.
@@ -102,9 +104,51 @@ fn replaced(path: &Path, fold: usize) -> PathBuf {
 /// # Errors
 /// `preprocess` made a file for another fold or number of folds; a scene or a question is in two folds.
 pub(super) fn check(sets: &[QuestionSet]) -> Result<(), Usage> {
-    let count = sets.len();
-    for (fold, set) in sets.iter().enumerate() {
-        let found = match strategy_of(&set.path) {
+    let paths: Vec<&Path> = sets.iter().map(|set| set.path.as_path()).collect();
+    check_splits(&paths)?;
+    let of_fold = |(fold, set): (usize, &QuestionSet)| {
+        let key = |question| Key::new(question, || media_of(question));
+        set.questions.iter().map(key).map(|key| (fold, key)).collect::<Vec<_>>()
+    };
+    check_keys(&paths, sets.iter().enumerate().flat_map(of_fold))
+}
+
+/// As [`check`], but for questions without a scene, which differ by images that are not decoded yet
+/// ([`check_images`]).
+///
+/// # Errors
+/// As [`check`].
+pub(super) fn check_scenes(sets: &[SampleSet]) -> Result<(), Usage> {
+    let paths: Vec<&Path> = sets.iter().map(|set| set.path.as_path()).collect();
+    check_splits(&paths)?;
+    let of_fold = |(fold, set): (usize, &SampleSet)| {
+        let with_scene = set.questions().filter(|question| question.scene_name.is_some());
+        let key = |question| (fold, Key::new(question, String::new));
+        with_scene.map(key).collect::<Vec<_>>()
+    };
+    check_keys(&paths, sets.iter().enumerate().flat_map(of_fold))
+}
+
+/// Checks that no question without a scene is in two folds: one with the same text and images. `paths` are the files of
+/// the folds.
+///
+/// # Errors
+/// A question is.
+pub(super) fn check_images(paths: &[PathBuf], folds: &[Asked]) -> Result<(), Usage> {
+    let paths: Vec<&Path> = paths.iter().map(PathBuf::as_path).collect();
+    let of_fold = |(fold, asked): (usize, &Asked)| {
+        let indexed = asked.questions.iter().enumerate();
+        let key = |(index, question)| (fold, Key::new(question, || asked.key(index).into_owned()));
+        indexed.map(key).collect::<Vec<_>>()
+    };
+    check_keys(&paths, folds.iter().enumerate().flat_map(of_fold))
+}
+
+/// Checks that `preprocess` made none of the files for another fold or number of folds.
+fn check_splits(paths: &[&Path]) -> Result<(), Usage> {
+    let count = paths.len();
+    for (fold, path) in paths.iter().enumerate() {
+        let found = match strategy_of(path) {
             Some(SplitStrategy::Fold { fold: f, folds: k }) if (f, k) != (fold, count) => {
                 format!("fold {f} of {k}")
             }
@@ -113,25 +157,28 @@ pub(super) fn check(sets: &[QuestionSet]) -> Result<(), Usage> {
         };
         return Err(Usage(format!(
             "`{}` is {found} according to the `summary.json` beside it, not fold {fold} of {count}",
-            set.path.display()
+            path.display()
         )));
     }
-    let mut folds: HashMap<String, usize> = HashMap::new();
-    for (fold, set) in sets.iter().enumerate() {
-        for question in &set.questions {
-            let key = key(question);
-            match folds.get(&key) {
-                Some(other) if *other != fold => {
-                    return Err(Usage(format!(
-                        "{key} is in `{}` and in `{}`: the folds of a cross-validation have no scene in common",
-                        sets[*other].path.display(),
-                        set.path.display()
-                    )));
-                }
-                Some(_) => {}
-                None => {
-                    folds.insert(key, fold);
-                }
+    Ok(())
+}
+
+/// Checks that no key is in two folds.
+fn check_keys(paths: &[&Path], keys: impl Iterator<Item = (usize, Key)>) -> Result<(), Usage> {
+    let mut folds: HashMap<Key, usize> = HashMap::new();
+    for (fold, key) in keys {
+        match folds.get(&key) {
+            Some(other) if *other != fold => {
+                return Err(Usage(format!(
+                    "{} is in `{}` and in `{}`: the folds of a cross-validation have no scene in common",
+                    key.shown,
+                    paths[*other].display(),
+                    paths[fold].display()
+                )));
+            }
+            Some(_) => {}
+            None => {
+                folds.insert(key, fold);
             }
         }
     }
@@ -139,14 +186,32 @@ pub(super) fn check(sets: &[QuestionSet]) -> Result<(), Usage> {
 }
 
 /// What is in one fold alone: the scene of the question, else the question.
-fn key(question: &Question) -> String {
-    if let Some(scene) = &question.scene_name {
-        return format!("scene `{scene}`");
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Key {
+    /// For the error.
+    shown: String,
+    /// What else tells a question from others.
+    media: String,
+}
+
+impl Key {
+    /// The key of a question; `media` is what identifies its images and videos.
+    fn new(question: &Question, media: impl FnOnce() -> String) -> Self {
+        if let Some(scene) = &question.scene_name {
+            return Self { shown: format!("scene `{scene}`"), media: String::new() };
+        }
+        let original = question.extra.get(ORIGINAL_QUESTION).and_then(|text| text.as_str());
+        let video = question.video_id.as_deref().map(|video| format!(" about `{video}`"));
+        let text = original.unwrap_or(&question.question);
+        let shown = format!("question `{}`{} (`{text}`)", question.id(), video.unwrap_or_default());
+        Self { shown, media: media() }
     }
-    let original = question.extra.get(ORIGINAL_QUESTION).and_then(|text| text.as_str());
-    let video = question.video_id.as_deref().map(|video| format!(" about `{video}`"));
-    let text = original.unwrap_or(&question.question);
-    format!("question `{}`{} (`{text}`)", question.id(), video.unwrap_or_default())
+}
+
+/// The images and videos of a record by their names.
+fn media_of(question: &Question) -> String {
+    let images = question.extra.get("images").map(ToString::to_string).unwrap_or_default();
+    format!("{images}\n{}", question.videos.as_deref().unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -188,6 +253,26 @@ mod tests {
         let (_dir, good) = sets(&[json!([of("a")]), json!([of("b")])]);
         assert!(check(&good).is_ok());
         let (_dir, bad) = sets(&[json!([of("a")]), json!([of("a")])]);
+        assert!(check(&bad).unwrap_err().0.starts_with("question `1` (`a`) is in"));
+    }
+
+    #[test]
+    fn equal_texts_about_different_images_are_different_questions() {
+        let of = |media: serde_json::Value| {
+            let mut record = json!({"Question_id": 1, "question": "a"});
+            record.as_object_mut().unwrap().extend(media.as_object().unwrap().clone());
+            json!([record])
+        };
+        let (one, two) = (json!({"images": ["1.png"]}), json!({"images": ["2.png"]}));
+        for (first, second) in [
+            (one.clone(), two.clone()),
+            (one.clone(), json!({})),
+            (json!({"videos": "1.mp4"}), json!({"videos": "2.mp4"})),
+        ] {
+            let (_dir, good) = sets(&[of(first), of(second)]);
+            assert!(check(&good).is_ok());
+        }
+        let (_dir, bad) = sets(&[of(one.clone()), of(one)]);
         assert!(check(&bad).unwrap_err().0.starts_with("question `1` (`a`) is in"));
     }
 

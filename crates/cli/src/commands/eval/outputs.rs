@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use anyhow::Context as _;
 use embodied_r_data::multimodal::SampleSet;
-use embodied_r_data::question_set::{QuestionFormat, QuestionSet, read_question_set};
+use embodied_r_data::question_set::{QuestionSet, read_question_set};
 use embodied_r_data::{Progress as _, Question};
 use embodied_r_eval::{
     Answered, Error, Matched, Prediction, Protocol, Report, SampledQuestion, match_questions,
@@ -227,22 +227,15 @@ fn seen(
     };
     let sets: Vec<SampleSet> = sources.iter().filter_map(read).collect::<anyhow::Result<_>>()?;
     if is_folded {
-        let texts: Vec<QuestionSet> = sets.iter().map(question_set).collect();
-        folds::check(&texts)?;
+        folds::check_scenes(&sets)?;
     }
+    let paths: Vec<PathBuf> = sets.iter().map(|set| set.path.clone()).collect();
     let asked = sets.into_iter().zip(&reasoners).map(|(set, reasoner)| reasoner.lay_out(set));
-    Ok((asked.collect::<anyhow::Result<_>>()?, reasoners))
-}
-
-/// The questions of `set` as text.
-fn question_set(set: &SampleSet) -> QuestionSet {
-    QuestionSet {
-        path: set.path.clone(),
-        format: QuestionFormat::Official,
-        questions: set.questions().cloned().collect(),
-        record_indices: set.record_indices.clone(),
-        unanswered: 0,
+    let asked: Vec<Asked> = asked.collect::<anyhow::Result<_>>()?;
+    if is_folded {
+        folds::check_images(&paths, &asked)?;
     }
+    Ok((asked, reasoners))
 }
 
 fn answer(

@@ -1,14 +1,12 @@
 //! Memory per rank of a captioner: a vision-language model with tensor parallelism.
 
-use std::path::Path;
-
 use embodied_r_grpo::estimate::roofline::fit::USABLE;
 use embodied_r_policy::{EngineOptions, ModelConfig, PAGE_SIZE, ShardBytes, WeightFormat};
 use embodied_r_vision::{Grid, VisionConfig};
 use serde_json::json;
 
 use super::hardware::card;
-use super::shape::shape;
+use super::shape::{shape, tower};
 use crate::args::plan::PlanArgs;
 use crate::exit::{Status, Usage};
 use crate::output::outln;
@@ -124,18 +122,4 @@ impl RankMemory {
             kv_per_token: part.kv_elements_per_token as f64 * BF16_BYTES,
         })
     }
-}
-
-/// The vision encoder's configuration, from its files or its published name.
-fn tower(name: &str) -> anyhow::Result<VisionConfig> {
-    let path = Path::new(name);
-    if path.exists() {
-        return VisionConfig::of_model(path).map_err(|error| Usage(error.to_string()).into());
-    }
-    let unknown = || {
-        Usage(format!(
-            "unknown vision-language model `{name}`; give its directory, or the Hub ID of a Qwen2.5-VL model"
-        ))
-    };
-    VisionConfig::published(name).ok_or_else(|| unknown().into())
 }

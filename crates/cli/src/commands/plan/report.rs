@@ -1,6 +1,6 @@
 //! The report of `plan`, as `--json` prints it.
 
-use embodied_r_grpo::estimate::memory_plan::MemoryPlan;
+use embodied_r_grpo::estimate::memory_plan::{MemoryPlan, VisionMemory};
 use embodied_r_grpo::estimate::roofline::fit::{Advice, MemoryReduction, PlannedRun};
 use embodied_r_grpo::estimate::roofline::{Phase, PhaseKind, StepEstimate};
 use embodied_r_grpo::rollout::partition::completions_per_rank;
@@ -8,6 +8,7 @@ use embodied_r_grpo::settings::{GrpoSettings, Recompute};
 use serde::Serialize;
 
 use super::hardware::Hardware;
+use super::images::QuestionImages;
 
 const SECONDS_PER_HOUR: f64 = 3600.0;
 
@@ -39,6 +40,19 @@ pub(super) struct Model {
     pub(super) parameters: usize,
     pub(super) trainable: usize,
     pub(super) layers: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) vision_encoder: Option<VisionEncoder>,
+}
+
+/// The vision encoder of a model that sees.
+#[derive(Serialize)]
+pub(super) struct VisionEncoder {
+    pub(super) parameters: usize,
+    pub(super) trainable: usize,
+    /// Images and videos of a question.
+    pub(super) images: usize,
+    /// Their tokens.
+    pub(super) image_tokens: usize,
 }
 
 #[derive(Serialize)]
@@ -83,6 +97,30 @@ pub(super) struct Memory {
     pub(super) rollout_gb: f64,
     pub(super) gradients_gb: f64,
     pub(super) update_gb: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) vision: Option<VisionReport>,
+}
+
+/// Memory of the vision encoder and the images.
+#[derive(Serialize)]
+pub(super) struct VisionReport {
+    pub(super) weights_gb: f64,
+    /// Gradients, master weights and moments.
+    pub(super) training_gb: f64,
+    pub(super) embeddings_gb: f64,
+    pub(super) patches_gb: f64,
+    pub(super) activations_gb: f64,
+    /// Of the encoder's passes; those of a frozen one alternate with the rollout and the update.
+    pub(super) workspace_gb: f64,
+    /// Embeddings and patches in host memory, besides the GPU's.
+    pub(super) host_gb: f64,
+}
+
+/// Steps of the run and of an epoch.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Steps {
+    pub(super) total: u64,
+    pub(super) per_epoch: u64,
 }
 
 /// What fits into the memory.
@@ -147,20 +185,33 @@ impl Report {
         hardware: &Hardware,
         lengths: Lengths,
         estimates: &Estimates,
-        steps: Option<u64>,
+        steps: Option<Steps>,
+        images: Option<&QuestionImages>,
     ) -> Self {
         let (load, plan, room) = (wanted.workload(), wanted.memory(), wanted.headroom());
         let layers = wanted.config.num_hidden_layers;
         let ranks = hardware.network.ranks;
         let completions_per_rank = completions_per_rank(&wanted.total_workload.parts(ranks), ranks);
         let step_s = estimates.step.seconds();
-        let hours = |steps: u64| steps as f64 * step_s / SECONDS_PER_HOUR;
+        let encoding = estimates.step.seconds_of(PhaseKind::Vision);
+        let hours = |Steps { total, per_epoch }: Steps| {
+            // A frozen encoder encodes an image once per run.
+            let is_trained = load.vision.is_some_and(|vision| vision.trainable > 0);
+            let encoded = if is_trained { total } else { total.min(per_epoch) };
+            (total as f64 * (step_s - encoding) + encoded as f64 * encoding) / SECONDS_PER_HOUR
+        };
         Self {
             model: Model {
                 name: settings.run.model.clone(),
                 parameters: load.parameters,
                 trainable: load.trainable,
                 layers,
+                vision_encoder: images.map(|images| VisionEncoder {
+                    parameters: images.config.parameter_count(),
+                    trainable: images.load.trainable,
+                    images: images.count,
+                    image_tokens: images.tokens,
+                }),
             },
             device: Device {
                 name: hardware.name.clone(),
@@ -196,7 +247,7 @@ impl Report {
             },
             time: Time::new(estimates, settings.rollout.generation_batch_size, lengths),
             run: steps.map(|steps| Run {
-                steps,
+                steps: steps.total,
                 hours: rounded(hours(steps)),
                 device_hours: rounded(hours(steps) * hardware.network.ranks as f64),
             }),
@@ -221,6 +272,15 @@ impl Memory {
             rollout_gb: gb(plan.rollout),
             gradients_gb: gb(plan.gradients),
             update_gb: gb(plan.update.max(plan.sampler_weights)),
+            vision: (plan.vision != VisionMemory::NONE).then(|| VisionReport {
+                weights_gb: gb(plan.vision.weights),
+                training_gb: gb(plan.vision.training),
+                embeddings_gb: gb(plan.vision.embeddings),
+                patches_gb: gb(plan.vision.patches),
+                activations_gb: gb(plan.vision.activations),
+                workspace_gb: gb(plan.vision.workspace),
+                host_gb: gb(plan.vision.host),
+            }),
         }
     }
 }

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use embodied_r_policy::ModelConfig;
 use embodied_r_policy::config::PUBLISHED;
+use embodied_r_vision::VisionConfig;
 
 use crate::exit::Usage;
 
@@ -20,4 +21,18 @@ pub(super) fn shape(model: &str) -> anyhow::Result<ModelConfig> {
         );
         Usage(what).into()
     })
+}
+
+/// The vision encoder's configuration, from its files or its published name.
+pub(super) fn tower(name: &str) -> anyhow::Result<VisionConfig> {
+    let path = Path::new(name);
+    if path.exists() {
+        return VisionConfig::of_model(path).map_err(|error| Usage(error.to_string()).into());
+    }
+    let unknown = || {
+        Usage(format!(
+            "unknown vision-language model `{name}`; give its directory, or the Hub ID of a Qwen2.5-VL model"
+        ))
+    };
+    VisionConfig::published(name).ok_or_else(|| unknown().into())
 }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use embodied_r_policy::PAGE_SIZE;
 
-use super::report::{Memory, Report};
+use super::report::{Memory, Report, VisionEncoder};
 
 /// Formats the report.
 pub(super) fn of(report: &Report) -> String {
@@ -18,6 +18,9 @@ pub(super) fn of(report: &Report) -> String {
     line("rank", rank(report));
     line("memory", memory(&report.memory));
     parts(&report.memory).for_each(|(name, gb)| line("", format!("{name:<16} {gb:>8.2} GB")));
+    if let Some(vision) = report.memory.vision.as_ref().filter(|vision| vision.host_gb > 0.0) {
+        line("host memory", format!("{:.2} GB of image embeddings and patches", vision.host_gb));
+    }
     line("capacity", capacity(report));
     line("time", time(report));
     for phase in &report.time.phases {
@@ -58,6 +61,21 @@ fn model(report: &Report) -> String {
         model.layers
     )
     .replace("100.0000 %", "all")
+        + &model.vision_encoder.as_ref().map(vision_encoder).unwrap_or_default()
+}
+
+fn vision_encoder(encoder: &VisionEncoder) -> String {
+    let trained = match encoder.trainable {
+        0 => "frozen",
+        trained if trained == encoder.parameters => "trained",
+        _ => "trained in part",
+    };
+    format!(
+        "; vision encoder of {:.2} B parameters, {trained}; {} with {} tokens per question",
+        encoder.parameters as f64 / 1e9,
+        counted(encoder.images, "image"),
+        encoder.image_tokens
+    )
 }
 
 fn device(report: &Report) -> String {
@@ -116,6 +134,16 @@ fn parts(memory: &Memory) -> impl Iterator<Item = (&'static str, f64)> {
         ("update", memory.update_gb),
     ]
     .into_iter()
+    .chain(memory.vision.iter().flat_map(|vision| {
+        [
+            ("vision encoder", vision.weights_gb),
+            ("its training", vision.training_gb),
+            ("image embeddings", vision.embeddings_gb),
+            ("image patches", vision.patches_gb),
+            ("saved by encoder", vision.activations_gb),
+            ("encoder pass", vision.workspace_gb),
+        ]
+    }))
     .filter(|(_, gb)| *gb > 0.0)
 }
 

@@ -138,7 +138,7 @@ fn reference(settings: &GrpoSettings, consistency: bool) -> String {
 mod tests {
     use embodied_r_data::Question;
     use embodied_r_grpo::data::questions::{Prompts, TokenizedQuestion};
-    use embodied_r_grpo::estimate::memory_plan::ActivationCachePolicy;
+    use embodied_r_grpo::estimate::memory_plan::{ActivationCachePolicy, VisionMemory};
     use embodied_r_policy::Prompt;
 
     use super::*;
@@ -159,7 +159,7 @@ mod tests {
         activation_cache: None,
         update: 2_500_000_000,
         saved_activations: 800_000_000,
-        vision: 0,
+        vision: VisionMemory::NONE,
         saved_layers: 1,
     };
 

@@ -33,9 +33,6 @@ use crate::progress::Bar;
 use crate::run_images::{ImageEncoding, run_images};
 use crate::settings;
 
-/// The part of the memory for saved activations that a trained vision tower gets: one in so many bytes.
-const TOWER_SHARE: usize = 4;
-
 /// A training job.
 pub(crate) struct Job<'a, T> {
     session: Session<T>,
@@ -106,7 +103,7 @@ impl<'a, T: TrainingSettings> Job<'a, T> {
             precision: run.precision,
             device: self.device.clone(),
             learning_rate,
-            activation_bytes: memory.saved_activations / TOWER_SHARE,
+            activation_bytes: memory.tower_activation_bytes(),
             disk: Some(DiskCache::open(&image_cache(&run.output), &key)?),
         };
         Ok(run_images(&self.folder, table, vision, encoding))

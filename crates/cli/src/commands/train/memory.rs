@@ -54,7 +54,7 @@ pub(crate) fn memory_summary(plan: &MemoryPlan, ranks: usize) -> String {
         ("reference", plan.reference),
         ("master weights", plan.masters),
         ("optimizer state", plan.moments),
-        ("vision encoder and images", plan.vision),
+        ("vision encoder and images", plan.vision.resident()),
         ("activation cache", plan.cached_activations),
         ("rollout", plan.rollout),
         ("gradients", plan.gradients),

@@ -69,6 +69,17 @@ pub struct MemoryLayout {
     pub sampler_weights: SamplerWeights,
     /// Baseline in bytes before the model is loaded.
     pub base: usize,
+    /// The memory that is planned.
+    pub memory: MemoryKind,
+}
+
+/// Whose memory is planned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MemoryKind {
+    /// The host's.
+    Host,
+    /// A device's; patches of images and their embeddings stay on the host.
+    Device,
 }
 
 impl MemoryLayout {
@@ -81,6 +92,7 @@ impl MemoryLayout {
         ranks: 1,
         sampler_weights: SamplerWeights::Copied,
         base: PROGRAM,
+        memory: MemoryKind::Host,
     };
 
     /// A rank of a run that computes in `precision`. On CPUs weights are f32 in every precision.
@@ -108,6 +120,7 @@ impl MemoryLayout {
             ranks,
             sampler_weights: SamplerWeights::Shared,
             base: CONTEXT + BUCKETS,
+            memory: MemoryKind::Device,
         }
     }
 

@@ -1,7 +1,8 @@
 use embodied_r_policy::{ModelType, Precision, Rope, WeightDtype};
+use embodied_r_vision::{Grid, VisionConfig};
 
 use super::*;
-use crate::settings::Optim;
+use crate::settings::{Optim, VisionSettings};
 
 /// Qwen2.5-0.5B's shape.
 fn config() -> ModelConfig {
@@ -138,4 +139,88 @@ fn a_micro_batch_is_bounded_by_its_budget_or_a_prompt_with_its_completion_tokens
     let long = Workload { budget: 10, ..workload() };
     assert_eq!(long.micro_batch_tokens(), 1000 + 4 * 99, "at most as many as the prompt");
     assert_eq!(Workload { completions: 40, ..long }.micro_batch_tokens(), 2000);
+}
+
+/// Two images of 36 × 36 patches per prompt.
+fn vision(settings: &VisionSettings, tokens_of_data: usize) -> VisionLoad {
+    let grid = Grid { time: 1, height: 36, width: 36 };
+    let images = PromptImages { grid, count: 2, tokens_of_data: Some(tokens_of_data) };
+    VisionLoad::new(&VisionConfig::published("Qwen2.5-VL-7B").unwrap(), images, settings)
+}
+
+fn trained() -> VisionSettings {
+    let (freeze_vision_tower, freeze_aligner) = (false, false);
+    VisionSettings { freeze_vision_tower, freeze_aligner, ..VisionSettings::default() }
+}
+
+/// Parameters of Qwen2.5-VL-7B's vision encoder.
+const ENCODER: usize = 676_550_144;
+
+/// Bytes of the embeddings of an image of 324 tokens, and of its patches.
+const EMBEDDINGS: usize = 324 * 3584 * 4;
+const PATCHES: usize = 1296 * 1176 * 4;
+
+#[test]
+fn a_frozen_encoder_keeps_the_embeddings_of_the_data_or_of_a_step() {
+    let seen = |tokens_of_data| {
+        let vision = Some(vision(&VisionSettings::default(), tokens_of_data));
+        plan(&Workload { vision, ..workload() }, Recompute::All, None)
+    };
+    let of = seen(0).vision;
+    assert_eq!((of.weights, of.training, of.activations), (4 * ENCODER, 0, 0));
+    assert_eq!((of.embeddings, of.patches), (4 * EMBEDDINGS, 4 * PATCHES));
+    assert_eq!(seen(10 * 324).vision.embeddings, 10 * EMBEDDINGS);
+    assert_eq!(seen(usize::MAX >> 20).vision.embeddings, 1_000_000_000, "`image_cache_gb`");
+    let text = plan(&workload(), Recompute::All, None);
+    assert_eq!(text.vision, VisionMemory::NONE);
+    // The encoder's passes alternate with the update.
+    assert!(of.workspace < text.update);
+    assert_eq!(seen(0).total(), text.total() + of.resident());
+}
+
+#[test]
+fn a_trained_encoder_has_gradients_moments_and_a_frozen_copy_for_the_reference() {
+    let with = |workload: Workload| {
+        let vision = Some(vision(&trained(), 0));
+        plan(&Workload { vision, ..workload }, Recompute::All, None).vision
+    };
+    let of = with(workload());
+    assert_eq!((of.weights, of.training), (2 * 4 * ENCODER, 3 * 4 * ENCODER));
+    // Those of the trained encoder with their gradients, and the reference's; patches of this step and of the next.
+    assert_eq!((of.embeddings, of.patches), (3 * 4 * EMBEDDINGS, 2 * 4 * PATCHES));
+    assert!(of.activations > 4 * 1296 * 32 * 1280 * 4, "the inputs of all blocks");
+    let alone = with(Workload { reference: 0, ..workload() });
+    assert_eq!((alone.weights, alone.embeddings), (4 * ENCODER, 2 * 4 * EMBEDDINGS));
+    let aligner = VisionSettings { freeze_vision_tower: true, ..trained() };
+    let merger = VisionConfig::published("Qwen2.5-VL-7B").unwrap().merger_parameter_count();
+    assert_eq!(vision(&aligner, 0).trainable, merger);
+}
+
+#[test]
+fn ranks_have_the_images_of_their_prompts_and_gpus_keep_embeddings_on_the_host() {
+    let on = |placement| {
+        let load = Workload { vision: Some(vision(&trained(), 0)), ..workload() };
+        plan(&load.on(placement, Precision::Bf16), Recompute::All, None).vision
+    };
+    let (one, two) = (on(Placement::Cpu(1)), on(Placement::Cpu(2)));
+    assert_eq!((two.patches, two.activations), (one.patches / 2, one.activations / 2));
+    assert_eq!(one.training - two.training, 4 * ENCODER, "half of the moments");
+    let gpu = on(Placement::Gpus(1));
+    assert_eq!((gpu.embeddings, gpu.patches), (0, 0));
+    assert_eq!(gpu.host, one.embeddings + one.patches);
+    // Weights of two bytes and activations nearly so; master weights.
+    assert_eq!((gpu.weights, gpu.training), (one.weights / 2, 4 * 4 * ENCODER));
+    assert!(gpu.activations < one.activations * 51 / 100);
+}
+
+#[test]
+fn an_encoder_may_save_as_much_as_a_quarter_of_what_the_decoder_does() {
+    let with = |free| {
+        let load = Workload { vision: Some(vision(&trained(), 0)), ..workload() };
+        plan(&load, Recompute::Auto, free)
+    };
+    let (least, most) = (with(None), with(Some(1 << 40)));
+    assert!(most.saved_activations > 0);
+    let more = most.vision.activations - least.vision.activations;
+    assert_eq!(more, most.tower_activation_bytes());
 }

@@ -1,64 +1,225 @@
 //! Memory of a vision-language model's encoder and its images.
 
-use embodied_r_vision::{FrozenParts, Grid};
+use embodied_r_policy::Prompt;
+use embodied_r_vision::{Grid, TowerBytes, VisionConfig};
 
-use super::{F32, MemoryLayout};
+use super::layout::MemoryKind;
+use super::{F32, Workload};
+use crate::error::Result;
 use crate::images::table::ImageTable;
+use crate::settings::VisionSettings;
 
-/// The vision encoder and the images of a step, on one rank.
+/// Bytes of a bfloat16.
+const BF16: usize = 2;
+
+/// Enough images for a batch of the encoder, of any size.
+const MANY: usize = 1024;
+
+/// The images of a prompt and of all of a run's data, for estimates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PromptImages {
+    /// The patch grid of an image or a video.
+    pub grid: Grid,
+    /// So many of them.
+    pub count: usize,
+    /// Tokens of all images of the data; `None` if it is unknown how many there are.
+    pub tokens_of_data: Option<usize>,
+}
+
+impl PromptImages {
+    /// Those of the prompts with images of `table`: as many of the largest image as the prompt with the most patches has
+    /// patches; `None` without images.
+    ///
+    /// # Errors
+    /// The table does not have an image.
+    pub fn of_prompts<'a>(
+        prompts: impl IntoIterator<Item = &'a Prompt>,
+        table: &ImageTable,
+    ) -> Result<Option<Self>> {
+        let merge = table.processor().config().spatial_merge_size;
+        let mut most = 0;
+        for prompt in prompts {
+            let grids =
+                prompt.images().iter().map(|image| Ok(table.layout_of(image.digest)?.grid()));
+            let grids = grids.collect::<Result<Vec<Grid>>>()?;
+            most = most.max(grids.iter().map(Grid::patches).sum());
+        }
+        let tokens = table.grids().map(|grid| grid.tokens(merge)).sum();
+        Ok(table.grids().max_by_key(Grid::patches).map(|grid| Self {
+            grid,
+            count: most.div_ceil(grid.patches().max(1)),
+            tokens_of_data: Some(tokens),
+        }))
+    }
+
+    /// Those of a prompt with images of these grids; `None` without images.
+    #[must_use]
+    pub fn of_grids(grids: &[Grid]) -> Option<Self> {
+        let patches: usize = grids.iter().map(Grid::patches).sum();
+        let grid = *grids.iter().max_by_key(|grid| grid.patches())?;
+        let count = patches.div_ceil(grid.patches().max(1));
+        Some(Self { grid, count, tokens_of_data: None })
+    }
+}
+
+/// The vision encoder, and the images of each prompt.
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct VisionLoad {
     /// Parameters of the encoder.
     pub parameters: usize,
     /// Those that are trained; the others' images are encoded once per run.
     pub trainable: usize,
-    /// Bytes of embeddings in memory.
+    /// Images of a prompt.
+    pub images: usize,
+    /// Patches of an image.
+    pub patches: usize,
+    /// Floating-point operations of a forward pass over an image.
+    pub forward_flops: f64,
+    /// Those of a backward pass, with the recomputation of all blocks; 0 if all is frozen.
+    pub backward_flops: f64,
+    /// Bytes of an image's embeddings.
+    embeddings: usize,
+    /// Bytes of the embeddings that a frozen encoder keeps.
+    cache: usize,
+    /// Blocks that are trained.
+    blocks: usize,
+    /// With activations in bf16 and in f32.
+    pass: [ImageBytes; 2],
+}
+
+/// Memory of a pass over an image, and the workspace of a pass over any number of images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct ImageBytes {
+    image: TowerBytes,
+    most_workspace: usize,
+}
+
+/// Memory of the vision encoder and the images of a rank's steps, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VisionMemory {
+    /// The encoder's weights, and those of a frozen copy if a reference has other ones.
+    pub weights: usize,
+    /// Gradients, master weights and moments of what is trained.
+    pub training: usize,
+    /// Image embeddings: those of a step with their gradients, and those kept for later steps.
     pub embeddings: usize,
-    /// Bytes of patches and activations of an encoder's pass over the images of a step.
-    pub pass: usize,
+    /// Patches of the images of a step and, if the encoder is trained, of the next.
+    pub patches: usize,
+    /// Activations saved for the backward pass.
+    pub activations: usize,
+    /// Workspace of a pass over a batch of images.
+    pub workspace: usize,
+    /// Where embeddings and patches are on the host, and the rest is on a device: their bytes, which then are not in
+    /// the other fields.
+    pub host: usize,
+}
+
+impl VisionMemory {
+    /// That of a model that does not see.
+    pub const NONE: Self = Self {
+        weights: 0,
+        training: 0,
+        embeddings: 0,
+        patches: 0,
+        activations: 0,
+        workspace: 0,
+        host: 0,
+    };
+
+    /// Memory resident throughout a step.
+    #[must_use]
+    pub fn resident(&self) -> usize {
+        self.weights + self.training + self.embeddings + self.patches + self.activations
+    }
+
+    /// Peak memory of the decoder's `update` with the encoder's workspace. A frozen encoder's pass is over when the
+    /// update begins; a trained one's backward follows the decoder's, whose memory the allocator may still hold.
+    pub(super) fn beside(&self, update: usize) -> usize {
+        match self.training {
+            0 => update.max(self.workspace),
+            _ => update + self.workspace,
+        }
+    }
 }
 
 impl VisionLoad {
-    /// The load of steps of `prompts` prompts with the images of `table`, of which the largest count. The encoder is
-    /// trained but for `frozen`; up to `cache_bytes` of a frozen encoder's embeddings are kept in memory.
+    /// The load of prompts with `images` on an encoder of `config`, which is trained as `settings` say.
     #[must_use]
-    pub fn new(
-        table: &ImageTable,
-        prompts: usize,
-        frozen: Option<FrozenParts>,
-        cache_bytes: usize,
-    ) -> Self {
-        let config = table.processor().config();
-        let mut grids: Vec<Grid> = table.grids().collect();
-        let merge = config.spatial_merge_size;
-        let bytes = |grids: &[Grid]| -> usize {
-            grids.iter().map(|grid| grid.tokens(merge) * config.out_hidden_size * F32).sum()
-        };
-        let all = bytes(&grids);
-        grids.sort_by_key(|grid| std::cmp::Reverse(grid.patches()));
-        grids.truncate(prompts);
-        let step = bytes(&grids);
-        let pass = config.pass_bytes(&grids, F32);
-        let trains = |part: FrozenParts| (!part.vision_tower, !part.aligner);
+    pub fn new(config: &VisionConfig, images: PromptImages, settings: &VisionSettings) -> Self {
+        let PromptImages { grid, count, tokens_of_data } = images;
+        let frozen = settings.frozen_parts();
+        let cache_bytes = (settings.image_cache_gb * 1e9) as usize;
         let merger = config.merger_parameter_count();
-        let (trainable, embeddings, pass) = match frozen.map(trains) {
-            None => (0, step.max(all.min(cache_bytes)), pass.patches + pass.workspace),
-            Some((tower, aligner)) => {
-                let own = config.parameter_count() - merger;
-                let trainable = usize::from(tower) * own + usize::from(aligner) * merger;
-                // Embeddings and their gradients.
-                (trainable, 2 * step, pass.patches + pass.inputs + pass.workspace)
-            }
-        };
-        Self { parameters: config.parameter_count(), trainable, embeddings, pass }
+        let own = config.parameter_count() - merger;
+        let trains = frozen.map(|frozen| (!frozen.vision_tower, !frozen.aligner));
+        let (tower, aligner) = trains.unwrap_or_default();
+        let token = config.out_hidden_size * F32;
+        let blocks = if tower { config.depth } else { 0 };
+        Self {
+            parameters: config.parameter_count(),
+            trainable: usize::from(tower) * own + usize::from(aligner) * merger,
+            images: count,
+            patches: grid.patches(),
+            forward_flops: config.flops(grid),
+            backward_flops: frozen.map_or(0.0, |frozen| {
+                config.backward_flops(grid, frozen) + config.recompute_flops(grid, blocks)
+            }),
+            blocks,
+            embeddings: grid.tokens(config.spatial_merge_size) * token,
+            cache: tokens_of_data.map_or(cache_bytes, |all| cache_bytes.min(all * token)),
+            pass: [BF16, F32].map(|element_bytes| ImageBytes {
+                image: config.pass_bytes(&[grid], element_bytes),
+                most_workspace: config.pass_bytes(&[grid; MANY], element_bytes).workspace,
+            }),
+        }
     }
 
-    /// Bytes of the encoder with its gradients and optimizer state, and of the images.
-    pub(super) fn bytes(&self, layout: &MemoryLayout) -> usize {
-        let moments = 2 * F32;
-        layout.weight_bytes(self.parameters)
-            + self.trainable * (layout.gradient + moments)
-            + self.embeddings
-            + self.pass
+    /// Images of the rank's steps in `workload`.
+    pub(crate) fn images_of_step(&self, workload: &Workload) -> usize {
+        workload.prompts * self.images
+    }
+
+    /// The memory of a rank of `workload`, whose passes may save `activation_bytes` of the encoder's activations.
+    pub(super) fn memory(&self, workload: &Workload, activation_bytes: usize) -> VisionMemory {
+        let (layout, images) = (&workload.layout, self.images_of_step(workload));
+        let [bf16, f32] = self.pass;
+        let ImageBytes { image, most_workspace } =
+            if layout.activation == BF16 { bf16 } else { f32 };
+        let weights = layout.weight_bytes(self.parameters);
+        let (step, patches) = (images * self.embeddings, images * image.patches);
+        let frozen = step.max(self.cache);
+        let workspace = (images * image.workspace).min(most_workspace);
+        let memory = match self.trainable {
+            0 => VisionMemory {
+                weights,
+                embeddings: frozen,
+                patches,
+                workspace,
+                ..VisionMemory::NONE
+            },
+            trainable => {
+                let has_reference = workload.reference > 0;
+                let saved = activation_bytes.min(images * self.blocks * image.block);
+                VisionMemory {
+                    weights: weights * (1 + usize::from(has_reference)),
+                    training: trainable * layout.gradient + workload.optimizer_bytes(trainable),
+                    embeddings: 2 * step + if has_reference { frozen } else { 0 },
+                    patches: 2 * patches,
+                    activations: images * image.inputs + saved,
+                    workspace,
+                    host: 0,
+                }
+            }
+        };
+        match layout.memory {
+            MemoryKind::Host => memory,
+            // Those of a step, and their gradients, are in the decoder's inputs.
+            MemoryKind::Device => VisionMemory {
+                embeddings: 0,
+                patches: 0,
+                host: memory.embeddings + memory.patches,
+                ..memory
+            },
+        }
     }
 }

@@ -163,17 +163,27 @@ impl Workload {
 
     /// Bytes of the moments on one rank.
     pub(super) fn moment_bytes(&self) -> usize {
-        self.state_bytes(self.moments() * size_of::<f32>())
+        self.state_bytes(self.trainable, self.moments() * size_of::<f32>())
     }
 
     /// Bytes of the master weights on one rank.
     pub(super) fn master_bytes(&self) -> usize {
-        self.state_bytes(self.layout.master)
+        self.state_bytes(self.trainable, self.layout.master)
     }
 
-    /// Bytes of optimizer state on one rank, given the bytes per parameter: AdamW's is sharded.
-    fn state_bytes(&self, bytes: usize) -> usize {
-        let all = self.trainable * bytes;
+    /// Bytes of the moments and master weights of `trainable` parameters on one rank.
+    pub(super) fn optimizer_bytes(&self, trainable: usize) -> usize {
+        self.state_bytes(trainable, self.moments() * size_of::<f32>() + self.layout.master)
+    }
+
+    /// Trainable parameters, those of the vision encoder included.
+    pub(crate) fn all_trainable(&self) -> usize {
+        self.trainable + self.vision.map_or(0, |vision| vision.trainable)
+    }
+
+    /// Bytes of optimizer state of `trainable` parameters on one rank, given the bytes of each: AdamW's is sharded.
+    fn state_bytes(&self, trainable: usize, bytes: usize) -> usize {
+        let all = trainable * bytes;
         match self.optim {
             Optim::Adamw => self.layout.shard(all),
             Optim::Muon => all,

@@ -9,6 +9,9 @@ use super::{Machine, Network};
 use crate::estimate::memory_plan::{MemoryPlan, PREFILL_CHUNK_TOKENS, Workload};
 pub use kinds::{Bottleneck, PhaseKind};
 
+/// Patches of a batch of images, at least.
+const BATCH_PATCHES: usize = 1024;
+
 /// A phase of a step, on the busiest rank.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Phase {
@@ -44,7 +47,7 @@ impl StepEstimate {
     ) -> Self {
         let step = Step { config, workload, plan, machine, network };
         let update = step.update();
-        let mut phases = vec![step.gather()];
+        let mut phases = vec![step.gather(), step.vision()];
         if workload.rollout.is_some() {
             phases.extend([step.prefill(), step.decode()]);
         }
@@ -112,19 +115,50 @@ impl Step<'_> {
         flops: ForwardFlops,
         (tokens, together): (usize, usize),
     ) -> Phase {
-        let Machine { matmul_flops_per_s, attention_flops_per_s, bytes_per_s, efficiencies } =
-            self.machine;
+        let Machine { matmul_flops_per_s, attention_flops_per_s, efficiencies, .. } = self.machine;
         let of = |share| saturating(share, together as f64, efficiencies.half_tokens);
         let computing = times
             * (flops.linear / (matmul_flops_per_s * of(efficiencies.products))
                 + flops.attention / (attention_flops_per_s * of(efficiencies.attention)));
         let chunks = tokens.div_ceil(together.max(1)) as f64;
-        let bytes = times * chunks * self.weight_bytes();
+        self.bound(kind, computing, times * flops.total(), times * chunks * self.weight_bytes())
+    }
+
+    /// A phase of `flops` FLOPs in `computing` seconds that reads `bytes`.
+    fn bound(&self, kind: PhaseKind, computing: f64, flops: f64, bytes: f64) -> Phase {
+        let Machine { bytes_per_s, efficiencies, .. } = self.machine;
         let reading = bytes / (bytes_per_s * efficiencies.reading);
         let bottleneck =
             if computing >= reading { Bottleneck::Compute } else { Bottleneck::Memory };
-        let (seconds, flops) = (computing.max(reading), times * flops.total());
+        let seconds = computing.max(reading);
         Phase { kind, seconds, hidden_s: 0.0, bottleneck, flops, bytes }
+    }
+
+    /// Forward passes of the vision encoder, for each iteration and with backward passes if it is trained, and then also
+    /// one of the reference's.
+    fn vision(&self) -> Phase {
+        let Some(vision) = &self.workload.vision else {
+            return self.bound(PhaseKind::Vision, 0.0, 0.0, 0.0);
+        };
+        let images = vision.images_of_step(self.workload);
+        let iterations = if vision.trainable > 0 { self.workload.iterations } else { 1 } as f64;
+        let references =
+            if vision.trainable > 0 && self.workload.reference > 0 { 1.0 } else { 0.0 };
+        let flops = images as f64
+            * ((iterations + references) * vision.forward_flops
+                + iterations * vision.backward_flops);
+        let patches = images * vision.patches;
+        let together = patches.min(vision.patches.max(BATCH_PATCHES));
+        let efficiencies = &self.machine.efficiencies;
+        let share = saturating(efficiencies.products, together as f64, efficiencies.half_tokens);
+        let batches = patches.div_ceil(together.max(1)) as f64;
+        let passes = match vision.trainable {
+            0 => 1.0,
+            _ => references + 2.0 * iterations,
+        };
+        let weights = self.workload.layout.weight_bytes(vision.parameters) as f64;
+        let computing = flops / (self.machine.matmul_flops_per_s * share);
+        self.bound(PhaseKind::Vision, computing, flops, passes * batches * weights)
     }
 
     fn prefill(&self) -> Phase {
@@ -207,14 +241,14 @@ impl Step<'_> {
     }
 
     fn optimizer(&self) -> Phase {
-        let Workload { trainable, layout, .. } = self.workload;
+        let layout = &self.workload.layout;
         let weight = layout.weights.bits() / 8.0;
         let remembered = (self.workload.moments() * size_of::<f32>()) as f64
             + if layout.master > 0 { layout.master as f64 } else { weight };
         // Optimizer state is read and written, and so is the gradient, which is cleared.
         let copy = if layout.master > 0 { weight } else { 0.0 };
         let each = 2.0 * (remembered + layout.gradient as f64) + copy;
-        let share = *trainable as f64 / layout.ranks.max(1) as f64;
+        let share = self.workload.all_trainable() as f64 / layout.ranks.max(1) as f64;
         let bytes = self.workload.iterations as f64 * share * each;
         let seconds = bytes / (self.machine.bytes_per_s * self.machine.efficiencies.reading);
         let (kind, bottleneck) = (PhaseKind::Optimizer, Bottleneck::Memory);
@@ -223,13 +257,13 @@ impl Step<'_> {
 
     /// Weights are gathered in f32.
     fn gather(&self) -> Phase {
-        let bytes = (self.workload.trainable * size_of::<f32>()) as f64;
+        let bytes = (self.workload.all_trainable() * size_of::<f32>()) as f64;
         self.sent(PhaseKind::Gather, bytes, 0.0)
     }
 
     /// Gradients are reduced bucket by bucket during the backward pass of the update's last micro-batch.
     fn reduce(&self, update: &Phase) -> Phase {
-        let bytes = (self.workload.trainable * self.workload.layout.gradient) as f64;
+        let bytes = (self.workload.all_trainable() * self.workload.layout.gradient) as f64;
         let (forwards, backwards) = (self.forwards(), self.backwards());
         let backward = update.seconds * backwards / (forwards + backwards);
         let batches = self.workload.tokens().div_ceil(self.workload.micro_batch_tokens().max(1));

@@ -5,6 +5,8 @@
 pub enum PhaseKind {
     /// All-gather of the updated weights.
     Gather,
+    /// The vision encoder's passes over the images of a step, each of which is new.
+    Vision,
     /// Prefill of the prompts, each once.
     Prefill,
     /// Decoding of the completions.
@@ -24,6 +26,7 @@ impl PhaseKind {
     pub fn name(self) -> &'static str {
         match self {
             Self::Gather => "gather",
+            Self::Vision => "vision encoder",
             Self::Prefill => "prefill",
             Self::Decode => "decode",
             Self::Reference => "reference",
