@@ -10,7 +10,7 @@ use embodied_r_grpo::images::store::{ImageStore, StoreOptions};
 use embodied_r_grpo::images::table::ImageTable;
 use embodied_r_grpo::images::{RunImages, TowerTraining};
 use embodied_r_grpo::settings::VisionSettings;
-use embodied_r_policy::Precision;
+use embodied_r_policy::{Precision, Trainable};
 use embodied_r_vision::VisionProcessor;
 
 use crate::exit;
@@ -44,9 +44,14 @@ pub(crate) fn image_table(folder: &Path, vision: &VisionSettings) -> anyhow::Res
 pub(crate) fn vision_load(
     table: &ImageTable,
     vision: &VisionSettings,
+    trainable: &Trainable,
     prompts: usize,
 ) -> VisionLoad {
-    VisionLoad::new(table, prompts, vision.frozen_parts(), cache_bytes(vision))
+    let load = VisionLoad::new(table, prompts, vision.frozen_parts(), cache_bytes(vision));
+    match trainable {
+        Trainable::Lora(lora) => load.with_lora(table, lora),
+        _ => load,
+    }
 }
 
 fn cache_bytes(vision: &VisionSettings) -> usize {

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "vision/lora.rs"]
+mod lora;
 #[path = "vision/loss.rs"]
 mod loss;
 #[path = "vision/model.rs"]

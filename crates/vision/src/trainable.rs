@@ -130,6 +130,12 @@ impl TrainableTower {
         Ok(Self { tensors, modules, ..self })
     }
 
+    /// Whether adapters are trained in place of the tower.
+    #[must_use]
+    pub fn has_adapters(&self) -> bool {
+        self.tensors.has_adapters()
+    }
+
     /// Sets the hook that is called after every block of a training pass, once.
     pub fn set_layer_hook(&self, layer_hook: LayerHook) {
         self.layer_hook.get_or_init(|| layer_hook);

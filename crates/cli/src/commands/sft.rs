@@ -61,10 +61,13 @@ fn run_as(args: &SftArgs, process_group: &ProcessGroup) -> anyhow::Result<Status
     let data = SftData::new(settings, examples, eval).map_err(explain)?;
     let load = Workload::for_sft(settings, job.counts, &data.examples().examples);
     let prompts = settings.supervised.train_batch_size;
-    let vision = table.as_ref().map(|table| vision_load(table, &settings.vision, prompts));
-    let memory = job.memory(Workload { vision, ..load })?;
+    let trainable = settings.trainable();
+    let vision = |table| vision_load(table, &settings.vision, &trainable, prompts);
+    let vision = table.as_ref().map(vision);
+    let load = Workload { vision, ..load };
+    let memory = job.memory(load)?;
     if args.run.dry_run {
-        return job.dry_run(&plan(&job, &data, &memory));
+        return job.dry_run(&plan(&job, &data, &load, &memory));
     }
     job.run(&memory, |job, mut run, sinks| {
         let settings = job.settings();
@@ -120,7 +123,12 @@ fn warned(
 }
 
 /// The plan of the run as text.
-fn plan(job: &Job<'_, SftSettings>, data: &SftData, memory: &MemoryPlan) -> String {
+fn plan(
+    job: &Job<'_, SftSettings>,
+    data: &SftData,
+    load: &Workload,
+    memory: &MemoryPlan,
+) -> String {
     let (settings, ranks, lr) = (job.settings(), job.ranks(), data.lr());
     let SftExamples { examples, too_long } = data.examples();
     let (left, needed) = (examples.len(), settings.supervised.train_batch_size);
@@ -141,7 +149,7 @@ fn plan(job: &Job<'_, SftSettings>, data: &SftData, memory: &MemoryPlan) -> Stri
          micro-batch  at most {} tokens\n\
          {share}memory       {}\n",
         settings.run.model,
-        job.counts,
+        load.counts(),
         data.eval().len(),
         left as u64 - per_epoch * needed as u64,
         lr.total_steps,

@@ -85,7 +85,9 @@ fn run_as(args: &TrainArgs, process_group: &ProcessGroup) -> anyhow::Result<Stat
     let longest = data.questions().longest();
     let load = Workload::for_training(settings, data.stages(), job.counts, longest, cache_policy);
     let prompts = settings.rollout.questions_per_step();
-    let vision = table.as_ref().map(|table| vision_load(table, &settings.vision, prompts));
+    let trainable = settings.trainable();
+    let vision = |table| vision_load(table, &settings.vision, &trainable, prompts);
+    let vision = table.as_ref().map(vision);
     let load = Workload { vision, ..load };
     let memory = job.memory(load)?;
     let ranks = job.ranks();

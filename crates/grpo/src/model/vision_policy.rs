@@ -4,13 +4,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::Tensor;
-use embodied_r_policy::{ActivationCache, Gradients, ImageEmbedder, Policy};
+use embodied_r_policy::{ActivationCache, Gradients, ImageEmbedder, LoraConfig, Policy};
 use embodied_r_vision::{TowerGradients, TowerOptions, TrainableTower};
 
 use super::{
     ActivationCacheOptions, GenerateOptions, GenerationRequest, GradientReadyHook, Group,
     LayerHook, LoadOptions, Model, NamedGradients, Prompt, Samples, SamplingParams, TokenScores,
-    TrainingPass, WriterRank,
+    Trainable, TrainingPass, WriterRank,
 };
 use crate::error::{Error, Result};
 use crate::images::RunImages;
@@ -62,9 +62,13 @@ impl VisionPolicy {
     fn trained(decoder: Policy, trained: TrainedImages, images: Arc<RunImages>) -> Self {
         let trained = Arc::new(trained);
         let embedder: Arc<dyn ImageEmbedder> = trained.clone();
-        let tensors = trained.tower().tensors();
-        let tensors = tensors.map(|(name, tensor)| (name.to_owned(), tensor.clone())).collect();
-        let decoder = decoder.with_vision_tensors(tensors).with_images(embedder, true);
+        let tower = trained.tower();
+        let owned = |(name, tensor): (&str, &Tensor)| (name.to_owned(), tensor.clone());
+        let decoder = match tower.has_adapters() {
+            true => decoder.with_vision_adapter(tower.parameters().map(owned).collect()),
+            false => decoder.with_vision_tensors(tower.tensors().map(owned).collect()),
+        };
+        let decoder = decoder.with_images(embedder, true);
         Self { decoder, encoder: Encoder::Trained(trained), images }
     }
 
@@ -104,6 +108,18 @@ impl VisionPolicy {
             }
         }
     }
+}
+
+/// `tower` with the adapter in `dir`, or with a new one if that is `base`.
+fn adapted(
+    tower: TrainableTower,
+    lora: &LoraConfig,
+    (dir, base): (&Path, &Path),
+    seed: u64,
+) -> Result<TrainableTower> {
+    let shapes = lora.vision_shapes(tower.tensors().map(|(name, tensor)| (name, tensor.dims())));
+    let adapters = lora.vision_adapters(dir, base, &shapes, seed)?;
+    Ok(tower.with_adapters(adapters, lora.scale())?)
 }
 
 fn prompts(groups: &[Group]) -> impl Iterator<Item = &Prompt> {
@@ -251,7 +267,9 @@ impl Model for VisionPolicy {
         match &self.encoder {
             Encoder::Frozen(_) => decoder,
             Encoder::Trained(images) => {
-                let tower = images.tower().tensors();
+                let tower = images.tower();
+                let adapters = tower.parameters().filter(|_| tower.has_adapters());
+                let tower = tower.tensors().chain(adapters);
                 let tower = tower.map(|(name, tensor)| (name.to_owned(), tensor.clone()));
                 tower.chain(decoder).collect()
             }
@@ -286,7 +304,14 @@ impl Model for VisionPolicy {
             device: load_options.device.clone(),
         };
         let processor = images.table().processor().clone();
-        let tower = TrainableTower::load(dir, processor, &options)?;
+        let tower = match &load_options.trainable {
+            Trainable::Lora(lora) => {
+                let base = load_options.base;
+                let tower = TrainableTower::load(base, processor, &options)?;
+                adapted(tower, lora, (dir, base), load_options.seed)?
+            }
+            _ => TrainableTower::load(dir, processor, &options)?,
+        };
         let trained = TrainedImages::new(images.table().clone(), tower, training.activation_bytes);
         Ok(Self::trained(decoder, trained, images))
     }

@@ -106,8 +106,8 @@ impl GrpoSettings {
         self.loss_faults(&mut faults);
         self.lr.add_faults(&mut faults);
         self.optimizer.add_faults(&mut faults);
-        self.trainable.add_faults(&mut faults);
-        self.vision.add_faults(self.trainable.use_peft, &mut faults);
+        self.trainable.add_faults(&self.vision, &mut faults);
+        self.vision.add_faults(&mut faults);
         let syncs = self.reference.sync_ref_model && self.vision.frozen_parts().is_some();
         faults.unless(!syncs, "sync_ref_model", || {
             "needs a frozen vision encoder: the reference model keeps the base model's".into()
@@ -132,7 +132,7 @@ impl GrpoSettings {
 
     /// The trainable parameters.
     pub fn trainable(&self) -> Trainable {
-        self.trainable.trainable(&self.run.model)
+        self.trainable.trainable(&self.run.model, &self.vision)
     }
 }
 

@@ -78,10 +78,26 @@ pub(crate) fn policy(
     trained: Option<FrozenParts>,
     activation_bytes: usize,
 ) -> (VisionPolicy, Vec<Prompt>) {
+    policy_of(batch, &folder(), Trainable::All, trained, activation_bytes)
+}
+
+/// The base model or what was saved in `dir`, with the images of the batch, and its prompts.
+pub(crate) fn policy_of(
+    batch: &Batch,
+    dir: &Path,
+    trainable: Trainable,
+    trained: Option<FrozenParts>,
+    activation_bytes: usize,
+) -> (VisionPolicy, Vec<Prompt>) {
+    // An adapter that is not trained is merged, also into the tower.
+    let (base, model) = match &trainable {
+        Trainable::Lora(_) => (folder(), folder()),
+        _ => (dir.to_owned(), dir.to_owned()),
+    };
     let mut table = ImageTable::new(VisionProcessor::of_model(&folder(), None).unwrap());
     let prompts = batch.file.prompts(Some(&mut table), batch.dir.path()).unwrap();
     let options = StoreOptions {
-        model: folder(),
+        model,
         format: WeightFormat::F32,
         device: Device::Cpu,
         memory_bytes: usize::MAX,
@@ -91,13 +107,13 @@ pub(crate) fn policy(
         trained.map(|frozen| TowerTraining { frozen, learning_rate_scale: 1.0, activation_bytes });
     let frozen = Arc::new(ImageStore::new(Arc::new(table), options));
     let load_options = LoadOptions {
-        base: &folder(),
+        base: &base,
         precision: Precision::F32,
         activation_bytes,
-        trainable: Trainable::All,
+        trainable,
         seed: 1,
         device: Device::Cpu,
         images: Some(Arc::new(RunImages { frozen, training })),
     };
-    (VisionPolicy::load(&folder(), &load_options).unwrap(), prompts)
+    (VisionPolicy::load(dir, &load_options).unwrap(), prompts)
 }

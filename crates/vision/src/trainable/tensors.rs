@@ -159,6 +159,11 @@ impl TowerTensors {
         self.tensors.contains_key(&format!("{layer}.{A}"))
     }
 
+    /// Whether any linear layer has an adapter.
+    pub(super) fn has_adapters(&self) -> bool {
+        self.tensors.len() > self.whole
+    }
+
     /// Scale of the adapters' output.
     pub(super) fn lora_scale(&self) -> f32 {
         self.lora_scale

@@ -1,5 +1,6 @@
 //! Memory of a vision-language model's encoder and its images.
 
+use embodied_r_policy::LoraConfig;
 use embodied_r_vision::{FrozenParts, Grid};
 
 use super::{F32, MemoryLayout};
@@ -51,6 +52,15 @@ impl VisionLoad {
             }
         };
         Self { parameters: config.parameter_count(), trainable, embeddings, pass }
+    }
+
+    /// The load if an adapter with these settings is trained in place of the encoder that `table` has.
+    #[must_use]
+    pub fn with_lora(self, table: &ImageTable, lora: &LoraConfig) -> Self {
+        let tower = table.processor().config().tensor_shapes();
+        let shapes = lora.vision_shapes(tower.iter().map(|(name, it)| (name.as_str(), &it[..])));
+        let adapter = shapes.values().map(|shape| shape.iter().product::<usize>()).sum();
+        Self { parameters: self.parameters + adapter, trainable: adapter, ..self }
     }
 
     /// Bytes of the encoder with its gradients and optimizer state, and of the images.
