@@ -8,7 +8,7 @@ use embodied_r_grpo::estimate::memory_plan::VisionLoad;
 use embodied_r_grpo::images::disk_cache::DiskCache;
 use embodied_r_grpo::images::store::{ImageStore, StoreOptions};
 use embodied_r_grpo::images::table::ImageTable;
-use embodied_r_grpo::images::{RunImages, TowerTraining};
+use embodied_r_grpo::images::{ReferenceTower, RunImages, TowerTraining};
 use embodied_r_grpo::settings::VisionSettings;
 use embodied_r_policy::{Precision, Trainable};
 use embodied_r_vision::VisionProcessor;
@@ -26,6 +26,8 @@ pub(crate) struct ImageEncoding {
     pub(crate) activation_bytes: usize,
     /// Embeddings on disk.
     pub(crate) disk: Option<DiskCache>,
+    /// The vision tower of the reference model.
+    pub(crate) reference: ReferenceTower,
 }
 
 /// An empty table for the images of the model in `folder`.
@@ -44,13 +46,17 @@ pub(crate) fn image_table(folder: &Path, vision: &VisionSettings) -> anyhow::Res
 pub(crate) fn vision_load(
     table: &ImageTable,
     vision: &VisionSettings,
-    trainable: &Trainable,
+    (trainable, reference): (&Trainable, ReferenceTower),
     prompts: usize,
 ) -> VisionLoad {
     let load = VisionLoad::new(table, prompts, vision.frozen_parts(), cache_bytes(vision));
-    match trainable {
+    let load = match trainable {
         Trainable::Lora(lora) => load.with_lora(table, lora),
         _ => load,
+    };
+    match reference {
+        ReferenceTower::Own => load.with_reference(table, prompts, cache_bytes(vision)),
+        ReferenceTower::Base => load,
     }
 }
 
@@ -65,7 +71,8 @@ pub(crate) fn run_images(
     vision: &VisionSettings,
     encoding: ImageEncoding,
 ) -> RunImages {
-    let ImageEncoding { precision, device, learning_rate, activation_bytes, disk } = encoding;
+    let ImageEncoding { precision, device, learning_rate, activation_bytes, disk, reference } =
+        encoding;
     let options = StoreOptions {
         model: folder.to_owned(),
         format: precision.into(),
@@ -77,6 +84,7 @@ pub(crate) fn run_images(
         frozen,
         learning_rate_scale: vision.vision_learning_rate.unwrap_or(learning_rate) / learning_rate,
         activation_bytes,
+        reference,
     });
     RunImages { frozen: Arc::new(ImageStore::new(Arc::new(table), options)), training }
 }

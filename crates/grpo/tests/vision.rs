@@ -8,6 +8,8 @@ mod lora;
 mod loss;
 #[path = "vision/model.rs"]
 mod model;
+#[path = "vision/reference.rs"]
+mod reference;
 #[path = "vision/store.rs"]
 mod store;
 #[path = "../../vision/tests/parity/test_image.rs"]

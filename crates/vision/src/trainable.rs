@@ -130,6 +130,48 @@ impl TrainableTower {
         Ok(Self { tensors, modules, ..self })
     }
 
+    /// A frozen copy: `of` gives each trained tensor by its name in the checkpoint, and frozen ones are shared.
+    ///
+    /// # Errors
+    /// Those of `of`.
+    pub fn frozen_with<E: From<Error>>(
+        &self,
+        of: impl Fn(&str, &Tensor) -> std::result::Result<Tensor, E>,
+    ) -> std::result::Result<Self, E> {
+        let place = |tensor: &Tensor| tensors::moved(tensor, self.device(), self.precision);
+        let tensors =
+            self.tensors.frozen_with(|name, tensor| Ok::<_, E>(place(&of(name, tensor)?)?))?;
+        let (processor, precision) = (self.processor.clone(), self.precision);
+        let has_adapter = |layer: &str| tensors.has_adapter(layer);
+        let modules = Modules::new(processor.config(), has_adapter, |name| tensors.get(name))?;
+        let layer_hook = self.layer_hook.clone();
+        Ok(Self { processor, tensors, modules, precision, layer_hook })
+    }
+
+    /// A frozen copy of the weights of now.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn frozen_copy(&self) -> Result<Self> {
+        self.frozen_with(|_, tensor| Ok(embodied_r_kernels::memory::copy(tensor)?))
+    }
+
+    /// A frozen copy with the trained tensors of the whole model in the folder `dir`.
+    ///
+    /// # Errors
+    /// A file cannot be read, or has other tensors.
+    pub fn load_frozen(&self, dir: &Path) -> Result<Self> {
+        let files = VisionTensors::open(dir)?;
+        self.frozen_with(|name, tensor| {
+            Ok(files.tensor(tensors::within(name).unwrap_or(name), tensor.dims())?)
+        })
+    }
+
+    /// The adapters' tensors, trained or frozen, with their names in the checkpoint.
+    pub fn adapters(&self) -> impl Iterator<Item = (&str, &Tensor)> {
+        self.tensors.adapters()
+    }
+
     /// Whether adapters are trained in place of the tower.
     #[must_use]
     pub fn has_adapters(&self) -> bool {

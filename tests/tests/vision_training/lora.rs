@@ -9,7 +9,7 @@ use assert_cmd::assert::OutputAssertExt as _;
 use embodied_r_tests::{binary, stderr_of, stdout_of};
 use serde_json::{Value, json};
 
-use super::{TRAINED, tensors, train, workspace};
+use super::{TRAINED, scored_workspace, tensors, train, workspace};
 use crate::images::{caption, data_url, request};
 use crate::serve::client::Server;
 
@@ -50,7 +50,7 @@ fn answers(dir: &Path, model: &str) -> Vec<Value> {
 
 #[test]
 fn an_adapter_of_the_vision_encoder_is_trained_merged_and_resumed_byte_for_byte() {
-    let dir = workspace();
+    let dir = scored_workspace();
     let run = dir.path().join("run");
     // 2 layers of the decoder, 3 blocks, and the aligner.
     let decoder = 2 * 4 * ((32 + 32) + 2 * (32 + 16) + (32 + 32) + 3 * (32 + 48));
@@ -88,7 +88,7 @@ fn an_adapter_of_the_vision_encoder_is_trained_merged_and_resumed_byte_for_byte(
 
 #[test]
 fn an_adapter_is_served_with_its_vision_encoder() {
-    let dir = workspace();
+    let dir = scored_workspace();
     train(dir.path(), "run", &LORA).assert().code(0);
     merge(dir.path());
     let names = ["images/0.png".to_owned(), "images/1.png".to_owned()];
@@ -176,7 +176,7 @@ fn an_inspected_loss_has_the_gradient_norm_of_every_adapter_tensor() {
 #[cfg(feature = "mpi")]
 #[test]
 fn two_ranks_give_the_adapter_of_one() {
-    let dir = workspace();
+    let dir = scored_workspace();
     for (output, ranks) in [("one", "1"), ("two", "2")] {
         let mut run = train(dir.path(), output, &LORA);
         run.args(["--set", "lora_dropout=0.0", "--set", "learning_rate=1e-3"]);

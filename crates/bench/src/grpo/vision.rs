@@ -6,7 +6,7 @@ use std::sync::Arc;
 use embodied_r_grpo::Error;
 use embodied_r_grpo::images::store::{ImageStore, StoreOptions};
 use embodied_r_grpo::images::table::{ImageSource, ImageTable, ReadError};
-use embodied_r_grpo::images::{RunImages, TowerTraining};
+use embodied_r_grpo::images::{ReferenceTower, RunImages, TowerTraining};
 use embodied_r_grpo::model::{GenerationRequest, LoadOptions, Model as _, VisionPolicy};
 use embodied_r_grpo::settings::VisionSettings;
 use embodied_r_policy::Trainable;
@@ -96,6 +96,7 @@ impl VisionWork {
             frozen,
             learning_rate_scale: 1.0,
             activation_bytes,
+            reference: ReferenceTower::Base,
         });
         let frozen = Arc::new(ImageStore::new(Arc::new(table), store));
         let load_options = LoadOptions {

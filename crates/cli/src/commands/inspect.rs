@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use candle_core::Device;
+use embodied_r_grpo::images::ReferenceTower;
 use embodied_r_grpo::images::table::ImageTable;
 use embodied_r_grpo::model::{LoadOptions, Model as _, VisionPolicy};
 use embodied_r_grpo::settings::VisionSettings;
@@ -60,6 +61,7 @@ fn vision_policy(
         learning_rate: 1.0,
         activation_bytes: ACTIVATION_BYTES,
         disk: None,
+        reference: ReferenceTower::Base,
     };
     let images = run_images(folder, table, vision, encoding);
     let base = base_of(folder, &trainable)?;

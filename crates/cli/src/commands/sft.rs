@@ -10,6 +10,7 @@ use embodied_r_grpo::data::length_limit::LengthLimit;
 use embodied_r_grpo::data::samples;
 use embodied_r_grpo::estimate::memory_plan::{MemoryPlan, Workload};
 use embodied_r_grpo::events::Sink;
+use embodied_r_grpo::images::ReferenceTower;
 use embodied_r_grpo::model::{Model, VisionPolicy};
 use embodied_r_grpo::process_group::ProcessGroup;
 use embodied_r_grpo::settings::SftSettings;
@@ -62,7 +63,8 @@ fn run_as(args: &SftArgs, process_group: &ProcessGroup) -> anyhow::Result<Status
     let load = Workload::for_sft(settings, job.counts, &data.examples().examples);
     let prompts = settings.supervised.train_batch_size;
     let trainable = settings.trainable();
-    let vision = |table| vision_load(table, &settings.vision, &trainable, prompts);
+    let adapted = (&trainable, ReferenceTower::Base);
+    let vision = |table| vision_load(table, &settings.vision, adapted, prompts);
     let vision = table.as_ref().map(vision);
     let load = Workload { vision, ..load };
     let memory = job.memory(load)?;
@@ -71,8 +73,8 @@ fn run_as(args: &SftArgs, process_group: &ProcessGroup) -> anyhow::Result<Status
     }
     job.run(&memory, |job, mut run, sinks| {
         let settings = job.settings();
-        let rate = settings.lr.learning_rate;
-        let images = table.map(|table| job.images(table, &settings.vision, rate, &memory));
+        let encoding = (settings.lr.learning_rate, ReferenceTower::Base);
+        let images = table.map(|table| job.images(table, &settings.vision, encoding, &memory));
         run.images = images.transpose()?.map(Arc::new);
         let is_seen = run.images.is_some();
         let inputs = SftInputs { settings, data, run };

@@ -86,7 +86,8 @@ fn run_as(args: &TrainArgs, process_group: &ProcessGroup) -> anyhow::Result<Stat
     let load = Workload::for_training(settings, data.stages(), job.counts, longest, cache_policy);
     let prompts = settings.rollout.questions_per_step();
     let trainable = settings.trainable();
-    let vision = |table| vision_load(table, &settings.vision, &trainable, prompts);
+    let reference = settings.reference_tower(data.stages());
+    let vision = |table| vision_load(table, &settings.vision, (&trainable, reference), prompts);
     let vision = table.as_ref().map(vision);
     let load = Workload { vision, ..load };
     let memory = job.memory(load)?;
@@ -105,8 +106,8 @@ fn run_as(args: &TrainArgs, process_group: &ProcessGroup) -> anyhow::Result<Stat
             sinks.push(Box::new(Parquet::new(&settings.run.output, names)));
         }
         let verify_packing = args.verify_packing;
-        let rate = settings.lr.learning_rate;
-        let images = table.map(|table| job.images(table, &settings.vision, rate, &memory));
+        let encoding = (settings.lr.learning_rate, reference);
+        let images = table.map(|table| job.images(table, &settings.vision, encoding, &memory));
         run.images = images.transpose()?.map(Arc::new);
         let is_seen = run.images.is_some();
         let inputs = GrpoInputs { settings, data, judge, activation_cache, verify_packing, run };

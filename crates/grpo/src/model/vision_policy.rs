@@ -6,6 +6,7 @@ use std::sync::Arc;
 use candle_core::Tensor;
 use embodied_r_policy::{ActivationCache, Gradients, ImageEmbedder, LoraConfig, Policy};
 use embodied_r_vision::{TowerGradients, TowerOptions, TrainableTower};
+use indexmap::IndexMap;
 
 use super::{
     ActivationCacheOptions, GenerateOptions, GenerationRequest, GradientReadyHook, Group,
@@ -13,9 +14,9 @@ use super::{
     Trainable, TrainingPass, WriterRank,
 };
 use crate::error::{Error, Result};
-use crate::images::RunImages;
 use crate::images::store::ImageStore;
 use crate::images::trained::TrainedImages;
+use crate::images::{ReferenceTower, RunImages};
 
 /// A vision-language model. Its parameters are those of the vision tower, if it is trained, and then the decoder's.
 pub struct VisionPolicy {
@@ -23,6 +24,8 @@ pub struct VisionPolicy {
     encoder: Encoder,
     /// The images, for copies of this model.
     images: Arc<RunImages>,
+    /// The settings of the adapter that is trained, if one is.
+    lora: Option<LoraConfig>,
 }
 
 /// What encodes the images.
@@ -56,20 +59,35 @@ impl VisionPolicy {
     fn frozen(decoder: Policy, store: Arc<ImageStore>, images: Arc<RunImages>) -> Self {
         let embedder: Arc<dyn ImageEmbedder> = store.clone();
         let decoder = decoder.with_images(embedder, false);
-        Self { decoder, encoder: Encoder::Frozen(store), images }
+        Self { decoder, encoder: Encoder::Frozen(store), images, lora: None }
     }
 
-    fn trained(decoder: Policy, trained: TrainedImages, images: Arc<RunImages>) -> Self {
+    /// A frozen copy with a vision tower of its own, saved with it.
+    fn with_own_tower(&self, decoder: Policy, tower: TrainableTower) -> Self {
+        let decoder = with_tower(decoder.with_vision_files_of(&self.decoder), &tower);
+        let store = Arc::new(self.images.frozen.with_tower(tower));
+        Self::frozen(decoder, store, self.images.clone())
+    }
+
+    /// The trained tower, if copies have one of their own.
+    fn copied_tower(&self) -> Option<&TrainableTower> {
+        let training = self.images.training.as_ref()?;
+        match (&self.encoder, training.reference) {
+            (Encoder::Trained(images), ReferenceTower::Own) => Some(images.tower()),
+            _ => None,
+        }
+    }
+
+    fn trained(
+        decoder: Policy,
+        trained: TrainedImages,
+        images: Arc<RunImages>,
+        lora: Option<LoraConfig>,
+    ) -> Self {
         let trained = Arc::new(trained);
         let embedder: Arc<dyn ImageEmbedder> = trained.clone();
-        let tower = trained.tower();
-        let owned = |(name, tensor): (&str, &Tensor)| (name.to_owned(), tensor.clone());
-        let decoder = match tower.has_adapters() {
-            true => decoder.with_vision_adapter(tower.parameters().map(owned).collect()),
-            false => decoder.with_vision_tensors(tower.tensors().map(owned).collect()),
-        };
-        let decoder = decoder.with_images(embedder, true);
-        Self { decoder, encoder: Encoder::Trained(trained), images }
+        let decoder = with_tower(decoder, trained.tower()).with_images(embedder, true);
+        Self { decoder, encoder: Encoder::Trained(trained), images, lora }
     }
 
     /// The decoder.
@@ -110,6 +128,15 @@ impl VisionPolicy {
     }
 }
 
+/// `decoder`, saved with the tensors of `tower`.
+fn with_tower(decoder: Policy, tower: &TrainableTower) -> Policy {
+    let owned = |(name, tensor): (&str, &Tensor)| (name.to_owned(), tensor.clone());
+    match tower.has_adapters() {
+        true => decoder.with_vision_adapter(tower.adapters().map(owned).collect()),
+        false => decoder.with_vision_tensors(tower.tensors().map(owned).collect()),
+    }
+}
+
 /// `tower` with the adapter in `dir`, or with a new one if that is `base`.
 fn adapted(
     tower: TrainableTower,
@@ -117,9 +144,22 @@ fn adapted(
     (dir, base): (&Path, &Path),
     seed: u64,
 ) -> Result<TrainableTower> {
-    let shapes = lora.vision_shapes(tower.tensors().map(|(name, tensor)| (name, tensor.dims())));
-    let adapters = lora.vision_adapters(dir, base, &shapes, seed)?;
+    let adapters = adapters(&tower, lora, (dir, base), seed)?;
     Ok(tower.with_adapters(adapters, lora.scale())?)
+}
+
+/// Name suffixes of the two tensors of an adapter.
+const NAMES: [&str; 2] = [".lora_A.weight", ".lora_B.weight"];
+
+/// The adapters of `tower` in `dir`, or new ones if that is `base`, by layer.
+fn adapters(
+    tower: &TrainableTower,
+    lora: &LoraConfig,
+    (dir, base): (&Path, &Path),
+    seed: u64,
+) -> Result<IndexMap<String, [Tensor; 2]>> {
+    let shapes = lora.vision_shapes(tower.tensors().map(|(name, tensor)| (name, tensor.dims())));
+    Ok(lora.vision_adapters(dir, base, &shapes, seed)?)
 }
 
 fn prompts(groups: &[Group]) -> impl Iterator<Item = &Prompt> {
@@ -196,8 +236,10 @@ impl Model for VisionPolicy {
     }
 
     fn parameters_changed(&self) {
-        if let Encoder::Trained(images) = &self.encoder {
-            images.weights_changed();
+        match &self.encoder {
+            Encoder::Frozen(store) if store.own_tower().is_none() => {}
+            Encoder::Frozen(store) => store.weights_changed(),
+            Encoder::Trained(images) => images.weights_changed(),
         }
     }
 
@@ -264,26 +306,42 @@ impl Model for VisionPolicy {
 
     fn all_tensors(&self) -> Vec<(String, Tensor)> {
         let decoder = self.decoder.all_tensors();
-        match &self.encoder {
-            Encoder::Frozen(_) => decoder,
-            Encoder::Trained(images) => {
-                let tower = images.tower();
-                let adapters = tower.parameters().filter(|_| tower.has_adapters());
-                let tower = tower.tensors().chain(adapters);
-                let tower = tower.map(|(name, tensor)| (name.to_owned(), tensor.clone()));
-                tower.chain(decoder).collect()
-            }
-        }
+        let tower = match &self.encoder {
+            Encoder::Frozen(store) => store.own_tower(),
+            Encoder::Trained(images) => Some(images.tower()),
+        };
+        let tower = tower.into_iter().flat_map(|tower| tower.tensors().chain(tower.adapters()));
+        let tower = tower.map(|(name, tensor)| (name.to_owned(), tensor.clone()));
+        tower.chain(decoder).collect()
     }
 
-    /// The tower of a copy is that of the base model: a run makes its copy before it trains.
+    /// The tower of a copy is that of the base model, which a run copies before it trains, unless the settings of the
+    /// images give it one of its own.
     fn frozen_copy(&self) -> Result<Self> {
         let decoder = Model::frozen_copy(&self.decoder)?;
+        if let Some(tower) = self.copied_tower() {
+            return Ok(self.with_own_tower(decoder, tower.frozen_copy()?));
+        }
         Ok(Self::frozen(decoder, self.images.frozen.clone(), self.images.clone()))
     }
 
     fn load_frozen(&self, dir: &Path) -> Result<Self> {
         let decoder = Model::load_frozen(&self.decoder, dir)?;
+        if let Some(tower) = self.copied_tower() {
+            let tower = match &self.lora {
+                Some(lora) => {
+                    let adapters = adapters(tower, lora, (dir, self.images.frozen.model()), 0)?;
+                    tower.frozen_with(|name, _| {
+                        let found = NAMES.iter().enumerate().find_map(|(index, part)| {
+                            adapters.get(name.strip_suffix(part)?).map(|pair| pair[index].clone())
+                        });
+                        found.ok_or_else(|| Error::Model { what: format!("has no `{name}`") })
+                    })?
+                }
+                None => tower.load_frozen(dir)?,
+            };
+            return Ok(self.with_own_tower(decoder, tower));
+        }
         Ok(Self::frozen(decoder, self.images.frozen.clone(), self.images.clone()))
     }
 
@@ -313,6 +371,10 @@ impl Model for VisionPolicy {
             _ => TrainableTower::load(dir, processor, &options)?,
         };
         let trained = TrainedImages::new(images.table().clone(), tower, training.activation_bytes);
-        Ok(Self::trained(decoder, trained, images))
+        let lora = match &load_options.trainable {
+            Trainable::Lora(lora) => Some(lora.clone()),
+            _ => None,
+        };
+        Ok(Self::trained(decoder, trained, images, lora))
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use candle_core::Device;
 use embodied_r_grpo::images::store::{ImageStore, StoreOptions};
 use embodied_r_grpo::images::table::ImageTable;
-use embodied_r_grpo::images::{RunImages, TowerTraining};
+use embodied_r_grpo::images::{ReferenceTower, RunImages, TowerTraining};
 use embodied_r_grpo::inspect::batch_file::BatchFile;
 use embodied_r_grpo::inspect::batch_images::FileVideo;
 use embodied_r_grpo::model::{LoadOptions, Model as _, Prompt, VisionPolicy};
@@ -103,8 +103,12 @@ pub(crate) fn policy_of(
         memory_bytes: usize::MAX,
         disk: None,
     };
-    let training =
-        trained.map(|frozen| TowerTraining { frozen, learning_rate_scale: 1.0, activation_bytes });
+    let training = trained.map(|frozen| TowerTraining {
+        frozen,
+        learning_rate_scale: 1.0,
+        activation_bytes,
+        reference: ReferenceTower::Own,
+    });
     let frozen = Arc::new(ImageStore::new(Arc::new(table), options));
     let load_options = LoadOptions {
         base: &base,

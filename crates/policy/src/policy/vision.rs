@@ -44,6 +44,12 @@ impl Policy {
         Self { lora: self.lora.map(|lora| Lora { vision: tensors, ..lora }), ..self }
     }
 
+    /// With the vision tower, configuration and image processor that `other` is saved with.
+    #[must_use]
+    pub fn with_vision_files_of(self, other: &Self) -> Self {
+        Self { multimodal: other.multimodal.clone(), ..self }
+    }
+
     /// Only the decoder: it is saved as a text model even if it comes from a vision-language checkpoint.
     pub fn text_only(self) -> Self {
         Self { multimodal: None, ..self }

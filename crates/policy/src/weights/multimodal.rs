@@ -21,6 +21,7 @@ const PROCESSOR_FILES: [&str; 3] =
 /// A vision-language checkpoint without its decoder's weights and its tokenizer.
 ///
 /// A frozen vision tower stays in the mapped files: it takes no memory and is copied unchanged into new checkpoints.
+#[derive(Clone)]
 pub(crate) struct Multimodal {
     files: Vec<WeightFile>,
     /// The stored names of the decoder's tensors by canonical name.

@@ -164,6 +164,26 @@ impl TowerTensors {
         self.tensors.len() > self.whole
     }
 
+    /// The adapters' tensors with their names in the checkpoint.
+    pub(super) fn adapters(&self) -> impl Iterator<Item = (&str, &Tensor)> {
+        let adapters = self.tensors.values().skip(self.whole);
+        adapters.map(|TowerTensor { stored, tensor, .. }| (stored.as_str(), tensor))
+    }
+
+    /// All frozen, with `of` in place of the trained ones, by their names in the checkpoint.
+    pub(super) fn frozen_with<E>(
+        &self,
+        of: impl Fn(&str, &Tensor) -> std::result::Result<Tensor, E>,
+    ) -> std::result::Result<Self, E> {
+        let frozen = |(name, found): (&String, &TowerTensor)| {
+            let TowerTensor { stored, tensor, is_trained } = found;
+            let tensor = if *is_trained { of(stored, tensor)? } else { tensor.clone() };
+            Ok((name.clone(), TowerTensor { stored: stored.clone(), tensor, is_trained: false }))
+        };
+        let tensors = self.tensors.iter().map(frozen).collect::<std::result::Result<_, E>>()?;
+        Ok(Self { tensors, whole: self.whole, lora_scale: self.lora_scale })
+    }
+
     /// Scale of the adapters' output.
     pub(super) fn lora_scale(&self) -> f32 {
         self.lora_scale
@@ -258,6 +278,6 @@ pub(super) fn moved(tensor: &Tensor, device: &Device, precision: Precision) -> R
 }
 
 /// The name within the tower of a checkpoint's tensor, if it belongs to it.
-fn within(stored: &str) -> Option<&str> {
+pub(super) fn within(stored: &str) -> Option<&str> {
     stored.strip_prefix("model.").unwrap_or(stored).strip_prefix("visual.")
 }

@@ -63,6 +63,15 @@ impl VisionLoad {
         Self { parameters: self.parameters + adapter, trainable: adapter, ..self }
     }
 
+    /// The load with a second encoder, of the reference model, that shares what is not trained and keeps up to `cache_bytes`
+    /// of embeddings.
+    #[must_use]
+    pub fn with_reference(self, table: &ImageTable, prompts: usize, cache_bytes: usize) -> Self {
+        let reference = Self::new(table, prompts, None, cache_bytes);
+        let embeddings = self.embeddings + reference.embeddings;
+        Self { parameters: self.parameters + self.trainable, embeddings, ..self }
+    }
+
     /// Bytes of the encoder with its gradients and optimizer state, and of the images.
     pub(super) fn bytes(&self, layout: &MemoryLayout) -> usize {
         let moments = 2 * F32;
