@@ -96,7 +96,7 @@ impl TrainableTower {
         let config = processor.config();
         let tensors = TowerTensors::new(config, tensors)?.on_device(device, *precision)?;
         let tensors = tensors.with_frozen(*frozen);
-        let modules = Modules::new(config, |_| false, |name| tensors.get(name))?;
+        let modules = Modules::new(config, |_| None, |name| tensors.get(name))?;
         let (precision, layer_hook) = (*precision, OnceLock::new());
         Ok(Self { processor, tensors, modules, precision, layer_hook })
     }
@@ -125,9 +125,21 @@ impl TrainableTower {
         let (device, precision) = (self.device().clone(), self.precision);
         let place = |tensor: &Tensor| tensors::moved(tensor, &device, precision);
         let tensors = self.tensors.with_adapters(adapters, scale as f32, place)?;
-        let has_adapter = |layer: &str| tensors.has_adapter(layer);
-        let modules = Modules::new(self.processor.config(), has_adapter, |name| tensors.get(name))?;
+        let site = |layer: &str| tensors.dropout_site(layer);
+        let modules = Modules::new(self.processor.config(), site, |name| tensors.get(name))?;
         Ok(Self { tensors, modules, ..self })
+    }
+
+    /// Drops inputs of the adapters with this probability, below 1, in passes that are given seeds.
+    #[must_use]
+    pub fn with_lora_dropout(self, probability: f64) -> Self {
+        Self { tensors: self.tensors.with_lora_dropout(probability), ..self }
+    }
+
+    /// Whether inputs of adapters are dropped in passes that are given seeds.
+    #[must_use]
+    pub fn has_dropout(&self) -> bool {
+        self.tensors.has_dropout()
     }
 
     /// A frozen copy: `of` gives each trained tensor by its name in the checkpoint, and frozen ones are shared.
@@ -142,8 +154,8 @@ impl TrainableTower {
         let tensors =
             self.tensors.frozen_with(|name, tensor| Ok::<_, E>(place(&of(name, tensor)?)?))?;
         let (processor, precision) = (self.processor.clone(), self.precision);
-        let has_adapter = |layer: &str| tensors.has_adapter(layer);
-        let modules = Modules::new(processor.config(), has_adapter, |name| tensors.get(name))?;
+        let site = |layer: &str| tensors.dropout_site(layer);
+        let modules = Modules::new(processor.config(), site, |name| tensors.get(name))?;
         let layer_hook = self.layer_hook.clone();
         Ok(Self { processor, tensors, modules, precision, layer_hook })
     }

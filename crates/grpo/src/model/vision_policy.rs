@@ -15,7 +15,7 @@ use super::{
 };
 use crate::error::{Error, Result};
 use crate::images::store::ImageStore;
-use crate::images::trained::TrainedImages;
+use crate::images::trained::{ImagePass, TrainedImages};
 use crate::images::{ReferenceTower, RunImages};
 
 /// A vision-language model. Its parameters are those of the vision tower, if it is trained, and then the decoder's.
@@ -101,19 +101,22 @@ impl VisionPolicy {
     /// # Errors
     /// The prompt is invalid for the model, or an image cannot be encoded.
     pub fn score_prompt(&self, prompt: &Prompt) -> Result<Vec<f32>> {
-        self.prepare([prompt], false)?;
+        self.prepare([prompt], None)?;
         Ok(self.decoder.score_prompt(prompt)?)
     }
 
-    /// Gets the embeddings of all images of `prompts`. With `saves`, a backward pass will follow.
+    /// Gets the embeddings of all images of `prompts`. With a seed of dropout masks, a backward pass will follow.
     fn prepare<'a>(
         &self,
         prompts: impl IntoIterator<Item = &'a Prompt>,
-        saves: bool,
+        dropout_seed: Option<u64>,
     ) -> Result<()> {
         match &self.encoder {
             Encoder::Frozen(store) => store.prepare(prompts),
-            Encoder::Trained(images) => images.prepare(prompts, saves),
+            Encoder::Trained(images) => {
+                let training = |seed| ImagePass::training(images.tower(), seed);
+                images.prepare(prompts, dropout_seed.map_or(ImagePass::Forward, training))
+            }
         }
     }
 
@@ -145,7 +148,7 @@ fn adapted(
     seed: u64,
 ) -> Result<TrainableTower> {
     let adapters = adapters(&tower, lora, (dir, base), seed)?;
-    Ok(tower.with_adapters(adapters, lora.scale())?)
+    Ok(tower.with_adapters(adapters, lora.scale())?.with_lora_dropout(lora.lora_dropout))
 }
 
 /// Name suffixes of the two tensors of an adapter.
@@ -179,7 +182,7 @@ impl Model for VisionPolicy {
     }
 
     fn score(&self, groups: &[Group], temperature: f64) -> Result<TokenScores> {
-        self.prepare(prompts(groups), false)?;
+        self.prepare(prompts(groups), None)?;
         Model::score(&self.decoder, groups, temperature)
     }
 
@@ -191,7 +194,7 @@ impl Model for VisionPolicy {
         derivative: &mut dyn FnMut(&TokenScores) -> Result<Vec<f32>>,
         on_final: &mut GradientReadyHook<'_>,
     ) -> Result<()> {
-        self.prepare(prompts(groups), true)?;
+        self.prepare(prompts(groups), Some(training.dropout_seed))?;
         let first = self.tower_elements();
         let on_final = &mut |from: usize| on_final(first + from);
         self.decoder.backward(groups, training, &mut gradients.decoder, derivative, on_final)
@@ -203,7 +206,7 @@ impl Model for VisionPolicy {
         parts: &[&[Vec<u32>]],
         temperature: f64,
     ) -> Result<Vec<TokenScores>> {
-        self.prepare([prompt], false)?;
+        self.prepare([prompt], None)?;
         Model::score_chunks(&self.decoder, prompt, parts, temperature)
     }
 
@@ -216,7 +219,7 @@ impl Model for VisionPolicy {
         derivative: &mut dyn FnMut(usize, &TokenScores) -> Result<Vec<f32>>,
         on_final: &mut GradientReadyHook<'_>,
     ) -> Result<()> {
-        self.prepare([prompt], true)?;
+        self.prepare([prompt], Some(training.dropout_seed))?;
         let first = self.tower_elements();
         let on_final = &mut |from: usize| on_final(first + from);
         let gradients = &mut gradients.decoder;
@@ -287,8 +290,11 @@ impl Model for VisionPolicy {
         on_step: &dyn Fn(),
     ) -> Result<(Samples, Option<ActivationCache>)> {
         // A rollout with an activation cache is followed by an update under the same weights.
-        let saves = options.activation_cache.is_some();
-        self.prepare(requests.iter().map(|request| &request.prompt), saves)?;
+        let prompts = requests.iter().map(|request| &request.prompt);
+        match (&self.encoder, &options.activation_cache) {
+            (Encoder::Trained(images), Some(_)) => images.prepare(prompts, ImagePass::Training)?,
+            _ => self.prepare(prompts, None)?,
+        }
         Model::generate(&self.decoder, requests, sampling, options, on_step)
     }
 
