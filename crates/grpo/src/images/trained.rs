@@ -27,9 +27,10 @@ pub struct TrainedImages {
 }
 
 /// What the embeddings of images are computed for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ImagePass {
     /// A pass without a backward.
+    #[default]
     Forward,
     /// A pass that a backward follows.
     Training,
@@ -46,6 +47,10 @@ impl ImagePass {
             false => Self::Training,
         }
     }
+
+    fn drops(self) -> bool {
+        matches!(self, Self::Dropout(_))
+    }
 }
 
 /// The images of a step. All is valid until the weights change.
@@ -53,8 +58,8 @@ impl ImagePass {
 struct StepImages {
     /// By digest, and whether they have dropout.
     embeddings: HashMap<(u128, bool), Tensor>,
-    /// Whether embeddings with dropout are asked for.
-    drops: bool,
+    /// What embeddings are asked for.
+    pass: ImagePass,
     /// Forward passes for the backward, with the digests of their images.
     saved: Vec<(Vec<u128>, SavedTower)>,
     /// The patches of the images, for further passes.
@@ -92,8 +97,8 @@ impl TrainedImages {
         pass: ImagePass,
     ) -> Result<()> {
         let mut step = locked(&self.step);
-        let drops = matches!(pass, ImagePass::Dropout(_));
-        step.drops = drops;
+        let drops = pass.drops();
+        step.pass = pass;
         let mut wanted = digests(prompts);
         let saved: Vec<u128> =
             step.saved.iter().flat_map(|(digests, _)| digests).copied().collect();
@@ -109,19 +114,29 @@ impl TrainedImages {
         let embeddings = if pass == ImagePass::Forward {
             self.tower.encoder()?.encode_pixels(&pixels)?
         } else {
-            let (embeddings, saved) = match pass {
-                ImagePass::Dropout(seed) => {
-                    let seeds: Vec<u64> = wanted.iter().map(|it| seed_of(*it, seed)).collect();
-                    self.tower.forward_with_dropout(&pixels, &seeds, self.activation_bytes)?
-                }
-                _ => self.tower.forward(&pixels, self.activation_bytes)?,
-            };
+            let (embeddings, saved) = self.forward(&wanted, &pixels, pass)?;
             step.saved.push((wanted.clone(), saved));
             embeddings
         };
         let wanted = wanted.into_iter().map(|digest| (digest, drops));
         step.embeddings.extend(wanted.zip(embeddings));
         Ok(())
+    }
+
+    /// A pass over images that a backward follows.
+    fn forward(
+        &self,
+        digests: &[u128],
+        pixels: &[&Pixels],
+        pass: ImagePass,
+    ) -> Result<(Vec<Tensor>, SavedTower)> {
+        Ok(match pass {
+            ImagePass::Dropout(seed) => {
+                let seeds: Vec<u64> = digests.iter().map(|it| seed_of(*it, seed)).collect();
+                self.tower.forward_with_dropout(pixels, &seeds, self.activation_bytes)?
+            }
+            _ => self.tower.forward(pixels, self.activation_bytes)?,
+        })
     }
 
     /// Cuts the images of `prompts` into patches on a thread of its own.
@@ -156,14 +171,15 @@ impl TrainedImages {
         if !repeated.is_empty() {
             let pixels = self.pixels(step, &repeated)?;
             let pixels: Vec<&Pixels> = pixels.iter().map(AsRef::as_ref).collect();
-            passes.push((repeated, self.tower.forward(&pixels, self.activation_bytes)?.1));
+            let (_, saved) = self.forward(&repeated, &pixels, step.pass)?;
+            passes.push((repeated, saved));
         }
         while let Some((digests, saved)) = passes.pop() {
             let gradient = |digest: &u128| match d_embeddings.swap_remove(digest) {
                 Some(gradient) => Ok(gradient),
                 // An image of this pass whose groups are not trained on.
                 None => {
-                    let embeddings = step.embeddings.get(&(*digest, step.drops));
+                    let embeddings = step.embeddings.get(&(*digest, step.pass.drops()));
                     let embeddings = embeddings.ok_or(Error::UnknownImage { digest: *digest })?;
                     Ok(memory::zeros(embeddings.dims(), self.tower.device())?)
                 }
@@ -194,7 +210,7 @@ fn seed_of(digest: u128, step: u64) -> u64 {
 impl ImageEmbedder for TrainedImages {
     fn embeddings(&self, digest: u128) -> embodied_r_policy::Result<Tensor> {
         let step = locked(&self.step);
-        let found = step.embeddings.get(&(digest, step.drops)).cloned();
+        let found = step.embeddings.get(&(digest, step.pass.drops())).cloned();
         drop(step);
         let unknown =
             || embodied_r_policy::Error::Image { source: Box::new(Error::UnknownImage { digest }) };

@@ -333,7 +333,12 @@ impl Model for VisionPolicy {
 
     fn load_frozen(&self, dir: &Path) -> Result<Self> {
         let decoder = Model::load_frozen(&self.decoder, dir)?;
-        if let Some(tower) = self.copied_tower() {
+        // What such a run has saved has a tower of its own, also if the reference follows the policy no more.
+        let saved = match &self.encoder {
+            Encoder::Trained(images) if dir != self.images.frozen.model() => Some(images.tower()),
+            _ => None,
+        };
+        if let Some(tower) = saved.or_else(|| self.copied_tower()) {
             let tower = match &self.lora {
                 Some(lora) => {
                     let adapters = adapters(tower, lora, (dir, self.images.frozen.model()), 0)?;

@@ -192,3 +192,29 @@ fn the_memory_of_an_adapter_is_that_of_its_tensors() {
     assert_eq!((load.trainable, load.parameters), (elements, whole.parameters + elements));
     assert_eq!((load.embeddings, load.pass), (whole.embeddings, whole.pass));
 }
+
+#[test]
+fn dropout_is_that_of_the_update_alone() {
+    let batch = batch();
+    let with = |lora_dropout: f64| {
+        let lora = LoraConfig { lora_dropout, ..settings(&VisionModule::ALL) };
+        policy_of(&batch, &adapter(), Trainable::Lora(lora), TRAINED, 1 << 30)
+    };
+    let ((plain, prompts), (policy, _)) = (with(0.0), with(0.3));
+    let inspected = |policy: &VisionPolicy| {
+        loss(policy, (&batch.file, &prompts), &LossSettings::default(), &[]).unwrap()
+    };
+    let scored = |policy: &VisionPolicy| -> Vec<Vec<f32>> {
+        prompts.iter().map(|prompt| policy.score_prompt(prompt).unwrap()).collect()
+    };
+    let scores = scored(&plain);
+    assert_eq!(scored(&policy), scores);
+    let dropped = inspected(&policy);
+    assert!((dropped.loss - inspected(&plain).loss).abs() > 1e-3);
+    // A second backward repeats the passes of the first with the same masks.
+    assert_eq!(scored(&policy), scores);
+    assert_eq!(inspected(&policy), dropped);
+    assert_eq!(inspected(&policy), dropped);
+    policy.parameters_changed();
+    assert_eq!(inspected(&policy), dropped);
+}

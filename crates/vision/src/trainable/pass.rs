@@ -91,13 +91,17 @@ impl TrainableTower {
     /// [`Self::forward`] with the dropout of adapters' inputs: masks follow from the `seeds`, one for each image.
     ///
     /// # Errors
-    /// As [`Self::forward`].
+    /// As [`Self::forward`], and [`Error::Patches`] unless there is a seed for each image.
     pub fn forward_with_dropout(
         &self,
         images: &[&Pixels],
         seeds: &[u64],
         activation_bytes: usize,
     ) -> Result<(Vec<Tensor>, SavedTower)> {
+        if seeds.len() != images.len() {
+            let message = format!("{} images have {} seeds", images.len(), seeds.len());
+            return Err(Error::Patches(message));
+        }
         self.forward_seeded(images, Some(seeds).filter(|_| self.has_dropout()), activation_bytes)
     }
 

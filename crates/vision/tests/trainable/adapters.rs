@@ -151,6 +151,7 @@ fn dropout_depends_on_the_seed_of_an_image_alone() {
     let together = dropped(&tower, &images, &SEEDS);
     assert_eq!(dropped(&tower, &images[1..2], &SEEDS[1..2]), together[1..2]);
     assert_ne!(dropped(&tower, &images[1..2], &[9]), together[1..2]);
+    assert!(tower.forward_with_dropout(&images, &SEEDS[1..], 0).is_err());
     // An encoder, and a pass without seeds, drop nothing.
     let plain: Vec<Vec<f32>> =
         adapted("").forward(&images, 0).unwrap().0.iter().map(values).collect();
