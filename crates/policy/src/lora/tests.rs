@@ -253,7 +253,9 @@ fn an_adapter_of_another_vision_tower_is_rejected() {
     let config = ModelConfig::of_model(&vision_model()).unwrap();
     let adapter = Adapter::open(dir.path(), &config).unwrap();
     let tower = weights::VisionTensors::open(&vision_model()).unwrap();
-    let checked = |change: &dyn Fn(&str, Vec<usize>) -> Vec<Vec<usize>>| {
+    /// The shapes of the tensors that replace one.
+    type Change<'a> = &'a dyn Fn(&str, Vec<usize>) -> Vec<Vec<usize>>;
+    let checked = |change: Change<'_>| {
         let shapes: Vec<(String, Vec<usize>)> = tower
             .shapes()
             .flat_map(|(name, shape)| {
