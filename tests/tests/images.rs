@@ -52,7 +52,7 @@ pub(crate) fn write_images(dir: &Path, case: &Value) -> Vec<String> {
     sizes.iter().zip(seed..).map(write).collect()
 }
 
-fn caption(dir: &Path, names: &[String], arguments: &[&str]) -> Command {
+pub(crate) fn caption(dir: &Path, names: &[String], arguments: &[&str]) -> Command {
     let mut command = Command::new(binary());
     command.current_dir(dir).args(["inspect", "caption", "--model", "model", "--image"]);
     command.args(names).args(["--prompt", "What is there?", "--max-tokens", "6"]).args(arguments);
@@ -117,12 +117,12 @@ fn an_unreadable_image_is_named() {
     assert!(stderr(&["a.png"], &[]).contains("is a text model"));
 }
 
-fn data_url(path: &Path) -> String {
+pub(crate) fn data_url(path: &Path) -> String {
     format!("data:image/png;base64,{}", BASE64_STANDARD.encode(fs::read(path).unwrap()))
 }
 
 /// A chat request with these images and a question.
-fn request(urls: &[String]) -> Value {
+pub(crate) fn request(urls: &[String]) -> Value {
     let images = urls.iter().map(|url| json!({"type": "image_url", "image_url": {"url": url}}));
     let content: Vec<Value> =
         images.chain([json!({"type": "text", "text": "What is there?"})]).collect();

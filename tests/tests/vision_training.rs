@@ -1,5 +1,7 @@
 //! `train` and `sft` on questions with images and videos.
 
+mod lora;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -45,6 +47,24 @@ fn workspace() -> tempfile::TempDir {
         lines.push_str(&format!("{record}\n"));
     }
     fs::write(dir.path().join("train.jsonl"), lines).unwrap();
+    dir
+}
+
+/// Scores each completion by its first token, so that the completions of a group nearly always differ.
+const SCORE: &str = r#"#!/bin/sh
+ids=$(sed 's/.*"completion_ids":\[\[//; s/\]\],"ids".*//; s/\],\[/\n/g')
+scores=$(echo "$ids" | awk -F, '{ printf "%s%d", (NR > 1 ? ", " : ""), $1 % 7 }')
+echo "{\"rewards\": [$scores]}"
+"#;
+
+/// As [`workspace`], with rewards by [`SCORE`].
+fn scored_workspace() -> tempfile::TempDir {
+    let dir = workspace();
+    fs::write(dir.path().join("score.sh"), SCORE).unwrap();
+    let settings = SETTINGS.replace("repetition = 1.0", "first = 1.0");
+    let settings = settings.replace("repetition_n_grams = 1\n", "");
+    let reward = "[[reward]]\nname = 'first'\ncommand = ['sh', 'score.sh']\n";
+    fs::write(dir.path().join("run.toml"), settings + reward).unwrap();
     dir
 }
 
@@ -233,7 +253,13 @@ fn two_ranks_give_the_update_of_one() {
         let mut run = train(dir.path(), output, &TRAINED);
         run.args(["--ranks", ranks, "--set", "max_steps=2"]).assert().code(0);
     }
-    let [one, two] = ["one", "two"].map(|run| tensors(&dir.path().join(run).join("final")));
+    assert_close(&dir.path().join("one/final"), &dir.path().join("two/final"));
+}
+
+/// Asserts that two models differ by rounding at most.
+#[cfg(feature = "mpi")]
+fn assert_close(one: &Path, two: &Path) {
+    let [one, two] = [one, two].map(tensors);
     for (name, one) in &one {
         let values = |bytes: &[u8]| -> Vec<f32> {
             bytes.chunks(4).map(|x| f32::from_le_bytes([x[0], x[1], x[2], x[3]])).collect()
@@ -244,4 +270,47 @@ fn two_ranks_give_the_update_of_one() {
         let mean = difference.sum::<f32>() / (one.len() / 4) as f32;
         assert!(mean < 2e-4, "{name}: {mean}");
     }
+}
+
+/// Trains for 4 steps, as one run and resumed from its second step, and returns the run's divergence from the reference.
+fn kl_of_a_resumed_run(more: &[&str]) -> Vec<f64> {
+    let dir = scored_workspace();
+    let mut settings = TRAINED.to_vec();
+    settings.extend(more);
+    if more.iter().any(|word| word.starts_with("stage")) {
+        let path = dir.path().join("run.toml");
+        let text = fs::read_to_string(&path).unwrap();
+        // Stages have weights of their own.
+        fs::write(&path, text.replace("reward_weights = { first = 1.0 }\n", "")).unwrap();
+    }
+    train(dir.path(), "run", &settings).assert().code(0);
+    train(dir.path(), "part", &settings).assert().code(0);
+    let [run, part] = ["run", "part"].map(|run| dir.path().join(run));
+    fs::remove_dir_all(part.join("checkpoint-4")).unwrap();
+    fs::remove_dir_all(part.join("final")).unwrap();
+    let mut resume = Command::new(binary());
+    resume.current_dir(dir.path()).args(["train", "--resume", "part"]).assert().code(0);
+    assert_eq!(tensors(&part.join("final")), tensors(&run.join("final")));
+    events(&run, "step").iter().map(|step| step["kl"].as_f64().unwrap()).collect()
+}
+
+#[test]
+fn a_synced_reference_has_the_vision_encoder_of_the_policy() {
+    let fixed = kl_of_a_resumed_run(&[]);
+    assert!(fixed[0] < 1e-6 && fixed[1..].iter().all(|kl| *kl > 1e-4), "{fixed:?}");
+    let sync = ["--set", "sync_ref_model=true", "--set", "ref_model_sync_steps=1"];
+    let mixed = kl_of_a_resumed_run(&[&sync[..], &["--set", "ref_model_mixup_alpha=0.5"]].concat());
+    assert!(mixed[2..].iter().zip(&fixed[2..]).all(|(mixed, fixed)| mixed < fixed), "{mixed:?}");
+    assert!(mixed[1..].iter().all(|kl| *kl > 1e-5), "{mixed:?}");
+    let copied =
+        kl_of_a_resumed_run(&[&sync[..], &["--set", "ref_model_mixup_alpha=1.0"]].concat());
+    assert!(copied.iter().all(|kl| *kl < 1e-6), "{copied:?}");
+}
+
+#[test]
+fn a_reset_reference_has_the_vision_encoder_of_the_policy() {
+    let stages = "stage=[{ steps = 2, weights = { first = 1.0 } }, \
+                  { steps = 2, weights = { first = 1.0 }, reset_reference = true }]";
+    let kl = kl_of_a_resumed_run(&["--set", stages]);
+    assert!(kl[1] > 1e-4 && kl[2] < 1e-6 && kl[3] > 1e-5, "{kl:?}");
 }

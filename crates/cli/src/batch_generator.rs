@@ -66,7 +66,7 @@ impl BatchGenerator {
         }
         let new = Self { args: args.clone(), direct, model: OnceCell::new() };
         if let Some(direct) = &new.direct {
-            direct.check_model(&new.vision_dir()?, args.model.as_deref().unwrap_or_default())?;
+            direct.check_model(&new.dir()?, args.model.as_deref().unwrap_or_default())?;
         }
         Tokenizer::from_dir(&new.dir()?)?;
         Ok(new)
@@ -81,18 +81,13 @@ impl BatchGenerator {
         })
     }
 
-    /// Where the vision encoder is: with the base model of an adapter.
-    fn vision_dir(&self) -> anyhow::Result<PathBuf> {
-        direct::vision_folder(self.dir()?)
-    }
-
     /// The questions of `set` for this model, which sees their images and videos.
     ///
     /// # Errors
     /// As [`Direct::lay_out`], or the model does not see.
     pub(crate) fn lay_out(&self, set: SampleSet) -> anyhow::Result<Asked> {
         let none = || Usage("the model sees images with `--direct` only".into());
-        self.direct.as_ref().ok_or_else(none)?.lay_out(set, &self.vision_dir()?)
+        self.direct.as_ref().ok_or_else(none)?.lay_out(set, &self.dir()?)
     }
 
     fn model(&self) -> anyhow::Result<&(Model, WeightPlacement)> {
@@ -142,7 +137,7 @@ impl BatchGenerator {
         let images = prompts.iter().find_map(|prompt| prompt.seen).map(|seen| seen.images);
         let store = match (images, &self.direct) {
             (Some(images), Some(direct)) => {
-                Some(direct.image_store(images, &self.vision_dir()?, placement))
+                Some(direct.image_store(images, &self.dir()?, placement))
             }
             _ => None,
         };

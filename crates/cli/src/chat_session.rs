@@ -19,7 +19,6 @@ use embodied_r_vision::{
 use signal_hook::consts::SIGINT;
 
 use crate::args::model::{DecodingArgs, StoredModel};
-use crate::direct::vision_folder;
 use crate::hub;
 use crate::terminal::{self, escaped};
 use thinking::Dimmer;
@@ -88,19 +87,18 @@ impl ChatSession {
         let placement = stored.weights.placement()?;
         let model = match vision {
             VisionMode::Enabled { min_pixels, max_pixels } => {
-                let folder = vision_folder(dir.clone())?;
-                let vision_encoder = match is_vision_language_model(&folder) {
+                let vision_encoder = match is_vision_language_model(&dir) {
                     true => {
                         let options =
                             VisionOptions { placement: placement.clone(), max_pixels: None };
-                        let encoder = VisionEncoder::load(&folder, &options)?;
+                        let encoder = VisionEncoder::load(&dir, &options)?;
                         Some(Arc::new(encoder.with_pixels(min_pixels, max_pixels)))
                     }
                     false => None,
                 };
                 let model = Model::load(&dir, placement)?;
                 if let Some(encoder) = &vision_encoder {
-                    encoder.check_decoder(&folder, model.decoder.config().hidden_size)?;
+                    encoder.check_decoder(&dir, model.decoder.config().hidden_size)?;
                 }
                 Model { vision_encoder, ..model }
             }

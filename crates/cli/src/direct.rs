@@ -1,6 +1,6 @@
 //! `--direct`: a vision-language model answers from images and video frames itself.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use embodied_r_data::multimodal::{
@@ -14,7 +14,7 @@ use embodied_r_grpo::images::table::ImageTable;
 use embodied_r_grpo::settings::{FrameUse, MediaSettings, VisionSettings};
 use embodied_r_perception::sampled_video::{self, FramePlan, FrameSelection};
 use embodied_r_perception::video::Limits;
-use embodied_r_policy::{Prompt, WeightPlacement, lora};
+use embodied_r_policy::{Prompt, WeightPlacement};
 use embodied_r_vision::{Frames, Processor, is_vision_language_model};
 use serde_json::{Map, Value, json};
 
@@ -269,14 +269,6 @@ fn about_video(path: &Path, text: &str) -> SampleSet {
         record_indices: vec![0],
         skipped: Vec::new(),
     }
-}
-
-/// Where the vision encoder of the model in `folder` is: with the base model of an adapter.
-///
-/// # Errors
-/// The adapter's base model is missing.
-pub(crate) fn vision_folder(folder: PathBuf) -> anyhow::Result<PathBuf> {
-    Ok(lora::base_model_dir(&folder)?.unwrap_or(folder))
 }
 
 /// The prompt with the embeddings of its images; those of `coming`, the prompt after it, are decoded meanwhile.

@@ -8,9 +8,9 @@ use embodied_r_grpo::estimate::memory_plan::{PromptImages, VisionLoad};
 use embodied_r_grpo::images::disk_cache::DiskCache;
 use embodied_r_grpo::images::store::{ImageStore, StoreOptions};
 use embodied_r_grpo::images::table::ImageTable;
-use embodied_r_grpo::images::{RunImages, TowerTraining};
+use embodied_r_grpo::images::{ReferenceTower, RunImages, TowerTraining};
 use embodied_r_grpo::settings::VisionSettings;
-use embodied_r_policy::{Precision, Prompt};
+use embodied_r_policy::{Precision, Prompt, Trainable};
 use embodied_r_vision::VisionProcessor;
 
 use crate::exit;
@@ -26,6 +26,8 @@ pub(crate) struct ImageEncoding {
     pub(crate) activation_bytes: usize,
     /// Embeddings on disk.
     pub(crate) disk: Option<DiskCache>,
+    /// The vision tower of the reference model.
+    pub(crate) reference: ReferenceTower,
 }
 
 /// An empty table for the images of the model in `folder`.
@@ -47,10 +49,14 @@ pub(crate) fn image_table(folder: &Path, vision: &VisionSettings) -> anyhow::Res
 pub(crate) fn vision_load<'a>(
     table: &ImageTable,
     vision: &VisionSettings,
+    (trainable, reference): (&Trainable, ReferenceTower),
     prompts: impl IntoIterator<Item = &'a Prompt>,
 ) -> anyhow::Result<Option<VisionLoad>> {
+    let config = table.processor().config();
     let images = PromptImages::of_prompts(prompts, table)?;
-    Ok(images.map(|images| VisionLoad::new(table.processor().config(), images, vision)))
+    Ok(images.map(|images| {
+        VisionLoad::new(config, images, vision).trained_as(config, trainable, reference)
+    }))
 }
 
 /// The images of `table` for the models of a run on the base model in `folder`.
@@ -60,7 +66,8 @@ pub(crate) fn run_images(
     vision: &VisionSettings,
     encoding: ImageEncoding,
 ) -> RunImages {
-    let ImageEncoding { precision, device, learning_rate, activation_bytes, disk } = encoding;
+    let ImageEncoding { precision, device, learning_rate, activation_bytes, disk, reference } =
+        encoding;
     let options = StoreOptions {
         model: folder.to_owned(),
         format: precision.into(),
@@ -72,6 +79,7 @@ pub(crate) fn run_images(
         frozen,
         learning_rate_scale: vision.vision_learning_rate.unwrap_or(learning_rate) / learning_rate,
         activation_bytes,
+        reference,
     });
     RunImages { frozen: Arc::new(ImageStore::new(Arc::new(table), options)), training }
 }

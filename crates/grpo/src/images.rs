@@ -42,6 +42,18 @@ pub struct TowerTraining {
     pub learning_rate_scale: f64,
     /// Bytes of activations that the tower's forward pass may save.
     pub activation_bytes: usize,
+    /// The vision tower of the reference model.
+    pub reference: ReferenceTower,
+}
+
+/// The vision tower of the reference model of a run that trains its tower.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ReferenceTower {
+    /// That of the base model, which stays.
+    #[default]
+    Base,
+    /// One of its own: the reference follows the policy.
+    Own,
 }
 
 impl RunImages {

@@ -2,10 +2,14 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "vision/lora.rs"]
+mod lora;
 #[path = "vision/loss.rs"]
 mod loss;
 #[path = "vision/model.rs"]
 mod model;
+#[path = "vision/reference.rs"]
+mod reference;
 #[path = "vision/store.rs"]
 mod store;
 #[path = "../../vision/tests/parity/test_image.rs"]

@@ -107,6 +107,15 @@ pub enum Error {
         /// Its folder.
         dir: PathBuf,
     },
+    /// An adapter of a vision tower is to be merged into a model whose tower is in another file.
+    #[error(
+        "`{}` adapts the vision tower, which a GGUF model has in a file of its own: use the base model in \
+         safetensors", dir.display()
+    )]
+    VisionAdapter {
+        /// The adapter's folder.
+        dir: PathBuf,
+    },
     /// An entry of `freeze_parameters_regex` is not a valid regular expression.
     #[error("`freeze_parameters_regex` has the invalid regular expression `{pattern}`: {reason}")]
     FreezePattern {

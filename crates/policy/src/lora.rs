@@ -15,6 +15,7 @@ mod settings;
 #[cfg(test)]
 mod tests;
 mod train;
+mod vision;
 mod write;
 
 use std::collections::BTreeMap;
@@ -38,17 +39,20 @@ use read::LowRankUpdate;
 pub use settings::LoraConfig;
 pub(crate) use settings::{A, B};
 pub(crate) use train::Lora;
+pub use vision::VisionModule;
 pub(crate) use write::BaseModel;
 
 /// An adapter that matches a model.
 #[derive(Debug)]
 pub struct Adapter {
     dir: PathBuf,
-    base_model: Option<String>,
+    settings: AdapterConfig,
     /// By the canonical name of the updated weight.
     updates: BTreeMap<String, LowRankUpdate>,
     /// Whole tensors that replace the model's (`modules_to_save`), by canonical name.
     replaced: BTreeMap<String, Tensor>,
+    /// Of the vision tower, by the name of the layer within it, such as `blocks.0.attn.qkv`.
+    vision: BTreeMap<String, LowRankUpdate>,
 }
 
 impl Adapter {
@@ -59,19 +63,23 @@ impl Adapter {
     /// [`Error::CorruptWeights`] for a corrupt file, and [`Error::Io`].
     pub fn open(dir: &Path, config: &ModelConfig) -> Result<Self> {
         let settings = AdapterConfig::from_dir(dir)?;
-        let (updates, replaced) = read::tensors(dir, &settings, config)?;
-        let base_model = settings.base_model;
-        Ok(Self { dir: dir.to_owned(), base_model, updates, replaced })
+        let read::Tensors { updates, replaced, vision } = read::tensors(dir, &settings, config)?;
+        Ok(Self { dir: dir.to_owned(), settings, updates, replaced, vision })
+    }
+
+    /// Its folder.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// The base model as recorded by `peft`: a folder or a name on the hub.
     pub fn base_model(&self) -> Option<&str> {
-        self.base_model.as_deref()
+        self.settings.base_model.as_deref()
     }
 
     /// Number of updated weights.
     pub fn len(&self) -> usize {
-        self.updates.len() + self.replaced.len()
+        self.updates.len() + self.replaced.len() + self.vision.len()
     }
 
     /// Whether no weight is updated.
@@ -94,12 +102,13 @@ impl Adapter {
         self.replaced.contains_key(name)
     }
 
-    /// The names of the updated weights.
+    /// The names of the decoder's updated weights.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.updates.keys().chain(self.replaced.keys()).map(String::as_str)
     }
 
-    /// Merges the adapter into `parameters`, in place and in f32.
+    /// Merges the adapter into the decoder's `parameters`, in place and in f32. The vision tower's part is merged when the
+    /// tower is read, or saved ([`crate::Policy::merged`]).
     ///
     /// # Errors
     /// [`Error::MissingTensor`] if the parameters belong to another model.
@@ -119,13 +128,20 @@ impl Adapter {
         if let Some(tensor) = self.replaced.get(name) {
             memory::overwrite(weight, tensor)?;
         }
-        if let Some(LowRankUpdate { a, b, scale }) = self.updates.get(name) {
-            let doing = || format!("merge `{name}` of `{}`", self.dir.display());
-            let scaled = (b * *scale).context(doing())?;
-            let columns = a.t().and_then(|a| a.contiguous()).context(doing())?;
-            // W += (s·B)·(Aᵀ)ᵀ, in W's memory.
-            linear::forward_add(&scaled, &columns, weight.clone(), Precision::F32)?;
+        match self.updates.get(name) {
+            Some(update) => self.add(name, update, weight),
+            None => Ok(()),
         }
+    }
+
+    /// Adds `update` to the weight `name`, in place and in f32.
+    fn add(&self, name: &str, update: &LowRankUpdate, weight: &Tensor) -> Result<()> {
+        let LowRankUpdate { a, b, scale } = update;
+        let doing = || format!("merge `{name}` of `{}`", self.dir.display());
+        let scaled = (b * *scale).context(doing())?;
+        let columns = a.t().and_then(|a| a.contiguous()).context(doing())?;
+        // W += (s·B)·(Aᵀ)ᵀ, in W's memory.
+        linear::forward_add(&scaled, &columns, weight.clone(), Precision::F32)?;
         Ok(())
     }
 }

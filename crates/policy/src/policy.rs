@@ -3,8 +3,8 @@
 mod pass;
 mod scores;
 mod trained;
+mod vision;
 
-use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -81,8 +81,8 @@ impl Policy {
         if let Some(base) = lora::base_model_dir(dir)? {
             lora::check_base(dir, &base)?;
             let policy = Self::load(&base)?;
-            Adapter::open(dir, &policy.config)?.apply(&policy.weights)?;
-            return Ok(policy);
+            let adapter = Adapter::open(dir, &policy.config)?;
+            return policy.merged(Arc::new(adapter));
         }
         if let Some(file) = gguf::find(dir)? {
             let model = GgufModel::open(&file)?;
@@ -199,19 +199,6 @@ impl Policy {
     /// The matmul precision.
     pub fn precision(&self) -> Precision {
         self.precision
-    }
-
-    /// With trained tensors of the vision tower, by their names in the checkpoint, which are saved in place of those that
-    /// were read.
-    #[must_use]
-    pub fn with_vision_tensors(self, tensors: HashMap<String, Tensor>) -> Self {
-        let multimodal = self.multimodal.map(|it| it.with_vision_tensors(tensors));
-        Self { multimodal, ..self }
-    }
-
-    /// Only the decoder: it is saved as a text model even if it comes from a vision-language checkpoint.
-    pub fn text_only(self) -> Self {
-        Self { multimodal: None, ..self }
     }
 
     /// Writes configuration and weights to `dir` in Hugging Face's layout, without the tokenizer. With an adapter, only

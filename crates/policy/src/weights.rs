@@ -13,20 +13,22 @@ mod read;
 mod tensor_file;
 #[cfg(test)]
 mod tests;
+mod vision;
 mod write;
 
 pub use fault::{SafetensorsFault, WeightFault};
 pub(crate) use file::WeightFile;
 pub(crate) use map::map;
 pub(crate) use multimodal::Multimodal;
-pub(crate) use names::canonical;
 pub use names::tensor_shapes;
+pub(crate) use names::{canonical, of_vision};
 pub use random::{write_random, write_random_with};
 #[cfg(test)]
 pub(crate) use read::LazyTensor;
-pub use read::{StoredDecoder, VisionTensors, check_headers, load};
+pub use read::{StoredDecoder, check_headers, load};
 pub(crate) use read::{decoder, files, find, is_float, open, tensor};
 pub use tensor_file::TensorFile;
+pub use vision::VisionTensors;
 pub(crate) use write::save_file_with_metadata;
 pub use write::{SaveOptions, WriterRank, save, save_file, save_sharded};
 

@@ -1,10 +1,11 @@
 //! Linear layers with a bias.
 
 use candle_core::Tensor;
-use embodied_r_kernels::memory;
 use embodied_r_kernels::weight::Weight;
+use embodied_r_kernels::{dropout, memory};
 
 use crate::error::Result;
+use crate::tower::Dropout;
 
 /// `x · Wᵀ + b`, plus the output of an adapter.
 pub(crate) struct Linear {
@@ -13,13 +14,14 @@ pub(crate) struct Linear {
     pub(crate) low_rank: Option<LowRank>,
 }
 
-/// LoRA: `s · (x · Aᵀ) · Bᵀ` (Hu et al., 2021), in f32 on the CPU.
+/// LoRA: `s · (dropout(x) · Aᵀ) · Bᵀ` (Hu et al., 2021), in f32 on the CPU.
 pub(crate) struct LowRank {
     /// (rank, inputs).
     pub(crate) a: Weight,
     /// (outputs, rank).
     pub(crate) b: Weight,
     pub(crate) scale: f32,
+    pub(crate) dropout: Dropout,
 }
 
 impl Linear {
@@ -27,12 +29,19 @@ impl Linear {
         Self { weight, bias, low_rank: None }
     }
 
-    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.adapted(x, self.weight.forward(x, Some(&self.bias))?)
+    /// `keys` of the rows enable dropout.
+    pub(crate) fn forward(&self, x: &Tensor, keys: Option<&[u64]>) -> Result<Tensor> {
+        self.adapted(x, self.weight.forward(x, Some(&self.bias))?, keys)
     }
 
-    pub(crate) fn forward_add(&self, x: &Tensor, y: &Tensor) -> Result<Tensor> {
-        self.adapted(x, self.weight.forward_add(x, y, Some(&self.bias))?)
+    /// As [`Self::forward`], added to `y`.
+    pub(crate) fn forward_add(
+        &self,
+        x: &Tensor,
+        y: &Tensor,
+        keys: Option<&[u64]>,
+    ) -> Result<Tensor> {
+        self.adapted(x, self.weight.forward_add(x, y, Some(&self.bias))?, keys)
     }
 
     /// The layer without its adapter, for products with several weights.
@@ -41,9 +50,12 @@ impl Linear {
     }
 
     /// `y` plus the adapter's output.
-    pub(crate) fn adapted(&self, x: &Tensor, y: Tensor) -> Result<Tensor> {
-        let Some(LowRank { a, b, scale }) = &self.low_rank else { return Ok(y) };
-        let product = a.forward(x, None)?;
+    pub(crate) fn adapted(&self, x: &Tensor, y: Tensor, keys: Option<&[u64]>) -> Result<Tensor> {
+        let Some(LowRank { a, b, scale, dropout }) = &self.low_rank else { return Ok(y) };
+        let product = match dropout.mask(keys) {
+            Some(mask) => a.forward(&dropout::forward(x, &mask)?, None)?,
+            None => a.forward(x, None)?,
+        };
         memory::scale(&product, *scale)?;
         Ok(b.forward_add(&product, &y, None)?)
     }

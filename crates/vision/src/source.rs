@@ -5,7 +5,7 @@ mod mmproj;
 
 use std::path::Path;
 
-use embodied_r_policy::{WeightPlacement, gguf};
+use embodied_r_policy::{Adapter, ModelConfig, WeightPlacement, gguf, lora};
 
 use crate::config::{ImageTokens, VisionConfig};
 use crate::error::{Error, Result};
@@ -21,8 +21,8 @@ pub(crate) enum Source {
 }
 
 impl VisionConfig {
-    /// The configuration of `model`: a folder with a `config.json` in the hub's format or that of `transformers` 5, or
-    /// a GGUF file with its `mmproj` next to it.
+    /// The configuration of `model`: a folder with a `config.json` in the hub's format or that of `transformers` 5, a GGUF
+    /// file with its `mmproj` next to it, or an adapter of either.
     ///
     /// # Errors
     /// [`Error::NoVision`] or [`Error::NoMmproj`] for a text model; a file cannot be read, or the sizes are inconsistent.
@@ -32,13 +32,23 @@ impl VisionConfig {
 }
 
 impl Source {
-    /// The files of `model`, a folder or a GGUF file.
+    /// The files of `model`, a folder, a GGUF file, or an adapter's folder, which stands for its base model with the adapter
+    /// merged.
     ///
     /// # Errors
-    /// [`Error::NoVision`] for a text model, [`Error::NoMmproj`] for a decoder without an `mmproj` file.
+    /// [`Error::NoVision`] for a text model, [`Error::NoMmproj`] for a decoder without an `mmproj` file; an adapter's base
+    /// model is missing, or the adapter cannot be merged into its tower.
     pub(crate) fn of_model(model: &Path) -> Result<Self> {
-        let Some(decoder) = gguf::find(model)? else { return Ok(Self::Folder(Folder::new(model))) };
-        match gguf::find_mmproj(model)? {
+        let base = lora::base_model_dir(model)?;
+        let files = base.as_deref().unwrap_or(model);
+        let Some(decoder) = gguf::find(files)? else {
+            return Ok(Self::Folder(Folder::new(files, model)));
+        };
+        if base.is_some() && Adapter::open(model, &ModelConfig::of_model(files)?)?.adapts_vision() {
+            let dir = model.to_owned();
+            return Err(embodied_r_policy::Error::VisionAdapter { dir }.into());
+        }
+        match gguf::find_mmproj(files)? {
             Some(file) => Ok(Self::Mmproj(Box::new(Mmproj::open(&file, &decoder)?))),
             None => Err(Error::NoMmproj { model: decoder }),
         }
@@ -46,9 +56,11 @@ impl Source {
 
     /// Whether `model` is a vision-language model, even if its files are incomplete.
     pub(crate) fn exists(model: &Path) -> bool {
+        let Ok(base) = lora::base_model_dir(model) else { return false };
+        let model = base.as_deref().unwrap_or(model);
         match gguf::find(model) {
             Ok(Some(_)) => !matches!(gguf::find_mmproj(model), Ok(None)),
-            Ok(None) => Folder::new(model).is_whole(),
+            Ok(None) => Folder::new(model, model).is_whole(),
             Err(_) => false,
         }
     }

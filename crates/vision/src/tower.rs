@@ -6,6 +6,7 @@
 
 mod batch;
 mod block;
+mod dropout;
 mod merger;
 
 use candle_core::{DType, Device, Tensor};
@@ -18,6 +19,7 @@ use crate::processor::Pixels;
 use crate::tower_weights::{TowerPart, TowerWeights};
 pub(crate) use batch::{Batch, Pass, batch_lengths};
 pub(crate) use block::{Activations, Attention, Block, FeedForward};
+pub(crate) use dropout::Dropout;
 pub(crate) use merger::{Merger, MergerActivations};
 
 /// Epsilon of the RMS norms.
@@ -116,7 +118,7 @@ impl Tower {
         for (index, block) in self.blocks.iter().enumerate() {
             x = block.forward(x, &batch.pass, self.config.is_full(index))?;
         }
-        batch.embeddings(&self.merger.forward(&x, self.config.patches_per_token())?.0)
+        batch.embeddings(&self.merger.forward(&x, self.config.patches_per_token(), None)?.0)
     }
 
     /// The first block's input (patches, hidden).

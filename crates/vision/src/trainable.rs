@@ -96,7 +96,7 @@ impl TrainableTower {
         let config = processor.config();
         let tensors = TowerTensors::new(config, tensors)?.on_device(device, *precision)?;
         let tensors = tensors.with_frozen(*frozen);
-        let modules = Modules::new(config, |_| false, |name| tensors.get(name))?;
+        let modules = Modules::new(config, |_| None, |name| tensors.get(name))?;
         let (precision, layer_hook) = (*precision, OnceLock::new());
         Ok(Self { processor, tensors, modules, precision, layer_hook })
     }
@@ -125,9 +125,69 @@ impl TrainableTower {
         let (device, precision) = (self.device().clone(), self.precision);
         let place = |tensor: &Tensor| tensors::moved(tensor, &device, precision);
         let tensors = self.tensors.with_adapters(adapters, scale as f32, place)?;
-        let has_adapter = |layer: &str| tensors.has_adapter(layer);
-        let modules = Modules::new(self.processor.config(), has_adapter, |name| tensors.get(name))?;
+        let site = |layer: &str| tensors.dropout_site(layer);
+        let modules = Modules::new(self.processor.config(), site, |name| tensors.get(name))?;
         Ok(Self { tensors, modules, ..self })
+    }
+
+    /// Drops inputs of the adapters with this probability, below 1, in passes that are given seeds.
+    #[must_use]
+    pub fn with_lora_dropout(self, probability: f64) -> Self {
+        Self { tensors: self.tensors.with_lora_dropout(probability), ..self }
+    }
+
+    /// Whether inputs of adapters are dropped in passes that are given seeds.
+    #[must_use]
+    pub fn has_dropout(&self) -> bool {
+        self.tensors.has_dropout()
+    }
+
+    /// A frozen copy: `of` gives each trained tensor by its name in the checkpoint, and frozen ones are shared.
+    ///
+    /// # Errors
+    /// Those of `of`.
+    pub fn frozen_with<E: From<Error>>(
+        &self,
+        of: impl Fn(&str, &Tensor) -> std::result::Result<Tensor, E>,
+    ) -> std::result::Result<Self, E> {
+        let place = |tensor: &Tensor| tensors::moved(tensor, self.device(), self.precision);
+        let tensors =
+            self.tensors.frozen_with(|name, tensor| Ok::<_, E>(place(&of(name, tensor)?)?))?;
+        let (processor, precision) = (self.processor.clone(), self.precision);
+        let site = |layer: &str| tensors.dropout_site(layer);
+        let modules = Modules::new(processor.config(), site, |name| tensors.get(name))?;
+        let layer_hook = self.layer_hook.clone();
+        Ok(Self { processor, tensors, modules, precision, layer_hook })
+    }
+
+    /// A frozen copy of the weights of now.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn frozen_copy(&self) -> Result<Self> {
+        self.frozen_with(|_, tensor| Ok(embodied_r_kernels::memory::copy(tensor)?))
+    }
+
+    /// A frozen copy with the trained tensors of the whole model in the folder `dir`.
+    ///
+    /// # Errors
+    /// A file cannot be read, or has other tensors.
+    pub fn load_frozen(&self, dir: &Path) -> Result<Self> {
+        let files = VisionTensors::open(dir)?;
+        self.frozen_with(|name, tensor| {
+            Ok(files.tensor(tensors::within(name).unwrap_or(name), tensor.dims())?)
+        })
+    }
+
+    /// The adapters' tensors, trained or frozen, with their names in the checkpoint.
+    pub fn adapters(&self) -> impl Iterator<Item = (&str, &Tensor)> {
+        self.tensors.adapters()
+    }
+
+    /// Whether adapters are trained in place of the tower.
+    #[must_use]
+    pub fn has_adapters(&self) -> bool {
+        self.tensors.has_adapters()
     }
 
     /// Sets the hook that is called after every block of a training pass, once.

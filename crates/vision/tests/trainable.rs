@@ -26,7 +26,9 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
 use embodied_r_policy::Precision;
-use embodied_r_vision::{FrozenParts, Pixels, TowerOptions, TrainableTower, VisionProcessor};
+use embodied_r_vision::{
+    FrozenParts, Pixels, SavedTower, TowerOptions, TrainableTower, VisionProcessor,
+};
 use test_image::test_image;
 
 /// The checkpoint formats: that of `transformers` 5 and the hub's.
@@ -93,7 +95,14 @@ type Gradients = BTreeMap<String, Vec<f32>>;
 
 /// The loss and the gradients of one pass over `images`.
 fn pass(tower: &TrainableTower, images: &[&Pixels], activation_bytes: usize) -> (f64, Gradients) {
-    let (embeddings, saved) = tower.forward(images, activation_bytes).unwrap();
+    pass_of(tower, tower.forward(images, activation_bytes).unwrap())
+}
+
+/// The loss and the gradients of a forward pass.
+fn pass_of(
+    tower: &TrainableTower,
+    (embeddings, saved): (Vec<Tensor>, SavedTower),
+) -> (f64, Gradients) {
     let mut grads = tower.zero_gradients().unwrap();
     tower.backward(saved, &d_loss(&embeddings), &mut grads, &mut |_| ()).unwrap();
     (loss(&embeddings), grads.iter().map(|(name, d)| (name.to_owned(), values(d))).collect())

@@ -7,7 +7,7 @@ use embodied_r_grpo::Error;
 use embodied_r_grpo::estimate::memory_plan::{MemoryPlan, PromptImages, VisionLoad};
 use embodied_r_grpo::images::store::{ImageStore, StoreOptions};
 use embodied_r_grpo::images::table::{ImageSource, ImageTable, ReadError};
-use embodied_r_grpo::images::{RunImages, TowerTraining};
+use embodied_r_grpo::images::{ReferenceTower, RunImages, TowerTraining};
 use embodied_r_grpo::model::{GenerationRequest, LoadOptions, Model as _, VisionPolicy};
 use embodied_r_grpo::settings::VisionSettings;
 use embodied_r_policy::Trainable;
@@ -97,6 +97,7 @@ impl VisionWork {
             frozen,
             learning_rate_scale: 1.0,
             activation_bytes: plan.tower_activation_bytes(),
+            reference: ReferenceTower::Base,
         });
         let frozen = Arc::new(ImageStore::new(Arc::new(table), store));
         let load_options = LoadOptions {

@@ -90,17 +90,18 @@ pub(crate) struct CaptionArgs {
 /// Print the GRPO loss of given completions and the gradient norm of each tensor.
 ///
 /// Loss settings start from TRL's defaults, overridden by those in the data file (`train` writes one when it skips a
-/// step), then by `--set`.
+/// step), then by `--set`. With `--set use_peft=true`, gradients are those of a LoRA adapter, without dropout: a new one, or
+/// that of `--model`.
 #[derive(Debug, Args)]
 pub(crate) struct LossArgs {
-    /// Model: a directory in Hugging Face layout, or a Hub ID.
+    /// Model: a directory in Hugging Face layout, a LoRA adapter, or a Hub ID.
     #[arg(long, value_name = "MODEL")]
     pub(crate) model: String,
     /// JSON file of groups: `{"groups": [{"prompt_ids": [1, …], "completions": [{"ids": [2, …],
     /// "advantage": 0.5, "old_logps"?: […], "ref_logps"?: […], "sampling_logps"?: […]}]}]}`.
     #[arg(long, alias = "batch", value_name = "FILE")]
     pub(crate) data: PathBuf,
-    /// Override one setting, such as `loss_type=dapo`; repeatable.
+    /// Override one setting, such as `loss_type=dapo` or `freeze_vision_tower=false`; repeatable.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(crate) sets: Vec<String>,
     /// Precision of matrix multiplications; `bf16` is faster on GPUs and on most CPUs with AVX-512 BF16.

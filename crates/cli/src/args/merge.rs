@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 /// Merge a LoRA adapter into its base model.
 ///
 /// Reads an adapter in PEFT format and writes a model directory in Hugging Face layout: weights, config and tokenizer,
-/// and, for a vision-language model, the unchanged vision encoder and image processor.
+/// and, for a vision-language model, its vision encoder, which changes only if the adapter covers it, and image processor.
 #[derive(Debug, Args)]
 pub(crate) struct MergeArgs {
     /// Base model of the adapter: a directory in Hugging Face layout, or a Hub ID.

@@ -13,7 +13,7 @@ use embodied_r_files::write_atomic;
 
 use crate::args::chat::ChatArgs;
 use crate::chat_session::{ChatSession, Echo, VisionMode};
-use crate::direct::{Direct, vision_folder};
+use crate::direct::Direct;
 use crate::exit::{self, Status};
 use crate::hub;
 use crate::output::out;
@@ -82,7 +82,7 @@ pub(crate) fn run(args: ChatArgs) -> anyhow::Result<Status> {
 fn direct(args: &ChatArgs) -> anyhow::Result<Direct> {
     let direct = Direct::of_view(&args.view, args.media_limits())?;
     let dir = hub::with_vision_encoder(&args.stored.model, args.stored.revision.as_deref())?;
-    direct.check_model(&vision_folder(dir)?, &args.stored.model)?;
+    direct.check_model(&dir, &args.stored.model)?;
     Ok(direct)
 }
 

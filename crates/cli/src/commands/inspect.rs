@@ -5,15 +5,16 @@ mod loss;
 mod sequences;
 
 use std::fmt::Display;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use candle_core::Device;
+use embodied_r_grpo::images::ReferenceTower;
 use embodied_r_grpo::images::table::ImageTable;
 use embodied_r_grpo::model::{LoadOptions, Model as _, VisionPolicy};
 use embodied_r_grpo::settings::VisionSettings;
 use embodied_r_policy::{
-    Error, GenerationRequest, Group, Policy, Precision, Prompt, SamplingParams, Trainable,
+    Error, GenerationRequest, Group, Policy, Precision, Prompt, SamplingParams, Trainable, lora,
     tokenizer,
 };
 use sequences::Sequences;
@@ -50,7 +51,7 @@ fn loaded(args: &SequencesArgs, folder: &Path) -> anyhow::Result<Policy> {
 fn vision_policy(
     folder: &Path,
     table: ImageTable,
-    vision: &VisionSettings,
+    (vision, trainable): (&VisionSettings, Trainable),
     precision: Precision,
     device: &Device,
 ) -> anyhow::Result<VisionPolicy> {
@@ -60,18 +61,29 @@ fn vision_policy(
         learning_rate: 1.0,
         activation_bytes: ACTIVATION_BYTES,
         disk: None,
+        reference: ReferenceTower::Base,
     };
     let images = run_images(folder, table, vision, encoding);
+    let base = base_of(folder, &trainable)?;
     let load_options = LoadOptions {
-        base: folder,
+        base: &base,
         precision,
         activation_bytes: ACTIVATION_BYTES,
-        trainable: Trainable::All,
+        trainable,
         seed: 0,
         device: device.clone(),
         images: Some(Arc::new(images)),
     };
     Ok(VisionPolicy::load(folder, &load_options)?)
+}
+
+/// The base model of `trainable` for a model in `folder`, which may be an adapter to train further.
+fn base_of(folder: &Path, trainable: &Trainable) -> anyhow::Result<PathBuf> {
+    let base = match trainable {
+        Trainable::Lora(_) => lora::base_model_dir(folder)?,
+        _ => None,
+    };
+    Ok(base.unwrap_or_else(|| folder.to_owned()))
 }
 
 fn logprobs(args: &SequencesArgs) -> anyhow::Result<Status> {
@@ -104,7 +116,8 @@ fn logprobs_with_images(
     let relative_to = args.data.parent().unwrap_or(Path::new(""));
     let prompts = batch.prompts(Some(&mut table), relative_to)?;
     let device = device::open(args.device)?;
-    let policy = vision_policy(folder, table, &vision, args.precision.into(), &device)?;
+    let trained = (&vision, Trainable::All);
+    let policy = vision_policy(folder, table, trained, args.precision.into(), &device)?;
     let score = |prompt: &Prompt| Ok(policy.score_prompt(prompt)?);
     prompts.iter().map(score).collect()
 }

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use embodied_r_files::Error;
 use embodied_r_policy::tokenizer::Tokenizer;
@@ -40,8 +41,8 @@ pub(crate) fn run(args: MergeArgs) -> anyhow::Result<Status> {
         })?;
     }
     let policy = Policy::load(&folder)?;
-    let adapter = Adapter::open(&adapter_folder, policy.config())?;
-    adapter.apply(policy.weights())?;
+    let adapter = Arc::new(Adapter::open(&adapter_folder, policy.config())?);
+    let policy = policy.merged(adapter.clone())?;
     let policy = if args.text_only { policy.text_only() } else { policy };
     let dtype = args.dtype.map_or(policy.config().dtype, WeightDtype::from);
     write_whole(&args.output, |temporary| {

@@ -96,9 +96,13 @@ fn wanted<'a>(
     let cache_policy = memory::cache_policy(settings, None);
     let longest = settings.rollout.max_prompt_length;
     let load = Workload::for_training(settings, stages, trained, longest, cache_policy);
+    let vision = images.map(|images| {
+        let reference = settings.reference_tower(stages);
+        images.load.trained_as(&images.config, &settings.trainable(), reference)
+    });
     Ok(PlannedRun {
         config,
-        total_workload: Workload { vision: images.map(|images| images.load), ..load },
+        total_workload: Workload { vision, ..load },
         recompute: settings.run.recompute,
         precision: settings.run.precision,
         placement: hardware.placement,

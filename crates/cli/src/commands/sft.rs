@@ -10,6 +10,7 @@ use embodied_r_grpo::data::length_limit::LengthLimit;
 use embodied_r_grpo::data::samples;
 use embodied_r_grpo::estimate::memory_plan::{MemoryPlan, Workload};
 use embodied_r_grpo::events::Sink;
+use embodied_r_grpo::images::ReferenceTower;
 use embodied_r_grpo::model::{Model, VisionPolicy};
 use embodied_r_grpo::process_group::ProcessGroup;
 use embodied_r_grpo::settings::SftSettings;
@@ -63,18 +64,20 @@ fn run_as(args: &SftArgs, process_group: &ProcessGroup) -> anyhow::Result<Status
     let vision = match &table {
         Some(table) => {
             let prompts = data.examples().examples.iter().map(|example| &example.prompt);
-            vision_load(table, &settings.vision, prompts)?
+            let trained = (&settings.trainable(), ReferenceTower::Base);
+            vision_load(table, &settings.vision, trained, prompts)?
         }
         None => None,
     };
-    let memory = job.memory(Workload { vision, ..load })?;
+    let load = Workload { vision, ..load };
+    let memory = job.memory(load)?;
     if args.run.dry_run {
-        return job.dry_run(&plan(&job, &data, &memory));
+        return job.dry_run(&plan(&job, &data, &load, &memory));
     }
     job.run(&memory, |job, mut run, sinks| {
         let settings = job.settings();
-        let rate = settings.lr.learning_rate;
-        let images = table.map(|table| job.images(table, &settings.vision, rate, &memory));
+        let encoding = (settings.lr.learning_rate, ReferenceTower::Base);
+        let images = table.map(|table| job.images(table, &settings.vision, encoding, &memory));
         run.images = images.transpose()?.map(Arc::new);
         let is_seen = run.images.is_some();
         let inputs = SftInputs { settings, data, run };
@@ -125,7 +128,12 @@ fn warned(
 }
 
 /// The plan of the run as text.
-fn plan(job: &Job<'_, SftSettings>, data: &SftData, memory: &MemoryPlan) -> String {
+fn plan(
+    job: &Job<'_, SftSettings>,
+    data: &SftData,
+    load: &Workload,
+    memory: &MemoryPlan,
+) -> String {
     let (settings, ranks, lr) = (job.settings(), job.ranks(), data.lr());
     let SftExamples { examples, too_long } = data.examples();
     let (left, needed) = (examples.len(), settings.supervised.train_batch_size);
@@ -146,7 +154,7 @@ fn plan(job: &Job<'_, SftSettings>, data: &SftData, memory: &MemoryPlan) -> Stri
          micro-batch  at most {} tokens\n\
          {share}memory       {}\n",
         settings.run.model,
-        job.counts,
+        load.counts(),
         data.eval().len(),
         left as u64 - per_epoch * needed as u64,
         lr.total_steps,

@@ -84,10 +84,12 @@ fn run_as(args: &TrainArgs, process_group: &ProcessGroup) -> anyhow::Result<Stat
         memory::cache_policy(settings, job.unchanged().map(|checkpoint| &checkpoint.state));
     let longest = data.questions().longest();
     let load = Workload::for_training(settings, data.stages(), job.counts, longest, cache_policy);
+    let reference = settings.reference_tower(data.stages());
     let vision = match &table {
         Some(table) => {
             let prompts = data.questions().questions.iter().map(|question| &question.prompt);
-            vision_load(table, &settings.vision, prompts)?
+            let trained = (&settings.trainable(), reference);
+            vision_load(table, &settings.vision, trained, prompts)?
         }
         None => None,
     };
@@ -108,8 +110,8 @@ fn run_as(args: &TrainArgs, process_group: &ProcessGroup) -> anyhow::Result<Stat
             sinks.push(Box::new(Parquet::new(&settings.run.output, names)));
         }
         let verify_packing = args.verify_packing;
-        let rate = settings.lr.learning_rate;
-        let images = table.map(|table| job.images(table, &settings.vision, rate, &memory));
+        let encoding = (settings.lr.learning_rate, reference);
+        let images = table.map(|table| job.images(table, &settings.vision, encoding, &memory));
         run.images = images.transpose()?.map(Arc::new);
         let is_seen = run.images.is_some();
         let inputs = GrpoInputs { settings, data, judge, activation_cache, verify_packing, run };

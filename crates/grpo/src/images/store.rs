@@ -1,12 +1,12 @@
 //! The embeddings of a run's images under a frozen vision tower: each image is encoded once per run.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use candle_core::{Device, Tensor};
 use embodied_r_policy::{ImageEmbedder, Prompt, WeightFormat, WeightPlacement};
-use embodied_r_vision::{Pixels, VisionEncoder, VisionOptions};
+use embodied_r_vision::{Pixels, TrainableTower, VisionEncoder, VisionOptions};
 
 use super::disk_cache::DiskCache;
 use super::prefetch::Prefetch;
@@ -39,10 +39,12 @@ pub struct StoreOptions {
 }
 
 /// The embeddings of a run's images, encoded on first use by a frozen vision tower, which leaves memory when all images
-/// of the data are encoded.
+/// of the data are encoded, unless it was given.
 pub struct ImageStore {
     table: Arc<ImageTable>,
     options: StoreOptions,
+    /// The tower of a copy of a model, in place of that in the model's folder.
+    own_tower: Option<TrainableTower>,
     tower: Mutex<Option<VisionEncoder>>,
     memory: Mutex<Memory>,
     prefetch: Prefetch,
@@ -73,11 +75,37 @@ impl ImageStore {
         Self {
             table,
             options,
+            own_tower: None,
             tower: Mutex::default(),
             memory: Mutex::default(),
             prefetch: Prefetch::default(),
             counts: Mutex::default(),
         }
+    }
+
+    /// A store with the same images for another tower. Its embeddings are kept in memory, as far as this store's may be.
+    #[must_use]
+    pub fn with_tower(&self, tower: TrainableTower) -> Self {
+        let options = StoreOptions { disk: None, ..self.options.clone() };
+        Self { own_tower: Some(tower), ..Self::new(self.table.clone(), options) }
+    }
+
+    /// The tower that it was given.
+    #[must_use]
+    pub fn own_tower(&self) -> Option<&TrainableTower> {
+        self.own_tower.as_ref()
+    }
+
+    /// The model's folder.
+    #[must_use]
+    pub fn model(&self) -> &Path {
+        &self.options.model
+    }
+
+    /// Forgets what was encoded by the tower's weights so far.
+    pub fn weights_changed(&self) {
+        *locked(&self.tower) = None;
+        *locked(&self.memory) = Memory::default();
     }
 
     /// The images.
@@ -192,6 +220,9 @@ impl ImageStore {
     }
 
     fn load(&self) -> Result<VisionEncoder> {
+        if let Some(tower) = &self.own_tower {
+            return Ok(tower.encoder()?);
+        }
         let StoreOptions { model, format, device, .. } = &self.options;
         let placement = WeightPlacement { format: *format, device: device.clone() };
         // Images are cut by the processor of the table.

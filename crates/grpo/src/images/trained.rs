@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use candle_core::Tensor;
 use embodied_r_kernels::memory;
 use embodied_r_policy::{GradientReadyHook, ImageEmbedder, Prompt};
+use embodied_r_random::hash;
 use embodied_r_vision::{Pixels, SavedTower, TowerGradients, TrainableTower};
 use indexmap::IndexMap;
 
@@ -25,10 +26,40 @@ pub struct TrainedImages {
     prefetch: Prefetch,
 }
 
+/// What the embeddings of images are computed for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ImagePass {
+    /// A pass without a backward.
+    #[default]
+    Forward,
+    /// A pass that a backward follows.
+    Training,
+    /// A pass that a backward follows, with the dropout of this seed in adapters.
+    Dropout(u64),
+}
+
+impl ImagePass {
+    /// A pass that a backward through `tower` follows.
+    #[must_use]
+    pub fn training(tower: &TrainableTower, dropout_seed: u64) -> Self {
+        match tower.has_dropout() {
+            true => Self::Dropout(dropout_seed),
+            false => Self::Training,
+        }
+    }
+
+    fn drops(self) -> bool {
+        matches!(self, Self::Dropout(_))
+    }
+}
+
 /// The images of a step. All is valid until the weights change.
 #[derive(Default)]
 struct StepImages {
-    embeddings: HashMap<u128, Tensor>,
+    /// By digest, and whether they have dropout.
+    embeddings: HashMap<(u128, bool), Tensor>,
+    /// What embeddings are asked for.
+    pass: ImagePass,
     /// Forward passes for the backward, with the digests of their images.
     saved: Vec<(Vec<u128>, SavedTower)>,
     /// The patches of the images, for further passes.
@@ -55,38 +86,57 @@ impl TrainedImages {
         &self.table
     }
 
-    /// Gets the embeddings of all images of `prompts` under the weights of now. With `saves`, the passes are kept for the
-    /// backward; otherwise it repeats them.
+    /// Gets the embeddings of all images of `prompts` under the weights of now. Those of training are kept for the backward,
+    /// which repeats others. Those with dropout are others than those without.
     ///
     /// # Errors
     /// An image file has changed, or memory is short.
     pub fn prepare<'a>(
         &self,
         prompts: impl IntoIterator<Item = &'a Prompt>,
-        saves: bool,
+        pass: ImagePass,
     ) -> Result<()> {
         let mut step = locked(&self.step);
+        let drops = pass.drops();
+        step.pass = pass;
         let mut wanted = digests(prompts);
         let saved: Vec<u128> =
             step.saved.iter().flat_map(|(digests, _)| digests).copied().collect();
         // Those of an evaluation, for example, are not needed together.
-        step.embeddings.retain(|digest, _| wanted.contains(digest) || saved.contains(digest));
+        step.embeddings.retain(|(digest, _), _| wanted.contains(digest) || saved.contains(digest));
         step.pixels.retain(|digest, _| wanted.contains(digest) || saved.contains(digest));
-        wanted.retain(|digest| !step.embeddings.contains_key(digest));
+        wanted.retain(|digest| !step.embeddings.contains_key(&(*digest, drops)));
         if wanted.is_empty() {
             return Ok(());
         }
         let pixels = self.pixels(&mut step, &wanted)?;
         let pixels: Vec<&Pixels> = pixels.iter().map(AsRef::as_ref).collect();
-        let embeddings = if saves {
-            let (embeddings, saved) = self.tower.forward(&pixels, self.activation_bytes)?;
+        let embeddings = if pass == ImagePass::Forward {
+            self.tower.encoder()?.encode_pixels(&pixels)?
+        } else {
+            let (embeddings, saved) = self.forward(&wanted, &pixels, pass)?;
             step.saved.push((wanted.clone(), saved));
             embeddings
-        } else {
-            self.tower.encoder()?.encode_pixels(&pixels)?
         };
-        step.embeddings.extend(wanted.into_iter().zip(embeddings));
+        let wanted = wanted.into_iter().map(|digest| (digest, drops));
+        step.embeddings.extend(wanted.zip(embeddings));
         Ok(())
+    }
+
+    /// A pass over images that a backward follows.
+    fn forward(
+        &self,
+        digests: &[u128],
+        pixels: &[&Pixels],
+        pass: ImagePass,
+    ) -> Result<(Vec<Tensor>, SavedTower)> {
+        Ok(match pass {
+            ImagePass::Dropout(seed) => {
+                let seeds: Vec<u64> = digests.iter().map(|it| seed_of(*it, seed)).collect();
+                self.tower.forward_with_dropout(pixels, &seeds, self.activation_bytes)?
+            }
+            _ => self.tower.forward(pixels, self.activation_bytes)?,
+        })
     }
 
     /// Cuts the images of `prompts` into patches on a thread of its own.
@@ -121,14 +171,15 @@ impl TrainedImages {
         if !repeated.is_empty() {
             let pixels = self.pixels(step, &repeated)?;
             let pixels: Vec<&Pixels> = pixels.iter().map(AsRef::as_ref).collect();
-            passes.push((repeated, self.tower.forward(&pixels, self.activation_bytes)?.1));
+            let (_, saved) = self.forward(&repeated, &pixels, step.pass)?;
+            passes.push((repeated, saved));
         }
         while let Some((digests, saved)) = passes.pop() {
             let gradient = |digest: &u128| match d_embeddings.swap_remove(digest) {
                 Some(gradient) => Ok(gradient),
                 // An image of this pass whose groups are not trained on.
                 None => {
-                    let embeddings = step.embeddings.get(digest);
+                    let embeddings = step.embeddings.get(&(*digest, step.pass.drops()));
                     let embeddings = embeddings.ok_or(Error::UnknownImage { digest: *digest })?;
                     Ok(memory::zeros(embeddings.dims(), self.tower.device())?)
                 }
@@ -151,9 +202,16 @@ impl TrainedImages {
     }
 }
 
+/// The seed of an image's dropout masks in a step.
+fn seed_of(digest: u128, step: u64) -> u64 {
+    hash(hash(step ^ digest as u64) ^ (digest >> 64) as u64)
+}
+
 impl ImageEmbedder for TrainedImages {
     fn embeddings(&self, digest: u128) -> embodied_r_policy::Result<Tensor> {
-        let found = locked(&self.step).embeddings.get(&digest).cloned();
+        let step = locked(&self.step);
+        let found = step.embeddings.get(&(digest, step.pass.drops())).cloned();
+        drop(step);
         let unknown =
             || embodied_r_policy::Error::Image { source: Box::new(Error::UnknownImage { digest }) };
         found.ok_or_else(unknown)

@@ -4,18 +4,19 @@ use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::Tensor;
-use embodied_r_policy::{ActivationCache, Gradients, ImageEmbedder, Policy};
+use embodied_r_policy::{ActivationCache, Gradients, ImageEmbedder, LoraConfig, Policy};
 use embodied_r_vision::{TowerGradients, TowerOptions, TrainableTower};
+use indexmap::IndexMap;
 
 use super::{
     ActivationCacheOptions, GenerateOptions, GenerationRequest, GradientReadyHook, Group,
     LayerHook, LoadOptions, Model, NamedGradients, Prompt, Samples, SamplingParams, TokenScores,
-    TrainingPass, WriterRank,
+    Trainable, TrainingPass, WriterRank,
 };
 use crate::error::{Error, Result};
-use crate::images::RunImages;
 use crate::images::store::ImageStore;
-use crate::images::trained::TrainedImages;
+use crate::images::trained::{ImagePass, TrainedImages};
+use crate::images::{ReferenceTower, RunImages};
 
 /// A vision-language model. Its parameters are those of the vision tower, if it is trained, and then the decoder's.
 pub struct VisionPolicy {
@@ -23,6 +24,8 @@ pub struct VisionPolicy {
     encoder: Encoder,
     /// The images, for copies of this model.
     images: Arc<RunImages>,
+    /// The settings of the adapter that is trained, if one is.
+    lora: Option<LoraConfig>,
 }
 
 /// What encodes the images.
@@ -56,16 +59,35 @@ impl VisionPolicy {
     fn frozen(decoder: Policy, store: Arc<ImageStore>, images: Arc<RunImages>) -> Self {
         let embedder: Arc<dyn ImageEmbedder> = store.clone();
         let decoder = decoder.with_images(embedder, false);
-        Self { decoder, encoder: Encoder::Frozen(store), images }
+        Self { decoder, encoder: Encoder::Frozen(store), images, lora: None }
     }
 
-    fn trained(decoder: Policy, trained: TrainedImages, images: Arc<RunImages>) -> Self {
+    /// A frozen copy with a vision tower of its own, saved with it.
+    fn with_own_tower(&self, decoder: Policy, tower: TrainableTower) -> Self {
+        let decoder = with_tower(decoder.with_vision_files_of(&self.decoder), &tower);
+        let store = Arc::new(self.images.frozen.with_tower(tower));
+        Self::frozen(decoder, store, self.images.clone())
+    }
+
+    /// The trained tower, if copies have one of their own.
+    fn copied_tower(&self) -> Option<&TrainableTower> {
+        let training = self.images.training.as_ref()?;
+        match (&self.encoder, training.reference) {
+            (Encoder::Trained(images), ReferenceTower::Own) => Some(images.tower()),
+            _ => None,
+        }
+    }
+
+    fn trained(
+        decoder: Policy,
+        trained: TrainedImages,
+        images: Arc<RunImages>,
+        lora: Option<LoraConfig>,
+    ) -> Self {
         let trained = Arc::new(trained);
         let embedder: Arc<dyn ImageEmbedder> = trained.clone();
-        let tensors = trained.tower().tensors();
-        let tensors = tensors.map(|(name, tensor)| (name.to_owned(), tensor.clone())).collect();
-        let decoder = decoder.with_vision_tensors(tensors).with_images(embedder, true);
-        Self { decoder, encoder: Encoder::Trained(trained), images }
+        let decoder = with_tower(decoder, trained.tower()).with_images(embedder, true);
+        Self { decoder, encoder: Encoder::Trained(trained), images, lora }
     }
 
     /// The decoder.
@@ -79,19 +101,22 @@ impl VisionPolicy {
     /// # Errors
     /// The prompt is invalid for the model, or an image cannot be encoded.
     pub fn score_prompt(&self, prompt: &Prompt) -> Result<Vec<f32>> {
-        self.prepare([prompt], false)?;
+        self.prepare([prompt], None)?;
         Ok(self.decoder.score_prompt(prompt)?)
     }
 
-    /// Gets the embeddings of all images of `prompts`. With `saves`, a backward pass will follow.
+    /// Gets the embeddings of all images of `prompts`. With a seed of dropout masks, a backward pass will follow.
     fn prepare<'a>(
         &self,
         prompts: impl IntoIterator<Item = &'a Prompt>,
-        saves: bool,
+        dropout_seed: Option<u64>,
     ) -> Result<()> {
         match &self.encoder {
             Encoder::Frozen(store) => store.prepare(prompts),
-            Encoder::Trained(images) => images.prepare(prompts, saves),
+            Encoder::Trained(images) => {
+                let training = |seed| ImagePass::training(images.tower(), seed);
+                images.prepare(prompts, dropout_seed.map_or(ImagePass::Forward, training))
+            }
         }
     }
 
@@ -104,6 +129,40 @@ impl VisionPolicy {
             }
         }
     }
+}
+
+/// `decoder`, saved with the tensors of `tower`.
+fn with_tower(decoder: Policy, tower: &TrainableTower) -> Policy {
+    let owned = |(name, tensor): (&str, &Tensor)| (name.to_owned(), tensor.clone());
+    match tower.has_adapters() {
+        true => decoder.with_vision_adapter(tower.adapters().map(owned).collect()),
+        false => decoder.with_vision_tensors(tower.tensors().map(owned).collect()),
+    }
+}
+
+/// `tower` with the adapter in `dir`, or with a new one if that is `base`.
+fn adapted(
+    tower: TrainableTower,
+    lora: &LoraConfig,
+    (dir, base): (&Path, &Path),
+    seed: u64,
+) -> Result<TrainableTower> {
+    let adapters = adapters(&tower, lora, (dir, base), seed)?;
+    Ok(tower.with_adapters(adapters, lora.scale())?.with_lora_dropout(lora.lora_dropout))
+}
+
+/// Name suffixes of the two tensors of an adapter.
+const NAMES: [&str; 2] = [".lora_A.weight", ".lora_B.weight"];
+
+/// The adapters of `tower` in `dir`, or new ones if that is `base`, by layer.
+fn adapters(
+    tower: &TrainableTower,
+    lora: &LoraConfig,
+    (dir, base): (&Path, &Path),
+    seed: u64,
+) -> Result<IndexMap<String, [Tensor; 2]>> {
+    let shapes = lora.vision_shapes(tower.tensors().map(|(name, tensor)| (name, tensor.dims())));
+    Ok(lora.vision_adapters(dir, base, &shapes, seed)?)
 }
 
 fn prompts(groups: &[Group]) -> impl Iterator<Item = &Prompt> {
@@ -123,7 +182,7 @@ impl Model for VisionPolicy {
     }
 
     fn score(&self, groups: &[Group], temperature: f64) -> Result<TokenScores> {
-        self.prepare(prompts(groups), false)?;
+        self.prepare(prompts(groups), None)?;
         Model::score(&self.decoder, groups, temperature)
     }
 
@@ -135,7 +194,7 @@ impl Model for VisionPolicy {
         derivative: &mut dyn FnMut(&TokenScores) -> Result<Vec<f32>>,
         on_final: &mut GradientReadyHook<'_>,
     ) -> Result<()> {
-        self.prepare(prompts(groups), true)?;
+        self.prepare(prompts(groups), Some(training.dropout_seed))?;
         let first = self.tower_elements();
         let on_final = &mut |from: usize| on_final(first + from);
         self.decoder.backward(groups, training, &mut gradients.decoder, derivative, on_final)
@@ -147,7 +206,7 @@ impl Model for VisionPolicy {
         parts: &[&[Vec<u32>]],
         temperature: f64,
     ) -> Result<Vec<TokenScores>> {
-        self.prepare([prompt], false)?;
+        self.prepare([prompt], None)?;
         Model::score_chunks(&self.decoder, prompt, parts, temperature)
     }
 
@@ -160,7 +219,7 @@ impl Model for VisionPolicy {
         derivative: &mut dyn FnMut(usize, &TokenScores) -> Result<Vec<f32>>,
         on_final: &mut GradientReadyHook<'_>,
     ) -> Result<()> {
-        self.prepare([prompt], true)?;
+        self.prepare([prompt], Some(training.dropout_seed))?;
         let first = self.tower_elements();
         let on_final = &mut |from: usize| on_final(first + from);
         let gradients = &mut gradients.decoder;
@@ -180,8 +239,10 @@ impl Model for VisionPolicy {
     }
 
     fn parameters_changed(&self) {
-        if let Encoder::Trained(images) = &self.encoder {
-            images.weights_changed();
+        match &self.encoder {
+            Encoder::Frozen(store) if store.own_tower().is_none() => {}
+            Encoder::Frozen(store) => store.weights_changed(),
+            Encoder::Trained(images) => images.weights_changed(),
         }
     }
 
@@ -229,8 +290,11 @@ impl Model for VisionPolicy {
         on_step: &dyn Fn(),
     ) -> Result<(Samples, Option<ActivationCache>)> {
         // A rollout with an activation cache is followed by an update under the same weights.
-        let saves = options.activation_cache.is_some();
-        self.prepare(requests.iter().map(|request| &request.prompt), saves)?;
+        let prompts = requests.iter().map(|request| &request.prompt);
+        match (&self.encoder, &options.activation_cache) {
+            (Encoder::Trained(images), Some(_)) => images.prepare(prompts, ImagePass::Training)?,
+            _ => self.prepare(prompts, None)?,
+        }
         Model::generate(&self.decoder, requests, sampling, options, on_step)
     }
 
@@ -248,24 +312,47 @@ impl Model for VisionPolicy {
 
     fn all_tensors(&self) -> Vec<(String, Tensor)> {
         let decoder = self.decoder.all_tensors();
-        match &self.encoder {
-            Encoder::Frozen(_) => decoder,
-            Encoder::Trained(images) => {
-                let tower = images.tower().tensors();
-                let tower = tower.map(|(name, tensor)| (name.to_owned(), tensor.clone()));
-                tower.chain(decoder).collect()
-            }
-        }
+        let tower = match &self.encoder {
+            Encoder::Frozen(store) => store.own_tower(),
+            Encoder::Trained(images) => Some(images.tower()),
+        };
+        let tower = tower.into_iter().flat_map(|tower| tower.tensors().chain(tower.adapters()));
+        let tower = tower.map(|(name, tensor)| (name.to_owned(), tensor.clone()));
+        tower.chain(decoder).collect()
     }
 
-    /// The tower of a copy is that of the base model: a run makes its copy before it trains.
+    /// The tower of a copy is that of the base model, which a run copies before it trains, unless the settings of the
+    /// images give it one of its own.
     fn frozen_copy(&self) -> Result<Self> {
         let decoder = Model::frozen_copy(&self.decoder)?;
+        if let Some(tower) = self.copied_tower() {
+            return Ok(self.with_own_tower(decoder, tower.frozen_copy()?));
+        }
         Ok(Self::frozen(decoder, self.images.frozen.clone(), self.images.clone()))
     }
 
     fn load_frozen(&self, dir: &Path) -> Result<Self> {
         let decoder = Model::load_frozen(&self.decoder, dir)?;
+        // What such a run has saved has a tower of its own, also if the reference follows the policy no more.
+        let saved = match &self.encoder {
+            Encoder::Trained(images) if dir != self.images.frozen.model() => Some(images.tower()),
+            _ => None,
+        };
+        if let Some(tower) = saved.or_else(|| self.copied_tower()) {
+            let tower = match &self.lora {
+                Some(lora) => {
+                    let adapters = adapters(tower, lora, (dir, self.images.frozen.model()), 0)?;
+                    tower.frozen_with(|name, _| {
+                        let found = NAMES.iter().enumerate().find_map(|(index, part)| {
+                            adapters.get(name.strip_suffix(part)?).map(|pair| pair[index].clone())
+                        });
+                        found.ok_or_else(|| Error::Model { what: format!("has no `{name}`") })
+                    })?
+                }
+                None => tower.load_frozen(dir)?,
+            };
+            return Ok(self.with_own_tower(decoder, tower));
+        }
         Ok(Self::frozen(decoder, self.images.frozen.clone(), self.images.clone()))
     }
 
@@ -286,8 +373,19 @@ impl Model for VisionPolicy {
             device: load_options.device.clone(),
         };
         let processor = images.table().processor().clone();
-        let tower = TrainableTower::load(dir, processor, &options)?;
+        let tower = match &load_options.trainable {
+            Trainable::Lora(lora) => {
+                let base = load_options.base;
+                let tower = TrainableTower::load(base, processor, &options)?;
+                adapted(tower, lora, (dir, base), load_options.seed)?
+            }
+            _ => TrainableTower::load(dir, processor, &options)?,
+        };
         let trained = TrainedImages::new(images.table().clone(), tower, training.activation_bytes);
-        Ok(Self::trained(decoder, trained, images))
+        let lora = match &load_options.trainable {
+            Trainable::Lora(lora) => Some(lora.clone()),
+            _ => None,
+        };
+        Ok(Self::trained(decoder, trained, images, lora))
     }
 }

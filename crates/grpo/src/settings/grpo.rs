@@ -4,6 +4,7 @@ mod loss;
 mod rewards;
 
 use embodied_r_policy::Trainable;
+use embodied_r_rewards::RewardSchedule;
 use serde::{Deserialize, Serialize};
 
 use super::faults::{Fault, Faults};
@@ -14,6 +15,7 @@ use super::{
     StageSettings, TrainableSettings, VisionSettings,
 };
 use crate::data::length_limit::LengthLimit;
+use crate::images::ReferenceTower;
 use crate::loss::LossType;
 
 /// Settings of a GRPO run. The defaults reproduce the paper's run.
@@ -106,12 +108,8 @@ impl GrpoSettings {
         self.loss_faults(&mut faults);
         self.lr.add_faults(&mut faults);
         self.optimizer.add_faults(&mut faults);
-        self.trainable.add_faults(&mut faults);
-        self.vision.add_faults(self.trainable.use_peft, &mut faults);
-        let syncs = self.reference.sync_ref_model && self.vision.frozen_parts().is_some();
-        faults.unless(!syncs, "sync_ref_model", || {
-            "needs a frozen vision encoder: the reference model keeps the base model's".into()
-        });
+        self.trainable.add_faults(&self.vision, &mut faults);
+        self.vision.add_faults(&mut faults);
         self.run.add_faults(&mut faults);
         self.evaluation.add_faults(self.run.eval_data.is_some(), &mut faults);
         self.judge.add_faults(&mut faults);
@@ -130,9 +128,21 @@ impl GrpoSettings {
         LengthLimit::of_prompts(limit, context_length, self.run.truncation_strategy)
     }
 
+    /// The vision tower of the reference model: one of its own if the tower is trained and the reference follows the policy,
+    /// by `sync_ref_model` or a stage's `reset_reference`.
+    #[must_use]
+    pub fn reference_tower(&self, stages: &RewardSchedule) -> ReferenceTower {
+        let resets = stages.stages().iter().skip(1).any(|stage| stage.reset_reference);
+        let follows = self.reference.sync_ref_model || resets;
+        match follows && self.vision.frozen_parts().is_some() {
+            true => ReferenceTower::Own,
+            false => ReferenceTower::Base,
+        }
+    }
+
     /// The trainable parameters.
     pub fn trainable(&self) -> Trainable {
-        self.trainable.trainable(&self.run.model)
+        self.trainable.trainable(&self.run.model, &self.vision)
     }
 }
 

@@ -65,8 +65,8 @@ impl SftSettings {
         self.run.add_faults(&mut faults);
         self.lr.add_faults(&mut faults);
         self.optimizer.add_faults(&mut faults);
-        self.trainable.add_faults(&mut faults);
-        self.vision.add_faults(self.trainable.use_peft, &mut faults);
+        self.trainable.add_faults(&self.vision, &mut faults);
+        self.vision.add_faults(&mut faults);
         faults.0
     }
 
@@ -98,7 +98,7 @@ impl SftSettings {
 
     /// The trainable parameters.
     pub fn trainable(&self) -> Trainable {
-        self.trainable.trainable(&self.run.model)
+        self.trainable.trainable(&self.run.model, &self.vision)
     }
 }
 

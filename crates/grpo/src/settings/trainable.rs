@@ -1,11 +1,14 @@
 //! Which parameters a run trains, under the names of TRL's `ModelConfig` and of ms-swift.
 
+mod targets;
+
 use embodied_r_policy::Trainable;
-use embodied_r_policy::lora::{LoraConfig, Module};
+use embodied_r_policy::lora::LoraConfig;
 use serde::{Deserialize, Serialize};
 
-use super::StringList;
 use super::faults::Faults;
+use super::{StringList, VisionSettings};
+use targets::Targets;
 
 /// All linear modules of the layers, by `peft`'s name.
 pub const ALL_LINEAR: &str = "all-linear";
@@ -27,7 +30,8 @@ pub struct TrainableSettings {
     pub lora_alpha: usize,
     /// Dropout probability of the adapter's input. Default: 0.05.
     pub lora_dropout: f64,
-    /// Target modules of the adapter, such as `q_proj`, or `all-linear`. Default: `all-linear`.
+    /// Target modules of the adapter, such as `q_proj`, or `all-linear`; of the vision encoder those of its unfrozen parts,
+    /// such as `attn.qkv` and `merger.mlp.0`. Default: `all-linear`.
     pub lora_target_modules: StringList,
     /// Rank-stabilized LoRA: scale by `lora_alpha / sqrt(lora_r)`. Default: false.
     pub use_rslora: bool,
@@ -51,20 +55,17 @@ impl Default for TrainableSettings {
 }
 
 impl TrainableSettings {
-    pub(super) fn add_faults(&self, faults: &mut Faults) {
+    pub(super) fn add_faults(&self, vision: &VisionSettings, faults: &mut Faults) {
         faults.at_least("lora_r", self.lora_r as u64, 1);
         faults.at_least("lora_alpha", self.lora_alpha as u64, 1);
         faults.fraction("lora_dropout", self.lora_dropout);
-        if let Err(unknown) = self.modules() {
-            let names = Module::ALL.map(Module::short_name).join("`, `");
-            faults.unless(false, "lora_target_modules", || {
-                format!("contains `{unknown}`, expected `{ALL_LINEAR}` or any of `{names}`")
-            });
-        }
         let modules = &self.lora_target_modules.0;
         faults.unless(!modules.is_empty(), "lora_target_modules", || {
             format!("is empty, name a module or use `{ALL_LINEAR}`")
         });
+        if self.use_peft || *modules != [ALL_LINEAR] {
+            self.targets(vision).add_faults(vision, faults);
+        }
         let frozen = !self.freeze_parameters_regex.is_empty();
         faults.unless(!(self.use_peft && frozen), "freeze_parameters_regex", || {
             "conflicts with `use_peft`, which freezes the whole model; keep one of them".into()
@@ -82,30 +83,21 @@ impl TrainableSettings {
         }
     }
 
-    /// The target modules, or the first unknown name.
-    fn modules(&self) -> Result<Vec<Module>, &str> {
-        let mut modules = Vec::new();
-        for name in &self.lora_target_modules.0 {
-            match Module::named(name) {
-                Some(module) => modules.push(module),
-                None if name == ALL_LINEAR => modules.extend(Module::ALL),
-                None => return Err(name),
-            }
-        }
-        modules.sort_unstable();
-        modules.dedup();
-        Ok(modules)
+    fn targets<'a>(&'a self, vision: &VisionSettings) -> Targets<'a> {
+        Targets::new(&self.lora_target_modules.0, vision)
     }
 
     /// The trainable parameters of `model`, the base of an adapter.
-    pub fn trainable(&self, model: &str) -> Trainable {
+    pub fn trainable(&self, model: &str, vision: &VisionSettings) -> Trainable {
         if self.use_peft {
+            // Validation has reported unknown names.
+            let Targets { decoder, vision, .. } = self.targets(vision);
             return Trainable::Lora(LoraConfig {
                 r: self.lora_r,
                 lora_alpha: self.lora_alpha,
                 lora_dropout: self.lora_dropout,
-                // Validation has reported unknown names.
-                target_modules: self.modules().unwrap_or_default(),
+                target_modules: decoder,
+                vision_modules: vision,
                 use_rslora: self.use_rslora,
                 base_model_name_or_path: Some(model.to_owned()),
                 base_fingerprint: None,
@@ -120,6 +112,8 @@ impl TrainableSettings {
 
 #[cfg(test)]
 mod tests {
+    use embodied_r_policy::lora::{Module, VisionModule};
+
     use super::super::{GrpoSettings, SftSettings};
     use super::*;
 
@@ -187,5 +181,56 @@ mod tests {
         assert!(errors[0].contains("keep one of them"), "{errors:?}");
         let errors = faults("lora_r = 8");
         assert_eq!(errors, ["`lora_r`: has no effect without `use_peft = true`"]);
+    }
+
+    fn lora(text: &str) -> LoraConfig {
+        let settings = train(&format!("use_peft = true\n{text}"));
+        assert_eq!(settings.faults(), [], "{text}");
+        let Trainable::Lora(lora) = settings.trainable() else { panic!("no adapter") };
+        lora
+    }
+
+    #[test]
+    fn an_adapter_covers_the_parts_of_the_vision_encoder_that_are_not_frozen() {
+        let vision = |text: &str| lora(text).vision_modules;
+        assert_eq!(vision(""), []);
+        assert_eq!(vision("freeze_vision_tower = false"), VisionModule::ALL[..5]);
+        assert_eq!(vision("freeze_aligner = false"), VisionModule::ALL[5..]);
+        assert_eq!(
+            vision("freeze_vision_tower = false\nfreeze_aligner = false"),
+            VisionModule::ALL
+        );
+    }
+
+    #[test]
+    fn target_modules_are_the_ends_of_names_as_in_peft() {
+        let tower = "freeze_vision_tower = false\nlora_target_modules = ";
+        let found = lora(&format!("{tower}['q_proj', 'gate_proj', 'attn.qkv']"));
+        assert_eq!(found.target_modules, [Module::Q, Module::Gate]);
+        assert_eq!(found.vision_modules, [VisionModule::Qkv, VisionModule::Gate]);
+        let found = lora("lora_target_modules = ['self_attn.o_proj', 'mlp.up_proj']");
+        assert_eq!(found.target_modules, [Module::O, Module::Up]);
+        assert_eq!(found.vision_modules, []);
+        let found =
+            lora("freeze_aligner = false\nlora_target_modules = ['v_proj', 'merger.mlp.2']");
+        assert_eq!(found.vision_modules, [VisionModule::MergerSecond]);
+    }
+
+    #[test]
+    fn target_modules_and_frozen_parts_that_contradict_each_other_are_reported() {
+        let all = |text: &str| faults(&format!("use_peft = true\n{text}")).join("\n");
+        let frozen = all("lora_target_modules = ['q_proj', 'attn.qkv']");
+        assert!(frozen.contains("contains `attn.qkv`, of the vision tower"), "{frozen}");
+        assert!(frozen.contains("set `freeze_vision_tower = false`"), "{frozen}");
+        let frozen = all("lora_target_modules = ['q_proj', 'mlp.0']");
+        assert!(frozen.contains("set `freeze_aligner = false`"), "{frozen}");
+        let none = all("freeze_vision_tower = false\nlora_target_modules = ['q_proj']");
+        assert!(none.contains("names no layer of the vision tower"), "{none}");
+        let none = all("freeze_vision_tower = false\nlora_target_modules = ['qkv']");
+        assert!(none.contains("names no module of the decoder"), "{none}");
+        let wide = all("freeze_vision_tower = false\nlora_target_modules = ['q_proj', 'proj']");
+        assert!(wide.contains("use `attn.proj`"), "{wide}");
+        let number = all("freeze_aligner = false\nlora_target_modules = ['q_proj', '0']");
+        assert!(number.contains("contains `0`, expected"), "{number}");
     }
 }

@@ -9,9 +9,11 @@ use super::faults::{Fault, Faults};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct VisionSettings {
-    /// Freeze the vision tower: patch embedding and blocks. Each image is then encoded once per run. Default: true.
+    /// Freeze the vision tower: patch embedding and blocks. With `use_peft`, false adds adapters to its blocks. If all is
+    /// frozen, each image is encoded once per run. Default: true.
     pub freeze_vision_tower: bool,
-    /// Freeze the aligner (merger), between vision tower and decoder. Default: true.
+    /// Freeze the aligner (merger), between vision tower and decoder. With `use_peft`, false adds adapters to it. Default:
+    /// true.
     pub freeze_aligner: bool,
     /// Peak learning rate of vision tower and aligner. Default: `learning_rate`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -45,14 +47,11 @@ impl VisionSettings {
     #[must_use]
     pub fn faults(&self) -> Vec<Fault> {
         let mut faults = Faults::default();
-        self.add_faults(false, &mut faults);
+        self.add_faults(&mut faults);
         faults.0
     }
 
-    pub(super) fn add_faults(&self, use_peft: bool, faults: &mut Faults) {
-        faults.unless(!(use_peft && self.frozen_parts().is_some()), "use_peft", || {
-            "trains an adapter of the decoder only; keep `freeze_vision_tower` and `freeze_aligner`".into()
-        });
+    pub(super) fn add_faults(&self, faults: &mut Faults) {
         if let Some(rate) = self.vision_learning_rate {
             faults.positive("vision_learning_rate", rate);
             faults.unless(self.frozen_parts().is_some(), "vision_learning_rate", || {

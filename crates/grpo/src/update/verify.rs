@@ -90,6 +90,8 @@ pub fn verify_packing<M: Model>(
         }
     }
     model.finish_backward(&mut alone, &mut |_| ())?;
+    // The step repeats what it would have computed first, in the same order: it has the bits of one that is not verified.
+    model.parameters_changed();
     let mut verified = PackingCheck { gradient: 0.0, tensor: String::new(), logp };
     for (name, _) in model.parameters() {
         let missing = || Error::Model { what: format!("has no gradient for `{name}`") };

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use candle_core::Device;
 use embodied_r_grpo::images::store::{ImageStore, StoreOptions};
 use embodied_r_grpo::images::table::ImageTable;
-use embodied_r_grpo::images::{RunImages, TowerTraining};
+use embodied_r_grpo::images::{ReferenceTower, RunImages, TowerTraining};
 use embodied_r_grpo::inspect::batch_file::BatchFile;
 use embodied_r_grpo::inspect::batch_images::FileVideo;
 use embodied_r_grpo::model::{LoadOptions, Model as _, Prompt, VisionPolicy};
@@ -78,26 +78,46 @@ pub(crate) fn policy(
     trained: Option<FrozenParts>,
     activation_bytes: usize,
 ) -> (VisionPolicy, Vec<Prompt>) {
+    policy_of(batch, &folder(), Trainable::All, trained, activation_bytes)
+}
+
+/// The base model or what was saved in `dir`, with the images of the batch, and its prompts.
+pub(crate) fn policy_of(
+    batch: &Batch,
+    dir: &Path,
+    trainable: Trainable,
+    trained: Option<FrozenParts>,
+    activation_bytes: usize,
+) -> (VisionPolicy, Vec<Prompt>) {
+    // An adapter that is not trained is merged, also into the tower.
+    let (base, model) = match &trainable {
+        Trainable::Lora(_) => (folder(), folder()),
+        _ => (dir.to_owned(), dir.to_owned()),
+    };
     let mut table = ImageTable::new(VisionProcessor::of_model(&folder(), None).unwrap());
     let prompts = batch.file.prompts(Some(&mut table), batch.dir.path()).unwrap();
     let options = StoreOptions {
-        model: folder(),
+        model,
         format: WeightFormat::F32,
         device: Device::Cpu,
         memory_bytes: usize::MAX,
         disk: None,
     };
-    let training =
-        trained.map(|frozen| TowerTraining { frozen, learning_rate_scale: 1.0, activation_bytes });
+    let training = trained.map(|frozen| TowerTraining {
+        frozen,
+        learning_rate_scale: 1.0,
+        activation_bytes,
+        reference: ReferenceTower::Own,
+    });
     let frozen = Arc::new(ImageStore::new(Arc::new(table), options));
     let load_options = LoadOptions {
-        base: &folder(),
+        base: &base,
         precision: Precision::F32,
         activation_bytes,
-        trainable: Trainable::All,
+        trainable,
         seed: 1,
         device: Device::Cpu,
         images: Some(Arc::new(RunImages { frozen, training })),
     };
-    (VisionPolicy::load(&folder(), &load_options).unwrap(), prompts)
+    (VisionPolicy::load(dir, &load_options).unwrap(), prompts)
 }

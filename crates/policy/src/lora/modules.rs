@@ -30,11 +30,6 @@ impl Module {
     pub const ALL: [Self; 7] =
         [Self::Q, Self::K, Self::V, Self::O, Self::Gate, Self::Up, Self::Down];
 
-    /// The module with a short name such as `q_proj`.
-    pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|module| module.short_name() == name)
-    }
-
     /// The last component of its name.
     pub fn short_name(self) -> &'static str {
         match self {
@@ -46,6 +41,13 @@ impl Module {
             Self::Up => "up_proj",
             Self::Down => "down_proj",
         }
+    }
+
+    /// Whether `target`, an entry of `target_modules`, names it: as in `peft`, the end of its name, at a dot.
+    #[must_use]
+    pub fn is_named_by(self, target: &str) -> bool {
+        let name = self.name(0);
+        ends_with(name.strip_prefix("model.layers.0.").unwrap_or(&name), target)
     }
 
     /// Its canonical name in a layer.
@@ -112,7 +114,7 @@ impl Targets {
 }
 
 /// Whether `name` ends with the components of `end`.
-fn ends_with(name: &str, end: &str) -> bool {
+pub(super) fn ends_with(name: &str, end: &str) -> bool {
     let before = name.strip_suffix(end);
     before.is_some_and(|before| before.is_empty() || before.ends_with('.'))
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use candle_core::Tensor;
 
 use super::config::AdapterConfig;
-use super::{AdapterFault, WEIGHTS_FILE};
+use super::{AdapterFault, VisionModule, WEIGHTS_FILE};
 use crate::config::ModelConfig;
 use crate::error::{Error, Result, TensorContext};
 use crate::weights::{self, WeightFile, tensor_shapes};
@@ -66,9 +66,17 @@ pub(crate) struct LowRankUpdate {
     pub(crate) scale: f64,
 }
 
-type Tensors = (BTreeMap<String, LowRankUpdate>, BTreeMap<String, Tensor>);
+/// An adapter's tensors.
+pub(super) struct Tensors {
+    /// The decoder's low-rank updates by canonical name of the weight.
+    pub(super) updates: BTreeMap<String, LowRankUpdate>,
+    /// Its whole tensors by canonical name.
+    pub(super) replaced: BTreeMap<String, Tensor>,
+    /// The vision tower's low-rank updates by the name of the layer within it. Their outer dimensions are not checked.
+    pub(super) vision: BTreeMap<String, LowRankUpdate>,
+}
 
-/// The adapter's low-rank updates and its whole tensors, by canonical name of the weight.
+/// The adapter's tensors, for a decoder of `config`.
 pub(super) fn tensors(
     dir: &Path,
     settings: &AdapterConfig,
@@ -80,8 +88,10 @@ pub(super) fn tensors(
         settings,
         shapes: tensor_shapes(config),
         tied: config.tie_word_embeddings,
+        has_vision: config.rope.mrope_section.is_some(),
         updates: BTreeMap::new(),
         replaced: BTreeMap::new(),
+        vision: BTreeMap::new(),
         faults: Vec::new(),
     };
     for (name, _) in file.iter() {
@@ -94,8 +104,11 @@ struct AdapterReader<'a> {
     settings: &'a AdapterConfig,
     shapes: indexmap::IndexMap<String, Vec<usize>>,
     tied: bool,
+    /// Whether the model may have a vision tower.
+    has_vision: bool,
     updates: BTreeMap<String, PartialUpdate>,
     replaced: BTreeMap<String, Tensor>,
+    vision: BTreeMap<String, PartialUpdate>,
     faults: Vec<AdapterFault>,
 }
 
@@ -111,11 +124,7 @@ impl AdapterReader<'_> {
             return Ok(());
         };
         let Some(canonical) = weights::canonical(&format!("{module}.weight")) else {
-            self.unexpected(
-                name,
-                "it belongs to the vision tower, whose adapters are not supported",
-            );
-            return Ok(());
+            return self.take_vision(file, name, module, role);
         };
         let Some(shape) = self.shapes.get(&canonical).filter(|shape| shape.len() == 2).cloned()
         else {
@@ -149,6 +158,43 @@ impl AdapterReader<'_> {
         };
         let Some(tensor) = self.tensor(file, name, want)? else { return Ok(()) };
         self.insert(name, module, &canonical, role, tensor)
+    }
+
+    /// Reads one tensor of the vision tower, or records why it is rejected.
+    fn take_vision(
+        &mut self,
+        file: &WeightFile,
+        name: &str,
+        module: &str,
+        role: TensorRole,
+    ) -> Result<()> {
+        let layer = weights::of_vision(module).unwrap_or(module);
+        let why = match (role, VisionModule::of_layer(layer)) {
+            _ if !self.has_vision => Some("the model has no vision tower"),
+            (TensorRole::A | TensorRole::B, Some(_)) => {
+                let targeted = self.settings.targets(module);
+                (!targeted).then_some("its module is not in the adapter's settings")
+            }
+            _ => Some("only LoRA of the linear layers of a vision tower is supported"),
+        };
+        if let Some(why) = why {
+            self.unexpected(name, why);
+            return Ok(());
+        }
+        let (rank, shape) = (self.settings.rank_of(module), file.get(name).map(|it| &it.shape));
+        let want = match (role, shape.map(Vec::as_slice)) {
+            (TensorRole::A, Some([_, inputs])) => vec![rank, *inputs],
+            (_, Some([outputs, _])) => vec![*outputs, rank],
+            _ => vec![rank, rank],
+        };
+        let Some(tensor) = self.tensor(file, name, want)? else { return Ok(()) };
+        let update = self.vision.entry(layer.to_owned()).or_default();
+        update.module = module.to_owned();
+        let part = if role == TensorRole::A { &mut update.a } else { &mut update.b };
+        if part.replace(tensor).is_some() {
+            self.faults.push(AdapterFault::Duplicate { name: name.to_owned() });
+        }
+        Ok(())
     }
 
     fn tensor(
@@ -223,11 +269,26 @@ impl AdapterReader<'_> {
                 (_, None) => self.missing(&module, parts[1]),
             }
         }
-        if updates.is_empty() && self.replaced.is_empty() && self.faults.is_empty() {
+        let mut vision = BTreeMap::new();
+        for (layer, PartialUpdate { module, a, b }) in std::mem::take(&mut self.vision) {
+            let scale = self.settings.scale_of(&module);
+            match (a, b) {
+                (Some(a), Some(b)) => {
+                    vision.insert(layer, LowRankUpdate { a, b, scale });
+                }
+                (None, _) => self.missing(&module, TensorRole::A),
+                (_, None) => self.missing(&module, TensorRole::B),
+            }
+        }
+        let is_empty = updates.is_empty() && self.replaced.is_empty() && vision.is_empty();
+        if is_empty && self.faults.is_empty() {
             let found = self.settings.targets.display();
             self.faults.push(AdapterFault::NoTarget { found });
         }
-        if self.faults.is_empty() { Ok((updates, self.replaced)) } else { Err(self.faults) }
+        match self.faults.is_empty() {
+            true => Ok(Tensors { updates, replaced: self.replaced, vision }),
+            false => Err(self.faults),
+        }
     }
 
     fn missing(&mut self, module: &str, role: TensorRole) {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use indexmap::IndexMap;
 
-use super::Module;
+use super::{Module, VisionModule};
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
 use crate::fingerprint::weights_fingerprint;
@@ -19,8 +19,10 @@ pub struct LoraConfig {
     pub lora_alpha: usize,
     /// Dropout probability of an adapter's input in training, below 1.
     pub lora_dropout: f64,
-    /// The modules to adapt, in every layer.
+    /// The modules of the decoder to adapt, in every layer.
     pub target_modules: Vec<Module>,
+    /// The layers of the vision tower to adapt, if the run trains on images.
+    pub vision_modules: Vec<VisionModule>,
     /// Rank-stabilized LoRA: scales by `1 / √r` instead of `1 / r` (Kalajdzievski, 2023).
     pub use_rslora: bool,
     /// The base model: a folder or a name on the hub. Training makes a folder's path absolute, so that the adapter finds it
@@ -32,7 +34,8 @@ pub struct LoraConfig {
 
 impl LoraConfig {
     /// The scale of the update.
-    pub(crate) fn scale(&self) -> f64 {
+    #[must_use]
+    pub fn scale(&self) -> f64 {
         let rank = self.r as f64;
         self.lora_alpha as f64 / if self.use_rslora { rank.sqrt() } else { rank }
     }

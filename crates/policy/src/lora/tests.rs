@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::packed::Group;
 use crate::policy::Policy;
+use crate::weights;
 
 const TOLERANCE: f32 = 1e-4;
 
@@ -199,4 +200,90 @@ fn the_scale_uses_the_modules_rank_and_alpha() {
     assert_eq!(config.scale_of("model.layers.1.self_attn.q_proj"), 2.0 / 4.0);
     assert_eq!(config.scale_of("model.layers.0.self_attn.q_proj"), 2.0 / 2.0);
     assert_eq!(config.scale_of("model.layers.0.self_attn.v_proj"), 8.0 / 2.0);
+}
+
+/// A copy of the adapter of decoder and vision tower, with one setting changed.
+fn of_vision(field: &str, value: Value) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../grpo/tests/fixtures/vision_lora");
+    std::fs::copy(source.join(WEIGHTS_FILE), dir.path().join(WEIGHTS_FILE)).unwrap();
+    let mut config: Value =
+        serde_json::from_slice(&std::fs::read(source.join(CONFIG_FILE)).unwrap()).unwrap();
+    config[field] = value;
+    std::fs::write(dir.path().join(CONFIG_FILE), config.to_string()).unwrap();
+    dir
+}
+
+/// The model of this adapter.
+fn vision_model() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../vision/tests/fixtures/nested")
+}
+
+#[test]
+fn an_adapter_of_a_vision_tower_needs_a_vision_language_model() {
+    let whole = of_vision("r", json!(3));
+    let config = ModelConfig::of_model(&vision_model()).unwrap();
+    let adapter = Adapter::open(whole.path(), &config).unwrap();
+    assert!(adapter.adapts_vision());
+    assert_eq!(adapter.len(), 2 * 7 + 3 * 5 + 2);
+    let mut text = config.clone();
+    text.rope.mrope_section = None;
+    let message = Adapter::open(whole.path(), &text).unwrap_err().to_string();
+    let name = "base_model.model.model.visual.blocks.0.attn.proj.lora_A.weight";
+    assert!(message.contains(&format!("`{name}` is unexpected: the model has no vision tower")));
+}
+
+#[test]
+fn tensors_of_a_vision_tower_that_do_not_match_the_settings_are_reported() {
+    let config = ModelConfig::of_model(&vision_model()).unwrap();
+    let rejected = |field: &str, value: Value| {
+        Adapter::open(of_vision(field, value).path(), &config).unwrap_err().to_string()
+    };
+    let name = "base_model.model.model.visual.blocks.1.mlp.up_proj.lora_B.weight";
+    let decoder = json!(r"^model\.language_model\..*_proj$");
+    let message = rejected("target_modules", decoder);
+    let first = "base_model.model.model.visual.blocks.0.attn.proj.lora_A.weight";
+    assert!(message.contains(&format!("`{first}` is unexpected: its module")), "{message}");
+    let message = rejected("rank_pattern", json!({ "blocks.1.mlp.up_proj": 2 }));
+    assert!(message.contains(&format!("`{name}` must have the shape [40, 2]")), "{message}");
+}
+
+#[test]
+fn an_adapter_of_another_vision_tower_is_rejected() {
+    let dir = of_vision("r", json!(3));
+    let config = ModelConfig::of_model(&vision_model()).unwrap();
+    let adapter = Adapter::open(dir.path(), &config).unwrap();
+    let tower = weights::VisionTensors::open(&vision_model()).unwrap();
+    /// The shapes of the tensors that replace one.
+    type Change<'a> = &'a dyn Fn(&str, Vec<usize>) -> Vec<Vec<usize>>;
+    let checked = |change: Change<'_>| {
+        let shapes: Vec<(String, Vec<usize>)> = tower
+            .shapes()
+            .flat_map(|(name, shape)| {
+                let shapes = change(name, shape.to_vec()).into_iter();
+                shapes.map(|shape| (name.to_owned(), shape)).collect::<Vec<_>>()
+            })
+            .collect();
+        let shapes = shapes.iter().map(|(name, shape)| (name.as_str(), shape.as_slice()));
+        adapter.check_vision(shapes).err().map(|error| error.to_string()).unwrap_or_default()
+    };
+    assert_eq!(checked(&|_, shape| vec![shape]), "");
+    let name = "base_model.model.model.visual.merger.mlp.2.lora_B.weight";
+    let other = checked(&|name, shape| match name {
+        "merger.mlp.2.weight" => vec![vec![64, shape[1]]],
+        _ => vec![shape],
+    });
+    assert!(other.contains(&format!("`{name}` must have the shape [64, 3], not [32, 3]")));
+    let fewer = checked(&|name, shape| match name.starts_with("blocks.2.") {
+        true => Vec::new(),
+        false => vec![shape],
+    });
+    let unexpected = "blocks.2.attn.qkv.lora_A.weight` is unexpected: the model has no such";
+    assert!(fewer.contains(unexpected), "{fewer}");
+    let more = |name: &str, shape: Vec<usize>| match name.starts_with("blocks.2.") {
+        true => vec![shape.clone(), shape],
+        false => vec![shape],
+    };
+    // A tensor of a targeted layer that the adapter has not: here the second of each.
+    assert!(checked(&more).contains("blocks.2.attn.qkv.lora_A.weight` is missing"));
 }

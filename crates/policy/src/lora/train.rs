@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use candle_core::{DType, Device};
+use candle_core::{DType, Device, Tensor};
 use embodied_r_kernels::memory;
 use embodied_r_random::Stream;
 use indexmap::IndexMap;
@@ -20,26 +20,39 @@ pub(crate) struct Lora {
     pub(crate) config: LoraConfig,
     /// By canonical name.
     pub(crate) tensors: Parameters,
+    /// Those of the vision tower, which are saved with the decoder's, by their names in the checkpoint.
+    pub(crate) vision: IndexMap<String, Tensor>,
+}
+
+/// Tensors of a new adapter without effect, by name: as in `peft`, `A` is uniform within ±1/√inputs and `B` is 0. Random
+/// numbers begin with the stream `first` of `seed`.
+pub(super) fn random(
+    shapes: &IndexMap<String, Vec<usize>>,
+    seed: u64,
+    first: usize,
+) -> Result<IndexMap<String, Tensor>> {
+    let mut tensors = IndexMap::new();
+    for (index, (name, shape)) in shapes.iter().enumerate() {
+        let n = shape.iter().product::<usize>();
+        let values = if name.ends_with(A) {
+            let bound = 1.0 / (shape[1] as f64).sqrt();
+            let stream = Stream::new(seed, (first + index) as u64);
+            let value = |i| ((2.0 * stream.uniform(i) - 1.0) * bound) as f32;
+            (0..n as u64).map(value).collect()
+        } else {
+            vec![0.0; n]
+        };
+        tensors.insert(name.clone(), memory::tensor(values, shape.clone())?);
+    }
+    Ok(tensors)
 }
 
 impl Lora {
-    /// A new adapter without effect: as in `peft`, `A` is uniform within ±1/√inputs and `B` is 0.
+    /// A new adapter without effect.
     pub(crate) fn random(config: &LoraConfig, model: &ModelConfig, seed: u64) -> Result<Self> {
         config.check_rank(model)?;
-        let mut tensors = IndexMap::new();
-        for (index, (name, shape)) in config.shapes(model).into_iter().enumerate() {
-            let n = shape.iter().product::<usize>();
-            let values = if name.ends_with(A) {
-                let bound = 1.0 / (shape[1] as f64).sqrt();
-                let stream = Stream::new(seed, index as u64);
-                let value = |i| ((2.0 * stream.uniform(i) - 1.0) * bound) as f32;
-                (0..n as u64).map(value).collect()
-            } else {
-                vec![0.0; n]
-            };
-            tensors.insert(name, memory::tensor(values, shape)?);
-        }
-        Ok(Self { config: config.clone(), tensors: Parameters::new(tensors) })
+        let tensors = Parameters::new(random(&config.shapes(model), seed, 0)?);
+        Ok(Self { config: config.clone(), tensors, vision: IndexMap::new() })
     }
 
     /// Loads an adapter with the target modules and the rank of `config`, such as one written by [`Self::save`].
@@ -75,16 +88,18 @@ impl Lora {
         if !faults.is_empty() {
             return Err(Error::Adapter { path: dir.join(WEIGHTS_FILE), faults });
         }
-        Ok(Self { config: config.clone(), tensors: Parameters::new(tensors) })
+        let tensors = Parameters::new(tensors);
+        Ok(Self { config: config.clone(), tensors, vision: IndexMap::new() })
     }
 
     /// The adapter on `device`, in the dtype of the model's matrices there: products with bf16 activations need no
     /// conversion, and the optimizer keeps f32 master weights, as for other matrices.
     pub(crate) fn to_device(&self, device: &Device, matrices: DType) -> Result<Self> {
-        Ok(Self { config: self.config.clone(), tensors: self.tensors.to_device(device, matrices)? })
+        let (config, vision) = (self.config.clone(), self.vision.clone());
+        Ok(Self { config, tensors: self.tensors.to_device(device, matrices)?, vision })
     }
 
-    /// A deep copy, or `None` if the adapter has no effect.
+    /// A deep copy of the decoder's part, or `None` if that has no effect.
     pub(crate) fn copied(&self) -> Result<Option<Self>> {
         let mut has_effect = false;
         for (_, tensor) in self.tensors.iter().filter(|(name, _)| name.ends_with(B)) {
@@ -94,7 +109,8 @@ impl Lora {
         if !has_effect {
             return Ok(None);
         }
-        Ok(Some(Self { config: self.config.clone(), tensors: self.tensors.copied()? }))
+        let (config, vision) = (self.config.clone(), IndexMap::new());
+        Ok(Some(Self { config, tensors: self.tensors.copied()?, vision }))
     }
 
     /// Attaches the tensors to their modules.

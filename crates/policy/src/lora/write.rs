@@ -6,7 +6,8 @@ use embodied_r_files::write_json_in_existing_folder;
 use serde_json::{Value, json};
 
 use super::read::PREFIX;
-use super::{BASE_FINGERPRINT, CONFIG_FILE, Lora, WEIGHTS_FILE};
+use super::settings::A;
+use super::{BASE_FINGERPRINT, CONFIG_FILE, Lora, VisionModule, WEIGHTS_FILE};
 use crate::config::WeightDtype;
 use crate::error::Result;
 use crate::weights;
@@ -34,8 +35,12 @@ impl Lora {
             let rest = name.strip_prefix("model.").unwrap_or(name);
             format!("{PREFIX}{root}{rest}")
         };
-        let tensors: Vec<_> =
-            self.tensors.iter().map(|(name, tensor)| (named(name), tensor)).collect();
+        let of_vision = |name: &str| {
+            format!("{PREFIX}model.visual.{}", weights::of_vision(name).unwrap_or(name))
+        };
+        let vision = self.vision.iter().map(|(name, tensor)| (of_vision(name), tensor));
+        let decoder = self.tensors.iter().map(|(name, tensor)| (named(name), tensor));
+        let tensors: Vec<_> = decoder.chain(vision).collect();
         let tensors = tensors.iter().map(|(name, tensor)| (name.as_str(), *tensor));
         let base = self.config.base_fingerprint.as_deref();
         let metadata: Vec<_> = base.map(|base| (BASE_FINGERPRINT, base)).into_iter().collect();
@@ -50,9 +55,13 @@ impl Lora {
             config.target_modules.iter().map(|module| module.short_name()).collect();
         let targets = match base_model {
             BaseModel::Text => json!(names),
-            // The vision tower has modules of the same names, which must not match.
+            // The vision tower has modules of the same names, which must not match unless they are adapted.
             BaseModel::VisionLanguage => {
-                json!(format!(r"^model\.language_model(?=\.).*\.({})$", names.join("|")))
+                let decoder = format!(r"model\.language_model(?=\.).*\.({})", names.join("|"));
+                match self.vision_targets() {
+                    Some(vision) => json!(format!("^({decoder}|{vision})$")),
+                    None => json!(format!("^{decoder}$")),
+                }
             }
         };
         json!({
@@ -77,5 +86,26 @@ impl Lora {
             "use_dora": false,
             "use_rslora": config.use_rslora,
         })
+    }
+
+    /// A regular expression of the adapted layers of the vision tower; `None` if there are none.
+    fn vision_targets(&self) -> Option<String> {
+        let adapted = |module: &&VisionModule| {
+            let layers = self.vision.keys().filter_map(|name| name.strip_suffix(&format!(".{A}")));
+            let mut layers = layers.map(|layer| weights::of_vision(layer).unwrap_or(layer));
+            layers.any(|layer| VisionModule::of_layer(layer) == Some(**module))
+        };
+        let (merger, block): (Vec<_>, Vec<_>) =
+            VisionModule::ALL.iter().filter(adapted).partition(|module| module.is_of_merger());
+        let names = |modules: Vec<&VisionModule>| {
+            let names: Vec<_> = modules.iter().map(|it| it.name().replace('.', r"\.")).collect();
+            names.join("|")
+        };
+        let parts: Vec<String> = [(r"blocks\.\d+\.", names(block)), ("", names(merger))]
+            .into_iter()
+            .filter(|(_, names)| !names.is_empty())
+            .map(|(prefix, names)| format!("{prefix}({names})"))
+            .collect();
+        (!parts.is_empty()).then(|| format!(r"model\.visual\.({})", parts.join("|")))
     }
 }

@@ -2,15 +2,17 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use candle_core::Tensor;
 use embodied_r_files::write_in_existing_folder;
 
 use super::file::WeightFile;
-use super::names::{canonical, is_vision};
+use super::names::{canonical, is_vision, of_vision};
 use super::write::{SaveOptions, TensorSource, WriterRank, save_items};
 use crate::config::CONFIG_FILE;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, TensorContext};
+use crate::lora::Adapter;
 
 /// Image processor files of the different versions of `transformers`.
 const PROCESSOR_FILES: [&str; 3] =
@@ -20,6 +22,7 @@ const PROCESSOR_FILES: [&str; 3] =
 ///
 /// A frozen vision tower stays in the mapped files, whose pages are released: it takes no memory and is copied unchanged
 /// into new checkpoints.
+#[derive(Clone)]
 pub(crate) struct Multimodal {
     files: Vec<WeightFile>,
     /// The stored names of the decoder's tensors by canonical name.
@@ -28,6 +31,8 @@ pub(crate) struct Multimodal {
     texts: Vec<(&'static str, Vec<u8>)>,
     /// Tensors of the vision tower in place of those in the files, by their stored names.
     trained: HashMap<String, Tensor>,
+    /// An adapter of the vision tower in the files.
+    adapter: Option<Arc<Adapter>>,
 }
 
 impl Multimodal {
@@ -49,12 +54,41 @@ impl Multimodal {
             }
         }
         let trained = HashMap::new();
-        Ok(Some(Self { files: files.to_vec(), names, texts, trained }))
+        Ok(Some(Self { files: files.to_vec(), names, texts, trained, adapter: None }))
     }
 
     /// With these tensors of the vision tower, by their stored names, in place of those in the files.
     pub(crate) fn with_vision_tensors(self, trained: HashMap<String, Tensor>) -> Self {
         Self { trained, ..self }
+    }
+
+    /// With `adapter` merged into the vision tower.
+    ///
+    /// # Errors
+    /// [`Error::Adapter`] if it does not fit the tower.
+    pub(crate) fn with_adapter(self, adapter: Arc<Adapter>) -> Result<Self> {
+        let tensors = self.files.iter().flat_map(WeightFile::iter);
+        adapter.check_vision(
+            tensors.filter_map(|(name, stored)| Some((of_vision(name)?, stored.shape.as_slice()))),
+        )?;
+        Ok(Self { adapter: Some(adapter), ..self })
+    }
+
+    /// The tensors of the vision tower that the adapter changes, by their stored names.
+    fn adapted(&self) -> Result<HashMap<&str, Tensor>> {
+        let mut adapted = HashMap::new();
+        let Some(adapter) = &self.adapter else { return Ok(adapted) };
+        for file in &self.files {
+            for (name, stored) in file.iter() {
+                let Some(within) = of_vision(name).filter(|it| adapter.changes_vision(it)) else {
+                    continue;
+                };
+                let tensor = super::tensor(file, stored).context(format!("read `{name}`"))?;
+                adapter.apply_to_vision(within, &tensor)?;
+                adapted.insert(name, tensor);
+            }
+        }
+        Ok(adapted)
     }
 
     /// Saves the checkpoint with new decoder weights, given by canonical name.
@@ -68,13 +102,15 @@ impl Multimodal {
         for (name, bytes) in self.texts.iter().filter(|_| writer.is_first()) {
             write_in_existing_folder(&dir.join(name), bytes)?;
         }
+        let adapted = self.adapted()?;
         let decoder = decoder.map(|(name, tensor)| {
             let stored = self.names.get(name).map_or(name, String::as_str);
             (stored, TensorSource::Tensor(tensor))
         });
         let vision = self.files.iter().flat_map(|file| {
             let vision = file.iter().filter(|(name, _)| is_vision(name));
-            vision.map(move |(name, stored)| match self.trained.get(name) {
+            let changed = |name| self.trained.get(name).or_else(|| adapted.get(name));
+            vision.map(move |(name, stored)| match changed(name) {
                 Some(tensor) => (name, TensorSource::Tensor(tensor)),
                 None => (name, TensorSource::Bytes(file, stored)),
             })

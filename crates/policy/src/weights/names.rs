@@ -59,7 +59,7 @@ pub(crate) fn canonical(name: &str) -> Option<String> {
 pub(super) const VISION: &str = "visual.";
 
 /// The name of a checkpoint's tensor within the vision tower, if it belongs to it.
-pub(super) fn of_vision(name: &str) -> Option<&str> {
+pub(crate) fn of_vision(name: &str) -> Option<&str> {
     name.strip_prefix("model.").unwrap_or(name).strip_prefix(VISION)
 }
 

@@ -10,7 +10,7 @@ use safetensors::tensor::Dtype;
 use serde::Deserialize;
 
 use super::file::{TensorInfo, WeightFile};
-use super::names::{VISION, canonical, of_vision, tensor_shapes};
+use super::names::{canonical, tensor_shapes};
 use super::{INDEX_FILE, SINGLE_FILE, WeightFault};
 use crate::config::ModelConfig;
 use crate::error::{Error, Result, TensorContext};
@@ -92,8 +92,8 @@ pub(crate) fn decoder(
 /// A tensor in its file, read on demand.
 #[derive(Clone)]
 pub(crate) struct LazyTensor {
-    file: WeightFile,
-    stored: TensorInfo,
+    pub(super) file: WeightFile,
+    pub(super) stored: TensorInfo,
 }
 
 impl LazyTensor {
@@ -271,70 +271,6 @@ fn check(
         return Err(WeightFault::ShapeMismatch { name: name.to_owned(), found, want });
     }
     Ok(Disposition::Take)
-}
-
-/// The tensors of the vision tower in a folder, read on demand.
-pub struct VisionTensors {
-    dir: PathBuf,
-    /// By the name within the tower: the name in the file, and the tensor.
-    tensors: BTreeMap<String, (String, LazyTensor)>,
-}
-
-impl VisionTensors {
-    /// Opens the weight files of `dir`.
-    ///
-    /// # Errors
-    /// As [`load`], except for missing or misshapen tensors.
-    pub fn open(dir: &Path) -> Result<Self> {
-        let mut tensors = BTreeMap::new();
-        for file in open(dir)? {
-            for (name, stored) in file.iter() {
-                if let Some(within) = of_vision(name) {
-                    let lazy = LazyTensor { file: file.clone(), stored: stored.clone() };
-                    tensors.insert(within.to_owned(), (name.to_owned(), lazy));
-                }
-            }
-        }
-        Ok(Self { dir: dir.to_owned(), tensors })
-    }
-
-    /// Reads a tensor as f32, by its name within the tower.
-    ///
-    /// # Errors
-    /// As [`Self::check`].
-    pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
-        self.find(name, shape)?.read(&format!("{VISION}{name}"))
-    }
-
-    /// The name in the file of the tensor with this name within the tower.
-    pub fn stored_name(&self, name: &str) -> Option<&str> {
-        self.tensors.get(name).map(|(stored, _)| stored.as_str())
-    }
-
-    /// Checks, without reading the tensor, that it can be read.
-    ///
-    /// # Errors
-    /// [`Error::Weights`] if it is missing, has another shape, or an unsupported dtype.
-    pub fn check(&self, name: &str, shape: &[usize]) -> Result<()> {
-        self.find(name, shape).map(|_| ())
-    }
-
-    fn find(&self, name: &str, shape: &[usize]) -> Result<&LazyTensor> {
-        let lazy = self.tensors.get(name).map(|(_, lazy)| lazy);
-        let name = format!("{VISION}{name}");
-        let fault = match lazy {
-            None => WeightFault::Missing { name },
-            Some(lazy) if !is_float(lazy.stored.dtype) => {
-                WeightFault::Dtype { name, found: lazy.stored.dtype.to_string() }
-            }
-            Some(lazy) if lazy.stored.shape != shape => {
-                let (found, want) = (lazy.stored.shape.clone(), shape.to_vec());
-                WeightFault::ShapeMismatch { name, found, want }
-            }
-            Some(lazy) => return Ok(lazy),
-        };
-        Err(Error::Weights { dir: self.dir.clone(), faults: vec![fault] })
-    }
 }
 
 /// Whether `fault` already explains why the tensor `name` is missing.

@@ -18,11 +18,13 @@ use crate::tower_weights::{TowerPart, TowerWeights};
 /// A model's folder.
 pub(crate) struct Folder {
     dir: PathBuf,
+    /// The folder of the weights: `dir`, or that of an adapter of its model.
+    weights: PathBuf,
 }
 
 impl Folder {
-    pub(super) fn new(dir: &Path) -> Self {
-        Self { dir: dir.to_owned() }
+    pub(super) fn new(dir: &Path, weights: &Path) -> Self {
+        Self { dir: dir.to_owned(), weights: weights.to_owned() }
     }
 
     /// Whether the model has a vision tower and an image processor.
@@ -43,7 +45,7 @@ impl Folder {
 
     pub(super) fn weights(&self, placement: &WeightPlacement) -> Result<FolderWeights> {
         let placement = placement.clone();
-        Ok(FolderWeights { tensors: VisionTensors::open(&self.dir)?, placement })
+        Ok(FolderWeights { tensors: VisionTensors::open(&self.weights)?, placement })
     }
 }
 

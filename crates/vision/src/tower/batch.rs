@@ -5,6 +5,7 @@ use embodied_r_kernels::attention::{GroupSpan, Heads, Pattern};
 use embodied_r_kernels::rope::{CosSinCache, Frequencies};
 use embodied_r_kernels::{embedding, memory};
 
+use super::dropout::DropoutKeys;
 use crate::config::VisionConfig;
 use crate::error::{Error, Result};
 use crate::grid::Grid;
@@ -47,9 +48,21 @@ pub(crate) struct Pass {
     windows: Vec<GroupSpan>,
     frames: Vec<GroupSpan>,
     pub(crate) heads: Heads,
+    /// In training with dropout.
+    dropout: Option<DropoutKeys>,
 }
 
 impl Pass {
+    /// The dropout keys of the patches, if inputs of adapters are dropped.
+    pub(crate) fn keys(&self) -> Option<&[u64]> {
+        self.dropout.as_ref().map(|keys| &keys.patches[..])
+    }
+
+    /// Those of the merged tokens.
+    pub(crate) fn token_keys(&self) -> Option<&[u64]> {
+        self.dropout.as_ref().map(|keys| &keys.tokens[..])
+    }
+
     /// The rows that attend to each other in a block with full attention, or in one with window attention.
     pub(crate) fn spans(&self, is_full: bool) -> &[GroupSpan] {
         if is_full { &self.frames } else { &self.windows }
@@ -73,8 +86,16 @@ impl Batch {
         let cos_sin = CosSinCache::multimodal(&position_ids, [pairs, pairs, 0], &frequencies)?;
         let (heads, dim) = (config.num_heads, config.head_dim());
         let heads = Heads { query: heads, kv: heads, dim };
-        let pass = Pass { cos_sin, windows, frames, heads };
+        let pass = Pass { cos_sin, windows, frames, heads, dropout: None };
         Ok(Self { grids, merge: config.spatial_merge_size, order, tokens, pass })
+    }
+
+    /// With dropout in adapters, with a seed for each image.
+    pub(crate) fn with_dropout(mut self, seeds: Option<&[u64]>) -> Self {
+        let merged = self.merge * self.merge;
+        let keys = |seeds| DropoutKeys::new(seeds, &self.grids, &self.order, merged);
+        self.pass.dropout = seeds.map(keys);
+        self
     }
 
     /// The patches of the images that the batch was made of, in the tower's order.

@@ -54,10 +54,10 @@ impl Block {
     /// `x` and the result (patches, hidden).
     pub(crate) fn forward(&self, x: Tensor, pass: &Pass, is_full: bool) -> Result<Tensor> {
         let Attention { attended, .. } = self.attend(&x, pass, is_full)?;
-        let middle = self.o.forward_add(&attended.out, &x)?;
+        let middle = self.o.forward_add(&attended.out, &x, pass.keys())?;
         drop((attended, x));
-        let FeedForward { gate, up, .. } = self.feed_forward(&middle)?;
-        self.down.forward_add(&swiglu::forward(&gate, &up)?, &middle)
+        let FeedForward { gate, up, .. } = self.feed_forward(&middle, pass)?;
+        self.down.forward_add(&swiglu::forward(&gate, &up)?, &middle, pass.keys())
     }
 
     /// [`Self::forward`] with its activations.
@@ -69,7 +69,8 @@ impl Block {
     ) -> Result<(Tensor, Activations)> {
         let activations = self.activations(x, pass, is_full)?;
         let FeedForward { gate, up, .. } = &activations.feed_forward;
-        let y = self.down.forward_add(&swiglu::forward(gate, up)?, &activations.middle)?;
+        let product = swiglu::forward(gate, up)?;
+        let y = self.down.forward_add(&product, &activations.middle, pass.keys())?;
         Ok((y, activations))
     }
 
@@ -81,8 +82,8 @@ impl Block {
         is_full: bool,
     ) -> Result<Activations> {
         let attention = self.attend(x, pass, is_full)?;
-        let middle = self.o.forward_add(&attention.attended.out, x)?;
-        let feed_forward = self.feed_forward(&middle)?;
+        let middle = self.o.forward_add(&attention.attended.out, x, pass.keys())?;
+        let feed_forward = self.feed_forward(&middle, pass)?;
         Ok(Activations { attention, middle, feed_forward })
     }
 
@@ -104,18 +105,22 @@ impl Block {
         }
         // The adapter's output is rotated too.
         let [q, k, v] = weight::forward_all(x, weights)?;
-        let qkv = [self.q.adapted(x, q)?, self.k.adapted(x, k)?, self.v.adapted(x, v)?];
+        let keys = pass.keys();
+        let qkv =
+            [self.q.adapted(x, q, keys)?, self.k.adapted(x, k, keys)?, self.v.adapted(x, v, keys)?];
         for rotated in &qkv[..2] {
             rope::rotate(rotated, &pass.cos_sin, Rotation::Forward)?;
         }
         Ok(qkv)
     }
 
-    fn feed_forward(&self, middle: &Tensor) -> Result<FeedForward> {
+    fn feed_forward(&self, middle: &Tensor, pass: &Pass) -> Result<FeedForward> {
         let normed = rms_norm::forward(middle, &self.feed_forward_norm, EPS)?;
         let weights = [self.gate.parts(), self.up.parts()];
         let [gate, up] = weight::forward_all(&normed.y, weights)?;
-        let (gate, up) = (self.gate.adapted(&normed.y, gate)?, self.up.adapted(&normed.y, up)?);
+        let keys = pass.keys();
+        let gate = self.gate.adapted(&normed.y, gate, keys)?;
+        let up = self.up.adapted(&normed.y, up, keys)?;
         Ok(FeedForward { scale: normed.scale, gate, up })
     }
 }

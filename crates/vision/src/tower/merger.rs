@@ -25,12 +25,18 @@ pub(crate) struct MergerActivations {
 impl Merger {
     /// # Shapes
     /// `x` (patches, hidden), where `merged` adjacent patches form a token; returns (tokens, hidden size of the decoder).
-    pub(crate) fn forward(&self, x: &Tensor, merged: usize) -> Result<(Tensor, MergerActivations)> {
+    /// `keys` of the tokens enable dropout.
+    pub(crate) fn forward(
+        &self,
+        x: &Tensor,
+        merged: usize,
+        keys: Option<&[u64]>,
+    ) -> Result<(Tensor, MergerActivations)> {
         let (patches, hidden) = (x.dims()[0], x.dims()[1]);
         let normed = rms_norm::forward(x, &self.norm, EPS)?;
         let joined = memory::reshape(&normed.y, (patches / merged, hidden * merged))?;
-        let wide = self.first.forward(&joined)?;
-        let y = self.second.forward(&gelu::forward(&wide)?)?;
+        let wide = self.first.forward(&joined, keys)?;
+        let y = self.second.forward(&gelu::forward(&wide)?, keys)?;
         Ok((y, MergerActivations { scale: normed.scale, wide }))
     }
 }

@@ -1,20 +1,25 @@
 //! The backward of blocks and merger.
 
 use candle_core::Tensor;
+use embodied_r_kernels::dropout::{self, DropoutMask};
 use embodied_r_kernels::rope::{self, Rotation};
 use embodied_r_kernels::{attention, gelu, linear, memory, rms_norm, swiglu};
 use embodied_r_policy::Precision;
 
 use super::modules::{Block, Linear, Modules};
 use crate::error::Result;
-use crate::tower::{Activations, Attention, FeedForward, MergerActivations, Pass};
+use crate::tower::{Activations, Attention, Dropout, FeedForward, MergerActivations, Pass};
 
 /// How products are computed.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Numerics {
+pub(super) struct Numerics<'a> {
     pub(super) precision: Precision,
     /// Scale of the adapters' output.
     pub(super) lora_scale: f32,
+    /// Probability that an input of an adapter is dropped.
+    pub(super) lora_dropout: f64,
+    /// Dropout keys of the rows, if inputs of adapters are dropped.
+    pub(super) keys: Option<&'a [u64]>,
 }
 
 impl Linear<Tensor> {
@@ -28,29 +33,34 @@ impl Linear<Tensor> {
         dy: &Tensor,
         dx: Option<Tensor>,
         grads: &Linear<Option<Tensor>>,
-        numerics: Numerics,
+        numerics: Numerics<'_>,
     ) -> Result<Tensor> {
-        let Numerics { precision, lora_scale } = numerics;
+        let Numerics { precision, lora_scale, lora_dropout, keys } = numerics;
         let (d_weight, d_bias) = (grads.weight.as_ref(), grads.bias.as_ref());
         linear::backward_parameters(x, dy, d_weight, d_bias, precision)?;
         let dx = linear::backward_input(dy, &self.weight, dx, precision)?;
         match (&self.low_rank, &grads.low_rank) {
-            (Some([a, b]), Some(grads)) => low_rank_backward([a, b], x, dy, dx, grads, lora_scale),
+            (Some(([a, b], site)), Some((grads, _))) => {
+                let mask = Dropout { site: *site, p: lora_dropout }.mask(keys);
+                low_rank_backward([a, b], x, dy, dx, grads, (lora_scale, mask))
+            }
             _ => Ok(dx),
         }
     }
 }
 
-/// The gradient of an adapter's input, added to `dx`; adds those of `A` and `B` to `grads`. The product with `A` is
-/// cheap, so it is recomputed.
+/// The gradient of an adapter's input, added to `dx`; adds those of `A` and `B` to `grads`. The dropped input and its
+/// product with `A` are cheap, so they are recomputed.
 fn low_rank_backward(
     [a, b]: [&Tensor; 2],
     x: &Tensor,
     dy: &Tensor,
     dx: Tensor,
     [d_a, d_b]: &[Option<Tensor>; 2],
-    scale: f32,
+    (scale, mask): (f32, Option<DropoutMask<'_>>),
 ) -> Result<Tensor> {
+    let dropped = mask.map(|mask| dropout::forward(x, &mask)).transpose()?;
+    let x = dropped.as_ref().unwrap_or(x);
     let d_product = linear::backward_input(dy, b, None, Precision::F32)?;
     memory::scale(&d_product, scale)?;
     if let Some(d_a) = d_a {
@@ -61,7 +71,11 @@ fn low_rank_backward(
         memory::scale(&product, scale)?;
         linear::backward_weight(&product, dy, d_b, None, Precision::F32)?;
     }
-    Ok(linear::backward_input(&d_product, a, Some(dx), Precision::F32)?)
+    let Some(mask) = mask else {
+        return Ok(linear::backward_input(&d_product, a, Some(dx), Precision::F32)?);
+    };
+    dropout::backward(&linear::backward_input(&d_product, a, None, Precision::F32)?, &mask, &dx)?;
+    Ok(dx)
 }
 
 impl Block<Tensor> {
@@ -76,7 +90,7 @@ impl Block<Tensor> {
         dy: Tensor,
         grads: &Block<Option<Tensor>>,
         (pass, is_full): (&Pass, bool),
-        numerics: Numerics,
+        numerics: Numerics<'_>,
     ) -> Result<Tensor> {
         // Activations are freed as soon as they are used: memory peaks here.
         let Activations { attention, middle, feed_forward: FeedForward { scale, gate, up } } =
@@ -126,7 +140,7 @@ impl Modules<Tensor> {
         saved: MergerActivations,
         dy: &Tensor,
         grads: &Modules<Option<Tensor>>,
-        numerics: Numerics,
+        numerics: Numerics<'_>,
     ) -> Result<Tensor> {
         let MergerActivations { scale, wide } = saved;
         let activated = gelu::forward(&wide)?;

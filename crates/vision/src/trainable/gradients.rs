@@ -31,7 +31,7 @@ impl TowerGradients {
         let of = |name: &str| parameters.trained_name(name).and_then(|name| tensors.get(name));
         let modules = Modules::new(
             config,
-            |name| parameters.has_adapter(name),
+            |name| parameters.dropout_site(name),
             |name| Ok(of(name).cloned()),
         )?;
         Ok(Self { buffer, tensors, modules })

@@ -13,8 +13,8 @@ pub(super) struct Linear<T> {
     pub(super) weight: T,
     /// (outputs).
     pub(super) bias: T,
-    /// The adapter's `A` (rank, inputs) and `B` (outputs, rank).
-    pub(super) low_rank: Option<[T; 2]>,
+    /// The adapter's `A` (rank, inputs) and `B` (outputs, rank), and the site of its dropout.
+    pub(super) low_rank: Option<([T; 2], u64)>,
 }
 
 /// A block.
@@ -69,17 +69,17 @@ impl View for Option<Tensor> {
 }
 
 impl<T: View> Modules<T> {
-    /// Looks each tensor up by its name within the tower. `has_adapter` says which linear layers have an adapter.
+    /// Looks each tensor up by its name within the tower. `site` is that of the dropout of linear layers with an adapter.
     pub(super) fn new(
         config: &VisionConfig,
-        has_adapter: impl Fn(&str) -> bool,
+        site: impl Fn(&str) -> Option<u64>,
         get: impl Fn(&str) -> Result<T>,
     ) -> Result<Self> {
         let hidden = config.hidden_size;
         let linear = |name: &str| -> Result<Linear<T>> {
             let part = |part: &str| get(&format!("{name}.{part}"));
-            let low_rank = || Ok::<_, Error>([part(A)?, part(B)?]);
-            let low_rank = has_adapter(name).then(low_rank).transpose()?;
+            let low_rank = |site| Ok::<_, Error>(([part(A)?, part(B)?], site));
+            let low_rank = site(name).map(low_rank).transpose()?;
             Ok(Linear { weight: part("weight")?, bias: part("bias")?, low_rank })
         };
         let block = |index: usize| -> Result<Block<T>> {
@@ -87,7 +87,9 @@ impl<T: View> Modules<T> {
             let fused = linear(&name("attn.qkv"))?;
             let part = |index: usize| -> Result<Linear<T>> {
                 let rows = |of: &T| of.rows(index * hidden, hidden);
-                let adapter = |[a, b]: &[T; 2]| Ok::<_, Error>([a.clone(), rows(b)?]);
+                // The parts share their input, and so its mask.
+                let adapter =
+                    |([a, b], site): &([T; 2], u64)| Ok::<_, Error>(([a.clone(), rows(b)?], *site));
                 let low_rank = fused.low_rank.as_ref().map(adapter).transpose()?;
                 Ok(Linear { weight: rows(&fused.weight)?, bias: rows(&fused.bias)?, low_rank })
             };

@@ -85,6 +85,32 @@ impl TrainableTower {
         images: &[&Pixels],
         activation_bytes: usize,
     ) -> Result<(Vec<Tensor>, SavedTower)> {
+        self.forward_seeded(images, None, activation_bytes)
+    }
+
+    /// [`Self::forward`] with the dropout of adapters' inputs: masks follow from the `seeds`, one for each image.
+    ///
+    /// # Errors
+    /// As [`Self::forward`], and [`Error::Patches`] unless there is a seed for each image.
+    pub fn forward_with_dropout(
+        &self,
+        images: &[&Pixels],
+        seeds: &[u64],
+        activation_bytes: usize,
+    ) -> Result<(Vec<Tensor>, SavedTower)> {
+        if seeds.len() != images.len() {
+            let message = format!("{} images have {} seeds", images.len(), seeds.len());
+            return Err(Error::Patches(message));
+        }
+        self.forward_seeded(images, Some(seeds).filter(|_| self.has_dropout()), activation_bytes)
+    }
+
+    fn forward_seeded(
+        &self,
+        images: &[&Pixels],
+        seeds: Option<&[u64]>,
+        activation_bytes: usize,
+    ) -> Result<(Vec<Tensor>, SavedTower)> {
         let tower = self.tower()?;
         let lowest = self.tensors.lowest_trained();
         let patches = images.iter().map(|image| image.grid.patches());
@@ -93,16 +119,22 @@ impl TrainableTower {
         let saved_blocks = activation_bytes / block.max(1);
         let first_saved = self.config().depth.saturating_sub(saved_blocks);
         let mut saved = SavedTower { passes: Vec::new(), tokens: Vec::new() };
-        let (mut embeddings, mut left) = (Vec::with_capacity(images.len()), images);
+        let mut embeddings = Vec::with_capacity(images.len());
+        let (mut left, mut seeds) = (images, seeds);
         thread_pool::with_spinning_workers(self.device(), || {
             for length in batch_lengths(patches) {
                 let (images, rest) = left.split_at(length);
                 left = rest;
+                let seeded = seeds.map(|seeds| seeds.split_at(length.min(seeds.len())));
+                seeds = seeded.map(|(_, rest)| rest);
                 let Some(lowest) = lowest else {
                     embeddings.extend(tower.forward(images)?);
                     continue;
                 };
-                let (of_batch, pass) = self.forward_batch(&tower, images, lowest, first_saved)?;
+                let batch = Batch::new(images, self.config())?;
+                let batch = batch.with_dropout(seeded.map(|(seeds, _)| seeds));
+                let parts = (lowest, first_saved);
+                let (of_batch, pass) = self.forward_batch(&tower, images, batch, parts)?;
                 embeddings.extend(of_batch);
                 saved.passes.push(pass);
             }
@@ -112,15 +144,14 @@ impl TrainableTower {
         Ok((embeddings, saved))
     }
 
-    /// A pass over some of the images. Blocks from `first_saved` on save their activations.
+    /// A pass over some of the images, a `batch`. Blocks from `first_saved` on save their activations.
     fn forward_batch(
         &self,
         tower: &Tower,
         images: &[&Pixels],
-        lowest: Stage,
-        first_saved: usize,
+        batch: Batch,
+        (lowest, first_saved): (Stage, usize),
     ) -> Result<(Vec<Tensor>, SavedPass)> {
-        let batch = Batch::new(images, self.config())?;
         let mut x = tower.embed(images, &batch)?;
         let mut blocks = Vec::new();
         for (index, block) in tower.blocks.iter().enumerate() {
@@ -137,7 +168,8 @@ impl TrainableTower {
             }
             self.call_layer_hook();
         }
-        let (merged, merger) = tower.merger.forward(&x, self.config().patches_per_token())?;
+        let (keys, width) = (batch.pass.token_keys(), self.config().patches_per_token());
+        let (merged, merger) = tower.merger.forward(&x, width, keys)?;
         let images = match lowest {
             Stage::Patches => images.iter().map(|image| (*image).clone()).collect(),
             _ => Vec::new(),
@@ -203,8 +235,13 @@ impl TrainableTower {
         let SavedPass { batch, images, mut blocks, merger_input, merger } = saved;
         let (device, dtype) = (tower.device(), tower.dtype());
         let d_merged = batch.merged_gradient(d_embeddings, device, dtype)?;
-        let mut dx =
-            weights.merger_backward(&merger_input, merger, &d_merged, grads, self.numerics())?;
+        let mut dx = weights.merger_backward(
+            &merger_input,
+            merger,
+            &d_merged,
+            grads,
+            self.numerics(batch.pass.token_keys()),
+        )?;
         drop((merger_input, d_merged));
         after(Stage::Merger);
         for index in (0..self.config().depth).rev() {
@@ -215,7 +252,8 @@ impl TrainableTower {
                 None => tower.blocks[index].activations(&input, pass.0, pass.1)?,
             };
             let (block, grads) = (&weights.blocks[index], &grads.blocks[index]);
-            dx = block.backward(&input, activations, dx, grads, pass, self.numerics())?;
+            let numerics = self.numerics(batch.pass.keys());
+            dx = block.backward(&input, activations, dx, grads, pass, numerics)?;
             after(Stage::Block(index));
             self.call_layer_hook();
         }
@@ -241,8 +279,9 @@ impl TrainableTower {
         Ok(())
     }
 
-    fn numerics(&self) -> Numerics {
-        Numerics { precision: self.precision, lora_scale: self.tensors.lora_scale() }
+    fn numerics<'a>(&self, keys: Option<&'a [u64]>) -> Numerics<'a> {
+        let (precision, lora_scale) = (self.precision, self.tensors.lora_scale());
+        Numerics { precision, lora_scale, lora_dropout: self.tensors.dropout(0).p, keys }
     }
 
     fn call_layer_hook(&self) {

@@ -31,12 +31,15 @@ impl SharedWeights<'_> {
         layer: &str,
         rows: impl Fn(&Tensor) -> Result<Tensor>,
     ) -> Result<Option<LowRank>> {
-        if !self.tensors.has_adapter(layer) {
-            return Ok(None);
-        }
+        let Some(site) = self.tensors.dropout_site(layer) else { return Ok(None) };
         let part = |part: &str| self.tensors.get(&format!("{layer}.{part}"));
         let (a, b) = (Weight::f32(&part(A)?)?, Weight::f32(&rows(&part(B)?)?)?);
-        Ok(Some(LowRank { a, b, scale: self.tensors.lora_scale() }))
+        Ok(Some(LowRank {
+            a,
+            b,
+            scale: self.tensors.lora_scale(),
+            dropout: self.tensors.dropout(site),
+        }))
     }
 }
 

@@ -9,6 +9,7 @@ use indexmap::IndexMap;
 use super::FrozenParts;
 use crate::config::VisionConfig;
 use crate::error::{Error, Result};
+use crate::tower::Dropout;
 
 /// The patch embedding.
 pub(super) const PATCHES: &str = "patch_embed.proj.weight";
@@ -66,6 +67,7 @@ pub(super) struct TowerTensors {
     /// Without the adapters' tensors.
     whole: usize,
     lora_scale: f32,
+    lora_dropout: f64,
 }
 
 impl TowerTensors {
@@ -97,7 +99,9 @@ impl TowerTensors {
             Some((stored, _)) => {
                 Err(Error::TowerTensors(format!("`{stored}` does not belong to the configuration")))
             }
-            None => Ok(Self { whole: found.len(), tensors: found, lora_scale: 1.0 }),
+            None => {
+                Ok(Self { whole: found.len(), tensors: found, lora_scale: 1.0, lora_dropout: 0.0 })
+            }
         }
     }
 
@@ -154,9 +158,50 @@ impl TowerTensors {
         Ok(self)
     }
 
-    /// Whether a linear layer has an adapter, by its name within the tower.
-    pub(super) fn has_adapter(&self, layer: &str) -> bool {
-        self.tensors.contains_key(&format!("{layer}.{A}"))
+    /// Drops inputs of the adapters with this probability.
+    pub(super) fn with_lora_dropout(self, lora_dropout: f64) -> Self {
+        Self { lora_dropout, ..self }
+    }
+
+    /// Whether inputs of adapters are dropped in training.
+    pub(super) fn has_dropout(&self) -> bool {
+        self.has_adapters() && self.lora_dropout > 0.0
+    }
+
+    /// The dropout site of a linear layer's adapter, by the layer's name within the tower; `None` without an adapter.
+    pub(super) fn dropout_site(&self, layer: &str) -> Option<u64> {
+        self.tensors.get_index_of(&format!("{layer}.{A}")).map(|index| index as u64)
+    }
+
+    /// The dropout at a site.
+    pub(super) fn dropout(&self, site: u64) -> Dropout {
+        Dropout { site, p: self.lora_dropout }
+    }
+
+    /// Whether any linear layer has an adapter.
+    pub(super) fn has_adapters(&self) -> bool {
+        self.tensors.len() > self.whole
+    }
+
+    /// The adapters' tensors with their names in the checkpoint.
+    pub(super) fn adapters(&self) -> impl Iterator<Item = (&str, &Tensor)> {
+        let adapters = self.tensors.values().skip(self.whole);
+        adapters.map(|TowerTensor { stored, tensor, .. }| (stored.as_str(), tensor))
+    }
+
+    /// All frozen, with `of` in place of the trained ones, by their names in the checkpoint.
+    pub(super) fn frozen_with<E>(
+        &self,
+        of: impl Fn(&str, &Tensor) -> std::result::Result<Tensor, E>,
+    ) -> std::result::Result<Self, E> {
+        let frozen = |(name, found): (&String, &TowerTensor)| {
+            let TowerTensor { stored, tensor, is_trained } = found;
+            let tensor = if *is_trained { of(stored, tensor)? } else { tensor.clone() };
+            Ok((name.clone(), TowerTensor { stored: stored.clone(), tensor, is_trained: false }))
+        };
+        let tensors = self.tensors.iter().map(frozen).collect::<std::result::Result<_, E>>()?;
+        let Self { whole, lora_scale, lora_dropout, .. } = *self;
+        Ok(Self { tensors, whole, lora_scale, lora_dropout })
     }
 
     /// Scale of the adapters' output.
@@ -253,6 +298,6 @@ pub(super) fn moved(tensor: &Tensor, device: &Device, precision: Precision) -> R
 }
 
 /// The name within the tower of a checkpoint's tensor, if it belongs to it.
-fn within(stored: &str) -> Option<&str> {
+pub(super) fn within(stored: &str) -> Option<&str> {
     stored.strip_prefix("model.").unwrap_or(stored).strip_prefix("visual.")
 }

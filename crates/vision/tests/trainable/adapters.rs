@@ -133,3 +133,63 @@ fn adapters_that_do_not_match_are_named() {
     let name = error("visual.patch_embed.proj", (4, 128), (32, 4)).unwrap();
     assert!(name.contains("`visual.patch_embed.proj` is not a linear layer"), "{name}");
 }
+
+/// The seeds of the three images.
+const SEEDS: [u64; 3] = [3, 4, 5];
+
+fn dropped(tower: &TrainableTower, images: &[&Pixels], seeds: &[u64]) -> Vec<Vec<f32>> {
+    let (embeddings, _) = tower.forward_with_dropout(images, seeds, 0).unwrap();
+    embeddings.iter().map(values).collect()
+}
+
+#[test]
+fn dropout_depends_on_the_seed_of_an_image_alone() {
+    let tower = adapted("").with_lora_dropout(0.3);
+    assert!(tower.has_dropout() && !adapted("").has_dropout());
+    let images = pixels(&tower);
+    let images: Vec<&Pixels> = images.iter().collect();
+    let together = dropped(&tower, &images, &SEEDS);
+    assert_eq!(dropped(&tower, &images[1..2], &SEEDS[1..2]), together[1..2]);
+    assert_ne!(dropped(&tower, &images[1..2], &[9]), together[1..2]);
+    assert!(tower.forward_with_dropout(&images, &SEEDS[1..], 0).is_err());
+    // An encoder, and a pass without seeds, drop nothing.
+    let plain: Vec<Vec<f32>> =
+        adapted("").forward(&images, 0).unwrap().0.iter().map(values).collect();
+    let found: Vec<Vec<f32>> = tower.forward(&images, 0).unwrap().0.iter().map(values).collect();
+    assert_eq!(found, plain);
+    assert_ne!(together, plain);
+    let encoder = tower.encoder().unwrap();
+    let encoded: Vec<Vec<f32>> =
+        encoder.encode_pixels(&images).unwrap().iter().map(values).collect();
+    assert_eq!(encoded, plain);
+}
+
+#[test]
+fn dropout_keeps_the_mean_of_an_adapters_output() {
+    // Only the last layer has an adapter, so that its output is linear in what is dropped.
+    let tower = adapted("merger.mlp.2");
+    let images = pixels(&tower);
+    let images = [&images[1]];
+    let without = values(&tower.forward(&images, 0).unwrap().0[0]);
+    let tower = tower.with_lora_dropout(0.5);
+    let count = 400;
+    let mut mean = vec![0.0f64; without.len()];
+    for seed in 0..count {
+        for (mean, value) in mean.iter_mut().zip(&dropped(&tower, &images, &[seed])[0]) {
+            *mean += f64::from(*value) / count as f64;
+        }
+    }
+    let mean: Vec<f32> = mean.into_iter().map(|mean| mean as f32).collect();
+    let once = relative_error(&dropped(&tower, &images, &[0])[0], &without);
+    let error = relative_error(&mean, &without);
+    assert!(once > 0.02 && error < 0.15 * once, "{error} and {once}");
+}
+
+#[test]
+fn gradients_with_dropout_equal_finite_differences() {
+    let tower = adapted("").with_lora_dropout(0.3);
+    let compared = finite_differences::compare_passes(&tower, &|tower, images, bytes| {
+        tower.forward_with_dropout(images, &SEEDS, bytes).unwrap()
+    });
+    assert_eq!(compared, 2 * (3 * 5 + 2));
+}

@@ -2,9 +2,9 @@
 
 use candle_core::Tensor;
 use embodied_r_kernels::memory;
-use embodied_r_vision::TrainableTower;
+use embodied_r_vision::{Pixels, SavedTower, TrainableTower};
 
-use super::{loss, pass, pixels, tower, values};
+use super::{loss, pass_of, pixels, tower, values};
 
 /// A random direction that the gradient `d` predicts a large slope in, so that the rounding of the f32 forward pass does
 /// not hide it: its elements have the signs of the gradient's, and random sizes below 1.
@@ -28,10 +28,19 @@ fn the_gradient_of_every_tensor_equals_finite_differences() {
 
 /// Compares the gradient of every trained tensor, and returns their number.
 pub(super) fn compare(tower: &TrainableTower) -> usize {
+    compare_passes(tower, &|tower, images, bytes| tower.forward(images, bytes).unwrap())
+}
+
+/// A forward pass over images that saves so many bytes of activations.
+type Forward<'a> = &'a dyn Fn(&TrainableTower, &[&Pixels], usize) -> (Vec<Tensor>, SavedTower);
+
+/// As [`compare`], for these passes.
+pub(super) fn compare_passes(tower: &TrainableTower, forward: Forward<'_>) -> usize {
     let images = pixels(tower);
     let images: Vec<_> = images.iter().collect();
-    let (_, grads) = pass(tower, &images, 0);
-    let at = || loss(&tower.forward(&images, 0).unwrap().0);
+    let (_, grads) = pass_of(tower, forward(tower, &images, 0));
+    assert!(grads == pass_of(tower, forward(tower, &images, usize::MAX)).1);
+    let at = || loss(&forward(tower, &images, 0).0);
     let parameters: Vec<(String, Tensor)> =
         tower.parameters().map(|(name, tensor)| (name.to_owned(), tensor.clone())).collect();
     assert_eq!(parameters.len(), grads.len());

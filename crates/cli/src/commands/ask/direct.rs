@@ -23,11 +23,10 @@ pub(super) fn run(
 ) -> anyhow::Result<Status> {
     let direct = Direct::of_view(&args.view, args.media_limits())?;
     let dir = hub::with_vision_encoder(&policy, None)?;
-    let folder = direct::vision_folder(dir.clone())?;
-    direct.check_model(&folder, &policy)?;
+    direct.check_model(&dir, &policy)?;
     let tokenizer = Tokenizer::from_dir(&dir)?;
     let began = Instant::now();
-    let asked = direct.lay_out_video(&args.video, &question, &folder)?;
+    let asked = direct.lay_out_video(&args.video, &question, &dir)?;
     let Some(seen) = &asked.seen else { return Ok(Status::Done) };
     let laid = &seen.samples[0];
     let prompt =
@@ -47,7 +46,7 @@ pub(super) fn run(
         ));
     }
     let began = Instant::now();
-    let store = direct.image_store(&seen.images, &folder, &stored.weights.placement()?);
+    let store = direct.image_store(&seen.images, &dir, &stored.weights.placement()?);
     let prompt = direct::embedded(&prompt, None, &store)?;
     let text = tokenizer.decode(prompt.ids(), SpecialTokens::Keep)?;
     let completion = session.answer(ChatPrompt { chat: tokenizer.plain(&text), prompt })?;

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use embodied_r_policy::tokenizer::{ChatMessage, GenerationPrompt, Tokenizer};
-use embodied_r_policy::weights::{self, StoredDecoder};
+use embodied_r_policy::weights::{self, StoredDecoder, VisionTensors};
 use embodied_r_policy::{Adapter, Error, GgufModel, ModelConfig, gguf, lora};
 
 use embodied_r_vision::Error as VisionError;
@@ -49,8 +49,14 @@ pub(super) fn checks(folder: &Path, memory: Option<u64>) -> Vec<Check> {
 
 /// Checks an adapter against its base model, then the base model.
 fn adapter_checks(folder: &Path, base: &Path, memory: Option<u64>) -> Vec<Check> {
+    // Opening the tensors of the tower compares the adapter with them.
+    let checked_vision = |adapter: Adapter| match adapter.adapts_vision() {
+        true => VisionTensors::open(folder).map(|_| adapter),
+        false => Ok(adapter),
+    };
     let opened = ModelConfig::of_model(base)
         .and_then(|config| Adapter::open(folder, &config))
+        .and_then(checked_vision)
         .and_then(|adapter| lora::check_base(folder, base).map(|()| adapter));
     let adapter = match opened {
         Ok(adapter) => {

@@ -7,7 +7,7 @@ use embodied_r_grpo::inspect::{LossReport, loss};
 use embodied_r_grpo::settings::InspectSettings;
 use embodied_r_policy::{Policy, tokenizer};
 
-use super::vision_policy;
+use super::{base_of, vision_policy};
 use crate::args::inspect::LossArgs;
 use crate::commands::train::explain::explain;
 use crate::device;
@@ -28,7 +28,8 @@ pub(super) fn run(args: &LossArgs) -> anyhow::Result<Status> {
         None => Layers::default(),
     };
     let settings: InspectSettings = layers.pairs(&args.sets).resolve(&[])?;
-    let InspectSettings { loss: settings, vision } = settings;
+    let trainable = settings.trainable(&args.model);
+    let InspectSettings { loss: settings, vision, .. } = settings;
     let folder = hub::decoder(&args.model, None)?;
     let stop_ids = tokenizer::stop_ids(&folder)?;
     let device = device::open(args.device)?;
@@ -37,11 +38,13 @@ pub(super) fn run(args: &LossArgs) -> anyhow::Result<Status> {
         let mut table = image_table(&folder, &vision)?;
         let relative_to = args.data.parent().unwrap_or(Path::new(""));
         let prompts = batch.prompts(Some(&mut table), relative_to).map_err(explain)?;
-        let policy = vision_policy(&folder, table, &vision, precision, &device)?;
+        let policy = vision_policy(&folder, table, (&vision, trainable), precision, &device)?;
         loss(&policy, (&batch, &prompts), &settings, &stop_ids)
     } else {
         let prompts = batch.prompts(None, Path::new("")).map_err(explain)?;
-        let policy = Policy::load(&folder)?.with_precision(precision).to_device(&device)?;
+        let base = base_of(&folder, &trainable)?;
+        let policy = Policy::load_trainable(&folder, &base, &trainable, 0)?;
+        let policy = policy.with_precision(precision).to_device(&device)?;
         loss(&policy, (&batch, &prompts), &settings, &stop_ids)
     };
     let report = report.map_err(explain)?;

@@ -208,7 +208,7 @@ impl Report {
                 layers,
                 vision_encoder: images.map(|images| VisionEncoder {
                     parameters: images.config.parameter_count(),
-                    trainable: images.load.trainable,
+                    trainable: load.vision.map_or(0, |vision| vision.trainable),
                     images: images.count,
                     image_tokens: images.tokens,
                 }),

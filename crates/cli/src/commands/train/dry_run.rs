@@ -10,7 +10,6 @@ use embodied_r_grpo::rewards::scoring::needs_judge;
 use embodied_r_grpo::rollout::partition::completions_per_rank;
 use embodied_r_grpo::settings::{GrpoSettings, JudgeKind};
 use embodied_r_grpo::trainer::grpo::GrpoData;
-use embodied_r_policy::trainable::ParameterCounts;
 
 use super::memory::{StepShare, memory_summary, share_line};
 use stages::{lines, reward_lines};
@@ -46,8 +45,7 @@ impl DryRun<'_> {
             let _ = writeln!(out, "{name:<12} {what}");
         };
         line("model", settings.run.model.clone());
-        let counts = ParameterCounts { trainable: load.trainable, total: load.parameters };
-        line("trainable", counts.to_string());
+        line("trainable", load.counts().to_string());
         line("questions", format!("{given} in total, {} too long, {left} used", given - left));
         if eval.given() > 0 {
             line(
@@ -140,6 +138,7 @@ mod tests {
     use embodied_r_grpo::data::questions::{Prompts, TokenizedQuestion};
     use embodied_r_grpo::estimate::memory_plan::{ActivationCachePolicy, VisionMemory};
     use embodied_r_policy::Prompt;
+    use embodied_r_policy::trainable::ParameterCounts;
 
     use super::*;
 

@@ -8,9 +8,9 @@ use embodied_r_grpo::Error;
 use embodied_r_grpo::checkpoint::Checkpoint;
 use embodied_r_grpo::estimate::memory_plan::{MemoryPlan, RankDevice, Workload};
 use embodied_r_grpo::events::Sink;
-use embodied_r_grpo::images::RunImages;
 use embodied_r_grpo::images::disk_cache::DiskCache;
 use embodied_r_grpo::images::table::ImageTable;
+use embodied_r_grpo::images::{ReferenceTower, RunImages};
 use embodied_r_grpo::process_group::ProcessGroup;
 use embodied_r_grpo::settings::VisionSettings;
 use embodied_r_grpo::trainer::{RunInputs, RunOutcome};
@@ -93,7 +93,7 @@ impl<'a, T: TrainingSettings> Job<'a, T> {
         &self,
         table: ImageTable,
         vision: &VisionSettings,
-        learning_rate: f64,
+        (learning_rate, reference): (f64, ReferenceTower),
         memory: &MemoryPlan,
     ) -> Result<RunImages, Error> {
         let run = self.settings().run();
@@ -105,6 +105,7 @@ impl<'a, T: TrainingSettings> Job<'a, T> {
             learning_rate,
             activation_bytes: memory.tower_activation_bytes(),
             disk: Some(DiskCache::open(&image_cache(&run.output), &key)?),
+            reference,
         };
         Ok(run_images(&self.folder, table, vision, encoding))
     }

@@ -1,11 +1,12 @@
 //! Memory of a vision-language model's encoder and its images.
 
-use embodied_r_policy::Prompt;
+use embodied_r_policy::{LoraConfig, Prompt, Trainable};
 use embodied_r_vision::{Grid, TowerBytes, VisionConfig};
 
 use super::layout::MemoryKind;
 use super::{F32, Workload};
 use crate::error::Result;
+use crate::images::ReferenceTower;
 use crate::images::table::ImageTable;
 use crate::settings::VisionSettings;
 
@@ -67,6 +68,8 @@ impl PromptImages {
 pub struct VisionLoad {
     /// Parameters of the encoder.
     pub parameters: usize,
+    /// Parameters of the reference model's encoder that it does not share with a trained one.
+    pub reference: usize,
     /// Those that are trained; the others' images are encoded once per run.
     pub trainable: usize,
     /// Images of a prompt.
@@ -157,6 +160,7 @@ impl VisionLoad {
         let blocks = if tower { config.depth } else { 0 };
         Self {
             parameters: config.parameter_count(),
+            reference: config.parameter_count(),
             trainable: usize::from(tower) * own + usize::from(aligner) * merger,
             images: count,
             patches: grid.patches(),
@@ -174,6 +178,33 @@ impl VisionLoad {
         }
     }
 
+    /// The load if the encoder or an adapter in its place is trained, beside that of the reference model.
+    #[must_use]
+    pub fn trained_as(
+        self,
+        config: &VisionConfig,
+        trainable: &Trainable,
+        reference: ReferenceTower,
+    ) -> Self {
+        let load = match trainable {
+            Trainable::Lora(lora) if self.trainable > 0 => self.with_lora(config, lora),
+            _ => self,
+        };
+        match reference {
+            // It shares what is not trained.
+            ReferenceTower::Own => Self { reference: load.trainable, ..load },
+            ReferenceTower::Base => load,
+        }
+    }
+
+    /// The load if an adapter with these settings is trained in place of the encoder.
+    fn with_lora(self, config: &VisionConfig, lora: &LoraConfig) -> Self {
+        let tower = config.tensor_shapes();
+        let shapes = lora.vision_shapes(tower.iter().map(|(name, it)| (name.as_str(), &it[..])));
+        let adapter = shapes.values().map(|shape| shape.iter().product::<usize>()).sum();
+        Self { parameters: self.parameters + adapter, trainable: adapter, ..self }
+    }
+
     /// Images of the rank's steps in `workload`.
     pub(crate) fn images_of_step(&self, workload: &Workload) -> usize {
         workload.prompts * self.images
@@ -186,6 +217,7 @@ impl VisionLoad {
         let ImageBytes { image, most_workspace } =
             if layout.activation == BF16 { bf16 } else { f32 };
         let weights = layout.weight_bytes(self.parameters);
+        let reference = layout.weight_bytes(self.reference);
         let (step, patches) = (images * self.embeddings, images * image.patches);
         let frozen = step.max(self.cache);
         let workspace = (images * image.workspace).min(most_workspace);
@@ -201,7 +233,7 @@ impl VisionLoad {
                 let has_reference = workload.reference > 0;
                 let saved = activation_bytes.min(images * self.blocks * image.block);
                 VisionMemory {
-                    weights: weights * (1 + usize::from(has_reference)),
+                    weights: weights + if has_reference { reference } else { 0 },
                     training: trainable * layout.gradient + workload.optimizer_bytes(trainable),
                     embeddings: 2 * step + if has_reference { frozen } else { 0 },
                     patches: 2 * patches,

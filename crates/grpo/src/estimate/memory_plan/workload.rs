@@ -121,6 +121,14 @@ impl Workload {
         }
     }
 
+    /// The model's parameters and the trainable ones, with those of a vision encoder of which something is trained.
+    #[must_use]
+    pub fn counts(&self) -> ParameterCounts {
+        let vision = self.vision.filter(|vision| vision.trainable > 0);
+        let (trainable, total) = vision.map_or((0, 0), |it| (it.trainable, it.parameters));
+        ParameterCounts { trainable: self.trainable + trainable, total: self.parameters + total }
+    }
+
     /// The parts of the groups, all of maximum length, on `ranks` ranks.
     pub fn parts(&self, ranks: usize) -> Vec<GroupPart> {
         let completions = vec![self.completion; self.completions];

@@ -1,12 +1,14 @@
 //! The frozen reference model of a run: when it is needed, and how it is synced with the policy.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
+use candle_core::Tensor;
 use embodied_r_kernels::memory::lerp;
 use embodied_r_rewards::Judge;
 
 use super::{GrpoInputs, GrpoTrainer};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::{ChatTokenizer, Model};
 use crate::process_group::ProcessGroup;
 use crate::rewards::judge::{ReferenceJudge, ReferenceModel};
@@ -40,9 +42,13 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
             return Ok(());
         };
         let model = reference.get();
-        for ((_, to), (_, from)) in model.parameters().iter().zip(&self.run.model.parameters()) {
-            lerp(to, from, settings.reference.ref_model_mixup_alpha)?;
+        let own: HashMap<String, Tensor> = model.all_tensors().into_iter().collect();
+        for (name, from) in self.run.model.parameters() {
+            let missing = || Error::Model { what: format!("has a reference without `{name}`") };
+            let to = own.get(&name).ok_or_else(missing)?;
+            lerp(to, &from, settings.reference.ref_model_mixup_alpha)?;
         }
+        model.parameters_changed();
         self.reference_moved = true;
         Ok(())
     }

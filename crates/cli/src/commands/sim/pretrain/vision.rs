@@ -15,7 +15,7 @@ use std::time::Instant;
 use candle_core::Device;
 use embodied_r_data::progress::Progress as _;
 use embodied_r_grpo::images::store::{ImageStore, StoreOptions};
-use embodied_r_grpo::images::{RunImages, TowerTraining};
+use embodied_r_grpo::images::{ReferenceTower, RunImages, TowerTraining};
 use embodied_r_grpo::model::{LoadOptions, Model as _, VisionPolicy};
 use embodied_r_grpo::schedule::{LrSchedule, LrScheduler};
 use embodied_r_grpo::settings::{Optim, OptimizerSettings};
@@ -166,6 +166,7 @@ fn read(args: &PretrainArgs, bar: &Bar) -> anyhow::Result<lm::LmReport> {
         frozen: TRAINED,
         learning_rate_scale: vision.encoder_learning_rate / vision.vision_learning_rate,
         activation_bytes: usize::MAX,
+        reference: ReferenceTower::Base,
     };
     let frozen = Arc::new(ImageStore::new(table.clone(), options));
     let load_options = LoadOptions {
