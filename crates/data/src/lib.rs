@@ -41,6 +41,7 @@ mod row;
 pub mod scene;
 pub mod split;
 pub mod urban;
+mod video_file;
 pub mod videos;
 pub mod vsi;
 
@@ -50,3 +51,4 @@ pub use progress::Progress;
 pub use question::Question;
 pub use question_key::QuestionKey;
 pub use question_set::{QuestionSet, read_question_set};
+pub use video_file::{VideoFolders, find_video};

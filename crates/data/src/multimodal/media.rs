@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::path::{Component, Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -224,53 +224,4 @@ fn excerpt(text: &str) -> String {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
     }
-}
-
-/// Whether `path` stays within a folder that it is joined to.
-fn is_contained(path: &Path) -> bool {
-    path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
-}
-
-/// Extensions tried for a video name without one.
-const VIDEO_EXTENSIONS: [&str; 5] = ["mp4", "mov", "mkv", "webm", "avi"];
-
-/// The video of an official question: by its name, or by `videos`, in `video_dir`, if one is given; else `videos` in `image_dir`, if one
-/// is given; else `videos` relative to the working directory or to the question file; else by its name in `videos/`
-/// beside the question file. `None` if it is in none of them.
-pub(super) fn official_video(
-    videos: Option<&str>,
-    video_id: Option<&str>,
-    video_dir: Option<&Path>,
-    folder: Folder<'_>,
-) -> Option<PathBuf> {
-    let names = || [video_id, videos].into_iter().flatten().map(Path::new);
-    // A path in `video_id` must not lead out of the folder.
-    let in_folder = |folder: &Path| -> Vec<PathBuf> {
-        names().filter_map(Path::file_name).map(|name| folder.join(name)).collect()
-    };
-    let candidates: Vec<PathBuf> = match (video_dir, folder.image_dir) {
-        (Some(folder), _) => {
-            let within = videos.map(Path::new).filter(|path| is_contained(path));
-            in_folder(folder).into_iter().chain(within.map(|path| folder.join(path))).collect()
-        }
-        (None, Some(folder)) => {
-            videos.or(video_id).map(|path| folder.join(path)).into_iter().collect()
-        }
-        (None, None) => {
-            let listed =
-                videos.into_iter().flat_map(|path| [PathBuf::from(path), folder.beside.join(path)]);
-            listed.chain(in_folder(&folder.beside.join("videos"))).collect()
-        }
-    };
-    let extended = |path: PathBuf| {
-        let with = |extension: &str| {
-            let mut name = path.as_os_str().to_owned();
-            name.push(".");
-            name.push(extension);
-            PathBuf::from(name)
-        };
-        let others: Vec<_> = VIDEO_EXTENSIONS.iter().map(|extension| with(extension)).collect();
-        std::iter::once(path).chain(others)
-    };
-    candidates.into_iter().flat_map(extended).find(|path| path.is_file())
 }

@@ -5,12 +5,13 @@ use serde_json::Value;
 use super::build::{Context, keep_sources};
 use super::conversation::Conversation;
 use super::markers;
-use super::media::{self, official_video};
+use super::media;
 use super::options::MediaUse;
 use super::row::Row;
 use super::sample::{Media, MediaFile, Sample, Video};
 use crate::error::Result;
 use crate::question::Question;
+use crate::video_file::{VideoFolders, find_video};
 
 /// A record as a sample. `videos` that is a string is looked up as `perceive` does, as is `video_id` alone of a
 /// question without images; a list of videos, as in other formats.
@@ -57,7 +58,12 @@ fn own_video(
         (None, Some(named)) if found.is_empty() => ("video_id", None, Some(named.as_str())),
         _ => return Ok(None),
     };
-    match official_video(listed, named, context.options.video_dir.as_deref(), context.folder) {
+    let folders = VideoFolders {
+        video_dir: context.options.video_dir.as_deref(),
+        image_dir: context.folder.image_dir,
+        beside: context.folder.beside,
+    };
+    match find_video(listed, named, folders) {
         Some(path) => Ok(Some(Video::File(MediaFile::Path(path)))),
         None => {
             let name = listed.or(named).unwrap_or_default();

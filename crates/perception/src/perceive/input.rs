@@ -1,9 +1,9 @@
 //! Data files, the paths of their outputs, and their videos.
 
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use embodied_r_data::{Question, QuestionSet, read_question_set};
+use embodied_r_data::{Question, QuestionSet, VideoFolders, find_video, read_question_set};
 use embodied_r_files::write_json;
 use serde_json::Value;
 
@@ -12,9 +12,6 @@ use crate::error::{Error, Result};
 
 /// The field for the original question, since `question` becomes the whole prompt.
 pub const ORIGINAL_QUESTION: &str = "original_question";
-
-/// Extensions tried for a video name without one.
-const EXTENSIONS: [&str; 5] = ["mp4", "mov", "mkv", "webm", "avi"];
 
 /// A data file and the paths of its outputs.
 #[derive(Debug)]
@@ -86,8 +83,7 @@ pub(super) fn retain_part(inputs: &mut [Input], index: usize, count: usize) {
     }
 }
 
-/// The video of a question: by name, or by the path in `videos`, in `folder`, if one is given; else the path in `videos` (relative
-/// to the working directory or to the data file); else by name in `videos/` next to the data file.
+/// The video of a question, in `folder`, if one is given, or else by its data file, as [`find_video`] finds it.
 ///
 /// # Errors
 /// The question names no video, or the video does not exist.
@@ -97,42 +93,12 @@ pub fn video_path(question: &Question, folder: Option<&Path>, data_path: &Path) 
     let Some(video) = named.or(listed) else {
         return Err(Error::NoVideoName { id: question.id() });
     };
-    let data_folder = data_path.parent().unwrap_or(Path::new(""));
-    let default_folder = data_folder.join("videos");
-    let names = [named, listed].into_iter().flatten().map(Path::new);
-    // A path in `video_id` must not lead out of the folder.
-    let in_folder = |folder: &Path| {
-        let folder = folder.to_owned();
-        names.clone().filter_map(Path::file_name).map(move |name| folder.join(name)).collect()
-    };
-    let candidates: Vec<PathBuf> = match folder {
-        Some(folder) => {
-            let contained = |part| matches!(part, Component::Normal(_) | Component::CurDir);
-            let within = listed.map(Path::new).filter(|path| path.components().all(contained));
-            let mut candidates: Vec<PathBuf> = in_folder(folder);
-            candidates.extend(within.map(|path| folder.join(path)));
-            candidates
-        }
-        None => {
-            let listed = listed.into_iter().flat_map(|p| [PathBuf::from(p), data_folder.join(p)]);
-            listed.chain(in_folder(&default_folder)).collect()
-        }
-    };
-    candidates.iter().find_map(|path| existing(path)).ok_or_else(|| Error::VideoNotFound {
+    let beside = data_path.parent().unwrap_or(Path::new(""));
+    let folders = VideoFolders { video_dir: folder, image_dir: None, beside };
+    find_video(listed, named, folders).ok_or_else(|| Error::VideoNotFound {
         video: video.to_owned(),
-        folder: folder.unwrap_or(&default_folder).to_owned(),
+        folder: folder.map_or_else(|| beside.join("videos"), Path::to_owned),
     })
-}
-
-/// `path`, or `path` with one of [`EXTENSIONS`].
-fn existing(path: &Path) -> Option<PathBuf> {
-    let extended = EXTENSIONS.iter().map(|extension| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(".");
-        name.push(extension);
-        PathBuf::from(name)
-    });
-    std::iter::once(path.to_owned()).chain(extended).find(|path| path.is_file())
 }
 
 /// The question with its text replaced by the prompt.

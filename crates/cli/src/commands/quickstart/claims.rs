@@ -9,41 +9,68 @@ pub(super) struct Claim {
     text: String,
 }
 
+/// Claims as they are checked.
+#[derive(Default)]
+struct Claims(Vec<Claim>);
+
+impl Claims {
+    fn at_least(&mut self, value: f64, least: f64, what: &str) {
+        let text = format!("{what}: {value:.1} (at least {least:.1})");
+        self.0.push(Claim { holds: value >= least, text });
+    }
+
+    fn at_most(&mut self, value: f64, most: f64, what: &str) {
+        let text = format!("{what}: {value:.1} (at most {most:.1})");
+        self.0.push(Claim { holds: value <= most, text });
+    }
+
+    /// That `trained` gains `least` points over the cold start.
+    fn gain(&mut self, [start, trained]: [&Row; 2], least: f64) {
+        let gain = trained.accuracy_of_parsable - start.accuracy_of_parsable;
+        self.at_least(gain, least, "trained over cold start, accuracy of parsable replies");
+    }
+}
+
+fn named<'a>(rows: &'a [Row], name: &str) -> Option<&'a Row> {
+    rows.iter().find(|row| row.name == name)
+}
+
+/// The cold start and the trained model.
+fn main_rows(rows: &[Row]) -> Option<[&Row; 2]> {
+    Some([named(rows, "cold start")?, named(rows, "trained")?])
+}
+
 /// The claims whose rows were run. `blind_guess` is the accuracy of guessing, per cent.
 pub(super) fn claims(rows: &[Row], blind_guess: f64) -> Vec<Claim> {
-    let row = |name: &str| rows.iter().find(|row| row.name == name);
-    let mut claims = Vec::new();
-    let (Some(start), Some(trained)) = (row("cold start"), row("trained")) else { return claims };
-    let mut at_least = |value: f64, least: f64, what: &str| {
-        let text = format!("{what}: {value:.1} (at least {least:.1})");
-        claims.push(Claim { holds: value >= least, text });
-    };
-    at_least(start.reasons, 95.0, "cold start, replies that reason");
-    at_least(start.parsable, 95.0, "cold start, parsable replies");
-    let gain = trained.accuracy_of_parsable - start.accuracy_of_parsable;
-    at_least(gain, 15.0, "trained over cold start, accuracy of parsable replies");
+    let Some([start, trained]) = main_rows(rows) else { return Vec::new() };
+    let mut claims = Claims::default();
+    claims.at_least(start.reasons, 95.0, "cold start, replies that reason");
+    claims.at_least(start.parsable, 95.0, "cold start, parsable replies");
+    claims.gain([start, trained], 15.0);
     for name in ["sft", "sft answers", "rejection sampling"] {
-        if let Some(baseline) = row(name) {
+        if let Some(baseline) = named(rows, name) {
             let over = trained.accuracy_of_parsable - baseline.accuracy_of_parsable;
-            at_least(over, 5.0, &format!("trained over {name}, accuracy of parsable replies"));
+            claims.at_least(
+                over,
+                5.0,
+                &format!("trained over {name}, accuracy of parsable replies"),
+            );
         }
     }
     let sound = trained.sound_at_1 - start.sound_at_1;
-    at_least(sound, (trained.accuracy - start.accuracy) / 2.0, "trained over cold start, sound@1");
-    at_least(trained.sound_at_8 - start.sound_at_8, -3.0, "trained over cold start, sound@8");
-    let mut at_most = |value: f64, most: f64, what: &str| {
-        let text = format!("{what}: {value:.1} (at most {most:.1})");
-        claims.push(Claim { holds: value <= most, text });
-    };
-    if let Some(random) = row("random rewards") {
+    let half = (trained.accuracy - start.accuracy) / 2.0;
+    claims.at_least(sound, half, "trained over cold start, sound@1");
+    let sound = trained.sound_at_8 - start.sound_at_8;
+    claims.at_least(sound, -3.0, "trained over cold start, sound@8");
+    if let Some(random) = named(rows, "random rewards") {
         let gain = random.accuracy - start.accuracy;
-        at_most(gain, 6.0, "random rewards over cold start, accuracy");
+        claims.at_most(gain, 6.0, "random rewards over cold start, accuracy");
     }
-    if let Some(shuffled) = row("captions shuffled") {
+    if let Some(shuffled) = named(rows, "captions shuffled") {
         let off = (shuffled.accuracy - blind_guess).abs();
-        at_most(off, 6.0, "captions shuffled, distance from a blind guess");
+        claims.at_most(off, 6.0, "captions shuffled, distance from a blind guess");
     }
-    claims
+    claims.0
 }
 
 /// Rows of models that do not see the frames of their questions.
@@ -55,24 +82,16 @@ const SIGHTS: f64 = 80.0;
 
 /// The claims of `quickstart --vision`. `blind_guess` is the accuracy of guessing, per cent.
 pub(super) fn vision_claims(rows: &[Row], blind_guess: f64) -> Vec<Claim> {
-    let row = |name: &str| rows.iter().find(|row| row.name == name);
-    let mut claims = Vec::new();
-    let (Some(start), Some(trained)) = (row("cold start"), row("trained")) else { return claims };
-    let mut at_least = |value: f64, least: f64, what: &str| {
-        let text = format!("{what}: {value:.1} (at least {least:.1})");
-        claims.push(Claim { holds: value >= least, text });
-    };
-    at_least(start.reasons, SIGHTS, "cold start, replies that reason from a true sighting");
-    at_least(start.parsable, 95.0, "cold start, parsable replies");
-    let gain = trained.accuracy_of_parsable - start.accuracy_of_parsable;
-    at_least(gain, 10.0, "trained over cold start, accuracy of parsable replies");
-    for name in BLIND {
-        let Some(blind) = row(name) else { continue };
+    let Some([start, trained]) = main_rows(rows) else { return Vec::new() };
+    let mut claims = Claims::default();
+    claims.at_least(start.reasons, SIGHTS, "cold start, replies that reason from a true sighting");
+    claims.at_least(start.parsable, 95.0, "cold start, parsable replies");
+    claims.gain([start, trained], 10.0);
+    for blind in BLIND.into_iter().filter_map(|name| named(rows, name)) {
         let off = (blind.accuracy_of_parsable - blind_guess).abs();
-        let text = format!("{name}, distance from a blind guess: {off:.1} (at most 6.0)");
-        claims.push(Claim { holds: off <= 6.0, text });
+        claims.at_most(off, 6.0, &format!("{}, distance from a blind guess", blind.name));
     }
-    claims
+    claims.0
 }
 
 /// One line per claim.
