@@ -272,7 +272,7 @@ fn assert_close(one: &Path, two: &Path) {
     }
 }
 
-/// Trains for 4 steps, as one run and resumed from its second step, and returns the run's divergence from the reference.
+/// Trains for 4 steps, as one run and resumed from its second step, and returns the run's KL to the reference.
 fn kl_of_a_resumed_run(more: &[&str]) -> Vec<f64> {
     let dir = scored_workspace();
     let mut settings = TRAINED.to_vec();
