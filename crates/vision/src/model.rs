@@ -58,7 +58,7 @@ impl VisionLanguageModel {
     /// Loads the model in `dir`, a folder in Hugging Face's layout or a GGUF file with its `mmproj` next to it.
     ///
     /// # Errors
-    /// [`Error::NoVision`], [`Error::NoProcessor`] and [`Error::NoMmproj`] for a text model, and those of
+    /// [`crate::Error::NoVision`], [`crate::Error::NoProcessor`] and [`crate::Error::NoMmproj`] for a text model, and those of
     /// [`InferenceModel::load`].
     pub fn load(dir: &Path, options: &VisionOptions) -> Result<Self> {
         Self::load_part(dir, options, &TensorParallel::single_rank())
