@@ -157,7 +157,7 @@ fn views_are_questions_that_a_vision_language_model_trains_on() {
     let refused = views(&["--categories", "Counterfactual"]).code(2);
     let stderr = text(&refused.get_output().stderr);
     assert!(
-        stderr.contains("a few frames do not settle questions of `Counterfactual`"),
+        stderr.contains("a few frames do not answer questions of `Counterfactual`"),
         "{stderr}"
     );
     let refused = views(&["--train", "0", "--val", "0", "--test", "0"]).code(2);

@@ -267,8 +267,8 @@ mod tests {
     }
 
     #[test]
-    fn a_document_about_frames_shows_them_and_tells_what_is_in_view() {
-        let mut told = 0;
+    fn a_document_about_frames_has_images_and_true_statements() {
+        let mut checked = 0;
         for index in 0..60 {
             let views = views(8, index);
             let Document { context, statements, .. } = views_document(&views, 8, index);
@@ -281,10 +281,10 @@ mod tests {
                     format!("{}, frame {frame}", crate::caption_trace::bearing_text(bearing_deg))
                 });
                 assert_eq!(at, seen);
-                told += 1;
+                checked += 1;
             }
         }
-        assert!(told > 60, "{told}");
+        assert!(checked > 60, "{checked}");
     }
 
     #[test]

@@ -46,7 +46,7 @@ pub enum Error {
         field: &'static str,
     },
     /// Questions of this category need a video.
-    #[error("a few frames do not settle questions of `{category}`; use {list}", list = crate::views::VIEW_CATEGORIES.map(Category::name).join(", "))]
+    #[error("a few frames do not answer questions of `{category}`; use {list}", list = crate::views::VIEW_CATEGORIES.map(Category::name).join(", "))]
     NoViews {
         /// The category.
         category: Category,

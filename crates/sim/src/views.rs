@@ -52,13 +52,18 @@ pub const fn classes() -> usize {
 
 /// Room `index` of `seed`, seen from a random path.
 pub fn views(seed: u64, index: u64) -> Views {
-    let scene = (0..).find_map(|round: u64| {
+    let furnished = |round: u64| {
         let path = Path::draw(&mut Rng::new(&[seed, index, 30, round]));
         let furnish = |attempt| path.furnish(&mut Rng::new(&[seed, index, 31, round, attempt]));
         (0..ATTEMPTS).find_map(furnish)
-    });
-    // The search ends with a room.
-    let scene = scene.unwrap_or_else(|| crate::world::draw(&[seed, index]));
+    };
+    let mut round = 0;
+    let scene = loop {
+        if let Some(scene) = furnished(round) {
+            break scene;
+        }
+        round += 1;
+    };
     Views { scene, seed: texture_seed(seed, index) }
 }
 

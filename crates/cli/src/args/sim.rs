@@ -47,8 +47,8 @@ pub(crate) struct RoomsArgs {
 /// Render rooms as a few frames with questions for a vision-language model.
 ///
 /// Writes `train_data.json`, `val_data.json` and `test_data.json`, which `sft`, `train`, `infer` and `eval` read, and
-/// `frames/`. A question has a room of its own; its prompt shows four frames as images and tells the movements between
-/// them in words. The field `perceived` has the prompt with captions in place of the images.
+/// `frames/`. A question has a room of its own; its prompt has four frames as images and the actions between them as
+/// text. The field `perceived` has the prompt with captions in place of the images.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ViewsArgs {
     /// Output directory.
@@ -66,7 +66,7 @@ pub(crate) struct ViewsArgs {
     /// Random seed for rooms and questions.
     #[arg(long, value_name = "SEED", default_value_t = 0)]
     pub(crate) seed: u64,
-    /// Comma-separated question categories, by their official names [default: all that frames settle].
+    /// Comma-separated question categories, by their official names [default: all that four frames answer].
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub(crate) categories: Vec<Category>,
 }
@@ -152,19 +152,19 @@ pub(crate) struct VisionPretrainArgs {
     )]
     pub(crate) vision: bool,
     /// Number of detection steps.
-    #[arg(long, value_name = "N", requires = "vision", default_value_t = 8000)]
+    #[arg(long, value_name = "N", requires = "vision", default_value_t = 5000)]
     pub(crate) detection_steps: u64,
     /// Number of images per detection step.
     #[arg(long, value_name = "N", requires = "vision", value_parser = super::value::at_least_one, default_value_t = 32)]
     pub(crate) images_per_step: usize,
     /// Peak learning rate of the detection steps, with AdamW.
-    #[arg(long, value_name = "LR", requires = "vision", default_value_t = 1e-3)]
+    #[arg(long, value_name = "LR", requires = "vision", default_value_t = 1.5e-3)]
     pub(crate) detection_learning_rate: f64,
     /// Number of steps on text about frames.
-    #[arg(long, value_name = "N", requires = "vision", default_value_t = 4000)]
+    #[arg(long, value_name = "N", requires = "vision", default_value_t = 4500)]
     pub(crate) vision_steps: u64,
     /// Number of rooms whose frames the text is about.
-    #[arg(long, value_name = "N", requires = "vision", default_value_t = 20_000)]
+    #[arg(long, value_name = "N", requires = "vision", default_value_t = 16_000)]
     pub(crate) rooms: u64,
     /// Peak learning rate of the decoder.
     #[arg(long, value_name = "LR", requires = "vision", default_value_t = 2e-3)]

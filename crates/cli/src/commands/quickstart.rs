@@ -194,8 +194,7 @@ impl Quickstart<'_> {
                 ],
             )?;
         }
-        let settings = if self.args.vision { views::SFT_SETTINGS } else { SFT_SETTINGS };
-        write_atomic(&self.path("sft.toml"), settings.as_bytes())?;
+        write_atomic(&self.path("sft.toml"), SFT_SETTINGS.as_bytes())?;
         self.sft("sft", "base", "conversations.jsonl", &self.args.sft_set)
     }
 
@@ -213,8 +212,7 @@ impl Quickstart<'_> {
     /// GRPO from the cold start in three stages, on questions with nothing but answers.
     fn train(&self, name: &str, data: &Path) -> anyhow::Result<()> {
         let config = self.path("train.toml");
-        let settings = if self.args.vision { views::TRAIN_SETTINGS } else { TRAIN_SETTINGS };
-        write_atomic(&config, settings.as_bytes())?;
+        write_atomic(&config, TRAIN_SETTINGS.as_bytes())?;
         let mut train = words(["train", "--resume", "auto", "--config"]);
         train.extend([config.into(), "--model".into(), self.path("sft/final").into()]);
         train.extend(["--data".into(), data.into()]);

@@ -2,7 +2,7 @@
 //!
 //! Every question has a room of its own. Its camera path, its category and the class of its answer are drawn before the room
 //! is furnished, and furniture is sampled until the answer is of that class. The options about a direction are those that
-//! the path shows. Hence what the prompt says in words tells nothing of the answer.
+//! the path shows. Hence the text of the prompt does not give the answer away.
 
 use embodied_r_random::Rng;
 
@@ -13,7 +13,7 @@ use crate::questions::{GroundTruth, RoomQuestion, answer_classes};
 use crate::rationale::{Rationale, derive_rationale};
 use crate::world::path::Path;
 
-/// The categories that a few frames settle.
+/// The categories that a few frames answer.
 pub const VIEW_CATEGORIES: [Category; 3] =
     [Category::LandmarkPosition, Category::ActionGeneration, Category::ProgressEvaluation];
 
@@ -35,7 +35,7 @@ pub struct ViewQuestion {
 }
 
 /// Question `index` of `seed`, cycling through the categories. `None` without categories or for one that a few frames do
-/// not settle.
+/// not answer.
 pub fn view_question(seed: u64, index: u64, categories: &[Category]) -> Option<ViewQuestion> {
     let turn = index.checked_rem(categories.len() as u64)?;
     let category = *categories.get(turn as usize)?;

@@ -52,15 +52,15 @@ fn an_object_is_where_it_is_sighted() {
 #[test]
 fn captions_have_images_in_place_of_what_is_in_view() {
     let views = views(1, 2);
-    let (told, shown) = (views.captions(), views.with_images());
-    assert_eq!((told.len(), shown.len()), (FRAMES, FRAMES));
-    for (told, shown) in told.iter().zip(&shown) {
-        assert_eq!((&told.action, shown.view.as_str()), (&shown.action, IMAGE));
+    let (captions, images) = (views.captions(), views.with_images());
+    assert_eq!((captions.len(), images.len()), (FRAMES, FRAMES));
+    for (caption, image) in captions.iter().zip(&images) {
+        assert_eq!((&image.action, image.view.as_str()), (&caption.action, IMAGE));
     }
 }
 
 #[test]
-fn the_frames_settle_every_question() {
+fn the_frames_answer_every_question() {
     for index in 0..90 {
         let found = view_question(2, index, &VIEW_CATEGORIES).unwrap();
         assert_eq!(found.question.category, VIEW_CATEGORIES[index as usize % 3]);
@@ -74,7 +74,7 @@ fn the_frames_settle_every_question() {
     assert!(view_question(2, 0, &[Category::AppearanceOrder]).is_none());
 }
 
-/// The share of `n` questions of one category that a guess from the words alone answers.
+/// The share of `n` questions of one category that a guess from the text alone answers.
 fn guessed(category: Category, n: u64, guess: impl Fn(&ViewQuestion) -> usize) -> f64 {
     let right = (0..n).filter(|&index| {
         let question = view_question(5, index, &[category]).unwrap();
@@ -98,7 +98,7 @@ fn closest(question: &ViewQuestion, to_deg: f64) -> usize {
 }
 
 #[test]
-fn words_alone_tell_nothing_of_a_direction() {
+fn the_text_does_not_give_a_direction_away() {
     // Four standard deviations of 1,200 fair guesses among four options.
     let chance = 0.2..0.3;
     for category in [Category::LandmarkPosition, Category::ActionGeneration] {
@@ -125,7 +125,7 @@ fn words_alone_tell_nothing_of_a_direction() {
 }
 
 #[test]
-fn words_alone_tell_nothing_of_a_route() {
+fn the_text_does_not_give_a_route_away() {
     let step = |question: &ViewQuestion, step: usize| {
         let stem = question.question.stem.split_once(": ").unwrap().1;
         let steps: Vec<&str> = stem.split_once('.').unwrap().0.split(", ").collect();
@@ -173,7 +173,7 @@ fn a_dataset_has_its_frames_and_no_room_in_two_splits() {
 }
 
 #[test]
-fn what_frames_do_not_settle_is_an_error() {
+fn a_category_that_needs_a_video_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let error = write(folder.path(), &[Category::Counterfactual]).unwrap_err();
     assert!(error.to_string().contains("`Counterfactual`"), "{error}");

@@ -1,6 +1,6 @@
 //! Short camera paths for questions about a few frames, drawn before the room is furnished.
 //!
-//! What a prompt says in words, the movements, is thus independent of the room, and so of the answer.
+//! The text of a prompt, the actions, is thus independent of the room, and so of the answer.
 
 use embodied_r_data::scene::{Pose, Scene, SceneObject};
 use embodied_r_random::Rng;

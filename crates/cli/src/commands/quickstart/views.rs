@@ -7,14 +7,6 @@ use super::{Quickstart, controls};
 /// The folder of the questions and their frames.
 pub(super) const FOLDER: &str = "views";
 
-/// Settings of the cold start.
-pub(super) const SFT_SETTINGS: &str =
-    include_str!("../../../../../configs/quickstart-vision-sft.toml");
-
-/// Settings of the GRPO run.
-pub(super) const TRAIN_SETTINGS: &str =
-    include_str!("../../../../../configs/quickstart-vision-train.toml");
-
 impl Quickstart<'_> {
     /// Renders rooms as frames, with a question about each: a third for testing, a fifteenth for validation.
     pub(super) fn make_views(&self) -> anyhow::Result<()> {

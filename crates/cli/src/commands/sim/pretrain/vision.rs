@@ -232,3 +232,25 @@ fn command(args: &PretrainArgs) -> String {
         encoder.encoder_heads,
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: PretrainArgs,
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_bundled_model() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/base/vision/pretrain.json");
+        let text = std::fs::read_to_string(path).unwrap();
+        let record: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap();
+        let args = Cli::parse_from(["pretrain", "--vision", "--output", "x"]).args;
+        assert_eq!(record.last().unwrap()["command"], command(&args));
+    }
+}
