@@ -217,3 +217,18 @@ impl ImageEmbedder for TrainedImages {
         found.ok_or_else(unknown)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dropout_masks_are_those_of_an_image_in_a_step() {
+        let high = 1_u128 << 100;
+        let seeds = [seed_of(1, 1), seed_of(1, 2), seed_of(2, 1), seed_of(1 | high, 1)];
+        for (index, seed) in seeds.iter().enumerate() {
+            assert!(!seeds[..index].contains(seed), "{seeds:?}");
+        }
+        assert_eq!(seed_of(1, 2), seeds[1]);
+    }
+}
