@@ -204,7 +204,7 @@ impl TrainedImages {
 
 /// The seed of an image's dropout masks in a step.
 fn seed_of(digest: u128, step: u64) -> u64 {
-    hash(hash(step ^ digest as u64) ^ (digest >> 64) as u64)
+    hash(hash(hash(step) ^ digest as u64) ^ (digest >> 64) as u64)
 }
 
 impl ImageEmbedder for TrainedImages {
