@@ -1,22 +1,28 @@
 //! A simulated robot arm at a table.
+mod bench;
 mod camera;
 mod chain;
 mod demonstration;
+mod frames;
 mod layout;
 mod look;
 mod mesh;
 mod motion;
 mod objects;
+mod relation;
 mod render;
 mod scene;
 mod script;
 mod space;
 mod task;
 
+pub use bench::{BenchFrame, BenchQuestion, QUESTION_TYPES, bench_frame};
 pub use camera::image_position;
 pub use chain::{JOINTS, Joints};
 pub use demonstration::{Demonstration, Step, demonstration};
+pub use frames::{Located, classes, descriptions, located, random_scene};
 pub use objects::{Body, Kind};
+pub use relation::{MOVEMENT_EPSILON_M, Relation, directions, movement_sentence};
 pub use render::Renderer;
 pub use scene::Scene;
 pub use task::{Split, Task, UnknownTask};

@@ -5,7 +5,7 @@ use super::space::{Vector, add, cross, dot, norm, scale, sub, unit};
 /// Position of the camera in metres.
 const POSITION: Vector = [1.3, 0.0, 1.66];
 /// The point in the middle of the image.
-const LOOKS_AT: Vector = [0.17, 0.0, 0.915];
+const LOOKS_AT: Vector = [0.17, 0.0, 0.94];
 /// Distance of the image plane in image heights.
 const FOCAL: f64 = 1.7;
 

@@ -12,9 +12,11 @@ const PIECES: usize = 14;
 /// Frames of the shortest movement: a stop and the next one are at least five frames apart, so that the rule of ARM
 /// counts both.
 const FEWEST_FRAMES: usize = 6;
+/// Frames of the longest movement, unless it would be too fast.
+const MOST_FRAMES: usize = 28;
 /// Fastest joint speed in rad/s.
 const FASTEST_RAD_S: f64 = 1.6;
-/// Least speed of the fastest joint one frame after the start and before the end of a movement, in rad/s.
+/// Least speed of the fastest joint between the start and the end of a movement, in rad/s.
 const LEAST_RAD_S: f64 = 1.35 * STOPPED_RAD_S;
 
 /// A joint path from standstill to standstill.
@@ -58,17 +60,15 @@ impl Movement {
         Some(Self::timed(knots, speed_rad_s * rng.between(0.85, 1.15), ramps))
     }
 
-    /// Chooses the number of frames: about the wanted speed, fast enough at both ends not to seem at rest there, and not
-    /// too fast between.
+    /// Chooses the number of frames: about the wanted speed, fast enough never to seem at rest, and not too fast.
     fn timed(knots: Vec<Joints>, speed_rad_s: f64, ramps: [f64; 2]) -> Self {
         let length = |joint: usize| -> f64 {
             knots.windows(2).map(|pair| (pair[1][joint] - pair[0][joint]).abs()).sum()
         };
         let longest = (0..JOINTS).map(length).fold(0.0, f64::max);
         let wanted = (longest / (speed_rad_s * DT_S)).round() as usize + 2;
-        let mut movement = Self { knots, frames: wanted.max(FEWEST_FRAMES), ramps };
-        let is_slow =
-            |it: &Self| [1, it.frames - 1].iter().any(|&frame| it.fastest(frame) < LEAST_RAD_S);
+        let mut movement = Self { knots, frames: wanted.clamp(FEWEST_FRAMES, MOST_FRAMES), ramps };
+        let is_slow = |it: &Self| (1..it.frames).any(|frame| it.fastest(frame) < LEAST_RAD_S);
         while movement.frames > FEWEST_FRAMES && is_slow(&movement) {
             movement.frames -= 1;
         }
@@ -182,7 +182,7 @@ mod tests {
     #[test]
     fn movements_differ_in_path_and_duration() {
         let (a, b) = (movement(3).1, movement(4).1);
-        assert_ne!(a.frames(), b.frames());
+        assert!((4..9).any(|seed| movement(seed).1.frames() != a.frames()));
         let middle = |movement: &Movement| movement.at(movement.frames() as f64 / 2.0).0;
         assert!(norm(sub(gripper(&middle(&a)).position, gripper(&middle(&b)).position)) > 0.002);
     }

@@ -409,3 +409,6 @@ fn background(camera: &Camera, (width, height): (usize, usize)) -> Vec<Sample> {
     };
     (0..width * height).map(sample).collect()
 }
+
+#[cfg(test)]
+mod tests;

