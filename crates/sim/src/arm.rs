@@ -1,7 +1,28 @@
-//! A simulated robot arm at a table.
+//! A simulated robot arm at a table: scripted demonstrations of ten tasks, rendered from the front, and true answers to
+//! questions about them.
+//!
+//! The world frame is RLBench's: metres, the origin of the table's surface at [`TABLE_CENTRE`], x from the robot towards
+//! the camera, y to the camera's right, z up. The arm has the dimensions of a Franka Panda, and its joint angles follow from
+//! the gripper's path by inverse kinematics. Everything is a pure function of seed, task and episode.
+//!
+//! [`demonstration`] makes a demonstration, [`Renderer`] renders its moments, [`bench_frame`] asks about one.
+//! [`random_scene`], [`descriptions`] and [`located`] are for pretraining. [`write_arm`] writes a data set.
+//!
+//! ```
+//! use embodied_r_sim::arm::{Renderer, Task, demonstration};
+//!
+//! let demonstration = demonstration(0, Task::PickUpCup, 3);
+//! let step = &demonstration.steps[10];
+//! let [x, y, z] = step.position;
+//! let pixels = Renderer::new((112, 84)).draw(&step.scene);
+//! assert_eq!(pixels.len(), 112 * 84 * 3);
+//! assert!(demonstration.is_successful() && z > 0.752, "{x} {y} {z}");
+//! ```
+
 mod bench;
 mod camera;
 mod chain;
+mod dataset;
 mod demonstration;
 mod frames;
 mod layout;
@@ -19,6 +40,7 @@ mod task;
 pub use bench::{BenchFrame, BenchQuestion, QUESTION_TYPES, bench_frame};
 pub use camera::image_position;
 pub use chain::{JOINTS, Joints};
+pub use dataset::{ArmOptions, ArmOutput, ArmSummary, IMAGE_SIZE, write_arm};
 pub use demonstration::{Demonstration, Step, demonstration};
 pub use frames::{Located, classes, descriptions, located, random_scene};
 pub use objects::{Body, Kind};
