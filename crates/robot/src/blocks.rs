@@ -17,21 +17,30 @@ pub(crate) const OPTIONS: usize = 4;
 /// Points of which blocks are made at a time: time and memory grow with the square of it.
 const POOL: usize = 2048;
 
-/// Blocks of the points in `points`, by index. The points of a block are at least `min_distance` apart, and different.
-pub(crate) fn of_points(
-    points: &[Position],
-    min_distance: f64,
-    rng: &mut Rng,
-) -> Vec<[usize; OPTIONS]> {
-    let mut order: Vec<usize> = (0..points.len()).collect();
+/// Points of which blocks are made.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Points<'a> {
+    /// The answers.
+    pub(crate) points: &'a [Position],
+    /// The least distance of two of a block.
+    pub(crate) min_distance: f64,
+    /// What each question shows beside its options. Those of a block are near each other, so that they say less about
+    /// which option is the answer; `None` if nothing is shown.
+    pub(crate) shown: Option<&'a [Position]>,
+}
+
+/// Blocks of points, by index. The points of a block are far enough apart, and different.
+pub(crate) fn of_points(points: Points<'_>, rng: &mut Rng) -> Vec<[usize; OPTIONS]> {
+    let mut order: Vec<usize> = (0..points.points.len()).collect();
     rng.shuffle(&mut order);
     let pools = order.len().div_ceil(POOL).max(1);
-    let of_pool = |pool: &[usize]| of_pool(points, pool, min_distance);
+    let of_pool = |pool: &[usize]| of_pool(points, pool);
     order.chunks(order.len().div_ceil(pools).max(1)).flat_map(of_pool).collect()
 }
 
 /// Greedily: the point that conflicts with most others is the hardest to place, and comes first.
-fn of_pool(points: &[Position], pool: &[usize], min_distance: f64) -> Vec<[usize; OPTIONS]> {
+fn of_pool(points: Points<'_>, pool: &[usize]) -> Vec<[usize; OPTIONS]> {
+    let Points { points, min_distance, shown } = points;
     let is_near = |a: usize, b: usize| {
         let (a, b) = (points[pool[a]], points[pool[b]]);
         a == b || distance(a, b) < min_distance
@@ -46,8 +55,13 @@ fn of_pool(points: &[Position], pool: &[usize], min_distance: f64) -> Vec<[usize
         // Stable: points with as many conflicts stay in the pool's random order.
         left.sort_by_key(|&point| std::cmp::Reverse(conflicts[point]));
         let Some(&first) = left.first() else { break };
+        let mut others = left[1..].to_vec();
+        if let Some(shown) = shown {
+            let away = |point: usize| distance(shown[pool[first]], shown[pool[point]]);
+            others.sort_by(|a, b| away(*a).total_cmp(&away(*b)));
+        }
         let mut block = vec![first];
-        for &other in &left[1..] {
+        for other in others {
             if block.iter().all(|member| !near[*member].contains(&other)) {
                 block.push(other);
                 if block.len() == OPTIONS {
@@ -125,6 +139,10 @@ mod tests {
 
     use super::*;
 
+    fn of(points: &[Position], min_distance: f64, seed: u64) -> Vec<[usize; OPTIONS]> {
+        of_points(Points { points, min_distance, shown: None }, &mut Rng::new(&[seed]))
+    }
+
     fn used(blocks: &[[usize; OPTIONS]]) -> BTreeSet<usize> {
         blocks.iter().flatten().copied().collect()
     }
@@ -137,7 +155,7 @@ mod tests {
         ) {
             let points: Vec<Position> =
                 cells.iter().map(|(x, y)| [f64::from(*x) * 0.02, f64::from(*y) * 0.02, 1.0]).collect();
-            let blocks = of_points(&points, 0.05, &mut Rng::new(&[seed]));
+            let blocks = of(&points, 0.05, seed);
             prop_assert_eq!(used(&blocks).len(), 4 * blocks.len());
             for block in &blocks {
                 for a in 0..4 {
@@ -146,7 +164,7 @@ mod tests {
                     }
                 }
             }
-            prop_assert_eq!(blocks, of_points(&points, 0.05, &mut Rng::new(&[seed])));
+            prop_assert_eq!(blocks, of(&points, 0.05, seed));
         }
 
         #[test]
@@ -189,7 +207,7 @@ mod tests {
     fn four_clusters_of_equal_size_are_used_up() {
         let points: Vec<Position> =
             (0..400).map(|i| [f64::from(i % 4), f64::from(i) * 1e-5, 0.0]).collect();
-        assert_eq!(of_points(&points, 0.05, &mut Rng::new(&[1])).len(), 100);
+        assert_eq!(of(&points, 0.05, 1).len(), 100);
     }
 
     #[test]
@@ -197,18 +215,30 @@ mod tests {
         // 200 in one place, 100 apart from all others: three of each block are of the latter.
         let points: Vec<Position> =
             (0..300).map(|i| [if i < 200 { 0.0 } else { f64::from(i) }, 0.0, 0.0]).collect();
-        assert_eq!(of_points(&points, 0.05, &mut Rng::new(&[1])).len(), 33);
+        assert_eq!(of(&points, 0.05, 1).len(), 33);
+    }
+
+    #[test]
+    fn blocks_are_of_questions_that_show_similar_things() {
+        let points: Vec<Position> = (0..80).map(|i| [f64::from(i), 0.0, 0.0]).collect();
+        let shown: Vec<Position> = (0..80).map(|i| [0.0, f64::from(i % 20), 0.0]).collect();
+        let given = Points { points: &points, min_distance: 0.05, shown: Some(&shown) };
+        let blocks = of_points(given, &mut Rng::new(&[1]));
+        assert_eq!(blocks.len(), 20);
+        for block in blocks {
+            assert!(block.iter().all(|member| shown[*member] == shown[block[0]]), "{block:?}");
+        }
     }
 
     #[test]
     fn equal_points_are_never_in_one_block() {
-        assert!(of_points(&[[0.0; 3]; 9], 0.0, &mut Rng::new(&[1])).is_empty());
+        assert!(of(&[[0.0; 3]; 9], 0.0, 1).is_empty());
     }
 
     #[test]
     fn many_points_are_used_up_in_pools() {
         let points: Vec<Position> = (0..5000).map(|i| [f64::from(i), 0.0, 0.0]).collect();
         // At most three of each of the three pools are left.
-        assert!(of_points(&points, 0.05, &mut Rng::new(&[1])).len() >= 1247);
+        assert!(of(&points, 0.05, 1).len() >= 1247);
     }
 }

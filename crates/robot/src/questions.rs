@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use embodied_r_random::{Rng, stream};
 use serde::Serialize;
 
-use crate::blocks;
+use crate::blocks::{self, Points};
 use crate::demonstration::{Demonstration, Position, distance};
 use crate::error::{Error, Result};
 use crate::key_points::{KeyPoint, start_frames};
@@ -267,7 +267,13 @@ impl Draft<'_> {
                 // As they are read, so that no two options are the same text.
                 let points: Vec<Position> =
                     movable.iter().map(|start| prompts.rounded(position(start))).collect();
-                let blocks = blocks::of_points(&points, options.min_distance, rng);
+                let states: Vec<Position> = movable.iter().map(|start| start.state).collect();
+                let given = Points {
+                    points: &points,
+                    min_distance: options.min_distance,
+                    shown: (self.kind == Kind::Waypoint).then_some(states.as_slice()),
+                };
+                let blocks = blocks::of_points(given, rng);
                 (blocks, points.iter().map(|point| prompts.position(*point)).collect())
             }
             Kind::Movement => {
