@@ -208,6 +208,20 @@ pub enum Error {
         /// The 0-based row index.
         row: usize,
     },
+    /// A row has too many or too few values.
+    #[error("column `{column}` of `{}` has {found} values in row {row}, not {expected}", path.display())]
+    RowWidth {
+        /// The file.
+        path: PathBuf,
+        /// The column.
+        column: String,
+        /// The 0-based row index.
+        row: usize,
+        /// The number of values.
+        found: usize,
+        /// The expected number.
+        expected: usize,
+    },
     /// A row has an invalid value.
     #[error("`{found}` in row {row}, column `{column}`, of `{}` must be {expected}", path.display())]
     Value {

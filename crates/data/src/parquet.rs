@@ -2,101 +2,27 @@
 //!
 //! A thin layer over polars with typed columns and errors that name the file, column and row.
 
+mod columns;
 mod footer;
 mod rows;
+mod write;
 
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use embodied_r_files::{create_parents, write_in_existing_folder_with};
 use polars::prelude::{
-    Column as Series, DataFrame, DataType, ListPrimitiveChunkedBuilder, ListStringChunkedBuilder,
-    ParquetReader, ParquetWriter, PlSmallStr, PolarsError, SerReader, UInt32Type,
+    Column as Series, DataFrame, DataType, ParquetReader, PolarsError, SerReader,
 };
-use polars::prelude::{IntoColumn as _, ListBuilderTrait as _};
 
 use crate::error::{Error, Result};
+pub use columns::ColumnFile;
 pub(crate) use rows::{Bytes, NestedTable};
+pub use write::{Column, write_table, write_table_in_existing_folder, write_table_with_metadata};
 
 /// Rows of a file that is read: thousands of times those of the benchmarks. Run-length encoding puts billions into
 /// a few bytes.
 const MAX_ROWS: usize = 20_000_000;
-
-/// The values of a column to write, one per row.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Column {
-    /// Strings.
-    Strings(Vec<String>),
-    /// Nullable strings.
-    OptionalStrings(Vec<Option<String>>),
-    /// Integers.
-    Integers(Vec<i64>),
-    /// Floats.
-    Floats(Vec<f64>),
-    /// Nullable floats.
-    OptionalFloats(Vec<Option<f64>>),
-    /// Lists of token ids.
-    IdLists(Vec<Vec<u32>>),
-    /// Nullable lists of strings.
-    OptionalStringLists(Vec<Option<Vec<String>>>),
-}
-
-impl Column {
-    fn into_series(self, name: &str) -> Series {
-        let name = PlSmallStr::from_str(name);
-        match self {
-            Self::Strings(values) => Series::new(name, values),
-            Self::OptionalStrings(values) => Series::new(name, values),
-            Self::Integers(values) => Series::new(name, values),
-            Self::Floats(values) => Series::new(name, values),
-            Self::OptionalFloats(values) => Series::new(name, values),
-            Self::IdLists(values) => {
-                let total = values.iter().map(Vec::len).sum();
-                let mut lists = ListPrimitiveChunkedBuilder::<UInt32Type>::new(
-                    name,
-                    values.len(),
-                    total,
-                    DataType::UInt32,
-                );
-                values.iter().for_each(|ids| lists.append_slice(ids));
-                lists.finish().into_column()
-            }
-            Self::OptionalStringLists(values) => {
-                let mut lists = ListStringChunkedBuilder::new(name, values.len(), values.len());
-                for texts in &values {
-                    match texts {
-                        Some(texts) => lists.append_values_iter(texts.iter().map(String::as_str)),
-                        None => lists.append_null(),
-                    }
-                }
-                lists.finish().into_column()
-            }
-        }
-    }
-}
-
-/// Writes a parquet file of the given columns atomically. Creates missing parent folders.
-///
-/// # Errors
-/// The columns differ in length or share a name, or the file cannot be written.
-pub fn write_table(path: &Path, columns: Vec<(&str, Column)>) -> Result<()> {
-    create_parents(path)?;
-    write_table_in_existing_folder(path, columns)
-}
-
-/// Like [`write_table`], but never creates parent folders, as [`write_in_existing_folder_with`].
-///
-/// # Errors
-/// As [`write_table`], also if the folder does not exist.
-pub fn write_table_in_existing_folder(path: &Path, columns: Vec<(&str, Column)>) -> Result<()> {
-    let write_error = |source| Error::ParquetWrite { path: path.into(), source };
-    let columns = columns.into_iter().map(|(name, column)| column.into_series(name)).collect();
-    let mut frame = DataFrame::new_infer_height(columns).map_err(write_error)?;
-    write_in_existing_folder_with(path, |out| {
-        ParquetWriter::new(out).finish(&mut frame).map(|_| ()).map_err(write_error)
-    })
-}
 
 /// A parquet file in memory. Row indices are 0-based.
 #[derive(Debug, Clone)]

@@ -90,7 +90,12 @@ impl Dataset {
     ///
     /// # Errors
     /// As [`for_each_frame`](Self::for_each_frame).
-    pub fn frames(&self, _camera: &str, _episode: usize, _frames: &[usize]) -> Result<Vec<RgbImage>> {
+    pub fn frames(
+        &self,
+        _camera: &str,
+        _episode: usize,
+        _frames: &[usize],
+    ) -> Result<Vec<RgbImage>> {
         Ok(Vec::new())
     }
 

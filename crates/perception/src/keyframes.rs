@@ -60,7 +60,7 @@ pub fn select(path: &Path, options: &KeyFrameOptions) -> Result<Selection> {
 /// As [`select`], within `limits` instead of the options' time limit.
 ///
 /// # Errors
-/// As [`select`], and [`Error::DecodeInterrupted`](crate::Error::DecodeInterrupted).
+/// As [`select`], and [`video::Error::DecodeInterrupted`].
 pub fn select_within(path: &Path, options: &KeyFrameOptions, limits: &Limits) -> Result<Selection> {
     options.check()?;
     let limits = &limits.started();
@@ -172,7 +172,7 @@ impl Queue {
 mod tests {
     use super::*;
     use crate::Error;
-    use crate::video::clips;
+    use embodied_r_video::clips;
 
     #[test]
     fn a_still_video_keeps_four_evenly_spaced_frames() {
@@ -240,9 +240,9 @@ mod tests {
         std::fs::write(at("text.mp4"), "no video at all").unwrap();
         clips::audio(folder.path(), "sound.m4a");
         let rejection = |name| select(&at(name), &KeyFrameOptions::default()).unwrap_err();
-        assert!(matches!(rejection("empty.mp4"), Error::EmptyFile { .. }));
-        assert!(matches!(rejection("text.mp4"), Error::NotAVideo { .. }));
-        assert!(matches!(rejection("sound.m4a"), Error::NoVideoTrack { .. }));
+        assert!(matches!(rejection("empty.mp4"), Error::Video(video::Error::EmptyFile { .. })));
+        assert!(matches!(rejection("text.mp4"), Error::Video(video::Error::NotAVideo { .. })));
+        assert!(matches!(rejection("sound.m4a"), Error::Video(video::Error::NoVideoTrack { .. })));
         assert!(matches!(rejection("absent.mp4"), Error::Io { .. }));
         for name in ["empty.mp4", "text.mp4", "sound.m4a", "absent.mp4"] {
             assert!(rejection(name).to_string().contains(name));

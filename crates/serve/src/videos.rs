@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use embodied_r_perception::Error as VideoError;
+use embodied_r_perception::Error;
 use embodied_r_perception::sampled_video::{FramePlan, FrameUse, SampledVideo};
-use embodied_r_perception::video::{Limits, TimeLimit};
+use embodied_r_perception::video::{Error as VideoError, Limits, TimeLimit};
 use embodied_r_vision::{ImageEmbeddings, Processor, image_file};
 use tempfile::TempPath;
 
@@ -170,14 +170,15 @@ fn frames_size(files: &[Vec<u8>]) -> Result<(u32, u32), String> {
 }
 
 /// Decodes frames one after the other, and keeps them at this size.
-fn decode(files: &[Vec<u8>], kept: (u32, u32)) -> Result<SampledVideo, VideoError> {
+fn decode(files: &[Vec<u8>], kept: (u32, u32)) -> Result<SampledVideo, Error> {
     let keep = |bytes: &Vec<u8>| Ok(Processor::resized(image_file::from_bytes(bytes)?, kept));
-    let frames: Vec<_> = files.iter().map(keep).collect::<Result<_, VideoError>>()?;
+    let frames: Vec<_> = files.iter().map(keep).collect::<Result<_, Error>>()?;
     SampledVideo::from_frames(frames, FRAMES_FPS)
 }
 
 /// The refusal of a video. A message names the field instead of the copy of the file.
-fn refusal(param: &str, error: &VideoError) -> Refusal {
+fn refusal(param: &str, error: &Error) -> Refusal {
+    let Error::Video(error) = error else { return about(param, &error.to_string()) };
     let fault = match error {
         VideoError::FfmpegMissing { .. } | VideoError::FfmpegRun { .. } => {
             return Refusal::failed(error);

@@ -13,7 +13,7 @@ use embodied_r_perception::Error;
 use embodied_r_perception::keyframes::{
     KeyFrameOptions, Selection, compare, contact_sheet, select_within,
 };
-use embodied_r_perception::video::{Limits, TimeLimit};
+use embodied_r_perception::video::{self, Limits, TimeLimit};
 use image::{ImageFormat, RgbImage};
 
 use crate::args::keyframes::KeyframesArgs;
@@ -65,7 +65,9 @@ pub(crate) fn run(args: KeyframesArgs) -> anyhow::Result<Status> {
                 }
             }
             // Without FFmpeg, all videos would fail.
-            Err(error @ Error::FfmpegMissing { .. }) => return Err(error.into()),
+            Err(error @ Error::Video(video::Error::FfmpegMissing { .. })) => {
+                return Err(error.into());
+            }
             Err(error) => {
                 status = Status::Partial;
                 match args.json {

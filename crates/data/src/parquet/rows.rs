@@ -103,7 +103,11 @@ fn is_read(dtype: &ArrowDataType) -> bool {
 }
 
 /// The result of `work`, in which polars may panic on corrupt files.
-fn caught<T>(path: &Path, what: &'static str, work: impl FnOnce() -> PolarsResult<T>) -> Result<T> {
+pub(super) fn caught<T>(
+    path: &Path,
+    what: &'static str,
+    work: impl FnOnce() -> PolarsResult<T>,
+) -> Result<T> {
     catch_unwind(AssertUnwindSafe(work))
         .unwrap_or_else(|_| Err(PolarsError::ComputeError(what.into())))
         .map_err(|source| Error::Parquet { path: path.into(), source })

@@ -29,7 +29,7 @@ impl DecodeLimit {
         Self { videos: Arc::new(Semaphore::new(n.max(1))), stop: Arc::default() }
     }
 
-    /// Once `stop` is true, videos in progress fail with [`Error::DecodeInterrupted`].
+    /// Once `stop` is true, videos in progress fail with [`video::Error::DecodeInterrupted`].
     #[must_use]
     pub fn with_stop(mut self, stop: &Arc<AtomicBool>) -> Self {
         self.stop = Arc::clone(stop);

@@ -118,7 +118,7 @@ fn correspondences(a: &FrameFeatures, b: &FrameFeatures, matches: &[Match]) -> V
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::video::clips::texture;
+    use embodied_r_video::clips::texture;
 
     const SIZE: (u32, u32) = (320, 240);
 

@@ -152,7 +152,7 @@ fn outline(sheet: &mut RgbImage, (x, y): (u32, u32), (width, height): (u32, u32)
 mod tests {
     use super::super::{KeyFrameOptions, select};
     use super::*;
-    use crate::video::clips;
+    use embodied_r_video::clips;
 
     #[test]
     fn key_frames_are_outlined_and_the_others_are_not() {

@@ -25,9 +25,8 @@ impl FramePlan {
     /// has an index of its frames and no key frames are selected.
     ///
     /// # Errors
-    /// Those of [`video::probe`] and [`keyframes::select`]; [`Error::Damaged`] and [`Error::Decode`] for a video that has
-    /// no index and no frames; [`Error::FrameOption`]; [`Error::DecodeTimeout`] and [`Error::DecodeInterrupted`] by
-    /// `limits`.
+    /// Those of [`video::probe`], [`video::count_frames`] and [`keyframes::select`]; [`video::Error::Decode`] for a video
+    /// without frames; [`Error::FrameOption`].
     pub fn of_file(path: &Path, selection: &FrameSelection, limits: &Limits) -> Result<Self> {
         let selection = selection.checked()?;
         let limits = &limits.started();
@@ -41,7 +40,7 @@ impl FramePlan {
         };
         if frames == 0 {
             let reason = "it has no frames".to_owned();
-            return Err(Error::Decode { path: path.to_owned(), reason });
+            return Err(video::Error::Decode { path: path.to_owned(), reason }.into());
         }
         let video_fps = Timestamps::of(&video, frames, limits)?.average_fps(frames);
         let indices = match selection {
@@ -96,7 +95,7 @@ impl FramePlan {
         limits: &Limits,
     ) -> Result<SampledVideo> {
         let kept = self.kept_size(frame_use, processor)?;
-        let keep = |frame| Ok(Processor::resized(frame, kept));
+        let keep = |frame| Ok::<_, Error>(Processor::resized(frame, kept));
         let frames = video::map_frames(&self.video, &self.indices, None, &limits.started(), keep)?;
         Ok(SampledVideo { frames, seconds: self.seconds })
     }
@@ -114,7 +113,7 @@ pub(super) fn check_pixels(frames: usize, (width, height): (u32, u32)) -> Result
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::video::clips;
+    use embodied_r_video::clips;
     use image::RgbImage;
 
     /// A processor that shrinks images and frames to different sizes, with patches of two pixels.

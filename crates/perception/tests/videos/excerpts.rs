@@ -24,7 +24,7 @@ fn whole(path: &Path, step: usize) -> Sampled {
     let count =
         video::sample(&video::probe(path).unwrap(), step, &Limits::default(), |i, frame| {
             frames.push((i, frame));
-            Ok(())
+            Ok::<_, video::Error>(())
         });
     (frames, count.unwrap())
 }
@@ -34,7 +34,7 @@ pub(super) fn excerpt(path: &Path, step: usize) -> Option<Sampled> {
     let video = video::probe(path).unwrap();
     let count = video::sample_excerpt(&video, step, &Limits::default(), |i, frame| {
         frames.push((i, frame));
-        Ok(())
+        Ok::<_, video::Error>(())
     });
     Some((frames, count.unwrap()?))
 }

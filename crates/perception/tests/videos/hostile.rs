@@ -184,7 +184,7 @@ fn decoding_stops_at_its_time_limit() {
     let time_limit = TimeLimit::At(Duration::from_millis(1));
     let options = KeyFrameOptions { time_limit, ..KeyFrameOptions::default() };
     let error = keyframes::select(&path, &options).unwrap_err();
-    assert!(matches!(error, Error::DecodeTimeout { .. }), "{error}");
+    assert!(matches!(error, Error::Video(video::Error::DecodeTimeout { .. })), "{error}");
     assert!(error.to_string().contains("long.avi"), "{error}");
 }
 

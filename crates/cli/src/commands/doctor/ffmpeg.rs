@@ -1,7 +1,6 @@
 //! FFmpeg and its codecs.
 
-use embodied_r_perception::Error;
-use embodied_r_perception::video::ffmpeg_output;
+use embodied_r_perception::video::{Error, ffmpeg_output};
 
 use super::check::Check;
 

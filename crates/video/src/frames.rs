@@ -4,12 +4,15 @@ use std::path::Path;
 
 use image::RgbImage;
 
-use super::Video;
-use super::decoder::{Decoder, PixelFormat, TrackSelection};
-use super::excerpt_decoder::{ExcerptDecoder, any_of};
-use super::limits::Limits;
-use super::probe::probe_within;
+use crate::Video;
+use crate::decoder::{Decoder, PixelFormat, TrackSelection};
 use crate::error::{Error, Result};
+use crate::excerpt_decoder::{ExcerptDecoder, any_of};
+use crate::limits::Limits;
+use crate::probe::probe_within;
+
+/// Bytes of the frames that wait in [`for_each_frame`].
+pub const BATCH_BYTES: usize = 128 << 20;
 
 /// The frames `indices` of the video at `path`, in the given order.
 ///
@@ -33,22 +36,50 @@ pub fn frames(
     }
     let limits = &limits.started();
     let video = probe_within(path, limits)?;
-    let decoded = map_frames(&video, &sorted, max_side, limits, Ok)?;
+    let decoded = map_frames(&video, &sorted, max_side, limits, Ok::<_, Error>)?;
     let lookup = |index: &usize| sorted.binary_search(index).ok().and_then(|at| decoded.get(at));
     Ok(indices.iter().filter_map(lookup).cloned().collect())
 }
 
-/// Calls `map` with each frame of the ascending indices `sorted`, as [`frames`] gives them, one after the other.
+/// Calls `each` once with each frame of the ascending indices `sorted`, at full size, one after the other.
+///
+/// Frames that an excerpt gives are passed on once it is known to be intact, so up to [`BATCH_BYTES`] of them wait.
+///
+/// # Errors
+/// As [`frames`], and those of `each`.
+pub fn for_each_frame<E: From<Error>>(
+    video: &Video,
+    sorted: &[usize],
+    limits: &Limits,
+    mut each: impl FnMut(RgbImage) -> Result<(), E>,
+) -> Result<(), E> {
+    let size = (video.width, video.height);
+    let frame_bytes = 3 * (size.0 as usize * size.1 as usize).max(1);
+    let mut rest = sorted;
+    while !rest.is_empty() {
+        let (batch, later) = rest.split_at((BATCH_BYTES / frame_bytes).clamp(1, rest.len()));
+        let Some(frames) = from_excerpt(video, batch, size, limits, &mut Ok::<_, E>)? else {
+            let video = video.with_ffprobe(limits)?;
+            return from_whole(&video, rest, None, limits, &mut each).map(drop);
+        };
+        frames.into_iter().try_for_each(&mut each)?;
+        rest = later;
+    }
+    Ok(())
+}
+
+/// Calls `map` with each frame of the ascending indices `sorted`, as [`frames`] gives them, one after the other; again from
+/// the first one if an excerpt turns out not to be intact.
 ///
 /// # Errors
 /// As [`frames`], and those of `map`.
-pub(crate) fn map_frames<T>(
+pub fn map_frames<T, E: From<Error>>(
     video: &Video,
     sorted: &[usize],
     max_side: Option<u32>,
     limits: &Limits,
-    mut map: impl FnMut(RgbImage) -> Result<T>,
-) -> Result<Vec<T>> {
+    mut map: impl FnMut(RgbImage) -> Result<T, E>,
+) -> Result<Vec<T>, E> {
     let size = fit_within((video.width, video.height), max_side);
     match from_excerpt(video, sorted, size, limits, &mut map)? {
         Some(mapped) => Ok(mapped),
@@ -58,13 +89,13 @@ pub(crate) fn map_frames<T>(
 
 /// The frames of the ascending indices `sorted`, decoding only the frames that they depend on; `None` if
 /// that is not possible.
-fn from_excerpt<T>(
+fn from_excerpt<T, E: From<Error>>(
     video: &Video,
     sorted: &[usize],
     size: (u32, u32),
     limits: &Limits,
-    map: &mut impl FnMut(RgbImage) -> Result<T>,
-) -> Result<Option<Vec<T>>> {
+    map: &mut impl FnMut(RgbImage) -> Result<T, E>,
+) -> Result<Option<Vec<T>>, E> {
     let excerpt = video.index.as_ref().and_then(|index| index.excerpt(&video.path, sorted));
     let Some(excerpt) = excerpt else { return Ok(None) };
     let mut decoder = ExcerptDecoder::start(video, excerpt, (size, PixelFormat::Rgb), limits)?;
@@ -78,13 +109,13 @@ fn from_excerpt<T>(
 }
 
 /// As [`from_excerpt`], decoding all frames up to the last of them.
-fn from_whole<T>(
+fn from_whole<T, E: From<Error>>(
     video: &Video,
     sorted: &[usize],
     max_side: Option<u32>,
     limits: &Limits,
-    map: &mut impl FnMut(RgbImage) -> Result<T>,
-) -> Result<Vec<T>> {
+    map: &mut impl FnMut(RgbImage) -> Result<T, E>,
+) -> Result<Vec<T>, E> {
     let size = fit_within((video.width, video.height), max_side);
     let selection = TrackSelection {
         select: any_of(sorted),
@@ -102,10 +133,11 @@ fn from_whole<T>(
     if let Some(&index) = sorted.get(decoded.len()) {
         let path = video.path.clone();
         let exit = decoder.finish(&path)?;
-        return Err(match exit.success && exit.errors.is_empty() {
+        let error = match exit.success && exit.errors.is_empty() {
             true => Error::NoSuchFrame { path, index },
             false => Error::Decode { path, reason: exit.reason() },
-        });
+        };
+        return Err(error.into());
     }
     Ok(decoded)
 }
@@ -125,7 +157,7 @@ pub fn fit_within((width, height): (u32, u32), max_side: Option<u32>) -> (u32, u
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::video::clips;
+    use crate::clips;
 
     #[test]
     fn frames_are_returned_in_the_requested_order() {
@@ -147,6 +179,25 @@ mod tests {
         let path = clips::brightening(folder.path(), "a.mp4", 2000);
         let odd: Vec<usize> = (0..1000).map(|i| 2 * i + 1).collect();
         assert_eq!(frames(&path, &odd, Some(16), &Limits::default()).unwrap().len(), odd.len());
+    }
+
+    #[test]
+    fn each_frame_is_passed_on_once_in_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = clips::brightening(folder.path(), "a.mp4", 30);
+        let video = crate::probe(&path).unwrap();
+        for wanted in [vec![2, 3, 20], (0..30).collect()] {
+            let mut seen = Vec::new();
+            for_each_frame(&video, &wanted, &Limits::default(), |frame| {
+                seen.push(frame.get_pixel(40, 30).0[1]);
+                Ok::<_, Error>(())
+            })
+            .unwrap();
+            assert_eq!(seen.len(), wanted.len());
+            for (gray, index) in seen.iter().zip(wanted) {
+                assert!(gray.abs_diff(clips::brightness(index)) <= 3, "frame {index} is {gray}");
+            }
+        }
     }
 
     #[test]

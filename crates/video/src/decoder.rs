@@ -4,16 +4,16 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::Video;
-use super::ffmpeg::{first_error, input_name};
-use super::index::Excerpt;
-use super::limits::{FORMATS, Limits, MAX_ALLOC_BYTES, MAX_PIXELS};
-use super::process::{Deadline, ExitReport, Killed, Output, Process};
+use crate::Video;
 use crate::error::{Error, Result};
+use crate::ffmpeg::{first_error, input_name};
+use crate::index::Excerpt;
+use crate::limits::{FORMATS, Limits, MAX_ALLOC_BYTES, MAX_PIXELS};
+use crate::process::{Deadline, ExitReport, Killed, Output, Process};
 
 /// The pixel format of decoded frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum PixelFormat {
+pub(crate) enum PixelFormat {
     /// 8-bit gray, full range.
     Gray,
     /// 8-bit RGB.
@@ -37,15 +37,15 @@ impl PixelFormat {
 }
 
 /// Which frames of a track to output, and how.
-pub(super) struct TrackSelection {
+pub(crate) struct TrackSelection {
     /// FFmpeg expression over the frame index `n`, true for selected frames.
-    pub(super) select: String,
+    pub(crate) select: String,
     /// Width and height to scale to.
-    pub(super) size: (u32, u32),
+    pub(crate) size: (u32, u32),
     /// The output pixel format.
-    pub(super) format: PixelFormat,
+    pub(crate) format: PixelFormat,
     /// Decoding stops after this many selected frames.
-    pub(super) max_frames: Option<usize>,
+    pub(crate) max_frames: Option<usize>,
 }
 
 /// FFmpeg expressions of the width and the height to scale to.
@@ -69,7 +69,7 @@ impl Scale {
 }
 
 /// A running decoder; the process is killed on drop.
-pub(super) struct Decoder {
+pub(crate) struct Decoder {
     process: Process,
     frames: Output,
     frame_bytes: usize,
@@ -77,7 +77,7 @@ pub(super) struct Decoder {
 
 impl Decoder {
     /// Starts FFmpeg on the track of `video`, within `limits`.
-    pub(super) fn start(
+    pub(crate) fn start(
         video: &Video,
         selection: &TrackSelection,
         limits: &Limits,
@@ -93,7 +93,7 @@ impl Decoder {
     }
 
     /// Starts FFmpeg on an excerpt of `video`.
-    pub(super) fn start_excerpt(
+    pub(crate) fn start_excerpt(
         video: &Video,
         excerpt: Excerpt,
         selection: &TrackSelection,
@@ -147,7 +147,7 @@ impl Decoder {
     }
 
     /// The next selected frame's pixels in row-major order, or `None` after the last one.
-    pub(super) fn next_frame(&mut self) -> Result<Option<Vec<u8>>> {
+    pub(crate) fn next_frame(&mut self) -> Result<Option<Vec<u8>>> {
         let mut pixels = Vec::with_capacity(self.frame_bytes);
         let read = (&mut self.frames)
             .take(self.frame_bytes as u64)
@@ -161,7 +161,7 @@ impl Decoder {
     /// # Errors
     /// [`Error::DecodeTimeout`] for the file at `path` if it exceeded its time limit,
     /// [`Error::DecodeInterrupted`] if it was stopped.
-    pub(super) fn finish(self, path: &Path) -> Result<ExitReport> {
+    pub(crate) fn finish(self, path: &Path) -> Result<ExitReport> {
         // A process that still writes gets a broken pipe and exits.
         drop(self.frames);
         let exit = self.process.finish()?;
@@ -182,7 +182,7 @@ fn ffmpeg() -> Command {
 
 impl ExitReport {
     /// The report, if the process was not killed.
-    pub(super) fn checked(self, path: &Path) -> Result<Self> {
+    pub(crate) fn checked(self, path: &Path) -> Result<Self> {
         let path = || path.to_owned();
         match self.killed {
             None => Ok(self),
@@ -192,7 +192,7 @@ impl ExitReport {
     }
 
     /// FFmpeg's first error, for the user.
-    pub(super) fn reason(&self) -> String {
+    pub(crate) fn reason(&self) -> String {
         first_error(self.errors.iter().map(String::as_str))
     }
 }

@@ -1,15 +1,17 @@
 //! Small test videos, generated with FFmpeg, and a texture for their content.
 
+#![allow(clippy::expect_used, clippy::panic)]
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Width of every clip in pixels.
-pub(crate) const WIDTH: u32 = 96;
+pub const WIDTH: u32 = 96;
 /// Height in pixels.
-pub(crate) const HEIGHT: u32 = 64;
+pub const HEIGHT: u32 = 64;
 
 /// Runs `ffmpeg` with `arguments`, split at whitespace, and the output `path`.
-pub(crate) fn ffmpeg(arguments: &str, path: &Path) {
+pub fn ffmpeg(arguments: &str, path: &Path) {
     let status = Command::new("ffmpeg")
         .args(["-v", "error", "-nostdin", "-y"])
         .args(arguments.split_whitespace())
@@ -20,12 +22,12 @@ pub(crate) fn ffmpeg(arguments: &str, path: &Path) {
 }
 
 /// The full-range gray value of frame `index` of [`brightening`].
-pub(crate) fn brightness(index: usize) -> u8 {
+pub fn brightness(index: usize) -> u8 {
     (20 + 5 * index).min(255) as u8
 }
 
 /// A clip at 10 fps whose frames are uniformly gray, see [`brightness`].
-pub(crate) fn brightening(folder: &Path, name: &str, frames: usize) -> PathBuf {
+pub fn brightening(folder: &Path, name: &str, frames: usize) -> PathBuf {
     let path = folder.join(name);
     ffmpeg(
         &format!(
@@ -39,12 +41,12 @@ pub(crate) fn brightening(folder: &Path, name: &str, frames: usize) -> PathBuf {
 }
 
 /// The time of frame `index` of [`slowing`].
-pub(crate) fn slowing_time_s(index: usize) -> f64 {
+pub fn slowing_time_s(index: usize) -> f64 {
     if index < 20 { 0.1 * index as f64 } else { 2.0 + 0.5 * (index - 20) as f64 }
 }
 
 /// A clip of 40 frames at 10 fps, from the 20th on at 2 fps, see [`slowing_time_s`].
-pub(crate) fn slowing(folder: &Path, name: &str) -> PathBuf {
+pub fn slowing(folder: &Path, name: &str) -> PathBuf {
     // Matroska files have a variable frame rate in all versions of FFmpeg.
     let source = folder.join("slowing.mkv");
     ffmpeg(
@@ -60,7 +62,7 @@ pub(crate) fn slowing(folder: &Path, name: &str) -> PathBuf {
 }
 
 /// A clip of moving patterns with audio and faststart.
-pub(crate) fn pattern(folder: &Path, name: &str, frames: usize) -> PathBuf {
+pub fn pattern(folder: &Path, name: &str, frames: usize) -> PathBuf {
     let path = folder.join(name);
     ffmpeg(
         &format!(
@@ -74,7 +76,7 @@ pub(crate) fn pattern(folder: &Path, name: &str, frames: usize) -> PathBuf {
 }
 
 /// The first half of a clip's file.
-pub(crate) fn truncated(folder: &Path, name: &str) -> PathBuf {
+pub fn truncated(folder: &Path, name: &str) -> PathBuf {
     let path = pattern(folder, name, 40);
     let bytes = std::fs::read(&path).unwrap();
     std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
@@ -82,7 +84,7 @@ pub(crate) fn truncated(folder: &Path, name: &str) -> PathBuf {
 }
 
 /// A raw stream of twice `frames` frames, the second half larger.
-pub(crate) fn changing_size(folder: &Path, name: &str, frames: usize) -> PathBuf {
+pub fn changing_size(folder: &Path, name: &str, frames: usize) -> PathBuf {
     let path = folder.join(name);
     let mut bytes = Vec::new();
     for size in ["96x64", "128x96"] {
@@ -100,7 +102,7 @@ pub(crate) fn changing_size(folder: &Path, name: &str, frames: usize) -> PathBuf
 }
 
 /// A clip with a rotation of 90° in its metadata, of two frames at a step of 10.
-pub(crate) fn rotated(folder: &Path, name: &str) -> PathBuf {
+pub fn rotated(folder: &Path, name: &str) -> PathBuf {
     let unrotated = pattern(folder, "unrotated.mp4", 11);
     let path = folder.join(name);
     ffmpeg(
@@ -111,14 +113,14 @@ pub(crate) fn rotated(folder: &Path, name: &str) -> PathBuf {
 }
 
 /// Audio without video.
-pub(crate) fn audio(folder: &Path, name: &str) -> PathBuf {
+pub fn audio(folder: &Path, name: &str) -> PathBuf {
     let path = folder.join(name);
     ffmpeg("-f lavfi -i sine=r=8000:d=1 -c:a aac", &path);
     path
 }
 
 /// An endless, irregular texture: the brightness at a point.
-pub(crate) fn texture(x: f64, y: f64) -> u8 {
+pub fn texture(x: f64, y: f64) -> u8 {
     let cell = |x: i64, y: i64, seed: u64| {
         let mut bits = (x as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)
             ^ (y as u64).wrapping_mul(0xc2b2_ae3d_27d4_eb4f)
@@ -140,12 +142,12 @@ pub(crate) fn texture(x: f64, y: f64) -> u8 {
 }
 
 /// A still clip of the texture, at 10 fps.
-pub(crate) fn still(folder: &Path, name: &str, frames: usize) -> PathBuf {
+pub fn still(folder: &Path, name: &str, frames: usize) -> PathBuf {
     over_texture(folder, name, frames, 0)
 }
 
 /// A clip, at 10 fps, of frames 320 pixels wide that pan over the texture by 6 pixels per frame.
-pub(crate) fn panning(folder: &Path, name: &str, frames: usize) -> PathBuf {
+pub fn panning(folder: &Path, name: &str, frames: usize) -> PathBuf {
     over_texture(folder, name, frames, 6)
 }
 

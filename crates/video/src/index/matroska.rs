@@ -214,7 +214,7 @@ mod tests {
 
     fn index_of(bytes: &[u8], path: &Path) -> Option<Index> {
         std::fs::write(path, bytes).unwrap();
-        crate::video::index::read(path)
+        crate::index::read(path)
     }
 
     #[test]

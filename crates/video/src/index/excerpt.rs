@@ -13,15 +13,15 @@ const MAX_DECODED_SHARE: f64 = 0.9;
 
 /// The samples to decode, and which frames to output.
 #[derive(Debug, Clone)]
-pub(in crate::video) struct Excerpt {
+pub(crate) struct Excerpt {
     /// FFmpeg's name of the container format.
-    pub(in crate::video) format: &'static str,
+    pub(crate) format: &'static str,
     /// Width and height of the frames in pixels, after rotation.
-    pub(in crate::video) size: (u32, u32),
+    pub(crate) size: (u32, u32),
     /// Indices of the selected frames among the excerpt's, in presentation order.
-    pub(in crate::video) selected: Vec<usize>,
+    pub(crate) selected: Vec<usize>,
     /// The number of frames in the excerpt.
-    pub(in crate::video) frames: usize,
+    pub(crate) frames: usize,
     parts: Vec<ExcerptPart>,
 }
 
@@ -30,7 +30,7 @@ impl Index {
     ///
     /// `None` if there is no such frame, if nearly all samples must be decoded, if a key frame is not a
     /// random access point, or if a sample is not exactly one frame.
-    pub(in crate::video) fn excerpt(&self, path: &Path, selected: &[usize]) -> Option<Excerpt> {
+    pub(crate) fn excerpt(&self, path: &Path, selected: &[usize]) -> Option<Excerpt> {
         let kept = self.required_samples(selected)?;
         let positions: Vec<usize> = (0..kept.len()).filter(|position| kept[*position]).collect();
         let is_worthwhile = positions.len() as f64 <= MAX_DECODED_SHARE * kept.len() as f64;
@@ -101,7 +101,7 @@ impl Index {
 
 impl Excerpt {
     /// Writes the excerpt of the file at `path` to `out`, as a complete file.
-    pub(in crate::video) fn write_to(&self, path: &Path, out: impl Write) -> io::Result<()> {
+    pub(crate) fn write_to(&self, path: &Path, out: impl Write) -> io::Result<()> {
         let mut out = BufWriter::with_capacity(1 << 16, out);
         let mut file = File::open(path)?;
         for part in &self.parts {

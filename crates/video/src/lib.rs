@@ -7,15 +7,16 @@
 //! counted from 0 as the decoder outputs them, since container metadata is often off by some frames.
 //!
 //! ```no_run
-//! use embodied_r_perception::video;
+//! use embodied_r_video as video;
 //!
 //! let video = video::probe("walk.mp4".as_ref())?;
 //! let (indices, limits) = ([0, video.frames_per_second()], video::Limits::default());
 //! let first_two = video::frames("walk.mp4".as_ref(), &indices, Some(640), &limits)?;
-//! # Ok::<(), embodied_r_perception::Error>(())
+//! # Ok::<(), embodied_r_video::Error>(())
 //! ```
 
 mod decoder;
+mod error;
 mod excerpt_decoder;
 mod ffmpeg;
 mod frames;
@@ -27,14 +28,13 @@ mod process;
 mod sampling;
 mod timestamps;
 
-pub(crate) use frames::map_frames;
-pub use frames::{fit_within, frames};
+pub use error::{Error, Result};
+pub use frames::{BATCH_BYTES, fit_within, for_each_frame, frames, map_frames};
 pub use installation::ffmpeg_output;
 pub use limits::{Limits, MAX_PIXELS, TimeLimit};
 pub use probe::{Rational, Video, probe, probe_within};
-pub(crate) use sampling::count_frames;
-pub use sampling::{sample, sample_excerpt};
-pub(crate) use timestamps::Timestamps;
+pub use sampling::{count_frames, sample, sample_excerpt};
+pub use timestamps::Timestamps;
 
-#[cfg(test)]
-pub(crate) mod clips;
+#[cfg(any(test, feature = "clips"))]
+pub mod clips;

@@ -16,10 +16,10 @@ use std::time::{Duration, Instant};
 
 use embodied_r_process::{GRACE, Guard, reap};
 use group::Group;
-pub(super) use group::{Deadline, Killed};
+pub(crate) use group::{Deadline, Killed};
 
-use super::limits::MAX_MEMORY_BYTES;
 use crate::error::{Error, Result};
+use crate::limits::MAX_MEMORY_BYTES;
 
 /// Error lines kept of a process; a damaged file can cause thousands.
 const MAX_ERRORS: usize = 8;
@@ -28,7 +28,7 @@ const MAX_ERRORS: usize = 8;
 const MAX_ERROR_BYTES: u64 = 1000;
 
 /// A running program, killed on drop.
-pub(super) struct Process {
+pub(crate) struct Process {
     program: &'static str,
     child: Child,
     group: Arc<Group>,
@@ -38,24 +38,24 @@ pub(super) struct Process {
 }
 
 /// The exit of a process.
-pub(super) struct ExitReport {
+pub(crate) struct ExitReport {
     /// Whether its exit status was 0.
-    pub(super) success: bool,
+    pub(crate) success: bool,
     /// Why it was killed, if it was.
-    pub(super) killed: Option<Killed>,
+    pub(crate) killed: Option<Killed>,
     /// Its first error messages.
-    pub(super) errors: Vec<String>,
+    pub(crate) errors: Vec<String>,
 }
 
 /// The standard output of a process. It ends when the process is killed, even while another process holds the pipe open.
-pub(super) struct Output {
+pub(crate) struct Output {
     pipe: ChildStdout,
     group: Arc<Group>,
 }
 
 impl Process {
     /// Starts `command`, which runs `program`, until `deadline`, with `input` as its stdin.
-    pub(super) fn start(
+    pub(crate) fn start(
         program: &'static str,
         command: &mut Command,
         input: Stdio,
@@ -98,7 +98,7 @@ impl Process {
     }
 
     /// Waits for the process after its output has ended.
-    pub(super) fn finish(mut self) -> Result<ExitReport> {
+    pub(crate) fn finish(mut self) -> Result<ExitReport> {
         let success = self.wait()?.is_some_and(|status| status.success());
         // What it left running in the background.
         self.group.end();

@@ -2,12 +2,12 @@
 
 use image::GrayImage;
 
-use super::Video;
-use super::decoder::{Decoder, PixelFormat, TrackSelection};
-use super::excerpt_decoder::ExcerptDecoder;
-use super::limits::Limits;
-use super::process::ExitReport;
+use crate::Video;
+use crate::decoder::{Decoder, PixelFormat, TrackSelection};
 use crate::error::{Error, Result};
+use crate::excerpt_decoder::ExcerptDecoder;
+use crate::limits::Limits;
+use crate::process::ExitReport;
 
 /// Frames before the expected end from which FFmpeg outputs every frame.
 const TAIL: usize = 3;
@@ -22,12 +22,12 @@ const TAIL: usize = 3;
 /// [`Error::Damaged`] if FFmpeg reports errors and frames are missing, [`Error::Decode`] if there is no
 /// frame at all or FFmpeg fails, [`Error::DecodeTimeout`] and [`Error::DecodeInterrupted`] by `limits`, those of
 /// [`probe`](super::probe()) and of `take`.
-pub fn sample(
+pub fn sample<E: From<Error>>(
     video: &Video,
     step: usize,
     limits: &Limits,
-    mut take: impl FnMut(usize, GrayImage) -> Result<()>,
-) -> Result<usize> {
+    mut take: impl FnMut(usize, GrayImage) -> Result<(), E>,
+) -> Result<usize, E> {
     let limits = &limits.started();
     let video = &video.with_ffprobe(limits)?;
     let step = step.max(1);
@@ -44,12 +44,13 @@ pub fn sample(
         }
     })?;
     if pass.frames == 0 {
-        return Err(Error::Decode { path: video.path.clone(), reason: pass.exit.reason() });
+        let path = video.path.clone();
+        return Err(Error::Decode { path, reason: pass.exit.reason() }.into());
     }
     if last < tail {
         pass = decode(video, limits, format!("gt(n,{last})"), |frame| {
             pending = Some(frame);
-            Ok(())
+            Ok::<_, Error>(())
         })?;
         last += pass.frames;
     }
@@ -64,7 +65,7 @@ pub fn sample(
 ///
 /// # Errors
 /// As [`sample`].
-pub(crate) fn count_frames(video: &Video, limits: &Limits) -> Result<usize> {
+pub fn count_frames(video: &Video, limits: &Limits) -> Result<usize> {
     match &video.index {
         Some(index) => Ok(index.frames()),
         // Only the first and the last frames are converted.
@@ -80,12 +81,12 @@ pub(crate) fn count_frames(video: &Video, limits: &Limits) -> Result<usize> {
 ///
 /// # Errors
 /// [`Error::DecodeTimeout`], [`Error::DecodeInterrupted`], [`Error::FfmpegMissing`], [`Error::FfmpegRun`], and those of `take`.
-pub fn sample_excerpt(
+pub fn sample_excerpt<E: From<Error>>(
     video: &Video,
     step: usize,
     limits: &Limits,
-    mut take: impl FnMut(usize, GrayImage) -> Result<()>,
-) -> Result<Option<usize>> {
+    mut take: impl FnMut(usize, GrayImage) -> Result<(), E>,
+) -> Result<Option<usize>, E> {
     let Some(index) = &video.index else { return Ok(None) };
     let count = index.frames();
     let mut indices: Vec<usize> = (0..count).step_by(step.max(1)).collect();
@@ -110,12 +111,12 @@ struct Pass {
     exit: ExitReport,
 }
 
-fn decode(
+fn decode<E: From<Error>>(
     video: &Video,
     limits: &Limits,
     select: String,
-    mut take: impl FnMut(GrayImage) -> Result<()>,
-) -> Result<Pass> {
+    mut take: impl FnMut(GrayImage) -> Result<(), E>,
+) -> Result<Pass, E> {
     let (width, height) = (video.width, video.height);
     let selection = TrackSelection {
         select,
@@ -157,7 +158,7 @@ fn check_whole(video: &Video, frames: usize, exit: &ExitReport) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::video::{clips, probe};
+    use crate::{clips, probe};
 
     /// Indices and brightness of the sampled frames, and the number of frames.
     fn sampled(video: &Video, step: usize) -> (Vec<(usize, u8)>, usize) {
@@ -165,7 +166,7 @@ mod tests {
         let frames = sample(video, step, &Limits::default(), |index, frame| {
             sampled_frames
                 .push((index, frame.get_pixel(frame.width() / 2, frame.height() / 2).0[0]));
-            Ok(())
+            Ok::<_, Error>(())
         });
         (sampled_frames, frames.unwrap())
     }
@@ -212,7 +213,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = clips::truncated(folder.path(), "short.mp4");
         let error =
-            sample(&probe(&path).unwrap(), 10, &Limits::default(), |_, _| Ok(())).unwrap_err();
+            sample(&probe(&path).unwrap(), 10, &Limits::default(), |_, _| Ok::<_, Error>(()))
+                .unwrap_err();
         assert!(matches!(&error, Error::Damaged { frames, expected, .. } if frames < expected));
         assert!(error.to_string().contains("short.mp4` is truncated or corrupt"), "{error}");
     }
@@ -235,7 +237,7 @@ mod tests {
         let mut sizes = Vec::new();
         sample(&probe(&path).unwrap(), 10, &Limits::default(), |_, frame| {
             sizes.push(frame.dimensions());
-            Ok(())
+            Ok::<_, Error>(())
         })
         .unwrap();
         assert_eq!(sizes, [(clips::HEIGHT, clips::WIDTH); 2]);

@@ -6,11 +6,11 @@
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Command, Stdio};
 
-use super::Video;
-use super::ffmpeg::input_name;
-use super::limits::{FORMATS, Limits, MAX_ALLOC_BYTES};
-use super::process::Process;
+use crate::Video;
 use crate::error::{Error, Result};
+use crate::ffmpeg::input_name;
+use crate::limits::{FORMATS, Limits, MAX_ALLOC_BYTES};
+use crate::process::Process;
 
 /// Packets of a video: 24 hours at 60 fps.
 const MAX_PACKETS: usize = 24 * 3600 * 60;
@@ -27,7 +27,7 @@ const ROUNDING_S: f64 = 0.002;
 
 /// The timestamps of the frames of a video.
 #[derive(Debug, Clone)]
-pub(crate) struct Timestamps {
+pub struct Timestamps {
     /// In seconds from the first frame, ascending; empty if the frame rate is constant.
     times_s: Vec<f64>,
     fps: f64,
@@ -41,7 +41,7 @@ impl Timestamps {
     /// # Errors
     /// [`Error::DecodeTimeout`] and [`Error::DecodeInterrupted`] by `limits`, [`Error::FfmpegMissing`] and
     /// [`Error::FfmpegRun`] about `ffprobe`.
-    pub(crate) fn of(video: &Video, frames: usize, limits: &Limits) -> Result<Self> {
+    pub fn of(video: &Video, frames: usize, limits: &Limits) -> Result<Self> {
         let fps = video.fps.as_f64();
         if video.index.is_some() {
             return Ok(Self { times_s: Vec::new(), fps });
@@ -56,9 +56,39 @@ impl Timestamps {
         Ok(Self { times_s: times_s.unwrap_or_default(), fps })
     }
 
+    /// The timestamps of the frames of `video` and their number, as the file states them; `None` if it does not.
+    ///
+    /// # Errors
+    /// As [`Self::of`].
+    pub fn stated(video: &Video, limits: &Limits) -> Result<Option<(Self, usize)>> {
+        let fps = video.fps.as_f64();
+        if let Some(index) = &video.index {
+            return Ok(Some((Self { times_s: Vec::new(), fps }, index.frames())));
+        }
+        let times_s = packets(video, limits)?.and_then(from_first);
+        Ok(times_s.map(|times_s| {
+            let frames = times_s.len();
+            (Self { times_s, fps }, frames)
+        }))
+    }
+
+    /// The frame, of the first `frames`, whose timestamp is nearest to `time_s`; the earlier one of two.
+    #[must_use]
+    pub fn nearest(&self, time_s: f64, frames: usize) -> usize {
+        let last = frames.saturating_sub(1);
+        let at = match self.times_s.is_empty() {
+            // A negative time is before the first frame; the cast saturates.
+            true => (time_s * self.fps) as usize,
+            false => self.times_s.partition_point(|time| *time <= time_s).saturating_sub(1),
+        };
+        let (before, after) = (at.min(last), (at + 1).min(last));
+        let distance = |index| (self.time_s(index) - time_s).abs();
+        if distance(after) < distance(before) { after } else { before }
+    }
+
     /// The average rate of a video of `frames` frames; the exact one if it is constant.
     #[must_use]
-    pub(crate) fn average_fps(&self, frames: usize) -> f64 {
+    pub fn average_fps(&self, frames: usize) -> f64 {
         match self.times_s.is_empty() {
             true => self.fps,
             false => frames as f64 / self.time_s(frames),
@@ -67,7 +97,7 @@ impl Timestamps {
 
     /// The timestamp of frame `index`, in seconds from the first one.
     #[must_use]
-    pub(crate) fn time_s(&self, index: usize) -> f64 {
+    pub fn time_s(&self, index: usize) -> f64 {
         match (self.times_s.get(index), self.times_s.last()) {
             (Some(time), _) => *time,
             (None, None) => index as f64 / self.fps,
@@ -164,7 +194,7 @@ fn from_first(mut times: Vec<f64>) -> Option<Vec<f64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::video::{clips, probe};
+    use crate::{clips, probe};
 
     fn times(path: &std::path::Path, frames: usize) -> Vec<f64> {
         let video = probe(path).unwrap();
@@ -214,6 +244,36 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = clips::pattern(folder.path(), "a.ts", 30);
         assert_eq!(times(&path, 30)[29], 2.9);
+    }
+
+    #[test]
+    fn the_nearest_frame_is_found_at_constant_and_variable_rates() {
+        let constant = Timestamps { times_s: Vec::new(), fps: 10.0 };
+        let variable = Timestamps { times_s: vec![0.0, 0.1, 0.5, 2.0], fps: 10.0 };
+        for (time_s, at_constant, at_variable) in [
+            (-1.0, 0, 0),
+            (0.0, 0, 0),
+            (0.04, 0, 0),
+            (0.06, 1, 1),
+            (0.29, 3, 1),
+            (0.31, 3, 2),
+            (1.4, 3, 3),
+            (9.0, 3, 3),
+        ] {
+            assert_eq!(constant.nearest(time_s, 4), at_constant, "{time_s}");
+            assert_eq!(variable.nearest(time_s, 4), at_variable, "{time_s}");
+        }
+    }
+
+    #[test]
+    fn the_stated_timestamps_are_those_of_the_frames() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["a.mp4", "a.mkv"] {
+            let video = probe(&clips::slowing(folder.path(), name)).unwrap();
+            let (times, frames) = Timestamps::stated(&video, &Limits::default()).unwrap().unwrap();
+            assert_eq!(frames, 40, "{name}");
+            assert!((times.time_s(30) - clips::slowing_time_s(30)).abs() < 0.003, "{name}");
+        }
     }
 
     #[test]

@@ -8,13 +8,13 @@ use super::sample::Sample;
 
 /// The index of a file's only video track.
 #[derive(Debug, Clone)]
-pub(in crate::video) struct Index {
+pub(crate) struct Index {
     /// Width and height in pixels, after rotation.
-    pub(in crate::video) size: (u32, u32),
+    pub(crate) size: (u32, u32),
     /// Frames per second: numerator and denominator.
-    pub(in crate::video) fps: (u64, u64),
+    pub(crate) fps: (u64, u64),
     /// The track's index in the file.
-    pub(in crate::video) track: usize,
+    pub(crate) track: usize,
     /// In decoding order.
     pub(super) samples: Vec<Sample>,
     /// Positions among the samples, in presentation order.
@@ -25,7 +25,7 @@ pub(in crate::video) struct Index {
 
 impl Index {
     /// The number of frames.
-    pub(in crate::video) fn frames(&self) -> usize {
+    pub(crate) fn frames(&self) -> usize {
         self.samples.len()
     }
 }

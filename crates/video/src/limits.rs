@@ -4,21 +4,21 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use super::process::Deadline;
+use crate::process::Deadline;
 
 /// Allowed demuxers: containers that hold frames themselves. Playlists, scripts, image sequences and
 /// other formats that make FFmpeg open further files are excluded.
-pub(super) const FORMATS: &str = "mov,matroska,avi,mpegts,mpeg,mpegvideo,h264,hevc,m4v,av1,obu,ivf,\
+pub(crate) const FORMATS: &str = "mov,matroska,avi,mpegts,mpeg,mpegvideo,h264,hevc,m4v,av1,obu,ivf,\
     flv,asf,ogg,gif,mjpeg,mxf,nut,rm,wtv,dv,yuv4mpegpipe,mp3,wav,flac,aac";
 
 /// Maximum pixels of a frame or an image: 8192 × 8192.
 pub const MAX_PIXELS: u64 = 1 << 26;
 
 /// FFmpeg's maximum single allocation: eight planes of the largest frame.
-pub(super) const MAX_ALLOC_BYTES: u64 = 8 * MAX_PIXELS;
+pub(crate) const MAX_ALLOC_BYTES: u64 = 8 * MAX_PIXELS;
 
 /// Memory limit of an FFmpeg process, with the frames of all its threads.
-pub(super) const MAX_MEMORY_BYTES: u64 = 6 << 30;
+pub(crate) const MAX_MEMORY_BYTES: u64 = 6 << 30;
 
 /// Time limit of `ffprobe`.
 const PROBE_TIME: Duration = Duration::from_secs(60);
@@ -67,13 +67,13 @@ impl Limits {
     }
 
     /// The deadline of `ffprobe`, which starts now.
-    pub(super) fn for_metadata(&self) -> Deadline {
+    pub(crate) fn for_metadata(&self) -> Deadline {
         let (at, end) = (Instant::now() + PROBE_TIME, self.started().end);
         Deadline { at: end.map_or(at, |end| end.min(at)), stop: Arc::clone(&self.stop) }
     }
 
     /// The deadline of a pass over a video of `length_s` seconds, which starts now.
-    pub(super) fn for_pass(&self, length_s: f64) -> Deadline {
+    pub(crate) fn for_pass(&self, length_s: f64) -> Deadline {
         let at = || Instant::now() + self.time.for_pass(length_s);
         Deadline { at: self.started().end.unwrap_or_else(at), stop: Arc::clone(&self.stop) }
     }

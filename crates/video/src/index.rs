@@ -18,12 +18,12 @@ mod track_index;
 
 use std::path::Path;
 
-pub(super) use excerpt::Excerpt;
+pub(crate) use excerpt::Excerpt;
 use source::Source;
-pub(super) use track_index::Index;
+pub(crate) use track_index::Index;
 
 /// The index of the file at `path`; `None` for other containers or unsupported features.
-pub(super) fn read(path: &Path) -> Option<Index> {
+pub(crate) fn read(path: &Path) -> Option<Index> {
     let mut source = Source::open(path)?;
     match source.array(0)? {
         matroska::FIRST_BYTES => matroska::read(source),

@@ -14,16 +14,16 @@ const STOP_INTERVAL: Duration = Duration::from_millis(100);
 
 /// When a process must end.
 #[derive(Debug, Clone)]
-pub(in crate::video) struct Deadline {
+pub(crate) struct Deadline {
     /// The moment.
-    pub(in crate::video) at: Instant,
+    pub(crate) at: Instant,
     /// Ends it before, once set.
-    pub(in crate::video) stop: Arc<AtomicBool>,
+    pub(crate) stop: Arc<AtomicBool>,
 }
 
 /// Why a process was killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::video) enum Killed {
+pub(crate) enum Killed {
     /// It exceeded its deadline.
     TimedOut,
     /// It was stopped.

@@ -1,13 +1,13 @@
 //! Decoding the selected frames of an excerpt, and verifying its frame count.
 
-use super::Video;
-use super::decoder::{Decoder, PixelFormat, TrackSelection};
-use super::index::Excerpt;
-use super::limits::Limits;
+use crate::Video;
+use crate::decoder::{Decoder, PixelFormat, TrackSelection};
 use crate::error::Result;
+use crate::index::Excerpt;
+use crate::limits::Limits;
 
 /// The decoder of an excerpt.
-pub(super) struct ExcerptDecoder<'a> {
+pub(crate) struct ExcerptDecoder<'a> {
     video: &'a Video,
     decoder: Decoder,
     /// Whether the excerpt's last frame is output only to verify the count.
@@ -16,7 +16,7 @@ pub(super) struct ExcerptDecoder<'a> {
 
 impl<'a> ExcerptDecoder<'a> {
     /// Starts decoding an excerpt of `video` to frames of a size and pixel format.
-    pub(super) fn start(
+    pub(crate) fn start(
         video: &'a Video,
         excerpt: Excerpt,
         (size, format): ((u32, u32), PixelFormat),
@@ -32,12 +32,12 @@ impl<'a> ExcerptDecoder<'a> {
     }
 
     /// The next selected frame's pixels.
-    pub(super) fn next_frame(&mut self) -> Result<Option<Vec<u8>>> {
+    pub(crate) fn next_frame(&mut self) -> Result<Option<Vec<u8>>> {
         self.decoder.next_frame()
     }
 
     /// Whether the excerpt decoded without errors and with the expected number of frames.
-    pub(super) fn finish(mut self) -> Result<bool> {
+    pub(crate) fn finish(mut self) -> Result<bool> {
         let has_last = !self.has_extra || self.decoder.next_frame()?.is_some();
         let has_more = self.decoder.next_frame()?.is_some();
         let exit = self.decoder.finish(&self.video.path)?;
@@ -51,7 +51,7 @@ impl<'a> ExcerptDecoder<'a> {
 }
 
 /// FFmpeg expression that is true for the sorted `indices`, with one term per run.
-pub(super) fn any_of(indices: &[usize]) -> String {
+pub(crate) fn any_of(indices: &[usize]) -> String {
     let term = |run: &[usize]| match run {
         [] => "0".to_owned(),
         [only] => format!("eq(n,{only})"),

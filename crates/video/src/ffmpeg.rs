@@ -7,14 +7,14 @@ use std::path::Path;
 const MAX_ERROR_CHARS: usize = 200;
 
 /// The file name for FFmpeg, which cannot be parsed as an option, a protocol or a pattern.
-pub(super) fn input_name(path: &Path) -> OsString {
+pub(crate) fn input_name(path: &Path) -> OsString {
     let mut name = OsString::from("file:");
     name.push(path);
     name
 }
 
 /// The first non-empty line, without the prefix of FFmpeg's component.
-pub(super) fn first_error<'a>(lines: impl Iterator<Item = &'a str>) -> String {
+pub(crate) fn first_error<'a>(lines: impl Iterator<Item = &'a str>) -> String {
     let mut lines = lines.map(str::trim).filter(|line| !line.is_empty());
     let Some(line) = lines.next() else { return "FFmpeg reports no reason".to_owned() };
     if let Some((format, _)) = line.split_once("Format not on whitelist") {

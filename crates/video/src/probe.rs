@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::ffmpeg::{first_error, input_name};
-use super::index::Index;
-use super::limits::{FORMATS, Limits, MAX_ALLOC_BYTES, MAX_PIXELS};
-use super::process::Process;
 use crate::error::{Error, Result};
+use crate::ffmpeg::{first_error, input_name};
+use crate::index::Index;
+use crate::limits::{FORMATS, Limits, MAX_ALLOC_BYTES, MAX_PIXELS};
+use crate::process::Process;
 
 /// A rational number, as containers state frame rates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,20 +50,20 @@ pub struct Video {
     /// Frames per second.
     pub fps: Rational,
     /// The track's index in the file.
-    pub(super) track: usize,
+    pub(crate) track: usize,
     /// Number of frames according to the container; the decoder may output a few more or less.
-    pub(super) expected_frames: Option<usize>,
+    pub(crate) expected_frames: Option<usize>,
     /// The file size.
-    pub(super) bytes: u64,
+    pub(crate) bytes: u64,
     /// The track's index, if it could be parsed without FFmpeg.
-    pub(super) index: Option<Arc<Index>>,
+    pub(crate) index: Option<Arc<Index>>,
     /// FFmpeg's option for dropping or duplicating frames; `None` until `ffprobe` has run.
-    pub(super) sync_option: Option<&'static str>,
+    pub(crate) sync_option: Option<&'static str>,
 }
 
 impl Video {
     /// The length in seconds, or a bound of it if the container states none.
-    pub(super) fn length_s(&self) -> f64 {
+    pub(crate) fn length_s(&self) -> f64 {
         // Few videos have less than 10 kB per second.
         self.expected_frames.map_or(self.bytes as f64 / 1e4, |frames| self.time_s(frames))
     }
@@ -87,7 +87,7 @@ impl Video {
     ///
     /// # Errors
     /// Those of [`probe`].
-    pub(super) fn with_ffprobe(&self, limits: &Limits) -> Result<Self> {
+    pub(crate) fn with_ffprobe(&self, limits: &Limits) -> Result<Self> {
         match self.sync_option {
             Some(_) => Ok(self.clone()),
             None => ffprobe(&self.path, self.bytes, limits),
@@ -131,7 +131,7 @@ pub fn probe_within(path: &Path, limits: &Limits) -> Result<Video> {
         return Err(Error::EmptyFile { path: path.to_owned() });
     }
     std::fs::File::open(path).map_err(Error::io("read", path))?;
-    if let Some(index) = super::index::read(path) {
+    if let Some(index) = crate::index::read(path) {
         let (width, height) = index.size;
         let fps = Rational { numerator: index.fps.0, denominator: index.fps.1 };
         let video = Video {

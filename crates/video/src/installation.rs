@@ -3,9 +3,9 @@
 use std::io::{self, Read as _};
 use std::process::{Command, Stdio};
 
-use super::limits::Limits;
-use super::process::Process;
 use crate::error::{Error, Result};
+use crate::limits::Limits;
+use crate::process::Process;
 
 /// Maximum size of an answer; a list of codecs has less than a tenth.
 const MAX_BYTES: u64 = 4 << 20;

@@ -1,0 +1,190 @@
+//! Some columns of a file, some rows at a time.
+
+use std::fs::File;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use polars::prelude::{DataType, FileMetadataRef, ParquetReader, SerReader as _, Series as Values};
+
+use super::rows::caught;
+use super::{Table, footer};
+use crate::error::{Error, Result};
+
+/// A parquet file of which some columns are read.
+#[derive(Debug)]
+pub struct ColumnFile {
+    path: PathBuf,
+    file: File,
+    metadata: FileMetadataRef,
+    columns: Vec<String>,
+    groups: Vec<usize>,
+}
+
+impl ColumnFile {
+    /// Opens a parquet file and reads its footer.
+    ///
+    /// # Errors
+    /// As [`Table::read`].
+    pub fn open(path: &Path) -> Result<Self> {
+        let mut file = File::open(path).map_err(Error::io("read", path))?;
+        let groups = footer::check(path, &mut file)?;
+        let (metadata, columns) = caught(path, "its footer is corrupt", || {
+            let mut reader = ParquetReader::new(file.try_clone()?);
+            let mut metadata = reader.get_metadata()?.as_ref().clone();
+            // The Arrow schema names types that polars is not built with, such as lists of a fixed size.
+            metadata.key_value_metadata = None;
+            let metadata = Arc::new(metadata);
+            let mut reader = ParquetReader::new(file.try_clone()?);
+            reader.set_metadata(Arc::clone(&metadata));
+            let names = reader.schema()?.iter_names().map(ToString::to_string).collect();
+            Ok((metadata, names))
+        })?;
+        Ok(Self { path: path.into(), file, metadata, columns, groups })
+    }
+
+    /// The path of the file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The number of rows.
+    pub fn len(&self) -> usize {
+        self.metadata.num_rows
+    }
+
+    /// Whether there are no rows.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The rows of each row group.
+    pub fn row_groups(&self) -> Vec<Range<usize>> {
+        let starts = self.groups.iter().scan(0_usize, |next, rows| {
+            let start = *next;
+            *next = next.saturating_add(*rows);
+            Some(start..*next)
+        });
+        starts.collect()
+    }
+
+    /// Whether the file has the column.
+    pub fn has(&self, column: &str) -> bool {
+        self.columns.iter().any(|name| name == column)
+    }
+
+    /// Reads `rows` of `columns` into memory.
+    ///
+    /// # Errors
+    /// A column is missing or has more than 268 million values, or the file is corrupt.
+    pub fn read(&self, columns: &[&str], rows: Range<usize>) -> Result<Table> {
+        if let Some(missing) = columns.iter().find(|column| !self.has(column)) {
+            return Err(Error::MissingColumn {
+                path: self.path.clone(),
+                column: (*missing).to_owned(),
+                found: self.columns.join(", "),
+            });
+        }
+        let mut file = self.file.try_clone().map_err(Error::io("read", &self.path))?;
+        footer::check_values(&self.path, &mut file, columns)?;
+        let columns = columns.iter().map(|&column| column.to_owned()).collect();
+        let frame = caught(&self.path, "it cannot be decoded", || {
+            let mut reader = ParquetReader::new(file)
+                .with_slice(Some((rows.start, rows.len())))
+                .with_columns(Some(columns));
+            reader.set_metadata(Arc::clone(&self.metadata));
+            reader.finish()
+        })?;
+        Ok(Table { path: self.path.clone(), frame })
+    }
+}
+
+impl Table {
+    /// A column of numbers, booleans, or (nested) lists of them with `width` values per row: rows × `width`, row by row.
+    ///
+    /// # Errors
+    /// The column is missing, has the wrong type or contains nulls, or a row has another number of values.
+    pub fn number_rows(&self, name: &str, width: usize) -> Result<Vec<f64>> {
+        let column = self.column(name)?;
+        let wrong_type = || self.wrong_type(name, column, "numbers or lists of numbers");
+        let (mut values, mut per_row) = (column.as_materialized_series().clone(), 1);
+        while matches!(values.dtype(), DataType::List(_)) {
+            let row = |item: usize| item / per_row.max(1);
+            let (inner, length) = match flattened(&values).map_err(|_| wrong_type())? {
+                Lists::Of(inner, length) => (inner, length),
+                Lists::Null(item) => return Err(self.absent(name, row(item))),
+                Lists::Uneven { item, length } => {
+                    return Err(self.row_width(
+                        name,
+                        row(item),
+                        length.saturating_mul(per_row),
+                        width,
+                    ));
+                }
+            };
+            per_row = length.saturating_mul(per_row);
+            values = inner;
+        }
+        if !(values.dtype().is_primitive_numeric() || *values.dtype() == DataType::Boolean) {
+            return Err(wrong_type());
+        }
+        if per_row != width && !self.is_empty() {
+            return Err(self.row_width(name, 0, per_row, width));
+        }
+        let numbers = values.cast(&DataType::Float64).map_err(|_| wrong_type())?;
+        let numbers = numbers.f64().map_err(|_| wrong_type())?.iter().enumerate();
+        numbers
+            .map(|(at, number)| number.ok_or_else(|| self.absent(name, at / width.max(1))))
+            .collect()
+    }
+
+    /// The binary field `field` of a column of structs, such as `bytes` of images.
+    ///
+    /// # Errors
+    /// The column is missing or has the wrong type, or a row has no such value.
+    pub fn struct_bytes(&self, name: &str, field: &str) -> Result<Vec<Vec<u8>>> {
+        let column = self.column(name)?;
+        let wrong_type =
+            || self.wrong_type(name, column, "structs with a binary field for an image");
+        let structs = column.struct_().map_err(|_| wrong_type())?;
+        let values = structs.field_by_name(field).map_err(|_| wrong_type())?;
+        let values = values.binary().map_err(|_| wrong_type())?;
+        self.all_present(name, values.iter().map(|value| value.map(<[u8]>::to_vec)).collect())
+    }
+
+    fn row_width(&self, name: &str, row: usize, found: usize, expected: usize) -> Error {
+        let (path, column) = (self.path.clone(), name.to_owned());
+        Error::RowWidth { path, column, row, found, expected }
+    }
+}
+
+/// The lists of a series.
+enum Lists {
+    /// All their values, and how many each has.
+    Of(Values, usize),
+    /// This one is null.
+    Null(usize),
+    /// This one has another length than the first.
+    Uneven { item: usize, length: usize },
+}
+
+fn flattened(lists: &Values) -> polars::prelude::PolarsResult<Lists> {
+    let lists = lists.list()?;
+    if let Some(item) = (lists.null_count() > 0)
+        .then(|| lists.is_null().iter().position(|null| null == Some(true)))
+        .flatten()
+    {
+        return Ok(Lists::Null(item));
+    }
+    let (mut first, mut item) = (None, 0);
+    for chunk in lists.downcast_iter() {
+        for ends in chunk.offsets().as_slice().windows(2) {
+            let length = usize::try_from(ends[1] - ends[0]).unwrap_or(0);
+            if *first.get_or_insert(length) != length {
+                return Ok(Lists::Uneven { item, length });
+            }
+            item += 1;
+        }
+    }
+    Ok(Lists::Of(lists.get_inner(), first.unwrap_or(0)))
+}

@@ -1,0 +1,172 @@
+//! Writing tables.
+
+use std::path::Path;
+
+use embodied_r_files::{create_parents, write_in_existing_folder_with};
+use polars::prelude::{
+    Column as Series, DataFrame, DataType, Float32Type, Int64Type, KeyValueMetadata,
+    ListPrimitiveChunkedBuilder, ListStringChunkedBuilder, ParquetWriter, PlSmallStr,
+    Series as Values, UInt32Type,
+};
+use polars::prelude::{IntoColumn as _, ListBuilderTrait as _, NamedFrom as _};
+
+use crate::error::{Error, Result};
+
+/// The values of a column to write, one per row.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Column {
+    /// Strings.
+    Strings(Vec<String>),
+    /// Nullable strings.
+    OptionalStrings(Vec<Option<String>>),
+    /// Integers.
+    Integers(Vec<i64>),
+    /// Floats.
+    Floats(Vec<f64>),
+    /// Nullable floats.
+    OptionalFloats(Vec<Option<f64>>),
+    /// Lists of token ids.
+    IdLists(Vec<Vec<u32>>),
+    /// Nullable lists of strings.
+    OptionalStringLists(Vec<Option<Vec<String>>>),
+    /// Floats of 32 bits.
+    Floats32(Vec<f32>),
+    /// Lists of `width` floats of 32 bits, one after the other.
+    Floats32Lists {
+        /// Rows × `width` values.
+        values: Vec<f32>,
+        /// The length of each list, not 0.
+        width: usize,
+    },
+    /// Lists of integers.
+    IntegerLists(Vec<Vec<i64>>),
+    /// Lists of floats.
+    FloatLists(Vec<Vec<f64>>),
+    /// Lists of floats, of which each is in `depth` lists of its own, as arrays of the shape (n, 1, 1) at depth 2.
+    NestedFloatLists {
+        /// The floats of each row.
+        rows: Vec<Vec<f64>>,
+        /// The number of lists around each float within its row's.
+        depth: usize,
+    },
+}
+
+impl Column {
+    fn into_series(self, name: &str) -> Series {
+        let name = PlSmallStr::from_str(name);
+        match self {
+            Self::Strings(values) => Series::new(name, values),
+            Self::OptionalStrings(values) => Series::new(name, values),
+            Self::Integers(values) => Series::new(name, values),
+            Self::Floats(values) => Series::new(name, values),
+            Self::OptionalFloats(values) => Series::new(name, values),
+            Self::IdLists(values) => {
+                let total = values.iter().map(Vec::len).sum();
+                let mut lists = ListPrimitiveChunkedBuilder::<UInt32Type>::new(
+                    name,
+                    values.len(),
+                    total,
+                    DataType::UInt32,
+                );
+                values.iter().for_each(|ids| lists.append_slice(ids));
+                lists.finish().into_column()
+            }
+            Self::OptionalStringLists(values) => {
+                let mut lists = ListStringChunkedBuilder::new(name, values.len(), values.len());
+                for texts in &values {
+                    match texts {
+                        Some(texts) => lists.append_values_iter(texts.iter().map(String::as_str)),
+                        None => lists.append_null(),
+                    }
+                }
+                lists.finish().into_column()
+            }
+            Self::Floats32(values) => Series::new(name, values),
+            Self::Floats32Lists { values, width } => {
+                let rows = values.len() / width.max(1);
+                let mut lists = ListPrimitiveChunkedBuilder::<Float32Type>::new(
+                    name,
+                    rows,
+                    values.len(),
+                    DataType::Float32,
+                );
+                values.chunks(width.max(1)).for_each(|row| lists.append_slice(row));
+                lists.finish().into_column()
+            }
+            Self::IntegerLists(rows) => {
+                let total = rows.iter().map(Vec::len).sum();
+                let mut lists = ListPrimitiveChunkedBuilder::<Int64Type>::new(
+                    name,
+                    rows.len(),
+                    total,
+                    DataType::Int64,
+                );
+                rows.iter().for_each(|row| lists.append_slice(row));
+                lists.finish().into_column()
+            }
+            Self::FloatLists(rows) => nested_floats(&rows, 0).with_name(name).into_column(),
+            Self::NestedFloatLists { rows, depth } => {
+                nested_floats(&rows, depth).with_name(name).into_column()
+            }
+        }
+    }
+}
+
+/// A list per row, whose floats are in `depth` lists of their own.
+fn nested_floats(rows: &[Vec<f64>], depth: usize) -> Values {
+    let nested = |row: &Vec<f64>| {
+        let floats = Values::new(PlSmallStr::EMPTY, row);
+        (0..depth).fold(floats, |inner, _| {
+            let single: Vec<Values> =
+                (0..inner.len()).map(|at| inner.slice(at as i64, 1)).collect();
+            Values::new(PlSmallStr::EMPTY, single)
+        })
+    };
+    let lists: Vec<Values> = rows.iter().map(nested).collect();
+    Values::new(PlSmallStr::EMPTY, lists)
+}
+
+/// Writes a parquet file of the given columns atomically. Creates missing parent folders.
+///
+/// # Errors
+/// The columns differ in length or share a name, or the file cannot be written.
+pub fn write_table(path: &Path, columns: Vec<(&str, Column)>) -> Result<()> {
+    create_parents(path)?;
+    write_table_in_existing_folder(path, columns)
+}
+
+/// Like [`write_table`], but never creates parent folders, as [`write_in_existing_folder_with`].
+///
+/// # Errors
+/// As [`write_table`], also if the folder does not exist.
+pub fn write_table_in_existing_folder(path: &Path, columns: Vec<(&str, Column)>) -> Result<()> {
+    write(path, columns, None)
+}
+
+/// Like [`write_table`], with an entry in the file's key-value metadata, such as pandas' description of an index.
+///
+/// # Errors
+/// As [`write_table`].
+pub fn write_table_with_metadata(
+    path: &Path,
+    columns: Vec<(&str, Column)>,
+    (key, value): (&str, &str),
+) -> Result<()> {
+    create_parents(path)?;
+    let entry = vec![(key.to_owned(), value.to_owned())];
+    write(path, columns, Some(KeyValueMetadata::from_static(entry)))
+}
+
+fn write(
+    path: &Path,
+    columns: Vec<(&str, Column)>,
+    metadata: Option<KeyValueMetadata>,
+) -> Result<()> {
+    let write_error = |source| Error::ParquetWrite { path: path.into(), source };
+    let columns = columns.into_iter().map(|(name, column)| column.into_series(name)).collect();
+    let mut frame = DataFrame::new_infer_height(columns).map_err(write_error)?;
+    write_in_existing_folder_with(path, |out| {
+        let writer = ParquetWriter::new(out).with_key_value_metadata(metadata);
+        writer.finish(&mut frame).map(|_| ()).map_err(write_error)
+    })
+}
