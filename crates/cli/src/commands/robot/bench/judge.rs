@@ -14,7 +14,7 @@ use embodied_r_perception::captioner::{CostTracker, TokenPrices};
 use embodied_r_robot::bench::{BenchQuestion, JudgePrompt, Judgement, parse_judgement};
 use futures_util::StreamExt as _;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, json};
 
 use crate::args::robot::bench::JudgeArgs;
 use crate::exit::{self, Usage};
