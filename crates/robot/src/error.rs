@@ -51,6 +51,16 @@ pub enum Error {
         /// The parser's error.
         source: serde_json::Error,
     },
+    /// A line of annotations is unusable.
+    #[error("`{}`: line {line} {reason}", path.display())]
+    Annotation {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong.
+        reason: String,
+    },
     /// A record of a bench's questions is unusable.
     #[error("`{}`: record {record} {reason}", path.display())]
     BenchQuestion {

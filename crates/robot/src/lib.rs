@@ -16,6 +16,7 @@
 //! assert_eq!(text.as_deref(), Some("slightly move forward, slightly move left, and move down"));
 //! ```
 
+pub mod annotations;
 pub mod bench;
 mod blocks;
 pub mod columns;

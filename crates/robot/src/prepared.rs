@@ -1,10 +1,12 @@
 //! From a data set to questions: demonstrations, key points, splits and questions in memory, before anything is written.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
 use embodied_r_lerobot::Dataset;
 use serde::Serialize;
 
+use crate::annotations::annotate;
 use crate::columns::{ColumnOptions, Columns};
 use crate::demonstration::Demonstration;
 use crate::error::{Error, Result};
@@ -32,6 +34,8 @@ pub struct Settings {
     pub gripper_threshold: Option<f64>,
     /// Tasks of which all episodes are for testing, in any case.
     pub held_out_tasks: Vec<String>,
+    /// Plans and subtasks of the demonstrations, in a file that [`annotate`] reads.
+    pub annotations: Option<PathBuf>,
     /// How questions are made.
     pub questions: QuestionOptions,
     /// How long prompts are.
@@ -115,7 +119,10 @@ impl Prepared {
     pub fn new(dataset: &Dataset, settings: &Settings) -> Result<Self> {
         settings.check()?;
         let columns = Columns::new(dataset, &settings.columns)?;
-        let demonstrations = columns.read(dataset)?;
+        let mut demonstrations = columns.read(dataset)?;
+        if let Some(path) = &settings.annotations {
+            annotate(&mut demonstrations, path)?;
+        }
         Self::of(columns, dataset.fps(), demonstrations, settings)
     }
 
@@ -223,6 +230,7 @@ pub(crate) mod tests {
             still_epsilon: None,
             gripper_threshold: None,
             held_out_tasks: Vec::new(),
+            annotations: None,
             questions: QuestionOptions {
                 stride: 10,
                 form: AnswerForm::MultipleChoice,

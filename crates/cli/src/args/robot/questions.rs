@@ -25,6 +25,10 @@ pub(crate) struct QuestionsArgs {
     /// Revision of the data set on the Hub: a branch, tag or commit.
     #[arg(long, value_name = "REV")]
     pub(crate) revision: Option<String>,
+    /// Plans and subtasks of the demonstrations, for `sft_reasoned.json`: JSON lines of `episode_index`, `plan` (a list) and
+    /// `subtasks` (a list of `frame_index` and `text`) [default: `annotations.jsonl` in a local data set, if there is one].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) annotations: Option<PathBuf>,
     /// Output directory, which must not exist or be empty.
     #[arg(long, alias = "out", value_name = "DIR")]
     pub(crate) output: PathBuf,

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use embodied_r_data::Progress as _;
 use embodied_r_lerobot::Dataset;
+use embodied_r_robot::annotations::ANNOTATIONS;
 use embodied_r_robot::output::{check_output, write};
 use embodied_r_robot::{
     AnswerForm, ColumnOptions, Distractors, Error, GripperColumn, Kind, Prepared, PromptStyle,
@@ -22,7 +23,10 @@ use crate::progress::Bar;
 /// Make questions from demonstrations.
 pub(super) fn run(args: QuestionsArgs) -> anyhow::Result<Status> {
     let shown = args.key_points.show_keypoints;
-    let settings = settings(args.columns, &args.key_points, args.made)?;
+    let beside = Path::new(&args.demos).join(ANNOTATIONS);
+    let annotations = args.annotations.or_else(|| beside.is_file().then_some(beside));
+    let settings =
+        Settings { annotations, ..settings(args.columns, &args.key_points, args.made)? };
     // Fails before a data set is downloaded or read.
     settings.check().map_err(advise)?;
     check_output(&args.output).map_err(advise)?;
@@ -66,6 +70,7 @@ fn settings(
         still_epsilon: key_points.still_epsilon,
         gripper_threshold: key_points.gripper_threshold,
         held_out_tasks: made.held_out_tasks,
+        annotations: None,
         questions: QuestionOptions {
             stride: made.stride,
             form: match made.open_ended {
