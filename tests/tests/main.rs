@@ -37,6 +37,8 @@ mod reasoner;
 mod report;
 mod reward_services;
 mod rewards;
+mod robot_bench;
+mod robot_questions;
 mod run_folders;
 mod run_settings;
 mod runs;

@@ -28,6 +28,7 @@ pub(crate) mod reasoner;
 pub(crate) mod reference;
 pub(crate) mod report;
 pub(crate) mod rewards;
+pub(crate) mod robot;
 pub(crate) mod run;
 pub(crate) mod runs;
 pub(crate) mod serve;
@@ -87,6 +88,7 @@ pub(crate) enum Command {
     Sim(sim::SimArgs),
     Quickstart(quickstart::QuickstartArgs),
     Filter(filter::FilterArgs),
+    Robot(robot::RobotArgs),
     Runs(runs::RunsArgs),
     Show(show::ShowArgs),
     Report(report::ReportArgs),

@@ -18,6 +18,7 @@ mod preprocess;
 mod quickstart;
 mod report;
 mod rewards;
+mod robot;
 mod runs;
 mod serve;
 mod sft;
@@ -62,6 +63,7 @@ fn dispatch(command: Command) -> anyhow::Result<Status> {
         Command::Sim(args) => sim::run(args),
         Command::Quickstart(args) => quickstart::run(args, run_words),
         Command::Filter(args) => filter::run(args),
+        Command::Robot(args) => robot::run(args),
         Command::Runs(args) => runs::run(args),
         Command::Show(args) => show::run(args),
         Command::Report(args) => report::run(args),

@@ -1,10 +1,11 @@
-//! Models by path or by name on the hub, with the progress of downloads on standard error.
+//! Models and data sets by path or by name on the hub, with the progress of downloads on standard error.
 
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use embodied_r_lerobot::Info;
 use embodied_r_policy::hub::{DownloadProgress, Hub, Needs};
 use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -40,6 +41,29 @@ pub(crate) fn with_vision_encoder(
 /// As [`decoder`].
 pub(crate) fn adapter(adapter: &str) -> embodied_r_policy::Result<PathBuf> {
     hub().resolve(adapter, None, Needs::Adapter)
+}
+
+/// The local directory of a LeRobot data set. Of one on the hub, all columns and the videos of `camera` are downloaded;
+/// without a name, those of the camera that is chosen by default.
+///
+/// # Errors
+/// There is no such data set, or it cannot be downloaded.
+pub(crate) fn dataset(
+    dataset: &str,
+    revision: Option<&str>,
+    camera: Option<&str>,
+) -> anyhow::Result<PathBuf> {
+    const INFO: &str = "meta/info.json";
+    hub().resolve_dataset(dataset, revision, INFO, |path| {
+        let info = Info::parse(path, &embodied_r_files::read_text(path)?)?;
+        let features = info.features().iter();
+        let cameras: Vec<&str> = features
+            .filter(|(_, feature)| feature.is_camera())
+            .map(|(key, _)| key.as_str())
+            .collect();
+        let chosen = embodied_r_robot::columns::camera(&cameras, camera)?;
+        Ok(info.needed_files(&[chosen.as_str()]))
+    })
 }
 
 fn hub() -> Hub {

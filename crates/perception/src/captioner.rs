@@ -19,7 +19,7 @@ use serde_json::{Map, Value};
 
 use crate::error::Result;
 
-pub use cost::{TokenPrices, UsageTotals};
+pub use cost::{CostReservation, CostTracker, TokenPrices, UsageTotals};
 pub use model::{ChatModel, LocalModel, ModelCaptioner, ModelOptions, RefusalPolicy, RemoteModel};
 pub use scene::SceneCaptioner;
 pub use video_frames::{DecodeLimit, KeyFrame, VideoFrames};

@@ -373,26 +373,32 @@ pub enum Error {
         /// The model as given.
         model: String,
     },
+    /// A data set is neither a local directory nor a Hub ID.
+    #[error("no such data set: `{dataset}`; give its directory, or a Hub ID `org/name`")]
+    NoSuchDataset {
+        /// The data set as given.
+        dataset: String,
+    },
     /// A model is a file in another format than GGUF.
     #[error("`{}` is a file, but not in GGUF format; give the directory of the model, or a GGUF file", path.display())]
     NotAModelFile {
         /// The file.
         path: PathBuf,
     },
-    /// A model is not cached, and `HF_HUB_OFFLINE` forbids the download.
+    /// A model or a data set is not cached, and `HF_HUB_OFFLINE` forbids the download.
     #[error(
         "`{model}` ({revision}) is not in the Hugging Face cache and `HF_HUB_OFFLINE` is set, unset it or give a local directory"
     )]
     HubOffline {
-        /// The model.
+        /// The model or the data set.
         model: String,
         /// The revision.
         revision: String,
     },
-    /// A model cannot be downloaded from the Hugging Face Hub.
+    /// A model or a data set cannot be downloaded from the Hugging Face Hub.
     #[error("cannot download `{model}` ({revision}) from the Hugging Face Hub: {fault}")]
     Hub {
-        /// The model.
+        /// The model or the data set.
         model: String,
         /// The revision.
         revision: String,

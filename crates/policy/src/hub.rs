@@ -1,4 +1,4 @@
-//! Resolves a model: a local path, or a name on the Hugging Face hub.
+//! Resolves a model or a data set: a local path, or a name on the Hugging Face hub.
 //!
 //! Downloads go to the cache of `huggingface_hub`, which finds them too. A file resumes where an earlier download ended, and
 //! is complete and intact when it has its name. The environment variables are those of `huggingface_hub`: `HF_HOME`,
@@ -7,11 +7,13 @@
 mod cache;
 mod checksum;
 mod client;
+mod dataset;
 mod download;
 mod environment;
 mod fault;
 mod name;
 mod progress;
+mod repository;
 mod selection;
 #[cfg(test)]
 mod tests;
@@ -36,6 +38,7 @@ use environment::Environment;
 pub use fault::HubFault;
 use name::{Name, Part, has_quantization};
 pub use progress::DownloadProgress;
+use repository::Repository;
 pub use selection::Needs;
 use selection::{Selection, is_decoder, select};
 
@@ -108,21 +111,17 @@ impl Hub {
             let (model, revision) = (model.to_owned(), revision.to_owned());
             return Err(Error::HubOffline { model, revision });
         }
-        // The caller may be inside an async runtime, in which another one must not block: use a thread.
-        let fetch = || self.fetch(name, revision, needs);
-        let fetched = std::thread::scope(|scope| scope.spawn(fetch).join());
-        fetched.unwrap_or_else(|panic| std::panic::resume_unwind(panic)).map_err(|fault| {
-            Error::Hub {
-                model: model.to_owned(),
-                revision: revision.to_owned(),
-                fault: Box::new(fault),
-            }
+        in_runtime(|| self.fetch(name, revision, needs)).map_err(|fault| Error::Hub {
+            model: model.to_owned(),
+            revision: revision.to_owned(),
+            fault: Box::new(fault),
         })
     }
 
     /// The path of a model in the cache.
     fn cached(&self, name: Name<'_>, revision: &str, needs: Needs) -> Result<Option<PathBuf>> {
-        let cache = RepoCache::new(&self.environment.cache, name.repo);
+        let repo = Repository::model(name.repo);
+        let cache = RepoCache::new(&self.environment.cache, repo);
         let Some(dir) = cache.snapshot_of(revision) else { return Ok(None) };
         match name.part {
             Part::File(file) => Ok(Some(dir.join(file)).filter(|path| path.is_file())),
@@ -150,24 +149,26 @@ impl Hub {
         known || path.is_dir() || !matches!(gguf::find_mmproj(path), Ok(None))
     }
 
-    fn fetch(&self, name: Name<'_>, revision: &str, needs: Needs) -> Result<PathBuf, HubFault> {
+    async fn fetch(
+        &self,
+        name: Name<'_>,
+        revision: &str,
+        needs: Needs,
+    ) -> Result<PathBuf, HubFault> {
         let client = Client::new(&self.environment, self.first_wait)?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| HubFault::Network { why: error.to_string() })?;
-        runtime.block_on(async {
-            let listing = client.list(name.repo, revision, &*self.progress).await?;
-            let Selection { files, gguf } = select(&listing.files(), name, needs)?;
-            let cache = RepoCache::new(&self.environment.cache, name.repo);
-            let dir = cache.snapshot(&listing.commit);
-            for file in &files {
-                if !dir.join(file).exists() {
-                    let file = client.file(name.repo, &listing.commit, file);
-                    self.fetch_file(&client, &cache, &file).await?;
-                }
+        let repo = Repository::model(name.repo);
+        let listing = client.list(repo, revision, &*self.progress).await?;
+        let Selection { files, gguf } = select(&listing.files(), name, needs)?;
+        let cache = RepoCache::new(&self.environment.cache, repo);
+        let dir = cache.snapshot(&listing.commit);
+        for file in &files {
+            if !dir.join(file).exists() {
+                let file = client.file(repo, &listing.commit, file);
+                self.fetch_file(&client, &cache, &file).await?;
             }
-            cache.set_revision(revision, &listing.commit)?;
-            Ok(gguf.map_or_else(|| dir.clone(), |file| dir.join(file)))
-        })
+        }
+        cache.set_revision(revision, &listing.commit)?;
+        Ok(gguf.map_or_else(|| dir.clone(), |file| dir.join(file)))
     }
 
     /// Downloads a file of a commit, unless another commit has the same.
@@ -188,12 +189,26 @@ impl Hub {
         create_parents(&blob)?;
         let _lock = cache.lock(&metadata.etag, name, progress)?;
         if !blob.exists() {
-            tracing::info!(repo, file = name, size = metadata.size, "downloading from the hub");
+            tracing::info!(repo = repo.name, file = name, size = metadata.size, "downloading from the hub");
             let download = Download { client, progress, file, metadata: &metadata };
             download.run(&partial, &blob).await?;
         }
         cache.link(commit, name, &metadata.etag)
     }
+}
+
+/// The result of a download. The caller may be inside an async runtime, in which another one must not block: a thread has
+/// it.
+fn in_runtime<F: Future<Output = Result<PathBuf, HubFault>>>(
+    download: impl FnOnce() -> F + Send,
+) -> Result<PathBuf, HubFault> {
+    let run = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| HubFault::Network { why: error.to_string() })?;
+        runtime.block_on(download())
+    };
+    let done = std::thread::scope(|scope| scope.spawn(run).join());
+    done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// Whether a folder has all its weight files.

@@ -6,7 +6,7 @@ use clap::Command;
 
 /// Headings of the top-level help with their commands. Every command stands in exactly one group.
 pub(crate) const GROUPS: [(&str, &[&str]); 5] = [
-    ("Data", &["preprocess", "keyframes", "perceive", "filter", "sim"]),
+    ("Data", &["preprocess", "keyframes", "perceive", "filter", "sim", "robot"]),
     ("Training", &["quickstart", "plan", "sft", "train", "rewards", "runs", "show", "report"]),
     ("Evaluation", &["infer", "eval", "ask"]),
     ("Serving", &["serve", "chat"]),

@@ -9,7 +9,7 @@ use embodied_r_perception::perceive::Shard;
 
 use super::model::WeightArgs;
 use super::parallel::ParallelArgs;
-use super::value::{at_least_one, seconds};
+use super::value::{at_least_one, price, seconds};
 
 use backend::Backend;
 pub(super) use backend::{check as check_backend, with_backend_headings};
@@ -236,14 +236,6 @@ pub(crate) struct SceneArgs {
     /// Directory of the annotations: `VIDEO.json` of simulated rooms, or `*meta_info*.json` of VSI-Bench.
     #[arg(long, value_name = "DIR", required_if_eq("backend", "scene"))]
     pub(crate) scenes: Option<PathBuf>,
-}
-
-fn price(text: &str) -> Result<f64, String> {
-    let price: f64 = text.parse().map_err(|error| format!("{error}"))?;
-    match price.is_finite() && price >= 0.0 {
-        true => Ok(price),
-        false => Err("must be a number of 0 or more".to_owned()),
-    }
 }
 
 fn gigabytes(text: &str) -> Result<f64, String> {

@@ -19,3 +19,12 @@ pub(super) fn seconds(text: &str) -> Result<Duration, String> {
         _ => Err("must be a number of seconds above 0".to_owned()),
     }
 }
+
+/// A price or a cost, of 0 or more.
+pub(super) fn price(text: &str) -> Result<f64, String> {
+    let price: f64 = text.parse().map_err(|error| format!("{error}"))?;
+    match price.is_finite() && price >= 0.0 {
+        true => Ok(price),
+        false => Err("must be a number of 0 or more".to_owned()),
+    }
+}

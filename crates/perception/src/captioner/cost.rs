@@ -88,7 +88,7 @@ struct Line {
 
 /// Tracks the cost of all runs with one output folder.
 #[derive(Debug)]
-pub(super) struct CostTracker {
+pub struct CostTracker {
     journal: Mutex<Journal>,
     prices: Option<TokenPrices>,
     max_cost: Option<f64>,
@@ -130,7 +130,7 @@ impl Ledger {
 
 /// The cost reserved for a request in flight, released on drop.
 #[derive(Debug)]
-pub(super) struct CostReservation<'a> {
+pub struct CostReservation<'a> {
     tracker: &'a CostTracker,
     images: usize,
     reserved: f64,
@@ -141,7 +141,7 @@ impl CostTracker {
     ///
     /// # Errors
     /// The file cannot be read or written.
-    pub(super) fn open(
+    pub fn open(
         path: &Path,
         prices: Option<TokenPrices>,
         max_cost: Option<f64>,
@@ -175,7 +175,7 @@ impl CostTracker {
     /// # Errors
     /// [`Error::CostLimit`] if it does not fit and no request in flight could release a reservation;
     /// [`Error::NoUsage`] if the server does not report usage.
-    pub(super) async fn reserve(&self, images: usize) -> Result<CostReservation<'_>> {
+    pub async fn reserve(&self, images: usize) -> Result<CostReservation<'_>> {
         loop {
             let mut settled = std::pin::pin!(self.settled.notified());
             // From here on no notification is missed.
@@ -212,7 +212,7 @@ impl CostTracker {
     }
 
     /// The totals of this run and of all runs.
-    pub(super) fn totals(&self) -> (UsageTotals, UsageTotals) {
+    pub fn totals(&self) -> (UsageTotals, UsageTotals) {
         let ledger = self.lock();
         (ledger.this_run, ledger.all_runs)
     }
@@ -227,7 +227,7 @@ impl CostReservation<'_> {
     ///
     /// # Errors
     /// The usage file cannot be written.
-    pub(super) fn settle(self, usage: Option<Usage>) -> Result<()> {
+    pub fn settle(self, usage: Option<Usage>) -> Result<()> {
         let mut line = Line {
             images: self.images,
             prompt_tokens: usage.map(|usage| usage.prompt_tokens),

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use image::imageops::replace;
+use image::imageops::{FilterType, replace, resize};
 use image::{Rgb, RgbImage};
 
 use super::Selection;
@@ -41,11 +41,6 @@ pub fn draw(path: &Path, selection: &Selection, limits: &Limits) -> Result<RgbIm
         selection.sampled.iter().filter(|frame| all || frame.kept).collect();
     let indices: Vec<usize> = shown.iter().map(|frame| frame.index).collect();
     let images = video::frames(path, &indices, Some(SIDE), limits)?;
-    let (width, height) = images.first().map_or((SIDE, SIDE), RgbImage::dimensions);
-    let (cell_width, cell_height) = (SIDE + 2 * MARGIN, height + LABEL + 2 * MARGIN);
-    let rows = (shown.len() as u32).div_ceil(COLUMNS);
-    let mut sheet =
-        RgbImage::from_pixel(COLUMNS * cell_width, TITLE + rows * cell_height, BACKGROUND);
     let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
     let title = format!(
         "{name}: {} frames, {} sampled, {} key frames",
@@ -53,19 +48,62 @@ pub fn draw(path: &Path, selection: &Selection, limits: &Limits) -> Result<RgbIm
         selection.sampled.len(),
         selection.keyframes.len()
     );
-    write(&mut sheet, (MARGIN, MARGIN), &title, TEXT);
-    for (position, (frame, image)) in (0..).zip(shown.iter().zip(&images)) {
+    let cells = shown.iter().zip(&images).map(|(frame, image)| Cell {
+        image,
+        label: label(frame),
+        note: short(frame.decision),
+        is_outlined: frame.kept,
+    });
+    Ok(sheet(&title, &cells.collect::<Vec<_>>()))
+}
+
+/// A frame on a contact sheet.
+#[derive(Debug)]
+pub struct Cell<'a> {
+    /// The frame; a larger one is shrunk. All of a sheet have the same size.
+    pub image: &'a RgbImage,
+    /// The first line below it.
+    pub label: String,
+    /// The second line.
+    pub note: &'a str,
+    /// Whether its outline and its second line are highlighted.
+    pub is_outlined: bool,
+}
+
+/// Draws frames in order below a title, six per row. Text is in ASCII; other characters are blank.
+#[must_use]
+pub fn sheet(title: &str, cells: &[Cell<'_>]) -> RgbImage {
+    let (width, height) = cells.first().map_or((SIDE, SIDE), |cell| shrunk(cell.image));
+    let (cell_width, cell_height) = (SIDE + 2 * MARGIN, height + LABEL + 2 * MARGIN);
+    let rows = (cells.len() as u32).div_ceil(COLUMNS);
+    let mut sheet =
+        RgbImage::from_pixel(COLUMNS * cell_width, TITLE + rows * cell_height, BACKGROUND);
+    write(&mut sheet, (MARGIN, MARGIN), title, TEXT);
+    for (position, cell) in (0..).zip(cells) {
         let x = position % COLUMNS * cell_width + MARGIN + (SIDE - width) / 2;
         let y = TITLE + position / COLUMNS * cell_height + MARGIN;
-        let (color, text) = if frame.kept { (KEPT, KEPT) } else { (DROPPED, DROPPED_TEXT) };
+        let (color, text) = if cell.is_outlined { (KEPT, KEPT) } else { (DROPPED, DROPPED_TEXT) };
         outline(&mut sheet, (x, y), (width, height), color);
-        replace(&mut sheet, image, i64::from(x), i64::from(y));
+        match cell.image.dimensions() == (width, height) {
+            true => replace(&mut sheet, cell.image, i64::from(x), i64::from(y)),
+            false => {
+                let small = resize(cell.image, width, height, FilterType::Triangle);
+                replace(&mut sheet, &small, i64::from(x), i64::from(y));
+            }
+        }
         let below = y + height + 6;
-        write(&mut sheet, (x, below), &label(frame), TEXT);
-        let decision = short(frame.decision);
-        write(&mut sheet, (x, below + bitmap_font::HEIGHT + 3), decision, text);
+        write(&mut sheet, (x, below), &cell.label, TEXT);
+        write(&mut sheet, (x, below + bitmap_font::HEIGHT + 3), cell.note, text);
     }
-    Ok(sheet)
+    sheet
+}
+
+/// The size of a frame on a sheet.
+fn shrunk(image: &RgbImage) -> (u32, u32) {
+    let (width, height) = image.dimensions();
+    let longer = width.max(height).max(1);
+    let scaled = |side: u32| (side * SIDE / longer).max(1);
+    if longer <= SIDE { (width, height) } else { (scaled(width), scaled(height)) }
 }
 
 /// Stacks several sheets vertically.
@@ -130,6 +168,16 @@ mod tests {
             let color = if frame.kept { KEPT } else { DROPPED };
             assert_eq!(*sheet.get_pixel(x, y), color, "frame {}", frame.index);
         }
+    }
+
+    #[test]
+    fn large_frames_are_shrunk() {
+        let image = RgbImage::from_pixel(400, 200, Rgb([9, 9, 9]));
+        let cell = Cell { image: &image, label: "#1".to_owned(), note: "stop", is_outlined: true };
+        let drawn = sheet("episode 0", &[cell]);
+        assert_eq!(drawn.height(), TITLE + SIDE / 2 + LABEL + 2 * MARGIN);
+        assert_eq!(*drawn.get_pixel(MARGIN + SIDE / 2, TITLE + MARGIN + SIDE / 4), Rgb([9, 9, 9]));
+        assert_eq!(*drawn.get_pixel(MARGIN - 2, TITLE + MARGIN), KEPT);
     }
 
     #[test]

@@ -6,6 +6,8 @@
 //! models--org--name/refs/REVISION             the commit of a branch or tag
 //! .locks/models--org--name/HASH.lock          held while a file is downloaded
 //! ```
+//!
+//! A data set's folder begins with `datasets` instead.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -16,6 +18,7 @@ use hf_hub::{Cache, Repo};
 
 use super::fault::HubFault;
 use super::progress::DownloadProgress;
+use super::repository::{Repository, RepositoryKind};
 
 /// The folder of a repository.
 pub(super) struct RepoCache {
@@ -31,8 +34,12 @@ pub(super) struct Lock {
 }
 
 impl RepoCache {
-    pub(super) fn new(cache: &Path, repo: &str) -> Self {
-        let repo = Repo::model(repo.to_owned());
+    pub(super) fn new(cache: &Path, repo: Repository<'_>) -> Self {
+        let name = repo.name.to_owned();
+        let repo = match repo.kind {
+            RepositoryKind::Model => Repo::model(name),
+            RepositoryKind::Dataset => Repo::dataset(name),
+        };
         let folder = repo.folder_name();
         let (dir, locks) = (cache.join(&folder), cache.join(".locks").join(&folder));
         Self { dir, locks, hub: Cache::new(cache.to_owned()), repo }

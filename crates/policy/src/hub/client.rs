@@ -12,6 +12,7 @@ use super::cache::is_file_name;
 use super::environment::Environment;
 use super::fault::HubFault;
 use super::progress::DownloadProgress;
+use super::repository::Repository;
 
 /// Attempts after the first, if a request fails and no new bytes arrive.
 const RETRIES: u32 = 4;
@@ -55,7 +56,7 @@ impl Listing {
 
 /// A file of a commit, and its address.
 pub(super) struct RemoteFile<'a> {
-    pub(super) repo: &'a str,
+    pub(super) repo: Repository<'a>,
     pub(super) commit: &'a str,
     pub(super) name: &'a str,
     url: Url,
@@ -146,12 +147,11 @@ impl Client {
     /// The files of a repository at `revision`.
     pub(super) async fn list(
         &self,
-        repo: &str,
+        repo: Repository<'_>,
         revision: &str,
         progress: &dyn DownloadProgress,
     ) -> Result<Listing, HubFault> {
-        let segments = ["api", "models"].into_iter().chain(repo.split('/'));
-        let url = self.url(segments.chain(["revision", revision]));
+        let url = self.url(repo.api_segments().chain(["revision", revision]));
         let mut patience = self.patience();
         loop {
             match self.try_list(url.clone(), repo).await {
@@ -161,7 +161,7 @@ impl Client {
         }
     }
 
-    async fn try_list(&self, url: Url, repo: &str) -> Result<Listing, HubFault> {
+    async fn try_list(&self, url: Url, repo: Repository<'_>) -> Result<Listing, HubFault> {
         let response = self.send(Method::GET, url, None, Redirects::All).await?;
         if response.status() == StatusCode::NOT_FOUND && error_code(&response).is_none() {
             return Err(HubFault::NoRepository);
@@ -187,8 +187,13 @@ impl Client {
     }
 
     /// The file `name` of a commit.
-    pub(super) fn file<'a>(&self, repo: &'a str, commit: &'a str, name: &'a str) -> RemoteFile<'a> {
-        let url = self.url(repo.split('/').chain(["resolve", commit]).chain(name.split('/')));
+    pub(super) fn file<'a>(
+        &self,
+        repo: Repository<'a>,
+        commit: &'a str,
+        name: &'a str,
+    ) -> RemoteFile<'a> {
+        let url = self.url(repo.segments().chain(["resolve", commit]).chain(name.split('/')));
         RemoteFile { repo, commit, name, url }
     }
 
@@ -289,7 +294,7 @@ impl Client {
     fn accepted(
         &self,
         response: Response,
-        repo: &str,
+        repo: Repository<'_>,
         file: Option<&str>,
     ) -> Result<Response, HubFault> {
         let status = response.status();
@@ -304,7 +309,7 @@ impl Client {
             |file: &str| HubFault::NoFile { file: file.to_owned(), available: Vec::new() };
         Err(match (error_code(&response), status, file) {
             (Some("GatedRepo"), ..) => {
-                HubFault::Gated { page: self.url(repo.split('/')).to_string() }
+                HubFault::Gated { page: self.url(repo.segments()).to_string() }
             }
             (Some("RepoNotFound"), ..) => HubFault::NoRepository,
             (Some("RevisionNotFound"), ..) => HubFault::NoRevision,

@@ -6,27 +6,27 @@ use std::path::PathBuf;
 
 use reqwest::StatusCode;
 
-/// Why a model cannot be downloaded.
+/// Why a model or a data set cannot be downloaded.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum HubFault {
     /// The repository does not exist, or is hidden.
     #[error(
-        "there is no such model, or it is private; check the name, and set `HF_TOKEN` for a private one"
+        "it does not exist, or is private; check the name, and set `HF_TOKEN` for a private one"
     )]
     NoRepository,
-    /// The terms of the model must be accepted.
+    /// The terms of the repository must be accepted.
     #[error(
         "it is gated; accept its terms at `{page}` and set `HF_TOKEN` to a token of that account"
     )]
     Gated {
-        /// The model's page.
+        /// Its page.
         page: String,
     },
     /// The hub wants a token, or does not accept this one.
     #[error("the hub answers {status}; {}", match has_token {
-        true => "check that the token in `HF_TOKEN` is valid and may read the model",
-        false => "set `HF_TOKEN` to a token that may read the model",
+        true => "check that the token in `HF_TOKEN` is valid and may read it",
+        false => "set `HF_TOKEN` to a token that may read it",
     })]
     Refused {
         /// 401 or 403.

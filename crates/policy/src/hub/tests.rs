@@ -2,6 +2,7 @@
 
 mod access;
 mod adapters;
+mod datasets;
 mod faults;
 mod folders;
 mod gguf;

@@ -50,7 +50,7 @@ pub(super) struct Request {
 
 #[derive(Default)]
 struct State {
-    /// The files, as `org/name/file`.
+    /// The files, as `org/name/file`; those of data sets, as `datasets/org/name/file`.
     files: Mutex<BTreeMap<String, Vec<u8>>>,
     /// The next faults of a file, by name.
     faults: Mutex<Vec<(String, Fault)>>,
@@ -162,6 +162,10 @@ fn response(request: &Request, state: &State) -> (Vec<String>, Vec<u8>) {
     if let Some(repo) = request.path.strip_prefix("/api/models/") {
         let (repo, _) = repo.split_once("/revision/").unwrap();
         return listing(repo, state);
+    }
+    if let Some(repo) = request.path.strip_prefix("/api/datasets/") {
+        let (repo, _) = repo.split_once("/revision/").unwrap();
+        return listing(&format!("datasets/{repo}"), state);
     }
     let path = request.path.split('?').next().unwrap();
     let name = path[1..].replace("/resolve/c0ffee", "");

@@ -1,0 +1,142 @@
+//! `embodied-r robot questions`.
+
+use std::path::Path;
+
+use embodied_r_data::Progress as _;
+use embodied_r_lerobot::Dataset;
+use embodied_r_robot::annotations::ANNOTATIONS;
+use embodied_r_robot::output::{check_output, write};
+use embodied_r_robot::{
+    AnswerForm, ColumnOptions, Distractors, Error, GripperColumn, Kind, Prepared, PromptStyle,
+    QuestionOptions, Robot, Settings, Split, VelocityColumn,
+};
+
+use super::key_points;
+use crate::args::robot::questions::{
+    ColumnArgs, DistractorsName, GripperDim, KeyPointArgs, MadeArgs, PromptName, QuestionsArgs,
+};
+use crate::exit::{Status, Usage};
+use crate::hub;
+use crate::output::outln;
+use crate::progress::Bar;
+
+/// Make questions from demonstrations.
+pub(super) fn run(args: QuestionsArgs) -> anyhow::Result<Status> {
+    let shown = args.key_points.show_keypoints;
+    let beside = Path::new(&args.demos).join(ANNOTATIONS);
+    let annotations = args.annotations.or_else(|| beside.is_file().then_some(beside));
+    let settings =
+        Settings { annotations, ..settings(args.columns, &args.key_points, args.made)? };
+    // Fails before a data set is downloaded or read.
+    settings.check().map_err(advise)?;
+    check_output(&args.output).map_err(advise)?;
+    let bar = Bar::default();
+    let camera = settings.columns.camera.as_deref();
+    let folder = hub::dataset(&args.demos, args.revision.as_deref(), camera)?;
+    let dataset = Dataset::open(&folder)?;
+    bar.start("reading demonstrations", None);
+    let prepared = Prepared::new(&dataset, &settings).map_err(advise)?;
+    bar.finish();
+    let extra = |folder: &Path| key_points::write(&prepared, &dataset, &settings, shown, folder);
+    write(&prepared, &dataset, &settings, &args.demos, &args.output, &bar, extra)?;
+    report(&prepared, &bar)?;
+    outln!("wrote {}", args.output.display())?;
+    Ok(Status::Done)
+}
+
+fn settings(
+    columns: ColumnArgs,
+    key_points: &KeyPointArgs,
+    made: MadeArgs,
+) -> anyhow::Result<Settings> {
+    let velocity = match (columns.velocity_key, key_points.still_epsilon) {
+        (Some(key), _) => VelocityColumn::Key(key),
+        (None, Some(_)) => VelocityColumn::Ignored,
+        (None, None) => VelocityColumn::ByName,
+    };
+    Ok(Settings {
+        columns: ColumnOptions {
+            camera: columns.camera,
+            state_key: columns.state_key,
+            position_dims: columns.position_dims.map(|dims| dims.0),
+            gripper: match columns.gripper_dim {
+                None => GripperColumn::ByName,
+                Some(GripperDim::At(dim)) => GripperColumn::Dim(dim),
+                Some(GripperDim::Absent) => GripperColumn::Absent,
+            },
+            velocity,
+        },
+        still_velocity: key_points.still_velocity,
+        still_epsilon: key_points.still_epsilon,
+        gripper_threshold: key_points.gripper_threshold,
+        held_out_tasks: made.held_out_tasks,
+        annotations: None,
+        questions: QuestionOptions {
+            stride: made.stride,
+            form: match made.open_ended {
+                true => AnswerForm::OpenEnded,
+                false => AnswerForm::MultipleChoice,
+            },
+            distractors: match made.distractors {
+                DistractorsName::Keypoints => Distractors::Keypoints,
+                DistractorsName::Box => Distractors::Box,
+            },
+            min_distance: made.min_distance,
+            movement_epsilon: made.movement_epsilon,
+            seed: made.seed,
+        },
+        style: match made.prompt {
+            PromptName::Paper => PromptStyle::Paper,
+            PromptName::Compact => PromptStyle::Compact,
+        },
+        decimals: made.decimals,
+        robot: match made.robot {
+            Some(path) => Robot::read(&path).map_err(advise)?,
+            None => Robot::default(),
+        },
+    })
+}
+
+/// What is wrong with the options or a robot's file is a usage error.
+fn advise(error: Error) -> anyhow::Error {
+    match error {
+        Error::Option { .. }
+        | Error::Robot { .. }
+        | Error::Toml { .. }
+        | Error::NotEmpty { .. } => Usage(error.to_string()).into(),
+        other => other.into(),
+    }
+}
+
+/// Prints the numbers of questions, and warns of what is missing.
+fn report(prepared: &Prepared, bar: &Bar) -> anyhow::Result<()> {
+    let counts = &prepared.questions.counts;
+    outln!("{:<9} {:>9} {:>9} {:>9}", "split", "waypoint", "state", "movement")?;
+    for split in Split::ALL {
+        let of = |kind| counts.get(&(split, kind)).copied().unwrap_or_default();
+        let [waypoint, state, movement] = Kind::ALL.map(|kind| of(kind).questions);
+        if split == Split::HeldOut && !prepared.splits.contains(&split) {
+            continue;
+        }
+        outln!("{:<9} {waypoint:>9} {state:>9} {movement:>9}", split.name())?;
+        if waypoint + state + movement == 0 {
+            let name = split.name();
+            bar.warn(&format!(
+                "`{name}.json` is not written: its episodes give no balanced questions; give more episodes"
+            ));
+        }
+    }
+    for kind in Kind::ALL {
+        let of_kind = counts.iter().filter(|((_, other), _)| *other == kind);
+        let (left_out, all) = of_kind.fold((0, 0), |(left_out, all), (_, count)| {
+            (left_out + count.left_out, all + count.left_out + count.questions)
+        });
+        if left_out > 0 {
+            outln!(
+                "{left_out} of {all} start frames have no {} question: their answers fit into no balanced set of options",
+                kind.name()
+            )?;
+        }
+    }
+    Ok(())
+}

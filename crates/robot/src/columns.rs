@@ -1,0 +1,410 @@
+//! Which columns of a LeRobot data set are the gripper's position, its opening and the joints' velocities.
+
+use std::collections::BTreeMap;
+
+use embodied_r_lerobot::{Column, Dataset, Episode, Feature};
+use serde::Serialize;
+
+use crate::demonstration::Demonstration;
+use crate::error::{Error, Result};
+
+/// The feature with the robot's state.
+pub const STATE_KEY: &str = "observation.state";
+
+/// What the user says about the columns; the rest follows from their names.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ColumnOptions {
+    /// The camera of the questions' images.
+    pub camera: Option<String>,
+    /// The feature with the position and the gripper; `None` is [`STATE_KEY`].
+    pub state_key: Option<String>,
+    /// Where in the state x, y and z are.
+    pub position_dims: Option<[usize; 3]>,
+    /// Where in the state the gripper's opening is.
+    pub gripper: GripperColumn,
+    /// Whether joint velocities are read, and from which feature.
+    pub velocity: VelocityColumn,
+}
+
+/// Where in the state the gripper's opening is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum GripperColumn {
+    /// Its name says so.
+    #[default]
+    ByName,
+    /// At this index.
+    Dim(usize),
+    /// Nowhere: the gripper never changes.
+    Absent,
+}
+
+/// Whether joint velocities are read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum VelocityColumn {
+    /// If there is a feature of them, by its name.
+    #[default]
+    ByName,
+    /// From this feature.
+    Key(String),
+    /// They are not read.
+    Ignored,
+}
+
+/// The columns of a data set.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Columns {
+    /// The camera of the questions' images.
+    pub camera: String,
+    /// The feature with the position and the gripper.
+    pub state_key: String,
+    /// Where in the state x, y and z are.
+    pub position_dims: [usize; 3],
+    /// Where in the state the gripper's opening is.
+    pub gripper_dim: Option<usize>,
+    /// The feature of the joints' velocities.
+    pub velocity_key: Option<String>,
+}
+
+impl Columns {
+    /// The columns of `dataset`.
+    ///
+    /// # Errors
+    /// [`Error::Option`] if an option names a column that does not exist, or if a column cannot be found by name; with
+    /// what there is.
+    pub fn new(dataset: &Dataset, options: &ColumnOptions) -> Result<Self> {
+        let features = dataset.features();
+        let camera = camera(&dataset.cameras(), options.camera.as_deref())?;
+        let state_key = options.state_key.as_deref().unwrap_or(STATE_KEY);
+        let state = numbers(features, "--state-key", state_key)?;
+        Ok(Self {
+            camera,
+            position_dims: position_dims(state_key, state, options.position_dims)?,
+            gripper_dim: gripper_dim(state_key, state, options.gripper)?,
+            velocity_key: velocity_key(features, &options.velocity)?,
+            state_key: state_key.to_owned(),
+        })
+    }
+
+    /// The demonstrations of `dataset` in order of their episodes.
+    ///
+    /// # Errors
+    /// Those of [`Dataset::read_episodes`], or an episode has no frames or a number that is not finite.
+    pub fn read(&self, dataset: &Dataset) -> Result<Vec<Demonstration>> {
+        let mut keys = vec![self.state_key.as_str()];
+        keys.extend(self.velocity_key.as_deref());
+        let mut read = Vec::with_capacity(dataset.episodes().len());
+        dataset.read_episodes(&keys, |episode| -> Result<()> {
+            let demonstration = self.demonstration(&episode);
+            demonstration.check()?;
+            read.push(demonstration);
+            Ok(())
+        })?;
+        Ok(read)
+    }
+
+    fn demonstration(&self, episode: &Episode) -> Demonstration {
+        let rows = |key: &str| episode.columns.get(key).map(rows).unwrap_or_default();
+        let state = rows(&self.state_key);
+        // A column has the width that its feature was checked to have.
+        let at = |row: &&[f32], dim: usize| row.get(dim).copied().map_or(f64::NAN, f64::from);
+        let position = |row: &&[f32]| self.position_dims.map(|dim| at(row, dim));
+        let fastest =
+            |row: &[f32]| row.iter().fold(0.0, |fastest: f64, v| fastest.max(f64::from(*v).abs()));
+        let velocities = self.velocity_key.as_deref().map(rows).unwrap_or_default();
+        Demonstration {
+            episode: episode.index,
+            task: episode.task.trim().to_owned(),
+            positions: state.iter().map(position).collect(),
+            gripper: self
+                .gripper_dim
+                .map(|dim| state.iter().map(|row| at(row, dim)).collect())
+                .unwrap_or_default(),
+            joint_speeds: velocities.into_iter().map(fastest).collect(),
+            annotations: Vec::new(),
+        }
+    }
+}
+
+/// The rows of a column.
+fn rows(column: &Column) -> Vec<&[f32]> {
+    column.values.chunks_exact(column.width.max(1)).collect()
+}
+
+fn fault(option: &'static str, reason: String) -> Error {
+    Error::Option { option, reason }
+}
+
+fn list<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    names.into_iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+}
+
+/// The one of `cameras` that `wanted` names, with or without `observation.images.`; or whose name has `front`, or the only
+/// one.
+///
+/// # Errors
+/// [`Error::Option`] if there is none, with all cameras.
+pub fn camera(cameras: &[&str], wanted: Option<&str>) -> Result<String> {
+    let named = |part: &str| {
+        let found: Vec<&str> =
+            cameras.iter().filter(|name| name.contains(part)).copied().collect();
+        <[&str; 1]>::try_from(found).ok()
+    };
+    let found = match (wanted, cameras) {
+        (Some(wanted), _) => cameras
+            .iter()
+            .find(|name| **name == wanted || name.strip_prefix("observation.images.") == Some(wanted))
+            .copied(),
+        (None, [only]) => Some(*only),
+        (None, _) => named("front").map(|[name]| name),
+    };
+    found.map(str::to_owned).ok_or_else(|| {
+        let cameras = list(cameras.iter().copied());
+        let reason = match (wanted, cameras.is_empty()) {
+            (_, true) => "has nothing to name: the data set has no camera".to_owned(),
+            (Some(wanted), _) => format!("names no camera: `{wanted}`; there are {cameras}"),
+            (None, _) => format!("must name one of the cameras: {cameras}"),
+        };
+        fault("--camera", reason)
+    })
+}
+
+/// The feature `key`, if it holds numbers.
+fn numbers<'a>(
+    features: &'a BTreeMap<String, Feature>,
+    option: &'static str,
+    key: &str,
+) -> Result<&'a Feature> {
+    let is_number = |feature: &Feature| {
+        ["float", "int", "uint"].iter().any(|kind| feature.dtype.starts_with(kind))
+    };
+    let found = features.get(key).filter(|feature| is_number(feature));
+    found.ok_or_else(|| {
+        let all = features.iter().filter(|(_, feature)| is_number(feature));
+        let all = list(all.map(|(key, _)| key.as_str()));
+        fault(option, format!("names no feature of numbers: `{key}`; there are {all}"))
+    })
+}
+
+/// The indices of x, y and z.
+fn position_dims(
+    key: &str,
+    state: &Feature,
+    wanted: Option<[usize; 3]>,
+) -> Result<[usize; 3]> {
+    const OPTION: &str = "--position-dims";
+    if let Some(dims @ [x, y, z]) = wanted {
+        let width = state.width();
+        return match dims.iter().all(|dim| *dim < width) && x != y && y != z && x != z {
+            true => Ok(dims),
+            false => Err(fault(
+                OPTION,
+                format!("must be three different indices below {width}, the width of `{key}`"),
+            )),
+        };
+    }
+    let Some(names) = &state.names else {
+        return Err(fault(
+            OPTION,
+            format!("is needed, such as `0,1,2`: the feature `{key}` has no names"),
+        ));
+    };
+    // An exact name first, then a part of one, such as `ee.x` or `x.pos`.
+    let exact = |name: &str, axis: &str| name.eq_ignore_ascii_case(axis);
+    let part = |name: &str, axis: &str| {
+        name.split(|c: char| !c.is_ascii_alphanumeric()).any(|part| exact(part, axis))
+    };
+    let find = |matches: &dyn Fn(&str, &str) -> bool| {
+        let dim = |axis: &str| {
+            let mut found = (0..names.len()).filter(|dim| matches(&names[*dim], axis));
+            found.next().filter(|_| found.next().is_none())
+        };
+        Some([dim("x")?, dim("y")?, dim("z")?])
+    };
+    find(&exact).or_else(|| find(&part)).ok_or_else(|| {
+        let names = list(names.iter().map(String::as_str));
+        fault(
+            OPTION,
+            format!("is needed, such as `0,1,2`: not one name each of `{key}` is x, y and z: {names}"),
+        )
+    })
+}
+
+/// The index of the gripper's opening.
+fn gripper_dim(key: &str, state: &Feature, wanted: GripperColumn) -> Result<Option<usize>> {
+    const OPTION: &str = "--gripper-dim";
+    match wanted {
+        GripperColumn::Absent => Ok(None),
+        GripperColumn::Dim(dim) if dim < state.width() => Ok(Some(dim)),
+        GripperColumn::Dim(_) => {
+            let width = state.width();
+            Err(fault(OPTION, format!("must be an index below {width}, the width of `{key}`")))
+        }
+        GripperColumn::ByName => {
+            let names = state.names.as_deref().unwrap_or_default();
+            let is_gripper = |dim: &usize| names[*dim].to_ascii_lowercase().contains("gripper");
+            let found: Vec<usize> = (0..names.len()).filter(is_gripper).collect();
+            match found.as_slice() {
+                [dim] => Ok(Some(*dim)),
+                _ => {
+                    let count = if found.is_empty() { "no name" } else { "more than one name" };
+                    Err(fault(
+                        OPTION,
+                        format!(
+                            "is needed, or `none`: {count} of `{key}` has `gripper`: {}",
+                            list(names.iter().map(String::as_str))
+                        ),
+                    ))
+                }
+            }
+        }
+    }
+}
+
+/// The feature of the joints' velocities.
+fn velocity_key(
+    features: &BTreeMap<String, Feature>,
+    wanted: &VelocityColumn,
+) -> Result<Option<String>> {
+    const OPTION: &str = "--velocity-key";
+    match wanted {
+        VelocityColumn::Ignored => Ok(None),
+        VelocityColumn::Key(key) => {
+            numbers(features, OPTION, key)?;
+            Ok(Some(key.clone()))
+        }
+        VelocityColumn::ByName => {
+            let is_velocity = |key: &&String| {
+                let key = key.to_ascii_lowercase();
+                key.starts_with("observation.") && key.contains("joint") && key.contains("vel")
+            };
+            let found: Vec<&String> = features.keys().filter(is_velocity).collect();
+            match found.as_slice() {
+                [] => Ok(None),
+                [key] => Ok(Some(numbers(features, OPTION, key).map(|_| (*key).clone())?)),
+                keys => {
+                    let keys = list(keys.iter().map(|key| key.as_str()));
+                    Err(fault(OPTION, format!("must name one of the velocities: {keys}")))
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn feature(names: &[&str]) -> Feature {
+        Feature {
+            dtype: "float32".to_owned(),
+            shape: vec![names.len()],
+            names: Some(names.iter().map(|&name| name.to_owned()).collect()),
+        }
+    }
+
+    fn reason<T: std::fmt::Debug>(result: Result<T>) -> String {
+        result.unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_camera_is_the_front_one_or_the_only_one() {
+        let (front, wrist) = ("observation.images.front_rgb", "observation.images.wrist");
+        assert_eq!(camera(&[front, wrist], None).unwrap(), front);
+        assert_eq!(camera(&[wrist], None).unwrap(), wrist);
+        assert_eq!(camera(&[front, wrist], Some("wrist")).unwrap(), wrist);
+        assert_eq!(camera(&[front, wrist], Some(wrist)).unwrap(), wrist);
+        for (cameras, wanted) in [
+            (&["left", "right"][..], None),
+            (&["front_left", "front_right"], None),
+            (&["left", "right"], Some("up")),
+        ] {
+            let error = reason(camera(cameras, wanted));
+            assert!(cameras.iter().all(|name| error.contains(&format!("`{name}`"))), "{error}");
+        }
+        assert!(reason(camera(&[], None)).contains("has no camera"));
+    }
+
+    #[test]
+    fn positions_are_found_by_name() {
+        for (names, expected) in [
+            (&["x", "y", "z", "qx", "qy", "qz", "qw", "gripper"][..], [0, 1, 2]),
+            (&["gripper", "ee.x", "ee.y", "ee.z"], [1, 2, 3]),
+            (&["z.pos", "y.pos", "x.pos"], [2, 1, 0]),
+            (&["X", "Y", "Z", "target.x"], [0, 1, 2]),
+        ] {
+            let found = position_dims("observation.state", &feature(names), None).unwrap();
+            assert_eq!(found, expected);
+        }
+        let ambiguous = feature(&["left.x", "left.y", "left.z", "right.x", "right.y", "right.z"]);
+        let error = reason(position_dims("observation.state", &ambiguous, None));
+        assert!(error.contains("`--position-dims` is needed") && error.contains("`left.x`"), "{error}");
+        let nameless = Feature { names: None, ..feature(&["x", "y", "z"]) };
+        assert!(reason(position_dims("observation.state", &nameless, None)).contains("no names"));
+    }
+
+    #[test]
+    fn given_dimensions_are_checked() {
+        let state = feature(&["a", "b", "c", "d"]);
+        assert_eq!(position_dims("s", &state, Some([3, 0, 1])).unwrap(), [3, 0, 1]);
+        for dims in [[0, 1, 4], [0, 0, 1]] {
+            let error = reason(position_dims("s", &state, Some(dims)));
+            assert!(error.contains("three different indices below 4"), "{error}");
+        }
+        assert_eq!(gripper_dim("s", &state, GripperColumn::Dim(3)).unwrap(), Some(3));
+        assert!(reason(gripper_dim("s", &state, GripperColumn::Dim(4))).contains("below 4"));
+    }
+
+    #[test]
+    fn the_gripper_is_found_by_name_or_left_out() {
+        let state = feature(&["x", "Gripper_open"]);
+        assert_eq!(gripper_dim("s", &state, GripperColumn::ByName).unwrap(), Some(1));
+        assert_eq!(gripper_dim("s", &state, GripperColumn::Absent).unwrap(), None);
+        for names in [&["x"][..], &["gripper.left", "gripper.right"]] {
+            let error = reason(gripper_dim("s", &feature(names), GripperColumn::ByName));
+            assert!(error.contains("`--gripper-dim` is needed, or `none`"), "{error}");
+        }
+    }
+
+    #[test]
+    fn joint_velocities_are_found_by_key() {
+        let features = |keys: &[&str]| {
+            keys.iter().map(|&key| (key.to_owned(), feature(&["a"]))).collect::<BTreeMap<_, _>>()
+        };
+        let by_name = |keys: &[&str]| velocity_key(&features(keys), &VelocityColumn::ByName);
+        let key = "observation.joint_velocity";
+        assert_eq!(by_name(&["action", key]).unwrap().as_deref(), Some(key));
+        assert_eq!(by_name(&["action"]).unwrap(), None);
+        let both = [key, "observation.joint_vel"];
+        assert!(reason(by_name(&both)).contains("must name one"));
+        let ignored = velocity_key(&features(&[key]), &VelocityColumn::Ignored).unwrap();
+        assert_eq!(ignored, None);
+        let wrong = VelocityColumn::Key("speed".to_owned());
+        let error = reason(velocity_key(&features(&[key]), &wrong));
+        assert!(error.contains("`speed`") && error.contains(key), "{error}");
+    }
+
+    #[test]
+    fn rows_become_positions_openings_and_speeds() {
+        let columns = Columns {
+            camera: "front".to_owned(),
+            state_key: "s".to_owned(),
+            position_dims: [1, 2, 0],
+            gripper_dim: Some(3),
+            velocity_key: Some("v".to_owned()),
+        };
+        let column = |width, values: &[f32]| Column { width, values: values.to_vec() };
+        let episode = Episode {
+            index: 4,
+            task: " push \n".to_owned(),
+            timestamps: vec![0.0, 0.1],
+            columns: BTreeMap::from([
+                ("s".to_owned(), column(4, &[3.0, 1.0, 2.0, 0.5, 6.0, 4.0, 5.0, 1.0])),
+                ("v".to_owned(), column(2, &[0.25, -0.5, 0.0, 0.125])),
+            ]),
+        };
+        let read = columns.demonstration(&episode);
+        assert_eq!((read.episode, read.task.as_str()), (4, "push"));
+        assert_eq!(read.positions, [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]);
+        assert_eq!((read.gripper, read.joint_speeds), (vec![0.5, 1.0], vec![0.5, 0.125]));
+    }
+}

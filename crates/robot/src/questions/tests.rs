@@ -1,0 +1,162 @@
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::prompt::PromptStyle;
+use crate::robot::Robot;
+use crate::scripted::{Scripted, TASKS};
+
+mod blind;
+
+const OPTIONS: QuestionOptions = QuestionOptions {
+    stride: 10,
+    form: AnswerForm::MultipleChoice,
+    distractors: Distractors::Keypoints,
+    min_distance: 0.05,
+    movement_epsilon: 0.005,
+    seed: 0,
+};
+
+fn made(scripted: &Scripted, options: &QuestionOptions) -> Questions {
+    made_with(scripted, options, 3)
+}
+
+/// Every second episode of a task is for training, the others are for testing.
+fn made_with(scripted: &Scripted, options: &QuestionOptions, decimals: usize) -> Questions {
+    let robot = Robot::default();
+    let prompts = Prompts { robot: &robot, style: PromptStyle::Paper, decimals };
+    let split = |episode: usize| match episode / TASKS.len() % 2 {
+        0 => Split::Train,
+        _ => Split::Test,
+    };
+    questions(&scripted.sources(split), &prompts, options).unwrap()
+}
+
+fn parse(text: &str) -> Position {
+    let values: Vec<f64> = serde_json::from_str(text).unwrap();
+    values.try_into().unwrap()
+}
+
+#[test]
+fn the_answer_is_what_is_asked_for() {
+    let robot = Robot::default();
+    let prompts = Prompts { robot: &robot, style: PromptStyle::Paper, decimals: 3 };
+    let scripted = Scripted::new(1, 40);
+    for question in made(&scripted, &OPTIONS).questions {
+        let StartFrame { source, frame, key_point, state, target, movement } = question.start;
+        let positions = &scripted.demonstrations[source].positions;
+        assert_eq!((state, target), (positions[frame], positions[key_point]));
+        let expected = match question.kind {
+            Kind::Waypoint => prompts.position(target),
+            Kind::State => prompts.position(state),
+            Kind::Movement => movement.unwrap().text(&robot, prompts.wording()),
+        };
+        assert_eq!(question.options[question.answer], expected);
+    }
+}
+
+#[test]
+fn options_are_at_least_the_minimum_distance_apart() {
+    let scripted = Scripted::new(2, 40);
+    for distractors in [Distractors::Keypoints, Distractors::Box] {
+        let made = made(&scripted, &QuestionOptions { distractors, ..OPTIONS });
+        for question in made.questions.iter().filter(|it| it.kind != Kind::Movement) {
+            let points: Vec<Position> = question.options.iter().map(|text| parse(text)).collect();
+            for a in 0..4 {
+                for b in a + 1..4 {
+                    assert!(distance(points[a], points[b]) >= 0.05, "{:?}", question.options);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn distractors_are_key_points_or_states_of_the_same_task_and_split() {
+    let scripted = Scripted::new(3, 60);
+    let made = made(&scripted, &OPTIONS);
+    let pool = |question: &RobotQuestion| {
+        let task = &scripted.demonstrations[question.start.source].task;
+        let key = (question.split, question.kind, task.clone());
+        (key, question.options[question.answer].clone())
+    };
+    let mut answers: BTreeMap<_, BTreeSet<String>> = BTreeMap::new();
+    for (key, answer) in made.questions.iter().map(pool) {
+        answers.entry(key).or_default().insert(answer);
+    }
+    for question in made.questions.iter().filter(|it| it.kind != Kind::Movement) {
+        let of_task = &answers[&pool(question).0];
+        assert!(question.options.iter().all(|option| of_task.contains(option)));
+    }
+}
+
+#[test]
+fn letters_are_balanced() {
+    let scripted = Scripted::new(4, 60);
+    for distractors in [Distractors::Keypoints, Distractors::Box] {
+        let made = made(&scripted, &QuestionOptions { distractors, ..OPTIONS });
+        for kind in Kind::ALL {
+            let of_kind: Vec<usize> =
+                made.questions.iter().filter(|it| it.kind == kind).map(|it| it.answer).collect();
+            for letter in 0..4 {
+                let share = of_kind.iter().filter(|it| **it == letter).count() as f64 * 4.0;
+                let tolerance = if distractors == Distractors::Box { 40.0 } else { 0.0 };
+                assert!((share - of_kind.len() as f64).abs() <= tolerance, "{kind:?} {letter}");
+            }
+        }
+    }
+}
+
+#[test]
+fn questions_follow_from_the_seed() {
+    let scripted = Scripted::new(5, 40);
+    assert_eq!(made(&scripted, &OPTIONS), made(&scripted, &OPTIONS));
+    assert_ne!(made(&scripted, &OPTIONS), made(&scripted, &QuestionOptions { seed: 1, ..OPTIONS }));
+}
+
+#[test]
+fn most_start_frames_have_questions_and_the_others_are_counted() {
+    let scripted = Scripted::new(6, 100);
+    let made = made(&scripted, &OPTIONS);
+    let starts: usize = scripted
+        .sources(|_| Split::Train)
+        .iter()
+        .map(|source| start_frames(source.key_points, 10).count())
+        .sum();
+    for (kind, least) in [(Kind::Waypoint, 0.9), (Kind::State, 0.9), (Kind::Movement, 0.3)] {
+        let counts: Vec<&Count> =
+            made.counts.iter().filter(|((_, other), _)| *other == kind).map(|(_, it)| it).collect();
+        let questions: usize = counts.iter().map(|count| count.questions).sum();
+        let left_out: usize = counts.iter().map(|count| count.left_out).sum();
+        assert_eq!(questions + left_out, starts, "{kind:?}");
+        assert!(questions as f64 >= least * starts as f64, "{kind:?}: {questions} of {starts}");
+        assert_eq!(questions, made.questions.iter().filter(|it| it.kind == kind).count());
+    }
+}
+
+#[test]
+fn open_ended_questions_are_about_all_start_frames() {
+    let scripted = Scripted::new(7, 10);
+    let made = made(&scripted, &QuestionOptions { form: AnswerForm::OpenEnded, ..OPTIONS });
+    assert!(made.questions.iter().all(|it| it.options.is_empty() && it.kind != Kind::Movement));
+    assert!(made.counts.values().all(|count| count.left_out == 0 && count.questions > 0));
+}
+
+#[test]
+fn a_workspace_without_room_is_an_error() {
+    let scripted = Scripted::new(8, 4);
+    let robot = Robot::default();
+    let prompts = Prompts { robot: &robot, style: PromptStyle::Paper, decimals: 3 };
+    let options = QuestionOptions { distractors: Distractors::Box, min_distance: 3.0, ..OPTIONS };
+    let error = questions(&scripted.sources(|_| Split::Train), &prompts, &options).unwrap_err();
+    assert!(error.to_string().starts_with("`--min-distance` leaves no room"), "{error}");
+}
+
+#[test]
+fn answers_that_never_differ_are_an_error() {
+    let scripted = Scripted::new(9, 2);
+    let robot = Robot::default();
+    let prompts = Prompts { robot: &robot, style: PromptStyle::Paper, decimals: 3 };
+    let options = QuestionOptions { min_distance: 9.0, stride: 1000, ..OPTIONS };
+    let error = questions(&scripted.sources(|_| Split::Train), &prompts, &options).unwrap_err();
+    assert!(matches!(error, Error::NoQuestions { .. }), "{error}");
+}
