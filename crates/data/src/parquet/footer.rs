@@ -17,9 +17,6 @@ const MAX_DEPTH: usize = 48;
 /// Bytes that the columns of a file may take in memory. A page of zeros is compressed a thousand times.
 pub(super) const MAX_BYTES: u64 = 32 << 30;
 
-/// Values of the columns that are read at once: 2 GiB of floats. Run-length encoding puts billions into a few bytes.
-const MAX_VALUES: i64 = 1 << 28;
-
 /// The length of the footer's length and of the last four bytes.
 const TAIL: usize = 8;
 
@@ -56,18 +53,23 @@ pub(super) fn check(path: &Path, file: &mut File) -> Result<Vec<usize>> {
 /// Checks how many values the footer of `file` announces for `columns`.
 ///
 /// # Errors
-/// They have more than [`MAX_VALUES`].
-pub(super) fn check_values(path: &Path, file: &mut File, columns: &[&str]) -> Result<()> {
+/// They have more than `most`.
+pub(super) fn check_values(
+    path: &Path,
+    file: &mut File,
+    columns: &[&str],
+    most: i64,
+) -> Result<()> {
     let Some(footer) = read(file) else { return Ok(()) };
     let chunks = footer.row_groups.iter().flat_map(|group| &group.columns);
     let chunks = chunks.filter_map(|chunk| chunk.meta_data.as_ref());
     let is_read = |name: &String| columns.contains(&name.as_str());
     let chunks = chunks.filter(|chunk| chunk.path_in_schema.first().is_some_and(is_read));
     let values = chunks.fold(0_i64, |sum, chunk| sum.saturating_add(chunk.num_values.max(0)));
-    match values > MAX_VALUES {
+    match values > most {
         false => Ok(()),
         true => {
-            let what = format!("its columns have {values} values, more than {MAX_VALUES}");
+            let what = format!("its columns have {values} values, more than {most}");
             let source = PolarsError::ComputeError(what.into());
             Err(Error::Parquet { path: path.into(), source })
         }

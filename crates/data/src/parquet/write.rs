@@ -171,3 +171,27 @@ fn data_frame(columns: Vec<(&str, Column)>) -> PolarsResult<DataFrame> {
     let columns = columns.into_iter().map(|(name, column)| column.into_series(name)).collect();
     DataFrame::new_infer_height(columns)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parquet::Table;
+
+    #[test]
+    fn an_entry_of_metadata_is_the_only_one_and_the_table_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tasks.parquet");
+        let columns = vec![
+            ("task_index", Column::Integers(vec![0, 1])),
+            ("task", Column::Strings(vec!["push".into(), "lift".into()])),
+        ];
+        write_table_with_metadata(&path, columns, ("pandas", r#"{"index_columns": ["task"]}"#))
+            .unwrap();
+        let table = Table::read(&path).unwrap();
+        assert_eq!(table.strings("task").unwrap(), ["push", "lift"]);
+        assert_eq!(table.integers("task_index").unwrap(), [0, 1]);
+        let bytes = std::fs::read(&path).unwrap();
+        let has = |text: &str| bytes.windows(text.len()).any(|part| part == text.as_bytes());
+        assert!(has("pandas") && has(r#""index_columns": ["task"]"#) && !has("ARROW:schema"));
+    }
+}

@@ -27,7 +27,7 @@ fn values_times_and_tasks_are_those_that_lerobot_was_given() {
             .read_episodes(&["observation.state", "action"], |episode| {
                 let expected = &expected[episode.index];
                 assert_eq!(expected["task"], episode.task);
-                assert_eq!(dataset.episodes()[episode.index].tasks, [episode.task.clone()]);
+                assert_eq!(dataset.episodes()[episode.index].tasks.join("|"), episode.task);
                 for (key, column) in &episode.columns {
                     let values = expected["columns"][key].as_array().unwrap();
                     let values: Vec<f32> =

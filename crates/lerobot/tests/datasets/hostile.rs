@@ -1,22 +1,33 @@
 //! Data sets that are damaged, wrong, or made to do harm.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 use embodied_r_data::parquet::{Column as Values, ColumnFile, write_table};
 use embodied_r_lerobot::{Dataset, Error, FrameId, Version, VideoCodec};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::demos::{CAMERA, LENGTHS, STATE, write};
+use crate::demos::{CAMERA, LENGTHS, STATE, files, write};
 
 const EPISODES: &str = "meta/episodes/chunk-000/file-000.parquet";
 const DATA: &str = "data/chunk-000/file-000.parquet";
 
+/// A copy of the data set, which is written once per version.
 fn demos(version: Version) -> (TempDir, PathBuf) {
+    static WRITTEN: [OnceLock<BTreeMap<PathBuf, Vec<u8>>>; 2] = [OnceLock::new(), OnceLock::new()];
+    let written = WRITTEN[usize::from(version == Version::V30)].get_or_init(|| {
+        let folder = tempfile::tempdir().unwrap();
+        files(&write(folder.path(), version, VideoCodec::H264))
+    });
     let folder = tempfile::tempdir().unwrap();
-    let dir = write(folder.path(), version, VideoCodec::H264);
+    let dir = folder.path().join("demos");
+    for (path, bytes) in written {
+        embodied_r_files::write_atomic(&dir.join(path), bytes).unwrap();
+    }
     (folder, dir)
 }
 
