@@ -11,7 +11,7 @@ pub enum Error {
     Io(#[from] embodied_r_files::Error),
     /// A parquet file could not be read or written.
     #[error(transparent)]
-    Data(#[from] embodied_r_data::Error),
+    Data(Box<embodied_r_data::Error>),
     /// A video could not be decoded, or FFmpeg is missing.
     #[error(transparent)]
     Video(#[from] embodied_r_video::Error),
@@ -139,7 +139,7 @@ pub enum Error {
         /// The row, from 0.
         row: usize,
         /// The decoder's error.
-        source: image::ImageError,
+        source: Box<image::ImageError>,
     },
     /// An option of a new data set is wrong.
     #[error("`{option}` of the data set {reason}")]
@@ -181,6 +181,12 @@ pub enum Error {
         /// Its first error.
         message: String,
     },
+}
+
+impl From<embodied_r_data::Error> for Error {
+    fn from(error: embodied_r_data::Error) -> Self {
+        Self::Data(Box::new(error))
+    }
 }
 
 impl Error {

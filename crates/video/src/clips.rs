@@ -1,6 +1,6 @@
 //! Small test videos, generated with FFmpeg, and a texture for their content.
 
-#![allow(clippy::expect_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

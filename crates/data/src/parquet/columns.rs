@@ -11,6 +11,9 @@ use super::rows::caught;
 use super::{Table, footer};
 use crate::error::{Error, Result};
 
+/// Values of the columns that are read at once: 1 GiB as floats. Run-length encoding puts billions into a few bytes.
+const MAX_VALUES: i64 = 1 << 27;
+
 /// A parquet file of which some columns are read.
 #[derive(Debug)]
 pub struct ColumnFile {
@@ -76,7 +79,7 @@ impl ColumnFile {
     /// Reads `rows` of `columns` into memory.
     ///
     /// # Errors
-    /// A column is missing or has more than 268 million values, or the file is corrupt.
+    /// A column is missing or has more than 134 million values, or the file is corrupt.
     pub fn read(&self, columns: &[&str], rows: Range<usize>) -> Result<Table> {
         if let Some(missing) = columns.iter().find(|column| !self.has(column)) {
             return Err(Error::MissingColumn {
@@ -86,7 +89,7 @@ impl ColumnFile {
             });
         }
         let mut file = self.file.try_clone().map_err(Error::io("read", &self.path))?;
-        footer::check_values(&self.path, &mut file, columns)?;
+        footer::check_values(&self.path, &mut file, columns, MAX_VALUES)?;
         let columns = columns.iter().map(|&column| column.to_owned()).collect();
         let frame = caught(&self.path, "it cannot be decoded", || {
             let mut reader = ParquetReader::new(file)
@@ -187,4 +190,81 @@ fn flattened(lists: &Values) -> polars::prelude::PolarsResult<Lists> {
         }
     }
     Ok(Lists::Of(lists.get_inner(), first.unwrap_or(0)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parquet::{Column, write_table};
+
+    fn written(columns: Vec<(&str, Column)>) -> (tempfile::TempDir, ColumnFile) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("table.parquet");
+        write_table(&path, columns).unwrap();
+        let file = ColumnFile::open(&path).unwrap();
+        (folder, file)
+    }
+
+    fn numbers(file: &ColumnFile, name: &str, width: usize) -> Result<Vec<f64>> {
+        file.read(&[name], 0..file.len())?.number_rows(name, width)
+    }
+
+    #[test]
+    fn numbers_and_lists_of_them_are_rows_of_values() {
+        let (_folder, file) = written(vec![
+            ("scalar", Column::Floats32(vec![0.5, 1.5])),
+            ("list", Column::Floats32Lists { values: vec![1.0, 2.0, 3.0, 4.0], width: 2 }),
+            ("integers", Column::IntegerLists(vec![vec![7, -8], vec![9, 10]])),
+            (
+                "nested",
+                Column::NestedFloatLists { rows: vec![vec![1.0, 2.0], vec![3.0, 4.0]], depth: 2 },
+            ),
+        ]);
+        assert_eq!(numbers(&file, "scalar", 1).unwrap(), [0.5, 1.5]);
+        assert_eq!(numbers(&file, "list", 2).unwrap(), [1.0, 2.0, 3.0, 4.0]);
+        assert_eq!(numbers(&file, "integers", 2).unwrap(), [7.0, -8.0, 9.0, 10.0]);
+        assert_eq!(numbers(&file, "nested", 2).unwrap(), [1.0, 2.0, 3.0, 4.0]);
+        let second = file.read(&["list"], 1..2).unwrap();
+        assert_eq!(second.number_rows("list", 2).unwrap(), [3.0, 4.0]);
+        assert_eq!(second.column_names(), ["list"]);
+    }
+
+    #[test]
+    fn a_row_of_another_width_is_named() {
+        let (_folder, file) = written(vec![
+            ("even", Column::FloatLists(vec![vec![1.0, 2.0], vec![3.0, 4.0]])),
+            ("uneven", Column::FloatLists(vec![vec![1.0, 2.0], vec![3.0]])),
+        ]);
+        let error = |name, width| numbers(&file, name, width).unwrap_err().to_string();
+        assert!(
+            error("even", 3).contains("`even`")
+                && error("even", 3).contains("2 values in row 0, not 3")
+        );
+        assert!(error("uneven", 2).contains("1 values in row 1, not 2"), "{}", error("uneven", 2));
+    }
+
+    #[test]
+    fn nulls_texts_and_missing_columns_are_named() {
+        let (_folder, file) = written(vec![
+            ("null", Column::OptionalFloats(vec![Some(1.0), None])),
+            ("text", Column::Strings(vec!["a".into(), "b".into()])),
+        ]);
+        let error = |name| numbers(&file, name, 1).unwrap_err().to_string();
+        assert!(error("null").contains("null in row 1"), "{}", error("null"));
+        assert!(error("text").contains("numbers or lists of numbers"), "{}", error("text"));
+        assert!(error("absent").contains("null, text"), "{}", error("absent"));
+        let table = file.read(&["text"], 0..2).unwrap();
+        assert!(matches!(table.struct_bytes("text", "bytes"), Err(Error::ColumnType { .. })));
+    }
+
+    #[test]
+    fn too_many_values_are_refused_by_the_footer() {
+        let values = vec![0.0; 3000];
+        let (_folder, file) = written(vec![("list", Column::Floats32Lists { values, width: 3 })]);
+        let mut open = File::open(file.path()).unwrap();
+        let mut check = |most| footer::check_values(file.path(), &mut open, &["list"], most);
+        assert!(check(3000).is_ok());
+        let error = check(2999).unwrap_err().to_string();
+        assert!(error.contains("3000 values, more than 2999"), "{error}");
+    }
 }

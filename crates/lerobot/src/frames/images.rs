@@ -52,7 +52,7 @@ pub(super) fn for_each<E: From<Error> + Send>(
                     path: data.file().path().to_owned(),
                     field: camera.to_owned(),
                     row,
-                    source,
+                    source: Box::new(source),
                 })?;
                 let expected = dataset.camera(camera)?.image_size();
                 check_size(expected, image.dimensions()).map_err(fault)?;
