@@ -6,15 +6,36 @@
 //!   demand.
 //! - [`Writer`]: a new data set, one episode after the other.
 //! - [`Info`]: `meta/info.json`, from which [`Info::needed_files`] says what to download.
+//!
+//! ```no_run
+//! use embodied_r_lerobot::{Dataset, Error, FrameId};
+//!
+//! let dataset = Dataset::open("demos".as_ref())?;
+//! dataset.read_episodes(&["observation.state"], |episode| {
+//!     let state = &episode.columns["observation.state"];
+//!     println!("{}: {} ends at {:?}", episode.index, episode.task, state.row(state.frames() - 1));
+//!     Ok::<_, Error>(())
+//! })?;
+//! let first = dataset.frames(dataset.cameras()[0], 0, &[0])?;
+//! # Ok::<(), Error>(())
+//! ```
 
 mod dataset;
 mod episode;
 mod error;
+mod foreign;
+mod frames;
 mod info;
+mod json;
+mod metadata;
+mod root;
+mod rows;
+mod template;
 mod writer;
 
-pub use dataset::{Dataset, FrameId};
+pub use dataset::Dataset;
 pub use episode::{Column, Episode, EpisodeInfo};
 pub use error::{Error, Result};
+pub use frames::FrameId;
 pub use info::{Feature, Info, Version};
 pub use writer::{Camera, VectorFeature, VideoCodec, Writer, WriterOptions};

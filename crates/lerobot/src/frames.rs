@@ -1,0 +1,66 @@
+//! The frames of cameras: from videos, and from images in parquet files.
+
+mod images;
+mod videos;
+
+use image::RgbImage;
+
+use crate::dataset::Dataset;
+use crate::error::{Error, Result};
+
+/// A frame of a data set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FrameId {
+    /// The episode's index.
+    pub episode: usize,
+    /// The frame's index in the episode.
+    pub frame: usize,
+}
+
+/// A wanted frame, and its position among them.
+type Wanted = (FrameId, usize);
+
+/// Receives frames with their positions.
+type Sink<'a, E> = &'a (dyn Fn(usize, RgbImage) -> Result<(), E> + Sync);
+
+/// As [`Dataset::for_each_frame`].
+pub(crate) fn for_each<E: From<Error> + Send>(
+    dataset: &Dataset,
+    camera: &str,
+    wanted: &[FrameId],
+    tolerance_s: f64,
+    each: Sink<'_, E>,
+) -> Result<(), E> {
+    let is_video = dataset.camera(camera)?.is_video();
+    let episodes = dataset.episodes();
+    for &FrameId { episode, frame } in wanted {
+        let fault = |reason| Err(Error::NoFrame { episode, frame, reason }.into());
+        match episodes.get(episode) {
+            None => return fault(format!("the data set has {} episodes", episodes.len())),
+            Some(info) if frame >= info.length => {
+                return fault(format!("it has {} frames", info.length));
+            }
+            Some(_) => {}
+        }
+    }
+    let mut wanted: Vec<Wanted> = wanted.iter().copied().zip(0..).collect();
+    wanted.sort_unstable();
+    match is_video {
+        true => videos::for_each(dataset, camera, &wanted, tolerance_s, each),
+        false => images::for_each(dataset, camera, &wanted, each),
+    }
+}
+
+/// Checks the size of a camera's images.
+///
+/// # Errors
+/// What is wrong, as the rest of a sentence.
+fn check_size(expected: Option<(u32, u32)>, found: (u32, u32)) -> Result<(), String> {
+    match expected {
+        Some(expected) if expected != found => Err(format!(
+            "is {} × {} pixels, but {} × {} in `meta/info.json`",
+            found.0, found.1, expected.0, expected.1
+        )),
+        _ => Ok(()),
+    }
+}
