@@ -66,6 +66,12 @@ pub enum Error {
         /// The folder.
         path: PathBuf,
     },
+    /// A task is named twice.
+    #[error("the task `{task}` is named twice; name each once")]
+    RepeatedTask {
+        /// The task.
+        task: crate::arm::Task,
+    },
     /// Frames cannot have this size.
     #[error("the image size `{width}x{height}` is not possible; use even numbers from 32 to 1024")]
     ImageSize {

@@ -11,7 +11,7 @@ use super::space::{norm, sub};
 use super::task::Task;
 
 /// The first episode that questions of the bench are about; data sets have fewer.
-pub const FIRST_EPISODE: u64 = 1 << 32;
+pub(super) const FIRST_EPISODE: u64 = 1 << 32;
 
 /// Least distance to the next key point of a frame of the bench, in metres.
 const FAR_M: f64 = 0.03;
@@ -87,7 +87,7 @@ pub fn bench_frame(seed: u64, task: Task, index: u64) -> Option<BenchFrame> {
 }
 
 /// Sentences as a numbered list on one line.
-pub(crate) fn numbered(sentences: &[String]) -> String {
+fn numbered(sentences: &[String]) -> String {
     let items = sentences.iter().zip(1..).map(|(sentence, number)| format!("{number}. {sentence}"));
     items.collect::<Vec<_>>().join(" ")
 }
@@ -131,7 +131,8 @@ mod tests {
         for BenchFrame { demonstration, frame, questions } in frames() {
             let question = &questions[3];
             let scene = &demonstration.steps[frame].scene;
-            let of = |field: &str| question.facts.as_ref().unwrap()[field].as_str().unwrap().to_owned();
+            let of =
+                |field: &str| question.facts.as_ref().unwrap()[field].as_str().unwrap().to_owned();
             let (subject, relation, object) = (of("subject"), of("relation"), of("object"));
             let (a, mut b) = (place(scene, &subject), place(scene, &object));
             if object == "table" {
@@ -188,7 +189,11 @@ mod tests {
             assert!(plan.ends_with(demonstration.plan.last().unwrap()), "{plan}");
             let passed = demonstration.key_points.iter().filter(|key| **key <= frame).count();
             let last = format!("{}. ", demonstration.plan.len() - passed);
-            assert!(plan.contains(&last) && !plan.contains(&format!("{}. ", demonstration.plan.len() - passed + 1)), "{plan}");
+            assert!(
+                plan.contains(&last)
+                    && !plan.contains(&format!("{}. ", demonstration.plan.len() - passed + 1)),
+                "{plan}"
+            );
         }
     }
 

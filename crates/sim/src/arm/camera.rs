@@ -1,6 +1,6 @@
 //! The front camera: it stands in front of the table and looks down at the robot.
 
-use super::space::{Vector, add, cross, dot, norm, scale, sub, unit};
+use super::space::{Vector, add, cross, dot, scale, sub, unit};
 
 /// Position of the camera in metres.
 const POSITION: Vector = [1.3, 0.0, 1.66];
@@ -55,11 +55,6 @@ impl Camera {
         let up = (self.height / 2.0 - down) / self.focal_px;
         add(self.forward, add(scale(self.right, right), scale(self.up, up)))
     }
-
-    /// The distance of a point from the camera in metres.
-    pub(crate) fn distance_m(&self, point: Vector) -> f64 {
-        norm(sub(point, self.position))
-    }
 }
 
 /// Where a point of the world appears in a frame of any size with sides in this ratio of width to height: fractions of
@@ -74,6 +69,7 @@ pub fn image_position(point: [f64; 3], aspect: f64) -> [f64; 2] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::arm::space::norm;
 
     #[test]
     fn right_is_positive_y_and_up_is_positive_z() {

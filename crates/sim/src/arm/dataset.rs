@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! OUT/meta, data, videos         the LeRobot data set
-//! OUT/meta/annotations.jsonl     plan and subtasks of each episode
+//! OUT/annotations.jsonl          plan and subtasks of each episode
 //! OUT/bench.json, bench/*.png    questions about other demonstrations, with true answers
 //! OUT/arm.json                   the settings
 //! ```
@@ -23,7 +23,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::bench::{bench_frame, numbered};
+use super::bench::bench_frame;
 use super::demonstration::{Demonstration, Step, demonstration};
 use super::render::Renderer;
 use super::task::Task;
@@ -41,6 +41,8 @@ const VELOCITY: &str = "observation.joint_velocity";
 const ACTION: &str = "action";
 const CAMERA: &str = "observation.images.front";
 const STATE_NAMES: [&str; 8] = ["x", "y", "z", "qx", "qy", "qz", "qw", "gripper"];
+/// The file of plans and subtasks.
+const ANNOTATIONS: &str = "annotations.jsonl";
 /// The file of the settings.
 const SETTINGS: &str = "arm.json";
 
@@ -117,6 +119,10 @@ impl ArmOptions {
         if self.episodes == 0 {
             return Err(Error::EmptyRequest { field: "episodes" });
         }
+        let mut earlier = self.tasks.iter().enumerate();
+        if let Some((_, &task)) = earlier.find(|(at, task)| self.tasks[..*at].contains(task)) {
+            return Err(Error::RepeatedTask { task });
+        }
         let (width, height) = self.image_size;
         let is_good = |side: usize| (32..=1024).contains(&side) && side.is_multiple_of(2);
         if !is_good(width) || !is_good(height) {
@@ -134,7 +140,11 @@ impl ArmOptions {
             version: self.format,
             fps: FPS,
             robot_type: ROBOT_TYPE.to_owned(),
-            features: vec![feature(STATE, state()), feature(VELOCITY, joints), feature(ACTION, state())],
+            features: vec![
+                feature(STATE, state()),
+                feature(VELOCITY, joints),
+                feature(ACTION, state()),
+            ],
             camera: Camera { key: CAMERA.to_owned(), width: width as u32, height: height as u32 },
             codec: self.codec,
         }
@@ -288,17 +298,16 @@ fn fill(folder: &Path, options: &ArmOptions, progress: &dyn Progress) -> Result<
         current = next;
     }
     progress.finish();
-    write_lines(&folder.join("meta").join("annotations.jsonl"), &annotations)?;
-    summary.questions = write_bench(folder, options, progress)?;
     writer.finish()?;
+    write_lines(&folder.join(ANNOTATIONS), &annotations)?;
+    summary.questions = write_bench(folder, options, progress)?;
     Ok(summary)
 }
 
 fn recorded(demonstration: Demonstration, renderer: &mut Renderer) -> Recorded {
     let (width, height) = renderer.size();
-    let draw = |step: &Step| {
-        RgbImage::from_raw(width as u32, height as u32, renderer.draw(&step.scene))
-    };
+    let draw =
+        |step: &Step| RgbImage::from_raw(width as u32, height as u32, renderer.draw(&step.scene));
     let images = demonstration.steps.iter().filter_map(draw).collect();
     Recorded { demonstration, images }
 }
@@ -322,22 +331,18 @@ fn columns(steps: &[Step]) -> BTreeMap<String, Column> {
     columns.into_iter().collect()
 }
 
-/// A line of `meta/annotations.jsonl`: the plan from the first frame on, and the subtask from each frame where it changes.
-/// The records have the fields of LeRobot's `language_persistent`.
+/// A line of `annotations.jsonl`: the plan, and the subtasks with the frames from which on they are being done.
 fn annotation(index: usize, demonstration: &Demonstration) -> Value {
-    let record = |style: &str, frame: usize, content: &str| {
-        let timestamp = frame as f64 / f64::from(FPS);
-        json!({ "role": "assistant", "content": content, "style": style, "timestamp": timestamp })
-    };
-    let mut records = vec![record("plan", 0, &numbered(&demonstration.plan))];
+    let mut subtasks = Vec::new();
     let mut before = None;
     for (frame, step) in demonstration.steps.iter().enumerate() {
         if before != Some(step.subtask) {
-            records.push(record("subtask", frame, demonstration.subtask(frame)));
+            let text = demonstration.subtask(frame);
+            subtasks.push(json!({ "frame_index": frame, "text": text }));
             before = Some(step.subtask);
         }
     }
-    json!({ "episode_index": index, "language_persistent": records })
+    json!({ "episode_index": index, "plan": demonstration.plan, "subtasks": subtasks })
 }
 
 /// Writes the bench of all tasks, and returns its number of questions.

@@ -226,11 +226,6 @@ impl Body {
         self.pressed_m >= 0.9 * PRESS_M
     }
 
-    /// The height of its top in metres, with a pressed button.
-    pub(crate) fn top(&self) -> f64 {
-        self.pose.position[2] + self.kind.height_m() - self.pressed_m
-    }
-
     /// The rotation about the vertical in radians.
     pub(crate) fn yaw(&self) -> f64 {
         let x = self.pose.rotation.axis(0);

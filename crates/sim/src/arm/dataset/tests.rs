@@ -61,7 +61,10 @@ fn the_data_set_has_the_states_of_the_demonstrations() {
                 assert!((0..3).all(|axis| (f64::from(row[axis]) - position[axis]).abs() < 1e-6));
                 assert_eq!(f64::from(row[7]), step.gripper_open);
                 let following = (frame + 1).min(expected.steps.len() - 1);
-                assert_eq!(episode.columns[ACTION].row(frame), episode.columns[STATE].row(following));
+                assert_eq!(
+                    episode.columns[ACTION].row(frame),
+                    episode.columns[STATE].row(following)
+                );
                 let velocities = episode.columns[VELOCITY].row(frame);
                 assert!((f64::from(velocities[0]) - step.joint_velocities[0]).abs() < 1e-6);
             }
@@ -114,19 +117,16 @@ fn plan_and_subtasks_are_annotated_at_the_frames_where_they_begin() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("arm");
     write(&out, &options()).unwrap();
-    let text = read_text(&out.join("meta/annotations.jsonl")).unwrap();
+    let text = read_text(&out.join(ANNOTATIONS)).unwrap();
     assert_eq!(text.lines().count(), 4);
-    let line: Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
-    let expected = demonstration(3, Task::PickUpCup, 0);
-    let records = line["language_persistent"].as_array().unwrap();
-    assert_eq!((&line["episode_index"], records.len()), (&json!(0), 4));
-    assert_eq!(records[0]["style"], "plan");
-    assert!(records[0]["content"].as_str().unwrap().starts_with("1. Move the gripper above"));
+    let line: Value = serde_json::from_str(text.lines().nth(1).unwrap()).unwrap();
+    let expected = demonstration(3, Task::LampOn, 0);
+    assert_eq!((&line["episode_index"], &line["plan"]), (&json!(1), &json!(expected.plan)));
+    let subtasks = line["subtasks"].as_array().unwrap();
+    assert_eq!(subtasks.len(), expected.plan.len());
     let starts = [0].into_iter().chain(expected.key_points.iter().copied());
-    for ((record, start), sentence) in records[1..].iter().zip(starts).zip(&expected.plan) {
-        assert_eq!(record["style"], "subtask");
-        assert_eq!(record["content"], *sentence);
-        assert_eq!(record["timestamp"], json!(start as f64 / 10.0));
+    for ((subtask, start), sentence) in subtasks.iter().zip(starts).zip(&expected.plan) {
+        assert_eq!(*subtask, json!({ "frame_index": start, "text": sentence }));
     }
 }
 
@@ -192,6 +192,7 @@ fn an_impossible_request_is_an_error_that_names_the_setting() {
     for (wrong, name) in [
         (ArmOptions { tasks: vec![], ..options() }, "`tasks`"),
         (ArmOptions { episodes: 0, ..options() }, "`episodes`"),
+        (ArmOptions { tasks: vec![Task::LampOn; 2], ..options() }, "`lamp_on`"),
         (ArmOptions { image_size: (63, 48), ..options() }, "`63x48`"),
         (ArmOptions { image_size: (64, 4096), ..options() }, "`64x4096`"),
     ] {
