@@ -8,6 +8,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 pub use feature::Feature;
+pub(crate) use feature::check_key;
 
 use crate::error::{Error, Result};
 use crate::json;

@@ -5,8 +5,8 @@ use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::Path;
 
 use polars::prelude::PolarsError;
-use polars_parquet_format::FileMetaData;
-use polars_parquet_format::thrift::protocol::TCompactInputProtocol;
+use polars_parquet_format::thrift::protocol::{TCompactInputProtocol, TCompactOutputProtocol};
+use polars_parquet_format::{FileMetaData, KeyValue};
 
 use super::MAX_ROWS;
 use crate::error::{Error, Result};
@@ -84,10 +84,34 @@ fn read(file: &mut File) -> Option<FileMetaData> {
     let mut footer = Vec::new();
     file.take(footer_length).read_to_end(&mut footer).ok()?;
     file.rewind().ok()?;
+    parse(&footer)
+}
+
+fn parse(footer: &[u8]) -> Option<FileMetaData> {
     // A string takes more memory than its bytes in the file.
     let max_bytes = footer.len().saturating_mul(32).saturating_add(1024);
-    let mut protocol = TCompactInputProtocol::new(footer.as_slice(), max_bytes);
+    let mut protocol = TCompactInputProtocol::new(footer, max_bytes);
     FileMetaData::read_from_in_protocol(&mut protocol).ok()
+}
+
+/// The parquet file `bytes` with one entry of key-value metadata, in place of all others; `None` if it is none.
+///
+/// Without the Arrow schema among them, pyarrow takes the schema and the entries from the footer itself.
+pub(super) fn with_metadata(mut bytes: Vec<u8>, key: &str, value: &str) -> Option<Vec<u8>> {
+    const MAGIC: &[u8] = b"PAR1";
+    let end = bytes.len().checked_sub(TAIL)?;
+    let length = u32::from_le_bytes(bytes.get(end..end + 4)?.try_into().ok()?) as usize;
+    let start = end.checked_sub(length)?;
+    let mut footer = parse(bytes.get(start..end)?)?;
+    let entry = KeyValue { key: key.to_owned(), value: Some(value.to_owned()) };
+    footer.key_value_metadata = Some(vec![entry]);
+    bytes.truncate(start);
+    let mut protocol = TCompactOutputProtocol::new(&mut bytes);
+    footer.write_to_out_protocol(&mut protocol).ok()?;
+    let length = u32::try_from(bytes.len() - start).ok()?;
+    bytes.extend(length.to_le_bytes());
+    bytes.extend(MAGIC);
+    Some(bytes)
 }
 
 /// The depth of a tree by the numbers of its nodes' children, in depth-first order.

@@ -2,14 +2,15 @@
 
 use std::path::Path;
 
-use embodied_r_files::{create_parents, write_in_existing_folder_with};
+use embodied_r_files::{create_parents, write_atomic, write_in_existing_folder_with};
 use polars::prelude::{
-    Column as Series, DataFrame, DataType, Float32Type, Int64Type, KeyValueMetadata,
-    ListPrimitiveChunkedBuilder, ListStringChunkedBuilder, ParquetWriter, PlSmallStr,
+    Column as Series, DataFrame, DataType, Float32Type, Int64Type, ListPrimitiveChunkedBuilder,
+    ListStringChunkedBuilder, ParquetWriter, PlSmallStr, PolarsError, PolarsResult,
     Series as Values, UInt32Type,
 };
 use polars::prelude::{IntoColumn as _, ListBuilderTrait as _, NamedFrom as _};
 
+use super::footer;
 use crate::error::{Error, Result};
 
 /// The values of a column to write, one per row.
@@ -140,10 +141,15 @@ pub fn write_table(path: &Path, columns: Vec<(&str, Column)>) -> Result<()> {
 /// # Errors
 /// As [`write_table`], also if the folder does not exist.
 pub fn write_table_in_existing_folder(path: &Path, columns: Vec<(&str, Column)>) -> Result<()> {
-    write(path, columns, None)
+    let write_error = |source| Error::ParquetWrite { path: path.into(), source };
+    let mut frame = data_frame(columns).map_err(write_error)?;
+    write_in_existing_folder_with(path, |out| {
+        ParquetWriter::new(out).finish(&mut frame).map(|_| ()).map_err(write_error)
+    })
 }
 
-/// Like [`write_table`], with an entry in the file's key-value metadata, such as pandas' description of an index.
+/// Like [`write_table`], with an entry in the file's key-value metadata, such as pandas' description of an index. The table
+/// is built in memory.
 ///
 /// # Errors
 /// As [`write_table`].
@@ -152,21 +158,16 @@ pub fn write_table_with_metadata(
     columns: Vec<(&str, Column)>,
     (key, value): (&str, &str),
 ) -> Result<()> {
-    create_parents(path)?;
-    let entry = vec![(key.to_owned(), value.to_owned())];
-    write(path, columns, Some(KeyValueMetadata::from_static(entry)))
+    let write_error = |source| Error::ParquetWrite { path: path.into(), source };
+    let mut bytes = Vec::new();
+    let mut frame = data_frame(columns).map_err(write_error)?;
+    ParquetWriter::new(&mut bytes).finish(&mut frame).map_err(write_error)?;
+    let unreadable = || PolarsError::ComputeError("its footer cannot be written".into());
+    let bytes = footer::with_metadata(bytes, key, value).ok_or_else(unreadable);
+    Ok(write_atomic(path, &bytes.map_err(write_error)?)?)
 }
 
-fn write(
-    path: &Path,
-    columns: Vec<(&str, Column)>,
-    metadata: Option<KeyValueMetadata>,
-) -> Result<()> {
-    let write_error = |source| Error::ParquetWrite { path: path.into(), source };
+fn data_frame(columns: Vec<(&str, Column)>) -> PolarsResult<DataFrame> {
     let columns = columns.into_iter().map(|(name, column)| column.into_series(name)).collect();
-    let mut frame = DataFrame::new_infer_height(columns).map_err(write_error)?;
-    write_in_existing_folder_with(path, |out| {
-        let writer = ParquetWriter::new(out).with_key_value_metadata(metadata);
-        writer.finish(&mut frame).map(|_| ()).map_err(write_error)
-    })
+    DataFrame::new_infer_height(columns)
 }
