@@ -158,8 +158,10 @@ pub fn questions(
         let demonstration = of.demonstration;
         let pool = pools.entry((of.split, demonstration.task.as_str())).or_default();
         let at = |(frame, key_point): (usize, KeyPoint)| {
-            let (from, to) =
-                (demonstration.positions.get(frame)?, demonstration.positions.get(key_point.frame)?);
+            let (from, to) = (
+                demonstration.positions.get(frame)?,
+                demonstration.positions.get(key_point.frame)?,
+            );
             Some(StartFrame {
                 source,
                 frame,
@@ -307,13 +309,15 @@ impl Draft<'_> {
                 *value = rng.between(workspace.min[axis], workspace.max[axis]);
             }
             let drawn = self.prompts.rounded(drawn);
-            let is_far =
-                |other: &Position| *other != drawn && distance(*other, drawn) >= self.options.min_distance;
+            let is_far = |other: &Position| {
+                *other != drawn && distance(*other, drawn) >= self.options.min_distance
+            };
             if others.iter().all(is_far) {
                 return Ok(drawn);
             }
         }
-        let reason = "leaves no room for four options in the robot's workspace; lower it".to_owned();
+        let reason =
+            "leaves no room for four options in the robot's workspace; lower it".to_owned();
         Err(Error::Option { option: "--min-distance", reason })
     }
 }

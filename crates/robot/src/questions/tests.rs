@@ -141,7 +141,9 @@ fn most_start_frames_have_questions_and_the_others_are_counted() {
 fn movement_options_differ_by_two_edits() {
     let robot = Robot::default();
     let scripted = Scripted::new(11, 100);
-    for question in made(&scripted, &OPTIONS).questions.iter().filter(|it| it.kind == Kind::Movement) {
+    for question in
+        made(&scripted, &OPTIONS).questions.iter().filter(|it| it.kind == Kind::Movement)
+    {
         let movement = question.start.movement.unwrap();
         let text = |it: Movement| it.text(&robot, crate::Wording::Sentence);
         let sets = movement.option_sets().into_iter().map(|set| set.map(text).into());
