@@ -160,7 +160,7 @@ def main(demos, output):
         if not path.exists():
             continue
         records = json.loads(path.read_text())
-        # The answers of each task, of which all options must be.
+        # The answers of each task, of which all options must be; those of movements are of the training questions.
         answers = defaultdict(set)
         for record in records:
             if record.get("options"):
@@ -191,10 +191,13 @@ def main(demos, output):
                 points = np.array([json.loads(option) for option in record["options"]])
                 apart = np.linalg.norm(points[:, None] - points[None], axis=2)[np.triu_indices(4, 1)]
                 assert apart.min() >= options["min_distance_m"] - 1e-9, record["Question_id"]
-            if kind != "waypoint" or options["distractors"] == "keypoints":
+            if kind == "state" or kind == "waypoint" and options["distractors"] == "keypoints":
                 assert set(record["options"]) <= answers[kind, task], record["Question_id"]
-        if options["distractors"] == "keypoints":
-            assert all(len(set(counts)) == 1 for counts in letters.values()), (split, dict(letters))
+        # In blocks each letter is the answer once.
+        for kind, counts in letters.items():
+            is_block = kind == "state" or split == "train" or kind == "waypoint"
+            if is_block and not (kind == "waypoint" and options["distractors"] == "box"):
+                assert len(set(counts)) == 1, (split, kind, counts)
     print(", ".join(f"{n} {kind}" for kind, n in sorted(asked.items())), "questions agree")
 
 

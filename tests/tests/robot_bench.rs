@@ -151,7 +151,11 @@ async fn an_answer_that_instructs_the_judge_stays_data() {
     let message = stderr(&output);
     assert!(message.contains("the judge fails") && message.contains("401"), "{message}");
     assert!(message.contains("hint: finished judgements are kept"), "{message}");
-    assert_eq!(refusing.requests().len(), 1, "no other request is sent after one that always fails");
+    assert_eq!(
+        refusing.requests().len(),
+        1,
+        "no other request is sent after one that always fails"
+    );
 
     // The answers are kept, so that a resumed run judges what is written into them here.
     let path = dir.path().join("out/answers.json.partial.jsonl");
@@ -235,6 +239,9 @@ fn a_bad_question_is_an_error_before_the_model_is_loaded() {
     let output = run(dir.path(), &["--judge", "exact"]);
     assert_eq!(output.status.code(), Some(1));
     let message = stderr(&output);
-    assert!(message.contains("`bench.json`: record 3") && message.contains("`colour`"), "{message}");
+    assert!(
+        message.contains("`bench.json`: record 3") && message.contains("`colour`"),
+        "{message}"
+    );
     assert!(!dir.path().join("out").exists());
 }

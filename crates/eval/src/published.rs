@@ -2,6 +2,7 @@
 
 mod embodied_r;
 mod out_of_domain;
+mod robot_r1;
 mod table;
 mod urbanvideo_bench;
 mod vsi_bench;
@@ -17,6 +18,7 @@ pub fn table(protocol: Protocol) -> &'static PublishedTable {
         Protocol::UrbanVideoBench => &urbanvideo_bench::TABLE,
         Protocol::EgoSchema => &out_of_domain::EGOSCHEMA,
         Protocol::MvBench => &out_of_domain::MVBENCH,
+        Protocol::RobotR1 => &robot_r1::TABLE,
     }
 }
 

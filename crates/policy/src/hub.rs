@@ -189,7 +189,12 @@ impl Hub {
         create_parents(&blob)?;
         let _lock = cache.lock(&metadata.etag, name, progress)?;
         if !blob.exists() {
-            tracing::info!(repo = repo.name, file = name, size = metadata.size, "downloading from the hub");
+            tracing::info!(
+                repo = repo.name,
+                file = name,
+                size = metadata.size,
+                "downloading from the hub"
+            );
             let download = Download { client, progress, file, metadata: &metadata };
             download.run(&partial, &blob).await?;
         }

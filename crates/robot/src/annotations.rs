@@ -97,7 +97,8 @@ mod tests {
     #[test]
     fn plans_and_subtasks_belong_to_their_episodes() {
         let line = LINE.replace('\n', " ");
-        let [first, second] = <[_; 2]>::try_from(annotated(&format!("\n{line}\n")).unwrap()).unwrap();
+        let [first, second] =
+            <[_; 2]>::try_from(annotated(&format!("\n{line}\n")).unwrap()).unwrap();
         assert!(first.annotations.is_empty());
         let plan = second.annotation(AnnotationKind::Plan, 20);
         assert_eq!(plan, Some("1. Reach the button. 2. Push it."));
@@ -114,11 +115,15 @@ mod tests {
             ("\"plan\"", "\"plans\"", "unknown field `plans`"),
             ("]}", "]", "is unusable"),
         ] {
-            let error = annotated(&format!("\n{}", line.replace(from, to))).unwrap_err().to_string();
+            let error =
+                annotated(&format!("\n{}", line.replace(from, to))).unwrap_err().to_string();
             assert!(error.contains("annotations.jsonl`: line 2"), "{error}");
             assert!(error.contains(expected), "{error}");
         }
         let error = annotated(&format!("{line}\n{line}")).unwrap_err().to_string();
-        assert!(error.contains("line 2 is of an episode that does not exist or has a line already"), "{error}");
+        assert!(
+            error.contains("line 2 is of an episode that does not exist or has a line already"),
+            "{error}"
+        );
     }
 }

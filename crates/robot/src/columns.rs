@@ -145,14 +145,15 @@ fn list<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
 /// [`Error::Option`] if there is none, with all cameras.
 pub fn camera(cameras: &[&str], wanted: Option<&str>) -> Result<String> {
     let named = |part: &str| {
-        let found: Vec<&str> =
-            cameras.iter().filter(|name| name.contains(part)).copied().collect();
+        let found: Vec<&str> = cameras.iter().filter(|name| name.contains(part)).copied().collect();
         <[&str; 1]>::try_from(found).ok()
     };
     let found = match (wanted, cameras) {
         (Some(wanted), _) => cameras
             .iter()
-            .find(|name| **name == wanted || name.strip_prefix("observation.images.") == Some(wanted))
+            .find(|name| {
+                **name == wanted || name.strip_prefix("observation.images.") == Some(wanted)
+            })
             .copied(),
         (None, [only]) => Some(*only),
         (None, _) => named("front").map(|[name]| name),
@@ -186,11 +187,7 @@ fn numbers<'a>(
 }
 
 /// The indices of x, y and z.
-fn position_dims(
-    key: &str,
-    state: &Feature,
-    wanted: Option<[usize; 3]>,
-) -> Result<[usize; 3]> {
+fn position_dims(key: &str, state: &Feature, wanted: Option<[usize; 3]>) -> Result<[usize; 3]> {
     const OPTION: &str = "--position-dims";
     if let Some(dims @ [x, y, z]) = wanted {
         let width = state.width();
@@ -224,7 +221,9 @@ fn position_dims(
         let names = list(names.iter().map(String::as_str));
         fault(
             OPTION,
-            format!("is needed, such as `0,1,2`: not one name each of `{key}` is x, y and z: {names}"),
+            format!(
+                "is needed, such as `0,1,2`: not one name each of `{key}` is x, y and z: {names}"
+            ),
         )
     })
 }
@@ -337,7 +336,10 @@ mod tests {
         }
         let ambiguous = feature(&["left.x", "left.y", "left.z", "right.x", "right.y", "right.z"]);
         let error = reason(position_dims("observation.state", &ambiguous, None));
-        assert!(error.contains("`--position-dims` is needed") && error.contains("`left.x`"), "{error}");
+        assert!(
+            error.contains("`--position-dims` is needed") && error.contains("`left.x`"),
+            "{error}"
+        );
         let nameless = Feature { names: None, ..feature(&["x", "y", "z"]) };
         assert!(reason(position_dims("observation.state", &nameless, None)).contains("no names"));
     }

@@ -152,7 +152,8 @@ mod tests {
     fn gripper_changes_stops_and_the_end_are_key_points() {
         let open = (0..30).map(|frame| frame < 12).collect::<Vec<_>>();
         let found = discover(&open, &flags(30, &[7, 20]));
-        let expected = [(7, Cause::Stop), (12, Cause::Gripper), (20, Cause::Stop), (29, Cause::End)];
+        let expected =
+            [(7, Cause::Stop), (12, Cause::Gripper), (20, Cause::Stop), (29, Cause::End)];
         assert_eq!(found, expected.map(|(frame, cause)| KeyPoint { frame, cause }));
     }
 

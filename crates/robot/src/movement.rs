@@ -56,8 +56,7 @@ impl Movement {
         let largest = delta.iter().fold(0.0, |largest: f64, d| largest.max(d.abs()));
         Self::new(delta.map(|d| {
             let sign = if d > 0.0 { Sign::Positive } else { Sign::Negative };
-            let amount =
-                if d.abs() <= SLIGHT * largest { Amount::Slight } else { Amount::Full };
+            let amount = if d.abs() <= SLIGHT * largest { Amount::Slight } else { Amount::Full };
             (d != 0.0 && d.abs() >= epsilon).then_some(Command { sign, amount })
         }))
     }

@@ -138,12 +138,7 @@ fn write_png(path: &Path, image: &RgbImage) -> Result<()> {
 }
 
 /// Writes all but the images, the question files last.
-fn write_files(
-    prepared: &Prepared,
-    settings: &Settings,
-    name: &str,
-    folder: &Path,
-) -> Result<()> {
+fn write_files(prepared: &Prepared, settings: &Settings, name: &str, folder: &Path) -> Result<()> {
     let records = settings.records();
     let of_split = |split: Split| {
         let questions = prepared.questions.questions.iter().filter(move |it| it.split == split);
@@ -167,8 +162,10 @@ fn write_files(
             continue;
         }
         let answers = questions.iter().map(|(it, _)| records.answer_as_asked(it)).collect();
-        let written: Vec<Question> =
-            questions.iter().map(|(it, demonstration)| records.question(it, demonstration)).collect();
+        let written: Vec<Question> = questions
+            .iter()
+            .map(|(it, demonstration)| records.question(it, demonstration))
+            .collect();
         let images = questions.iter().map(|(it, demonstration)| {
             Some(vec![image_path(demonstration.episode, it.start.frame)])
         });

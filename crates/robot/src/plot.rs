@@ -24,9 +24,8 @@ pub fn plot(demonstration: &Demonstration, key_points: &[KeyPoint], stride: usiz
         ("gripper", "#d97706", demonstration.gripper.clone()),
     ];
     let frames = demonstration.frames();
-    let x = |frame: usize| {
-        LEFT + frame as f64 / (frames.max(2) - 1) as f64 * (WIDTH - LEFT - RIGHT)
-    };
+    let x =
+        |frame: usize| LEFT + frame as f64 / (frames.max(2) - 1) as f64 * (WIDTH - LEFT - RIGHT);
     let height = GAP + 4.0 * (CURVE + GAP);
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" font-family=\"sans-serif\" \
@@ -78,7 +77,8 @@ fn curve(svg: &mut String, top: f64, values: &[f64], color: &str, x: impl Fn(usi
         let command = if frame == 0 { 'M' } else { 'L' };
         let _ = write!(path, "{command}{:.1} {:.1}", x(frame), y(*value));
     }
-    let _ = writeln!(svg, "<path d=\"{path}\" fill=\"none\" stroke=\"{color}\" stroke-width=\"1.5\"/>");
+    let _ =
+        writeln!(svg, "<path d=\"{path}\" fill=\"none\" stroke=\"{color}\" stroke-width=\"1.5\"/>");
     text(svg, (LEFT - 6.0, top + 10.0), "end", &format!("{high:.3}"));
     text(svg, (LEFT - 6.0, top + CURVE), "end", &format!("{low:.3}"));
 }

@@ -85,10 +85,9 @@ impl Settings {
         if !(1..=MAX_DECIMALS).contains(&self.decimals) {
             return fault("--decimals", format!("must be from 1 to {MAX_DECIMALS}"));
         }
-        for (option, value) in [
-            ("--still-velocity", self.still_velocity),
-            ("--still-epsilon", self.still_epsilon),
-        ] {
+        for (option, value) in
+            [("--still-velocity", self.still_velocity), ("--still-epsilon", self.still_epsilon)]
+        {
             if value.is_some_and(|value| !value.is_finite() || value < 0.0) {
                 return fault(option, "must be a number of 0 or more".to_owned());
             }
@@ -142,9 +141,9 @@ impl Prepared {
                     Stillness::Displacement(settings.still_epsilon.unwrap_or(STILL_SPEED / fps))
                 }
             },
-            gripper_threshold: columns.gripper_dim.map(|_| {
-                settings.gripper_threshold.unwrap_or_else(|| middle(&demonstrations))
-            }),
+            gripper_threshold: columns
+                .gripper_dim
+                .map(|_| settings.gripper_threshold.unwrap_or_else(|| middle(&demonstrations))),
         };
         let found: Vec<Vec<KeyPoint>> = demonstrations
             .iter()
@@ -185,7 +184,8 @@ impl Prepared {
 /// The middle between the smallest and the largest opening of the gripper.
 fn middle(demonstrations: &[Demonstration]) -> f64 {
     let widths = || demonstrations.iter().flat_map(|it| it.gripper.iter().copied());
-    let (low, high) = (widths().fold(f64::INFINITY, f64::min), widths().fold(f64::NEG_INFINITY, f64::max));
+    let (low, high) =
+        (widths().fold(f64::INFINITY, f64::min), widths().fold(f64::NEG_INFINITY, f64::max));
     if low.is_finite() && high.is_finite() { (low + high) / 2.0 } else { 0.0 }
 }
 
@@ -263,10 +263,8 @@ pub(crate) mod tests {
     #[test]
     fn without_velocities_stops_are_by_displacement_at_the_frame_rate() {
         let prepared = prepare(&settings()).unwrap();
-        let expected = KeyPointRule {
-            still: Stillness::Displacement(0.005),
-            gripper_threshold: Some(0.5),
-        };
+        let expected =
+            KeyPointRule { still: Stillness::Displacement(0.005), gripper_threshold: Some(0.5) };
         assert_eq!(prepared.rule, expected);
         assert!(prepared.key_points.iter().all(|of| of.len() >= 4));
     }
@@ -299,7 +297,10 @@ pub(crate) mod tests {
     fn an_unknown_held_out_task_is_reported_with_the_tasks() {
         let settings = Settings { held_out_tasks: vec!["fly".to_owned()], ..settings() };
         let error = prepare(&settings).unwrap_err().to_string();
-        assert!(error.contains("`fly`") && TASKS.iter().all(|task| error.contains(task)), "{error}");
+        assert!(
+            error.contains("`fly`") && TASKS.iter().all(|task| error.contains(task)),
+            "{error}"
+        );
     }
 
     #[test]

@@ -87,10 +87,8 @@ impl Prompts<'_> {
 
     fn paper(&self, kind: Kind, task: &str, state: Position, options: &[String]) -> String {
         let robot = self.robot;
-        let mut text = format!(
-            "# You are {} Assistant: Task Planning and Execution System\n\n",
-            robot.name
-        );
+        let mut text =
+            format!("# You are {} Assistant: Task Planning and Execution System\n\n", robot.name);
         let heading = match kind {
             Kind::State => "Robot Task description",
             Kind::Waypoint | Kind::Movement => "Task description",
@@ -103,7 +101,10 @@ impl Prompts<'_> {
                 robot.view
             ),
         );
-        push(&mut text, "## Coordinate System\nThe world coordinate frame follows these conventions:\n");
+        push(
+            &mut text,
+            "## Coordinate System\nThe world coordinate frame follows these conventions:\n",
+        );
         if let Some(note) = robot.view_note.as_ref().filter(|_| kind != Kind::Movement) {
             push(&mut text, &format!("- {note}\n"));
         }
@@ -217,9 +218,14 @@ mod tests {
     fn options(style: PromptStyle) -> Vec<String> {
         let robot = Robot::default();
         let prompts = prompts(&robot, style);
-        [[0.072, 0.243, 0.996], [-0.07, 0.247, 0.937], [0.254, -0.197, 0.894], [0.187, -0.065, 1.144]]
-            .map(|position| prompts.position(position))
-            .to_vec()
+        [
+            [0.072, 0.243, 0.996],
+            [-0.07, 0.247, 0.937],
+            [0.254, -0.197, 0.894],
+            [0.187, -0.065, 1.144],
+        ]
+        .map(|position| prompts.position(position))
+        .to_vec()
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! Questions about the next key point, from demonstrations.
 //!
 //! Each start frame gives up to three questions ([`Kind`]). The options of four questions of one split are the answers
-//! of all four ([`blocks`]), so that a rule that sees the options alone is right in a quarter of them. The four are of one
-//! task, but for movements that do not find three others in their task.
+//! of all four ([`blocks`]), so that a rule that sees the options alone is right in a quarter of them. [`movements`] says
+//! how movements differ.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod movements;
+
+use std::collections::BTreeMap;
 
 use embodied_r_random::{Rng, stream};
 use serde::Serialize;
@@ -137,6 +139,9 @@ impl QuestionOptions {
     }
 }
 
+/// The start frames of each split and task.
+type Pools<'a> = BTreeMap<(Split, &'a str), Vec<StartFrame>>;
+
 /// The questions about `sources`, as `prompts` writes them.
 ///
 /// # Errors
@@ -148,14 +153,15 @@ pub fn questions(
     options: &QuestionOptions,
 ) -> Result<Questions> {
     options.check()?;
-    // Of each split and task.
-    let mut pools: BTreeMap<(Split, &str), Vec<StartFrame>> = BTreeMap::new();
+    let mut pools = Pools::new();
     for (source, of) in sources.iter().enumerate() {
         let demonstration = of.demonstration;
         let pool = pools.entry((of.split, demonstration.task.as_str())).or_default();
         let at = |(frame, key_point): (usize, KeyPoint)| {
-            let (from, to) =
-                (demonstration.positions.get(frame)?, demonstration.positions.get(key_point.frame)?);
+            let (from, to) = (
+                demonstration.positions.get(frame)?,
+                demonstration.positions.get(key_point.frame)?,
+            );
             Some(StartFrame {
                 source,
                 frame,
@@ -168,26 +174,15 @@ pub fn questions(
         pool.extend(start_frames(of.key_points, options.stride).filter_map(at));
     }
     let mut made = Questions { questions: Vec::new(), counts: BTreeMap::new() };
-    // Movements that fit into no block of their task, of each split.
-    let mut rest: BTreeMap<Split, Vec<StartFrame>> = BTreeMap::new();
     for (index, (&(split, _), pool)) in pools.iter().enumerate() {
-        for (number, kind) in (0..).zip(Kind::ALL) {
-            if kind == Kind::Movement && options.form == AnswerForm::OpenEnded {
-                continue;
-            }
-            let words = [options.seed, BLOCKS, number, index as u64];
+        for (number, kind) in [(0, Kind::Waypoint), (1, Kind::State)] {
             let draft = Draft { kind, split, pool, prompts, options };
-            let questions = draft.questions(&mut Rng::new(&words))?;
-            if kind == Kind::Movement {
-                rest.entry(split).or_default().extend(draft.without(&questions));
-            }
-            made.add(split, kind, pool.len(), questions);
+            let words = [options.seed, BLOCKS, number, index as u64];
+            made.add(split, kind, pool.len(), draft.questions(&mut Rng::new(&words))?);
         }
     }
-    for (index, (split, pool)) in rest.iter().enumerate() {
-        let draft = Draft { kind: Kind::Movement, split: *split, pool, prompts, options };
-        let words = [options.seed, BLOCKS, Kind::ALL.len() as u64, index as u64];
-        made.add(*split, Kind::Movement, 0, draft.in_blocks(&mut Rng::new(&words)));
+    if options.form == AnswerForm::MultipleChoice {
+        movements::add(&mut made, &pools, prompts, options);
     }
     if made.questions.is_empty() {
         let reason = match pools.values().all(Vec::is_empty) {
@@ -239,14 +234,6 @@ impl Draft<'_> {
 
     fn question(&self, start: StartFrame, options: Vec<String>, answer: usize) -> RobotQuestion {
         RobotQuestion { kind: self.kind, split: self.split, start, options, answer }
-    }
-
-    /// The start frames that `questions` are not about.
-    fn without(&self, questions: &[RobotQuestion]) -> Vec<StartFrame> {
-        let asked: BTreeSet<(usize, usize)> =
-            questions.iter().map(|it| (it.start.source, it.start.frame)).collect();
-        let is_left = |start: &&StartFrame| !asked.contains(&(start.source, start.frame));
-        self.pool.iter().filter(is_left).copied().collect()
     }
 
     /// Questions whose options are the answers of four of them.
@@ -322,13 +309,15 @@ impl Draft<'_> {
                 *value = rng.between(workspace.min[axis], workspace.max[axis]);
             }
             let drawn = self.prompts.rounded(drawn);
-            let is_far =
-                |other: &Position| *other != drawn && distance(*other, drawn) >= self.options.min_distance;
+            let is_far = |other: &Position| {
+                *other != drawn && distance(*other, drawn) >= self.options.min_distance
+            };
             if others.iter().all(is_far) {
                 return Ok(drawn);
             }
         }
-        let reason = "leaves no room for four options in the robot's workspace; lower it".to_owned();
+        let reason =
+            "leaves no room for four options in the robot's workspace; lower it".to_owned();
         Err(Error::Option { option: "--min-distance", reason })
     }
 }

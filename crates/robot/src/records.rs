@@ -37,8 +37,7 @@ impl Records<'_> {
         let StartFrame { frame, key_point, state, target, movement, .. } = question.start;
         let episode = demonstration.episode;
         let kind = question.kind.name();
-        let movement =
-            movement.map(|it| it.text(self.prompts.robot, self.prompts.wording()));
+        let movement = movement.map(|it| it.text(self.prompts.robot, self.prompts.wording()));
         let mut extra = Map::from_iter([
             ("images".to_owned(), json!([image_path(episode, frame)])),
             ("kind".to_owned(), json!(kind)),

@@ -102,13 +102,18 @@ impl Robot {
         let text = read_text(path)?;
         let robot: Self = toml::from_str(&text)
             .map_err(|source| Error::Toml { path: path.into(), source: Box::new(source) })?;
-        robot.check().map_err(|(field, reason)| Error::Robot { path: path.into(), field, reason })?;
+        robot.check().map_err(|(field, reason)| Error::Robot {
+            path: path.into(),
+            field,
+            reason,
+        })?;
         Ok(robot)
     }
 
     fn check(&self) -> Result<(), (&'static str, &'static str)> {
         let finite = |values: &[f64]| values.iter().all(|value| value.is_finite());
-        let positive = |values: &[f64]| values.iter().all(|value| value.is_finite() && *value > 0.0);
+        let positive =
+            |values: &[f64]| values.iter().all(|value| value.is_finite() && *value > 0.0);
         if !finite(&self.origin) {
             return Err(("origin", "must be finite"));
         }

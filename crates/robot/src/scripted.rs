@@ -8,8 +8,13 @@ use crate::questions::Source;
 use crate::split::Split;
 
 /// Tasks, of which each has ways of its own.
-pub(crate) const TASKS: [&str; 5] =
-    ["pick up the cup", "push the button", "throw the rubbish away", "hang up the phone", "open the pan"];
+pub(crate) const TASKS: [&str; 5] = [
+    "pick up the cup",
+    "push the button",
+    "throw the rubbish away",
+    "hang up the phone",
+    "open the pan",
+];
 
 /// Metres per frame.
 const STEP: f64 = 0.02;

@@ -31,14 +31,13 @@ impl Hub {
         }
         let name = Name::parse(dataset).filter(|name| name.part == Part::Whole);
         let unknown = || Error::NoSuchDataset { dataset: dataset.to_owned() };
-        let repo = Repository { kind: RepositoryKind::Dataset, name: name.ok_or_else(unknown)?.repo };
+        let repo =
+            Repository { kind: RepositoryKind::Dataset, name: name.ok_or_else(unknown)?.repo };
         let revision = revision.unwrap_or("main");
         if self.environment.offline {
             let cached = RepoCache::new(&self.environment.cache, repo).snapshot_of(revision);
-            let missing = || Error::HubOffline {
-                model: dataset.to_owned(),
-                revision: revision.to_owned(),
-            };
+            let missing =
+                || Error::HubOffline { model: dataset.to_owned(), revision: revision.to_owned() };
             return Ok(cached.filter(|dir| dir.join(first).exists()).ok_or_else(missing)?);
         }
         let failed = |fault| Error::Hub {

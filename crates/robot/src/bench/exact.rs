@@ -121,7 +121,8 @@ pub fn exact_score(facts: &Facts, answer: &str, epsilon: f64) -> u8 {
         Facts::Spatial { relation, subject, object } => {
             let mut found = named(answer);
             if is_inverted(answer, subject, object) {
-                let invert = |(direction, amount): (Direction, Amount)| (direction.opposite(), amount);
+                let invert =
+                    |(direction, amount): (Direction, Amount)| (direction.opposite(), amount);
                 found = found.map(|found| found.into_iter().map(invert).collect());
             }
             // "slightly" says nothing about a relation.
@@ -182,7 +183,8 @@ fn named(text: &str) -> Option<Named> {
     let text = normalized(text);
     let mut rest = text.as_str();
     let (mut found, mut amount) = (Named::new(), Amount::Full);
-    let starts = |rest: &str, words: &str| rest.strip_prefix(words).is_some_and(|it| it.starts_with(' '));
+    let starts =
+        |rest: &str, words: &str| rest.strip_prefix(words).is_some_and(|it| it.starts_with(' '));
     let mut is_denied = false;
     while let Some(next) = rest.strip_prefix(' ').filter(|next| !next.is_empty()) {
         let mut taken = next.find(' ').unwrap_or(next.len());

@@ -67,7 +67,9 @@ impl MeanScore {
         }
         let mut rng = Rng::new(&[seed, scores.len() as u64]);
         let mut means: Vec<f64> = (0..RESAMPLES)
-            .map(|_| mean((0..scores.len()).map(|_| u64::from(scores[rng.below(scores.len())])).sum()))
+            .map(|_| {
+                mean((0..scores.len()).map(|_| u64::from(scores[rng.below(scores.len())])).sum())
+            })
             .collect();
         means.sort_by(f64::total_cmp);
         let at = |share: f64| means[((RESAMPLES - 1) as f64 * share).round() as usize];
@@ -91,9 +93,8 @@ impl Agreement {
             return None;
         }
         let n = pairs.len() as f64;
-        let share = |apart: f64| {
-            pairs.iter().filter(|(a, b)| (a - b).abs() <= apart).count() as f64 / n
-        };
+        let share =
+            |apart: f64| pairs.iter().filter(|(a, b)| (a - b).abs() <= apart).count() as f64 / n;
         let mean = |of: fn(&(f64, f64)) -> f64| pairs.iter().map(of).sum::<f64>() / n;
         let (mean_a, mean_b) = (mean(|it| it.0), mean(|it| it.1));
         let sum = |of: &dyn Fn(f64, f64) -> f64| {
@@ -121,7 +122,8 @@ impl Summary {
             }
         }
         let means = |splits: BTreeMap<String, Vec<u8>>| {
-            let mean = |(split, scores): (String, Vec<u8>)| Some((split, MeanScore::new(&scores, seed)?));
+            let mean =
+                |(split, scores): (String, Vec<u8>)| Some((split, MeanScore::new(&scores, seed)?));
             splits.into_iter().filter_map(mean).collect()
         };
         Self {
@@ -136,12 +138,10 @@ impl Summary {
 }
 
 /// The report as Markdown: a table per judge, their agreement, and the published rows. `model` labels the rows.
-pub fn markdown(
-    model: &str,
-    judges: &[(String, Summary)],
-    agreement: Option<Agreement>,
-) -> String {
-    let mut text = "# Robot bench\n\nMean scores from 0 to 3, with 95 % bootstrap intervals over questions.\n".to_owned();
+pub fn markdown(model: &str, judges: &[(String, Summary)], agreement: Option<Agreement>) -> String {
+    let mut text =
+        "# Robot bench\n\nMean scores from 0 to 3, with 95 % bootstrap intervals over questions.\n"
+            .to_owned();
     // A string takes all that is written to it.
     for (judge, summary) in judges {
         let _ = writeln!(text, "\n## Judge: {judge}\n");

@@ -99,7 +99,11 @@ fn letters_are_balanced() {
                 made.questions.iter().filter(|it| it.kind == kind).map(|it| it.answer).collect();
             for letter in 0..4 {
                 let share = of_kind.iter().filter(|it| **it == letter).count() as f64 * 4.0;
-                let tolerance = if distractors == Distractors::Box { 40.0 } else { 0.0 };
+                // Blocks have each letter once; others have each as often as any, but for a remainder per pool.
+                let tolerance = match (distractors, kind) {
+                    (Distractors::Keypoints, Kind::Waypoint | Kind::State) => 0.0,
+                    _ => 40.0,
+                };
                 assert!((share - of_kind.len() as f64).abs() <= tolerance, "{kind:?} {letter}");
             }
         }
@@ -115,7 +119,7 @@ fn questions_follow_from_the_seed() {
 
 #[test]
 fn most_start_frames_have_questions_and_the_others_are_counted() {
-    let scripted = Scripted::new(6, 100);
+    let scripted = Scripted::new(6, 200);
     let made = made(&scripted, &OPTIONS);
     let starts: usize = scripted
         .sources(|_| Split::Train)
@@ -130,6 +134,38 @@ fn most_start_frames_have_questions_and_the_others_are_counted() {
         assert_eq!(questions + left_out, starts, "{kind:?}");
         assert!(questions as f64 >= least * starts as f64, "{kind:?}: {questions} of {starts}");
         assert_eq!(questions, made.questions.iter().filter(|it| it.kind == kind).count());
+    }
+}
+
+#[test]
+fn movement_options_differ_by_two_edits() {
+    let robot = Robot::default();
+    let scripted = Scripted::new(11, 100);
+    for question in
+        made(&scripted, &OPTIONS).questions.iter().filter(|it| it.kind == Kind::Movement)
+    {
+        let movement = question.start.movement.unwrap();
+        let text = |it: Movement| it.text(&robot, crate::Wording::Sentence);
+        let sets = movement.option_sets().into_iter().map(|set| set.map(text).into());
+        let shown: BTreeSet<String> = question.options.iter().cloned().collect();
+        assert!(sets.into_iter().any(|set: BTreeSet<String>| set == shown), "{shown:?}");
+    }
+}
+
+#[test]
+fn small_splits_and_held_out_tasks_have_movement_questions_too() {
+    let scripted = Scripted::new(12, 200);
+    let robot = Robot::default();
+    let prompts = Prompts { robot: &robot, style: PromptStyle::Paper, decimals: 3 };
+    let split = |episode: usize| match (episode % 5, episode % 40) {
+        (4, _) => Split::HeldOut,
+        (_, 0..4) => Split::Val,
+        _ => Split::Train,
+    };
+    let made = questions(&scripted.sources(split), &prompts, &OPTIONS).unwrap();
+    for split in [Split::Train, Split::Val, Split::HeldOut] {
+        let Count { questions, left_out } = made.counts[&(split, Kind::Movement)];
+        assert!(questions * 10 >= (questions + left_out) * 3, "{split:?}: {questions}, {left_out}");
     }
 }
 

@@ -95,12 +95,17 @@ fn gripper(text: &str) -> Result<GripperDim, String> {
 #[command(next_help_heading = "Key points")]
 pub(crate) struct KeyPointArgs {
     /// Joint velocity up to which the arm stands still, in rad/s [default: 0.1, as in ARM].
-    #[arg(long, value_name = "RAD/S", conflicts_with = "still_epsilon")]
+    #[arg(
+        long,
+        value_name = "RAD/S",
+        conflicts_with = "still_epsilon",
+        allow_negative_numbers = true
+    )]
     pub(crate) still_velocity: Option<f64>,
     /// Find stops by displacement instead of joint velocities: the arm stands still if the gripper moves at most this far
     /// from one frame to the next, in metres. Used anyway without joint velocities [default: 0.05 m/s at the frame rate, so
     /// 0.005 at 10 fps: ARM's 0.1 rad/s at half a metre from the joint].
-    #[arg(long, value_name = "M")]
+    #[arg(long, value_name = "M", allow_negative_numbers = true)]
     pub(crate) still_epsilon: Option<f64>,
     /// The gripper is open above this value [default: the middle between the smallest and largest value of the data set].
     #[arg(long, value_name = "VALUE", allow_negative_numbers = true)]
@@ -129,10 +134,16 @@ pub(crate) struct MadeArgs {
     #[arg(long, value_enum, default_value_t = DistractorsName::Keypoints, conflicts_with = "open_ended")]
     pub(crate) distractors: DistractorsName,
     /// Minimum distance of two options of `waypoint` and `state` questions, in metres.
-    #[arg(long, value_name = "M", default_value_t = 0.05, conflicts_with = "open_ended")]
+    #[arg(
+        long,
+        value_name = "M",
+        default_value_t = 0.05,
+        conflicts_with = "open_ended",
+        allow_negative_numbers = true
+    )]
     pub(crate) min_distance: f64,
     /// Axes that move less than this, in metres, are left out of movements.
-    #[arg(long, value_name = "M", default_value_t = 0.005)]
+    #[arg(long, value_name = "M", default_value_t = 0.005, allow_negative_numbers = true)]
     pub(crate) movement_epsilon: f64,
     /// Ask for positions without options, for the reward `waypoint_distance`. There are no `movement` questions then.
     #[arg(long)]

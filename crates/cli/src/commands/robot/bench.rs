@@ -134,7 +134,10 @@ fn record(index: usize, question: &BenchQuestion, image: &Path) -> Question {
         question_category: question.kind.name().to_owned(),
         question: question.question.clone(),
         answer: question.answer.clone(),
-        extra: extra.map(|(name, value)| (name.to_owned(), value)).into_iter().collect::<Map<_, _>>(),
+        extra: extra
+            .map(|(name, value)| (name.to_owned(), value))
+            .into_iter()
+            .collect::<Map<_, _>>(),
         ..Question::default()
     }
 }

@@ -39,11 +39,12 @@ pub(super) fn write(
         let frames: Vec<usize> =
             std::iter::once(0).chain(key_points.iter().map(|it| it.frame)).collect();
         let images = dataset.frames(&prepared.columns.camera, demonstration.episode, &frames)?;
-        let causes = std::iter::once("first frame").chain(key_points.iter().map(|it| match it.cause {
-            Cause::Gripper => "gripper",
-            Cause::Stop => "stop",
-            Cause::End => "end",
-        }));
+        let causes =
+            std::iter::once("first frame").chain(key_points.iter().map(|it| match it.cause {
+                Cause::Gripper => "gripper",
+                Cause::Stop => "stop",
+                Cause::End => "end",
+            }));
         let cells = images.iter().zip(&frames).zip(causes).map(|((image, frame), cause)| Cell {
             image,
             label: format!("#{frame} {:.1}s", *frame as f64 / prepared.fps),

@@ -25,8 +25,7 @@ pub(super) fn run(args: QuestionsArgs) -> anyhow::Result<Status> {
     let shown = args.key_points.show_keypoints;
     let beside = Path::new(&args.demos).join(ANNOTATIONS);
     let annotations = args.annotations.or_else(|| beside.is_file().then_some(beside));
-    let settings =
-        Settings { annotations, ..settings(args.columns, &args.key_points, args.made)? };
+    let settings = Settings { annotations, ..settings(args.columns, &args.key_points, args.made)? };
     // Fails before a data set is downloaded or read.
     settings.check().map_err(advise)?;
     check_output(&args.output).map_err(advise)?;
@@ -39,7 +38,7 @@ pub(super) fn run(args: QuestionsArgs) -> anyhow::Result<Status> {
     bar.finish();
     let extra = |folder: &Path| key_points::write(&prepared, &dataset, &settings, shown, folder);
     write(&prepared, &dataset, &settings, &args.demos, &args.output, &bar, extra)?;
-    report(&prepared, &bar)?;
+    report(&prepared, settings.questions.form, &bar)?;
     outln!("wrote {}", args.output.display())?;
     Ok(Status::Done)
 }
@@ -109,7 +108,7 @@ fn advise(error: Error) -> anyhow::Error {
 }
 
 /// Prints the numbers of questions, and warns of what is missing.
-fn report(prepared: &Prepared, bar: &Bar) -> anyhow::Result<()> {
+fn report(prepared: &Prepared, form: AnswerForm, bar: &Bar) -> anyhow::Result<()> {
     let counts = &prepared.questions.counts;
     outln!("{:<9} {:>9} {:>9} {:>9}", "split", "waypoint", "state", "movement")?;
     for split in Split::ALL {
@@ -119,10 +118,14 @@ fn report(prepared: &Prepared, bar: &Bar) -> anyhow::Result<()> {
             continue;
         }
         outln!("{:<9} {waypoint:>9} {state:>9} {movement:>9}", split.name())?;
-        if waypoint + state + movement == 0 {
-            let name = split.name();
+        for kind in Kind::ALL.into_iter().filter(|kind| of(*kind).questions == 0) {
+            if kind == Kind::Movement && form == AnswerForm::OpenEnded {
+                continue;
+            }
             bar.warn(&format!(
-                "`{name}.json` is not written: its episodes give no balanced questions; give more episodes"
+                "`{}.json` has no {} questions: its episodes give no balanced options; give more episodes",
+                split.name(),
+                kind.name()
             ));
         }
     }

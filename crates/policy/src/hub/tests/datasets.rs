@@ -21,7 +21,8 @@ fn server() -> Server {
 fn resolve(cache: &Path, server: Option<&Server>, name: &str) -> Result<PathBuf> {
     hub(cache, server).resolve_dataset(name, None, INFO, |path| -> Result<Vec<String>> {
         assert_eq!(std::fs::read_to_string(path).unwrap(), "datasets/org/data/meta/info.json");
-        let patterns = ["meta/episodes/chunk-*/*", "data/chunk-*/file-*.parquet", "videos/front/*/*"];
+        let patterns =
+            ["meta/episodes/chunk-*/*", "data/chunk-*/file-*.parquet", "videos/front/*/*"];
         Ok(patterns.map(str::to_owned).to_vec())
     })
 }
@@ -36,7 +37,8 @@ fn the_files_that_the_metadata_names_are_downloaded_and_found_offline() {
     assert_eq!(names_in(&dir.join("videos")), ["front"]);
     assert_eq!(resolve(cache.path(), None, "org/data").unwrap(), dir);
     // Nothing is downloaded twice.
-    let sent = |server: &Server| server.requests().iter().filter(|it| it.path.contains("resolve")).count();
+    let sent =
+        |server: &Server| server.requests().iter().filter(|it| it.path.contains("resolve")).count();
     let before = sent(&server);
     assert_eq!(resolve(cache.path(), Some(&server), "org/data").unwrap(), dir);
     assert_eq!(sent(&server), before);

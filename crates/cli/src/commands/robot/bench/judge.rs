@@ -96,7 +96,9 @@ impl RemoteJudge {
         let prompts: Vec<JudgePrompt> = questions
             .iter()
             .zip(answers)
-            .map(|(question, answer)| JudgePrompt::new(&question.question, &question.answer, answer))
+            .map(|(question, answer)| {
+                JudgePrompt::new(&question.question, &question.answer, answer)
+            })
             .collect();
         let system = prompts.first().map(|prompt| prompt.system.as_str()).unwrap_or_default();
         let settings = Map::from_iter([
@@ -113,7 +115,8 @@ impl RemoteJudge {
             let kept = latest.get(&index).filter(|reply| reply.prompt == prompt.user);
             scores[index] = kept.and_then(|reply| Some(reply.judgement.as_ref()?.score));
         }
-        let open: Vec<usize> = (0..prompts.len()).filter(|index| scores[*index].is_none()).collect();
+        let open: Vec<usize> =
+            (0..prompts.len()).filter(|index| scores[*index].is_none()).collect();
         if open.len() < prompts.len() {
             let done = prompts.len() - open.len();
             eprintln!("resuming: {done} of {} answers are judged already", prompts.len());
@@ -211,7 +214,8 @@ impl RemoteJudge {
             temperature: Some(self.temperature),
             ..ChatCompletionRequest::new(&self.model, messages)
         };
-        let kept = "finished judgements are kept; fix the cause and run the same command again to resume";
+        let kept =
+            "finished judgements are kept; fix the cause and run the same command again to resume";
         let reserved = cost.reserve(0).await.map_err(|error| {
             let advice = "finished judgements are kept; raise `--max-cost` and run the same command again to resume";
             exit::hint(error.to_string(), advice)
