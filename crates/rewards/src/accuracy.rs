@@ -136,6 +136,35 @@ mod tests {
 
     #[test]
     fn a_wrong_letter_scores_zero_and_reports_both() {
+    /// The forms that Robot-R1's questions and their answers have.
+    #[test]
+    fn a_letter_counts_in_double_brackets_with_or_without_its_option() {
+        for answer in [
+            "[[B]]",
+            " [[B]] ",
+            "[[b]]",
+            "(B)",
+            "B",
+            "[B]",
+            "Option [[B]].",
+            "[[B]] [-0.07, 0.247, 0.937]",
+            "[[B]]: slightly move front, slightly move left, and move down",
+            "B. [-0.07, 0.247, 0.937]",
+            "[[B]]\n[[B]]",
+        ] {
+            for solution in ["B", "[[B]]", "(B)"] {
+                let completion = format!("<think>[[A]]</think>\n<answer>{answer}</answer>");
+                assert_eq!(score(solution, &completion), Score::full(), "{answer}");
+            }
+        }
+        for hedged in
+            ["[[A]] [[B]]", "[[A]] or [[B]]", "[[A]], [[B]], [[C]], [[D]]", "[[AB]]", "[[]]"]
+        {
+            let completion = format!("<answer>{hedged}</answer>");
+            assert_eq!(score("B", &completion).value, Some(0.0), "{hedged}");
+        }
+    }
+
         assert_eq!(score("B", "<answer>C</answer>"), Score::zero("answered C, expected B"));
     }
 
