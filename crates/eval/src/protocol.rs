@@ -25,8 +25,7 @@ pub enum Protocol {
     /// MVBench's egocentric navigation task (out of domain for Embodied-R); overall is the mean over
     /// questions.
     MvBench,
-    /// Robot-R1's three kinds of multiple-choice questions, as `robot questions` makes them; overall is the mean over
-    /// questions.
+    /// Robot-R1's three kinds of multiple-choice questions, made from demonstrations; overall is the mean over questions.
     RobotR1,
 }
 
@@ -103,7 +102,8 @@ const EGOSCHEMA: [&str; 1] = [embodied_r_data::egoschema::CATEGORY];
 
 const MVBENCH: [&str; 1] = [embodied_r_data::mvbench::CATEGORY];
 
-pub(crate) const ROBOT_R1: [&str; 3] = ["waypoint", "state", "movement"];
+/// The kinds of questions: the next key point, the current state, and the movement between them.
+const ROBOT_R1: [&str; 3] = ["waypoint", "state", "movement"];
 
 impl Protocol {
     /// All protocols.
@@ -145,7 +145,8 @@ impl Protocol {
         }
     }
 
-    /// The protocol of EgoSchema, MVBench or Robot-R1 that the questions of all `categories` belong to, if any.
+    /// The protocol that alone scores the questions of all `categories`, if any: that of an out-of-domain benchmark, or of
+    /// questions about robots.
     pub fn of_categories<'a>(categories: impl IntoIterator<Item = &'a str>) -> Option<Self> {
         let of = |category: &str| {
             let sets = [Self::EgoSchema, Self::MvBench, Self::RobotR1];
@@ -179,17 +180,16 @@ impl Protocol {
     }
 
     /// Number of questions in its categories in the full benchmark, or for Embodied-R in both full benchmarks; for
-    /// EgoSchema, of those with published answers.
-    pub fn benchmark_size(self) -> usize {
-        match self {
+    /// EgoSchema, of those with published answers. `None` for Robot-R1, which has no published questions.
+    pub fn benchmark_size(self) -> Option<usize> {
+        Some(match self {
             Self::EmbodiedR => 5464,
             Self::VsiBench => 5130,
             Self::UrbanVideoBench => 5355,
             Self::EgoSchema => 500,
             Self::MvBench => 200,
-            // As many as were made.
-            Self::RobotR1 => 0,
-        }
+            Self::RobotR1 => return None,
+        })
     }
 
     /// Whether questions without a prediction are skipped instead of counted as wrong.

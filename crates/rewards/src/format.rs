@@ -15,8 +15,9 @@ pub enum Format {
     #[default]
     Strict,
     /// The regular expression of the official run, ms-swift's `format`:
-    /// `^<think>.*?</think>\s*<answer>.*?</answer>(?![\s\S])` with DOTALL. Its lazy dots accept
-    /// repeated tags, and thus several answers; whitespace around the output is an error.
+    /// `^<think>.*?</think>\s*<answer>.*?</answer>(?![\s\S])` with DOTALL, which is the full match of EasyR1's
+    /// `r1v`. Its lazy dots accept repeated tags, and thus several answers; whitespace around the output is an error.
+    #[serde(alias = "r1v")]
     Official,
 }
 
@@ -53,13 +54,18 @@ impl Reward for Format {
 /// for the end.
 fn matches_official(completion: &str) -> bool {
     let answered = |rest: &str| {
-        let answer = rest.trim_start().strip_prefix("<answer>");
+        let answer = rest.trim_start_matches(is_python_space).strip_prefix("<answer>");
         answer.is_some_and(|answer| answer.ends_with("</answer>"))
     };
     completion.strip_prefix("<think>").is_some_and(|think| {
         let closed = think.match_indices("</think>");
         closed.map(|(at, tag)| &think[at + tag.len()..]).any(answered)
     })
+}
+
+/// Whether Python's `\s` matches: white space, and the four separators of ASCII.
+fn is_python_space(char: char) -> bool {
+    char.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&char)
 }
 
 /// The first error of `completion` in the strict format, if any.
@@ -160,13 +166,16 @@ mod tests {
         assert_eq!(scores, [Score::zero("`<think>` is missing")]);
     }
 
-    /// Expected values are those of Python's `re.match` with DOTALL and MULTILINE.
+    /// Expected values are those of Python's `re.match` with DOTALL and MULTILINE, and of `re.fullmatch` with DOTALL and
+    /// the expression of EasyR1's `r1v`.
     #[test]
     fn the_official_format_is_its_regular_expression() {
         for (text, matches) in [
             ("<think>a</think><answer>B</answer>", true),
             ("<think>a</think>\n \u{a0}<answer>B\nC</answer>", true),
             ("<think></think><answer></answer>", true),
+            ("<think>a</think>\u{1c}\u{85}<answer>B</answer>", true),
+            ("<think>a</think>\u{200b}<answer>B</answer>", false),
             ("<think>a</think><answer>A</answer><answer>B</answer>", true),
             ("<think>a</think>b</think><answer>B</answer>", true),
             ("<think>a<think>b</think><answer>B</answer>", true),
@@ -184,6 +193,15 @@ mod tests {
         ] {
             assert_eq!(Format::Official.error(text).is_none(), matches, "`{text}`");
         }
+    }
+
+    #[test]
+    fn r1v_is_a_name_of_the_official_format() {
+        let read = |name: &str| serde_json::from_value::<Format>(serde_json::json!(name)).unwrap();
+        assert_eq!(
+            [read("r1v"), read("official"), read("strict")],
+            [Format::Official, Format::Official, Format::Strict]
+        );
     }
 
     proptest! {

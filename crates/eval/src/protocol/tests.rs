@@ -49,11 +49,13 @@ fn each_protocol_scores_its_own_categories() {
 }
 
 #[test]
-fn benchmarks_with_categories_of_their_own_are_scored_by_letter_and_by_no_other_protocol() {
+fn questions_of_one_protocol_are_scored_by_letter_and_by_no_other() {
     for (protocol, category) in [
         (Protocol::EgoSchema, "egoschema"),
         (Protocol::MvBench, "egocentric_navigation"),
         (Protocol::RobotR1, "waypoint"),
+        (Protocol::RobotR1, "state"),
+        (Protocol::RobotR1, "movement"),
     ] {
         assert_eq!(answer(protocol, category, "E", "The answer is E"), 1.0);
         assert_eq!(answer(protocol, category, "E", "D"), 0.0);
@@ -64,11 +66,11 @@ fn benchmarks_with_categories_of_their_own_are_scored_by_letter_and_by_no_other_
 }
 
 #[test]
-fn categories_of_one_benchmark_determine_their_protocol() {
+fn predictions_of_one_protocol_determine_it() {
     let of = |categories: &[&str]| Protocol::of_categories(categories.iter().copied());
+    assert_eq!(of(&["movement", "waypoint"]), Some(Protocol::RobotR1));
     assert_eq!(of(&["egoschema", "egoschema"]), Some(Protocol::EgoSchema));
     assert_eq!(of(&["egocentric_navigation"]), Some(Protocol::MvBench));
-    assert_eq!(of(&["state", "waypoint"]), Some(Protocol::RobotR1));
     for mixed in [&["egoschema", "egocentric_navigation"][..], &["egoschema", "Causal"], &[]] {
         assert_eq!(of(mixed), None);
     }

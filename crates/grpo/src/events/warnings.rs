@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{Event, Metrics};
+use crate::advantages::AdvantageEstimator;
 
 /// Steps before a warning is repeated.
 const REPEAT: u64 = 100;
@@ -61,11 +62,12 @@ impl Event {
         Self::Warning { step, concern: WarningKind::OtherData, message: message.into() }
     }
 
-    /// The warning at step `step` that intervals count other steps than TRL's, as a step has several `iterations`.
-    pub(crate) fn several_iterations(step: u64, iterations: usize) -> Self {
+    /// The warning at step `step` that intervals count other steps than TRL's, as a step has several `optimizer_steps`.
+    pub(crate) fn several_iterations(step: u64, optimizer_steps: usize) -> Self {
         let message = format!(
-            "a step has {iterations} optimizer steps (`num_iterations`); `max_steps`, `save_steps`, `eval_steps` and \
-             `ref_model_sync_steps` count steps, where TRL counts optimizer steps: divide TRL's values by {iterations}"
+            "a step has {optimizer_steps} optimizer steps (`num_iterations` × `num_mini_batches`); `max_steps`, `save_steps`, \
+             `eval_steps` and `ref_model_sync_steps` count steps, where TRL counts optimizer steps: divide TRL's values by \
+             {optimizer_steps}"
         );
         Self::Warning { step, concern: WarningKind::SeveralIterations, message }
     }
@@ -107,9 +109,11 @@ pub struct StepObservation<'a> {
     /// Its metrics.
     pub metrics: &'a Metrics,
     /// Optimizer steps on its batch.
-    pub iterations: usize,
+    pub optimizer_steps: usize,
     /// Its format errors.
     pub format: &'a FormatFailures,
+    /// The advantage estimator.
+    pub estimator: AdvantageEstimator,
 }
 
 impl StepObservation<'_> {
@@ -175,7 +179,10 @@ impl WarningMonitor {
     fn note(&mut self, observation: &StepObservation<'_>) {
         let zero = |name: &str| observation.metric(name) == Some(0.0);
         run_of(&mut self.no_reward, zero("reward") && zero("reward_std"));
-        run_of(&mut self.zero_variance, observation.metric("frac_reward_zero_std") == Some(1.0));
+        // Without a comparison within groups, zero-variance groups have advantages unless all rewards are equal.
+        let equal = observation.metric("frac_reward_zero_std") == Some(1.0);
+        let within_groups = observation.estimator.compares_within_groups();
+        run_of(&mut self.zero_variance, equal && (within_groups || zero("reward_std")));
         run_of(&mut self.no_format, zero("rewards/format/mean"));
         remember(&mut self.clipped, observation.metric("completions/clipped_ratio"));
         match observation.metric("kl") {
@@ -266,7 +273,7 @@ impl WarningMonitor {
 fn loss_near_zero(observation: &StepObservation<'_>) -> Option<String> {
     let near = observation.metric("loss").is_some_and(|loss| loss.abs() < NO_LOSS);
     let learns = observation.metric("grad_norm").is_some_and(|norm| norm > 0.0);
-    (near && learns && observation.iterations == 1).then(|| {
+    (near && learns && observation.optimizer_steps == 1).then(|| {
         "the loss is near 0, as expected: with one iteration every ratio is 1, and the \
          advantages of a group sum to 0; monitor `reward` and a non-zero `grad_norm` instead"
             .to_owned()

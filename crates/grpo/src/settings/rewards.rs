@@ -13,7 +13,8 @@ pub struct RewardSettings {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub reward: Vec<ExternalRewardConfig>,
     /// Reading of the `format` reward: `strict`, where each tag occurs once and whitespace around the completion is ignored, or `official`, the
-    /// regular expression of ms-swift and the paper's code, which accepts repeated tags. Default: `strict`.
+    /// regular expression of ms-swift and the paper's code, which accepts repeated tags; `r1v` is another name of it.
+    /// Default: `strict`.
     pub format: Format,
     /// `soft_overlong`: length in tokens at which the penalty reaches -1. Default: `max_completion_length`.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::faults::{Faults, MAX_COUNT, MAX_PER_STEP};
+use crate::advantages::AdvantageEstimator;
 use crate::model::Precision;
 
 /// Which completions are sampled in a step, and how. Their length and temperature, on which the loss depends too, are
@@ -13,13 +14,16 @@ pub struct RolloutSettings {
     /// System prompt. Default: the project's own, which asks for the `<think>` and `<answer>` tags.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub system_prompt: Option<String>,
-    /// Completions sampled per question: the group size G. At least 2. Default: 8.
+    /// Completions sampled per question: the group size G. At least 2, with `reinforce_plus_plus` 1. Default: 8.
     pub num_generations: usize,
     /// Completions per step, over all questions and ranks; a multiple of `num_generations`. Default: 32.
     pub generation_batch_size: usize,
-    /// Number of iterations μ: optimizer steps per batch of completions. Above 1, later iterations are off-policy.
+    /// Number of iterations μ over each batch of completions, with an optimizer step per mini-batch. Above 1, later iterations are off-policy.
     /// Default: 1.
     pub num_iterations: usize,
+    /// Mini-batches: the questions of a step are split into this many parts, each with an optimizer step of its own in every
+    /// iteration. Above 1, later ones are off-policy, and the update does not reuse the rollout's activations. Default: 1.
+    pub num_mini_batches: usize,
     /// Maximum prompt length in tokens; never more than the model's context leaves. Default: 6144.
     pub max_prompt_length: usize,
     /// Nucleus sampling: probability mass to sample from; 1 disables it. Default: 1.
@@ -48,6 +52,7 @@ impl Default for RolloutSettings {
             num_generations: 8,
             generation_batch_size: 32,
             num_iterations: 1,
+            num_mini_batches: 1,
             max_prompt_length: 6144,
             top_p: 1.0,
             top_k: 0,
@@ -61,8 +66,9 @@ impl Default for RolloutSettings {
 }
 
 impl RolloutSettings {
-    pub(super) fn add_faults(&self, faults: &mut Faults) {
-        faults.between("num_generations", self.num_generations as u64, 2..=MAX_PER_STEP);
+    pub(super) fn add_faults(&self, estimator: AdvantageEstimator, faults: &mut Faults) {
+        let fewest = if estimator.compares_within_groups() { 2 } else { 1 };
+        faults.between("num_generations", self.num_generations as u64, fewest..=MAX_PER_STEP);
         faults.between("num_iterations", self.num_iterations as u64, 1..=MAX_PER_STEP);
         faults.at_least("max_prompt_length", self.max_prompt_length as u64, 1);
         faults.unless(self.top_p > 0.0 && self.top_p <= 1.0, "top_p", || {
@@ -83,9 +89,35 @@ impl RolloutSettings {
             };
             format!("must be a multiple of `num_generations` = {group}, not {batch}; try {nearest}")
         });
+        self.mini_batch_faults(faults);
         if self.dynamic_sample {
             faults.at_least("max_resample_times", self.max_resample_times, 1);
         }
+        for (key, is_set) in
+            [("dynamic_sample", self.dynamic_sample), ("filter_groups", self.filter_groups)]
+        {
+            faults.unless(!is_set || estimator.compares_within_groups(), key, || {
+                "is not supported with `advantage_estimator = \"reinforce_plus_plus\"`, where zero-variance groups have \
+                 advantages too: the baseline is the batch's mean"
+                    .into()
+            });
+        }
+    }
+
+    fn mini_batch_faults(&self, faults: &mut Faults) {
+        let (parts, questions) = (self.num_mini_batches, self.questions_per_step());
+        faults.between("num_mini_batches", parts as u64, 1..=MAX_PER_STEP);
+        let divides = parts == 0 || questions.is_multiple_of(parts);
+        faults.unless(divides, "num_mini_batches", || {
+            format!(
+                "must divide the questions of a step, `generation_batch_size` / `num_generations` = {questions}, not {parts}"
+            )
+        });
+    }
+
+    /// Optimizer steps per step.
+    pub fn optimizer_steps(&self) -> usize {
+        self.num_iterations.saturating_mul(self.num_mini_batches)
     }
 
     /// Questions per step.
