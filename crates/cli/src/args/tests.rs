@@ -104,6 +104,7 @@ fn data_and_output_have_old_names() {
             match args.command {
                 sim::SimCommand::Rooms(args) => args.output,
                 sim::SimCommand::Views(args) => args.output,
+                sim::SimCommand::Arm(args) => args.output,
                 sim::SimCommand::Corpus(args) => args.output.unwrap(),
                 sim::SimCommand::Pretrain(args) => args.output,
                 sim::SimCommand::Conversations(args) => args.output,
@@ -111,6 +112,7 @@ fn data_and_output_have_old_names() {
         };
         assert_eq!(output(&["sim", "rooms"]), Path::new("o"));
         assert_eq!(output(&["sim", "views"]), Path::new("o"));
+        assert_eq!(output(&["sim", "arm"]), Path::new("o"));
         assert_eq!(output(&["sim", "corpus", "--documents", "1"]), Path::new("o"));
         assert_eq!(output(&["sim", "pretrain"]), Path::new("o"));
         assert_eq!(output(&["sim", "conversations", "--data", "d"]), Path::new("o"));
