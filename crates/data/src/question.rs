@@ -66,7 +66,7 @@ impl Question {
 /// The category of a record with this `question_category` and `kind`: the first, unless it is empty.
 pub fn category<'a>(question_category: &'a str, kind: Option<&'a str>) -> &'a str {
     match question_category {
-        "" => "",
+        "" => kind.unwrap_or_default(),
         category => category,
     }
 }

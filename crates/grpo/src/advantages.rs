@@ -152,7 +152,7 @@ pub fn reinforce_plus_plus(
     let scored: Vec<(f64, f64)> = rewards
         .iter()
         .zip(lengths)
-        .filter_map(|(reward, &length)| Some(((*reward)?, (length as f64).min(1.0))))
+        .filter_map(|(reward, &length)| Some(((*reward)?, length as f64)))
         .collect();
     let tokens: f64 = scored.iter().map(|(_, length)| length).sum();
     let mean = scored.iter().map(|(reward, length)| reward * length).sum::<f64>() / tokens.max(1.0);

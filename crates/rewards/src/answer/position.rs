@@ -22,5 +22,5 @@ fn number(text: &str) -> Option<f64> {
     if !text.bytes().all(digits) {
         return None;
     }
-    text.parse().ok().filter(|number: &f64| !number.is_nan())
+    text.parse().ok().filter(|number: &f64| number.is_finite())
 }

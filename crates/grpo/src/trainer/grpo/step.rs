@@ -206,7 +206,7 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
         // With dropout, the first iteration's forward pass differs from the rollout's; mini-batches after the first are
         // scored by another policy.
         let dropped = num_iterations > 1 && self.settings.trainable().has_dropout();
-        if sampled || dropped {
+        if sampled || dropped || num_mini_batches > 1 {
             let scores = score_all(&self.run.model, batches, temperature, &self.run.process_group)?;
             for (batch, scores) in batches.iter_mut().zip(scores) {
                 batch.old = to_f64(&scores.logps);
