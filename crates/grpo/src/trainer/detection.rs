@@ -22,14 +22,14 @@ pub struct DetectionExample {
 }
 
 /// An object in an image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DetectedObject {
     /// The token in which its middle is, in raster order.
     pub token: usize,
     /// Its class.
     pub class: usize,
-    /// The bin of its position.
-    pub bin: usize,
+    /// The bin of each coordinate of its position.
+    pub bins: Vec<usize>,
 }
 
 /// Settings of detection training.
@@ -37,8 +37,8 @@ pub struct DetectedObject {
 pub struct DetectionSettings {
     /// Number of object classes.
     pub classes: usize,
-    /// Number of bins of a position.
-    pub bins: usize,
+    /// Number of bins of each coordinate of a position; at least one coordinate.
+    pub bins: Vec<usize>,
     /// Images per step.
     pub images_per_step: usize,
     /// The learning-rate schedule; its `total_steps` is the length of the run.
@@ -54,7 +54,7 @@ pub struct DetectionReport {
     pub steps: u64,
     /// The loss of the last step.
     pub loss: f64,
-    /// Share of the last steps' objects that were found: class, token and bin.
+    /// Share of the last steps' objects that were found: class, token and all bins.
     pub found: f64,
 }
 
@@ -62,7 +62,8 @@ pub struct DetectionReport {
 const FOUND_WEIGHT: f64 = 0.02;
 
 /// Trains all tensors of `tower` on `examples`. For every token and class the head predicts whether the token has an
-/// object of the class, and the bin of its position; the loss is the mean over images of the sum of their cross-entropies.
+/// object of the class and the bin of its first coordinate, and of an object the bins of the others; the loss is the mean
+/// over images of the sum of their cross-entropies.
 ///
 /// # Errors
 /// An example does not match the settings or the tower, or a sink fails.
@@ -125,20 +126,21 @@ pub fn train(
     Ok(report)
 }
 
-/// The linear head: for every class, a logit of its absence and one per bin.
+/// The linear head: for every class, a logit of its absence and one per bin of each coordinate.
 struct Head {
-    /// (classes × (bins + 1), hidden size)
+    /// (classes × (1 + all bins), hidden size)
     weight: Tensor,
-    /// (classes × (bins + 1))
+    /// (classes × (1 + all bins))
     bias: Tensor,
     classes: usize,
-    bins: usize,
+    /// Bins of each coordinate.
+    bins: Vec<usize>,
 }
 
 /// A forward and a backward pass of the head.
 struct HeadPass {
     loss: f64,
-    /// Share of objects whose bin has the largest logit.
+    /// Share of objects whose bins have the largest logits.
     found: f64,
     d_weight: Tensor,
     d_bias: Tensor,
@@ -158,10 +160,45 @@ impl HeadPass {
 impl Head {
     /// A head of zeros, which finds every bin equally likely.
     fn new(tower: &TrainableTower, settings: &DetectionSettings) -> Result<Self> {
-        let DetectionSettings { classes, bins, .. } = *settings;
-        let (outputs, hidden) = (classes * (bins + 1), tower.config().out_hidden_size);
+        let (classes, bins) = (settings.classes, settings.bins.clone());
+        if bins.is_empty() {
+            return Err(Error::Model {
+                what: "cannot detect positions without coordinates".into(),
+            });
+        }
+        let outputs = classes * (1 + bins.iter().sum::<usize>());
+        let hidden = tower.config().out_hidden_size;
         let zeros = |dims: &[usize]| memory::zeros(dims, tower.device());
         Ok(Self { weight: zeros(&[outputs, hidden])?, bias: zeros(&[outputs])?, classes, bins })
+    }
+
+    /// Replaces a token's logits of one class by the gradient of `scale` times the loss; returns the loss and whether
+    /// all bins of the object have the largest logits.
+    fn gradients(
+        &self,
+        mut logits: &mut [f32],
+        label: Option<&[usize]>,
+        scale: f32,
+    ) -> (f64, bool) {
+        let (mut loss, mut found) = (0.0, label.is_some());
+        for (coordinate, bins) in self.bins.iter().enumerate() {
+            // The first coordinate decides with absence, which is its class 0.
+            let absence = usize::from(coordinate == 0);
+            let (own, others) = logits.split_at_mut(bins + absence);
+            logits = others;
+            let target = match label.and_then(|bins| bins.get(coordinate)) {
+                Some(bin) => bin + absence,
+                None if coordinate == 0 => 0,
+                None => {
+                    own.fill(0.0);
+                    continue;
+                }
+            };
+            let best = (0..own.len()).max_by(|a, b| own[*a].total_cmp(&own[*b]));
+            found &= best == Some(target);
+            loss -= f64::from(to_gradient(own, target, scale));
+        }
+        (loss, found)
     }
 
     fn pass(&self, embeddings: &[Tensor], batch: &[DetectionExample]) -> Result<HeadPass> {
@@ -172,11 +209,12 @@ impl Head {
         let labels = self.labels(embeddings, batch)?;
         let scale = 1.0 / batch.len() as f32;
         let (mut loss, mut found, mut objects) = (0.0, 0, 0);
-        for (logits, label) in values.chunks_exact_mut(self.bins + 1).zip(labels) {
-            let best = (0..logits.len()).max_by(|a, b| logits[*a].total_cmp(&logits[*b]));
-            objects += usize::from(label > 0);
-            found += usize::from(label > 0 && best == Some(label));
-            loss -= f64::from(to_gradient(logits, label, scale));
+        let outputs = 1 + self.bins.iter().sum::<usize>();
+        for (logits, label) in values.chunks_exact_mut(outputs).zip(labels) {
+            let (of_class, is_found) = self.gradients(logits, label, scale);
+            loss += of_class;
+            objects += usize::from(label.is_some());
+            found += usize::from(is_found);
         }
         let d_logits = memory::tensor(values, dims)?.to_device(tokens.device())?;
         let d_tokens = d_logits.matmul(&self.weight)?;
@@ -195,22 +233,28 @@ impl Head {
         })
     }
 
-    /// For every token and class 0 for absence, or one more than the bin.
-    fn labels(&self, embeddings: &[Tensor], batch: &[DetectionExample]) -> Result<Vec<usize>> {
+    /// For every token and class the bins of its object.
+    fn labels<'a>(
+        &self,
+        embeddings: &[Tensor],
+        batch: &'a [DetectionExample],
+    ) -> Result<Vec<Option<&'a [usize]>>> {
         let mut labels = Vec::new();
         for (image, example) in embeddings.iter().zip(batch) {
             let (first, tokens) = (labels.len(), image.dims()[0]);
-            labels.resize(first + tokens * self.classes, 0);
-            for &DetectedObject { token, class, bin } in &example.objects {
-                if token >= tokens || class >= self.classes || bin >= self.bins {
+            labels.resize(first + tokens * self.classes, None);
+            for DetectedObject { token, class, bins } in &example.objects {
+                let fits = bins.len() == self.bins.len()
+                    && bins.iter().zip(&self.bins).all(|(bin, bins)| bin < bins);
+                if *token >= tokens || *class >= self.classes || !fits {
                     let what = format!(
-                        "cannot detect class {class} in bin {bin} of token {token}: there are {} classes, {} bins \
+                        "cannot detect class {class} in bins {bins:?} of token {token}: there are {} classes, bins {:?} \
                          and {tokens} tokens",
                         self.classes, self.bins
                     );
                     return Err(Error::Model { what });
                 }
-                labels[first + token * self.classes + class] = bin + 1;
+                labels[first + token * self.classes + class] = Some(bins.as_slice());
             }
         }
         Ok(labels)

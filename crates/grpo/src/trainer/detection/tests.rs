@@ -13,7 +13,8 @@ use crate::schedule::LrScheduler;
 use crate::settings::Optim;
 
 const CLASSES: usize = 2;
-const BINS: usize = 3;
+/// Of the two coordinates.
+const BINS: [usize; 2] = [3, 2];
 
 fn model() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../vision/tests/fixtures/nested")
@@ -37,19 +38,21 @@ fn example(objects: Vec<DetectedObject>) -> DetectionExample {
     let image = RgbImage::from_fn(56, 56, |x, y| {
         let token = (y / 28 * 2 + x / 28) as usize;
         let here = objects.iter().find(|object| object.token == token);
-        here.map_or(Rgb([0; 3]), |it| Rgb([250, 200 * it.class as u8, 100 * it.bin as u8]))
+        here.map_or(Rgb([0; 3]), |it| {
+            Rgb([250, 200 * it.class as u8, 80 * it.bins[0] as u8 + 40 * it.bins[1] as u8])
+        })
     });
     DetectionExample { pixels: processor().pixels(&Frames::Image(image)).unwrap(), objects }
 }
 
-fn object(token: usize, class: usize, bin: usize) -> DetectedObject {
-    DetectedObject { token, class, bin }
+fn object(token: usize, class: usize, bins: [usize; 2]) -> DetectedObject {
+    DetectedObject { token, class, bins: bins.to_vec() }
 }
 
 fn settings(steps: u64) -> DetectionSettings {
     DetectionSettings {
         classes: CLASSES,
-        bins: BINS,
+        bins: BINS.to_vec(),
         images_per_step: 2,
         schedule: LrSchedule {
             kind: LrScheduler::Constant,
@@ -75,19 +78,25 @@ fn random(rng: &mut Rng, dims: &[usize]) -> Tensor {
 
 #[test]
 fn gradients_of_the_head_agree_with_finite_differences() {
-    let (hidden, outputs, mut rng) = (5, CLASSES * (BINS + 1), Rng::new(&[1]));
-    let batch = [example(vec![object(0, 1, 2), object(3, 0, 0)]), example(vec![object(2, 1, 1)])];
+    let (hidden, outputs, mut rng) = (5, CLASSES * 6, Rng::new(&[1]));
+    let batch = [
+        example(vec![object(0, 1, [2, 0]), object(3, 0, [0, 1])]),
+        example(vec![object(2, 1, [1, 1])]),
+    ];
     let embeddings = [random(&mut rng, &[4, hidden]), random(&mut rng, &[4, hidden])];
     let head = Head {
         weight: random(&mut rng, &[outputs, hidden]),
         bias: random(&mut rng, &[outputs]),
         classes: CLASSES,
-        bins: BINS,
+        bins: BINS.to_vec(),
     };
     let pass = head.pass(&embeddings, &batch).unwrap();
     let loss = |weight: &Tensor, bias: &Tensor, embeddings: &[Tensor]| {
         let (weight, bias) = (weight.clone(), bias.clone());
-        Head { weight, bias, ..head }.pass(embeddings, &batch).unwrap().loss
+        Head { weight, bias, classes: CLASSES, bins: BINS.to_vec() }
+            .pass(embeddings, &batch)
+            .unwrap()
+            .loss
     };
     // The rounding of f32 logits, 1e-7, is divided by the step; the second-order error is the step's square.
     let step = 1e-2;
@@ -122,13 +131,13 @@ fn objects_of_two_images_are_learned_and_the_tower_changes() {
         .parameters()
         .map(|(_, tensor)| tensor.flatten_all().unwrap().to_vec1().unwrap())
         .collect();
-    let one = example(vec![object(1, 0, 2)]);
-    let other = example(vec![object(1, 1, 0), object(2, 0, 1)]);
+    let one = example(vec![object(1, 0, [2, 1])]);
+    let other = example(vec![object(1, 1, [0, 0]), object(2, 0, [1, 1])]);
     let examples = std::iter::repeat([one, other]).flatten();
     let stop = AtomicBool::new(false);
     let report = train(&tower, examples, &settings(150), &mut [], &stop).unwrap();
     assert_eq!(report.steps, 150);
-    // At first every bin is as likely: 4 tokens × 2 classes × ln 4 = 11.1.
+    // At first every bin is as likely: 4 tokens × 2 classes × ln 4 and 1.5 objects × ln 2 are 12.1.
     assert!(report.loss < 1.0 && report.found > 0.8, "{report:?}");
     for ((name, tensor), before) in tower.parameters().zip(before) {
         let now: Vec<f32> = tensor.flatten_all().unwrap().to_vec1().unwrap();
@@ -150,10 +159,18 @@ fn a_run_ends_with_its_examples_and_when_it_is_stopped() {
 #[test]
 fn an_object_outside_of_the_image_or_the_classes_is_an_error() {
     let tower = tower();
-    for wrong in [object(4, 0, 0), object(0, CLASSES, 0), object(0, 0, BINS)] {
+    let few = DetectedObject { token: 0, class: 0, bins: vec![0] };
+    let outside = [
+        object(4, 0, [0, 0]),
+        object(0, CLASSES, [0, 0]),
+        object(0, 0, [3, 0]),
+        object(0, 0, [0, 2]),
+        few,
+    ];
+    for wrong in outside {
         let examples = [DetectionExample { objects: vec![wrong], ..example(vec![]) }];
         let stop = AtomicBool::new(false);
         let error = train(&tower, examples, &settings(1), &mut [], &stop).unwrap_err();
-        assert!(error.to_string().contains("2 classes, 3 bins and 4 tokens"), "{error}");
+        assert!(error.to_string().contains("2 classes, bins [3, 2] and 4 tokens"), "{error}");
     }
 }

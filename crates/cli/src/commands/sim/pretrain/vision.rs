@@ -134,7 +134,7 @@ fn detect(args: &PretrainArgs, bar: &Bar) -> anyhow::Result<f64> {
     let tower = TrainableTower::load(out, processor.clone(), &options)?;
     let settings = detection::DetectionSettings {
         classes: views::classes(),
-        bins: BEARINGS,
+        bins: vec![BEARINGS],
         images_per_step,
         schedule: schedule(learning_rate, detection_steps),
         optimizer: optimizer(Optim::Adamw),

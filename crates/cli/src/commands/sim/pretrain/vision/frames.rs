@@ -109,5 +109,5 @@ fn detected(sighted: &Sighted) -> DetectedObject {
     let cell = |part: f64, side: usize| (part * (side / TOKEN_PX) as f64) as usize;
     let token = cell(down, height) * (width / TOKEN_PX) + cell(across, width);
     let bin = (sighted.bearing_deg.clamp(-40, 40) + 40) / 10;
-    DetectedObject { token, class: sighted.class, bin: bin as usize }
+    DetectedObject { token, class: sighted.class, bins: vec![bin as usize] }
 }
