@@ -27,10 +27,10 @@ fn key_points_by_rule(steps: &[Step]) -> Vec<usize> {
             found.push(frame);
         }
     }
-    if let [.., second, last] = found[..] {
-        if second + 1 == last {
-            found.remove(found.len() - 2);
-        }
+    if let [.., second, last] = found[..]
+        && second + 1 == last
+    {
+        found.remove(found.len() - 2);
     }
     found
 }
@@ -89,10 +89,10 @@ fn the_arm_moves_without_leaps_within_its_limits() {
             assert!(turned > 0.99, "{task} {episode}: {turned}");
         }
         for step in &demonstration.steps {
-            for joint in 0..7 {
-                let (low, high) = LIMITS[joint];
-                assert!((low..=high).contains(&step.joints[joint]));
-                assert!(step.joint_velocities[joint].abs() < 2.175);
+            for ((angle, velocity), (low, high)) in
+                step.joints.iter().zip(step.joint_velocities).zip(LIMITS)
+            {
+                assert!((low..=high).contains(angle) && velocity.abs() < 2.175);
             }
             assert!(step.position[2] > TABLE_CENTRE[2]);
         }
