@@ -224,7 +224,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_solution_has_the_gripper_at_the_target(
-            x in 0.08..0.45, y in -0.3..0.3, height in 0.01..0.45, yaw in -0.8..0.8, tilt in -0.08..0.08,
+            x in 0.08..0.42, y in -0.3..0.3, height in 0.01..0.3, yaw in -0.8..0.8, tilt in -0.08..0.08,
         ) {
             let rotation = Rotation::about_z(yaw).then_after(&Rotation::about_y(tilt)).then_after(&Rotation::DOWN);
             let target = Transform { rotation, position: [x, y, TABLE_CENTRE[2] + height] };
