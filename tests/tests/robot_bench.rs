@@ -210,7 +210,7 @@ fn rules_need_no_server_and_no_other_judge_is_assumed() {
     let dir = workspace();
     let output = run(dir.path(), &["--judge", "exact", "--json"]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-    let scores: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    let scores: Value = serde_json::from_str(stdout(&output)).unwrap();
     assert_eq!(scores["judges"]["rules"]["unscored"], 2);
     assert_eq!(scores["agreement"], Value::Null);
     assert!(!dir.path().join("out/judge.jsonl").exists());

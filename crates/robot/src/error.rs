@@ -14,7 +14,7 @@ pub enum Error {
     Data(#[from] embodied_r_data::Error),
     /// A LeRobot data set could not be read.
     #[error(transparent)]
-    Dataset(#[from] embodied_r_lerobot::Error),
+    Dataset(Box<embodied_r_lerobot::Error>),
     /// A column of a demonstration is unusable.
     #[error("episode {episode}: the {column} {reason}")]
     Demonstration {
@@ -91,6 +91,12 @@ pub enum Error {
         /// The directory.
         path: PathBuf,
     },
+}
+
+impl From<embodied_r_lerobot::Error> for Error {
+    fn from(error: embodied_r_lerobot::Error) -> Self {
+        Self::Dataset(Box::new(error))
+    }
 }
 
 /// The crate's result type.
