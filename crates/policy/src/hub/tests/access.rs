@@ -67,7 +67,7 @@ fn an_unknown_model_is_reported_by_name() {
     let server = Server::of(&["config.json"]);
     let message = find(cache.path(), Some(&server), "org/other").unwrap_err().to_string();
     let expected =
-        "cannot download `org/other` (main) from the Hugging Face Hub: there is no such model";
+        "cannot download `org/other` (main) from the Hugging Face Hub: it does not exist";
     assert!(message.starts_with(expected), "{message}");
 }
 
