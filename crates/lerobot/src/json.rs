@@ -14,8 +14,8 @@ const MAX_FILE: u64 = 16 << 20;
 /// The longest line of a file of JSON lines.
 const MAX_LINE: u64 = 1 << 20;
 
-/// The most lines of such a file.
-const MAX_LINES: usize = 10_000_000;
+/// The most lines of such a file, as episodes of a data set.
+pub(crate) const MAX_LINES: usize = 1_000_000;
 
 /// The text of a small file.
 ///

@@ -69,6 +69,8 @@ impl Writer {
         }
         let encoder = Encoder::find(&options)?;
         embodied_r_files::create_parents(dir)?;
+        // `.` has no name beside which the hidden folder could be.
+        let dir = &fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned());
         let path = embodied_r_files::TempFile::next_to(dir).path().to_owned();
         fs::create_dir(&path).map_err(embodied_r_files::Error::io("create", &path))?;
         let building = Building { path };

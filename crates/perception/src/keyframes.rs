@@ -243,7 +243,7 @@ mod tests {
         assert!(matches!(rejection("empty.mp4"), Error::Video(video::Error::EmptyFile { .. })));
         assert!(matches!(rejection("text.mp4"), Error::Video(video::Error::NotAVideo { .. })));
         assert!(matches!(rejection("sound.m4a"), Error::Video(video::Error::NoVideoTrack { .. })));
-        assert!(matches!(rejection("absent.mp4"), Error::Io { .. }));
+        assert!(matches!(rejection("absent.mp4"), Error::Video(video::Error::Io { .. })));
         for name in ["empty.mp4", "text.mp4", "sound.m4a", "absent.mp4"] {
             assert!(rejection(name).to_string().contains(name));
         }

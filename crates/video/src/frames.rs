@@ -14,6 +14,12 @@ use crate::probe::probe_within;
 /// Bytes of the frames that wait in [`for_each_frame`].
 pub const BATCH_BYTES: usize = 128 << 20;
 
+/// The number of these frames: an excerpt's filter has up to as many terms, of some ten bytes each.
+const BATCH_FRAMES: usize = 4096;
+
+/// The longest expression of a filter: Linux limits an argument to 128 KiB.
+const MAX_SELECT_BYTES: usize = 100_000;
+
 /// The frames `indices` of the video at `path`, in the given order.
 ///
 /// The video is decoded once, up to the last of them. Frames whose longer side exceeds `max_side` are
@@ -57,7 +63,8 @@ pub fn for_each_frame<E: From<Error>>(
     let frame_bytes = 3 * (size.0 as usize * size.1 as usize).max(1);
     let mut rest = sorted;
     while !rest.is_empty() {
-        let (batch, later) = rest.split_at((BATCH_BYTES / frame_bytes).clamp(1, rest.len()));
+        let most = (BATCH_BYTES / frame_bytes).clamp(1, BATCH_FRAMES);
+        let (batch, later) = rest.split_at(most.min(rest.len()));
         let Some(frames) = from_excerpt(video, batch, size, limits, &mut Ok::<_, E>)? else {
             let video = video.with_ffprobe(limits)?;
             return from_whole(&video, rest, None, limits, &mut each).map(drop);
@@ -117,18 +124,24 @@ fn from_whole<T, E: From<Error>>(
     map: &mut impl FnMut(RgbImage) -> Result<T, E>,
 ) -> Result<Vec<T>, E> {
     let size = fit_within((video.width, video.height), max_side);
-    let selection = TrackSelection {
-        select: any_of(sorted),
-        size,
-        format: PixelFormat::Rgb,
-        max_frames: Some(sorted.len()),
+    let (Some(&first), Some(&last)) = (sorted.first(), sorted.last()) else {
+        return Ok(Vec::new());
     };
+    // Too many terms for an argument: all frames up to the last are converted.
+    let (select, converted) = match any_of(sorted) {
+        terms if terms.len() <= MAX_SELECT_BYTES => (terms, sorted.to_vec()),
+        _ => (format!("between(n,{first},{last})"), (first..=last).collect()),
+    };
+    let max_frames = Some(converted.len());
+    let selection = TrackSelection { select, size, format: PixelFormat::Rgb, max_frames };
     let mut decoder = Decoder::start(video, &selection, limits)?;
     let mut decoded = Vec::with_capacity(sorted.len());
-    while decoded.len() < sorted.len() {
+    for index in converted {
         let Some(pixels) = decoder.next_frame()? else { break };
-        let frame = RgbImage::from_raw(size.0, size.1, pixels);
-        decoded.extend(frame.map(&mut *map).transpose()?);
+        if sorted.get(decoded.len()) == Some(&index) {
+            let frame = RgbImage::from_raw(size.0, size.1, pixels);
+            decoded.extend(frame.map(&mut *map).transpose()?);
+        }
     }
     if let Some(&index) = sorted.get(decoded.len()) {
         let path = video.path.clone();
@@ -198,6 +211,32 @@ mod tests {
                 assert!(gray.abs_diff(clips::brightness(index)) <= 3, "frame {index} is {gray}");
             }
         }
+    }
+
+    #[test]
+    fn any_number_of_frames_is_decoded() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.mp4");
+        let source = "-f lavfi -i testsrc2=s=16x16:r=10 -frames:v 24000 -pix_fmt yuv420p";
+        clips::ffmpeg(&format!("{source} -c:v libx264 -preset ultrafast -g 2"), &path);
+        let video = crate::probe(&path).unwrap();
+        let limits = Limits::default();
+        let every = |step: usize| (0..24_000).step_by(step).collect::<Vec<usize>>();
+        let few = frames(&path, &[0, 7998, 8001], None, &limits).unwrap();
+        for step in [2, 3] {
+            let mut images = Vec::new();
+            for_each_frame(&video, &every(step), &limits, |frame| {
+                images.push(frame);
+                Ok::<_, Error>(())
+            })
+            .unwrap();
+            assert_eq!(images.len(), 24_000_usize.div_ceil(step));
+            assert_eq!((&images[0], &images[7998 / step]), (&few[0], &few[1]));
+        }
+        // Of the whole file, which a single excerpt of so many frames falls back to.
+        let video = video.with_ffprobe(&limits).unwrap();
+        let whole = from_whole(&video, &every(3), None, &limits, &mut Ok::<_, Error>).unwrap();
+        assert_eq!((whole.len(), &whole[8001 / 3]), (8000, &few[2]));
     }
 
     #[test]

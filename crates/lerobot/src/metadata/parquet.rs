@@ -11,6 +11,7 @@ use super::{Entry, Found, VideoSpan, add_task};
 use crate::episode::EpisodeInfo;
 use crate::error::{Error, Result};
 use crate::info::Info;
+use crate::json::MAX_LINES;
 use crate::root::Root;
 use crate::template::FileIndex;
 
@@ -83,6 +84,10 @@ fn read(path: &Path, info: &Info, found: &mut Vec<Found>) -> Result<()> {
     let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
     let table = file.read(&columns, 0..file.len())?;
 
+    if found.len() + file.len() > MAX_LINES {
+        let reason = format!("has more than {MAX_LINES} rows with those of other files");
+        return Err(Error::field(path, "episode_index", reason));
+    }
     let indices = whole(&table, path, "episode_index", None)?;
     let whole = |column: &str| whole(&table, path, column, Some(&indices));
     let lengths = whole("length")?;

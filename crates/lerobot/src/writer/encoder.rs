@@ -60,23 +60,12 @@ impl Encoder {
         Ok(Self { name, codec: options.codec, size, fps, timescale })
     }
 
-    fn quality(&self) -> &'static [&'static str] {
+    fn quality(&self) -> &'static str {
         match self.name {
             // No B-frames: streams that follow each other are in the order of presentation.
-            "libx264" => &["-preset", "veryfast", "-crf", "20", "-bf", "0", "-threads", "1"],
-            "libsvtav1" => &["-preset", "10", "-crf", "28", "-svtav1-params", "lp=1"],
-            _ => &[
-                "-cpu-used",
-                "8",
-                "-crf",
-                "28",
-                "-b:v",
-                "0",
-                "-usage",
-                "realtime",
-                "-threads",
-                "1",
-            ],
+            "libx264" => "-preset veryfast -crf 20 -bf 0 -sc_threshold 0 -threads 1",
+            "libsvtav1" => "-preset 10 -crf 28 -svtav1-params lp=1",
+            _ => "-cpu-used 8 -crf 28 -b:v 0 -usage realtime -threads 1",
         }
     }
 
@@ -95,7 +84,7 @@ impl Encoder {
             .args(["-f", "rawvideo", "-pix_fmt", "rgb24", "-video_size", &self.size])
             .args(["-framerate", &self.fps, "-i", "pipe:0"])
             .args(["-an", "-c:v", self.name, "-g", GOP])
-            .args(self.quality())
+            .args(self.quality().split(' '))
             .args(["-pix_fmt", "yuv420p", "-fflags", "+bitexact", "-flags", "+bitexact"])
             // Silences the banner of SVT-AV1.
             .env("SVT_LOG", "1");
