@@ -47,6 +47,7 @@ mod serve;
 mod sft;
 mod show;
 mod sim;
+mod sim_arm;
 mod stages;
 mod terminal;
 mod train;

@@ -39,6 +39,47 @@ pub enum Error {
         /// The settings of the existing rooms.
         found: String,
     },
+    /// A LeRobot data set could not be written.
+    #[error(transparent)]
+    Lerobot(#[from] embodied_r_lerobot::Error),
+    /// The folder contains demonstrations with different settings.
+    #[error(
+        "`{}` contains demonstrations generated with different settings ({found}); use another directory or the same \
+         settings",
+        path.display()
+    )]
+    ConflictingDemonstrations {
+        /// The folder.
+        path: PathBuf,
+        /// The settings of the existing demonstrations.
+        found: String,
+    },
+    /// The folder contains files of other origin.
+    #[error("`{}` is not empty; use a new or empty directory", path.display())]
+    NotEmpty {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// Another process is writing the folder.
+    #[error("another process is writing `{}`; wait for it, or use another directory", path.display())]
+    InUse {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A task is named twice.
+    #[error("the task `{task}` is named twice; name each once")]
+    RepeatedTask {
+        /// The task.
+        task: crate::arm::Task,
+    },
+    /// Frames cannot have this size.
+    #[error("the image size `{width}x{height}` is not possible; use even numbers from 32 to 1024")]
+    ImageSize {
+        /// Width in pixels.
+        width: usize,
+        /// Height in pixels.
+        height: usize,
+    },
     /// The request is empty.
     #[error("nothing to generate: `{field}` is 0 or empty")]
     EmptyRequest {

@@ -5,6 +5,7 @@
 //! alone, and [`grounding`] checks a reply's reasoning against them. [`corpus`] generates pre-training text for a small model. [`rooms()`] renders videos and
 //! writes them in the benchmarks' layout.
 
+pub mod arm;
 mod caption_trace;
 mod captions;
 mod catalogue;

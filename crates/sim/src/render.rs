@@ -1,6 +1,6 @@
 //! Renders rooms: a ray caster whose textures have corner features for key-frame selection.
 
-mod texture;
+pub(crate) mod texture;
 
 use embodied_r_data::scene::{Pose, Scene};
 

@@ -13,6 +13,7 @@ use crate::geometry::{bearing_deg, floor_distance_m};
 use crate::render::Renderer;
 pub use crate::world::path::FRAMES;
 use crate::world::path::Path;
+pub(crate) use dataset::write_png_of_size;
 pub use dataset::{PERCEIVED, ViewCounts, perceived, write_png, write_views};
 pub use questions::{VIEW_CATEGORIES, ViewQuestion, view_question};
 

@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 
-use clap::Subcommand;
+use clap::{Subcommand, ValueEnum};
+use embodied_r_lerobot::{Version, VideoCodec};
 use embodied_r_sim::Category;
+use embodied_r_sim::arm::Task;
 
 /// Generate simulated rooms, videos, questions and training text.
 #[derive(Debug, clap::Args)]
@@ -19,6 +21,7 @@ pub(crate) enum SimCommand {
     Corpus(CorpusArgs),
     Pretrain(PretrainArgs),
     Conversations(ConversationsArgs),
+    Arm(ArmArgs),
 }
 
 /// Render rooms as videos with questions, in the layout of the two benchmarks.
@@ -247,4 +250,77 @@ pub(crate) struct ConversationsArgs {
     /// System prompt [default: the one used in training].
     #[arg(long, value_name = "TEXT")]
     pub(crate) system_prompt: Option<String>,
+}
+
+/// Write demonstrations of a simulated robot arm as a LeRobot data set.
+///
+/// Also writes `annotations.jsonl`, the plan and subtasks of each episode, which `robot questions` reads, and `bench.json`,
+/// questions with true answers for `robot bench`, about demonstrations of all ten tasks that are not in the data set. The
+/// output directory appears when all is complete.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ArmArgs {
+    /// Output directory.
+    #[arg(long, alias = "out", value_name = "DIR")]
+    pub(crate) output: PathBuf,
+    /// Comma-separated tasks [default: the five after Robot-R1's: pick_up_cup, push_button, put_rubbish_in_bin,
+    /// phone_on_base, take_lid_off_saucepan]. Five others have the same motions with other objects:
+    /// slide_block_to_target, stack_blocks, put_knife_on_chopping_board, close_jar, lamp_on.
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub(crate) tasks: Vec<Task>,
+    /// Number of episodes per task.
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    pub(crate) episodes: u64,
+    /// Random seed for scenes, movements and questions.
+    #[arg(long, value_name = "SEED", default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Version of the data set's format.
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = ArmFormat::V30)]
+    pub(crate) format: ArmFormat,
+    /// Codec of the videos. Decoding AV1 needs an FFmpeg with an AV1 decoder.
+    #[arg(long, value_name = "CODEC", value_enum, default_value_t = ArmCodec::H264)]
+    pub(crate) codec: ArmCodec,
+    /// Width and height of the frames in pixels, even numbers from 32 to 1024.
+    #[arg(long, value_name = "WxH", value_parser = super::value::size, default_value = "224x224")]
+    pub(crate) image_size: (usize, usize),
+    /// Number of images per task in `bench.json`, with four questions each; 0 writes none.
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    pub(crate) bench_frames: u64,
+}
+
+/// A version of LeRobot's format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ArmFormat {
+    /// v3.0: several episodes per file.
+    #[value(name = "lerobot-v3.0")]
+    V30,
+    /// v2.1: a parquet file and a video per episode.
+    #[value(name = "lerobot-v2.1")]
+    V21,
+}
+
+impl ArmFormat {
+    pub(crate) fn version(self) -> Version {
+        match self {
+            Self::V30 => Version::V30,
+            Self::V21 => Version::V21,
+        }
+    }
+}
+
+/// A video codec.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ArmCodec {
+    /// H.264
+    H264,
+    /// AV1, the default of LeRobot
+    Av1,
+}
+
+impl ArmCodec {
+    pub(crate) fn codec(self) -> VideoCodec {
+        match self {
+            Self::H264 => VideoCodec::H264,
+            Self::Av1 => VideoCodec::Av1,
+        }
+    }
 }

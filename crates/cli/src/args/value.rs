@@ -11,6 +11,15 @@ pub(super) fn at_least_one(text: &str) -> Result<usize, String> {
     }
 }
 
+/// A width and a height, such as `224x224`.
+pub(super) fn size(text: &str) -> Result<(usize, usize), String> {
+    let parts = text.split_once('x').map(|(width, height)| (width.parse(), height.parse()));
+    match parts {
+        Some((Ok(width), Ok(height))) => Ok((width, height)),
+        _ => Err("must be a width and a height, such as 224x224".to_owned()),
+    }
+}
+
 /// A time in seconds, above 0.
 pub(super) fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|error| format!("{error}"))?;

@@ -1,5 +1,6 @@
 //! `embodied-r sim`.
 
+mod arm;
 mod conversations;
 mod pretrain;
 
@@ -25,6 +26,7 @@ pub(crate) fn run(args: SimArgs) -> anyhow::Result<Status> {
         SimCommand::Corpus(args) => run_corpus(args),
         SimCommand::Pretrain(args) => pretrain::run(args),
         SimCommand::Conversations(args) => conversations::run(args),
+        SimCommand::Arm(args) => arm::run(args),
     }
 }
 
@@ -61,7 +63,14 @@ fn run_views(args: ViewsArgs) -> anyhow::Result<Status> {
 
 fn advise(error: Error) -> anyhow::Error {
     match &error {
-        Error::EmptyRequest { .. } | Error::NoViews { .. } => Usage(error.to_string()).into(),
+        Error::EmptyRequest { .. }
+        | Error::NoViews { .. }
+        | Error::ImageSize { .. }
+        | Error::RepeatedTask { .. } => Usage(error.to_string()).into(),
+        Error::ConflictingDemonstrations { .. } => exit::hint(
+            error.to_string(),
+            "`arm.json` in that directory records the settings; give another directory with `--output`",
+        ),
         Error::ConflictingRooms { .. } => exit::hint(
             error.to_string(),
             "`rooms.json` in that directory records the settings; give another directory with `--output`",

@@ -9,7 +9,7 @@ const SMALL_M: f64 = 0.14;
 
 /// A texture of one surface.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Texture {
+pub(crate) struct Texture {
     seed: u64,
     colour: [f64; 3],
     /// Brightness amplitude of large and small patches.
@@ -21,18 +21,23 @@ pub(super) struct Texture {
 
 impl Texture {
     /// A high-contrast texture around a base colour.
-    pub(super) fn new(keys: &[u64], colour: [u8; 3]) -> Self {
+    pub(crate) fn new(keys: &[u64], colour: [u8; 3]) -> Self {
         let seed = Rng::new(keys).next_u64();
         Self { seed, colour: colour.map(f64::from), large: 0.3, small: 0.45, hue: 0.07 }
     }
 
     /// The texture with less contrast, so that its colour stays recognizable.
-    pub(super) fn smooth(self) -> Self {
+    pub(crate) fn smooth(self) -> Self {
         Self { large: 0.12, small: 0.3, hue: 0.0, ..self }
     }
 
+    /// The texture with patches that are barely visible.
+    pub(crate) fn faint(self) -> Self {
+        Self { large: 0.05, small: 0.08, hue: 0.0, ..self }
+    }
+
     /// The colour at a point of the surface, in metres along it, under some light.
-    pub(super) fn colour(&self, u: f64, v: f64, light: f64) -> [u8; 3] {
+    pub(crate) fn colour(&self, u: f64, v: f64, light: f64) -> [u8; 3] {
         let large = self.patch(u, v, LARGE_M, 1);
         let small = self.patch(u + 0.05, v + 0.03, SMALL_M, 2);
         // A few small patches stand out like marks on a wall.

@@ -122,7 +122,15 @@ impl ViewQuestion {
 /// # Errors
 /// The file cannot be written.
 pub fn write_png(path: &Path, rgb: &[u8]) -> Result<()> {
-    let (width, height) = VIEW_SIZE;
+    write_png_of_size(path, rgb, VIEW_SIZE)
+}
+
+/// Writes rows of red, green and blue bytes as a PNG file of `width` × `height` pixels.
+pub(crate) fn write_png_of_size(
+    path: &Path,
+    rgb: &[u8],
+    (width, height): (usize, usize),
+) -> Result<()> {
     Ok(write_atomic_with(path, |out| {
         PngEncoder::new_with_quality(out, CompressionType::Fast, FilterType::Adaptive)
             .write_image(rgb, width as u32, height as u32, ExtendedColorType::Rgb8)
