@@ -158,7 +158,7 @@ fn gated_and_unknown_models_say_what_to_do() {
     assert!(gated.contains(&page), "{gated}");
     let unknown = stderr_of(&mut hub.logprobs("org/unknown"), 1);
     assert!(unknown.contains("cannot download `org/unknown` (main)"), "{unknown}");
-    assert!(unknown.contains("it does not exist, or is private"), "{unknown}");
+    assert!(unknown.contains("there is no such repository"), "{unknown}");
 }
 
 /// An adapter of `org/tiny`.

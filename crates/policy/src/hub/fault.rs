@@ -12,7 +12,7 @@ use reqwest::StatusCode;
 pub enum HubFault {
     /// The repository does not exist, or is hidden.
     #[error(
-        "it does not exist, or is private; check the name, and set `HF_TOKEN` for a private one"
+        "there is no such repository, or it is private; check the name, and set `HF_TOKEN` for a private one"
     )]
     NoRepository,
     /// The terms of the repository must be accepted.

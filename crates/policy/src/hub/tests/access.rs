@@ -51,7 +51,7 @@ fn a_gated_model_says_where_to_accept_its_terms() {
 #[test]
 fn a_wrong_name_is_told_from_a_missing_token_and_a_wrong_one() {
     let unknown = refused(401, "RepoNotFound", None);
-    assert!(unknown.contains("it does not exist, or is private; check the name"), "{unknown}");
+    assert!(unknown.contains("there is no such repository, or it is private; check the name"), "{unknown}");
     let without = refused(401, "", None);
     assert!(without.contains("set `HF_TOKEN` to a token that may read it"), "{without}");
     let wrong = refused(401, "", Some("secret"));
@@ -67,7 +67,7 @@ fn an_unknown_model_is_reported_by_name() {
     let server = Server::of(&["config.json"]);
     let message = find(cache.path(), Some(&server), "org/other").unwrap_err().to_string();
     let expected =
-        "cannot download `org/other` (main) from the Hugging Face Hub: it does not exist";
+        "cannot download `org/other` (main) from the Hugging Face Hub: there is no such repository";
     assert!(message.starts_with(expected), "{message}");
 }
 

@@ -64,5 +64,5 @@ fn a_repository_without_metadata_is_an_error() {
     assert!(error.contains("has no file `meta/info.json`"), "{error}");
     let server = Server::of(&["config.json"]);
     let error = resolve(cache.path(), Some(&server), "org/data").unwrap_err().to_string();
-    assert!(error.contains("does not exist, or is private"), "{error}");
+    assert!(error.contains("there is no such repository, or it is private"), "{error}");
 }
