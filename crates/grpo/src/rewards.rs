@@ -1,4 +1,5 @@
 //! The rewards of completions, and the judge in process.
 
 pub mod judge;
+pub(crate) mod positions;
 pub mod scoring;

@@ -7,6 +7,7 @@ use crate::numeric::{mean_relative_accuracy, relative_accuracy};
 use crate::reward::{Reward, RewardInput, Score};
 use crate::rouge::Rouge;
 use crate::text_match::{is_same_text, word_error_rate};
+use crate::waypoint_distance;
 
 /// 1 for the correct option letter, else 0; numeric answers score their mean relative accuracy. A question's
 /// [`AnswerType`] can say otherwise.
@@ -54,6 +55,7 @@ fn accuracy(input: &RewardInput<'_>) -> Score {
         Some(AnswerType::Text) => {
             text(input, |answer, right| if is_same_text(answer, right) { 1.0 } else { 0.0 })
         }
+        Some(AnswerType::Position) => waypoint_distance::score(input),
         Some(AnswerType::Choice) | None => letter_or_number(input),
     }
 }
@@ -134,8 +136,6 @@ mod tests {
         assert_eq!(score(" b ", "<answer>B. A tree</answer>"), Score::full());
     }
 
-    #[test]
-    fn a_wrong_letter_scores_zero_and_reports_both() {
     /// The forms that Robot-R1's questions and their answers have.
     #[test]
     fn a_letter_counts_in_double_brackets_with_or_without_its_option() {
@@ -165,6 +165,8 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_wrong_letter_scores_zero_and_reports_both() {
         assert_eq!(score("B", "<answer>C</answer>"), Score::zero("answered C, expected B"));
     }
 
@@ -251,6 +253,14 @@ mod tests {
         // rouge_score: 2/3, 1/5 and 2/3.
         assert!((found.value.unwrap() - (2.0 / 3.0 + 0.2 + 2.0 / 3.0) / 3.0).abs() < 1e-12);
         assert_eq!(typed(AnswerType::FreeForm, "Turn left.", "turn left"), Score::full());
+    }
+
+    #[test]
+    fn a_position_scores_one_minus_its_distance() {
+        let found = typed(AnswerType::Position, "[0.1, 0.2, 1]", "(0.1, 0.3, 0.8)");
+        assert!((found.value.unwrap() - 0.7).abs() < 1e-12, "{found:?}");
+        assert_eq!(typed(AnswerType::Position, "[0.1, 0.2, 1]", "A").value, Some(0.0));
+        assert_eq!(typed(AnswerType::Position, "A", "[0.1, 0.2, 1]").value, None);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Answer extraction: tags, option letters, numbers.
+//! Answer extraction: tags, option letters, numbers, positions.
 //!
 //! Only the `<answer>` tag counts. Reasoning mentions many letters, so parsing the whole output
 //! would reward answers that were never given.
@@ -13,9 +13,12 @@
 //! 4. Otherwise every upper-case single-letter word counts, except the article `A`.
 //!
 //! The same letter may occur several times; different letters make the answer ambiguous.
+//!
+//! A position is nothing but three finite numbers, separated by commas or white space, in any brackets or none.
 
 mod letters;
 mod numbers;
+mod position;
 
 use std::collections::BTreeSet;
 
@@ -50,6 +53,9 @@ pub enum AnswerError {
     /// There are several tags with different texts.
     #[error("there are several answers")]
     AmbiguousTexts,
+    /// The text is no position.
+    #[error("the answer is no position `[x, y, z]`")]
+    NoPosition,
 }
 
 fn join(letters: &BTreeSet<char>) -> String {
@@ -135,6 +141,26 @@ pub fn text(completion: &str) -> Result<&str, AnswerError> {
         None | Some("") => Err(AnswerError::Empty),
         Some(first) if texts.all(|other| other == first) => Ok(first),
         Some(_) => Err(AnswerError::AmbiguousTexts),
+    }
+}
+
+/// The position in the `<answer>` tag of `completion`. Several tags must agree.
+///
+/// # Errors
+/// Why no unique answer can be extracted.
+pub fn position(completion: &str) -> Result<[f64; 3], AnswerError> {
+    read_position(text(completion)?)
+}
+
+/// The position that `text` is: `[0.25, 0, 0.752]`, `(0.25, 0, 0.752)`, `0.25 0 0.752`.
+///
+/// # Errors
+/// [`AnswerError::Empty`] or [`AnswerError::NoPosition`].
+pub fn read_position(text: &str) -> Result<[f64; 3], AnswerError> {
+    match position::parse_position(text) {
+        Some(position) => Ok(position),
+        None if text.trim().is_empty() => Err(AnswerError::Empty),
+        None => Err(AnswerError::NoPosition),
     }
 }
 

@@ -20,6 +20,8 @@ pub enum AnswerType {
     FreeForm,
     /// A text, which must be equal but for case, white space and a final full stop.
     Text,
+    /// A position `[x, y, z]`, by one minus its L1 distance (Robot-R1).
+    Position,
 }
 
 /// Columns of a question that name the type, ours first.
@@ -27,7 +29,7 @@ const COLUMNS: [&str; 2] = ["answer_type", "problem_type"];
 
 impl AnswerType {
     /// The type of this name: `multiple choice`, `numerical`, `regression`, `OCR` and `free-form`, as Video-R1 names
-    /// them, or `text`; in any case, with `-` or `_` for spaces.
+    /// them, or `text` or `position`; in any case, with `-` or `_` for spaces.
     pub fn parse(name: &str) -> Option<Self> {
         Some(match name.trim().to_lowercase().replace(['-', '_'], " ").as_str() {
             "multiple choice" | "choice" => Self::Choice,
@@ -36,6 +38,7 @@ impl AnswerType {
             "ocr" => Self::Ocr,
             "free form" => Self::FreeForm,
             "text" | "exact match" => Self::Text,
+            "position" => Self::Position,
             _ => return None,
         })
     }
@@ -52,6 +55,7 @@ impl AnswerType {
             Self::Choice => "multiple-choice questions",
             Self::Number | Self::Regression => "numeric questions",
             Self::Ocr | Self::FreeForm | Self::Text => "questions with texts as answers",
+            Self::Position => "questions with positions as answers",
         }
     }
 }
@@ -75,6 +79,7 @@ mod tests {
             ("OCR", AnswerType::Ocr),
             ("free-form", AnswerType::FreeForm),
             (" Exact_Match", AnswerType::Text),
+            ("position", AnswerType::Position),
         ] {
             assert_eq!(of(json!({"problem_type": name})), Some(expected), "{name}");
         }

@@ -6,10 +6,11 @@
 //!
 //! | module | contents |
 //! |---|---|
-//! | [`answer`] | answer extraction: tags, option letters, numbers |
+//! | [`answer`] | answer extraction: tags, option letters, numbers, positions |
 //! | [`accuracy`], [`mod@format`], [`consistency`] | the paper's three rewards |
 //! | [`soft_overlong`], [`repetition`], [`cosine`] | length and repetition penalties, cosine length reward |
 //! | [`answer_type`], [`text_match`], [`rouge`] | answers that are texts, and numbers by relative error |
+//! | [`waypoint_distance`] | distance of a position to the reference position |
 //! | [`external`] | custom rewards: a command or an HTTP service |
 //! | [`judge`], [`http_judge`] | the judge model of `consistency` |
 //! | [`service`] | how judges and rewards behind a URL are called |
@@ -54,6 +55,7 @@ pub mod soft_overlong;
 pub mod stages;
 pub mod text_match;
 mod validation;
+pub mod waypoint_distance;
 
 pub use accuracy::Accuracy;
 pub use answer_type::AnswerType;
@@ -71,3 +73,4 @@ pub use reward::{Reward, RewardInput, Score};
 pub use soft_overlong::SoftOverlong;
 pub use stages::{RewardSchedule, Stage};
 pub use validation::ValidationErrors;
+pub use waypoint_distance::WaypointDistance;

@@ -1,8 +1,17 @@
 //! The names of rewards.
 
+use crate::WaypointDistance;
+
 /// The rewards that need no `[[reward]]` table.
-pub const BUILT_IN_REWARDS: [&str; 6] =
-    ["accuracy", "format", "consistency", "soft_overlong", "repetition", "cosine"];
+pub const BUILT_IN_REWARDS: [&str; 7] = [
+    "accuracy",
+    "format",
+    "consistency",
+    "soft_overlong",
+    "repetition",
+    "cosine",
+    WaypointDistance::NAME,
+];
 
 /// The reward names that a run's stages may weight: the built-in ones, then those of its
 /// `[[reward]]` tables.

@@ -129,7 +129,7 @@ fn extracted_answer(input: &RewardInput<'_>) -> Option<String> {
         Some(AnswerType::Number | AnswerType::Regression) => {
             return answer::number(input.completion).ok().map(|number| number.to_string());
         }
-        Some(AnswerType::Ocr | AnswerType::FreeForm | AnswerType::Text) => {
+        Some(AnswerType::Ocr | AnswerType::FreeForm | AnswerType::Text | AnswerType::Position) => {
             return answer::text(input.completion).ok().map(str::to_owned);
         }
         Some(AnswerType::Choice) | None => {}

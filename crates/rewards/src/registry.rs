@@ -4,6 +4,7 @@ use crate::error::{Error, Result};
 use crate::names::RewardNames;
 use crate::{
     Accuracy, Consistency, Cosine, External, Format, Judge, Repetition, Reward, SoftOverlong,
+    WaypointDistance,
 };
 
 /// What [`build`] needs to construct rewards.
@@ -42,6 +43,7 @@ pub fn build<'a>(
                 "soft_overlong" => Box::new(dependencies.soft_overlong),
                 "repetition" => Box::new(dependencies.repetition),
                 "cosine" => Box::new(dependencies.cosine),
+                WaypointDistance::NAME => Box::new(WaypointDistance),
                 _ => Box::new(external(name, &mut dependencies.external)?),
             })
         })
@@ -113,7 +115,7 @@ mod tests {
         assert_eq!(
             error,
             "unknown reward `look`; available: `accuracy`, `format`, `consistency`, \
-             `soft_overlong`, `repetition`, `cosine`, `style`"
+             `soft_overlong`, `repetition`, `cosine`, `waypoint_distance`, `style`"
         );
     }
 

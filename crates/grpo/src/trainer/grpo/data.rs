@@ -6,6 +6,7 @@ use super::evaluate::check_best_metric;
 use crate::data::questions::Prompts;
 use crate::data::sampler::BatchSampler;
 use crate::error::{Error, Result};
+use crate::rewards::positions::check_positions;
 use crate::schedule::training_plan::TrainingPlan;
 use crate::settings::GrpoSettings;
 
@@ -23,11 +24,12 @@ impl GrpoData {
     /// The data of a run over `questions`, with evaluations on `eval`, if there are any.
     ///
     /// # Errors
-    /// There are too few questions, the settings do not fit them, or `metric_for_best_model` is no metric of an
-    /// evaluation.
+    /// There are too few questions, the settings do not fit them, `metric_for_best_model` is no metric of an evaluation,
+    /// or a reward cannot be computed for the answer of a question.
     pub fn new(settings: &GrpoSettings, questions: Prompts, eval: Prompts) -> Result<Self> {
         let stages = settings.stages().map_err(Error::Settings)?;
         check_best_metric(settings, &stages, &eval.questions)?;
+        check_positions(settings, &stages, &questions.questions)?;
         let (left, needed) = (questions.questions.len(), settings.rollout.questions_per_step());
         let too_few = Error::TooFew { what: "questions", given: questions.given(), left, needed };
         let sampler = BatchSampler::new(left, needed, settings.run.seed).ok_or(too_few)?;
