@@ -1,9 +1,12 @@
-//! Advantages: how much better a completion is than its group.
+//! Advantages: how much better a completion is than its group, or than the batch.
 
 use serde::{Deserialize, Serialize};
 
 /// Added to the standard deviation before dividing, as in TRL.
 const EPSILON: f64 = 1e-4;
+
+/// Added to the variance over tokens before its root, as in verl's `masked_whiten`.
+const WHITENING_EPSILON: f64 = 1e-8;
 
 /// The divisor of the mean-centered rewards (TRL's `scale_rewards`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -31,6 +34,18 @@ pub enum AdvantageEstimator {
     /// `multi_objective_aggregation = "normalize_then_sum"`).
     #[serde(alias = "normalize_then_sum")]
     Gdpo,
+    /// The weighted reward, whitened over all tokens of the batch (REINFORCE++, verl's `reinforce_plus_plus`).
+    ReinforcePlusPlus,
+}
+
+impl AdvantageEstimator {
+    /// Whether the baseline is the group's, so that a zero-variance group has no learning signal.
+    pub fn compares_within_groups(self) -> bool {
+        match self {
+            Self::Grpo | Self::Rloo | Self::Gdpo => true,
+            Self::ReinforcePlusPlus => false,
+        }
+    }
 }
 
 /// The advantages of one step, with a statistic of the rewards.
@@ -38,7 +53,7 @@ pub enum AdvantageEstimator {
 pub struct Advantages {
     /// One value per completion, in the order of the rewards.
     pub values: Vec<f64>,
-    /// Fraction of zero-variance groups, which have no learning signal.
+    /// Fraction of zero-variance groups, which have no learning signal if it comes from the comparison within groups.
     pub frac_reward_zero_std: f64,
 }
 
@@ -55,13 +70,8 @@ pub struct Advantages {
 pub fn advantages(rewards: &[Option<f64>], group_size: usize, scale: ScaleRewards) -> Advantages {
     let batch_std = std(rewards);
     let mut values = Vec::with_capacity(rewards.len());
-    let (mut groups, mut zero_variance) = (0.0, 0.0);
     for group in rewards.chunks(group_size.max(1)) {
-        groups += 1.0;
         let equal = all_equal(group);
-        if equal {
-            zero_variance += 1.0;
-        }
         let mean = mean(group);
         let divisor = match scale {
             ScaleRewards::Group => std(group) + EPSILON,
@@ -73,14 +83,14 @@ pub fn advantages(rewards: &[Option<f64>], group_size: usize, scale: ScaleReward
             _ => 0.0,
         }));
     }
-    let frac_reward_zero_std = if groups > 0.0 { zero_variance / groups } else { 0.0 };
-    Advantages { values, frac_reward_zero_std }
+    Advantages { values, frac_reward_zero_std: zero_variance_share(rewards, group_size) }
 }
 
 /// Leave-one-out advantages: as [`advantages`] with the mean of the group's other completions as the baseline. With `K`
 /// rewards in the group, `(r - mean_others) = (r - mean_group) · K / (K - 1)`, divided as `scale` says.
 ///
-/// Source: Ahmadian et al., 2024, "Back to Basics", equation 8; ms-swift's `advantage.py`.
+/// Source: Ahmadian et al., 2024, "Back to Basics", equation 8; ms-swift's `advantage.py`. With [`ScaleRewards::None`] it
+/// is verl's `compute_rloo_outcome_advantage`, and TRL's `RLOOTrainer` without `normalize_advantages`.
 ///
 /// # Shapes
 /// As [`advantages`].
@@ -118,11 +128,50 @@ pub fn gdpo(scores: &[Vec<Option<f64>>], weights: &[f64], group_size: usize) -> 
     }
     // The entire batch is one group now.
     let mut found = advantages(&sums, completions, ScaleRewards::Batch);
-    let zero_variance = sums.chunks(group_size.max(1)).filter(|group| all_equal(group)).count();
-    let groups = completions.div_ceil(group_size.max(1));
-    found.frac_reward_zero_std =
-        if groups > 0 { zero_variance as f64 / groups as f64 } else { 0.0 };
+    found.frac_reward_zero_std = zero_variance_share(&sums, group_size);
     found
+}
+
+/// Advantages of REINFORCE++: the return of every token, which without discount is its completion's reward, whitened over
+/// all tokens of the batch.
+///
+/// `A = (r - mean) / sqrt(var + 1e-8)`, where mean and unbiased variance weight each completion by its tokens. A
+/// completion without a reward (`None`) is excluded from the statistics and has advantage 0. If all rewards are equal,
+/// all advantages are exactly 0. Groups play no part.
+///
+/// Source: verl's and EasyR1's `compute_reinforce_plus_plus_outcome_advantage` and `masked_whiten` at `gamma = 1`, with
+/// the KL in the loss (`use_kl_loss`) and not in the rewards; Hu et al., 2025, arXiv 2501.03262.
+///
+/// # Shapes
+/// `rewards` as [`advantages`]; `lengths`, in tokens: one per reward.
+pub fn reinforce_plus_plus(
+    rewards: &[Option<f64>],
+    lengths: &[usize],
+    group_size: usize,
+) -> Advantages {
+    let scored: Vec<(f64, f64)> = rewards
+        .iter()
+        .zip(lengths)
+        .filter_map(|(reward, &length)| Some(((*reward)?, length as f64)))
+        .collect();
+    let tokens: f64 = scored.iter().map(|(_, length)| length).sum();
+    let mean = scored.iter().map(|(reward, length)| reward * length).sum::<f64>() / tokens.max(1.0);
+    let squares: f64 = scored.iter().map(|(reward, length)| length * (reward - mean).powi(2)).sum();
+    let divisor = (squares / (tokens - 1.0).max(1.0) + WHITENING_EPSILON).sqrt();
+    let equal = all_equal(rewards);
+    let advantage = |reward: &Option<f64>| match reward {
+        Some(reward) if !equal => (reward - mean) / divisor,
+        _ => 0.0,
+    };
+    let values = rewards.iter().map(advantage).collect();
+    Advantages { values, frac_reward_zero_std: zero_variance_share(rewards, group_size) }
+}
+
+/// The fraction of zero-variance groups; 0 without groups.
+fn zero_variance_share(rewards: &[Option<f64>], group_size: usize) -> f64 {
+    let groups = rewards.chunks(group_size.max(1));
+    let (count, equal) = (groups.len(), groups.filter(|group| all_equal(group)).count());
+    if count > 0 { equal as f64 / count as f64 } else { 0.0 }
 }
 
 /// The mean of the available rewards; 0 if there are none.
@@ -245,5 +294,41 @@ mod tests {
         for (found, expected) in found.iter().zip(expected) {
             assert!((found - expected).abs() < 1e-12, "{found} instead of {expected}");
         }
+    }
+
+    #[test]
+    fn reinforce_plus_plus_has_zero_mean_and_unit_variance_over_the_tokens() {
+        let (rewards, lengths) = ([1.0, 0.0, 0.5, 1.0], [3, 5, 1, 2]);
+        let found = reinforce_plus_plus(&rewards.map(Some), &lengths, 2);
+        let of_completion = |(&value, length)| vec![Some(value); length];
+        let tokens: Vec<Option<f64>> =
+            found.values.iter().zip(lengths).flat_map(of_completion).collect();
+        assert_eq!(tokens.len(), 11);
+        assert!(mean(&tokens).abs() < 1e-12 && (std(&tokens) - 1.0).abs() < 1e-6, "{tokens:?}");
+        assert_eq!(found.frac_reward_zero_std, 0.0);
+    }
+
+    #[test]
+    fn in_reinforce_plus_plus_a_zero_variance_group_has_an_advantage() {
+        let rewards = [1.0, 1.0, 0.0, 0.0].map(Some);
+        let found = reinforce_plus_plus(&rewards, &[1; 4], 2);
+        assert!(found.values[0] > 0.5 && found.values[2] < -0.5, "{found:?}");
+        assert_eq!(found.frac_reward_zero_std, 1.0);
+    }
+
+    #[test]
+    fn equal_rewards_give_exactly_zero_in_reinforce_plus_plus() {
+        for lengths in [[1, 2, 3], [1, 0, 0], [0; 3]] {
+            let found = reinforce_plus_plus(&[Some(0.1 + 0.2); 3], &lengths, 3);
+            assert_eq!(found.values, [0.0; 3], "{lengths:?}");
+        }
+        assert_eq!(reinforce_plus_plus(&[], &[], 2).frac_reward_zero_std, 0.0);
+    }
+
+    #[test]
+    fn a_completion_without_a_reward_is_no_part_of_the_whitening() {
+        let with = reinforce_plus_plus(&[Some(1.0), None, Some(0.0)], &[2, 9, 3], 3).values;
+        let without = reinforce_plus_plus(&[Some(1.0), Some(0.0)], &[2, 3], 2).values;
+        assert_eq!(with, [without[0], 0.0, without[1]]);
     }
 }

@@ -10,7 +10,8 @@ use embodied_r_rewards::Score;
 use serde::{Deserialize, Serialize};
 
 use crate::advantages::{
-    AdvantageEstimator, Advantages, ScaleRewards, advantages, all_equal, gdpo, rloo,
+    AdvantageEstimator, Advantages, ScaleRewards, advantages, all_equal, gdpo, reinforce_plus_plus,
+    rloo,
 };
 use crate::data::questions::TokenizedQuestion;
 use crate::error::{Error, Result};
@@ -67,11 +68,13 @@ impl Rollout {
     }
 
     /// Whether the group's rewards, as `estimator` uses them, have non-zero variance; without it the group has no
-    /// learning signal. `weights` are those of the scores.
+    /// learning signal, if the estimator compares within groups. `weights` are those of the scores.
     pub fn has_reward_variance(&self, weights: &[f64], estimator: AdvantageEstimator) -> bool {
         let sums: Vec<_> = self.completions.iter().map(|completion| completion.reward).collect();
         match estimator {
-            AdvantageEstimator::Grpo | AdvantageEstimator::Rloo => !all_equal(&sums),
+            AdvantageEstimator::Grpo
+            | AdvantageEstimator::Rloo
+            | AdvantageEstimator::ReinforcePlusPlus => !all_equal(&sums),
             // Each reward is normalized alone, so scores that cancel out in the sum still count.
             AdvantageEstimator::Gdpo => columns(std::slice::from_ref(self), weights.len())
                 .iter()
@@ -182,6 +185,11 @@ pub fn assign_advantages(
         AdvantageEstimator::Grpo => advantages(&sums, group_size, scale),
         AdvantageEstimator::Rloo => rloo(&sums, group_size, scale),
         AdvantageEstimator::Gdpo => gdpo(&columns(rollouts, weights.len()), weights, group_size),
+        AdvantageEstimator::ReinforcePlusPlus => {
+            let completions = rollouts.iter().flat_map(|rollout| &rollout.completions);
+            let lengths: Vec<usize> = completions.map(|completion| completion.ids.len()).collect();
+            reinforce_plus_plus(&sums, &lengths, group_size)
+        }
     };
     let completions = rollouts.iter_mut().flat_map(|rollout| &mut rollout.completions);
     for (completion, advantage) in completions.zip(&found.values) {

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{Event, Metrics};
+use crate::advantages::AdvantageEstimator;
 
 /// Steps before a warning is repeated.
 const REPEAT: u64 = 100;
@@ -111,6 +112,8 @@ pub struct StepObservation<'a> {
     /// Its format errors.
     pub format: &'a FormatFailures,
 }
+    /// The advantage estimator.
+    pub estimator: AdvantageEstimator,
 
 impl StepObservation<'_> {
     fn metric(&self, name: &str) -> Option<f64> {
@@ -175,7 +178,10 @@ impl WarningMonitor {
     fn note(&mut self, observation: &StepObservation<'_>) {
         let zero = |name: &str| observation.metric(name) == Some(0.0);
         run_of(&mut self.no_reward, zero("reward") && zero("reward_std"));
-        run_of(&mut self.zero_variance, observation.metric("frac_reward_zero_std") == Some(1.0));
+        // Without a comparison within groups, zero-variance groups have advantages unless all rewards are equal.
+        let equal = observation.metric("frac_reward_zero_std") == Some(1.0);
+        let within_groups = observation.estimator.compares_within_groups();
+        run_of(&mut self.zero_variance, equal && (within_groups || zero("reward_std")));
         run_of(&mut self.no_format, zero("rewards/format/mean"));
         remember(&mut self.clipped, observation.metric("completions/clipped_ratio"));
         match observation.metric("kl") {

@@ -9,10 +9,11 @@ use crate::advantages::{AdvantageEstimator, ScaleRewards};
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct AdvantageSettings {
-    /// Advantage estimator: `grpo`, `rloo` or `gdpo`. Default: `grpo`.
+    /// Advantage estimator: `grpo`, `rloo`, `gdpo`, or `reinforce_plus_plus`, which whitens the rewards over all tokens of
+    /// the batch and compares nothing within groups. Default: `grpo`.
     pub advantage_estimator: AdvantageEstimator,
-    /// Reward scaling: `group` divides by the group's standard deviation, `batch` by the batch's, `none` not at all.
-    /// Default: `group`.
+    /// Reward scaling: `group` divides by the group's standard deviation, `batch` by the batch's, `none` not at all, as
+    /// verl's `rloo`. Default: `group`.
     pub scale_rewards: ScaleRewards,
 }
 
@@ -24,10 +25,15 @@ impl Default for AdvantageSettings {
 
 impl AdvantageSettings {
     pub(super) fn add_faults(&self, faults: &mut Faults) {
-        let gdpo = self.advantage_estimator == AdvantageEstimator::Gdpo;
-        faults.unless(!gdpo || self.scale_rewards == ScaleRewards::Group, "scale_rewards", || {
-            "must be `group` with `advantage_estimator = \"gdpo\"`, which does its own scaling"
-                .into()
+        let name = match self.advantage_estimator {
+            AdvantageEstimator::Grpo | AdvantageEstimator::Rloo => return,
+            AdvantageEstimator::Gdpo => "gdpo",
+            AdvantageEstimator::ReinforcePlusPlus => "reinforce_plus_plus",
+        };
+        faults.unless(self.scale_rewards == ScaleRewards::Group, "scale_rewards", || {
+            format!(
+                "must be `group` with `advantage_estimator = \"{name}\"`, which does its own scaling"
+            )
         });
     }
 }

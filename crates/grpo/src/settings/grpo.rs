@@ -104,7 +104,7 @@ impl GrpoSettings {
     pub fn faults(&self) -> Vec<Fault> {
         let mut faults = Faults::default();
         self.reward_faults(&mut faults);
-        self.rollout.add_faults(&mut faults);
+        self.rollout.add_faults(self.advantages.advantage_estimator, &mut faults);
         self.loss_faults(&mut faults);
         self.lr.add_faults(&mut faults);
         self.optimizer.add_faults(&mut faults);
@@ -149,6 +149,7 @@ impl GrpoSettings {
 #[cfg(test)]
 pub(in crate::settings) mod tests {
     use super::*;
+    use crate::advantages::{AdvantageEstimator, ScaleRewards};
     use crate::schedule::LrScheduler;
 
     /// The faults of the defaults with a `change`.
@@ -169,6 +170,33 @@ pub(in crate::settings) mod tests {
             faults(|train| train.rollout.generation_batch_size = 30),
             ["`generation_batch_size`: must be a multiple of `num_generations` = 8, not 30; try \
                  24 or 32"]
+        );
+    }
+
+    #[test]
+    fn reinforce_plus_plus_refuses_what_only_groups_have() {
+        let found = |change: fn(&mut GrpoSettings)| {
+            faults(|train| {
+                train.advantages.advantage_estimator = AdvantageEstimator::ReinforcePlusPlus;
+                change(train);
+            })
+        };
+        assert_eq!(found(|train| train.rollout.num_generations = 1), [""; 0]);
+        let zero_variance = "is not supported with `advantage_estimator = \"reinforce_plus_plus\"`, where \
+                             zero-variance groups have advantages too: the baseline is the batch's mean";
+        assert_eq!(
+            found(|train| {
+                train.rollout.dynamic_sample = true;
+                train.rollout.filter_groups = true;
+                train.advantages.scale_rewards = ScaleRewards::Batch;
+            }),
+            [
+                format!("`dynamic_sample`: {zero_variance}"),
+                format!("`filter_groups`: {zero_variance}"),
+                "`scale_rewards`: must be `group` with `advantage_estimator = \"reinforce_plus_plus\"`, which does \
+                 its own scaling"
+                    .to_owned(),
+            ]
         );
     }
 

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::faults::{Faults, MAX_COUNT, MAX_PER_STEP};
+use crate::advantages::AdvantageEstimator;
 use crate::model::Precision;
 
 /// Which completions are sampled in a step, and how. Their length and temperature, on which the loss depends too, are
@@ -13,7 +14,7 @@ pub struct RolloutSettings {
     /// System prompt. Default: the project's own, which asks for the `<think>` and `<answer>` tags.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub system_prompt: Option<String>,
-    /// Completions sampled per question: the group size G. At least 2. Default: 8.
+    /// Completions sampled per question: the group size G. At least 2, with `reinforce_plus_plus` 1. Default: 8.
     pub num_generations: usize,
     /// Completions per step, over all questions and ranks; a multiple of `num_generations`. Default: 32.
     pub generation_batch_size: usize,
@@ -61,8 +62,9 @@ impl Default for RolloutSettings {
 }
 
 impl RolloutSettings {
-    pub(super) fn add_faults(&self, faults: &mut Faults) {
-        faults.between("num_generations", self.num_generations as u64, 2..=MAX_PER_STEP);
+    pub(super) fn add_faults(&self, estimator: AdvantageEstimator, faults: &mut Faults) {
+        let fewest = if estimator.compares_within_groups() { 2 } else { 1 };
+        faults.between("num_generations", self.num_generations as u64, fewest..=MAX_PER_STEP);
         faults.between("num_iterations", self.num_iterations as u64, 1..=MAX_PER_STEP);
         faults.at_least("max_prompt_length", self.max_prompt_length as u64, 1);
         faults.unless(self.top_p > 0.0 && self.top_p <= 1.0, "top_p", || {
@@ -85,6 +87,15 @@ impl RolloutSettings {
         });
         if self.dynamic_sample {
             faults.at_least("max_resample_times", self.max_resample_times, 1);
+        }
+        for (key, is_set) in
+            [("dynamic_sample", self.dynamic_sample), ("filter_groups", self.filter_groups)]
+        {
+            faults.unless(!is_set || estimator.compares_within_groups(), key, || {
+                "is not supported with `advantage_estimator = \"reinforce_plus_plus\"`, where zero-variance groups have \
+                 advantages too: the baseline is the batch's mean"
+                    .into()
+            });
         }
     }
 

@@ -21,6 +21,20 @@ fn with(changes: &[(&str, f64)]) -> Metrics {
     metrics
 }
 
+fn observation<'a>(
+    step: u64,
+    metrics: &'a Metrics,
+    format: &'a FormatFailures,
+) -> StepObservation<'a> {
+    StepObservation {
+        step,
+        metrics,
+        iterations: 1,
+        format,
+        estimator: AdvantageEstimator::Grpo,
+    }
+}
+
 /// The warnings of a sequence of steps: step, kind and message.
 fn warnings(
     steps: impl IntoIterator<Item = Metrics>,
@@ -29,9 +43,7 @@ fn warnings(
     let mut watch = WarningMonitor::default();
     let mut warnings = Vec::new();
     for (step, metrics) in (1..).zip(steps) {
-        for event in
-            watch.observe(&StepObservation { step, metrics: &metrics, iterations: 1, format })
-        {
+        for event in watch.observe(&observation(step, &metrics, format)) {
             let Event::Warning { step, concern, message } = event else { panic!("{event:?}") };
             warnings.push((step, concern, message));
         }
@@ -79,12 +91,28 @@ fn zero_variance_groups_are_warned_about() {
 }
 
 #[test]
+fn reinforce_plus_plus_is_warned_about_if_all_rewards_are_equal() {
+    let of = |reward_std: f64| {
+        let metrics =
+            with(&[("reward", 0.7), ("frac_reward_zero_std", 1.0), ("reward_std", reward_std)]);
+        let (format, mut watch) = (FormatFailures::default(), WarningMonitor::default());
+        let observe = |step| {
+            let estimator = AdvantageEstimator::ReinforcePlusPlus;
+            let observed = StepObservation { estimator, ..observation(step, &metrics, &format) };
+            watch.observe(&observed).len()
+        };
+        (1..=50).map(observe).sum::<usize>()
+    };
+    assert_eq!([of(0.2), of(0.0)], [0, 1]);
+}
+
+#[test]
 fn a_loss_near_0_is_explained_once_and_only_if_expected() {
     let near = with(&[("loss", -1e-9)]);
     assert_eq!(concerns(same(near.clone(), 300)), [(1, WarningKind::LossNearZero)]);
     assert_eq!(concerns(same(with(&[("loss", 0.0), ("grad_norm", 0.0)]), 50)), []);
     let format = FormatFailures::default();
-    let observation = StepObservation { step: 1, metrics: &near, iterations: 2, format: &format };
+    let observation = StepObservation { iterations: 2, ..observation(1, &near, &format) };
     assert_eq!(
         WarningMonitor::default().observe(&observation),
         [],
@@ -122,14 +150,7 @@ fn a_new_reference_gets_a_new_kl_baseline() {
         let mut warnings = 0;
         for _ in 0..steps {
             step += 1;
-            warnings += watch
-                .observe(&StepObservation {
-                    step,
-                    metrics: &metrics,
-                    iterations: 1,
-                    format: &format,
-                })
-                .len();
+            warnings += watch.observe(&observation(step, &metrics, &format)).len();
         }
         warnings
     };
@@ -169,8 +190,7 @@ fn a_restored_monitor_warns_as_the_original() {
         let text = serde_json::to_string(&watch).unwrap();
         let mut saved: WarningMonitor = serde_json::from_str(&text).unwrap();
         assert_eq!(saved, watch);
-        let observation =
-            StepObservation { step, metrics: &nothing, iterations: 1, format: &format };
+        let observation = observation(step, &nothing, &format);
         assert_eq!(watch.observe(&observation), saved.observe(&observation));
     }
 }

@@ -45,6 +45,7 @@ impl<'a, M: Model + 'static> Trainer<'a> for GrpoTrainer<'a, M> {
             metrics,
             iterations: self.settings.rollout.num_iterations,
             format: &format,
+            estimator: self.settings.advantages.advantage_estimator,
         });
         self.watch_stage(metrics);
         warnings

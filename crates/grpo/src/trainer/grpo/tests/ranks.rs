@@ -7,6 +7,7 @@ use embodied_r_rewards::ExternalRewardConfig;
 use embodied_r_rewards::external::RewardBackend;
 
 use super::*;
+use crate::advantages::AdvantageEstimator;
 use crate::loss::LossType;
 use crate::process_group::tests::{on_each, on_ranks};
 use crate::rollout::expected_lengths::ExpectedLengths;
@@ -190,6 +191,22 @@ fn the_loss_is_normalized_over_the_completions_of_all_ranks() {
         let model = || Bigram::new(6, 3);
         let one = of_ranks(1, change, model);
         assert_same(&of_ranks(3, change, model), &one, &format!("{loss_type:?}"));
+    }
+}
+
+#[test]
+fn reinforce_plus_plus_whitens_over_the_tokens_of_all_ranks() {
+    let change = |settings: &mut GrpoSettings| {
+        settings.advantages.advantage_estimator = AdvantageEstimator::ReinforcePlusPlus;
+        settings.rollout.num_generations = 1;
+        settings.rollout.generation_batch_size = 4;
+        settings.loss.loss_type = LossType::Dapo;
+        settings.stages.stage = vec![stage(1.0, 0.5, 0.5)];
+    };
+    let model = || Bigram::thinking(6);
+    let one = of_ranks(1, change, model);
+    for n in [2, 3] {
+        assert_same(&of_ranks(n, change, model), &one, &format!("{n} ranks"));
     }
 }
 
