@@ -283,6 +283,7 @@ fn workload(
         rollout: Some(*precision),
         activation_cache: ActivationCachePolicy::Auto,
         iterations: 1,
+        mini_batches: 1,
         split_groups: true,
         vision,
         layout: MemoryLayout::CPU,

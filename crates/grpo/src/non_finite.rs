@@ -125,12 +125,12 @@ impl std::fmt::Display for Diagnosis {
     }
 }
 
-/// Says that a step was skipped only from a later iteration on; `None` if it was skipped as a whole.
+/// Says that a step was skipped only from a later optimizer step on; `None` if it was skipped as a whole.
 pub(crate) fn kept(iterations: usize) -> Option<String> {
     match iterations {
         0 => None,
-        1 => Some("the update of its first iteration is kept".into()),
-        n => Some(format!("the updates of its first {n} iterations are kept")),
+        1 => Some("the update of its first optimizer step is kept".into()),
+        n => Some(format!("the updates of its first {n} optimizer steps are kept")),
     }
 }
 

@@ -82,7 +82,7 @@ pub fn describe(event: &Event) -> Option<String> {
             let kept = kept(*kept_iterations).map(|kept| format!("; {kept}")).unwrap_or_default();
             let iteration = match kept_iterations {
                 0 => String::new(),
-                kept => format!(" from iteration {} on", kept + 1),
+                kept => format!(" from optimizer step {} on", kept + 1),
             };
             format!(
                 "step {step} skipped{iteration}, non-finite: {what}{kept}; batch dumped to `{dump}`"

@@ -62,11 +62,12 @@ impl Event {
         Self::Warning { step, concern: WarningKind::OtherData, message: message.into() }
     }
 
-    /// The warning at step `step` that intervals count other steps than TRL's, as a step has several `iterations`.
-    pub(crate) fn several_iterations(step: u64, iterations: usize) -> Self {
+    /// The warning at step `step` that intervals count other steps than TRL's, as a step has several `optimizer_steps`.
+    pub(crate) fn several_iterations(step: u64, optimizer_steps: usize) -> Self {
         let message = format!(
-            "a step has {iterations} optimizer steps (`num_iterations`); `max_steps`, `save_steps`, `eval_steps` and \
-             `ref_model_sync_steps` count steps, where TRL counts optimizer steps: divide TRL's values by {iterations}"
+            "a step has {optimizer_steps} optimizer steps (`num_iterations` × `num_mini_batches`); `max_steps`, `save_steps`, \
+             `eval_steps` and `ref_model_sync_steps` count steps, where TRL counts optimizer steps: divide TRL's values by \
+             {optimizer_steps}"
         );
         Self::Warning { step, concern: WarningKind::SeveralIterations, message }
     }
@@ -108,12 +109,12 @@ pub struct StepObservation<'a> {
     /// Its metrics.
     pub metrics: &'a Metrics,
     /// Optimizer steps on its batch.
-    pub iterations: usize,
+    pub optimizer_steps: usize,
     /// Its format errors.
     pub format: &'a FormatFailures,
-}
     /// The advantage estimator.
     pub estimator: AdvantageEstimator,
+}
 
 impl StepObservation<'_> {
     fn metric(&self, name: &str) -> Option<f64> {
@@ -272,7 +273,7 @@ impl WarningMonitor {
 fn loss_near_zero(observation: &StepObservation<'_>) -> Option<String> {
     let near = observation.metric("loss").is_some_and(|loss| loss.abs() < NO_LOSS);
     let learns = observation.metric("grad_norm").is_some_and(|norm| norm > 0.0);
-    (near && learns && observation.iterations == 1).then(|| {
+    (near && learns && observation.optimizer_steps == 1).then(|| {
         "the loss is near 0, as expected: with one iteration every ratio is 1, and the \
          advantages of a group sum to 0; monitor `reward` and a non-zero `grad_norm` instead"
             .to_owned()

@@ -32,7 +32,7 @@ pub struct TrainingPlan {
     pub spans: Vec<StageSpan>,
     lr: LrSettings,
     /// Optimizer steps per step.
-    iterations: u64,
+    per_step: u64,
 }
 
 impl TrainingPlan {
@@ -65,7 +65,8 @@ impl TrainingPlan {
             first = end;
         }
         let total_steps = first.min(limit);
-        let optimizer_steps = total_steps.saturating_mul(settings.rollout.num_iterations as u64);
+        let per_step = settings.rollout.optimizer_steps() as u64;
+        let optimizer_steps = total_steps.saturating_mul(per_step);
         if optimizer_steps > MAX_STEPS {
             let key = match (settings.stages.max_steps, settings.stages.stage.is_empty()) {
                 (Some(_), _) => "max_steps",
@@ -78,8 +79,8 @@ impl TrainingPlan {
         if !faults.is_empty() {
             return Err(faults);
         }
-        let (lr, iterations) = (settings.lr, settings.rollout.num_iterations as u64);
-        let mut plan = Self { steps_per_epoch, total_steps, spans, lr, iterations };
+        let lr = settings.lr;
+        let mut plan = Self { steps_per_epoch, total_steps, spans, lr, per_step };
         plan.follow(0);
         Ok(plan)
     }
@@ -138,14 +139,14 @@ impl TrainingPlan {
         blend(&before, &stage.weights, share)
     }
 
-    /// The learning rate of iteration `iteration` of step `step`, both from 0.
-    pub fn learning_rate(&self, step: u64, iteration: u64) -> f64 {
+    /// The learning rate of optimizer step `index` of step `step`, both from 0.
+    pub fn learning_rate(&self, step: u64, index: u64) -> f64 {
         let restarts = self.spans.iter().filter(|span| span.stage.restart_schedule);
         let first = restarts.clone().map(|span| span.first).filter(|&first| first <= step).max();
         let end = restarts.map(|span| span.first).find(|&first| first > step);
         let (first, end) = (first.unwrap_or(0), end.unwrap_or(self.total_steps));
-        let schedule = self.lr.schedule((end - first) * self.iterations);
-        schedule.at((step - first) * self.iterations + iteration)
+        let schedule = self.lr.schedule((end - first) * self.per_step);
+        schedule.at((step - first) * self.per_step + index)
     }
 
     /// The epoch after `step` steps, as a fraction.

@@ -174,6 +174,22 @@ pub(in crate::settings) mod tests {
     }
 
     #[test]
+    fn mini_batches_divide_the_questions_of_a_step() {
+        let found = |parts| faults(|train| train.rollout.num_mini_batches = parts);
+        assert_eq!([found(1), found(2), found(4)], [[""; 0]; 3]);
+        assert_eq!(
+            found(3),
+            [
+                "`num_mini_batches`: must divide the questions of a step, `generation_batch_size` / `num_generations` \
+              = 4, not 3"
+            ]
+        );
+        assert_eq!(found(0), ["`num_mini_batches`: must be at least 1, not 0"]);
+        let train = GrpoSettings::default().with(|s| s.rollout.num_mini_batches = 2);
+        assert!(!train.can_reuse_rollout(), "its activations are those of another policy");
+    }
+
+    #[test]
     fn reinforce_plus_plus_refuses_what_only_groups_have() {
         let found = |change: fn(&mut GrpoSettings)| {
             faults(|train| {

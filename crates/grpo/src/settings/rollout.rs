@@ -18,9 +18,12 @@ pub struct RolloutSettings {
     pub num_generations: usize,
     /// Completions per step, over all questions and ranks; a multiple of `num_generations`. Default: 32.
     pub generation_batch_size: usize,
-    /// Number of iterations μ: optimizer steps per batch of completions. Above 1, later iterations are off-policy.
+    /// Number of iterations μ over each batch of completions, with an optimizer step per mini-batch. Above 1, later iterations are off-policy.
     /// Default: 1.
     pub num_iterations: usize,
+    /// Mini-batches: the questions of a step are split into this many parts, each with an optimizer step of its own in every
+    /// iteration. Above 1, later ones are off-policy, and the update does not reuse the rollout's activations. Default: 1.
+    pub num_mini_batches: usize,
     /// Maximum prompt length in tokens; never more than the model's context leaves. Default: 6144.
     pub max_prompt_length: usize,
     /// Nucleus sampling: probability mass to sample from; 1 disables it. Default: 1.
@@ -49,6 +52,7 @@ impl Default for RolloutSettings {
             num_generations: 8,
             generation_batch_size: 32,
             num_iterations: 1,
+            num_mini_batches: 1,
             max_prompt_length: 6144,
             top_p: 1.0,
             top_k: 0,
@@ -85,6 +89,7 @@ impl RolloutSettings {
             };
             format!("must be a multiple of `num_generations` = {group}, not {batch}; try {nearest}")
         });
+        self.mini_batch_faults(faults);
         if self.dynamic_sample {
             faults.at_least("max_resample_times", self.max_resample_times, 1);
         }
@@ -97,6 +102,22 @@ impl RolloutSettings {
                     .into()
             });
         }
+    }
+
+    fn mini_batch_faults(&self, faults: &mut Faults) {
+        let (parts, questions) = (self.num_mini_batches, self.questions_per_step());
+        faults.between("num_mini_batches", parts as u64, 1..=MAX_PER_STEP);
+        let divides = parts == 0 || questions.is_multiple_of(parts);
+        faults.unless(divides, "num_mini_batches", || {
+            format!(
+                "must divide the questions of a step, `generation_batch_size` / `num_generations` = {questions}, not {parts}"
+            )
+        });
+    }
+
+    /// Optimizer steps per step.
+    pub fn optimizer_steps(&self) -> usize {
+        self.num_iterations.saturating_mul(self.num_mini_batches)
     }
 
     /// Questions per step.

@@ -36,7 +36,7 @@ impl DryRun<'_> {
             (settings.rollout.generation_batch_size, settings.rollout.num_generations);
         let needed = settings.rollout.questions_per_step();
         let per_epoch = plan.steps_per_epoch;
-        let iterations = settings.rollout.num_iterations as u64;
+        let iterations = settings.rollout.optimizer_steps() as u64;
         let lr = settings.lr.schedule(plan.total_steps * iterations);
 
         let mut out = String::new();

@@ -42,6 +42,7 @@ fn workload() -> Workload {
         rollout: Some(Precision::F32),
         activation_cache: ActivationCachePolicy::Never,
         iterations: 1,
+        mini_batches: 1,
         split_groups: true,
         vision: None,
         layout: MemoryLayout::CPU,
@@ -223,4 +224,15 @@ fn an_encoder_may_save_as_much_as_a_quarter_of_what_the_decoder_does() {
     assert!(most.saved_activations > 0);
     let more = most.vision.activations - least.vision.activations;
     assert_eq!(more, most.tower_activation_bytes());
+}
+
+#[test]
+fn a_mini_batch_saves_the_encoders_activations_of_its_own_images() {
+    let saved = |mini_batches| {
+        let vision = Some(vision(&trained(), 0));
+        let workload = Workload { prompts: 8, mini_batches, vision, ..workload() };
+        plan(&workload, Recompute::All, None).vision.activations
+    };
+    assert!(saved(1) > 0);
+    assert_eq!(saved(4), saved(1) / 4);
 }

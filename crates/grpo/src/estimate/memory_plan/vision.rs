@@ -231,13 +231,15 @@ impl VisionLoad {
             },
             trainable => {
                 let has_reference = workload.reference > 0;
-                let saved = activation_bytes.min(images * self.blocks * image.block);
+                // An optimizer step has a backward pass of its own.
+                let trained = images.div_ceil(workload.mini_batches.max(1));
+                let saved = activation_bytes.min(trained * self.blocks * image.block);
                 VisionMemory {
                     weights: weights + if has_reference { reference } else { 0 },
                     training: trainable * layout.gradient + workload.optimizer_bytes(trainable),
                     embeddings: 2 * step + if has_reference { frozen } else { 0 },
                     patches: 2 * patches,
-                    activations: images * image.inputs + saved,
+                    activations: trained * image.inputs + saved,
                     workspace,
                     host: 0,
                 }

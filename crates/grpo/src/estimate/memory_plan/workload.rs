@@ -1,7 +1,7 @@
 //! The workload that memory and time estimates depend on.
 
-use embodied_r_policy::Precision;
 use embodied_r_policy::trainable::{ParameterCounts, Trainable};
+use embodied_r_policy::Precision;
 use embodied_r_rewards::RewardSchedule as Stages;
 
 use super::layout::{MemoryLayout, Placement, SamplerWeights};
@@ -39,6 +39,8 @@ pub struct Workload {
     pub activation_cache: ActivationCachePolicy,
     /// Iterations over each batch of completions; the first uses the activation cache.
     pub iterations: usize,
+    /// Mini-batches of each iteration, with an optimizer step each.
+    pub mini_batches: usize,
     /// Whether groups are split over ranks where that balances better, as `train` does.
     pub split_groups: bool,
     /// The vision encoder and its images, if the model sees.
@@ -74,6 +76,7 @@ impl Workload {
             rollout: None,
             activation_cache: ActivationCachePolicy::Never,
             iterations: 1,
+            mini_batches: 1,
             split_groups: true,
             vision: None,
             layout: MemoryLayout::CPU,
@@ -104,6 +107,7 @@ impl Workload {
             rollout: Some(settings.rollout_precision()),
             activation_cache,
             iterations: settings.rollout.num_iterations,
+            mini_batches: settings.rollout.num_mini_batches,
             ..Self::new(counts, settings.optimizer.optim)
         }
     }
@@ -158,6 +162,11 @@ impl Workload {
     pub fn on(self, placement: Placement, precision: Precision) -> Self {
         let layout = MemoryLayout::new(placement, precision);
         Self { layout, ..self.of_busiest(placement.ranks()) }
+    }
+
+    /// Optimizer steps per step.
+    pub(crate) fn optimizer_steps(&self) -> usize {
+        self.iterations * self.mini_batches
     }
 
     /// Moments per trainable parameter.

@@ -144,8 +144,13 @@ impl Step<'_> {
         let iterations = if vision.trainable > 0 { self.workload.iterations } else { 1 } as f64;
         let references =
             if vision.trainable > 0 && self.workload.reference > 0 { 1.0 } else { 0.0 };
+        // Images of mini-batches after the first are encoded again, by the weights of then.
+        let again = match vision.trainable {
+            0 => 0.0,
+            _ => 1.0 - 1.0 / self.workload.mini_batches.max(1) as f64,
+        };
         let flops = images as f64
-            * ((iterations + references) * vision.forward_flops
+            * ((iterations + again + references) * vision.forward_flops
                 + iterations * vision.backward_flops);
         let patches = images * vision.patches;
         let together = patches.min(vision.patches.max(BATCH_PATCHES));
@@ -154,7 +159,7 @@ impl Step<'_> {
         let batches = patches.div_ceil(together.max(1)) as f64;
         let passes = match vision.trainable {
             0 => 1.0,
-            _ => references + 2.0 * iterations,
+            _ => references + again + 2.0 * iterations,
         };
         let weights = self.workload.layout.weight_bytes(vision.parameters) as f64;
         let computing = flops / (self.machine.matmul_flops_per_s * share);
@@ -211,7 +216,9 @@ impl Step<'_> {
 
     fn update(&self) -> Phase {
         let flops = self.flops(self.workload.completion);
-        let passes = self.forwards() + self.backwards();
+        // Mini-batches after the first need the log-probabilities of the policy that sampled.
+        let scored = if self.workload.mini_batches > 1 { 1.0 } else { 0.0 };
+        let passes = scored + self.forwards() + self.backwards();
         self.passes(PhaseKind::Update, passes, flops, self.packed())
     }
 
@@ -249,7 +256,7 @@ impl Step<'_> {
         let copy = if layout.master > 0 { weight } else { 0.0 };
         let each = 2.0 * (remembered + layout.gradient as f64) + copy;
         let share = self.workload.all_trainable() as f64 / layout.ranks.max(1) as f64;
-        let bytes = self.workload.iterations as f64 * share * each;
+        let bytes = self.workload.optimizer_steps() as f64 * share * each;
         let seconds = bytes / (self.machine.bytes_per_s * self.machine.efficiencies.reading);
         let (kind, bottleneck) = (PhaseKind::Optimizer, Bottleneck::Memory);
         Phase { kind, seconds, hidden_s: 0.0, bottleneck, flops: 0.0, bytes }
@@ -270,9 +277,9 @@ impl Step<'_> {
         self.sent(PhaseKind::Reduce, bytes, backward / batches.max(1) as f64)
     }
 
-    /// A collective over `bytes` per iteration, of which up to `cover` seconds overlap with other work.
+    /// A collective over `bytes` per optimizer step, of which up to `cover` seconds overlap with other work.
     fn sent(&self, kind: PhaseKind, bytes: f64, cover: f64) -> Phase {
-        let times = self.workload.iterations as f64;
+        let times = self.workload.optimizer_steps() as f64;
         let seconds = times * self.network.ring_s(bytes);
         let hidden_s = seconds.min(cover);
         let bytes = times * self.network.ring_bytes(bytes);

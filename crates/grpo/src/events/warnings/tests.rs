@@ -29,7 +29,7 @@ fn observation<'a>(
     StepObservation {
         step,
         metrics,
-        iterations: 1,
+        optimizer_steps: 1,
         format,
         estimator: AdvantageEstimator::Grpo,
     }
@@ -112,11 +112,11 @@ fn a_loss_near_0_is_explained_once_and_only_if_expected() {
     assert_eq!(concerns(same(near.clone(), 300)), [(1, WarningKind::LossNearZero)]);
     assert_eq!(concerns(same(with(&[("loss", 0.0), ("grad_norm", 0.0)]), 50)), []);
     let format = FormatFailures::default();
-    let observation = StepObservation { iterations: 2, ..observation(1, &near, &format) };
+    let observation = StepObservation { optimizer_steps: 2, ..observation(1, &near, &format) };
     assert_eq!(
         WarningMonitor::default().observe(&observation),
         [],
-        "the ratios of a second iteration are not 1"
+        "the ratios of a second optimizer step are not 1"
     );
 }
 

@@ -76,6 +76,18 @@ fn every_iteration_is_a_step_of_the_schedule() {
 }
 
 #[test]
+fn every_mini_batch_is_a_step_of_the_schedule() {
+    let plan = plan(
+        |train| (train.rollout.num_iterations, train.rollout.num_mini_batches) = (2, 4),
+        &Stages::default(),
+    );
+    assert!((plan.learning_rate(60, 0) - 0.5).abs() < 1e-12);
+    assert!((plan.learning_rate(59, 7) - plan.learning_rate(60, 0)).abs() < 2e-3);
+    let rates: Vec<f64> = (0..8).map(|index| plan.learning_rate(60, index)).collect();
+    assert!(rates.is_sorted_by(|a, b| a > b), "{rates:?}");
+}
+
+#[test]
 fn a_constant_learning_rate_has_warmup_only_by_name() {
     let rates = |kind: LrScheduler| {
         let warm = |train: &mut GrpoSettings| {

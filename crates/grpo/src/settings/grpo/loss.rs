@@ -37,7 +37,9 @@ impl GrpoSettings {
 
     /// Whether the update's first forward pass computes the same as the rollout, so that it can reuse its activations.
     pub fn can_reuse_rollout(&self) -> bool {
-        self.rollout_precision() == self.run.precision && !self.trainable().has_dropout()
+        self.rollout_precision() == self.run.precision
+            && !self.trainable().has_dropout()
+            && self.rollout.num_mini_batches == 1
     }
 
     /// Whether the loss corrects for the rollout's precision, which differs from the update's.

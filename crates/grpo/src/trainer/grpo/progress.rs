@@ -23,9 +23,9 @@ impl<'a, M: Model + 'static> Trainer<'a> for GrpoTrainer<'a, M> {
     }
 
     fn begin_run(&mut self) -> Result<()> {
-        match self.settings.rollout.num_iterations {
+        match self.settings.rollout.optimizer_steps() {
             1 => Ok(()),
-            iterations => self.run.events.emit(&Event::several_iterations(0, iterations)),
+            steps => self.run.events.emit(&Event::several_iterations(0, steps)),
         }
     }
 
@@ -43,7 +43,7 @@ impl<'a, M: Model + 'static> Trainer<'a> for GrpoTrainer<'a, M> {
         let warnings = self.run.state.watch.observe(&StepObservation {
             step: self.run.state.step,
             metrics,
-            iterations: self.settings.rollout.num_iterations,
+            optimizer_steps: self.settings.rollout.optimizer_steps(),
             format: &format,
             estimator: self.settings.advantages.advantage_estimator,
         });

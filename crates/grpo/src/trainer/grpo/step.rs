@@ -1,5 +1,6 @@
 //! One step: rollout, rewards, advantages, reference, update.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -14,6 +15,7 @@ use crate::model::{FinishReason, Group, Model, Prompt, TokenScores, TrainingPass
 use crate::non_finite::Diagnosis;
 use crate::rollout::partition::{GroupPart, completions_per_rank, partition};
 use crate::rollout::{self, Rollout};
+use crate::settings::RolloutSettings;
 use crate::trainer::StepOutput;
 use crate::update::micro_batch::{
     MicroBatch, TokenSelection, UpdateStats, loss_normalizers, selection, to_f64,
@@ -49,7 +51,7 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
         );
         let rollouts = &sampled.rollouts;
         self.check_rewards(step, rollouts)?;
-        let mut batches = self.micro_batches(step, rollouts, &sampled.parts);
+        let (mut batches, mini_batches) = self.micro_batches(step, rollouts, &sampled.parts);
         self.run.process_group.enter("reference");
         self.fill_logps(&mut batches)?;
         (times.reference, times.memory.reference) = (lap(), self.take_peak_gb()?);
@@ -57,9 +59,8 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
         let reuses_rollout = activation_cache.is_some();
         self.run.process_group.enter("update");
         self.prefetch(step + 1);
-        let Some((iterations, applied)) = self.update(step, &mut batches, activation_cache)? else {
-            return Ok(None);
-        };
+        let updated = self.update(step, &mut batches, &mini_batches, activation_cache)?;
+        let Some((iterations, applied)) = updated else { return Ok(None) };
         times.optimizer = self.run.updater.optimizer_s();
         (times.update, times.memory.update) = (lap() - times.optimizer, self.take_peak_gb()?);
         let waited = self.run.process_group.seconds_waited() - waited;
@@ -107,14 +108,15 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
         })
     }
 
-    /// This rank's micro-batches: the completions it sampled itself if their activations are cached, else a balanced
-    /// share of all tokens. With `filter_groups`, without zero-variance groups.
+    /// This rank's micro-batches, and the range of them that is each mini-batch: the completions it sampled itself if their
+    /// activations are cached, else a balanced share of a mini-batch's tokens. With `filter_groups`, without zero-variance
+    /// groups.
     fn micro_batches(
         &self,
         step: u64,
         rollouts: &[Rollout],
         sampled: &[GroupPart],
-    ) -> Vec<MicroBatch> {
+    ) -> (Vec<MicroBatch>, Vec<Range<usize>>) {
         let (weights, estimator) =
             (self.column_weights(step), self.settings.advantages.advantage_estimator);
         let is_used = |group: usize| {
@@ -126,14 +128,32 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
         let lengths: Vec<GroupLengths> = lengths
             .map(|(group, lengths)| if is_used(group) { lengths } else { lengths.part(0..0) })
             .collect();
-        let parts = match self.activation_cache_options {
-            Some(_) => sampled.to_vec(),
-            None => partition(&lengths, self.run.process_group.world_size()),
-        };
         let is_own = |part: &GroupPart| part.rank == self.run.process_group.rank();
-        let parts = parts.into_iter().filter(is_own);
-        let mut own: Vec<GroupPart> = parts.filter(|part| is_used(part.group)).collect();
-        own.sort_by_key(|part| part.group);
+        let (mut batches, mut mini_batches) = (Vec::new(), Vec::new());
+        for groups in mini_batch_groups(lengths.len(), self.settings.rollout.num_mini_batches) {
+            let parts = match self.activation_cache_options {
+                Some(_) => {
+                    let parts = sampled.iter().filter(|part| groups.contains(&part.group));
+                    parts.cloned().collect::<Vec<_>>()
+                }
+                None => partition(&lengths[groups.clone()], self.run.process_group.world_size())
+                    .into_iter()
+                    .map(|part| GroupPart { group: groups.start + part.group, ..part })
+                    .collect(),
+            };
+            let parts = parts.into_iter().filter(is_own);
+            let mut own: Vec<GroupPart> = parts.filter(|part| is_used(part.group)).collect();
+            own.sort_by_key(|part| part.group);
+            let first = batches.len();
+            let packed = self.packed(&own, &lengths);
+            batches.extend(packed.iter().map(|slices| self.micro_batch(rollouts, slices)));
+            mini_batches.push(first..batches.len());
+        }
+        (batches, mini_batches)
+    }
+
+    /// The parts `own` of groups of these lengths as micro-batches.
+    fn packed(&self, own: &[GroupPart], lengths: &[GroupLengths]) -> Vec<Vec<GroupSlice>> {
         let lengths: Vec<GroupLengths> =
             own.iter().map(|part| lengths[part.group].part(part.completions.clone())).collect();
         let mut packed = pack(&lengths, self.settings.run.max_tokens_per_batch);
@@ -143,7 +163,7 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
             slice.completions.start += completions.start;
             slice.completions.end += completions.start;
         }
-        packed.iter().map(|slices| self.micro_batch(rollouts, slices)).collect()
+        packed
     }
 
     fn micro_batch(&self, rollouts: &[Rollout], slices: &[GroupSlice]) -> MicroBatch {
@@ -181,11 +201,12 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
                 batch.reference = to_f64(&scores.logps);
             }
         }
+        let RolloutSettings { num_iterations, num_mini_batches, .. } = self.settings.rollout;
         let sampled = self.settings.corrects_rollout();
-        // With dropout, the first iteration's forward pass differs from the rollout's.
-        let dropped =
-            self.settings.rollout.num_iterations > 1 && self.settings.trainable().has_dropout();
-        if sampled || dropped {
+        // With dropout, the first iteration's forward pass differs from the rollout's; mini-batches after the first are
+        // scored by another policy.
+        let dropped = num_iterations > 1 && self.settings.trainable().has_dropout();
+        if sampled || dropped || num_mini_batches > 1 {
             let scores = score_all(&self.run.model, batches, temperature, &self.run.process_group)?;
             for (batch, scores) in batches.iter_mut().zip(scores) {
                 batch.old = to_f64(&scores.logps);
@@ -200,17 +221,21 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
         &mut self,
         step: u64,
         batches: &mut [MicroBatch],
+        mini_batches: &[Range<usize>],
         mut activation_cache: Option<M::ActivationCache>,
     ) -> Result<Option<(Vec<UpdateStats>, StepResult)>> {
         let settings = self.settings.update_loss();
         let longest = self.settings.loss.max_completion_length;
-        let loss_normalizers =
-            loss_normalizers(batches, settings.loss_type, longest, &self.run.process_group)?;
-        let iterations = self.settings.rollout.num_iterations as u64;
-        let groups: Vec<Arc<[Group]>> = batches.iter().map(|batch| batch.groups.clone()).collect();
+        let iterations = self.settings.rollout.num_iterations;
         let never_stop = std::sync::atomic::AtomicBool::new(false);
         let (mut stats, mut last) = (Vec::new(), None);
-        for iteration in 0..iterations {
+        let order = (0..iterations).flat_map(|_| mini_batches);
+        for (index, mini_batch) in (0..).zip(order) {
+            let batches = &mut batches[mini_batch.clone()];
+            let groups: Vec<Arc<[Group]>> =
+                batches.iter().map(|batch| batch.groups.clone()).collect();
+            let loss_normalizers =
+                loss_normalizers(batches, settings.loss_type, longest, &self.run.process_group)?;
             let share = self.settings.loss.top_entropy_quantile;
             let temperature = self.settings.loss.temperature;
             self.run.updater.optimizer.all_gather_weights(&self.run.model, || ())?;
@@ -218,11 +243,11 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
                 selection(&self.run.model, batches, temperature, share, &self.run.process_group)?;
             let mut totals = UpdateStats::default();
             // Once the parameters have changed, the step must be finished: it could not be repeated.
-            let stop = if iteration == 0 { self.run.stop } else { &never_stop };
+            let stop = if index == 0 { self.run.stop } else { &never_stop };
             let params = StepParams {
                 temperature: self.settings.loss.temperature,
-                learning_rate: self.plan.learning_rate(step, iteration),
-                dropout_seed: stream(&[self.settings.run.seed, step, iteration]),
+                learning_rate: self.plan.learning_rate(step, index),
+                dropout_seed: stream(&[self.settings.run.seed, step, index]),
             };
             if std::mem::take(&mut self.verify_packing) {
                 let training = params.training(activation_cache.as_ref());
@@ -285,6 +310,12 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
         })?;
         found.check(self.settings.run.precision)
     }
+}
+
+/// The ranges of `groups` groups that are `parts` mini-batches, of equal numbers of groups.
+fn mini_batch_groups(groups: usize, parts: usize) -> impl Iterator<Item = Range<usize>> {
+    let each = groups / parts.max(1);
+    (0..parts).map(move |part| part * each..(part + 1) * each)
 }
 
 fn group_tokens(group: &Group) -> u64 {

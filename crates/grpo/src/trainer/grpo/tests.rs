@@ -2,6 +2,7 @@
 
 mod consistency;
 mod learning;
+mod mini_batches;
 mod non_finite;
 mod ranks;
 mod resampling;

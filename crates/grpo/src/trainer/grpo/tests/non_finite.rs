@@ -181,7 +181,7 @@ fn a_step_skipped_in_a_later_iteration_says_that_the_first_update_is_kept() {
     };
     assert_eq!((diagnosis.kept_iterations, &diagnosis.checkpoint), (1, &None));
     assert!(
-        diagnosis.to_string().contains("; the update of its first iteration is kept; "),
+        diagnosis.to_string().contains("; the update of its first optimizer step is kept; "),
         "{diagnosis}"
     );
     let skipped = of_kind(&events(dir.path()), "skipped").remove(0);

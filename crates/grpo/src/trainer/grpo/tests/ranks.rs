@@ -195,6 +195,23 @@ fn the_loss_is_normalized_over_the_completions_of_all_ranks() {
 }
 
 #[test]
+fn every_mini_batch_is_shared_among_the_ranks() {
+    let change = |settings: &mut GrpoSettings| {
+        settings.loss.loss_type = LossType::Dapo;
+        settings.rollout.generation_batch_size = 16;
+        settings.rollout.num_mini_batches = 2;
+        settings.rollout.num_iterations = 2;
+        settings.run.max_tokens_per_batch = 12;
+        settings.stages.stage = vec![stage(1.0, 0.5, 0.5)];
+    };
+    let model = || Bigram::new(6, 3);
+    let one = of_ranks(1, change, model);
+    for n in [2, 3] {
+        assert_same(&of_ranks(n, change, model), &one, &format!("{n} ranks"));
+    }
+}
+
+#[test]
 fn reinforce_plus_plus_whitens_over_the_tokens_of_all_ranks() {
     let change = |settings: &mut GrpoSettings| {
         settings.advantages.advantage_estimator = AdvantageEstimator::ReinforcePlusPlus;

@@ -47,6 +47,7 @@ fn differences(a: &Path, b: &Path) -> Vec<String> {
 fn demanding(output: &Path) -> GrpoSettings {
     let mut settings = settings(output).with(|s| {
         s.rollout.num_iterations = 2;
+        s.rollout.num_mini_batches = 2;
         s.lr.warmup_ratio = 0.2;
     });
     settings.stages.stage[1].restart_schedule = true;
