@@ -174,12 +174,16 @@ fn vision(workload: &Workload, activation_bytes: usize) -> VisionMemory {
     vision.map_or(VisionMemory::NONE, |vision| vision.memory(workload, activation_bytes))
 }
 
-/// KV cache of a step's completions; each prompt is stored once.
+/// KV cache of the completions that are sampled at once; each prompt is stored once.
 fn kv_cache(config: &ModelConfig, workload: &Workload) -> usize {
     if workload.rollout.is_none() {
         return 0;
     }
-    let cached = workload.prompts * (workload.prompt + workload.completions * workload.completion);
+    let sequences = workload.concurrent_sequences();
+    // A group may have begun while another one ends.
+    let groups = sequences.div_ceil(workload.completions.max(1)) + 1;
+    let prompts = groups.min(workload.prompts);
+    let cached = prompts * workload.prompt + sequences * workload.completion;
     cached * config.kv_bytes_per_token(workload.layout.activation)
 }
 
@@ -187,8 +191,7 @@ fn rollout(config: &ModelConfig, workload: &Workload) -> usize {
     if workload.rollout.is_none() {
         return 0;
     }
-    let sequences = workload.prompts * workload.completions;
-    let logits = sequences * config.vocab_size * F32;
+    let logits = workload.concurrent_sequences() * config.vocab_size * F32;
     let together = PREFILL_CHUNK_TOKENS.min(workload.prompts * workload.prompt);
     let pass = config.pass_bytes(together, workload.layout.activation);
     kv_cache(config, workload) + workload.sampler_bytes() + logits + pass.workspace

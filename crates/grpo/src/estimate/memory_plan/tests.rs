@@ -227,6 +227,19 @@ fn an_encoder_may_save_as_much_as_a_quarter_of_what_the_decoder_does() {
 }
 
 #[test]
+fn the_kv_cache_holds_the_sequences_that_are_sampled_at_once() {
+    let kv = |prompts| {
+        let workload = Workload { prompts, completions: 5, ..workload() };
+        plan(&workload, Recompute::All, None).kv_cache
+    };
+    let per_token = config().kv_bytes_per_token(workload().layout.activation);
+    assert_eq!(kv(51), 51 * (1000 + 500) * per_token);
+    // The engine has at most 256 sequences, of 52 groups or 53.
+    assert_eq!(kv(128), (53 * 1000 + 256 * 100) * per_token);
+    assert_eq!(kv(128), kv(1000));
+}
+
+#[test]
 fn a_mini_batch_saves_the_encoders_activations_of_its_own_images() {
     let saved = |mini_batches| {
         let vision = Some(vision(&trained(), 0));

@@ -1,7 +1,7 @@
 //! The workload that memory and time estimates depend on.
 
 use embodied_r_policy::trainable::{ParameterCounts, Trainable};
-use embodied_r_policy::Precision;
+use embodied_r_policy::{EngineOptions, Precision};
 use embodied_r_rewards::RewardSchedule as Stages;
 
 use super::layout::{MemoryLayout, Placement, SamplerWeights};
@@ -162,6 +162,11 @@ impl Workload {
     pub fn on(self, placement: Placement, precision: Precision) -> Self {
         let layout = MemoryLayout::new(placement, precision);
         Self { layout, ..self.of_busiest(placement.ranks()) }
+    }
+
+    /// Completions that the rollout samples at once, at most.
+    pub(super) fn concurrent_sequences(&self) -> usize {
+        (self.prompts * self.completions).min(EngineOptions::default().max_num_seqs)
     }
 
     /// Optimizer steps per step.
