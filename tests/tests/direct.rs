@@ -203,6 +203,35 @@ fn eval_scores_the_answers_of_infer() {
 }
 
 #[test]
+fn eval_reports_by_kind_of_question() {
+    let dir = workspace();
+    let record = |(index, kind): (usize, &str)| {
+        let name = format!("{index}.png");
+        test_image((60, 60), index as u32).save(dir.path().join(&name)).unwrap();
+        json!({"Question_id": index, "question": "<image>Where?", "answer": "A", "images": [name],
+            "kind": kind, "frame_index": 10})
+    };
+    let kinds = ["waypoint", "state", "movement", "state"];
+    let records: Vec<Value> = kinds.into_iter().enumerate().map(record).collect();
+    write_lines(&dir.path().join("data.jsonl"), &records);
+    let words =
+        ["eval", "--direct", "--model", "model", "--data", "data.jsonl", "--max-new-tokens"];
+    let words = [&words[..], &["2", "--json", "--output", "scores"]].concat();
+    let report: Value =
+        serde_json::from_str(&stdout_of(&mut embodied_r(dir.path(), &words))).unwrap();
+    assert_eq!(report["protocol"], "robot-r1");
+    let n = |kind: &str| report["by_category"][kind]["n"].as_u64().unwrap();
+    assert_eq!(["waypoint", "state", "movement"].map(n), [1, 2, 1]);
+    // Saved answers keep the kind, so that they can be scored again.
+    let answers = read(&dir.path().join("scores/answers.json"));
+    assert_eq!(answers[2]["kind"], "movement");
+    let again = ["eval", "--predictions", "scores/answers.json", "--json"];
+    let again: Value =
+        serde_json::from_str(&stdout_of(&mut embodied_r(dir.path(), &again))).unwrap();
+    assert_eq!(again, report);
+}
+
+#[test]
 fn filter_drops_what_the_model_answers_and_resumes_by_what_it_saw() {
     let dir = workspace();
     let records =

@@ -78,6 +78,23 @@ fn the_json_has_its_fields_and_no_other() {
 }
 
 #[test]
+fn questions_about_robots_are_scored_by_kind() {
+    let record = |id: u32, kind: &str, answer: &str| {
+        let content = format!("<think>x</think><answer>{answer}</answer>");
+        json!({"Question_id": id, "kind": kind, "question": "?", "answer": "B", "content": content})
+    };
+    let rows = [
+        record(1, "waypoint", "[[B]]"),
+        record(2, "state", "(A)"),
+        record(3, "movement", "B"),
+        record(4, "state", "[[B]] [0.1, 0.2, 0.3]"),
+    ];
+    let output = eval(&json!(rows).to_string(), &["--json"]);
+    insta::assert_snapshot!(stdout(&output), @r#"{"protocol":"robot-r1","n":4,"overall":75.0,"micro":75.0,"macro":83.33333333333333,"by_category":{"waypoint":{"score":100.0,"n":1},"state":{"score":50.0,"n":2},"movement":{"score":100.0,"n":1}}}"#);
+    assert_eq!(stderr(&output), "");
+}
+
+#[test]
 fn urbanvideo_bench_reads_the_option_line_and_skips_missing_answers() {
     let rows = lines(&[
         ("Causal", json!("B"), json!("Option: [B]; Reason: [the road is closed]")),

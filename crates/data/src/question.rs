@@ -51,10 +51,23 @@ impl Question {
         }
     }
 
+    /// The category, or else the `kind` of a question without one (questions about robots).
+    pub fn category(&self) -> &str {
+        category(&self.question_category, self.extra.get("kind").and_then(Value::as_str))
+    }
+
     /// What identifies the question.
     pub fn key(&self) -> QuestionKey {
         let video = self.video_id.as_ref().or(self.videos.as_ref());
         QuestionKey { video: video.cloned(), id: self.id() }
+    }
+}
+
+/// The category of a record with this `question_category` and `kind`: the first, unless it is empty.
+pub fn category<'a>(question_category: &'a str, kind: Option<&'a str>) -> &'a str {
+    match question_category {
+        "" => kind.unwrap_or_default(),
+        category => category,
     }
 }
 

@@ -7,7 +7,7 @@
 //!
 //! # What counts
 //!
-//! | case | `embodied-r`, `egoschema`, `mvbench` | `vsi-bench` | `urbanvideo-bench` |
+//! | case | `embodied-r`, `egoschema`, `mvbench`, `robot-r1` | `vsi-bench` | `urbanvideo-bench` |
 //! |---|---|---|---|
 //! | a completion without a closed `<answer>` tag | wrong | wrong | wrong |
 //! | an answer that the protocol cannot parse | wrong | wrong | wrong |

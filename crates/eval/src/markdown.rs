@@ -130,14 +130,14 @@ fn category_scores(text: &mut String, report: &Report) {
 }
 
 fn comparison(text: &mut String, report: &Report, name: &str) {
-    let published = published::table(report.protocol);
+    let Some(published) = published::table(report.protocol) else { return };
     let mut header = vec!["model".to_owned(), "overall".to_owned()];
     header.extend(published.categories.iter().map(|&category| category.to_owned()));
 
     // Published rows are over all questions.
-    let part = match report.is_partial() {
-        true => format!(" ({} of {} questions)", report.n, report.protocol.benchmark_size()),
-        false => String::new(),
+    let part = match report.protocol.benchmark_size().filter(|_| report.is_partial()) {
+        Some(size) => format!(" ({} of {size} questions)", report.n),
+        None => String::new(),
     };
     let mut own = vec![format!("**{}**{part}", escaped(name)), score(Some(report.overall))];
     own.extend(
@@ -314,7 +314,8 @@ mod tests {
         );
         assert_eq!(rows[2][..5], ["**a\\|b** (1 of 5355 questions)", "100.0", "–", "–", "100.0"]);
         assert_eq!(rows[3][..3], ["Random", "19.7", "19.7"]);
-        assert_eq!(rows.len(), 3 + published::table(Protocol::UrbanVideoBench).rows.len());
+        let published = published::table(Protocol::UrbanVideoBench).unwrap();
+        assert_eq!(rows.len(), 3 + published.rows.len());
     }
 
     #[test]
@@ -322,7 +323,28 @@ mod tests {
         for protocol in Protocol::ALL {
             let category = *protocol.categories().last().unwrap();
             let text = markdown(&report(protocol, &[(category, Some("B"))]), "ours");
-            assert!(text.contains(published::table(protocol).source));
+            match published::table(protocol) {
+                Some(table) => assert!(text.contains(table.source)),
+                None => assert!(!text.contains("Published rows")),
+            }
         }
+    }
+
+    #[test]
+    fn questions_about_robots_are_reported_by_kind() {
+        let answers = [("state", Some("B")), ("waypoint", Some("A")), ("waypoint", Some("[[B]]"))];
+        let report = report(Protocol::RobotR1, &answers);
+        assert_eq!(
+            markdown(&report, "ours"),
+            "# robot-r1\n\n\
+             | category                      | questions | score |\n\
+             | ----------------------------- | --------: | ----: |\n\
+             | waypoint                      |         2 |  50.0 |\n\
+             | state                         |         1 | 100.0 |\n\
+             | mean over questions (overall) |         3 |  66.7 |\n\
+             | mean over categories          |         3 |  75.0 |\n\n\
+             - the macro mean is over 2 of 3 categories; without questions: movement\n\n"
+        );
+        assert!(!report.is_partial());
     }
 }

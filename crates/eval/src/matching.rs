@@ -92,7 +92,7 @@ impl Asked<'_> {
     fn fits(&self, question: &Question) -> bool {
         match (self.video, question.key().video) {
             (Some(video), Some(other)) => video == other,
-            _ => self.category == question.question_category,
+            _ => self.category == question.category(),
         }
     }
 }
@@ -115,7 +115,7 @@ impl Answered for Prediction {
         Self {
             id: question.id(),
             video: question.key().video,
-            category: question.question_category.clone(),
+            category: question.category().to_owned(),
             solution: question.answer.clone(),
             output: PredictionOutput::Unanswered,
         }

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use embodied_r_data::duplicates::find_duplicate;
+use embodied_r_data::question::category;
 use embodied_r_rewards::answer;
 use embodied_r_rewards::records::{self, Record};
 
@@ -58,7 +59,7 @@ impl PredictionOutput {
 
 /// Reads a prediction file, a JSON list or JSONL. Records have one of two formats:
 ///
-/// - the official one: `question_category`, `answer` and `content`, the full completion;
+/// - the official one: `question_category` or `kind`, `answer` and `content`, the full completion;
 /// - `id`, `category`, `solution` and `prediction`, the answer alone.
 ///
 /// `content` and `prediction` may be null or absent, and `video_id` may be absent. Other fields are ignored.
@@ -106,13 +107,24 @@ pub(crate) fn video(record: &Record) -> Result<Option<String>> {
     Ok(named.or(record.optional_text("videos")?).map(str::to_owned))
 }
 
+/// The category of an official record, as [`Question::category`](embodied_r_data::Question::category) has it.
+fn official_category(record: &Record) -> Result<&str> {
+    let kind = record.optional_text("kind")?;
+    Ok(match kind {
+        Some(kind) => {
+            category(record.optional_text("question_category")?.unwrap_or_default(), Some(kind))
+        }
+        None => record.text("question_category")?,
+    })
+}
+
 fn prediction(record: &Record) -> Result<Prediction> {
     let video = video(record)?;
     if record.has("content") || record.has("question_category") {
         return Ok(Prediction {
             id: record.text_or_number("Question_id")?,
             video,
-            category: record.text("question_category")?.to_owned(),
+            category: official_category(record)?.to_owned(),
             solution: record.text_or_number("answer")?,
             output: match record.optional_text("content")? {
                 Some(text) => PredictionOutput::Completion(text.to_owned()),
@@ -157,6 +169,19 @@ mod tests {
                 output: PredictionOutput::Completion("<answer> b </answer>".to_owned()),
             }]
         );
+    }
+
+    #[test]
+    fn the_kind_of_a_record_without_a_category_is_its_category() {
+        let of = |fields: &str| {
+            let record =
+                format!(r#"[{{"Question_id": 7, {fields} "answer": "B", "content": "x"}}]"#);
+            read_text(&record).map(|found| found[0].category.clone())
+        };
+        assert_eq!(of(r#""kind": "waypoint","#).unwrap(), "waypoint");
+        assert_eq!(of(r#""question_category": "", "kind": "state","#).unwrap(), "state");
+        assert_eq!(of(r#""question_category": "Causal", "kind": "state","#).unwrap(), "Causal");
+        assert!(of("").unwrap_err().to_string().starts_with("`question_category` in record 1"));
     }
 
     #[test]

@@ -25,6 +25,8 @@ pub enum Protocol {
     /// MVBench's egocentric navigation task (out of domain for Embodied-R); overall is the mean over
     /// questions.
     MvBench,
+    /// Robot-R1's three kinds of multiple-choice questions, made from demonstrations; overall is the mean over questions.
+    RobotR1,
 }
 
 /// The mean used as a protocol's overall score.
@@ -100,10 +102,19 @@ const EGOSCHEMA: [&str; 1] = [embodied_r_data::egoschema::CATEGORY];
 
 const MVBENCH: [&str; 1] = [embodied_r_data::mvbench::CATEGORY];
 
+/// The kinds of questions: the next key point, the current state, and the movement between them.
+const ROBOT_R1: [&str; 3] = ["waypoint", "state", "movement"];
+
 impl Protocol {
     /// All protocols.
-    pub const ALL: [Self; 5] =
-        [Self::EmbodiedR, Self::VsiBench, Self::UrbanVideoBench, Self::EgoSchema, Self::MvBench];
+    pub const ALL: [Self; 6] = [
+        Self::EmbodiedR,
+        Self::VsiBench,
+        Self::UrbanVideoBench,
+        Self::EgoSchema,
+        Self::MvBench,
+        Self::RobotR1,
+    ];
 
     /// Its command-line name.
     pub fn name(self) -> &'static str {
@@ -113,6 +124,7 @@ impl Protocol {
             Self::UrbanVideoBench => "urbanvideo-bench",
             Self::EgoSchema => "egoschema",
             Self::MvBench => "mvbench",
+            Self::RobotR1 => "robot-r1",
         }
     }
 
@@ -129,13 +141,15 @@ impl Protocol {
             Self::UrbanVideoBench => &URBANVIDEO_BENCH,
             Self::EgoSchema => &EGOSCHEMA,
             Self::MvBench => &MVBENCH,
+            Self::RobotR1 => &ROBOT_R1,
         }
     }
 
-    /// The out-of-domain benchmark that the questions of all `categories` belong to, if any.
-    pub fn out_of_domain<'a>(categories: impl IntoIterator<Item = &'a str>) -> Option<Self> {
+    /// The protocol that alone scores the questions of all `categories`, if any: that of an out-of-domain benchmark, or of
+    /// questions about robots.
+    pub fn of_categories<'a>(categories: impl IntoIterator<Item = &'a str>) -> Option<Self> {
         let of = |category: &str| {
-            let sets = [Self::EgoSchema, Self::MvBench];
+            let sets = [Self::EgoSchema, Self::MvBench, Self::RobotR1];
             sets.into_iter().find(|set| set.scored_category(category).is_some())
         };
         let mut categories = categories.into_iter();
@@ -166,15 +180,16 @@ impl Protocol {
     }
 
     /// Number of questions in its categories in the full benchmark, or for Embodied-R in both full benchmarks; for
-    /// EgoSchema, of those with published answers.
-    pub fn benchmark_size(self) -> usize {
-        match self {
+    /// EgoSchema, of those with published answers. `None` for Robot-R1, which has no published questions.
+    pub fn benchmark_size(self) -> Option<usize> {
+        Some(match self {
             Self::EmbodiedR => 5464,
             Self::VsiBench => 5130,
             Self::UrbanVideoBench => 5355,
             Self::EgoSchema => 500,
             Self::MvBench => 200,
-        }
+            Self::RobotR1 => return None,
+        })
     }
 
     /// Whether questions without a prediction are skipped instead of counted as wrong.
@@ -189,10 +204,12 @@ impl Protocol {
     pub fn score_prediction(self, prediction: &Prediction) -> Result<f64> {
         let Prediction { category, solution, output, .. } = prediction;
         let right = match self {
-            Self::EmbodiedR | Self::EgoSchema | Self::MvBench => match Solution::parse(solution) {
-                Some(Solution::Letter(letter)) => output.option_letter() == Some(letter),
-                _ => return Err(wrong_solution(prediction, "an option letter")),
-            },
+            Self::EmbodiedR | Self::EgoSchema | Self::MvBench | Self::RobotR1 => {
+                match Solution::parse(solution) {
+                    Some(Solution::Letter(letter)) => output.option_letter() == Some(letter),
+                    _ => return Err(wrong_solution(prediction, "an option letter")),
+                }
+            }
             Self::VsiBench if NUMERIC.contains(&category.as_str()) => {
                 let target = match solution.trim().parse::<f64>() {
                     Ok(target) if target.is_finite() => target,

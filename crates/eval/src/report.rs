@@ -85,14 +85,15 @@ impl Report {
     /// Whether fewer questions are scored than the benchmark has, so that the scores are not comparable with published
     /// ones.
     pub fn is_partial(&self) -> bool {
-        self.n < self.protocol.benchmark_size()
+        self.protocol.benchmark_size().is_some_and(|size| self.n < size)
     }
 
     /// Records in the coverage how many of the benchmark's questions the predictions say nothing of. For predictions that
     /// are not scored against a question set, since only then may they be answers that are left out.
     pub fn set_unrecorded(&mut self) {
         let scored = self.n + self.coverage.missing * usize::from(self.protocol.skips_missing());
-        self.coverage.unrecorded = self.protocol.benchmark_size().saturating_sub(scored);
+        let size = self.protocol.benchmark_size().unwrap_or(0);
+        self.coverage.unrecorded = size.saturating_sub(scored);
     }
 
     /// The coverage as messages; empty if every question was scored.
@@ -110,7 +111,7 @@ impl Report {
             warnings.push(format!(
                 "{unrecorded} of the benchmark's {} questions have no record and are not in the scores; with `--data \
                  FILE`, unanswered questions of that file count as wrong",
-                self.protocol.benchmark_size()
+                self.protocol.benchmark_size().unwrap_or(0)
             ));
         }
         if *unanswered > 0 {

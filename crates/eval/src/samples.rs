@@ -34,7 +34,7 @@ impl SampledQuestion {
         Self {
             id: question.id(),
             video: question.key().video,
-            category: question.question_category.clone(),
+            category: question.category().to_owned(),
             solution: question.answer.clone(),
             question: question.question.clone(),
             samples,

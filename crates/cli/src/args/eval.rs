@@ -31,8 +31,8 @@ use super::video::VideoArgs;
 /// over samples.
 #[derive(Debug, Args)]
 pub(crate) struct EvalArgs {
-    /// Scoring protocol [default: `egoschema` or `mvbench` if all questions are from that benchmark, else
-    /// `embodied-r`].
+    /// Scoring protocol [default: `egoschema` or `mvbench` if all questions are from that benchmark, `robot-r1` if all are
+    /// of its kinds, else `embodied-r`].
     #[arg(long, value_enum, display_order = 100)]
     pub(crate) protocol: Option<ProtocolName>,
     /// Print the scores as JSON instead of Markdown.
@@ -156,4 +156,7 @@ pub(crate) enum ProtocolName {
     /// MVBench: 200 questions of egocentric navigation.
     #[value(name = "mvbench")]
     MvBench,
+    /// Robot-R1: multiple-choice questions by `kind` (`waypoint`, `state`, `movement`), mean over questions.
+    #[value(name = "robot-r1")]
+    RobotR1,
 }

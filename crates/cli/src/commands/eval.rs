@@ -88,7 +88,8 @@ fn protocol<'a>(
         Some(ProtocolName::UrbanVideoBench) => Protocol::UrbanVideoBench,
         Some(ProtocolName::EgoSchema) => Protocol::EgoSchema,
         Some(ProtocolName::MvBench) => Protocol::MvBench,
-        None => Protocol::out_of_domain(categories).unwrap_or(Protocol::EmbodiedR),
+        Some(ProtocolName::RobotR1) => Protocol::RobotR1,
+        None => Protocol::of_categories(categories).unwrap_or(Protocol::EmbodiedR),
     }
 }
 

@@ -84,7 +84,7 @@ fn questions<'a>(
         questions.push(BlindQuestion {
             index,
             id: question.id(),
-            category: &question.question_category,
+            category: question.category(),
             text: match asked {
                 Some(asked) => asked.key(index),
                 None => rules::question(question)?.into(),

@@ -123,7 +123,7 @@ fn is_id(value: &Value) -> bool {
 }
 
 fn category(row: &Row<'_>) -> String {
-    let names = ["question_category", "category", "data_source", "problem_type"];
+    let names = ["question_category", "category", "kind", "data_source", "problem_type"];
     let text = names.iter().find_map(|name| row.get(name).and_then(Value::as_str));
     text.unwrap_or_default().to_owned()
 }

@@ -49,10 +49,14 @@ fn each_protocol_scores_its_own_categories() {
 }
 
 #[test]
-fn out_of_domain_benchmarks_are_scored_by_letter_and_by_no_other_protocol() {
-    for (protocol, category) in
-        [(Protocol::EgoSchema, "egoschema"), (Protocol::MvBench, "egocentric_navigation")]
-    {
+fn questions_of_one_protocol_are_scored_by_letter_and_by_no_other() {
+    for (protocol, category) in [
+        (Protocol::EgoSchema, "egoschema"),
+        (Protocol::MvBench, "egocentric_navigation"),
+        (Protocol::RobotR1, "waypoint"),
+        (Protocol::RobotR1, "state"),
+        (Protocol::RobotR1, "movement"),
+    ] {
         assert_eq!(answer(protocol, category, "E", "The answer is E"), 1.0);
         assert_eq!(answer(protocol, category, "E", "D"), 0.0);
         for other in Protocol::ALL {
@@ -62,8 +66,9 @@ fn out_of_domain_benchmarks_are_scored_by_letter_and_by_no_other_protocol() {
 }
 
 #[test]
-fn out_of_domain_predictions_determine_their_protocol() {
-    let of = |categories: &[&str]| Protocol::out_of_domain(categories.iter().copied());
+fn predictions_of_one_protocol_determine_it() {
+    let of = |categories: &[&str]| Protocol::of_categories(categories.iter().copied());
+    assert_eq!(of(&["movement", "waypoint"]), Some(Protocol::RobotR1));
     assert_eq!(of(&["egoschema", "egoschema"]), Some(Protocol::EgoSchema));
     assert_eq!(of(&["egocentric_navigation"]), Some(Protocol::MvBench));
     for mixed in [&["egoschema", "egocentric_navigation"][..], &["egoschema", "Causal"], &[]] {

@@ -94,8 +94,7 @@ impl Summary {
         };
         for question in &set.questions {
             summary.all.questions += 1;
-            summary.by_category.entry(question.question_category.clone()).or_default().questions +=
-                1;
+            summary.by_category.entry(question.category().to_owned()).or_default().questions += 1;
         }
         for filtered in filtered {
             summary.all.add(filtered);

@@ -53,8 +53,8 @@ pub(super) fn check_best_metric(
 /// The names of all metrics of an evaluation on `questions`, in which a judge may be asked.
 pub(super) fn metric_names(questions: &[TokenizedQuestion], is_judged: bool) -> Vec<String> {
     let judged = [CONSISTENCY, CONSISTENCY_ACCURACY].into_iter().filter(|_| is_judged);
-    let categories = questions.iter().map(|prompted| &prompted.question.question_category);
-    let categories: std::collections::BTreeSet<&String> = categories.collect();
+    let categories = questions.iter().map(|prompted| prompted.question.category());
+    let categories: std::collections::BTreeSet<&str> = categories.collect();
     let accuracies = categories.into_iter().map(|category| format!("eval/accuracy/{category}"));
     METRICS.into_iter().chain(judged).map(str::to_owned).chain(accuracies).collect()
 }
@@ -108,7 +108,7 @@ impl<M: Model> GrpoTrainer<'_, M> {
         }
         let mut categories: BTreeMap<&str, (f64, f64)> = BTreeMap::new();
         for (prompted, score) in self.eval.iter().zip(&accuracy) {
-            let entry = categories.entry(&prompted.question.question_category).or_default();
+            let entry = categories.entry(prompted.question.category()).or_default();
             *entry = (entry.0 + score, entry.1 + 1.0);
         }
         for (category, (sum, n)) in categories {
