@@ -151,6 +151,33 @@ fn the_scaling_page_has_the_memory_of_the_captioner() {
     ]);
 }
 
+/// The memory that the recipe's header gives.
+#[test]
+fn robot_r1_takes_the_memory_that_its_header_says() {
+    let recipe = "../configs/robot-r1.toml";
+    let header = std::fs::read_to_string(recipe).unwrap();
+    let model =
+        ["--config", recipe, "--model", "Qwen/Qwen2.5-VL-7B-Instruct", "--gpu-memory", "80"];
+    let image = ["--images", "1", "--image-pixels", "50176"];
+    let of = |gpus: &str, more: &[&str]| {
+        let report = json(&[&model[..], &image, &["--gpus", gpus], more].concat());
+        (number(&report, "/memory/total_gb"), report["memory"]["fits"] == true)
+    };
+    let adapter = of("4", &["--set", "use_peft=true"]);
+    assert_eq!(
+        [of("4", &[]).1, of("8", &[]).1, of("16", &[]).1, adapter.1],
+        [false, false, true, true]
+    );
+    let [four, eight, sixteen] = ["4", "8", "16"].map(|gpus| of(gpus, &[]).0.ceil());
+    let adapter = adapter.0.ceil();
+    let text = format!(
+        "{four} GB on each of four GPUs, {eight} GB of eight, {sixteen} GB of sixteen, and an adapter {adapter} GB of four"
+    );
+    assert!(header.contains(&text), "configs/robot-r1.toml lacks: {text}");
+    let without_images = json(&[&model[..], &["--gpus", "4"]].concat());
+    assert!(number(&without_images, "/memory/total_gb") > 100.0, "{without_images}");
+}
+
 /// The GPUs that each recipe is for.
 const RECIPES: [(&str, &str); 4] = [
     ("embodied-r.toml", "40"),

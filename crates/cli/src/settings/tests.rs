@@ -1,5 +1,7 @@
 use embodied_r_grpo::loss::ImportanceSamplingMode;
 use embodied_r_policy::Precision;
+use embodied_r_rewards::Format;
+use embodied_r_rewards::stages::StageLength;
 
 use super::*;
 
@@ -263,6 +265,22 @@ fn the_papers_configuration_is_the_defaults_on_a_gpu_with_its_stages_written_out
     let on_gpu: GrpoSettings =
         Layers::default().defaults_on(DeviceName::Cuda).resolve(&[]).unwrap();
     assert_eq!(train, on_gpu.with(|s| s.stages.stage = stage));
+}
+
+/// EasyR1's values, which are the paper's.
+#[test]
+fn robot_r1_has_the_batches_and_clips_of_easyr1() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/robot-r1.toml");
+    let train: GrpoSettings = Layers::default().file(&file).unwrap().resolve(&[]).unwrap();
+    let rollout = &train.rollout;
+    assert_eq!((rollout.questions_per_step(), rollout.num_generations), (512, 5));
+    assert_eq!(rollout.questions_per_step() / rollout.num_mini_batches, 128);
+    let loss = &train.loss;
+    assert_eq!((loss.epsilon, loss.epsilon_high, loss.delta), (0.2, Some(0.3), Some(3.0)));
+    assert_eq!((loss.beta, loss.use_bias_correction_kl), (0.01, false));
+    assert_eq!(train.rewards.format, Format::Official);
+    assert!(train.vision.frozen_parts().is_some_and(|frozen| !frozen.vision_tower));
+    assert_eq!(train.stages().unwrap().stages()[0].length, StageLength::Epochs(5.0));
 }
 
 #[test]
