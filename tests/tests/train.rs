@@ -326,6 +326,47 @@ fn loss_options_can_be_combined() {
 }
 
 #[test]
+fn reinforce_plus_plus_trains_in_mini_batches_on_one_completion_per_question() {
+    let sets = [
+        "advantage_estimator=reinforce_plus_plus",
+        "num_generations=1",
+        "generation_batch_size=4",
+        "num_mini_batches=2",
+        "loss_type=dapo",
+        "epsilon_high=0.3",
+        "delta=3",
+        "format=r1v",
+    ];
+    let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
+    let (model, warnings) = trained(&sets);
+    assert!(warnings.contains("a step has 2 optimizer steps"), "{warnings}");
+    assert!(model != trained(&sets[..6]).0, "the mini-batches change the run");
+    assert!(model == trained(&sets).0, "the run is not reproducible");
+}
+
+#[test]
+fn a_reward_for_positions_refuses_other_answers_before_the_run() {
+    let dir = tempfile::tempdir().unwrap();
+    inputs(dir.path());
+    let weights = ["--set", "reward_weights={ waypoint_distance = 1.0, format = 1.0 }"];
+    let stderr = stderr_of(train(dir.path()).args(weights), 1);
+    assert!(
+        stderr.contains("question `0` has the `answer` `A`, which is no position `[x, y, z]`"),
+        "{stderr}"
+    );
+    assert!(!dir.path().join("run").exists());
+    let path = dir.path().join("train.json");
+    let mut questions: Vec<Value> = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    for question in &mut questions {
+        question["answer"] = json!("[0.254, -0.197, 0.894]");
+    }
+    fs::write(&path, serde_json::to_string(&questions).unwrap()).unwrap();
+    train(dir.path()).args(weights).assert().code(0);
+    let steps = events(&dir.path().join("run"), "step");
+    assert!(steps[0]["rewards/waypoint_distance/mean"].is_number(), "{}", steps[0]);
+}
+
+#[test]
 fn ranks_of_another_launcher_need_its_variables_and_mpi() {
     let dir = tempfile::tempdir().unwrap();
     inputs(dir.path());

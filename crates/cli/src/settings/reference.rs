@@ -71,7 +71,15 @@ const PEERS: &[(&str, &str)] = &[
     ("beta", "TRL 0; 0.001 is the paper's"),
     ("use_bias_correction_kl", "TRL `true`; neither ms-swift nor the paper has the correction"),
     ("ref_model_sync_steps", "same; TRL counts optimizer steps"),
-    ("advantage_estimator", "ms-swift's; TRL's `multi_objective_aggregation` covers `gdpo`"),
+    (
+        "num_mini_batches",
+        "TRL's `PPOConfig` has it; verl's `ppo_mini_batch_size` and EasyR1's `global_batch_size` are the questions of one",
+    ),
+    ("delta", "same; verl's `clip_ratio_c` and EasyR1's `clip_ratio_dual`"),
+    (
+        "advantage_estimator",
+        "ms-swift's; TRL's `multi_objective_aggregation` covers `gdpo`; verl's `adv_estimator`",
+    ),
     ("learning_rate", "TRL 1e-6; 5e-7 is the paper's"),
     ("lr_scheduler_type", "TRL `linear`; `cosine` is ms-swift's default"),
     ("warmup_ratio", "ms-swift's; TRL has only `warmup_steps`"),
@@ -119,7 +127,7 @@ const PEERS: &[(&str, &str)] = &[
     ("reward_weights", "TRL takes a list in the order of `reward_funcs`; ours are by name"),
     ("stage", "own: neither can schedule reward weights"),
     ("reward", "own: TRL takes Python functions (`reward_funcs`)"),
-    ("format", "own: ms-swift's `format` reward is `official`"),
+    ("format", "own: ms-swift's `format` reward is `official`, as is EasyR1's `r1v`, accepted"),
     ("soft_max_length", "ms-swift's"),
     ("soft_cache_length", "ms-swift's"),
     ("repetition_n_grams", "ms-swift's"),
@@ -221,7 +229,7 @@ fn page() -> String {
          it has the setting, else ms-swift's. The last column says what TRL 1.16 or ms-swift calls it and where defaults differ; *same* \
          is TRL's name and default, *own* is in neither. A run saves what its settings resolve to in `settings.toml`.\n\n\
          Lengths are in tokens, intervals in steps, unless a setting says otherwise. A step of `train` samples one batch of completions and \
-         has `num_iterations` optimizer steps. `–` means unset. Generated from the code; to \
+         has `num_iterations` × `num_mini_batches` optimizer steps. `–` means unset. Generated from the code; to \
          update it, run `{UPDATE}`.\n\n## train\n"
     );
     let table = defaults(&GrpoSettings::default());

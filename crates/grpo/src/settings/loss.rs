@@ -25,7 +25,8 @@ pub struct LossSettings {
     /// DAPO recommends 0.28. Default: `epsilon`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub epsilon_high: Option<f64>,
-    /// Upper bound of the unclipped ratio (two-sided clipping), above `1 + epsilon_high`. Default: none.
+    /// Upper bound of the unclipped ratio (two-sided clipping, or dual clip), above `1 + epsilon_high`: bounds the loss where
+    /// the advantage is negative. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub delta: Option<f64>,
     /// KL coefficient; 0 trains without a KL term and does not load a reference model for it. Default: 0.
