@@ -211,6 +211,21 @@ fn several_answer_tags_must_agree() {
 }
 
 #[test]
+fn a_position_is_three_finite_numbers_and_nothing_else() {
+    for text in ["[0.25, -1, 7e-1]", "(0.25 -1 .7)", " 0.25,-1,0.7\n"] {
+        assert_eq!(read_position(text), Ok([0.25, -1.0, 0.7]), "`{text}`");
+    }
+    for text in ["[1e999, 0, 0]", "[inf, 0, 0]", "[0, 0]", "[0, 0, 0, 0]", "[0, 0, 0] m", "A"] {
+        assert_eq!(read_position(text), Err(AnswerError::NoPosition), "`{text}`");
+    }
+    assert_eq!(read_position(" "), Err(AnswerError::Empty));
+    assert_eq!(
+        position("<answer>[1, 2, 3]</answer><answer>[3, 2, 1]</answer>"),
+        Err(AnswerError::AmbiguousTexts)
+    );
+}
+
+#[test]
 fn the_reasoning_is_the_text_of_a_closed_think_tag() {
     assert_eq!(think_tag("x<think> so </think><answer>"), Some(" so "));
     assert_eq!(think_tag("<think></think>"), Some(""));
