@@ -51,7 +51,10 @@ fn a_gated_model_says_where_to_accept_its_terms() {
 #[test]
 fn a_wrong_name_is_told_from_a_missing_token_and_a_wrong_one() {
     let unknown = refused(401, "RepoNotFound", None);
-    assert!(unknown.contains("there is no such repository, or it is private; check the name"), "{unknown}");
+    assert!(
+        unknown.contains("there is no such repository, or it is private; check the name"),
+        "{unknown}"
+    );
     let without = refused(401, "", None);
     assert!(without.contains("set `HF_TOKEN` to a token that may read it"), "{without}");
     let wrong = refused(401, "", Some("secret"));

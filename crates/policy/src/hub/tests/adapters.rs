@@ -43,7 +43,9 @@ fn an_adapter_alone_leaves_its_base_model_where_it_is() {
 
 #[test]
 fn a_base_model_that_is_missing_is_an_error_before_any_work() {
-    for (base, expected) in [("org/gone", "no such repository"), ("org/adapter", "an adapter itself")] {
+    for (base, expected) in
+        [("org/gone", "no such repository"), ("org/adapter", "an adapter itself")]
+    {
         let cache = tempfile::tempdir().unwrap();
         let server = server(base);
         let error = find(cache.path(), Some(&server), "org/adapter").unwrap_err();
