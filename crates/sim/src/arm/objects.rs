@@ -4,30 +4,52 @@ use super::space::{Rotation, Transform, Vector};
 
 /// An object class. A scene has at most one object of each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[allow(missing_docs)]
 pub enum Kind {
+    /// A red cup with a handle.
     RedCup,
+    /// A blue cup with a handle.
     BlueCup,
+    /// A yellow cup with a handle.
     YellowCup,
+    /// A green button on a dark base.
     Button,
+    /// A crumpled piece of paper.
     Rubbish,
+    /// An open bin.
     Bin,
+    /// A tomato.
     Tomato,
+    /// A phone.
     Phone,
+    /// The flat base that the phone lies on.
     PhoneBase,
+    /// A saucepan with a long handle.
     Saucepan,
+    /// The lid of the saucepan.
     Lid,
+    /// A pink cube.
     PinkBlock,
+    /// A blue cube.
     BlueBlock,
+    /// A green cube.
     GreenBlock,
+    /// An orange ball.
     OrangeBall,
+    /// A purple can.
     PurpleCan,
+    /// A square on the table.
     Target,
+    /// A knife; its origin is its handle.
     Knife,
+    /// A chopping board.
     ChoppingBoard,
+    /// An open jar.
     Jar,
+    /// The lid of the jar.
     JarLid,
+    /// A lamp, which is lit while its switch is pressed.
     Lamp,
+    /// The switch of the lamp: a blue button on a light base.
     LampSwitch,
 }
 

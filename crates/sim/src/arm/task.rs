@@ -9,17 +9,26 @@ use super::scene::Scene;
 
 /// A task, named after RLBench's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[allow(missing_docs)]
 pub enum Task {
+    /// Grasp the red cup, not the blue one, and lift it.
     PickUpCup,
+    /// Press the button.
     PushButton,
+    /// Drop the rubbish into the bin.
     PutRubbishInBin,
+    /// Put the phone on its base.
     PhoneOnBase,
+    /// Put the lid of the saucepan on the table.
     TakeLidOffSaucepan,
+    /// Push the pink block onto the target.
     SlideBlockToTarget,
+    /// Put the blue block on the green one.
     StackBlocks,
+    /// Put the knife on the chopping board.
     PutKnifeOnChoppingBoard,
+    /// Put the lid on the jar.
     CloseJar,
+    /// Press the switch of the lamp.
     LampOn,
 }
 
