@@ -1,12 +1,12 @@
 //! Questions from robot demonstrations, as in Robot-R1 (arXiv 2506.00070), and the scoring of its bench.
 //!
-//! - [`demonstration`]: a recorded episode as numbers. [`key_points`] finds where its gripper changes or its arm stops,
+//! - [`demonstration`]: a recorded episode as numbers. [`key_points`](mod@key_points) finds where its gripper changes or its arm stops,
 //!   by ARM's rule; [`split`](mod@split) divides episodes into training, validation and test.
-//! - [`questions`](mod@questions): what the next key point is ([`Kind`]), with distractors from which the text alone
-//!   does not tell the answer. [`movement`] says a displacement in words; [`prompt`] writes prompts about a [`Robot`].
+//! - [`questions`](mod@questions): what the next key point is ([`Kind`]), with distractors such that the text alone
+//!   does not give the answer away. [`movement`] says a displacement in words; [`prompt`] writes prompts about a [`Robot`].
 //! - [`Prepared`]: all of this for a LeRobot data set, whose columns [`columns`] finds. [`records`] and [`output`] write
 //!   it as question files; [`plot`](mod@plot) draws a demonstration with its key points.
-//! - [`bench`]: open questions, a judge's prompts, scores by rules, and mean scores.
+//! - [`bench`](mod@bench): open questions, a judge's prompts, scores by rules, and mean scores.
 //!
 //! ```
 //! use embodied_r_robot::{Movement, Robot, Wording};

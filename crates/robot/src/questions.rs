@@ -1,7 +1,7 @@
 //! Questions about the next key point, from demonstrations.
 //!
 //! Each start frame gives up to three questions ([`Kind`]). The options of four questions of one split are the answers
-//! of all four ([`blocks`]), so that a rule that sees the options alone is right in a quarter of them. [`movements`] says
+//! of all four (`blocks`), so that a rule that sees the options alone is right in a quarter of them. `movements` says
 //! how movements differ.
 
 mod movements;
@@ -33,7 +33,7 @@ const ATTEMPTS: usize = 10_000;
 pub enum Distractors {
     /// Other key points of the same task.
     Keypoints,
-    /// Random positions in the robot's workspace, as the paper can be read. The text alone tells many of them from key
+    /// Random positions in the robot's workspace, as the paper can be read. The text alone separates many of them from key
     /// points.
     Box,
 }
