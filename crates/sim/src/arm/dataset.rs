@@ -185,7 +185,7 @@ pub fn write_arm(out: &Path, options: &ArmOptions, progress: &dyn Progress) -> R
     let folder = staging.folder();
     let summary = fill(&folder, options, progress)?;
     write_json(&folder.join(SETTINGS), &options.settings())?;
-    staging.rename_to(out)?;
+    staging.publish()?;
     Ok(ArmOutput::Written(summary))
 }
 
@@ -216,20 +216,23 @@ fn is_written(out: &Path, settings: &Settings) -> Result<bool> {
 /// A hidden folder beside the output, in use by this process alone. What a killed process left in it is removed.
 struct Staging {
     path: PathBuf,
+    /// The output, which may not exist.
+    out: PathBuf,
     _lock: Lock,
 }
 
 impl Staging {
     fn new(out: &Path) -> Result<Self> {
         // `.` and `..` have no name of their own.
-        let name = out.file_name().ok_or_else(|| Error::NotEmpty { path: out.into() })?;
+        let out = fs::canonicalize(out).unwrap_or_else(|_| out.to_owned());
+        let name = out.file_name().ok_or_else(|| Error::NotEmpty { path: out.clone() })?;
         let path = out.with_file_name(format!(".{}.partial", name.to_string_lossy()));
         fs::create_dir_all(&path).map_err(FileError::io("create", &path))?;
         let lock = lock(&path.join("lock"))?;
         if matches!(lock, Lock::InUse) {
-            return Err(Error::InUse { path: out.into() });
+            return Err(Error::InUse { path: out });
         }
-        let staging = Self { path, _lock: lock };
+        let staging = Self { path, out, _lock: lock };
         let folder = staging.folder();
         if folder.exists() {
             fs::remove_dir_all(&folder).map_err(FileError::io("remove", &folder))?;
@@ -243,9 +246,9 @@ impl Staging {
         self.path.join("dataset")
     }
 
-    fn rename_to(self, out: &Path) -> Result<()> {
-        fs::rename(self.folder(), out).map_err(FileError::io("write", out))?;
-        Ok(())
+    /// Gives the folder the name of the output.
+    fn publish(self) -> Result<()> {
+        Ok(fs::rename(self.folder(), &self.out).map_err(FileError::io("write", &self.out))?)
     }
 }
 

@@ -158,6 +158,18 @@ fn a_second_run_changes_nothing_and_other_settings_are_refused() {
 }
 
 #[test]
+fn an_empty_folder_named_by_dots_is_filled() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("arm");
+    fs::create_dir_all(out.join("below")).unwrap();
+    let few = ArmOptions { tasks: vec![Task::PushButton], episodes: 1, ..options() };
+    let error = write(&out.join("below/.."), &few).unwrap_err();
+    assert!(matches!(error, Error::NotEmpty { .. }), "{error}");
+    write(&out.join("below/."), &few).unwrap();
+    assert!(out.join("below/meta/info.json").is_file());
+}
+
+#[test]
 fn files_of_others_are_neither_replaced_nor_mixed() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("arm");
