@@ -207,7 +207,7 @@ fn the_question_files_are_read_by_the_other_commands() {
     }
     let example = &read(&dir.path().join("q/sft_reasoned.json"))[0];
     let reply = example["messages"][1]["content"].as_str().unwrap();
-    assert!(reply.starts_with("<think>Move: ") && reply.contains(". Next waypoint: ["), "{reply}");
+    assert!(reply.starts_with("<think>Move: ") && reply.contains(". Next waypoint: 0."), "{reply}");
 }
 
 #[test]

@@ -45,8 +45,20 @@ pub struct Prompts<'a> {
 }
 
 impl Prompts<'_> {
-    /// A position in text, such as `[0.265, -0.112, 1.154]`.
+    /// A position in text: `[0.265, -0.112, 1.154]`, or compact `0.265 -0.112 1.154`.
     pub fn position(&self, position: Position) -> String {
+        match self.style {
+            PromptStyle::Paper => self.bracketed(position),
+            PromptStyle::Compact => self.coordinates(position).join(" "),
+        }
+    }
+
+    /// A position in text as an open-ended answer gives it: `[0.265, -0.112, 1.154]`.
+    pub fn bracketed(&self, position: Position) -> String {
+        format!("[{}]", self.coordinates(position).join(", "))
+    }
+
+    fn coordinates(&self, position: Position) -> [String; 3] {
         let decimals = self.decimals;
         let coordinate = |value: f64| {
             let text = format!("{value:.decimals$}");
@@ -55,7 +67,7 @@ impl Prompts<'_> {
                 _ => text,
             }
         };
-        format!("[{}]", position.map(coordinate).join(", "))
+        position.map(coordinate)
     }
 
     /// A position as it is read back from its text.
@@ -191,7 +203,7 @@ impl Prompts<'_> {
             },
         );
         for (letter, option) in LETTERS.iter().zip(options) {
-            push(&mut text, &format!("\n{letter}. {option}"));
+            push(&mut text, &format!("\n{letter} {option}"));
         }
         let answer = if options.is_empty() { "[x, y, z]" } else { "letter" };
         push(&mut text, &format!("\nReply: <think>reasoning</think><answer>{answer}</answer>"));
@@ -320,10 +332,39 @@ Example output format: <think> [detailed reasoning process] </think> <answer> [[
         );
         let expected = "<image>\nTask: pick up the cup\n\
             Axes: x backward to forward, y left to right, z down to up\n\
-            Origin: [0.25, 0.00, 0.75]\nGripper: [0.06, 0.20, 0.09]\nState: [0.27, -0.11, 1.15]\nNext waypoint?\n\
-            A. [0.07, 0.24, 1.00]\nB. [-0.07, 0.25, 0.94]\nC. [0.25, -0.20, 0.89]\nD. [0.19, -0.07, 1.14]\n\
+            Origin: 0.25 0.00 0.75\nGripper: 0.06 0.20 0.09\nState: 0.27 -0.11 1.15\nNext waypoint?\n\
+            A 0.07 0.24 1.00\nB -0.07 0.25 0.94\nC 0.25 -0.20 0.89\nD 0.19 -0.07 1.14\n\
             Reply: <think>reasoning</think><answer>letter</answer>";
         assert_eq!(text, expected);
+    }
+
+    /// Tokens of a text in which every digit, sign, word and line feed is one, as in tokenizers with single digits that
+    /// know the words.
+    fn tokens(text: &str) -> usize {
+        let mut count = 0;
+        let mut in_word = false;
+        for c in text.chars() {
+            let is_letter = c.is_alphabetic();
+            count += usize::from(c != ' ' && !(is_letter && in_word));
+            in_word = is_letter;
+        }
+        count
+    }
+
+    #[test]
+    fn a_compact_prompt_has_at_most_160_tokens_of_text() {
+        let robot = Robot::default();
+        let prompts = prompts(&robot, PromptStyle::Compact);
+        let state = [-0.265, -0.112, 1.154];
+        let waypoints: Vec<String> = (0..4).map(|_| prompts.position(state)).collect();
+        let movements = vec!["slightly backward, slightly right, down".to_owned(); 4];
+        for (kind, options) in
+            [(Kind::Waypoint, &waypoints), (Kind::State, &waypoints), (Kind::Movement, &movements)]
+        {
+            let text = prompts.prompt(kind, "throw the rubbish into the bin", state, options);
+            let tokens = tokens(text.trim_start_matches("<image>"));
+            assert!(tokens <= 160, "{kind:?}: {tokens} tokens in\n{text}");
+        }
     }
 
     #[test]

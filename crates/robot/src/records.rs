@@ -75,8 +75,8 @@ impl Records<'_> {
             (AnswerForm::MultipleChoice, _) => {
                 LETTERS.get(question.answer).map(char::to_string).unwrap_or_default()
             }
-            (AnswerForm::OpenEnded, Kind::State) => self.prompts.position(question.start.state),
-            (AnswerForm::OpenEnded, _) => self.prompts.position(question.start.target),
+            (AnswerForm::OpenEnded, Kind::State) => self.prompts.bracketed(question.start.state),
+            (AnswerForm::OpenEnded, _) => self.prompts.bracketed(question.start.target),
         }
     }
 
@@ -260,10 +260,10 @@ mod tests {
         );
         assert_eq!(
             reasoned(PromptStyle::Compact, Kind::State),
-            "<think>State: [0.27, -0.11, 1.15].</think><answer>C</answer>"
+            "<think>State: 0.27 -0.11 1.15.</think><answer>C</answer>"
         );
         let movement = reasoned(PromptStyle::Compact, Kind::Movement);
-        let end = "State: [0.27, -0.11, 1.15]. Next waypoint: [0.25, -0.20, 0.89]. Move: slightly backward, slightly \
+        let end = "State: 0.27 -0.11 1.15. Next waypoint: 0.25 -0.20 0.89. Move: slightly backward, slightly \
              left, down.</think><answer>C</answer>";
         assert!(movement.ends_with(end), "{movement}");
     }
