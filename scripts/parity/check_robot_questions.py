@@ -118,7 +118,7 @@ def movement(delta, epsilon, axes, is_compact):
     return ", ".join(parts[:-1]) + ", and " + parts[-1]
 
 
-def position(text):
+def coordinates(text):
     """[x, y, z], or compact x y z."""
     return [float(part) for part in text.strip("[]").replace(",", " ").split()]
 
@@ -191,9 +191,9 @@ def main(demos, output):
             if kind == "movement":
                 assert answer == label, record["Question_id"]
             else:
-                is_close = np.abs(np.array(position(answer)) - (state if kind == "state" else target))
+                is_close = np.abs(np.array(coordinates(answer)) - (state if kind == "state" else target))
                 assert is_close.max() <= 0.5 * 10.0 ** -settings["decimals"] + 1e-9, record["Question_id"]
-                points = np.array([position(option) for option in record["options"]])
+                points = np.array([coordinates(option) for option in record["options"]])
                 apart = np.linalg.norm(points[:, None] - points[None], axis=2)[np.triu_indices(4, 1)]
                 assert apart.min() >= options["min_distance_m"] - 1e-9, record["Question_id"]
             if kind == "state" or kind == "waypoint" and options["distractors"] == "keypoints":

@@ -49,8 +49,14 @@ impl Records<'_> {
             ("target".to_owned(), metres(target)),
             ("movement".to_owned(), json!(movement)),
         ]);
-        if !question.options.is_empty() {
-            extra.insert("options".to_owned(), json!(question.options));
+        match self.form {
+            AnswerForm::MultipleChoice => {
+                extra.insert("options".to_owned(), json!(question.options));
+            }
+            // As the rewards call it.
+            AnswerForm::OpenEnded => {
+                extra.insert("answer_type".to_owned(), json!("position"));
+            }
         }
         Question {
             question_id: json!(format!("{kind}-{episode}-{frame}")),
@@ -289,5 +295,6 @@ mod tests {
         assert_eq!(of(Kind::Waypoint).answer, "[0.254, -0.197, 0.894]");
         assert_eq!(of(Kind::State).answer, "[0.265, -0.112, 1.154]");
         assert!(!of(Kind::State).extra.contains_key("options"));
+        assert_eq!(of(Kind::State).extra["answer_type"], "position");
     }
 }
