@@ -1,6 +1,7 @@
 //! The frames of cameras: from videos, and from images in parquet files.
 
 mod images;
+mod parallel;
 mod videos;
 
 use image::RgbImage;

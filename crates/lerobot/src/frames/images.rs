@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::io::Cursor;
 
 use image::{ImageReader, Limits, RgbImage};
-use rayon::prelude::*;
 
+use super::parallel::try_for_each;
 use super::{Sink, Wanted, check_size};
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
@@ -27,8 +27,9 @@ pub(super) fn for_each<E: From<Error> + Send>(
     for &(id, position) in wanted {
         files.entry(dataset.entries()[id.episode].data).or_default().push((id, position));
     }
-    files.into_par_iter().try_for_each(|(index, wanted)| {
-        let data = DataFile::open(dataset, index)?;
+    let files: Vec<(FileIndex, Vec<Wanted>)> = files.into_iter().collect();
+    try_for_each(&files, |(index, wanted)| {
+        let data = DataFile::open(dataset, *index)?;
         let rows = wanted
             .iter()
             .map(|(id, position)| Ok((data.rows_of(id.episode)?.start + id.frame, *position)));

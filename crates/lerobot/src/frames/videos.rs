@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use embodied_r_video::{self as video, Limits, Timestamps, Video};
 use image::RgbImage;
-use rayon::prelude::*;
 
+use super::parallel::try_for_each;
 use super::{Sink, Wanted, check_size};
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
@@ -42,7 +42,7 @@ pub(super) fn for_each<E: From<Error> + Send>(
     });
     let files: Vec<File<'_>> = files.collect::<Result<_>>()?;
     let times = timestamps(dataset, wanted)?;
-    files.into_par_iter().try_for_each(|file| file.decode(dataset, &times, tolerance_s, each))
+    try_for_each(&files, |file| file.decode(dataset, &times, tolerance_s, each))
 }
 
 /// The times of the frames of each wanted episode.
@@ -53,16 +53,16 @@ fn timestamps(dataset: &Dataset, wanted: &[Wanted]) -> Result<BTreeMap<usize, Ve
     for episode in episodes {
         files.entry(dataset.entries()[episode].data).or_default().push(episode);
     }
-    let times = files.into_par_iter().map(|(index, episodes)| {
+    let mut times = BTreeMap::new();
+    for (index, episodes) in files {
         let file = DataFile::open(dataset, index)?;
         let rows = file.read(&[], dataset.fps())?;
-        let times = episodes.into_iter().map(|episode| {
+        for episode in episodes {
             file.rows_of(episode)?;
-            Ok((episode, rows.timestamps(episode).to_vec()))
-        });
-        times.collect::<Result<Vec<_>>>()
-    });
-    Ok(times.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
+            times.insert(episode, rows.timestamps(episode).to_vec());
+        }
+    }
+    Ok(times)
 }
 
 /// An error of this crate, or one of the function that receives the frames.
