@@ -69,39 +69,39 @@ pub fn write(
     more(&folder.path)?;
     write_images(prepared, dataset, &folder.path, progress)?;
     write_files(prepared, settings, name, &folder.path)?;
-    folder.rename_to(out)
+    folder.publish()
 }
 
 /// A directory that is removed unless it is renamed.
 struct Unfinished {
     path: PathBuf,
-    is_finished: bool,
+    /// What it becomes.
+    out: PathBuf,
 }
 
 impl Unfinished {
     fn beside(out: &Path) -> Result<Self> {
-        let name = out.file_name().unwrap_or(out.as_os_str()).to_string_lossy().into_owned();
-        let path = out.with_file_name(format!(".{name}.{}.partial", process::id()));
+        // An empty directory may be named by dots.
+        let out = fs::canonicalize(out).unwrap_or_else(|_| out.to_owned());
+        let name = out.file_name().ok_or_else(|| Error::NotEmpty { path: out.clone() })?;
+        let path =
+            out.with_file_name(format!(".{}.{}.partial", name.to_string_lossy(), process::id()));
         if let Some(parent) = out.parent() {
             fs::create_dir_all(parent).map_err(FileError::io("create", parent))?;
         }
         fs::create_dir(&path).map_err(FileError::io("create", &path))?;
-        Ok(Self { path, is_finished: false })
+        Ok(Self { path, out })
     }
 
-    fn rename_to(mut self, out: &Path) -> Result<()> {
-        fs::rename(&self.path, out).map_err(FileError::io("create", out))?;
-        self.is_finished = true;
-        Ok(())
+    fn publish(self) -> Result<()> {
+        Ok(fs::rename(&self.path, &self.out).map_err(FileError::io("create", &self.out))?)
     }
 }
 
 impl Drop for Unfinished {
     fn drop(&mut self) {
-        if !self.is_finished {
-            // An error is already being reported, and the directory is hidden.
-            let _ = fs::remove_dir_all(&self.path);
-        }
+        // After a rename there is nothing to remove; before it an error is being reported, and the directory is hidden.
+        let _ = fs::remove_dir_all(&self.path);
     }
 }
 
@@ -230,4 +230,28 @@ fn summary(prepared: &Prepared, settings: &Settings, name: &str) -> Value {
         "episodes": episodes,
         "questions": questions,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_appears_when_it_is_complete() {
+        let folder = tempfile::tempdir().unwrap();
+        let names = || -> Vec<_> {
+            fs::read_dir(folder.path()).unwrap().map(|it| it.unwrap().file_name()).collect()
+        };
+        let out = folder.path().join("q");
+        drop(Unfinished::beside(&out).unwrap());
+        assert!(names().is_empty());
+        fs::create_dir(&out).unwrap();
+        // The empty directory itself, by another name.
+        let unfinished = Unfinished::beside(&out.join(".")).unwrap();
+        fs::write(unfinished.path.join("train.json"), "[]").unwrap();
+        unfinished.publish().unwrap();
+        assert_eq!(names(), ["q"]);
+        assert!(out.join("train.json").is_file());
+        assert!(matches!(check_output(&out), Err(Error::NotEmpty { .. })));
+    }
 }

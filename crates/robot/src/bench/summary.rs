@@ -15,6 +15,10 @@ const RESAMPLES: usize = 10_000;
 /// The name of the mean over all splits.
 const ALL: &str = "all";
 
+/// Names of the split with the tasks of the training, and of that with others.
+const SEEN: [&str; 2] = ["in", "seen"];
+const UNSEEN: [&str; 2] = ["out", "held-out"];
+
 /// A 95 % interval.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Interval {
@@ -180,7 +184,9 @@ pub fn markdown(model: &str, judges: &[(String, Summary)], agreement: Option<Agr
     );
     for (judge, summary) in judges {
         let cell = |kind, split| summary.mean(kind, split).map(|mean| mean.mean);
-        let low_level = |kind| [cell(kind, ALL), cell(kind, "in"), cell(kind, "out")];
+        let either =
+            |kind, names: [&'static str; 2]| names.into_iter().find_map(|name| cell(kind, name));
+        let low_level = |kind| [cell(kind, ALL), either(kind, SEEN), either(kind, UNSEEN)];
         let [planning, action] =
             [QuestionType::Planning, QuestionType::HighLevelAction].map(|kind| cell(kind, ALL));
         let (movement, spatial) =
@@ -265,12 +271,13 @@ mod tests {
 
     #[test]
     fn published_rows_are_marked_as_of_another_question_set() {
-        let questions = [question(QuestionType::Movement, "in")];
-        let summary = Summary::new(&questions, &[Some(2)], 0);
+        let questions =
+            [question(QuestionType::Movement, "in"), question(QuestionType::Spatial, "held-out")];
+        let summary = Summary::new(&questions, &[Some(2), Some(1)], 0);
         let text = markdown("mine", &[("rules".to_owned(), summary)], None);
         assert!(text.contains("| movement | all | 1 | 2.00 | 2.00 to 2.00 |"), "{text}");
         assert!(text.contains("another question set"), "{text}");
-        let own = "| **mine** (rules) | – | – | 2.00 | 2.00 | – | – | – | – |";
+        let own = "| **mine** (rules) | – | – | 2.00 | 2.00 | – | 1.00 | – | 1.00 |";
         assert!(text.contains(own), "{text}");
         let published = "| Robot-R1 | 1.44 | 1.30 | 0.76 | 0.96 | 0.56 | 1.51 | 1.76 | 1.18 |";
         assert!(text.contains(published), "{text}");
