@@ -17,7 +17,7 @@ pub const HIDDEN_SIZE: usize = 16;
 /// The folder cannot be written.
 pub fn write(dir: &Path) {
     let documents = ["a lamp is left of the chair", "Question: where is the lamp?", "think answer"];
-    let options = TrainOptions { vocab_size: 300, min_frequency: 2 };
+    let options = TrainOptions { vocab_size: 300, min_frequency: 2, ..TrainOptions::default() };
     std::fs::create_dir_all(dir).expect("a folder can be created");
     let trained = train(documents, &options, dir).expect("a tokenizer can be trained");
     let config = ModelConfig {

@@ -34,7 +34,7 @@ fn positions(episode: usize) -> Vec<([f32; 3], f32)> {
     rows
 }
 
-/// A gray frame by which it can be told in which episode and frame it is.
+/// A gray frame whose halves have the levels of its episode and its number.
 fn frame(episode: usize, frame: usize) -> RgbImage {
     let level = |number: usize| 40 + 4 * (number as u8 % 48);
     let (left, right) = (level(episode), level(frame));

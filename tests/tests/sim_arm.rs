@@ -83,3 +83,61 @@ fn wrong_options_are_wrong_usage() {
     }
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }
+
+#[test]
+fn worked_examples_follow_from_the_demonstrations() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let size = ["--tasks", "pick_up_cup,push_button", "--episodes", "8", "--image-size", "64x48"];
+    arm(&path("demos"), &[&size[..], &["--bench-frames", "0"]].concat()).success();
+    let run =
+        |words: &[&str]| Command::new(binary()).current_dir(folder.path()).args(words).assert();
+    let compact = ["--prompt", "compact", "--decimals", "2", "--movement-epsilon", "0.02"];
+    let questions = ["robot", "questions", "--demos", "demos", "--output", "q"];
+    run(&[&questions[..], &compact].concat()).success();
+    let write = |output: &str, more: &[&str]| {
+        let words = ["sim", "conversations", "--data", "q/train.json", "--demos", "demos"];
+        let count = ["--questions", "12", "--judge-examples", "0", "--output", output];
+        run(&[&words[..], &count, more].concat())
+    };
+    let lines = |output: &str| -> Vec<Value> {
+        let text = std::fs::read_to_string(path(output)).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    write("q/worked.jsonl", &[]).success();
+    write("q/answers.jsonl", &["--answers-only"]).success();
+
+    let asked = json(&path("q/train.json"));
+    let solution = |prompt: &Value| {
+        let same = |question: &&Value| question["question"] == *prompt;
+        let found = asked.as_array().unwrap().iter().find(same).unwrap();
+        (found["kind"].as_str().unwrap(), found["answer"].as_str().unwrap())
+    };
+    let mut kinds = std::collections::BTreeMap::new();
+    for example in lines("q/worked.jsonl") {
+        let [_, user, reply] = example["messages"].as_array().unwrap().as_slice() else {
+            panic!("{example}")
+        };
+        let (kind, letter) = solution(&user["content"]);
+        let reply = reply["content"].as_str().unwrap();
+        assert!(
+            reply.ends_with(&format!(": {letter}.</think><answer>{letter}</answer>")),
+            "{reply}"
+        );
+        assert_eq!(reply.contains("next: "), kind != "state", "{reply}");
+        let image = example["images"][0].as_str().unwrap();
+        assert!(path("q").join(image).is_file());
+        *kinds.entry(kind).or_insert(0) += 1;
+    }
+    assert_eq!(kinds.values().sum::<i32>(), 12);
+    assert_eq!((kinds["state"], kinds["waypoint"]), (4, 4), "{kinds:?}");
+    for example in lines("q/answers.jsonl") {
+        let reply = example["messages"][2]["content"].as_str().unwrap();
+        assert!(!reply.contains("gripper"), "{reply}");
+    }
+
+    std::fs::write(path("demos/arm.json"), "{}").unwrap();
+    let refused = write("q/other.jsonl", &[]).failure();
+    let stderr = String::from_utf8(refused.get_output().stderr.clone()).unwrap();
+    assert!(stderr.contains("arm.json") && stderr.contains("sim arm"), "{stderr}");
+}

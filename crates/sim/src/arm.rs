@@ -6,7 +6,8 @@
 //! the gripper's path by inverse kinematics. Everything is a pure function of seed, task and episode.
 //!
 //! [`demonstration`] makes a demonstration, [`Renderer`] renders its moments, [`bench_frame`] asks about one.
-//! [`random_scene`], [`descriptions`] and [`located`] are for pretraining. [`write_arm`] writes a data set.
+//! [`random_scene`], [`descriptions`], [`located`], [`scene_document`] and [`listed_document`] are for pretraining, and
+//! [`worked_answer`] is for a cold start. [`write_arm`] writes a data set, and [`WrittenArm`] repeats its demonstrations.
 //!
 //! ```
 //! use embodied_r_sim::arm::{Renderer, Task, demonstration};
@@ -22,6 +23,7 @@
 mod bench;
 mod camera;
 mod chain;
+mod corpus;
 mod dataset;
 mod demonstration;
 mod frames;
@@ -30,6 +32,7 @@ mod look;
 mod mesh;
 mod motion;
 mod objects;
+mod rationale;
 mod relation;
 mod render;
 mod scene;
@@ -40,10 +43,12 @@ mod task;
 pub use bench::{BenchFrame, BenchQuestion, QUESTION_TYPES, bench_frame};
 pub use camera::image_position;
 pub use chain::{JOINTS, Joints};
-pub use dataset::{ArmOptions, ArmOutput, ArmSummary, IMAGE_SIZE, write_arm};
+pub use corpus::{listed_document, scene_document};
+pub use dataset::{ArmOptions, ArmOutput, ArmSummary, IMAGE_SIZE, WrittenArm, write_arm};
 pub use demonstration::{Demonstration, Step, demonstration};
 pub use frames::{Located, classes, descriptions, located, random_scene};
 pub use objects::{Body, Kind};
+pub use rationale::{AskedFrame, WorkedAnswer, worked_answer};
 pub use relation::{MOVEMENT_EPSILON_M, Relation, directions, movement_sentence};
 pub use render::Renderer;
 pub use scene::Scene;

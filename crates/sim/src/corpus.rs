@@ -8,7 +8,7 @@
 mod chat;
 mod document;
 mod drills;
-mod key_phrase;
+pub(crate) mod key_phrase;
 mod letters;
 mod lookups;
 mod notes;

@@ -66,6 +66,14 @@ pub enum Error {
         /// The folder.
         path: PathBuf,
     },
+    /// The settings of a data set are not as they are written.
+    #[error("`{}` is not the settings of simulated demonstrations: {reason}; write them with `sim arm`", path.display())]
+    ArmSettings {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
     /// A task is named twice.
     #[error("the task `{task}` is named twice; name each once")]
     RepeatedTask {

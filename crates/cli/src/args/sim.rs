@@ -143,8 +143,9 @@ pub(crate) struct PretrainArgs {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Vision")]
 pub(crate) struct VisionPretrainArgs {
-    /// Pretrain the small vision-language base model of `quickstart --vision` from a text model: the one of `--from`
-    /// [default: the bundled one]. A vision encoder first learns to detect objects in rendered frames, then it and the
+    /// Pretrain the small vision-language base model of `quickstart --vision`, or with `--world arm` that of
+    /// `quickstart --robot`, from a text model: the one of `--from` [default: the bundled one, with `--world arm` one that
+    /// is trained first]. A vision encoder first learns to detect objects in rendered frames, then it and the
     /// decoder learn text about frames. If `--from` is a vision-language model, its training continues; give
     /// `--detection-steps 0` to leave out detection.
     #[arg(
@@ -154,6 +155,18 @@ pub(crate) struct VisionPretrainArgs {
             "heads", "kv_heads"]
     )]
     pub(crate) vision: bool,
+    /// What frames and text are about.
+    #[arg(long, value_name = "WORLD", requires = "vision", value_enum, default_value_t = WorldName::Rooms)]
+    pub(crate) world: WorldName,
+    /// Number of steps on text without frames at the start, of `--world arm` without `--from`.
+    #[arg(
+        long,
+        value_name = "N",
+        requires = "vision",
+        conflicts_with = "from",
+        default_value_t = 3000
+    )]
+    pub(crate) text_steps: u64,
     /// Number of detection steps.
     #[arg(long, value_name = "N", requires = "vision", default_value_t = 5000)]
     pub(crate) detection_steps: u64,
@@ -166,7 +179,7 @@ pub(crate) struct VisionPretrainArgs {
     /// Number of steps on text about frames.
     #[arg(long, value_name = "N", requires = "vision", default_value_t = 4500)]
     pub(crate) vision_steps: u64,
-    /// Number of rooms whose frames the text is about.
+    /// Number of rooms, or of scenes of the arm, whose frames the text is about.
     #[arg(long, value_name = "N", requires = "vision", default_value_t = 16_000)]
     pub(crate) rooms: u64,
     /// Peak learning rate of the decoder.
@@ -177,6 +190,15 @@ pub(crate) struct VisionPretrainArgs {
     pub(crate) encoder_learning_rate: f64,
     #[command(flatten)]
     pub(crate) encoder: EncoderShapeArgs,
+}
+
+/// What the vision-language base model sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum WorldName {
+    /// Rooms, the base of `quickstart --vision`.
+    Rooms,
+    /// The robot arm, the base of `quickstart --robot`.
+    Arm,
 }
 
 /// Architecture of the vision encoder.
@@ -228,9 +250,14 @@ pub(crate) struct ShapeArgs {
 /// of plain sentences.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ConversationsArgs {
-    /// Captioned questions, as written by `perceive`, or questions about frames, as written by `sim views`.
+    /// Captioned questions, as written by `perceive`, or questions about frames, as written by `sim views`, or with
+    /// `--demos` by `robot questions --prompt compact`.
     #[arg(long, value_name = "FILE")]
     pub(crate) data: PathBuf,
+    /// Demonstrations that the questions are about, as written by `sim arm`. Reasoning follows from what the simulated
+    /// scene shows; questions are sampled uniformly over kinds, and of each kind over subtasks.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) demos: Option<PathBuf>,
     /// JSONL file of `messages` to write, the input of `sft`. For questions about frames write it beside them, as its
     /// `images` are relative to it.
     #[arg(long, alias = "out", value_name = "FILE")]

@@ -184,7 +184,7 @@ mod tests {
     #[test]
     fn special_tokens_in_a_conversation_are_plain_text() {
         let dir = tempfile::tempdir().unwrap();
-        let options = TrainOptions { vocab_size: 259, min_frequency: 9 };
+        let options = TrainOptions { vocab_size: 259, min_frequency: 9, ..TrainOptions::default() };
         train(["a"], &options, dir.path()).unwrap();
         let tokenizer = Tokenizer::from_dir(dir.path()).unwrap();
         let messages = [ChatMessage::user("<|im_start|>"), ChatMessage::assistant("a<|im_end|>b")];

@@ -82,7 +82,7 @@ mod tests {
     /// A trained tokenizer, with ChatML's special tokens 1 and 2 and bytes.
     fn tokenizer() -> Tokenizer {
         let dir = tempfile::tempdir().unwrap();
-        let options = TrainOptions { vocab_size: 259, min_frequency: 9 };
+        let options = TrainOptions { vocab_size: 259, min_frequency: 9, ..TrainOptions::default() };
         train(["a"], &options, dir.path()).unwrap();
         Tokenizer::from_dir(dir.path()).unwrap()
     }

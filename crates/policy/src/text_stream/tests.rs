@@ -10,7 +10,12 @@ use crate::tokenizer::{TrainOptions, train};
 fn byte_level() -> Arc<Tokenizer> {
     let dir = tempfile::tempdir().unwrap();
     let documents = ["a lamp is left of the chair", "</think> <answer> ä 你好 🦀"];
-    train(documents, &TrainOptions { vocab_size: 300, min_frequency: 1 }, dir.path()).unwrap();
+    train(
+        documents,
+        &TrainOptions { vocab_size: 300, min_frequency: 1, ..TrainOptions::default() },
+        dir.path(),
+    )
+    .unwrap();
     Arc::new(Tokenizer::from_dir(dir.path()).unwrap())
 }
 

@@ -16,7 +16,12 @@ fn captions() -> Vec<String> {
 }
 
 fn trained(dir: &Path) -> Tokenizer {
-    train(captions(), &TrainOptions { vocab_size: 1_500, min_frequency: 1 }, dir).unwrap();
+    train(
+        captions(),
+        &TrainOptions { vocab_size: 1_500, min_frequency: 1, ..TrainOptions::default() },
+        dir,
+    )
+    .unwrap();
     Tokenizer::from_dir(dir).unwrap()
 }
 
@@ -46,14 +51,34 @@ fn words_and_numbers_are_tokens_and_punctuation_is_separate() {
 }
 
 #[test]
+fn signs_and_decimals_are_parts_of_numbers_on_request() {
+    let texts = ["cup 0.25 -0.11, at 1.05: up\nA 0.25 -0.11 1.05."; 3];
+    let pieces_with = |decimals: bool| {
+        let dir = tempfile::tempdir().unwrap();
+        let options = TrainOptions { vocab_size: 400, min_frequency: 1, decimals };
+        train(texts, &options, dir.path()).unwrap();
+        pieces(&Tokenizer::from_dir(dir.path()).unwrap(), "cup 0.25 -0.11, at 1.05.")
+    };
+    assert_eq!(pieces_with(true), ["cup", " 0.25", " -0.11", ",", " at", " 1.05", "."]);
+    assert_eq!(pieces_with(false).len(), 14);
+}
+
+#[test]
 fn numbers_split_by_a_small_vocabulary_are_reported() {
     let dir = tempfile::tempdir().unwrap();
-    let whole =
-        train(captions(), &TrainOptions { vocab_size: 1_500, min_frequency: 1 }, dir.path())
-            .unwrap();
+    let whole = train(
+        captions(),
+        &TrainOptions { vocab_size: 1_500, min_frequency: 1, ..TrainOptions::default() },
+        dir.path(),
+    )
+    .unwrap();
     assert_eq!(whole.split_numbers, [""; 0]);
-    let small =
-        train(captions(), &TrainOptions { vocab_size: 300, min_frequency: 1 }, dir.path()).unwrap();
+    let small = train(
+        captions(),
+        &TrainOptions { vocab_size: 300, min_frequency: 1, ..TrainOptions::default() },
+        dir.path(),
+    )
+    .unwrap();
     assert_eq!(small.vocab_size, 300);
     assert!(small.split_numbers.contains(&" 133".to_owned()));
 }
@@ -72,8 +97,12 @@ fn training_twice_gives_the_same_files() {
 #[test]
 fn a_vocabulary_too_small_for_all_bytes_is_rejected() {
     let dir = tempfile::tempdir().unwrap();
-    let error = train(captions(), &TrainOptions { vocab_size: 258, min_frequency: 1 }, dir.path())
-        .unwrap_err();
+    let error = train(
+        captions(),
+        &TrainOptions { vocab_size: 258, min_frequency: 1, ..TrainOptions::default() },
+        dir.path(),
+    )
+    .unwrap_err();
     assert_eq!(
         error.to_string(),
         "`vocab_size` must be at least 259, for all bytes and the special tokens, not 258"

@@ -141,13 +141,14 @@ fn separate(splits: &[&Value]) -> bool {
 const WORDS: [&str; 2] = [r"[^\r\n\p{L}\p{N}]?\p{L}+", r" ?\p{L}+"];
 
 /// Further alternatives of the patterns in use. None looks behind, or matches a separator after a letter.
-const OTHERS: [&str; 14] = [
+const OTHERS: [&str; 15] = [
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)",
     r"'(?:[sdmt]|ll|ve|re)",
     r"'s|'t|'re|'ve|'m|'ll|'d",
     r"\p{N}",
     r"\p{N}{1,3}",
     r" ?\p{N}+",
+    r" ?-?\p{N}+(?:\.\p{N}+)?",
     r" ?[^\s\p{L}\p{N}]+[\r\n]*",
     r" ?[^\s\p{L}\p{N}]+",
     r"[^\s\p{L}\p{N}]",

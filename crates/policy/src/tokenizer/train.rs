@@ -43,6 +43,10 @@ pub(super) const VISION_TEMPLATE: &str = "{% for message in messages %}<|im_star
 /// are neither split nor merged with other text.
 const PATTERN: &str = r" ?\p{L}+| ?\p{N}+|[^\s\p{L}\p{N}]|\s*[\r\n]+|\s+(?!\S)|\s";
 
+/// The same with signs and decimals as parts of numbers.
+const DECIMALS_PATTERN: &str =
+    r" ?\p{L}+| ?-?\p{N}+(?:\.\p{N}+)?|[^\s\p{L}\p{N}]|\s*[\r\n]+|\s+(?!\S)|\s";
+
 /// ChatML: each message between its two special tokens, the role on the first line.
 pub(super) const CHAT_TEMPLATE: &str = "\
 {%- for message in messages %}
@@ -59,11 +63,13 @@ pub struct TrainOptions {
     pub vocab_size: usize,
     /// Minimum number of occurrences of a merge.
     pub min_frequency: u64,
+    /// Whether a number's sign and decimals are parts of it, so that ` -0.25` can be one token.
+    pub decimals: bool,
 }
 
 impl Default for TrainOptions {
     fn default() -> Self {
-        Self { vocab_size: 2_048, min_frequency: 2 }
+        Self { vocab_size: 2_048, min_frequency: 2, decimals: false }
     }
 }
 
@@ -101,7 +107,8 @@ pub fn train<S: AsRef<str> + Send>(
     let mut numbers = BTreeSet::new();
     let documents =
         documents.into_iter().inspect(|text| collect_numbers(text.as_ref(), &mut numbers));
-    let mut tokenizer = untrained().map_err(Error::tokenizer(&path))?;
+    let pattern = if options.decimals { DECIMALS_PATTERN } else { PATTERN };
+    let mut tokenizer = untrained(pattern).map_err(Error::tokenizer(&path))?;
     let mut trainer = BpeTrainer::builder()
         .show_progress(false)
         .vocab_size(options.vocab_size)
@@ -125,9 +132,9 @@ pub fn train<S: AsRef<str> + Send>(
 pub(super) type ByteLevelBpe =
     TokenizerImpl<BPE, NormalizerWrapper, PreTokenizerWrapper, PostProcessorWrapper, ByteLevel>;
 
-fn untrained() -> tokenizers::Result<ByteLevelBpe> {
+fn untrained(pattern: &str) -> tokenizers::Result<ByteLevelBpe> {
     let pieces = Split::new(
-        SplitPattern::Regex(PATTERN.to_owned()),
+        SplitPattern::Regex(pattern.to_owned()),
         SplitDelimiterBehavior::Isolated,
         false,
     )?;

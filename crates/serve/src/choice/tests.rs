@@ -6,7 +6,7 @@ use crate::request::ResponseMode;
 
 fn tokenizer() -> Arc<Tokenizer> {
     let dir = tempfile::tempdir().unwrap();
-    let options = TrainOptions { vocab_size: 259, min_frequency: 9 };
+    let options = TrainOptions { vocab_size: 259, min_frequency: 9, ..TrainOptions::default() };
     train(["a"], &options, dir.path()).unwrap();
     Arc::new(Tokenizer::from_dir(dir.path()).unwrap())
 }

@@ -13,7 +13,12 @@ use crate::refusal::Refusal;
 /// A model with 300 token ids, a context length of 100, and the stop ids 2 and 0.
 fn model() -> Model {
     let dir = tempfile::tempdir().unwrap();
-    train(["a lamp"], &TrainOptions { vocab_size: 300, min_frequency: 1 }, dir.path()).unwrap();
+    train(
+        ["a lamp"],
+        &TrainOptions { vocab_size: 300, min_frequency: 1, ..TrainOptions::default() },
+        dir.path(),
+    )
+    .unwrap();
     let tokenizer = Arc::new(Tokenizer::from_dir(dir.path()).unwrap());
     let defaults = SamplingDefaults { temperature: 0.7, top_k: 20, ..SamplingDefaults::default() };
     Model {

@@ -26,7 +26,7 @@ use serde_json::{Value, json};
 use super::bench::bench_frame;
 use super::demonstration::{Demonstration, Step, demonstration};
 use super::render::Renderer;
-use super::task::Task;
+use super::task::{Task, UnknownTask};
 use super::{FPS, JOINTS};
 use crate::error::{Error, Result};
 use crate::views::write_png_of_size;
@@ -187,6 +187,41 @@ pub fn write_arm(out: &Path, options: &ArmOptions, progress: &dyn Progress) -> R
     write_json(&folder.join(SETTINGS), &options.settings())?;
     staging.publish()?;
     Ok(ArmOutput::Written(summary))
+}
+
+/// The demonstrations of a data set that [`write_arm`] wrote.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WrittenArm {
+    tasks: Vec<Task>,
+    episodes: u64,
+    seed: u64,
+}
+
+impl WrittenArm {
+    /// Reads the settings of the data set in the folder `dir`.
+    ///
+    /// # Errors
+    /// Its `arm.json` cannot be read, or is not one that [`write_arm`] writes.
+    pub fn open(dir: &Path) -> Result<Self> {
+        let path = dir.join(SETTINGS);
+        let fault = |reason: String| Error::ArmSettings { path: path.clone(), reason };
+        let settings: Settings =
+            serde_json::from_str(&read_text(&path)?).map_err(|error| fault(error.to_string()))?;
+        let tasks = settings.tasks.iter().map(|name| name.parse());
+        let tasks: Vec<Task> = tasks
+            .collect::<std::result::Result<_, UnknownTask>>()
+            .map_err(|error| fault(error.to_string()))?;
+        Ok(Self { tasks, episodes: settings.episodes, seed: settings.seed })
+    }
+
+    /// The demonstration with an episode index; `None` if the data set has fewer.
+    #[must_use]
+    pub fn demonstration(&self, episode_index: u64) -> Option<Demonstration> {
+        let tasks = self.tasks.len() as u64;
+        let episode = episode_index.checked_div(tasks).filter(|at| *at < self.episodes)?;
+        let task = self.tasks.get(usize::try_from(episode_index % tasks).ok()?)?;
+        Some(demonstration(self.seed, *task, episode))
+    }
 }
 
 /// Whether the folder has been written with these settings.

@@ -13,16 +13,22 @@ pub const MOVEMENT_EPSILON_M: f64 = 0.005;
 const SLIGHT: f64 = 0.5;
 
 /// Words for both directions of each axis.
-const DIRECTIONS: [[&str; 2]; 3] = [["forward", "backward"], ["right", "left"], ["up", "down"]];
+pub(crate) const DIRECTIONS: [[&str; 2]; 3] =
+    [["forward", "backward"], ["right", "left"], ["up", "down"]];
 
 /// The directions of a movement, such as `slightly forward`, in order of the axes. An axis that moves at most half as far
 /// as the one that moves most is "slightly"; one that moves less than [`MOVEMENT_EPSILON_M`] is left out.
 #[must_use]
 pub fn directions(displacement_m: [f64; 3]) -> Vec<String> {
+    directions_above(displacement_m, MOVEMENT_EPSILON_M)
+}
+
+/// [`directions`] without the axes that move less than `epsilon_m`.
+pub(crate) fn directions_above(displacement_m: [f64; 3], epsilon_m: f64) -> Vec<String> {
     let largest = displacement_m.iter().fold(0.0, |most: f64, part| most.max(part.abs()));
     let moves = displacement_m.iter().zip(DIRECTIONS);
     moves
-        .filter(|(part, _)| part.abs() >= MOVEMENT_EPSILON_M)
+        .filter(|(part, _)| part.abs() >= epsilon_m)
         .map(|(part, [positive, negative])| {
             let slightly = if part.abs() <= SLIGHT * largest { "slightly " } else { "" };
             format!("{slightly}{}", if *part > 0.0 { positive } else { negative })

@@ -20,7 +20,7 @@ pub(super) fn objects(names: &[String], rng: &mut Rng) -> String {
 }
 
 /// A key with random filler words around it.
-pub(super) fn among_filler_words(key: &str, rng: &mut Rng) -> String {
+pub(crate) fn among_filler_words(key: &str, rng: &mut Rng) -> String {
     let mut words = filler_words(rng);
     words.push(key.to_owned());
     words.extend(filler_words(rng));

@@ -24,7 +24,7 @@ use crate::args::sim::PretrainArgs;
 use crate::exit::Status;
 use crate::output::outln;
 use crate::progress::Bar;
-use phases::{MAX_POSITIONS, phases};
+use phases::{MAX_POSITIONS, Phase, phases};
 
 /// Documents, and questions, that the tokenizer is trained on.
 const TOKENIZER_TEXTS: u64 = 3000;
@@ -44,32 +44,9 @@ pub(super) fn run(args: PretrainArgs) -> anyhow::Result<Status> {
         Some(from) => continue_from(from, &args.output)?,
         None => (random(&args)?, Vec::new()),
     };
-    let tokenizer = Tokenizer::from_dir(&args.output)?;
     let parameters = policy.config().parameter_count();
     outln!("{:.2} M parameters", parameters as f64 / 1e6)?;
-    let bar = Bar::default();
-    let save = || {
-        policy
-            .save(&args.output, &SaveOptions { dtype: WeightDtype::Bf16, ..SaveOptions::default() })
-    };
-    let mut shown = ProgressSink { bar: &bar, phase: "pretraining", save: &save };
-    let mut tokens = 0;
-    let mut loss = f64::NAN;
-    for phase in phases(&args) {
-        let settings = phase.settings(args.tokens_per_step);
-        let fault = Cell::new(None);
-        let documents = phase.documents(&tokenizer, &args, &fault);
-        let stop = AtomicBool::new(false);
-        let trained = lm::train(&policy, documents, &settings, &mut [&mut shown], &stop);
-        bar.finish();
-        if let Some(fault) = fault.take() {
-            return Err(fault.into());
-        }
-        let trained = trained?;
-        tokens += trained.tokens;
-        loss = trained.loss;
-    }
-    save()?;
+    let Trained { tokens, loss } = train_phases(&policy, &args, phases(&args), &args.output)?;
     let mut runs = before;
     runs.push(json!({
         "command": command(&args),
@@ -85,9 +62,51 @@ pub(super) fn run(args: PretrainArgs) -> anyhow::Result<Status> {
     Ok(Status::Done)
 }
 
+/// What [`train_phases`] did.
+struct Trained {
+    tokens: u64,
+    /// Of the last step.
+    loss: f64,
+}
+
+/// Trains a model on one phase after the other, and saves it into `out`, which has its tokenizer.
+fn train_phases(
+    policy: &Policy,
+    args: &PretrainArgs,
+    phases: impl IntoIterator<Item = Phase>,
+    out: &Path,
+) -> anyhow::Result<Trained> {
+    let tokenizer = Tokenizer::from_dir(out)?;
+    let bar = Bar::default();
+    let save =
+        || policy.save(out, &SaveOptions { dtype: WeightDtype::Bf16, ..SaveOptions::default() });
+    let mut shown = ProgressSink { bar: &bar, phase: "pretraining", save: &save };
+    let mut done = Trained { tokens: 0, loss: f64::NAN };
+    for phase in phases {
+        let settings = phase.settings(args.tokens_per_step);
+        let fault = Cell::new(None);
+        let documents = phase.documents(&tokenizer, args, &fault);
+        let stop = AtomicBool::new(false);
+        let trained = lm::train(policy, documents, &settings, &mut [&mut shown], &stop);
+        bar.finish();
+        if let Some(fault) = fault.take() {
+            return Err(fault.into());
+        }
+        let trained = trained?;
+        done.tokens += trained.tokens;
+        done.loss = trained.loss;
+    }
+    save()?;
+    Ok(done)
+}
+
 /// A randomly initialized model; trains its tokenizer into the output folder.
 fn random(args: &PretrainArgs) -> anyhow::Result<Policy> {
-    let options = TrainOptions { vocab_size: args.shape.vocab_size, min_frequency: 2 };
+    let options = TrainOptions {
+        vocab_size: args.shape.vocab_size,
+        min_frequency: 2,
+        ..TrainOptions::default()
+    };
     let trained = train(tokenizer_texts(args.seed), &options, &args.output)?;
     Ok(Policy::random(&config(args, trained.vocab_size)?, args.seed)?)
 }

@@ -57,7 +57,12 @@ static TOKENIZERS: LazyLock<Vec<Tokenizer>> = LazyLock::new(|| {
     let gpt2 = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false,
         "use_regex": true});
     let own = tempfile::tempdir().unwrap();
-    train(CORPUS, &TrainOptions { vocab_size: 400, min_frequency: 1 }, own.path()).unwrap();
+    train(
+        CORPUS,
+        &TrainOptions { vocab_size: 400, min_frequency: 1, ..TrainOptions::default() },
+        own.path(),
+    )
+    .unwrap();
     vec![
         trained(split(QWEN2), json!({"type": "NFC"})),
         trained(split(LLAMA3), Value::Null),

@@ -213,3 +213,19 @@ fn an_impossible_request_is_an_error_that_names_the_setting() {
     }
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
 }
+
+#[test]
+fn the_demonstrations_of_a_written_data_set_are_repeated() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("arm");
+    write(&out, &options()).unwrap();
+    let written = WrittenArm::open(&out).unwrap();
+    for (index, task) in [(0, Task::PickUpCup), (3, Task::LampOn)] {
+        assert_eq!(written.demonstration(index), Some(demonstration(3, task, index / 2)));
+    }
+    assert_eq!(written.demonstration(4), None);
+    let text = read_text(&out.join(SETTINGS)).unwrap().replace("lamp_on", "lamp_off");
+    fs::write(out.join(SETTINGS), text).unwrap();
+    let error = WrittenArm::open(&out).unwrap_err().to_string();
+    assert!(error.contains("arm.json") && error.contains("`lamp_off`"), "{error}");
+}

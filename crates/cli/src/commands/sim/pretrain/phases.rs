@@ -38,36 +38,26 @@ pub(super) fn phases(args: &PretrainArgs) -> impl Iterator<Item = Phase> {
     let chat = args.chat_steps.min(args.steps - lookups);
     let naming = args.naming_steps.min(args.steps - lookups - chat);
     [
-        Phase {
-            steps: lookups,
-            learning_rate: args.lookup_learning_rate,
-            text: corpus::recall_document,
-            decaying: None,
-        },
+        Phase::of(lookups, args.lookup_learning_rate, corpus::recall_document),
         Phase {
             steps: args.steps - lookups - naming - chat,
             learning_rate: args.learning_rate,
             text: corpus::document_without_subject,
             decaying: Some(corpus::lookup_document),
         },
-        Phase {
-            steps: naming,
-            learning_rate: args.naming_learning_rate,
-            text: corpus::document,
-            decaying: None,
-        },
-        Phase {
-            steps: chat,
-            learning_rate: args.naming_learning_rate,
-            text: corpus::chat_document,
-            decaying: None,
-        },
+        Phase::of(naming, args.naming_learning_rate, corpus::document),
+        Phase::of(chat, args.naming_learning_rate, corpus::chat_document),
     ]
     .into_iter()
     .filter(|phase| phase.steps > 0)
 }
 
 impl Phase {
+    /// A phase on one kind of text.
+    pub(super) fn of(steps: u64, learning_rate: f64, text: fn(u64, u64) -> Document) -> Self {
+        Self { steps, learning_rate, text, decaying: None }
+    }
+
     /// The training settings.
     pub(super) fn settings(&self, tokens_per_step: usize) -> lm::LmSettings {
         lm::LmSettings {

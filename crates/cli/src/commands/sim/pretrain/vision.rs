@@ -1,10 +1,12 @@
-//! Pretraining of the base model of `quickstart --vision`: a small text model learns to see.
+//! Pretraining of the base models of `quickstart --vision` and `quickstart --robot`: a small text model learns to see.
 //!
-//! First the vision encoder learns to detect objects in the rooms' frames; then it and the decoder learn text about frames.
+//! First the vision encoder learns to detect objects in frames; then it and the decoder learn text about frames.
 
+mod arm_text;
 mod documents;
 mod frames;
 mod new_model;
+mod world;
 
 use std::cell::Cell;
 use std::path::Path;
@@ -23,17 +25,17 @@ use embodied_r_grpo::trainer::{detection, lm};
 use embodied_r_policy::tokenizer::Tokenizer;
 use embodied_r_policy::weights::SaveOptions;
 use embodied_r_policy::{Policy, Precision, Trainable, WeightDtype, WeightFormat};
-use embodied_r_sim::views;
 use embodied_r_vision::{
     FrozenParts, TowerOptions, TrainableTower, VisionProcessor, is_vision_language_model,
 };
 use serde_json::json;
 
 use self::documents::Documents;
-use self::frames::{BEARINGS, detection_examples, frame_table};
+use self::frames::{detection_examples, frame_table};
+use self::world::{Arm, Rooms, World};
 use super::phases::{MAX_POSITIONS, WARMUP_STEPS};
 use super::{ProgressSink, continued, record};
-use crate::args::sim::{PretrainArgs, VisionPretrainArgs};
+use crate::args::sim::{PretrainArgs, VisionPretrainArgs, WorldName};
 use crate::base_model::BaseModel;
 use crate::exit::Status;
 use crate::output::outln;
@@ -42,14 +44,21 @@ use crate::progress::Bar;
 /// All of the vision encoder is trained.
 const TRAINED: FrozenParts = FrozenParts { vision_tower: false, aligner: false };
 
-/// Pretrains the base model of `quickstart --vision`.
+/// Pretrains a vision-language base model.
 pub(super) fn run(args: &PretrainArgs) -> anyhow::Result<Status> {
+    match args.vision.world {
+        WorldName::Rooms => learn::<Rooms>(args),
+        WorldName::Arm => learn::<Arm>(args),
+    }
+}
+
+fn learn<W: World>(args: &PretrainArgs) -> anyhow::Result<Status> {
     let began = Instant::now();
     let (out, vision) = (args.output.as_path(), &args.vision);
     let mut runs = start(args)?;
     let bar = Bar::default();
-    let found = if vision.detection_steps > 0 { Some(detect(args, &bar)?) } else { None };
-    let trained = read(args, &bar)?;
+    let found = if vision.detection_steps > 0 { Some(detect::<W>(args, &bar)?) } else { None };
+    let trained = read::<W>(args, &bar)?;
     let parameters = Policy::load(out)?.config().parameter_count() + tower_parameters(out)?;
     runs.push(json!({
         "command": command(args),
@@ -81,7 +90,10 @@ fn start(args: &PretrainArgs) -> anyhow::Result<Vec<serde_json::Value>> {
     let out = args.output.as_path();
     let Some(from) = &args.from else {
         let text = out.join("text-base");
-        BaseModel::Text.unpack(&text)?;
+        match args.vision.world {
+            WorldName::Rooms => BaseModel::Text.unpack(&text)?,
+            WorldName::Arm => arm_text::pretrain(args, &text)?,
+        }
         let runs = continued(&text)?;
         new_model::write(&text, out, &args.vision, args.seed)?;
         std::fs::remove_dir_all(&text)
@@ -121,7 +133,7 @@ fn schedule(peak: f64, steps: u64) -> LrSchedule {
 }
 
 /// Trains the vision encoder to detect objects and saves it; returns the share of objects that it finds.
-fn detect(args: &PretrainArgs, bar: &Bar) -> anyhow::Result<f64> {
+fn detect<W: World>(args: &PretrainArgs, bar: &Bar) -> anyhow::Result<f64> {
     let VisionPretrainArgs {
         detection_steps,
         images_per_step,
@@ -133,13 +145,13 @@ fn detect(args: &PretrainArgs, bar: &Bar) -> anyhow::Result<f64> {
     let options = TowerOptions { frozen: TRAINED, precision: Precision::F32, device: Device::Cpu };
     let tower = TrainableTower::load(out, processor.clone(), &options)?;
     let settings = detection::DetectionSettings {
-        classes: views::classes(),
-        bins: vec![BEARINGS],
+        classes: W::classes(),
+        bins: W::bins(),
         images_per_step,
         schedule: schedule(learning_rate, detection_steps),
         optimizer: optimizer(Optim::Adamw),
     };
-    let examples = detection_examples(processor, args.seed, images_per_step);
+    let examples = detection_examples::<W>(processor, args.seed, images_per_step);
     let mut sink = ProgressSink { bar, phase: "detecting objects", save: &|| Ok(()) };
     let stop = AtomicBool::new(false);
     let report = detection::train(&tower, examples, &settings, &mut [&mut sink], &stop)?;
@@ -151,9 +163,9 @@ fn detect(args: &PretrainArgs, bar: &Bar) -> anyhow::Result<f64> {
 }
 
 /// Trains encoder and decoder on text about frames, and saves them.
-fn read(args: &PretrainArgs, bar: &Bar) -> anyhow::Result<lm::LmReport> {
+fn read<W: World>(args: &PretrainArgs, bar: &Bar) -> anyhow::Result<lm::LmReport> {
     let (out, vision) = (args.output.as_path(), &args.vision);
-    let (table, rooms) = frame_table(out, args.seed, vision.rooms, bar)?;
+    let (table, places) = frame_table::<W>(out, args.seed, vision.rooms, bar)?;
     let table = Arc::new(table);
     let options = StoreOptions {
         model: out.to_owned(),
@@ -191,7 +203,7 @@ fn read(args: &PretrainArgs, bar: &Bar) -> anyhow::Result<lm::LmReport> {
     };
     let tokenizer = Tokenizer::from_dir(out)?;
     let fault = Cell::new(None);
-    let documents = Documents::new(&tokenizer, table.processor(), &rooms, args.seed, &fault);
+    let documents = Documents::new(&tokenizer, table.processor(), &places, args.seed, &fault);
     let mut sink = ProgressSink { bar, phase: "reading frames", save: &save };
     let stop = AtomicBool::new(false);
     let trained = lm::train(&model, documents, &settings, &mut [&mut sink], &stop);
@@ -206,6 +218,8 @@ fn read(args: &PretrainArgs, bar: &Bar) -> anyhow::Result<lm::LmReport> {
 /// The command line that reproduces this model from the text model.
 fn command(args: &PretrainArgs) -> String {
     let VisionPretrainArgs {
+        world,
+        text_steps,
         rooms,
         detection_steps,
         images_per_step,
@@ -216,9 +230,14 @@ fn command(args: &PretrainArgs) -> String {
         encoder,
         ..
     } = &args.vision;
-    let from = if args.from.is_some() { " --from DIR" } else { "" };
+    let world = match (world, &args.from) {
+        (WorldName::Rooms, None) => String::new(),
+        (WorldName::Rooms, Some(_)) => " --from DIR".to_owned(),
+        (WorldName::Arm, None) => format!(" --world arm --text-steps {text_steps}"),
+        (WorldName::Arm, Some(_)) => " --world arm --from DIR".to_owned(),
+    };
     format!(
-        "embodied-r sim pretrain --vision{from} --rooms {rooms} --detection-steps {detection_steps} \
+        "embodied-r sim pretrain --vision{world} --rooms {rooms} --detection-steps {detection_steps} \
          --images-per-step {images_per_step} --detection-learning-rate {detection_learning_rate} \
          --vision-steps {vision_steps} --vision-learning-rate {vision_learning_rate} \
          --encoder-learning-rate {encoder_learning_rate} --tokens-per-step {} --seed {} \
@@ -245,12 +264,21 @@ mod tests {
         args: PretrainArgs,
     }
 
-    #[test]
-    fn the_defaults_are_those_of_the_bundled_model() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/base/vision/pretrain.json");
+    /// The command in the record of a bundled model, and the one of these options with defaults.
+    fn commands(folder: &str, options: &[&str]) -> [String; 2] {
+        let path = format!("{}/base/{folder}/pretrain.json", env!("CARGO_MANIFEST_DIR"));
         let text = std::fs::read_to_string(path).unwrap();
         let record: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap();
-        let args = Cli::parse_from(["pretrain", "--vision", "--output", "x"]).args;
-        assert_eq!(record.last().unwrap()["command"], command(&args));
+        let words = ["pretrain", "--vision", "--output", "x"].iter().chain(options);
+        let recorded = record.last().unwrap()["command"].as_str().unwrap().to_owned();
+        [recorded, command(&Cli::parse_from(words).args)]
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_bundled_models() {
+        for (folder, options) in [("vision", &[][..]), ("arm", &["--world", "arm"])] {
+            let [recorded, defaults] = commands(folder, options);
+            assert_eq!(recorded, defaults);
+        }
     }
 }

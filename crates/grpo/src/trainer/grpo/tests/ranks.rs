@@ -105,6 +105,14 @@ fn of_ranks(n: usize, change: impl Fn(&mut GrpoSettings), model: fn() -> Bigram)
     ranks(n, &settings, model, None)
 }
 
+/// Two and three ranks reproduce the run of one.
+fn assert_independent_of_ranks(change: impl Fn(&mut GrpoSettings), model: fn() -> Bigram) {
+    let one = of_ranks(1, &change, model);
+    for n in [2, 3] {
+        assert_same(&of_ranks(n, &change, model), &one, &format!("{n} ranks"));
+    }
+}
+
 #[test]
 fn two_and_four_ranks_reproduce_the_run_of_one() {
     // Three groups do not divide evenly over two or four ranks, so some are split.
@@ -171,10 +179,7 @@ fn ranks_resample_the_same_questions() {
         settings.stages.stage = vec![stage(1.0, 0.5, 0.5)];
         settings.stages.max_steps = Some(2);
     };
-    let one = of_ranks(1, dynamic, || Bigram::thinking(6));
-    for n in [2, 3] {
-        assert_same(&of_ranks(n, dynamic, || Bigram::thinking(6)), &one, &format!("{n} ranks"));
-    }
+    assert_independent_of_ranks(dynamic, || Bigram::thinking(6));
 }
 
 #[test]
@@ -204,11 +209,7 @@ fn every_mini_batch_is_shared_among_the_ranks() {
         settings.run.max_tokens_per_batch = 12;
         settings.stages.stage = vec![stage(1.0, 0.5, 0.5)];
     };
-    let model = || Bigram::new(6, 3);
-    let one = of_ranks(1, change, model);
-    for n in [2, 3] {
-        assert_same(&of_ranks(n, change, model), &one, &format!("{n} ranks"));
-    }
+    assert_independent_of_ranks(change, || Bigram::new(6, 3));
 }
 
 #[test]
@@ -220,11 +221,7 @@ fn reinforce_plus_plus_whitens_over_the_tokens_of_all_ranks() {
         settings.loss.loss_type = LossType::Dapo;
         settings.stages.stage = vec![stage(1.0, 0.5, 0.5)];
     };
-    let model = || Bigram::thinking(6);
-    let one = of_ranks(1, change, model);
-    for n in [2, 3] {
-        assert_same(&of_ranks(n, change, model), &one, &format!("{n} ranks"));
-    }
+    assert_independent_of_ranks(change, || Bigram::thinking(6));
 }
 
 #[test]

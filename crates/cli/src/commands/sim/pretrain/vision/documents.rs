@@ -8,52 +8,56 @@ use embodied_r_grpo::data::length_limit::{LengthLimit, TruncationStrategy};
 use embodied_r_grpo::data::samples::{self, LaidOutSample};
 use embodied_r_grpo::trainer::lm;
 use embodied_r_policy::tokenizer::Tokenizer;
-use embodied_r_sim::corpus::{self, Document};
+use embodied_r_sim::corpus::Document;
 use embodied_r_sim::views::IMAGE;
 use embodied_r_vision::VisionProcessor;
 
-use super::frames::Room;
+use super::frames::Shown;
+use super::world::World;
 use crate::commands::sim::pretrain::phases::{END_OF_TEXT, MAX_POSITIONS};
 
-/// One in this many documents has captions in place of frames, so that what the text model knows is kept.
+/// One in this many documents has text in place of frames, so that what the text model knows is kept.
 const TEXT_EVERY: u64 = 6;
 
 /// An image in the raw text of a document.
 const PLACEHOLDER: &str = "<|vision_start|><|image_pad|><|vision_end|>";
 
-/// An endless stream of documents about rooms; it ends with a fault.
-pub(super) struct Documents<'a> {
+/// An endless stream of documents about places; it ends with a fault.
+pub(super) struct Documents<'a, W: World> {
     tokenizer: &'a Tokenizer,
     processor: &'a VisionProcessor,
-    rooms: &'a [Room],
+    places: &'a [Shown<W>],
     seed: u64,
     index: u64,
     fault: &'a Cell<Option<anyhow::Error>>,
 }
 
-impl<'a> Documents<'a> {
+impl<'a, W: World> Documents<'a, W> {
     pub(super) fn new(
         tokenizer: &'a Tokenizer,
         processor: &'a VisionProcessor,
-        rooms: &'a [Room],
+        places: &'a [Shown<W>],
         seed: u64,
         fault: &'a Cell<Option<anyhow::Error>>,
     ) -> Self {
-        Self { tokenizer, processor, rooms, seed, index: 0, fault }
+        Self { tokenizer, processor, places, seed, index: 0, fault }
     }
 
     fn example(&self, index: u64) -> anyhow::Result<Option<lm::Example>> {
         if index.is_multiple_of(TEXT_EVERY) {
-            let document = corpus::chat_document(self.seed, index);
-            return self.of(&document, None);
+            return self.of(&W::text(self.seed, index), None);
         }
-        let room = usize::try_from(index)? % self.rooms.len().max(1);
-        let Some(room) = self.rooms.get(room) else { return Ok(None) };
-        self.of(&corpus::views_document(&room.views, self.seed, index), Some(room))
+        let place = usize::try_from(index)? % self.places.len().max(1);
+        let Some(shown) = self.places.get(place) else { return Ok(None) };
+        self.of(&W::document(&shown.place, self.seed, index), Some(shown))
     }
 
-    fn of(&self, document: &Document, room: Option<&Room>) -> anyhow::Result<Option<lm::Example>> {
-        let layouts = room.map(|room| room.layouts.clone()).unwrap_or_default();
+    fn of(
+        &self,
+        document: &Document,
+        shown: Option<&Shown<W>>,
+    ) -> anyhow::Result<Option<lm::Example>> {
+        let layouts = shown.map(|shown| shown.layouts.clone()).unwrap_or_default();
         let Document { system, context, statements } = document;
         let Some(system) = system else {
             let line = if context.is_empty() { "" } else { "\n" };
@@ -85,7 +89,7 @@ impl<'a> Documents<'a> {
     }
 }
 
-impl Iterator for Documents<'_> {
+impl<W: World> Iterator for Documents<'_, W> {
     type Item = lm::Example;
 
     fn next(&mut self) -> Option<lm::Example> {
@@ -94,7 +98,7 @@ impl Iterator for Documents<'_> {
             self.index += 1;
             match example {
                 Ok(Some(example)) => return Some(example),
-                Ok(None) if self.rooms.is_empty() => return None,
+                Ok(None) if self.places.is_empty() => return None,
                 // Over the context length.
                 Ok(None) => {}
                 Err(fault) => {

@@ -1,0 +1,241 @@
+//! Pre-training text for a small vision-language model: frames of the arm followed by statements about them.
+//!
+//! Every statement is one step: a position, what the gripper does, a relation of two things, a position at another height,
+//! a displacement, its name, or the letter of a content in an unrelated list. Where a step follows from another, the other
+//! is made up. It stands between statements of other kinds, none of which prepares the next. Neither questions nor what a
+//! robot has to do occur. Some documents are chats in the format of robot questions.
+//!
+//! Documents without a frame list the things with made-up positions instead, so that the steps can be learned first.
+
+mod lists;
+mod page;
+pub(super) mod statement;
+
+use embodied_r_random::Rng;
+
+use self::lists::{PhraseList, PositionList};
+use self::page::{Page, Practice};
+use self::statement::position;
+use super::frames::hand;
+use super::objects::Kind;
+use super::relation::{relations, things};
+use super::scene::Scene;
+use super::space::Vector;
+use crate::corpus::Document;
+use crate::corpus::key_phrase::among_filler_words;
+use crate::rationale::tagged;
+use crate::views::IMAGE;
+
+/// The system prompt of chats.
+const SYSTEM_PROMPT: &str = "You are a helpful assistant.";
+
+/// Fraction of documents that are chats.
+const CHATS: f64 = 0.5;
+/// Fraction of documents with a lettered list of positions, and of phrases.
+const POSITIONS_LISTED: f64 = 0.5;
+const PHRASES_LISTED: f64 = 0.35;
+/// Fraction of prompts that name what the first statements are about.
+const NAMING: f64 = 0.6;
+/// Fraction of prompts with the position of the gripper as text.
+const WITH_STATE: f64 = 0.3;
+/// Fraction of prompts with each of the other lines of robot questions.
+const WITH_LINE: f64 = 0.6;
+
+/// Lines of the prompts of robot questions that are the same in all.
+const AXES: &str = "Axes: x backward to forward, y left to right, z down to up";
+const ORIGIN: &str = "Origin: 0.25 0.00 0.75\nGripper: 0.06 0.20 0.09";
+const REPLY: &str = "Reply: <think>reasoning</think><answer>letter</answer>";
+
+/// Where made-up positions are, in metres.
+const SPACE: [(f64, f64); 3] = [(-0.02, 0.46), (-0.36, 0.36), (0.76, 1.2)];
+
+/// Document `index` of `seed` about a frame that shows `scene`: its context has the frame as `<image>`.
+#[must_use]
+pub fn scene_document(scene: &Scene, seed: u64, index: u64) -> Document {
+    let rng = &mut Rng::new(&[seed, index, 54]);
+    let relations = relations(scene)
+        .into_iter()
+        .map(|(subject, relation, object)| format!("{subject} {} {object}", relation.words()));
+    let about = About {
+        shown: IMAGE.to_owned(),
+        things: things(scene),
+        hand: Some(hand(scene)),
+        relations: relations.collect(),
+    };
+    document(about, rng)
+}
+
+/// Document `index` of `seed` about things with made-up positions, which its context lists.
+#[must_use]
+pub fn listed_document(seed: u64, index: u64) -> Document {
+    let rng = &mut Rng::new(&[seed, index, 55]);
+    let count = 2 + rng.below(4);
+    let names = rng.sample(&Kind::ALL.map(Kind::name), count);
+    let mut things: Vec<(&'static str, Vector)> =
+        std::iter::once("gripper").chain(names).map(|name| (name, made_up(rng))).collect();
+    rng.shuffle(&mut things);
+    let lines: Vec<String> =
+        things.iter().map(|(name, at)| format!("{name} {}", position(*at))).collect();
+    // The gripper comes first in the statements' order.
+    things.sort_by_key(|(name, _)| *name != "gripper");
+    let about = About { shown: lines.join("\n"), things, hand: None, relations: Vec::new() };
+    document(about, rng)
+}
+
+/// What a document is about.
+struct About {
+    /// The frame, or a list of the things.
+    shown: String,
+    /// The gripper, then the objects, with their positions.
+    things: Vec<(&'static str, Vector)>,
+    hand: Option<String>,
+    relations: Vec<String>,
+}
+
+/// A position anywhere above the table.
+fn made_up(rng: &mut Rng) -> Vector {
+    SPACE.map(|(low, high)| rng.between(low, high))
+}
+
+fn document(about: About, rng: &mut Rng) -> Document {
+    let is_chat = rng.chance(CHATS);
+    let positions = rng.chance(POSITIONS_LISTED).then(|| PositionList::random(rng));
+    let phrases = (positions.is_none() && (is_chat || rng.chance(PHRASES_LISTED)))
+        .then(|| PhraseList::random(rng));
+    let names: Vec<&'static str> = about.things.iter().map(|(name, _)| *name).collect();
+    let mut subjects = match rng.chance(NAMING) {
+        true => {
+            let count = 1 + rng.below(2);
+            rng.sample(&names, count)
+        }
+        false => Vec::new(),
+    };
+    let context = context(&about, &subjects, (positions.as_ref(), phrases.as_ref()), rng);
+    if rng.chance(0.5) {
+        subjects.reverse();
+    }
+    let page = Page {
+        things: about.things,
+        hand: about.hand,
+        relations: about.relations,
+        positions,
+        phrases,
+        subjects,
+    };
+    if !is_chat {
+        let words = 40 + rng.below(60);
+        let statements = page.lines(words, &Practice::LINES, rng).join("\n");
+        return Document { system: None, context, statements };
+    }
+    let words = 5 + rng.below(45);
+    let mut lines = page.lines(words, &Practice::LINES, rng);
+    let (end, letter) = page.conclusion(rng);
+    lines.push(end);
+    let statements = tagged(&lines.join(" "), letter);
+    Document { system: Some(SYSTEM_PROMPT), context, statements }
+}
+
+/// The frame or list, then lines as in the prompts of robot questions, without what is asked.
+fn context(
+    about: &About,
+    subjects: &[&str],
+    (positions, phrases): (Option<&PositionList>, Option<&PhraseList>),
+    rng: &mut Rng,
+) -> String {
+    let mut lines = vec![about.shown.clone()];
+    if !subjects.is_empty() {
+        let named: Vec<String> = subjects.iter().map(|name| format!("the {name}")).collect();
+        let phrase =
+            among_filler_words(&named.join(if rng.chance(0.5) { " on " } else { ", " }), rng);
+        lines.push(format!("Task: {phrase}"));
+    }
+    let mut add = |line: &str, part: f64, rng: &mut Rng| {
+        if rng.chance(part) {
+            lines.push(line.to_owned());
+        }
+    };
+    add(AXES, WITH_LINE, rng);
+    add(ORIGIN, WITH_LINE, rng);
+    if let Some((_, at)) = about.things.first() {
+        add(&format!("State: {}", position(*at)), WITH_STATE, rng);
+    }
+    let lists = positions.map(PositionList::listed).into_iter();
+    lines.extend(lists.chain(phrases.map(PhraseList::listed)));
+    if rng.chance(WITH_LINE) {
+        lines.push(REPLY.to_owned());
+    }
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arm::frames::random_scene;
+
+    fn documents() -> impl Iterator<Item = Document> {
+        (0..300).map(|index| match index % 3 {
+            0 => listed_document(1, index),
+            _ => scene_document(&random_scene(1, index), 1, index),
+        })
+    }
+
+    #[test]
+    fn no_document_asks_or_plans() {
+        for Document { context, statements, .. } in documents() {
+            let text = format!("{context}\n{statements}");
+            for word in ["?", "next:", "waypoint", "Next", "move gripper", "Move"] {
+                assert!(!text.contains(word), "{word} in {text}");
+            }
+        }
+    }
+
+    #[test]
+    fn positions_in_statements_are_those_of_the_scene() {
+        let mut checked = 0;
+        for index in 0..60 {
+            let scene = random_scene(4, index);
+            let Document { statements, .. } = scene_document(&scene, 4, index);
+            let statements = statements.trim_start_matches("<think>");
+            for statement in statements.split(". ").flat_map(|line| line.split(".\n")) {
+                for (name, at) in things(&scene) {
+                    let Some(rest) = statement.strip_prefix(&format!("{name} ")) else { continue };
+                    let stated: Vec<&str> = rest.split([' ', ',']).take(3).collect();
+                    if stated.iter().all(|word| word.trim_end_matches('.').parse::<f64>().is_ok()) {
+                        assert_eq!(
+                            stated.join(" ").trim_end_matches('.'),
+                            position(at),
+                            "{statement}"
+                        );
+                        checked += 1;
+                    }
+                }
+            }
+        }
+        assert!(checked > 150, "{checked}");
+    }
+
+    #[test]
+    fn chats_end_with_the_letter_of_an_option() {
+        let mut chats = 0;
+        for Document { system, context, statements } in documents() {
+            if system.is_none() {
+                continue;
+            }
+            chats += 1;
+            let (think, answer) = statements.split_once("</think><answer>").unwrap();
+            let letter = answer.strip_suffix("</answer>").unwrap();
+            assert!(think.starts_with("<think>") && think.ends_with(&format!(": {letter}.")));
+            assert!(context.contains(&format!("\n{letter} ")), "{context}");
+        }
+        assert!((100..200).contains(&chats), "{chats}");
+    }
+
+    #[test]
+    fn documents_follow_from_seed_and_index() {
+        let scene = random_scene(0, 0);
+        assert_eq!(scene_document(&scene, 1, 2), scene_document(&scene, 1, 2));
+        assert_ne!(scene_document(&scene, 1, 2), scene_document(&scene, 1, 3));
+        assert_eq!(listed_document(1, 2), listed_document(1, 2));
+        assert_ne!(listed_document(1, 2), listed_document(2, 2));
+    }
+}

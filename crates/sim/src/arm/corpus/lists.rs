@@ -1,0 +1,173 @@
+//! Lettered lists as in the prompts of robot questions, of positions or of directions, with contents that are made up.
+
+use embodied_r_random::Rng;
+
+use super::made_up;
+use super::statement::position;
+use crate::arm::relation::DIRECTIONS;
+use crate::arm::space::{Vector, norm, sub};
+use crate::question_template::letter;
+
+/// Least distance of two positions of a list in metres, as in robot questions.
+const APART_M: f64 = 0.05;
+/// How far off a position is of which the nearest in the list is asked for, along each axis in metres.
+const OFF_M: f64 = 0.035;
+/// How much nearer the nearest position is than the next one, in metres.
+const CLEAR_M: f64 = 0.015;
+
+/// Four positions with letters.
+pub(super) struct PositionList(Vec<Vector>);
+
+impl PositionList {
+    pub(super) fn random(rng: &mut Rng) -> Self {
+        let mut positions: Vec<Vector> = Vec::new();
+        // Half of the lists have positions close to each other along some axes.
+        let centre = rng.chance(0.5).then(|| made_up(rng));
+        while positions.len() < 4 {
+            let mut at = made_up(rng);
+            if let Some(centre) = centre {
+                for (value, centre) in at.iter_mut().zip(centre) {
+                    if rng.chance(0.5) {
+                        *value = centre + rng.between(-0.06, 0.06);
+                    }
+                }
+            }
+            if positions.iter().all(|other| norm(sub(*other, at)) >= APART_M) {
+                positions.push(at);
+            }
+        }
+        Self(positions)
+    }
+
+    /// A line `A 0.31 0.08 0.93` for each.
+    pub(super) fn listed(&self) -> String {
+        listed(&self.0.iter().map(|at| position(*at)).collect::<Vec<_>>())
+    }
+
+    /// A position near one of the list, and the letter of that.
+    pub(super) fn query(&self, rng: &mut Rng) -> (Vector, char) {
+        loop {
+            let near = self.0[rng.below(self.0.len())];
+            let reach = OFF_M * rng.unit();
+            let at = near.map(|value| value + rng.between(-reach, reach));
+            let mut distances: Vec<(f64, usize)> = self
+                .0
+                .iter()
+                .zip(0..)
+                .map(|(other, index)| (norm(sub(*other, at)), index))
+                .collect();
+            distances.sort_by(|a, b| a.0.total_cmp(&b.0));
+            if let [(first, index), (second, _), ..] = distances[..]
+                && second - first >= CLEAR_M
+            {
+                return (at, letter(index));
+            }
+        }
+    }
+}
+
+/// A direction along an axis, of which there are two, and whether it is slight; `None` if the axis does not move.
+type Command = Option<(usize, bool)>;
+
+/// Four phrases of directions with letters: the combinations of two changes of a phrase.
+pub(super) struct PhraseList(Vec<String>);
+
+impl PhraseList {
+    pub(super) fn random(rng: &mut Rng) -> Self {
+        loop {
+            let commands: [Command; 3] = std::array::from_fn(|_| command(rng));
+            let [first, second] = [rng.below(3), rng.below(3)];
+            let edits = [changed(commands[first], rng), changed(commands[second], rng)];
+            let phrases: Vec<String> = (0..4)
+                .filter_map(|index| {
+                    let mut commands = commands;
+                    if index & 1 != 0 {
+                        commands[first] = edits[0];
+                    }
+                    if index & 2 != 0 {
+                        commands[second] = edits[1];
+                    }
+                    phrase(commands)
+                })
+                .collect();
+            let mut distinct = phrases.clone();
+            distinct.sort_unstable();
+            distinct.dedup();
+            if distinct.len() == 4 {
+                rng.shuffle(&mut distinct);
+                return Self(distinct);
+            }
+        }
+    }
+
+    /// A line `A slightly forward, down` for each.
+    pub(super) fn listed(&self) -> String {
+        listed(&self.0)
+    }
+
+    /// A phrase of the list and its letter.
+    pub(super) fn query(&self, rng: &mut Rng) -> (&str, char) {
+        let index = rng.below(self.0.len());
+        (&self.0[index], letter(index))
+    }
+}
+
+fn command(rng: &mut Rng) -> Command {
+    rng.chance(0.8).then(|| (rng.below(2), rng.chance(0.5)))
+}
+
+/// Another command of the axis.
+fn changed(command: Command, rng: &mut Rng) -> Command {
+    match (command, rng.below(3)) {
+        (Some((sign, is_slight)), 0) => Some((1 - sign, is_slight)),
+        (Some((sign, is_slight)), 1) => Some((sign, !is_slight)),
+        (Some(_), _) => None,
+        (None, _) => Some((rng.below(2), rng.chance(0.5))),
+    }
+}
+
+/// `None` if no axis moves as far as the one that moves most.
+fn phrase(commands: [Command; 3]) -> Option<String> {
+    let has_full = commands.iter().flatten().any(|(_, is_slight)| !is_slight);
+    let words = commands.iter().zip(DIRECTIONS).filter_map(|(command, names)| {
+        let (sign, is_slight) = (*command)?;
+        Some(format!("{}{}", if is_slight { "slightly " } else { "" }, names[sign]))
+    });
+    has_full.then(|| words.collect::<Vec<_>>().join(", "))
+}
+
+fn listed(options: &[String]) -> String {
+    let lines = options.iter().enumerate();
+    lines
+        .map(|(index, option)| format!("{} {option}", letter(index)))
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_position_has_the_letter() {
+        let mut rng = Rng::new(&[3]);
+        for _ in 0..200 {
+            let list = PositionList::random(&mut rng);
+            let (at, letter) = list.query(&mut rng);
+            let distance = |index: usize| norm(sub(list.0[index], at));
+            let nearest = (0..4).min_by(|a, b| distance(*a).total_cmp(&distance(*b))).unwrap();
+            assert_eq!(letter, ['A', 'B', 'C', 'D'][nearest]);
+        }
+    }
+
+    #[test]
+    fn phrases_of_a_list_differ_by_two_changes() {
+        let mut rng = Rng::new(&[4]);
+        for _ in 0..200 {
+            let list = PhraseList::random(&mut rng);
+            let (phrase, letter) = list.query(&mut rng);
+            assert!(list.listed().lines().any(|line| line == format!("{letter} {phrase}")));
+            assert_eq!(list.0.len(), 4);
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! Lines of statements of random kinds.
+
+use embodied_r_random::Rng;
+
+use super::lists::{PhraseList, PositionList};
+use super::made_up;
+use super::statement::{at_height, direction, displacement, lettered, named, near, place, rounded};
+use crate::arm::space::{Vector, sub};
+
+/// Fraction of lines after the first that are about the prompt's subjects.
+const SUBJECT_BETWEEN: f64 = 0.4;
+
+/// A kind of line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Practice {
+    /// Where a thing is.
+    Place,
+    /// A thing's place at another height.
+    Height,
+    /// What the gripper does.
+    Hand,
+    /// How a thing lies to another.
+    Relation,
+    /// The displacement from a thing to a position.
+    Displacement,
+    /// The directions of a displacement.
+    Direction,
+    /// The letter of the nearest position.
+    Near,
+    /// The letter of directions.
+    Letter,
+}
+
+impl Practice {
+    /// All kinds with their weights.
+    pub(super) const LINES: [(Self, usize); 8] = [
+        (Self::Place, 5),
+        (Self::Height, 4),
+        (Self::Hand, 2),
+        (Self::Relation, 3),
+        (Self::Displacement, 4),
+        (Self::Direction, 3),
+        (Self::Near, 4),
+        (Self::Letter, 3),
+    ];
+
+    /// Kinds that follow each other in a rationale.
+    const RATIONALES: [(Self, Self); 8] = [
+        (Self::Hand, Self::Relation),
+        (Self::Hand, Self::Height),
+        (Self::Relation, Self::Height),
+        (Self::Height, Self::Displacement),
+        (Self::Height, Self::Near),
+        (Self::Displacement, Self::Direction),
+        (Self::Direction, Self::Letter),
+        (Self::Place, Self::Near),
+    ];
+
+    /// Whether this kind may follow on `before`: it is another kind, and the two are no part of a rationale.
+    fn may_follow(self, before: Option<Self>) -> bool {
+        before.is_none_or(|before| before != self && !Self::RATIONALES.contains(&(before, self)))
+    }
+}
+
+/// What the lines of a document are about.
+pub(super) struct Page {
+    /// The gripper, then the objects, with their positions.
+    pub(super) things: Vec<(&'static str, Vector)>,
+    pub(super) hand: Option<String>,
+    pub(super) relations: Vec<String>,
+    pub(super) positions: Option<PositionList>,
+    pub(super) phrases: Option<PhraseList>,
+    /// The things that the first line and some others are about, in turn.
+    pub(super) subjects: Vec<&'static str>,
+}
+
+impl Page {
+    /// Lines of random kinds with `words` words or more in all; kinds that lack their context are left out.
+    pub(super) fn lines(
+        &self,
+        words: usize,
+        practice: &[(Practice, usize)],
+        rng: &mut Rng,
+    ) -> Vec<String> {
+        let kinds: Vec<Practice> = practice
+            .iter()
+            .flat_map(|(kind, weight)| std::iter::repeat_n(*kind, *weight))
+            .collect();
+        let mut turns = self.subjects.iter().cycle().peekable();
+        let (mut lines, mut count, mut before) = (Vec::new(), 0, None);
+        while count < words {
+            let is_next = lines.is_empty() || rng.chance(SUBJECT_BETWEEN);
+            let subject = turns.peek().copied().copied().filter(|_| is_next);
+            let kind = match subject {
+                Some(_) => rng.pick(&[Practice::Place, Practice::Height]).copied(),
+                None => rng.pick(&kinds).copied(),
+            };
+            let Some(kind) = kind.filter(|kind| kind.may_follow(before)) else { continue };
+            let Some(line) = self.line(kind, subject, rng) else { continue };
+            if subject.is_some() {
+                turns.next();
+            }
+            count += line.split_whitespace().count();
+            lines.push(line);
+            before = Some(kind);
+        }
+        lines
+    }
+
+    /// A statement of a made-up position or displacement and the letter that follows from it.
+    pub(super) fn conclusion(&self, rng: &mut Rng) -> (String, char) {
+        if let Some(list) = &self.positions {
+            let (at, letter) = list.query(rng);
+            return (near(at, letter), letter);
+        }
+        let Some((phrase, letter)) = self.phrases.as_ref().map(|list| list.query(rng)) else {
+            return Default::default();
+        };
+        (lettered(phrase, letter), letter)
+    }
+
+    /// A line; `None` if it needs a context that the page lacks.
+    fn line(&self, kind: Practice, subject: Option<&str>, rng: &mut Rng) -> Option<String> {
+        Some(match kind {
+            Practice::Place => {
+                let (name, at) = self.thing(subject, rng)?;
+                place(name, at)
+            }
+            Practice::Height => {
+                let (name, at) = self.thing(subject, rng)?;
+                at_height(name, at, made_up(rng)[2])
+            }
+            Practice::Hand => format!("{}.", self.hand.as_ref()?),
+            Practice::Relation => format!("{}.", rng.pick(&self.relations)?),
+            Practice::Displacement => {
+                let (name, from) = *self.things.first()?;
+                displacement(name, from, self.destination(from, rng))
+            }
+            Practice::Direction => {
+                let way = made_up_displacement(rng);
+                (!direction(way).is_empty()).then(|| named(way))?
+            }
+            Practice::Near => {
+                let (at, letter) = self.positions.as_ref()?.query(rng);
+                near(at, letter)
+            }
+            Practice::Letter => {
+                let (phrase, letter) = self.phrases.as_ref()?.query(rng);
+                lettered(phrase, letter)
+            }
+        })
+    }
+
+    /// The named thing, or a random one. The gripper is drawn as often as two objects.
+    fn thing(&self, name: Option<&str>, rng: &mut Rng) -> Option<(&'static str, Vector)> {
+        let found = |name: &str| self.things.iter().find(|(other, _)| *other == name).copied();
+        match name {
+            Some(name) => found(name),
+            None => {
+                let drawn = rng.below(self.things.len() + 1);
+                self.things.get(drawn.saturating_sub(1)).copied()
+            }
+        }
+    }
+
+    /// A made-up place to go to: anywhere, or above or below the gripper or an object.
+    fn destination(&self, from: Vector, rng: &mut Rng) -> Vector {
+        let mut to = made_up(rng);
+        let above = match rng.below(4) {
+            0 => Some(from),
+            1 | 2 => self.thing(None, rng).map(|(_, at)| at),
+            _ => None,
+        };
+        if let Some(above) = above {
+            (0..2).for_each(|axis| to[axis] = above[axis] + rng.between(-0.012, 0.012));
+        }
+        to
+    }
+}
+
+/// A displacement between two made-up positions; some axes hardly move.
+fn made_up_displacement(rng: &mut Rng) -> Vector {
+    let mut way = sub(rounded(made_up(rng)), rounded(made_up(rng)));
+    for value in &mut way {
+        if rng.chance(0.25) {
+            *value = rng.between(-0.05, 0.05);
+        }
+    }
+    rounded(way)
+}
