@@ -286,6 +286,8 @@ fn wrong_options_are_refused_before_anything_is_written() {
         (&["--velocity-key", "v"], "`--velocity-key` names no feature of numbers: `v`"),
         (&["--min-distance", "-1"], "`--min-distance` must be a length of 0 m or more"),
         (&["--decimals", "9"], "`--decimals` must be from 1 to 6"),
+        (&["--split", "50,50"], "whole numbers of 1 or more that sum to 100"),
+        (&["--split", "90,10,10"], "whole numbers of 1 or more that sum to 100"),
         (&["--open-ended", "--distractors", "box"], "cannot be used with"),
         (&["--still-epsilon", "0.1", "--velocity-key", "v"], "cannot be used with"),
         (&["--robot", "nothing.toml"], "nothing.toml"),

@@ -48,4 +48,4 @@ pub use prompt::{AnswerForm, PromptStyle, Prompts};
 pub use questions::{Distractors, QuestionOptions, Questions, RobotQuestion, Source, StartFrame};
 pub use records::{Records, Worked};
 pub use robot::Robot;
-pub use split::{Split, split};
+pub use split::{Shares, Split, split};

@@ -222,6 +222,7 @@ fn summary(prepared: &Prepared, settings: &Settings, name: &str) -> Value {
         "fps": prepared.fps,
         "columns": prepared.columns,
         "key_points": prepared.rule,
+        "split": settings.shares,
         "held_out_tasks": settings.held_out_tasks,
         "options": settings.questions,
         "prompt": settings.style,

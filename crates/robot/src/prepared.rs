@@ -15,7 +15,7 @@ use crate::prompt::{PromptStyle, Prompts};
 use crate::questions::{QuestionOptions, Questions, Source, questions};
 use crate::records::Records;
 use crate::robot::Robot;
-use crate::split::{Split, split};
+use crate::split::{Shares, Split, split};
 
 /// Most decimals of coordinates.
 const MAX_DECIMALS: usize = 6;
@@ -32,6 +32,8 @@ pub struct Settings {
     pub still_epsilon: Option<f64>,
     /// The gripper is open above this; `None` is the middle of all its values.
     pub gripper_threshold: Option<f64>,
+    /// The shares of the splits.
+    pub shares: Shares,
     /// Tasks of which all episodes are for testing, in any case.
     pub held_out_tasks: Vec<String>,
     /// Plans and subtasks of the demonstrations, in a file that [`annotate`] reads.
@@ -208,7 +210,7 @@ fn splits(demonstrations: &[Demonstration], settings: &Settings) -> Result<Vec<S
     };
     let others = demonstrations.iter().filter(|it| !is_held_out(it));
     let others: Vec<(usize, &str)> = others.map(|it| (it.episode, it.task.as_str())).collect();
-    let mut of_others = split(&others, settings.questions.seed).into_iter();
+    let mut of_others = split(&others, settings.shares, settings.questions.seed).into_iter();
     let splits = demonstrations.iter().map(|it| match is_held_out(it) {
         true => Split::HeldOut,
         false => of_others.next().unwrap_or(Split::Train),
@@ -229,6 +231,7 @@ pub(crate) mod tests {
             still_velocity: None,
             still_epsilon: None,
             gripper_threshold: None,
+            shares: Shares::default(),
             held_out_tasks: Vec::new(),
             annotations: None,
             questions: QuestionOptions {

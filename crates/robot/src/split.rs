@@ -5,11 +5,6 @@ use std::collections::BTreeMap;
 use embodied_r_random::stream;
 use serde::Serialize;
 
-/// Shares of training and validation; the rest is for testing.
-const TRAIN: f64 = 0.85;
-const VAL: f64 = 0.05;
-const TEST: f64 = 0.1;
-
 /// Tells the random numbers of splits from all others of the seed.
 const SPLITS: u64 = 1;
 
@@ -42,15 +37,52 @@ impl Split {
     }
 }
 
-/// The splits of `episodes`, pairs of a number and a task, in their order: 85, 5 and 10 % of the episodes, of each task
-/// as nearly as whole episodes allow. From three episodes on, no split is empty. The order of `episodes` does not
-/// matter.
-pub fn split(episodes: &[(usize, &str)], seed: u64) -> Vec<Split> {
+/// The shares of the episodes for training, validation and testing, in per cent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Shares {
+    train: u8,
+    val: u8,
+    test: u8,
+}
+
+impl Default for Shares {
+    fn default() -> Self {
+        Self { train: 85, val: 5, test: 10 }
+    }
+}
+
+impl Shares {
+    /// The shares for training, validation and testing; `None` unless they are at least 1 each and sum to 100.
+    pub fn new([train, val, test]: [u8; 3]) -> Option<Self> {
+        let shares = [train, val, test];
+        let sum: u32 = shares.into_iter().map(u32::from).sum();
+        (!shares.contains(&0) && sum == 100).then_some(Self { train, val, test })
+    }
+
+    /// The numbers of episodes for training, validation and testing; from three episodes on, none is 0.
+    fn totals(self, episodes: usize) -> [usize; 3] {
+        let share =
+            |percent: u8| ((f64::from(percent) / 100.0 * episodes as f64).round() as usize).max(1);
+        match episodes {
+            0 | 1 => [episodes, 0, 0],
+            2 => [1, 0, 1],
+            _ => {
+                let test = share(self.test).min(episodes - 2);
+                let val = share(self.val).min(episodes - 1 - test);
+                [episodes - val - test, val, test]
+            }
+        }
+    }
+}
+
+/// The splits of `episodes`, pairs of a number and a task, in their order: `shares` of the episodes, of each task as
+/// nearly as whole episodes allow. From three episodes on, no split is empty. The order of `episodes` does not matter.
+pub fn split(episodes: &[(usize, &str)], shares: Shares, seed: u64) -> Vec<Split> {
     let mut by_task: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
     for (index, (_, task)) in episodes.iter().enumerate() {
         by_task.entry(task).or_default().push(index);
     }
-    let mut left = totals(episodes.len());
+    let mut left = shares.totals(episodes.len());
     let targets = left.map(|total| total as f64 / episodes.len().max(1) as f64);
     let mut splits = vec![Split::Train; episodes.len()];
     let mut given = [0usize; 3];
@@ -75,20 +107,6 @@ pub fn split(episodes: &[(usize, &str)], seed: u64) -> Vec<Split> {
     splits
 }
 
-/// The numbers of episodes for training, validation and testing.
-fn totals(episodes: usize) -> [usize; 3] {
-    let share = |share: f64| ((share * episodes as f64).round() as usize).max(1);
-    match episodes {
-        0 | 1 => [episodes, 0, 0],
-        2 => [1, 0, 1],
-        _ => {
-            let (val, test) = (share(VAL), share(TEST));
-            debug_assert!((TRAIN + VAL + TEST - 1.0).abs() < 1e-12);
-            [episodes - val - test, val, test]
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -110,7 +128,30 @@ mod tests {
             (250, [212, 13, 25]),
         ] {
             let episodes: Vec<(usize, &str)> = (0..n).map(|episode| (episode, "a")).collect();
-            assert_eq!(counts(&split(&episodes, 0)), expected, "{n}");
+            assert_eq!(counts(&split(&episodes, Shares::default(), 0)), expected, "{n}");
+        }
+    }
+
+    #[test]
+    fn other_shares_leave_no_split_empty() {
+        let shares = |percent| Shares::new(percent).unwrap();
+        for (n, percent, expected) in [
+            (250, [55, 10, 35], [137, 25, 88]),
+            (20, [55, 10, 35], [11, 2, 7]),
+            (3, [1, 49, 50], [1, 1, 1]),
+            (10, [1, 1, 98], [1, 1, 8]),
+            (10, [1, 98, 1], [1, 8, 1]),
+        ] {
+            let episodes: Vec<(usize, &str)> = (0..n).map(|episode| (episode, "a")).collect();
+            assert_eq!(counts(&split(&episodes, shares(percent), 0)), expected, "{n} {percent:?}");
+        }
+    }
+
+    #[test]
+    fn shares_sum_to_100_and_none_is_0() {
+        assert_eq!(Shares::new([85, 5, 10]), Some(Shares::default()));
+        for percent in [[90, 10, 0], [50, 20, 20], [255, 1, 100]] {
+            assert_eq!(Shares::new(percent), None, "{percent:?}");
         }
     }
 
@@ -118,7 +159,7 @@ mod tests {
     fn each_task_is_split_nearly_so() {
         let tasks = ["a", "b", "c", "d", "e"];
         let episodes: Vec<(usize, &str)> = (0..250).map(|i| (i, tasks[i % 5])).collect();
-        let splits = split(&episodes, 3);
+        let splits = split(&episodes, Shares::default(), 3);
         for task in tasks {
             let of_task = episodes.iter().zip(&splits).filter(|((_, other), _)| *other == task);
             let of_task: Vec<Split> = of_task.map(|(_, split)| *split).collect();
@@ -131,6 +172,7 @@ mod tests {
     #[test]
     fn the_splits_depend_on_the_seed_and_not_on_the_order() {
         let episodes: Vec<(usize, &str)> = (0..40).map(|i| (i, "a")).collect();
+        let split = |episodes: &[(usize, &str)], seed| split(episodes, Shares::default(), seed);
         let splits = split(&episodes, 5);
         assert_ne!(splits, split(&episodes, 6));
         let reversed: Vec<(usize, &str)> = episodes.iter().rev().copied().collect();

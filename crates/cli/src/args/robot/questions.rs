@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::ValueEnum;
+use embodied_r_robot::Shares;
 
 use crate::args::value::at_least_one;
 
@@ -13,7 +14,7 @@ use crate::args::value::at_least_one;
 /// (`movement`), each with four options. The options' text alone does not give the answer away: four questions of a task
 /// share their four options, each of which is the answer to one.
 ///
-/// Writes `train.json`, `val.json` and `test.json` (85, 5 and 10 % of the episodes), which `sft`, `train`, `infer` and
+/// Writes `train.json`, `val.json` and `test.json` (`--split`), which `sft`, `train`, `infer` and
 /// `eval` read; the same as `.parquet` in EasyR1's format; `sft_direct.json` and `sft_reasoned.json`, worked examples of the
 /// training questions; `images/`; and `episodes.jsonl` and `settings.json`, which say how they were made. The output
 /// directory appears once it is complete.
@@ -148,6 +149,9 @@ pub(crate) struct MadeArgs {
     /// Ask for positions without options, for the reward `waypoint_distance`. There are no `movement` questions then.
     #[arg(long)]
     pub(crate) open_ended: bool,
+    /// Shares of the episodes of each task for training, validation and testing, in per cent.
+    #[arg(long, value_name = "TRAIN,VAL,TEST", value_parser = shares, default_value = "85,5,10")]
+    pub(crate) split: Shares,
     /// Tasks of which all episodes are held out of training: their questions are in `held_out.json`. Give them as the data
     /// set words them.
     #[arg(long, value_name = "TASK", num_args = 1..)]
@@ -165,6 +169,14 @@ pub(crate) struct MadeArgs {
     /// Random seed for splits and options.
     #[arg(long, value_name = "SEED", default_value_t = 0)]
     pub(crate) seed: u64,
+}
+
+fn shares(text: &str) -> Result<Shares, String> {
+    let parsed: Result<Vec<u8>, _> = text.split(',').map(|part| part.trim().parse()).collect();
+    let percent = parsed.ok().and_then(|shares| <[u8; 3]>::try_from(shares).ok());
+    percent.and_then(Shares::new).ok_or_else(|| {
+        "must be three whole numbers of 1 or more that sum to 100, such as `85,5,10`".to_owned()
+    })
 }
 
 /// Where distractors of waypoint questions come from.

@@ -68,6 +68,7 @@ fn settings(
         still_velocity: key_points.still_velocity,
         still_epsilon: key_points.still_epsilon,
         gripper_threshold: key_points.gripper_threshold,
+        shares: made.split,
         held_out_tasks: made.held_out_tasks,
         annotations: None,
         questions: QuestionOptions {
