@@ -31,6 +31,7 @@ mod perceive_ranks;
 mod plan;
 mod preprocess;
 mod quickstart;
+mod quickstart_robot;
 mod rank_faults;
 mod ranks;
 mod reasoner;

@@ -13,6 +13,14 @@ macro_rules! files {
     };
 }
 
+/// The files of a vision-language model.
+macro_rules! vision_files {
+    ($folder:literal) => {
+        files!($folder: "config.json", "generation_config.json", "model.safetensors", "preprocessor_config.json",
+            "pretrain.json", "tokenizer.json", "tokenizer_config.json")
+    };
+}
+
 /// A bundled base model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BaseModel {
@@ -20,6 +28,8 @@ pub(crate) enum BaseModel {
     Text,
     /// Reads text and sees images.
     Vision,
+    /// Sees images of the simulated robot arm.
+    Arm,
 }
 
 impl BaseModel {
@@ -29,10 +39,8 @@ impl BaseModel {
                 files!("base": "config.json", "generation_config.json", "model.safetensors", "pretrain.json",
                 "tokenizer.json", "tokenizer_config.json")
             }
-            Self::Vision => {
-                files!("base/vision": "config.json", "generation_config.json", "model.safetensors",
-                "preprocessor_config.json", "pretrain.json", "tokenizer.json", "tokenizer_config.json")
-            }
+            Self::Vision => vision_files!("base/vision"),
+            Self::Arm => vision_files!("base/arm"),
         }
     }
 

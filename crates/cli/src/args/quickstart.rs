@@ -5,40 +5,62 @@ use std::path::PathBuf;
 use super::device::DeviceName;
 use super::precision::PrecisionName;
 
-/// Run the whole pipeline end to end on simulated rooms.
+/// Run the whole pipeline end to end on simulated rooms, or on a simulated robot arm.
 ///
 /// Simulates rooms, renders their videos, captions them, fine-tunes a small base model on a few worked examples, trains
-/// it with GRPO on many questions with nothing but answers, and evaluates it on rooms never seen. Each step runs another
-/// command of this program and prints it. The results are also in `results.json`. Interrupted runs resume: run the same
-/// command again.
+/// it with GRPO on many questions with nothing but answers, and evaluates it on rooms never seen. With `--robot` the
+/// questions are about demonstrations of a robot arm, as in Robot-R1, and the evaluation is on episodes never seen. Each
+/// step runs another command of this program and prints it. The results are also in `results.json`. Interrupted runs
+/// resume: run the same command again.
 #[derive(Debug, clap::Args)]
 pub(crate) struct QuickstartArgs {
-    /// Output directory; with `--vision` the default is `results/quickstart-vision`.
+    /// Output directory; with `--vision` the default is `results/quickstart-vision`, with `--robot`
+    /// `results/quickstart-robot`.
     #[arg(
         long,
         alias = "out",
         value_name = "DIR",
         default_value = "results/quickstart",
-        default_value_if("vision", "true", "results/quickstart-vision")
+        default_value_ifs([
+            ("vision", "true", "results/quickstart-vision"),
+            ("robot", "true", "results/quickstart-robot"),
+        ])
     )]
     pub(crate) output: PathBuf,
-    /// Random seed for rooms, training and sampling.
+    /// Random seed for simulation, training and sampling.
     #[arg(long, value_name = "SEED", default_value_t = 1)]
     pub(crate) seed: u64,
     /// Train a small vision-language model on questions about frames of the rooms, without captions. The controls are
     /// frames of other rooms, grey frames, and no images.
-    #[arg(long, conflicts_with = "full")]
+    #[arg(long, conflicts_with_all = ["full", "robot"])]
     pub(crate) vision: bool,
+    /// Train a small vision-language model on questions about the next key point of a simulated robot arm, as in Robot-R1:
+    /// demonstrations, questions, cold start, GRPO, evaluation by kind of question on held-out episodes and tasks, and
+    /// `robot bench`. The control is a grey image.
+    #[arg(long)]
+    pub(crate) robot: bool,
+    /// Number of demonstrations of each of the ten tasks of `--robot`. Of five tasks, 55 % of them are for training, 10 %
+    /// for validation and 35 % for testing; the other five tasks are held out.
+    #[arg(
+        long,
+        value_name = "N",
+        requires = "robot",
+        conflicts_with = "vision",
+        value_parser = super::value::at_least_one,
+        default_value_t = 50
+    )]
+    pub(crate) episodes: usize,
     /// Number of rooms; a fifth of them is held out for testing. With `--vision` one question is asked about each room, a
     /// third of them is held out, and the default is 1800.
     #[arg(
         long,
         value_name = "N",
+        conflicts_with = "robot",
         default_value_t = 220,
         default_value_if("vision", "true", "1800")
     )]
     pub(crate) rooms: u64,
-    /// Pretrain the base model with `sim pretrain` (about 80 minutes, and 40 more with `--vision`) instead of using the bundled one.
+    /// Pretrain the base model with `sim pretrain` (about 80 minutes, and 40 more with `--vision`; with `--robot` see `sim pretrain --world arm`) instead of using the bundled one.
     #[arg(long)]
     pub(crate) from_scratch: bool,
     /// Precision of matrix multiplications; `bf16` is faster on GPUs and on most CPUs with AVX-512 BF16.
@@ -59,11 +81,19 @@ pub(crate) struct QuickstartArgs {
     /// Device to run on.
     #[arg(long, default_value_t)]
     pub(crate) device: DeviceName,
-    /// Number of worked examples of the cold start, uniform over categories.
-    #[arg(long, value_name = "N", value_parser = super::value::at_least_one, default_value_t = 40)]
+    /// Number of worked examples of the cold start, uniform over categories; with `--robot` uniform over the kinds of
+    /// questions, and the default is 60.
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = super::value::at_least_one,
+        default_value_t = 40,
+        default_value_if("robot", "true", "60")
+    )]
     pub(crate) examples: usize,
     /// Also train and evaluate baselines and controls: SFT of any length, SFT on answers alone, rejection sampling, GRPO
-    /// with random rewards and with shuffled captions.
+    /// with random rewards and with shuffled captions. With `--robot`: SFT of any length, GRPO on grey images, and GRPO
+    /// with random rewards.
     #[arg(long)]
     pub(crate) full: bool,
     /// Print only `results.json` to standard output, and everything else to standard error.

@@ -142,6 +142,22 @@ fn the_quickstart_from_pixels_has_defaults_of_its_own() {
 }
 
 #[test]
+fn the_quickstart_of_the_robot_has_defaults_and_options_of_its_own() {
+    let Command::Quickstart(args) = parsed(&["quickstart", "--robot", "--full"]) else { panic!() };
+    assert_eq!((args.episodes, args.examples), (50, 60));
+    assert_eq!(args.output, Path::new("results/quickstart-robot"));
+    for words in [
+        &["--robot", "--vision"][..],
+        &["--robot", "--rooms", "9"],
+        &["--episodes", "9"],
+        &["--vision", "--episodes", "9"],
+    ] {
+        let words = [&["embodied-r", "quickstart"][..], words].concat();
+        assert!(try_parse_from(words.iter()).is_err(), "{words:?}");
+    }
+}
+
+#[test]
 fn the_model_has_an_official_name() {
     for flag in ["--model", "--model-path", "--model_path"] {
         let infer = ["infer", "--data", "d", "--output", "a", flag, "m"];

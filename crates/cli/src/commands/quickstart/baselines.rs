@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use super::row::{self, Row};
+use super::row::Row;
 use super::steps::words;
-use super::{Quickstart, controls};
+use super::{Quickstart, controls, scores};
 
 /// Epochs of the shortest SFT run of `--full`; they double as long as the validation accuracy rises.
 const SFT_EPOCHS: u64 = 8;
@@ -27,10 +27,10 @@ impl Quickstart<'_> {
         let (tuned, accepted) = self.rejection_sampling(&train)?;
         let random = self.path("perceived/train_random.json");
         controls::with_random_answers(&train, &random, self.args.seed)?;
-        self.train("random-rewards", &random)?;
+        self.train("random-rewards", &random, &self.split("val"))?;
         let shuffled = self.path("perceived/train_shuffled.json");
         controls::with_other_captions(&train, &shuffled, self.args.seed)?;
-        self.train("shuffled-in-training", &shuffled)?;
+        self.train("shuffled-in-training", &shuffled, &self.split("val"))?;
         Ok(vec![
             self.row("sft", &sft, &test, supervised)?,
             self.row("sft answers", &answers, &test, answered)?,
@@ -41,7 +41,7 @@ impl Quickstart<'_> {
     }
 
     /// The model with the best validation accuracy among SFT runs of `epochs`, which increase until it no longer rises.
-    fn best_sft(
+    pub(super) fn best_sft(
         &self,
         name: &str,
         model: &str,
@@ -56,8 +56,8 @@ impl Quickstart<'_> {
             self.sft(&run, model, data, &sets)?;
             let tuned = format!("{run}/final");
             let answers = self.path(&format!("answers/{run}-val.json"));
-            self.answer(&tuned, &self.path("perceived/val_data.json"), &answers)?;
-            let accuracy = row::accuracy(&answers)?;
+            self.answer(&tuned, &self.split("val"), &answers)?;
+            let accuracy = scores::accuracy(&answers)?;
             self.steps.say(&format!("{epochs} epochs: validation accuracy {accuracy:.1} %"))?;
             if accuracy <= best.0 {
                 break;
@@ -106,12 +106,12 @@ impl Quickstart<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::SFT_SETTINGS;
+    use super::super::world::World;
     use super::*;
 
     #[test]
     fn the_batch_size_is_that_of_the_settings() {
-        let settings: toml::Table = toml::from_str(SFT_SETTINGS).unwrap();
+        let settings: toml::Table = toml::from_str(World::Captions.configs().sft).unwrap();
         assert_eq!(settings["train_batch_size"].as_integer(), Some(SFT_BATCH_SIZE as i64));
     }
 }

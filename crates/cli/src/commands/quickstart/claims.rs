@@ -5,28 +5,28 @@ use super::row::Row;
 /// A claim with its measured value.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Claim {
-    holds: bool,
-    text: String,
+    pub(super) holds: bool,
+    pub(super) text: String,
 }
 
 /// Claims as they are checked.
 #[derive(Default)]
-struct Claims(Vec<Claim>);
+pub(super) struct Claims(pub(super) Vec<Claim>);
 
 impl Claims {
-    fn at_least(&mut self, value: f64, least: f64, what: &str) {
+    pub(super) fn at_least(&mut self, value: f64, least: f64, what: &str) {
         let text = format!("{what}: {value:.1} (at least {least:.1})");
         self.0.push(Claim { holds: value >= least, text });
     }
 
-    fn at_most(&mut self, value: f64, most: f64, what: &str) {
+    pub(super) fn at_most(&mut self, value: f64, most: f64, what: &str) {
         let text = format!("{what}: {value:.1} (at most {most:.1})");
         self.0.push(Claim { holds: value <= most, text });
     }
 
     /// That `trained` gains `least` points over the cold start.
     fn gain(&mut self, [start, trained]: [&Row; 2], least: f64) {
-        let gain = trained.accuracy_of_parsable - start.accuracy_of_parsable;
+        let gain = trained.scores.accuracy_of_parsable - start.scores.accuracy_of_parsable;
         self.at_least(gain, least, "trained over cold start, accuracy of parsable replies");
     }
 }
@@ -45,11 +45,11 @@ pub(super) fn claims(rows: &[Row], blind_guess: f64) -> Vec<Claim> {
     let Some([start, trained]) = main_rows(rows) else { return Vec::new() };
     let mut claims = Claims::default();
     claims.at_least(start.reasons, 95.0, "cold start, replies that reason");
-    claims.at_least(start.parsable, 95.0, "cold start, parsable replies");
+    claims.at_least(start.scores.parsable, 95.0, "cold start, parsable replies");
     claims.gain([start, trained], 15.0);
     for name in ["sft", "sft answers", "rejection sampling"] {
         if let Some(baseline) = named(rows, name) {
-            let over = trained.accuracy_of_parsable - baseline.accuracy_of_parsable;
+            let over = trained.scores.accuracy_of_parsable - baseline.scores.accuracy_of_parsable;
             claims.at_least(
                 over,
                 5.0,
@@ -58,16 +58,16 @@ pub(super) fn claims(rows: &[Row], blind_guess: f64) -> Vec<Claim> {
         }
     }
     let sound = trained.sound_at_1 - start.sound_at_1;
-    let half = (trained.accuracy - start.accuracy) / 2.0;
+    let half = (trained.scores.accuracy - start.scores.accuracy) / 2.0;
     claims.at_least(sound, half, "trained over cold start, sound@1");
     let sound = trained.sound_at_8 - start.sound_at_8;
     claims.at_least(sound, -3.0, "trained over cold start, sound@8");
     if let Some(random) = named(rows, "random rewards") {
-        let gain = random.accuracy - start.accuracy;
+        let gain = random.scores.accuracy - start.scores.accuracy;
         claims.at_most(gain, 6.0, "random rewards over cold start, accuracy");
     }
     if let Some(shuffled) = named(rows, "captions shuffled") {
-        let off = (shuffled.accuracy - blind_guess).abs();
+        let off = (shuffled.scores.accuracy - blind_guess).abs();
         claims.at_most(off, 6.0, "captions shuffled, distance from a blind guess");
     }
     claims.0
@@ -85,10 +85,10 @@ pub(super) fn vision_claims(rows: &[Row], blind_guess: f64) -> Vec<Claim> {
     let Some([start, trained]) = main_rows(rows) else { return Vec::new() };
     let mut claims = Claims::default();
     claims.at_least(start.reasons, SIGHTS, "cold start, replies that reason from a true sighting");
-    claims.at_least(start.parsable, 95.0, "cold start, parsable replies");
+    claims.at_least(start.scores.parsable, 95.0, "cold start, parsable replies");
     claims.gain([start, trained], 10.0);
     for blind in BLIND.into_iter().filter_map(|name| named(rows, name)) {
-        let off = (blind.accuracy_of_parsable - blind_guess).abs();
+        let off = (blind.scores.accuracy_of_parsable - blind_guess).abs();
         claims.at_most(off, 6.0, &format!("{}, distance from a blind guess", blind.name));
     }
     claims.0
@@ -105,22 +105,29 @@ pub(super) fn listed(claims: &[Claim]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::scores::Scores;
     use super::*;
 
     fn row(name: &'static str, accuracy: f64, sound_at_1: f64) -> Row {
         Row {
             name,
-            n: 300,
-            accuracy,
-            stderr: 2.0,
-            parsable: 99.0,
-            accuracy_of_parsable: accuracy,
+            scores: Scores {
+                n: 300,
+                accuracy,
+                stderr: 2.0,
+                parsable: 99.0,
+                accuracy_of_parsable: accuracy,
+                tokens: 50.0,
+            },
             reasons: 98.0,
             sound_at_1,
             sound_at_8: 80.0,
-            tokens: 50.0,
             supervised_examples: 80,
         }
+    }
+
+    fn unparsable(row: Row) -> Row {
+        Row { scores: Scores { parsable: 94.0, ..row.scores }, ..row }
     }
 
     fn failing(rows: &[Row]) -> Vec<String> {
@@ -162,7 +169,7 @@ mod tests {
                 assert!(seen[0].starts_with(name), "{seen:?}");
             }
         }
-        let direct = Row { reasons: 70.0, parsable: 94.0, ..start };
+        let direct = unparsable(Row { reasons: 70.0, ..start });
         assert_eq!(failing(&[direct, trained]).len(), 2);
     }
 
@@ -185,7 +192,7 @@ mod tests {
         assert_eq!(failing(&unsound), ["trained over cold start, sound@1"]);
         let narrow = Row { sound_at_8: 76.0, ..good[1].clone() };
         assert_eq!(failing(&[good[0].clone(), narrow]), ["trained over cold start, sound@8"]);
-        let direct = Row { reasons: 90.0, parsable: 94.0, ..good[0].clone() };
+        let direct = unparsable(Row { reasons: 90.0, ..good[0].clone() });
         let expected = ["cold start, replies that reason", "cold start, parsable replies"];
         assert_eq!(failing(&[direct, good[1].clone()]), expected);
     }

@@ -1,6 +1,7 @@
 //! Data for the control experiments: random answers, shuffled captions, accepted samples.
 
 use std::collections::HashSet;
+use std::io::Cursor;
 use std::path::Path;
 
 use anyhow::Context;
@@ -9,8 +10,9 @@ use embodied_r_data::question::{Question, read_questions};
 use embodied_r_eval::samples;
 use embodied_r_files::{write_atomic, write_lines};
 use embodied_r_random::{permutation, stream};
-use embodied_r_sim::views::{IMAGE, VIEW_SIZE, write_png};
-use serde_json::json;
+use embodied_r_sim::views::IMAGE;
+use image::{ImageFormat, Rgb, RgbImage};
+use serde_json::{Value, json};
 
 use super::row::Judged;
 
@@ -20,14 +22,17 @@ const ACCEPTED_PER_QUESTION: usize = 4;
 /// The field of a question with its images.
 const IMAGES: &str = "images";
 
-/// The file of a grey frame.
+/// The field of a question with the texts of its options, if they are not in its prompt as lettered lines.
+const OPTIONS: &str = "options";
+
+/// The file of a grey image.
 const GREY: &str = "grey.png";
 
 /// Copies the questions, each with an answer drawn at random from its choices.
 pub(super) fn with_random_answers(from: &Path, to: &Path, seed: u64) -> anyhow::Result<()> {
     let mut questions = read_questions(from)?;
     for (index, question) in questions.iter_mut().enumerate() {
-        let choices = letters(&question.question);
+        let choices = letters(question);
         let drawn = permutation(choices.len(), stream(&[seed, index as u64]));
         let letter = drawn.first().and_then(|i| choices.get(*i));
         let missing = || format!("question {} has no choices", question.id());
@@ -67,17 +72,28 @@ pub(super) fn with_other_frames(from: &Path, to: &Path, seed: u64) -> anyhow::Re
     write(to, &shuffled)
 }
 
-/// Copies the questions, each with a grey image in place of every frame; the image is written beside them.
-pub(super) fn with_grey_frames(from: &Path, to: &Path) -> anyhow::Result<()> {
+/// Copies the questions, each with a grey image in place of every image. It is written beside them and has the size of
+/// the first image; both files are in the same folder.
+pub(super) fn with_grey_images(from: &Path, to: &Path) -> anyhow::Result<()> {
     let mut questions = read_questions(from)?;
-    let (width, height) = VIEW_SIZE;
-    write_png(&to.with_file_name(GREY), &vec![128; width * height * 3])?;
+    let first = questions.iter().find_map(|question| images(question).first()?.as_str());
+    let first = first.with_context(|| format!("no question in `{}` has images", from.display()))?;
+    let path = from.with_file_name(first);
+    let (width, height) = image::image_dimensions(&path)
+        .with_context(|| format!("cannot read `{}`", path.display()))?;
+    let mut png = Cursor::new(Vec::new());
+    RgbImage::from_pixel(width, height, Rgb([128; 3])).write_to(&mut png, ImageFormat::Png)?;
+    write_atomic(&to.with_file_name(GREY), png.get_ref())?;
     for question in &mut questions {
-        let images = question.extra.get(IMAGES).and_then(|images| images.as_array());
-        let grey = vec![GREY; images.map_or(0, Vec::len)];
+        let grey = vec![GREY; images(question).len()];
         question.extra.insert(IMAGES.to_owned(), json!(grey));
     }
     write(to, &questions)
+}
+
+/// The images of a question.
+fn images(question: &Question) -> &[Value] {
+    question.extra.get(IMAGES).and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
 /// Copies the questions without their images.
@@ -112,8 +128,7 @@ pub(super) fn accept(sampled: &Path, to: &Path) -> anyhow::Result<usize> {
         let mut seen = HashSet::new();
         for reply in &question.samples {
             let judged = Judged::new(&question.question, &question.solution, reply)?;
-            let right = judged.correct == 1.0 && judged.parsable;
-            if !right || seen.len() == ACCEPTED_PER_QUESTION || !seen.insert(reply) {
+            if !judged.is_right() || seen.len() == ACCEPTED_PER_QUESTION || !seen.insert(reply) {
                 continue;
             }
             accepted.push(json!({"messages": [
@@ -136,21 +151,24 @@ pub(super) fn lines(path: &Path) -> anyhow::Result<usize> {
 /// The accuracy of guessing among the choices, per cent.
 pub(super) fn blind_guess(questions: &Path) -> anyhow::Result<f64> {
     let questions = read_questions(questions)?;
-    let chances = questions.iter().map(|q| 1.0 / letters(&q.question).len().max(1) as f64);
+    let chances = questions.iter().map(|q| 1.0 / letters(q).len().max(1) as f64);
     Ok(100.0 * chances.sum::<f64>() / questions.len().max(1) as f64)
 }
 
-/// The letters of the choices, at the starts of lines.
-fn letters(prompt: &str) -> Vec<char> {
+/// The letters of the choices: of the listed options, or at the starts of lines of the prompt.
+fn letters(question: &Question) -> Vec<char> {
+    if let Some(options) = question.extra.get(OPTIONS).and_then(Value::as_array) {
+        return ('A'..='Z').take(options.len()).collect();
+    }
     let choice = |line: &str| {
         let (letter, _) = line.split_once(". ")?;
         let mut chars = letter.chars();
         chars.next().filter(|c| c.is_ascii_uppercase() && chars.next().is_none())
     };
-    question_part(prompt).lines().filter_map(choice).collect()
+    question_part(&question.question).lines().filter_map(choice).collect()
 }
 
-fn write(path: &Path, questions: &[Question]) -> anyhow::Result<()> {
+pub(super) fn write(path: &Path, questions: &[Question]) -> anyhow::Result<()> {
     Ok(write_atomic(path, &serde_json::to_vec(questions)?)?)
 }
 
@@ -198,5 +216,30 @@ mod tests {
         assert!(drawn.iter().all(|letter| letter == "A" || letter == "B"));
         // 120 fair draws: five standard deviations.
         assert!(a.abs_diff(60) < 28, "{a} of 120");
+    }
+
+    #[test]
+    fn options_of_a_question_have_letters_from_a() {
+        let mut question = questions().remove(0);
+        question.extra.insert(OPTIONS.to_owned(), json!(["w", "x", "y", "z"]));
+        assert_eq!(letters(&question), ['A', 'B', 'C', 'D']);
+    }
+
+    #[test]
+    fn a_grey_image_has_the_size_of_the_images_that_it_replaces() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        RgbImage::new(6, 4).save(path("own.png")).unwrap();
+        let mut questions = questions();
+        for question in &mut questions {
+            question.extra.insert(IMAGES.to_owned(), json!(["own.png"]));
+        }
+        write(&path("from.json"), &questions).unwrap();
+        with_grey_images(&path("from.json"), &path("to.json")).unwrap();
+        let copied = read_questions(&path("to.json")).unwrap();
+        assert!(copied.iter().all(|question| question.extra[IMAGES] == json!([GREY])));
+        let grey = image::open(path(GREY)).unwrap().to_rgb8();
+        assert_eq!(grey.dimensions(), (6, 4));
+        assert!(grey.pixels().all(|pixel| pixel.0 == [128; 3]));
     }
 }

@@ -8,34 +8,26 @@ use embodied_r_data::question::{Question, read_questions};
 use embodied_r_eval::{pass_at, samples};
 use embodied_r_policy::tokenizer::Tokenizer;
 use embodied_r_rewards::answer::{letter, think_tag};
-use embodied_r_rewards::{Accuracy, Format, Reward, RewardInput};
 use embodied_r_sim::views::perceived;
 use embodied_r_sim::{Grounding, grounding};
 use serde::Serialize;
+
+use super::scores::{Marks, Scores, Tally};
 
 /// A model's scores; shares are per cent.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(super) struct Row {
     /// What was evaluated.
     pub(super) name: &'static str,
-    /// Number of questions.
-    pub(super) n: usize,
-    /// Correct greedy replies.
-    pub(super) accuracy: f64,
-    /// Standard error of `accuracy`.
-    pub(super) stderr: f64,
-    /// Well-formed greedy replies.
-    pub(super) parsable: f64,
-    /// Correct replies among the well-formed ones.
-    pub(super) accuracy_of_parsable: f64,
+    /// Scores of the greedy replies.
+    #[serde(flatten)]
+    pub(super) scores: Scores,
     /// Greedy replies that quote a true sighting of an object that the question names.
     pub(super) reasons: f64,
     /// Greedy replies that are correct and sound.
     pub(super) sound_at_1: f64,
     /// Questions with a correct and sound reply among 8 samples at temperature 1 (pass@8).
     pub(super) sound_at_8: f64,
-    /// Mean length of the greedy replies.
-    pub(super) tokens: f64,
     /// Supervised examples that the model was trained on.
     pub(super) supervised_examples: usize,
 }
@@ -62,100 +54,75 @@ impl Row {
     ) -> anyhow::Result<Self> {
         let tokenizer = Tokenizer::from_dir(replies.model)?;
         let questions = read_questions(replies.greedy)?;
-        let n = questions.len();
-        let mut sums = Sums::default();
+        let (mut tally, mut reasons, mut sound) = (Tally::default(), 0usize, 0usize);
         for question in &questions {
             let reply = question.content.as_deref().unwrap_or_default();
             let judged = Judged::new(perceived(question), &question.answer, reply)?;
-            sums.add(&judged, tokenizer.encode(reply)?.len());
+            tally.add(judged.marks, tokenizer.encode(reply)?.len());
+            reasons += usize::from(judged.reasons);
+            sound += usize::from(judged.is_sound());
         }
-        let share = |count: f64| 100.0 * count / n.max(1) as f64;
-        let accuracy = share(sums.correct);
-        let fraction = accuracy / 100.0;
+        let share = |count: usize| 100.0 * count as f64 / questions.len().max(1) as f64;
         Ok(Self {
             name,
-            n,
-            accuracy,
-            stderr: 100.0 * (fraction * (1.0 - fraction) / n.max(1) as f64).sqrt(),
-            parsable: share(sums.parsable),
-            accuracy_of_parsable: 100.0 * sums.correct_parsable / sums.parsable.max(1.0),
-            reasons: share(sums.reasons),
-            sound_at_1: share(sums.sound),
+            scores: tally.scores(),
+            reasons: share(reasons),
+            sound_at_1: share(sound),
             sound_at_8: 100.0 * sound_at_8(replies.sampled, &questions)?,
-            tokens: sums.tokens / n.max(1) as f64,
             supervised_examples,
         })
     }
-}
 
-/// The accuracy of a file of questions with replies, per cent.
-pub(super) fn accuracy(answers: &Path) -> anyhow::Result<f64> {
-    let questions = read_questions(answers)?;
-    let mut correct = 0.0;
-    for question in &questions {
-        let reply = question.content.as_deref().unwrap_or_default();
-        correct += Judged::new(perceived(question), &question.answer, reply)?.correct;
-    }
-    Ok(100.0 * correct / questions.len().max(1) as f64)
-}
+    /// The heads of the table.
+    pub(super) const HEADS: [&str; 10] = [
+        "rooms never seen",
+        "n",
+        "accuracy",
+        "parsable",
+        "of parsable",
+        "reasons",
+        "sound@1",
+        "sound@8",
+        "tokens",
+        "supervised examples",
+    ];
 
-#[derive(Default)]
-struct Sums {
-    correct: f64,
-    parsable: f64,
-    correct_parsable: f64,
-    reasons: f64,
-    sound: f64,
-    tokens: f64,
-}
-
-impl Sums {
-    fn add(&mut self, judged: &Judged, tokens: usize) {
-        let one = |holds: bool| f64::from(u8::from(holds));
-        self.correct += judged.correct;
-        self.parsable += one(judged.parsable);
-        self.correct_parsable += judged.correct * one(judged.parsable);
-        self.reasons += one(judged.reasons);
-        self.sound += one(judged.is_sound());
-        self.tokens += tokens as f64;
+    /// The cells of the table.
+    pub(super) fn cells(&self) -> Vec<String> {
+        let shares = [self.reasons, self.sound_at_1, self.sound_at_8].map(|it| format!("{it:.1}"));
+        let mut cells = vec![self.name.to_owned()];
+        cells.extend(self.scores.cells().into_iter().chain(shares));
+        cells.push(format!("{:.0}", self.scores.tokens));
+        cells.push(self.supervised_examples.to_string());
+        cells
     }
 }
 
 /// What a program can tell of one reply.
 pub(super) struct Judged {
-    pub(super) correct: f64,
-    pub(super) parsable: bool,
+    pub(super) marks: Marks,
     reasons: bool,
     sound: bool,
 }
 
 impl Judged {
     pub(super) fn new(prompt: &str, solution: &str, reply: &str) -> anyhow::Result<Self> {
-        let input = [RewardInput {
-            question: prompt,
-            solution,
-            completion: reply,
-            ..RewardInput::default()
-        }];
-        let of = |reward: &dyn Reward| -> anyhow::Result<f64> {
-            Ok(reward.score(&input)?.first().and_then(|score| score.value).unwrap_or(0.0))
-        };
         let grounded = think_tag(reply)
             .zip(letter(reply).ok())
             .and_then(|(think, letter)| grounding(prompt, think, letter));
         let Grounding { reasons, sound } =
             grounded.unwrap_or(Grounding { reasons: false, sound: false });
-        Ok(Self {
-            correct: of(&Accuracy)?,
-            parsable: of(&Format::default())? == 1.0,
-            reasons,
-            sound,
-        })
+        Ok(Self { marks: Marks::new(prompt, solution, reply)?, reasons, sound })
+    }
+
+    /// Whether the reply is correct and well formed.
+    pub(super) fn is_right(&self) -> bool {
+        self.marks.correct == 1.0 && self.marks.parsable
     }
 
     /// Whether the reply is correct, well formed and sound.
     fn is_sound(&self) -> bool {
-        self.correct == 1.0 && self.parsable && self.sound
+        self.is_right() && self.sound
     }
 }
 

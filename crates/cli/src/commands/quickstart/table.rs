@@ -1,10 +1,7 @@
 //! The quickstart's results: a table, and `results.json`.
 
-use std::fmt::Write as _;
-
 use serde::Serialize;
-
-use super::row::Row;
+use serde_json::Value;
 
 /// The content of `results.json`.
 #[derive(Debug, Serialize)]
@@ -13,33 +10,32 @@ pub(super) struct Results {
     pub(super) seed: u64,
     /// Duration of the command.
     pub(super) seconds: f64,
-    /// One row for each model or control.
-    pub(super) rows: Vec<Row>,
+    /// One row for each model or control, with `--robot` and each kind of question.
+    pub(super) rows: Vec<Value>,
 }
 
-/// A Markdown table with one row per model, in per cent.
-pub(super) fn markdown(rows: &[Row]) -> String {
-    let mut text = String::from(
-        "| rooms never seen | n | accuracy | parsable | of parsable | reasons | sound@1 | sound@8 | tokens \
-         | supervised examples |\n|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
-    );
-    for row in rows {
-        let _ = write!(
-            text,
-            "\n| {} | {} | {:.1} ± {:.1} | {:.1} | {:.1} | {:.1} | {:.1} | {:.1} | {:.0} | {} |",
-            row.name,
-            row.n,
-            row.accuracy,
-            row.stderr,
-            row.parsable,
-            row.accuracy_of_parsable,
-            row.reasons,
-            row.sound_at_1,
-            row.sound_at_8,
-            row.tokens,
-            row.supervised_examples,
-        );
-    }
-    text.push('\n');
+/// A Markdown table; numbers, right-aligned, follow `labels` columns of text.
+pub(super) fn markdown(
+    heads: &[&str],
+    labels: usize,
+    rows: impl IntoIterator<Item = Vec<String>>,
+) -> String {
+    let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
+    let heads: Vec<String> = heads.iter().map(|&head| head.to_owned()).collect();
+    let rules = (0..heads.len()).map(|column| if column < labels { "---|" } else { "--:|" });
+    let mut text = format!("{}|{}\n", line(&heads), rules.collect::<String>());
+    text.extend(rows.into_iter().map(|cells| line(&cells)));
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_right_aligned() {
+        let row = ["trained", "7"].map(str::to_owned).to_vec();
+        let expected = "| model | n |\n|---|--:|\n| trained | 7 |\n";
+        assert_eq!(markdown(&["model", "n"], 1, [row]), expected);
+    }
 }

@@ -4,9 +4,6 @@ use super::claims::BLIND;
 use super::row::Row;
 use super::{Quickstart, controls};
 
-/// The folder of the questions and their frames.
-pub(super) const FOLDER: &str = "views";
-
 impl Quickstart<'_> {
     /// Renders rooms as frames, with a question about each: a third for testing, a fifteenth for validation.
     pub(super) fn make_views(&self) -> anyhow::Result<()> {
@@ -15,7 +12,7 @@ impl Quickstart<'_> {
         self.steps.command(
             &["sim", "views"],
             [
-                ("--output", self.path(FOLDER).into()),
+                ("--output", self.path(self.world.folder()).into()),
                 ("--train", (rooms - test - val).to_string().into()),
                 ("--val", val.to_string().into()),
                 ("--test", test.to_string().into()),
@@ -27,10 +24,10 @@ impl Quickstart<'_> {
     /// The rows before and after training, and of the trained model without the frames of the questions.
     pub(super) fn vision_rows(&self) -> anyhow::Result<Vec<Row>> {
         let (test, supervised) = (self.test(), self.supervised());
-        let [other, grey, none] = ["other", "grey", "none"]
-            .map(|name| self.path(FOLDER).join(format!("test_{name}.json")));
+        let [other, grey, none] =
+            ["other", "grey", "none"].map(|name| self.in_data(&format!("test_{name}.json")));
         controls::with_other_frames(&test, &other, self.args.seed)?;
-        controls::with_grey_frames(&test, &grey)?;
+        controls::with_grey_images(&test, &grey)?;
         controls::without_images(&test, &none)?;
         let mut rows = vec![
             self.row("cold start", "sft/final", &test, supervised)?,
