@@ -43,6 +43,7 @@ mod task;
 pub use bench::{BenchFrame, BenchQuestion, QUESTION_TYPES, bench_frame};
 pub use camera::image_position;
 pub use chain::{JOINTS, Joints};
+pub use corpus::statement::EPSILON_M;
 pub use corpus::{listed_document, scene_document};
 pub use dataset::{ArmOptions, ArmOutput, ArmSummary, IMAGE_SIZE, WrittenArm, write_arm};
 pub use demonstration::{Demonstration, Step, demonstration};

@@ -8,7 +8,7 @@ mod selection;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use embodied_r_sim::arm::{Split, Task};
+use embodied_r_sim::arm::{EPSILON_M, Split, Task};
 
 use self::row::KindRow;
 use self::selection::{PerKind, select};
@@ -106,6 +106,7 @@ impl Quickstart<'_> {
     fn questions_command(&self, output: OsString) -> Vec<OsString> {
         let mut questions = words(["robot", "questions", "--prompt", "compact", "--decimals"]);
         questions.extend([DECIMALS.into(), "--split".into(), SPLIT.into()]);
+        questions.extend(["--movement-epsilon".into(), EPSILON_M.to_string().into()]);
         questions.extend(["--seed".into(), self.seed(), "--demos".into(), self.demos().into()]);
         questions.extend(["--output".into(), output, "--held-out-tasks".into()]);
         let held_out = Task::ALL.into_iter().filter(|task| task.split() == Split::HeldOut);

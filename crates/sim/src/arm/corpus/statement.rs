@@ -3,8 +3,9 @@
 use crate::arm::relation::directions_above;
 use crate::arm::space::{Vector, sub};
 
-/// Axes that move less than this are left out of a direction, in metres. It is larger than what a small model misreads.
-pub(crate) const EPSILON_M: f64 = 0.02;
+/// Axes that move less than this are left out of directions in pre-training text and worked answers, in metres: more than
+/// a small model misreads. Robot questions for worked answers need the same.
+pub const EPSILON_M: f64 = 0.02;
 
 /// A number with two decimals, never `-0.00`.
 pub(crate) fn number(value: f64) -> String {

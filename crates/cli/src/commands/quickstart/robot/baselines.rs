@@ -12,7 +12,8 @@ pub(super) const GREY_IN_TRAINING: &str = "trained on grey images";
 pub(super) const RANDOM_REWARDS: &str = "random rewards";
 
 impl Quickstart<'_> {
-    /// The rows of `--full`. Every GRPO run is evaluated with its best checkpoint, as the trained model is.
+    /// The rows of `--full`. GRPO on grey images is evaluated with its best checkpoint, as the trained model is; that with
+    /// random rewards at its end, as its best checkpoint may be its start.
     pub(super) fn robot_baseline_rows(&self) -> anyhow::Result<Vec<KindRow>> {
         let (test, train) = (self.split("test"), self.split("train"));
         let lengths = std::iter::successors(Some(SFT_EPOCHS), |epochs| Some(2 * epochs));
@@ -28,8 +29,7 @@ impl Quickstart<'_> {
         let random = self.in_data("train_random.json");
         controls::with_random_answers(&train, &random, self.args.seed)?;
         self.train("random-rewards", &random, &self.split("val"))?;
-        let random = self.best_checkpoint("random-rewards", "sft/final")?;
-        rows.extend(self.rows_by_kind(RANDOM_REWARDS, &random, &test)?);
+        rows.extend(self.rows_by_kind(RANDOM_REWARDS, "random-rewards/final", &test)?);
         Ok(rows)
     }
 }
