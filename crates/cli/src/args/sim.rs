@@ -158,15 +158,9 @@ pub(crate) struct VisionPretrainArgs {
     /// What frames and text are about.
     #[arg(long, value_name = "WORLD", requires = "vision", value_enum, default_value_t = WorldName::Rooms)]
     pub(crate) world: WorldName,
-    /// Number of steps on text without frames at the start, of `--world arm` without `--from`.
-    #[arg(
-        long,
-        value_name = "N",
-        requires = "vision",
-        conflicts_with = "from",
-        default_value_t = 3000
-    )]
-    pub(crate) text_steps: u64,
+    /// Number of steps of `--world arm` on text without frames at the start [default: 5000, with `--from` 0].
+    #[arg(long, value_name = "N", requires = "vision")]
+    pub(crate) text_steps: Option<u64>,
     /// Number of detection steps.
     #[arg(long, value_name = "N", requires = "vision", default_value_t = 5000)]
     pub(crate) detection_steps: u64,

@@ -5,7 +5,8 @@
 //! is made up. It stands between statements of other kinds, none of which prepares the next. Neither questions nor what a
 //! robot has to do occur. Some documents are chats in the format of robot questions.
 //!
-//! Documents without a frame list the things with made-up positions instead, so that the steps can be learned first.
+//! Documents without a frame list the things with made-up positions instead, so that the steps can be learned first, and
+//! before them lookups in lettered lists.
 
 mod lists;
 mod page;
@@ -34,6 +35,10 @@ const CHATS: f64 = 0.5;
 /// Fraction of documents with a lettered list of positions, and of phrases.
 const POSITIONS_LISTED: f64 = 0.5;
 const PHRASES_LISTED: f64 = 0.35;
+/// Fraction of lookup documents whose list is of positions.
+const POSITIONS_LOOKED_UP: f64 = 0.7;
+/// Lookups of a lookup document.
+const LOOKUPS: usize = 16;
 /// Fraction of prompts that name what the first statements are about.
 const NAMING: f64 = 0.6;
 /// Fraction of prompts with the position of the gripper as text.
@@ -80,6 +85,21 @@ pub fn listed_document(seed: u64, index: u64) -> Document {
     things.sort_by_key(|(name, _)| *name != "gripper");
     let about = About { shown: lines.join("\n"), things, hand: None, relations: Vec::new() };
     document(about, rng)
+}
+
+/// Lookup document `index` of `seed`: a lettered list, and the letters of its contents.
+#[must_use]
+pub fn lettered_document(seed: u64, index: u64) -> Document {
+    let rng = &mut Rng::new(&[seed, index, 56]);
+    let (positions, phrases) = match rng.chance(POSITIONS_LOOKED_UP) {
+        true => (Some(PositionList::random(rng)), None),
+        false => (None, Some(PhraseList::random(rng))),
+    };
+    let lists = positions.as_ref().map(PositionList::listed).into_iter();
+    let context: String = lists.chain(phrases.as_ref().map(PhraseList::listed)).collect();
+    let page = Page { positions, phrases, ..Page::default() };
+    let lines: Vec<String> = (0..LOOKUPS).map(|_| page.conclusion(rng).0).collect();
+    Document { system: None, context, statements: lines.join("\n") }
 }
 
 /// What a document is about.
@@ -173,8 +193,9 @@ mod tests {
     use crate::arm::frames::random_scene;
 
     fn documents() -> impl Iterator<Item = Document> {
-        (0..300).map(|index| match index % 3 {
+        (0..300).map(|index| match index % 4 {
             0 => listed_document(1, index),
+            1 => lettered_document(1, index),
             _ => scene_document(&random_scene(1, index), 1, index),
         })
     }
@@ -227,7 +248,37 @@ mod tests {
             assert!(think.starts_with("<think>") && think.ends_with(&format!(": {letter}.")));
             assert!(context.contains(&format!("\n{letter} ")), "{context}");
         }
-        assert!((100..200).contains(&chats), "{chats}");
+        assert!((80..150).contains(&chats), "{chats}");
+    }
+
+    #[test]
+    fn lookups_have_the_letters_of_their_list() {
+        let distance = |a: &str, b: &str| -> f64 {
+            let of =
+                |text: &str| text.split(' ').map(|word| word.parse::<f64>().unwrap()).collect();
+            let (a, b): (Vec<f64>, Vec<f64>) = (of(a), of(b));
+            a.iter().zip(&b).map(|(a, b)| (a - b).powi(2)).sum::<f64>().sqrt()
+        };
+        for index in 0..60 {
+            let Document { context, statements, .. } = lettered_document(2, index);
+            let options: Vec<(&str, &str)> =
+                context.lines().map(|line| line.split_once(' ').unwrap()).collect();
+            assert_eq!(statements.lines().count(), LOOKUPS);
+            for line in statements.lines() {
+                let (content, letter) = line.trim_end_matches('.').split_once(": ").unwrap();
+                let (_, option) = options.iter().find(|(other, _)| *other == letter).unwrap();
+                match content.strip_prefix("near ") {
+                    // What is said is rounded.
+                    Some(at) => assert!(
+                        options
+                            .iter()
+                            .all(|(_, it)| distance(it, at) + 0.02 > distance(option, at)),
+                        "{context}: {line}"
+                    ),
+                    None => assert_eq!(content, *option),
+                }
+            }
+        }
     }
 
     #[test]
@@ -236,6 +287,7 @@ mod tests {
         assert_eq!(scene_document(&scene, 1, 2), scene_document(&scene, 1, 2));
         assert_ne!(scene_document(&scene, 1, 2), scene_document(&scene, 1, 3));
         assert_eq!(listed_document(1, 2), listed_document(1, 2));
+        assert_ne!(lettered_document(1, 2), lettered_document(1, 3));
         assert_ne!(listed_document(1, 2), listed_document(2, 2));
     }
 }

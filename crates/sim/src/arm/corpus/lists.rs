@@ -48,7 +48,7 @@ impl PositionList {
     pub(super) fn query(&self, rng: &mut Rng) -> (Vector, char) {
         loop {
             let near = self.0[rng.below(self.0.len())];
-            let reach = OFF_M * rng.unit();
+            let reach = OFF_M * rng.unit() * rng.unit();
             let at = near.map(|value| value + rng.between(-reach, reach));
             let mut distances: Vec<(f64, usize)> = self
                 .0

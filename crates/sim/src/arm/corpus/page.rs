@@ -40,8 +40,8 @@ impl Practice {
         (Self::Relation, 3),
         (Self::Displacement, 4),
         (Self::Direction, 3),
-        (Self::Near, 4),
-        (Self::Letter, 3),
+        (Self::Near, 7),
+        (Self::Letter, 7),
     ];
 
     /// Kinds that follow each other in a rationale.
@@ -63,6 +63,7 @@ impl Practice {
 }
 
 /// What the lines of a document are about.
+#[derive(Default)]
 pub(super) struct Page {
     /// The gripper, then the objects, with their positions.
     pub(super) things: Vec<(&'static str, Vector)>,

@@ -39,12 +39,12 @@ pub(super) fn phases(args: &PretrainArgs) -> impl Iterator<Item = Phase> {
     let naming = args.naming_steps.min(args.steps - lookups - chat);
     [
         Phase::of(lookups, args.lookup_learning_rate, corpus::recall_document),
-        Phase {
-            steps: args.steps - lookups - naming - chat,
-            learning_rate: args.learning_rate,
-            text: corpus::document_without_subject,
-            decaying: Some(corpus::lookup_document),
-        },
+        Phase::of(
+            args.steps - lookups - naming - chat,
+            args.learning_rate,
+            corpus::document_without_subject,
+        )
+        .after(corpus::lookup_document),
         Phase::of(naming, args.naming_learning_rate, corpus::document),
         Phase::of(chat, args.naming_learning_rate, corpus::chat_document),
     ]
@@ -56,6 +56,11 @@ impl Phase {
     /// A phase on one kind of text.
     pub(super) fn of(steps: u64, learning_rate: f64, text: fn(u64, u64) -> Document) -> Self {
         Self { steps, learning_rate, text, decaying: None }
+    }
+
+    /// The same with documents mixed in, whose share decays.
+    pub(super) fn after(self, earlier: fn(u64, u64) -> Document) -> Self {
+        Self { decaying: Some(earlier), ..self }
     }
 
     /// The training settings.

@@ -100,10 +100,13 @@ fn start(args: &PretrainArgs) -> anyhow::Result<Vec<serde_json::Value>> {
             .map_err(embodied_r_files::Error::io("remove", text.as_path()))?;
         return Ok(runs);
     };
-    let runs = continued(from)?;
+    let mut runs = continued(from)?;
     match is_vision_language_model(from) {
         true => new_model::copy(from, out)?,
         false => new_model::write(from, out, &args.vision, args.seed)?,
+    }
+    if args.vision.world == WorldName::Arm {
+        arm_text::continue_training(args, out, &mut runs)?;
     }
     Ok(runs)
 }
@@ -233,8 +236,13 @@ fn command(args: &PretrainArgs) -> String {
     let world = match (world, &args.from) {
         (WorldName::Rooms, None) => String::new(),
         (WorldName::Rooms, Some(_)) => " --from DIR".to_owned(),
-        (WorldName::Arm, None) => format!(" --world arm --text-steps {text_steps}"),
-        (WorldName::Arm, Some(_)) => " --world arm --from DIR".to_owned(),
+        (WorldName::Arm, None) => {
+            let steps = text_steps.unwrap_or(arm_text::DEFAULT_STEPS);
+            format!(" --world arm --text-steps {steps}")
+        }
+        (WorldName::Arm, Some(_)) => {
+            format!(" --world arm --from DIR --text-steps {}", text_steps.unwrap_or(0))
+        }
     };
     format!(
         "embodied-r sim pretrain --vision{world} --rooms {rooms} --detection-steps {detection_steps} \

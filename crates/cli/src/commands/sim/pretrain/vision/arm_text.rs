@@ -6,9 +6,11 @@ use std::time::Instant;
 use embodied_r_policy::Policy;
 use embodied_r_policy::tokenizer::{TrainOptions, train};
 use embodied_r_robot::{Kind, PromptStyle, Prompts, Robot};
-use embodied_r_sim::arm::{Task, demonstration, listed_document, random_scene, scene_document};
+use embodied_r_sim::arm::{
+    Task, demonstration, lettered_document, listed_document, random_scene, scene_document,
+};
 use embodied_r_sim::corpus::Document;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::super::phases::Phase;
 use super::super::{TOKENIZER_TEXTS, config, record, train_phases};
@@ -17,27 +19,60 @@ use crate::args::sim::PretrainArgs;
 /// Maximum vocabulary size: numbers with two decimals are one token each.
 const VOCAB_SIZE: usize = 1024;
 
-/// Peak learning rate.
+/// Steps of a new model.
+pub(super) const DEFAULT_STEPS: u64 = 5000;
+
+/// Share of the steps that are lookups alone.
+const LOOKUPS: f64 = 0.4;
+
+/// Peak learning rate of lookups, and of all other text.
+const LOOKUP_LEARNING_RATE: f64 = 5e-3;
 const LEARNING_RATE: f64 = 3e-3;
 
-/// Trains a tokenizer and a decoder on text about listed things, and writes both into `out`.
+/// Trains a tokenizer and a decoder on text without frames, and writes both into `out`.
 pub(super) fn pretrain(args: &PretrainArgs, out: &Path) -> anyhow::Result<()> {
-    let began = Instant::now();
     std::fs::create_dir_all(out).map_err(embodied_r_files::Error::io("create", out))?;
     let options = TrainOptions { vocab_size: VOCAB_SIZE, min_frequency: 2, decimals: true };
     let trained = train(tokenizer_texts(args.seed), &options, out)?;
     let policy = Policy::random(&config(args, trained.vocab_size)?, args.seed)?;
-    let phase = Phase::of(args.vision.text_steps, LEARNING_RATE, listed_document);
-    let trained = train_phases(&policy, args, [phase], out)?;
-    let run = json!({
-        "text_steps": args.vision.text_steps,
+    record(out, &[learn(args, &policy, DEFAULT_STEPS, out)?])
+}
+
+/// Trains a decoder on text without frames if that is asked for, saves it into `out`, and adds this to `runs`.
+pub(super) fn continue_training(
+    args: &PretrainArgs,
+    out: &Path,
+    runs: &mut Vec<Value>,
+) -> anyhow::Result<()> {
+    if args.vision.text_steps.is_some_and(|steps| steps > 0) {
+        runs.push(learn(args, &Policy::load(out)?, 0, out)?);
+    }
+    Ok(())
+}
+
+/// First lookups in lettered lists, then text about listed things; returns the record.
+fn learn(
+    args: &PretrainArgs,
+    policy: &Policy,
+    default_steps: u64,
+    out: &Path,
+) -> anyhow::Result<Value> {
+    let began = Instant::now();
+    let steps = args.vision.text_steps.unwrap_or(default_steps);
+    let lookups = (LOOKUPS * steps as f64) as u64;
+    let phases = [
+        Phase::of(lookups, LOOKUP_LEARNING_RATE, lettered_document),
+        Phase::of(steps - lookups, LEARNING_RATE, listed_document).after(lettered_document),
+    ];
+    let trained = train_phases(policy, args, phases, out)?;
+    Ok(json!({
+        "text_steps": steps,
         "tokens": trained.tokens,
         "loss": trained.loss,
         "parameters": policy.config().parameter_count(),
         "seconds": began.elapsed().as_secs(),
         "threads": rayon::current_num_threads(),
-    });
-    record(out, &[run])
+    }))
 }
 
 /// Text with the vocabulary of pretraining, of prompts, and of what robots do.
