@@ -1,6 +1,7 @@
-//! Files that are complete or absent.
+//! Files and folders that are complete or absent.
 //!
 //! - [`write_atomic`] and others: atomic writes, to a temporary file that is then renamed.
+//! - [`Staging`]: folders that are filled under a hidden name and then renamed.
 //! - [`read_text`]: bounded reads of files that users write.
 //! - [`append`](mod@append): files that are appended to.
 //! - [`journal`]: JSON lines from which interrupted work resumes.
@@ -25,12 +26,14 @@ mod error;
 pub mod journal;
 pub mod lock;
 mod read;
+mod staging;
 mod write;
 
 pub use append::AppendFile;
 pub use error::{Error, Result};
 pub use journal::Journal;
 pub use read::{open_text, read_text};
+pub use staging::Staging;
 pub use write::{
     TempFile, create_parents, remove_abandoned, write_all_atomic, write_atomic, write_atomic_with,
     write_in_existing_folder, write_in_existing_folder_with, write_json,

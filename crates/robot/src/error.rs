@@ -91,6 +91,12 @@ pub enum Error {
         /// The directory.
         path: PathBuf,
     },
+    /// Another process is writing the output directory.
+    #[error("another process is writing `{}`; wait for it, or give another directory", path.display())]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+    },
 }
 
 impl From<embodied_r_lerobot::Error> for Error {

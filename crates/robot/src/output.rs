@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process;
+use std::path::Path;
 
 use embodied_r_data::parquet::{Column, write_table};
 use embodied_r_data::{Progress, Question};
-use embodied_r_files::{Error as FileError, write_atomic_with, write_json, write_lines};
+use embodied_r_files::{Error as FileError, Staging, write_atomic_with, write_json, write_lines};
 use embodied_r_lerobot::{Dataset, FrameId};
 use image::RgbImage;
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
@@ -54,7 +53,8 @@ pub fn check_output(out: &Path) -> Result<()> {
 /// directory beside `out`, which is renamed at the end; `more` may write further files into it.
 ///
 /// # Errors
-/// [`Error::NotEmpty`], a frame cannot be decoded, a file cannot be written, or those of `more`; nothing is left behind.
+/// [`Error::NotEmpty`], [`Error::InUse`], a frame cannot be decoded, a file cannot be written, or those of `more`; nothing
+/// is left behind.
 pub fn write(
     prepared: &Prepared,
     dataset: &Dataset,
@@ -65,44 +65,12 @@ pub fn write(
     more: impl FnOnce(&Path) -> Result<()>,
 ) -> Result<()> {
     check_output(out)?;
-    let folder = Unfinished::beside(out)?;
-    more(&folder.path)?;
-    write_images(prepared, dataset, &folder.path, progress)?;
-    write_files(prepared, settings, name, &folder.path)?;
-    folder.publish()
-}
-
-/// A directory that is removed unless it is renamed.
-struct Unfinished {
-    path: PathBuf,
-    /// What it becomes.
-    out: PathBuf,
-}
-
-impl Unfinished {
-    fn beside(out: &Path) -> Result<Self> {
-        // An empty directory may be named by dots.
-        let out = fs::canonicalize(out).unwrap_or_else(|_| out.to_owned());
-        let name = out.file_name().ok_or_else(|| Error::NotEmpty { path: out.clone() })?;
-        let path =
-            out.with_file_name(format!(".{}.{}.partial", name.to_string_lossy(), process::id()));
-        if let Some(parent) = out.parent() {
-            fs::create_dir_all(parent).map_err(FileError::io("create", parent))?;
-        }
-        fs::create_dir(&path).map_err(FileError::io("create", &path))?;
-        Ok(Self { path, out })
-    }
-
-    fn publish(self) -> Result<()> {
-        Ok(fs::rename(&self.path, &self.out).map_err(FileError::io("create", &self.out))?)
-    }
-}
-
-impl Drop for Unfinished {
-    fn drop(&mut self) {
-        // After a rename there is nothing to remove; before it an error is being reported, and the directory is hidden.
-        let _ = fs::remove_dir_all(&self.path);
-    }
+    let staging = Staging::beside(out)?.ok_or_else(|| Error::InUse { path: out.into() })?;
+    let folder = staging.folder();
+    more(&folder)?;
+    write_images(prepared, dataset, &folder, progress)?;
+    write_files(prepared, settings, name, &folder)?;
+    Ok(staging.publish()?)
 }
 
 /// Decodes and writes the frames that questions are about.
@@ -238,21 +206,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_directory_appears_when_it_is_complete() {
+    fn an_output_is_absent_or_empty() {
         let folder = tempfile::tempdir().unwrap();
-        let names = || -> Vec<_> {
-            fs::read_dir(folder.path()).unwrap().map(|it| it.unwrap().file_name()).collect()
-        };
         let out = folder.path().join("q");
-        drop(Unfinished::beside(&out).unwrap());
-        assert!(names().is_empty());
+        check_output(&out).unwrap();
         fs::create_dir(&out).unwrap();
-        // The empty directory itself, by another name.
-        let unfinished = Unfinished::beside(&out.join(".")).unwrap();
-        fs::write(unfinished.path.join("train.json"), "[]").unwrap();
-        unfinished.publish().unwrap();
-        assert_eq!(names(), ["q"]);
-        assert!(out.join("train.json").is_file());
+        check_output(&out).unwrap();
+        fs::write(out.join("train.json"), "[]").unwrap();
         assert!(matches!(check_output(&out), Err(Error::NotEmpty { .. })));
     }
 }

@@ -10,11 +10,10 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use embodied_r_data::Progress;
-use embodied_r_files::lock::{Lock, lock};
-use embodied_r_files::{Error as FileError, read_text, write_json, write_lines};
+use embodied_r_files::{Error as FileError, Staging, read_text, write_json, write_lines};
 use embodied_r_lerobot::{
     Camera, Column, VectorFeature, Version, VideoCodec, Writer, WriterOptions,
 };
@@ -181,7 +180,7 @@ pub fn write_arm(out: &Path, options: &ArmOptions, progress: &dyn Progress) -> R
     if is_written(out, &options.settings())? {
         return Ok(ArmOutput::Unchanged);
     }
-    let staging = Staging::new(out)?;
+    let staging = Staging::beside(out)?.ok_or_else(|| Error::InUse { path: out.into() })?;
     let folder = staging.folder();
     let summary = fill(&folder, options, progress)?;
     write_json(&folder.join(SETTINGS), &options.settings())?;
@@ -245,52 +244,6 @@ fn is_written(out: &Path, settings: &Settings) -> Result<bool> {
             let found = text.split_whitespace().collect::<Vec<_>>().join(" ");
             Err(Error::ConflictingDemonstrations { path: out.into(), found })
         }
-    }
-}
-
-/// A hidden folder beside the output, in use by this process alone. What a killed process left in it is removed.
-struct Staging {
-    path: PathBuf,
-    /// The output, which may not exist.
-    out: PathBuf,
-    _lock: Lock,
-}
-
-impl Staging {
-    fn new(out: &Path) -> Result<Self> {
-        // `.` and `..` have no name of their own.
-        let out = fs::canonicalize(out).unwrap_or_else(|_| out.to_owned());
-        let name = out.file_name().ok_or_else(|| Error::NotEmpty { path: out.clone() })?;
-        let path = out.with_file_name(format!(".{}.partial", name.to_string_lossy()));
-        fs::create_dir_all(&path).map_err(FileError::io("create", &path))?;
-        let lock = lock(&path.join("lock"))?;
-        if matches!(lock, Lock::InUse) {
-            return Err(Error::InUse { path: out });
-        }
-        let staging = Self { path, out, _lock: lock };
-        let folder = staging.folder();
-        if folder.exists() {
-            fs::remove_dir_all(&folder).map_err(FileError::io("remove", &folder))?;
-        }
-        fs::create_dir(&folder).map_err(FileError::io("create", &folder))?;
-        Ok(staging)
-    }
-
-    /// The folder to fill.
-    fn folder(&self) -> PathBuf {
-        self.path.join("dataset")
-    }
-
-    /// Gives the folder the name of the output.
-    fn publish(self) -> Result<()> {
-        Ok(fs::rename(self.folder(), &self.out).map_err(FileError::io("write", &self.out))?)
-    }
-}
-
-impl Drop for Staging {
-    fn drop(&mut self) {
-        // A folder that stays is replaced by the next run.
-        let _ = fs::remove_dir_all(&self.path);
     }
 }
 

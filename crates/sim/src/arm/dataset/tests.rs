@@ -1,3 +1,5 @@
+use std::path::PathBuf;
+
 use embodied_r_data::progress::Silent;
 use embodied_r_lerobot::Dataset;
 
@@ -185,12 +187,12 @@ fn what_a_killed_run_left_is_replaced_and_a_running_one_is_not() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("arm");
     let few = ArmOptions { tasks: vec![Task::PushButton], episodes: 1, ..options() };
-    let staging = Staging::new(&out).unwrap();
+    let staging = Staging::beside(&out).unwrap().unwrap();
     let error = write(&out, &few).unwrap_err();
     assert!(matches!(error, Error::InUse { .. }), "{error}");
     drop(staging);
 
-    let left = folder.path().join(".arm.partial/dataset/meta");
+    let left = folder.path().join(".arm.partial/folder/meta");
     fs::create_dir_all(&left).unwrap();
     fs::write(left.join("info.json"), "{}").unwrap();
     write(&out, &few).unwrap();
