@@ -60,7 +60,8 @@ pub(crate) struct QuickstartArgs {
         default_value_if("vision", "true", "1800")
     )]
     pub(crate) rooms: u64,
-    /// Pretrain the base model with `sim pretrain` (about 80 minutes, and 40 more with `--vision`; with `--robot` see `sim pretrain --world arm`) instead of using the bundled one.
+    /// Pretrain the base model with `sim pretrain` (about 80 minutes, and 40 more with `--vision`; about an hour
+    /// with `--robot`) instead of using the bundled one.
     #[arg(long)]
     pub(crate) from_scratch: bool,
     /// Precision of matrix multiplications; `bf16` is faster on GPUs and on most CPUs with AVX-512 BF16.
@@ -82,13 +83,13 @@ pub(crate) struct QuickstartArgs {
     #[arg(long, default_value_t)]
     pub(crate) device: DeviceName,
     /// Number of worked examples of the cold start, uniform over categories; with `--robot` uniform over the kinds of
-    /// questions, and the default is 60.
+    /// questions, and the default is 120.
     #[arg(
         long,
         value_name = "N",
         value_parser = super::value::at_least_one,
         default_value_t = 40,
-        default_value_if("robot", "true", "60")
+        default_value_if("robot", "true", "120")
     )]
     pub(crate) examples: usize,
     /// Also train and evaluate baselines and controls: SFT of any length, SFT on answers alone, rejection sampling, GRPO

@@ -1,9 +1,9 @@
 //! Pre-training text for a small vision-language model: frames of the arm followed by statements about them.
 //!
 //! Every statement is one step: a position, what the gripper does, a relation of two things, a position at another height,
-//! a displacement, its name, or the letter of a content in an unrelated list. Where a step follows from another, the other
-//! is made up. It stands between statements of other kinds, none of which prepares the next. Neither questions nor what a
-//! robot has to do occur. Some documents are chats in the format of robot questions.
+//! a displacement, its name, or the letter of a content in an unrelated list. Where a step follows from another, that is a
+//! note of a value that is made up. It stands between statements of other kinds, none of which prepares the next. Neither
+//! questions nor what a robot has to do occur; words of them are among the filler words of prompts. Some documents are chats in the format of robot questions.
 //!
 //! Documents without a frame list the things with made-up positions instead, so that the steps can be learned first, and
 //! before them lookups in lettered lists.
@@ -45,6 +45,14 @@ const NAMING: f64 = 0.6;
 const WITH_STATE: f64 = 0.3;
 /// Fraction of prompts with each of the other lines of robot questions.
 const WITH_LINE: f64 = 0.6;
+
+/// Words of robot questions and of what robots do, as filler words, and most of them in a prompt.
+const ROBOT_WORDS: [&str; 32] = [
+    "above", "away", "beside", "carry", "close", "current", "grasp", "into", "lift", "lower",
+    "move", "movement", "off", "onto", "open", "out", "pick", "press", "push", "put", "slide",
+    "stack", "state", "take", "throw", "turn", "up", "waypoint", "Current", "Next", "its", "with",
+];
+const MOST_ROBOT_WORDS: usize = 5;
 
 /// Lines of the prompts of robot questions that are the same in all.
 const AXES: &str = "Axes: x backward to forward, y left to right, z down to up";
@@ -98,7 +106,7 @@ pub fn lettered_document(seed: u64, index: u64) -> Document {
     let lists = positions.as_ref().map(PositionList::listed).into_iter();
     let context: String = lists.chain(phrases.as_ref().map(PhraseList::listed)).collect();
     let page = Page { positions, phrases, ..Page::default() };
-    let lines: Vec<String> = (0..LOOKUPS).map(|_| page.conclusion(rng).0).collect();
+    let lines: Vec<String> = (0..LOOKUPS).map(|_| page.lookup(rng)).collect();
     Document { system: None, context, statements: lines.join("\n") }
 }
 
@@ -165,9 +173,12 @@ fn context(
     let mut lines = vec![about.shown.clone()];
     if !subjects.is_empty() {
         let named: Vec<String> = subjects.iter().map(|name| format!("the {name}")).collect();
-        let phrase =
-            among_filler_words(&named.join(if rng.chance(0.5) { " on " } else { ", " }), rng);
-        lines.push(format!("Task: {phrase}"));
+        let key = named.join(if rng.chance(0.5) { " on " } else { ", " });
+        let count = rng.below(MOST_ROBOT_WORDS + 1);
+        let mut words: Vec<String> =
+            rng.sample(&ROBOT_WORDS, count).into_iter().map(str::to_owned).collect();
+        words.push(among_filler_words(&key, rng));
+        lines.push(format!("Task: {}", words.join(" ")));
     }
     let mut add = |line: &str, part: f64, rng: &mut Rng| {
         if rng.chance(part) {
@@ -204,7 +215,7 @@ mod tests {
     fn no_document_asks_or_plans() {
         for Document { context, statements, .. } in documents() {
             let text = format!("{context}\n{statements}");
-            for word in ["?", "next:", "waypoint", "Next", "move gripper", "Move"] {
+            for word in ["?", "next:", "Next waypoint?", "move gripper", "Move"] {
                 assert!(!text.contains(word), "{word} in {text}");
             }
         }

@@ -4,9 +4,13 @@ use embodied_r_random::Rng;
 
 use super::lists::{PhraseList, PositionList};
 use super::made_up;
-use super::statement::{at_height, direction, displacement, lettered, named, near, place, rounded};
+use super::statement::{
+    at_height, direction, displacement, lettered, named, near, note, place, position, rounded,
+};
 use crate::arm::space::{Vector, sub};
 
+/// Fraction of steps from a value that a note states before.
+const NOTED: f64 = 0.6;
 /// Fraction of lines after the first that are about the prompt's subjects.
 const SUBJECT_BETWEEN: f64 = 0.4;
 
@@ -108,16 +112,25 @@ impl Page {
         lines
     }
 
-    /// A statement of a made-up position or displacement and the letter that follows from it.
-    pub(super) fn conclusion(&self, rng: &mut Rng) -> (String, char) {
+    /// A made-up position or directions, a statement of the letter that follows, and that letter.
+    fn option(&self, rng: &mut Rng) -> Option<(String, String, char)> {
         if let Some(list) = &self.positions {
             let (at, letter) = list.query(rng);
-            return (near(at, letter), letter);
+            return Some((position(at), near(at, letter), letter));
         }
-        let Some((phrase, letter)) = self.phrases.as_ref().map(|list| list.query(rng)) else {
-            return Default::default();
-        };
-        (lettered(phrase, letter), letter)
+        let (phrase, letter) = self.phrases.as_ref()?.query(rng);
+        Some((phrase.to_owned(), lettered(phrase, letter), letter))
+    }
+
+    /// A lookup in the list.
+    pub(super) fn lookup(&self, rng: &mut Rng) -> String {
+        self.option(rng).map(|(_, statement, _)| statement).unwrap_or_default()
+    }
+
+    /// A lookup in the list, often of a noted value, and its letter.
+    pub(super) fn conclusion(&self, rng: &mut Rng) -> (String, char) {
+        let Some((value, statement, letter)) = self.option(rng) else { return Default::default() };
+        (noted(&value, statement, rng), letter)
     }
 
     /// A line; `None` if it needs a context that the page lacks.
@@ -135,19 +148,21 @@ impl Page {
             Practice::Relation => format!("{}.", rng.pick(&self.relations)?),
             Practice::Displacement => {
                 let (name, from) = *self.things.first()?;
-                displacement(name, from, self.destination(from, rng))
+                let to = self.destination(from, rng);
+                noted(&position(to), displacement(name, from, to), rng)
             }
             Practice::Direction => {
                 let way = made_up_displacement(rng);
-                (!direction(way).is_empty()).then(|| named(way))?
+                let has_direction = !direction(way).is_empty();
+                has_direction.then(|| noted(&position(way), named(way), rng))?
             }
             Practice::Near => {
                 let (at, letter) = self.positions.as_ref()?.query(rng);
-                near(at, letter)
+                noted(&position(at), near(at, letter), rng)
             }
             Practice::Letter => {
                 let (phrase, letter) = self.phrases.as_ref()?.query(rng);
-                lettered(phrase, letter)
+                noted(phrase, lettered(phrase, letter), rng)
             }
         })
     }
@@ -176,6 +191,14 @@ impl Page {
             (0..2).for_each(|axis| to[axis] = above[axis] + rng.between(-0.012, 0.012));
         }
         to
+    }
+}
+
+/// A step from a value, often after a note of that value.
+fn noted(value: &str, step: String, rng: &mut Rng) -> String {
+    match rng.chance(NOTED) {
+        true => format!("{} {step}", note(value)),
+        false => step,
     }
 }
 

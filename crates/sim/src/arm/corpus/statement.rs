@@ -51,6 +51,11 @@ pub(crate) fn named(displacement: Vector) -> String {
     format!("move {}: {}.", position(displacement), direction(displacement))
 }
 
+/// `noted 0.31 0.08 0.93.`: a value that is made up and that the next statement is about.
+pub(crate) fn note(value: &str) -> String {
+    format!("noted {value}.")
+}
+
 /// `near 0.31 0.08 0.93: B.`: the option nearest to a position.
 pub(crate) fn near(at: Vector, letter: char) -> String {
     format!("near {}: {letter}.", position(at))
