@@ -60,7 +60,8 @@ fn signs_and_decimals_are_parts_of_numbers_on_request() {
         pieces(&Tokenizer::from_dir(dir.path()).unwrap(), "cup 0.25 -0.11, at 1.05.")
     };
     assert_eq!(pieces_with(true), ["cup", " 0.25", " -0.11", ",", " at", " 1.05", "."]);
-    assert_eq!(pieces_with(false).len(), 14);
+    let split = pieces_with(false);
+    assert_eq!(split[..9], ["cup", " 0", ".", "25", " ", "-", "0", ".", "11"]);
 }
 
 #[test]
