@@ -3,7 +3,8 @@
 //! Every statement is one step: a position, what the gripper does, a relation of two things, a position at another height,
 //! a displacement, its name, or the letter of a content in an unrelated list. Where a step follows from another, that is a
 //! note of a value that is made up. It stands between statements of other kinds, none of which prepares the next. Neither
-//! questions nor what a robot has to do occur; words of them are among the filler words of prompts. Some documents are chats in the format of robot questions.
+//! questions nor what a robot has to do occur; words of them are among the filler words of prompts. Some documents are
+//! chats in the format of robot questions.
 //!
 //! Documents without a frame list the things with made-up positions instead, so that the steps can be learned first, and
 //! before them lookups in lettered lists.
@@ -244,6 +245,30 @@ mod tests {
             }
         }
         assert!(checked > 150, "{checked}");
+    }
+
+    #[test]
+    fn no_step_follows_on_the_one_that_prepares_it_in_a_rationale() {
+        let is_place = |s: &str| {
+            let last = s.rsplit(' ').take(3).all(|word| word.parse::<f64>().is_ok());
+            last && !s.contains([',', ':']) && !s.starts_with("noted")
+        };
+        let mut seen = 0;
+        for Document { statements, .. } in documents() {
+            let statements = statements.trim_start_matches("<think>");
+            let statements: Vec<&str> =
+                statements.lines().flat_map(|line| line.split(". ")).collect();
+            for pair in statements.windows(2) {
+                let [first, second] = [pair[0].trim_end_matches('.'), pair[1]];
+                let is_chain = (first.contains(", at ")
+                    && (second.starts_with("near ") || second.contains(", to ")))
+                    || (first.contains(", to ") && second.starts_with("move "))
+                    || (is_place(first) && second.starts_with("near "));
+                assert!(!is_chain, "{first}. {second}");
+                seen += usize::from(first.contains(", at "));
+            }
+        }
+        assert!(seen > 100, "{seen}");
     }
 
     #[test]

@@ -127,10 +127,10 @@ impl Page {
         self.option(rng).map(|(_, statement, _)| statement).unwrap_or_default()
     }
 
-    /// A lookup in the list, often of a noted value, and its letter.
+    /// A note of a made-up value, a lookup of that in the list, and its letter: no line before prepares it.
     pub(super) fn conclusion(&self, rng: &mut Rng) -> (String, char) {
         let Some((value, statement, letter)) = self.option(rng) else { return Default::default() };
-        (noted(&value, statement, rng), letter)
+        (format!("{} {statement}", note(&value)), letter)
     }
 
     /// A line; `None` if it needs a context that the page lacks.
