@@ -181,3 +181,34 @@ impl Quickstart<'_> {
         self.steps.run_model(bench)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use embodied_r_policy::tokenizer::Tokenizer;
+    use embodied_r_robot::{Kind, PromptStyle, Prompts, Robot};
+
+    use super::*;
+
+    #[test]
+    fn prompts_have_at_most_160_tokens_of_text() {
+        let base = concat!(env!("CARGO_MANIFEST_DIR"), "/base/arm");
+        let tokenizer = Tokenizer::from_dir(base.as_ref()).unwrap();
+        let robot = Robot::default();
+        let decimals = DECIMALS.parse().unwrap();
+        let prompts = Prompts { robot: &robot, style: PromptStyle::Compact, decimals };
+        let state = [-0.265, -0.112, 1.154];
+        for (kind, option) in [
+            (Kind::Waypoint, prompts.position(state)),
+            (Kind::State, prompts.position(state)),
+            (Kind::Movement, "slightly backward, slightly right, down".to_owned()),
+        ] {
+            for task in Task::ALL {
+                let options = vec![option.clone(); 4];
+                let prompt = prompts.prompt(kind, task.instruction(), state, &options);
+                let text = prompt.trim_start_matches("<image>");
+                let tokens = tokenizer.encode(text).unwrap().len();
+                assert!(tokens <= 160, "{tokens} tokens in\n{text}");
+            }
+        }
+    }
+}
