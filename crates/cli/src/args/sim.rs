@@ -158,7 +158,7 @@ pub(crate) struct VisionPretrainArgs {
     /// What frames and text are about.
     #[arg(long, value_name = "WORLD", requires = "vision", value_enum, default_value_t = WorldName::Rooms)]
     pub(crate) world: WorldName,
-    /// Number of steps of `--world arm` on text without frames at the start [default: 5000, with `--from` 0].
+    /// Number of steps of `--world arm` on text without frames at the start [default: 8000, with `--from` 0].
     #[arg(long, value_name = "N", requires = "vision")]
     pub(crate) text_steps: Option<u64>,
     /// Number of detection steps.
@@ -170,12 +170,12 @@ pub(crate) struct VisionPretrainArgs {
     /// Peak learning rate of the detection steps, with AdamW.
     #[arg(long, value_name = "LR", requires = "vision", default_value_t = 1.5e-3)]
     pub(crate) detection_learning_rate: f64,
-    /// Number of steps on text about frames.
-    #[arg(long, value_name = "N", requires = "vision", default_value_t = 4500)]
-    pub(crate) vision_steps: u64,
-    /// Number of rooms, or of scenes of the arm, whose frames the text is about.
-    #[arg(long, value_name = "N", requires = "vision", default_value_t = 16_000)]
-    pub(crate) rooms: u64,
+    /// Number of steps on text about frames [default: 4500, of the arm 8000].
+    #[arg(long, value_name = "N", requires = "vision")]
+    pub(crate) vision_steps: Option<u64>,
+    /// Number of rooms, or of scenes of the arm, whose frames the text is about [default: 16000, of the arm 32000].
+    #[arg(long, value_name = "N", requires = "vision")]
+    pub(crate) rooms: Option<u64>,
     /// Peak learning rate of the decoder.
     #[arg(long, value_name = "LR", requires = "vision", default_value_t = 2e-3)]
     pub(crate) vision_learning_rate: f64,
@@ -184,6 +184,24 @@ pub(crate) struct VisionPretrainArgs {
     pub(crate) encoder_learning_rate: f64,
     #[command(flatten)]
     pub(crate) encoder: EncoderShapeArgs,
+}
+
+impl VisionPretrainArgs {
+    /// Steps on text about frames.
+    pub(crate) fn vision_steps(&self) -> u64 {
+        self.vision_steps.unwrap_or(match self.world {
+            WorldName::Rooms => 4500,
+            WorldName::Arm => 8000,
+        })
+    }
+
+    /// Rooms or scenes whose frames the text is about.
+    pub(crate) fn rooms(&self) -> u64 {
+        self.rooms.unwrap_or(match self.world {
+            WorldName::Rooms => 16_000,
+            WorldName::Arm => 32_000,
+        })
+    }
 }
 
 /// What the vision-language base model sees.

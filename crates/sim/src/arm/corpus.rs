@@ -6,8 +6,8 @@
 //! questions nor what a robot has to do occur; words of them are among the filler words of prompts. Some documents are
 //! chats in the format of robot questions.
 //!
-//! Documents without a frame list the things with made-up positions instead, so that the steps can be learned first, and
-//! before them lookups in lettered lists.
+//! Documents without a frame list the things with made-up positions instead, so that the steps can be learned first. Before
+//! them come lookups in lettered lists and arithmetic, the steps that take the longest to learn.
 
 mod lists;
 mod page;
@@ -40,6 +40,8 @@ const PHRASES_LISTED: f64 = 0.35;
 const POSITIONS_LOOKED_UP: f64 = 0.7;
 /// Lookups of a lookup document.
 const LOOKUPS: usize = 16;
+/// Displacements of an arithmetic document, and directions.
+const CALCULATIONS: usize = 8;
 /// Fraction of prompts that name what the first statements are about.
 const NAMING: f64 = 0.6;
 /// Fraction of prompts with the position of the gripper as text.
@@ -83,17 +85,17 @@ pub fn scene_document(scene: &Scene, seed: u64, index: u64) -> Document {
 #[must_use]
 pub fn listed_document(seed: u64, index: u64) -> Document {
     let rng = &mut Rng::new(&[seed, index, 55]);
-    let count = 2 + rng.below(4);
-    let names = rng.sample(&Kind::ALL.map(Kind::name), count);
-    let mut things: Vec<(&'static str, Vector)> =
-        std::iter::once("gripper").chain(names).map(|name| (name, made_up(rng))).collect();
-    rng.shuffle(&mut things);
-    let lines: Vec<String> =
-        things.iter().map(|(name, at)| format!("{name} {}", position(*at))).collect();
-    // The gripper comes first in the statements' order.
-    things.sort_by_key(|(name, _)| *name != "gripper");
-    let about = About { shown: lines.join("\n"), things, hand: None, relations: Vec::new() };
-    document(about, rng)
+    document(About::listed(rng), rng)
+}
+
+/// Arithmetic document `index` of `seed`: listed things, directions of displacements, and displacements.
+#[must_use]
+pub fn arithmetic_document(seed: u64, index: u64) -> Document {
+    let rng = &mut Rng::new(&[seed, index, 57]);
+    let About { shown, things, .. } = About::listed(rng);
+    let page = Page { things, ..Page::default() };
+    let statements = page.arithmetic(CALCULATIONS, rng).join("\n");
+    Document { system: None, context: shown, statements }
 }
 
 /// Lookup document `index` of `seed`: a lettered list, and the letters of its contents.
@@ -119,6 +121,22 @@ struct About {
     things: Vec<(&'static str, Vector)>,
     hand: Option<String>,
     relations: Vec<String>,
+}
+
+impl About {
+    /// Things with made-up positions, in a list.
+    fn listed(rng: &mut Rng) -> Self {
+        let count = 2 + rng.below(4);
+        let names = rng.sample(&Kind::ALL.map(Kind::name), count);
+        let mut things: Vec<(&'static str, Vector)> =
+            std::iter::once("gripper").chain(names).map(|name| (name, made_up(rng))).collect();
+        rng.shuffle(&mut things);
+        let lines: Vec<String> =
+            things.iter().map(|(name, at)| format!("{name} {}", position(*at))).collect();
+        // The gripper comes first in the statements' order.
+        things.sort_by_key(|(name, _)| *name != "gripper");
+        Self { shown: lines.join("\n"), things, hand: None, relations: Vec::new() }
+    }
 }
 
 /// A position anywhere above the table.
@@ -206,6 +224,7 @@ mod tests {
 
     fn documents() -> impl Iterator<Item = Document> {
         (0..300).map(|index| match index % 4 {
+            0 if index % 8 == 0 => arithmetic_document(1, index),
             0 => listed_document(1, index),
             1 => lettered_document(1, index),
             _ => scene_document(&random_scene(1, index), 1, index),

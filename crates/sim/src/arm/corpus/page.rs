@@ -10,7 +10,7 @@ use super::statement::{
 use crate::arm::space::{Vector, sub};
 
 /// Fraction of steps from a value that a note states before.
-const NOTED: f64 = 0.6;
+const NOTED: f64 = 0.9;
 /// Fraction of lines after the first that are about the prompt's subjects.
 const SUBJECT_BETWEEN: f64 = 0.4;
 
@@ -42,8 +42,8 @@ impl Practice {
         (Self::Height, 4),
         (Self::Hand, 2),
         (Self::Relation, 3),
-        (Self::Displacement, 4),
-        (Self::Direction, 3),
+        (Self::Displacement, 7),
+        (Self::Direction, 4),
         (Self::Near, 7),
         (Self::Letter, 7),
     ];
@@ -131,6 +131,17 @@ impl Page {
     pub(super) fn conclusion(&self, rng: &mut Rng) -> (String, char) {
         let Some((value, statement, letter)) = self.option(rng) else { return Default::default() };
         (format!("{} {statement}", note(&value)), letter)
+    }
+
+    /// Displacements from the things, after directions of displacements, `count` lines of each.
+    pub(super) fn arithmetic(&self, count: usize, rng: &mut Rng) -> Vec<String> {
+        let kinds = [Practice::Direction, Practice::Displacement];
+        let mut lines = Vec::new();
+        for kind in kinds {
+            let all = std::iter::repeat_with(|| self.line(kind, None, rng)).flatten();
+            lines.extend(all.take(count));
+        }
+        lines
     }
 
     /// A line; `None` if it needs a context that the page lacks.

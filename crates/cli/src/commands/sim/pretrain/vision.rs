@@ -64,7 +64,7 @@ fn learn<W: World>(args: &PretrainArgs) -> anyhow::Result<Status> {
         "command": command(args),
         "detection_steps": vision.detection_steps,
         "objects_found": found,
-        "steps": vision.vision_steps,
+        "steps": vision.vision_steps(),
         "tokens": trained.tokens,
         "loss": trained.loss,
         "parameters": parameters,
@@ -168,7 +168,7 @@ fn detect<W: World>(args: &PretrainArgs, bar: &Bar) -> anyhow::Result<f64> {
 /// Trains encoder and decoder on text about frames, and saves them.
 fn read<W: World>(args: &PretrainArgs, bar: &Bar) -> anyhow::Result<lm::LmReport> {
     let (out, vision) = (args.output.as_path(), &args.vision);
-    let (table, places) = frame_table::<W>(out, args.seed, vision.rooms, bar)?;
+    let (table, places) = frame_table::<W>(out, args.seed, vision.rooms(), bar)?;
     let table = Arc::new(table);
     let options = StoreOptions {
         model: out.to_owned(),
@@ -197,7 +197,7 @@ fn read<W: World>(args: &PretrainArgs, bar: &Bar) -> anyhow::Result<lm::LmReport
     let settings = lm::LmSettings {
         tokens_per_step: args.tokens_per_step,
         max_tokens_per_batch: args.tokens_per_step + MAX_POSITIONS,
-        schedule: schedule(vision.vision_learning_rate, vision.vision_steps),
+        schedule: schedule(vision.vision_learning_rate, vision.vision_steps()),
         optimizer: optimizer(Optim::Muon),
     };
     let save = || {
@@ -223,16 +223,15 @@ fn command(args: &PretrainArgs) -> String {
     let VisionPretrainArgs {
         world,
         text_steps,
-        rooms,
         detection_steps,
         images_per_step,
         detection_learning_rate,
-        vision_steps,
         vision_learning_rate,
         encoder_learning_rate,
         encoder,
         ..
     } = &args.vision;
+    let (rooms, vision_steps) = (args.vision.rooms(), args.vision.vision_steps());
     let world = match (world, &args.from) {
         (WorldName::Rooms, None) => String::new(),
         (WorldName::Rooms, Some(_)) => " --from DIR".to_owned(),

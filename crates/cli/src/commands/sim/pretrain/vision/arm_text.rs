@@ -7,7 +7,8 @@ use embodied_r_policy::Policy;
 use embodied_r_policy::tokenizer::{TrainOptions, train};
 use embodied_r_robot::{Kind, PromptStyle, Prompts, Robot};
 use embodied_r_sim::arm::{
-    Task, demonstration, lettered_document, listed_document, random_scene, scene_document,
+    Task, arithmetic_document, demonstration, lettered_document, listed_document, random_scene,
+    scene_document,
 };
 use embodied_r_sim::corpus::Document;
 use serde_json::{Value, json};
@@ -20,10 +21,11 @@ use crate::args::sim::PretrainArgs;
 const VOCAB_SIZE: usize = 1024;
 
 /// Steps of a new model.
-pub(super) const DEFAULT_STEPS: u64 = 5000;
+pub(super) const DEFAULT_STEPS: u64 = 8000;
 
-/// Share of the steps that are lookups alone.
-const LOOKUPS: f64 = 0.4;
+/// Share of the steps that are lookups alone, and of those that are arithmetic after them.
+const LOOKUPS: f64 = 0.25;
+const ARITHMETIC: f64 = 0.35;
 
 /// Peak learning rate of lookups, and of all other text.
 const LOOKUP_LEARNING_RATE: f64 = 5e-3;
@@ -50,7 +52,15 @@ pub(super) fn continue_training(
     Ok(())
 }
 
-/// First lookups in lettered lists, then text about listed things; returns the record.
+/// A lookup document or an arithmetic one.
+fn practice_document(seed: u64, index: u64) -> Document {
+    match index % 2 {
+        0 => lettered_document(seed, index),
+        _ => arithmetic_document(seed, index),
+    }
+}
+
+/// First lookups in lettered lists, then arithmetic, then text about listed things; returns the record.
 fn learn(
     args: &PretrainArgs,
     policy: &Policy,
@@ -59,10 +69,12 @@ fn learn(
 ) -> anyhow::Result<Value> {
     let began = Instant::now();
     let steps = args.vision.text_steps.unwrap_or(default_steps);
-    let lookups = (LOOKUPS * steps as f64) as u64;
+    let [lookups, arithmetic] = [LOOKUPS, ARITHMETIC].map(|part| (part * steps as f64) as u64);
+    let others = steps - lookups - arithmetic;
     let phases = [
         Phase::of(lookups, LOOKUP_LEARNING_RATE, lettered_document),
-        Phase::of(steps - lookups, LEARNING_RATE, listed_document).after(lettered_document),
+        Phase::of(arithmetic, LEARNING_RATE, arithmetic_document).after(lettered_document),
+        Phase::of(others, LEARNING_RATE, listed_document).after(practice_document),
     ];
     let trained = train_phases(policy, args, phases, out)?;
     Ok(json!({
