@@ -1,6 +1,7 @@
 //! Scripted demonstrations for tests: reach, grasp, carry and release, with noise.
 
 use embodied_r_random::Rng;
+use embodied_r_sim::arm;
 
 use crate::demonstration::{Demonstration, Position, distance};
 use crate::key_points::{KeyPoint, Stillness, key_points};
@@ -46,6 +47,23 @@ pub(crate) fn demonstration(seed: u64, episode: usize) -> Demonstration {
     made
 }
 
+/// The simulated arm's episode `episode` of task `episode % 5`.
+fn simulated(seed: u64, episode: usize) -> Demonstration {
+    let task = arm::Task::SEEN[episode % TASKS.len()];
+    let made = arm::demonstration(seed, task, (episode / TASKS.len()) as u64);
+    let fastest = |step: &arm::Step| {
+        step.joint_velocities.iter().fold(0.0_f64, |most, speed| most.max(speed.abs()))
+    };
+    Demonstration {
+        episode,
+        task: made.instruction.to_owned(),
+        positions: made.steps.iter().map(|step| step.position).collect(),
+        gripper: made.steps.iter().map(|step| step.gripper_open).collect(),
+        joint_speeds: made.steps.iter().map(fastest).collect(),
+        annotations: Vec::new(),
+    }
+}
+
 /// Moves to `to` with a noise of half a millimetre.
 fn go(made: &mut Demonstration, to: Position, rng: &mut Rng) {
     let (Some(&from), Some(&width)) = (made.positions.last(), made.gripper.last()) else { return };
@@ -75,9 +93,18 @@ pub(crate) struct Scripted {
 
 impl Scripted {
     pub(crate) fn new(seed: u64, episodes: usize) -> Self {
-        let demonstrations: Vec<Demonstration> =
-            (0..episodes).map(|episode| demonstration(seed, episode)).collect();
-        let of = |it: &Demonstration| key_points(it, Stillness::Displacement(0.005), 0.5);
+        let demonstrations = (0..episodes).map(|episode| demonstration(seed, episode));
+        Self::of(demonstrations.collect(), Stillness::Displacement(0.005))
+    }
+
+    /// Of the simulated arm.
+    pub(crate) fn simulated(seed: u64, episodes: usize) -> Self {
+        let demonstrations = (0..episodes).map(|episode| simulated(seed, episode));
+        Self::of(demonstrations.collect(), Stillness::JointVelocity(0.1))
+    }
+
+    fn of(demonstrations: Vec<Demonstration>, stillness: Stillness) -> Self {
+        let of = |it: &Demonstration| key_points(it, stillness, 0.5);
         let key_points = demonstrations.iter().map(of).collect();
         Self { demonstrations, key_points }
     }
