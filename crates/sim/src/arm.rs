@@ -6,7 +6,7 @@
 //! the gripper's path by inverse kinematics. Everything is a pure function of seed, task and episode.
 //!
 //! [`demonstration`] makes a demonstration, [`Renderer`] renders its moments, [`bench_frame`] asks about one.
-//! [`random_scene`], [`descriptions`], [`located`], [`scene_document`], [`listed_document`], [`arithmetic_document`] and [`lettered_document`] are for pretraining, and
+//! [`random_scene`], [`descriptions`], [`located`], [`scene_document`], [`listed_document`], [`arithmetic_document`], [`lettered_document`] and [`lettered_numbers_document`] are for pretraining, and
 //! [`worked_answer`] is for a cold start. [`write_arm`] writes a data set, and [`WrittenArm`] repeats its demonstrations.
 //!
 //! ```
@@ -44,7 +44,10 @@ pub use bench::{BenchFrame, BenchQuestion, QUESTION_TYPES, bench_frame};
 pub use camera::image_position;
 pub use chain::{JOINTS, Joints};
 pub use corpus::statement::EPSILON_M;
-pub use corpus::{arithmetic_document, lettered_document, listed_document, scene_document};
+pub use corpus::{
+    arithmetic_document, lettered_document, lettered_numbers_document, listed_document,
+    scene_document,
+};
 pub use dataset::{ArmOptions, ArmOutput, ArmSummary, IMAGE_SIZE, WrittenArm, write_arm};
 pub use demonstration::{Demonstration, Step, demonstration};
 pub use frames::{Located, classes, descriptions, located, random_scene};

@@ -7,7 +7,7 @@
 //! chats in the format of robot questions.
 //!
 //! Documents without a frame list the things with made-up positions instead, so that the steps can be learned first. Before
-//! them come lookups in lettered lists and arithmetic, the steps that take the longest to learn.
+//! them come arithmetic and lookups in lettered lists, the steps that take the longest to learn.
 
 mod lists;
 mod page;
@@ -15,7 +15,7 @@ pub(super) mod statement;
 
 use embodied_r_random::Rng;
 
-use self::lists::{PhraseList, PositionList};
+use self::lists::{NumberList, PhraseList, PositionList};
 use self::page::{Page, Practice};
 use self::statement::position;
 use super::frames::hand;
@@ -111,6 +111,16 @@ pub fn lettered_document(seed: u64, index: u64) -> Document {
     let page = Page { positions, phrases, ..Page::default() };
     let lines: Vec<String> = (0..LOOKUPS).map(|_| page.lookup(rng)).collect();
     Document { system: None, context, statements: lines.join("\n") }
+}
+
+/// Number document `index` of `seed`: a lettered list of numbers, and their letters. Lookups in longer lines do not start
+/// without those.
+#[must_use]
+pub fn lettered_numbers_document(seed: u64, index: u64) -> Document {
+    let rng = &mut Rng::new(&[seed, index, 58]);
+    let numbers = NumberList::random(rng);
+    let lines: Vec<String> = (0..2 * LOOKUPS).map(|_| numbers.lookup(rng)).collect();
+    Document { system: None, context: numbers.listed(), statements: lines.join("\n") }
 }
 
 /// What a document is about.
@@ -225,6 +235,7 @@ mod tests {
     fn documents() -> impl Iterator<Item = Document> {
         (0..300).map(|index| match index % 4 {
             0 if index % 8 == 0 => arithmetic_document(1, index),
+            0 if index % 16 == 4 => lettered_numbers_document(1, index),
             0 => listed_document(1, index),
             1 => lettered_document(1, index),
             _ => scene_document(&random_scene(1, index), 1, index),
@@ -332,6 +343,19 @@ mod tests {
                     ),
                     None => assert_eq!(content, *option),
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn numbers_have_their_letters() {
+        for index in 0..60 {
+            let Document { context, statements, .. } = lettered_numbers_document(2, index);
+            assert_eq!(statements.lines().count(), 2 * LOOKUPS);
+            for line in statements.lines() {
+                let (number, letter) = line.trim_end_matches('.').split_once(": ").unwrap();
+                let number = number.strip_prefix("near ").unwrap();
+                assert!(context.lines().any(|option| option == format!("{letter} {number}")));
             }
         }
     }

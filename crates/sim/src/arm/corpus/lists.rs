@@ -3,7 +3,7 @@
 use embodied_r_random::Rng;
 
 use super::made_up;
-use super::statement::position;
+use super::statement::{number, position};
 use crate::arm::relation::DIRECTIONS;
 use crate::arm::space::{Vector, norm, sub};
 use crate::question_template::letter;
@@ -12,6 +12,8 @@ use crate::question_template::letter;
 const APART_M: f64 = 0.05;
 /// How far off a position is of which the nearest in the list is asked for, along each axis in metres.
 const OFF_M: f64 = 0.035;
+/// Share of positions of which the nearest is asked for that are in the list themselves: matching those comes first.
+const IN_LIST: f64 = 0.5;
 /// How much nearer the nearest position is than the next one, in metres.
 const CLEAR_M: f64 = 0.015;
 
@@ -48,7 +50,7 @@ impl PositionList {
     pub(super) fn query(&self, rng: &mut Rng) -> (Vector, char) {
         loop {
             let near = self.0[rng.below(self.0.len())];
-            let reach = OFF_M * rng.unit() * rng.unit();
+            let reach = if rng.chance(IN_LIST) { 0.0 } else { OFF_M * rng.unit() * rng.unit() };
             let at = near.map(|value| value + rng.between(-reach, reach));
             let mut distances: Vec<(f64, usize)> = self
                 .0
@@ -63,6 +65,38 @@ impl PositionList {
                 return (at, letter(index));
             }
         }
+    }
+}
+
+/// Least and most numbers of a list.
+const LEAST_NUMBERS: usize = 3;
+const MOST_NUMBERS: usize = 8;
+
+/// Numbers with letters.
+pub(super) struct NumberList(Vec<String>);
+
+impl NumberList {
+    pub(super) fn random(rng: &mut Rng) -> Self {
+        let count = LEAST_NUMBERS + rng.below(MOST_NUMBERS - LEAST_NUMBERS + 1);
+        let mut numbers: Vec<String> = Vec::new();
+        while numbers.len() < count {
+            let number = number(made_up(rng)[rng.below(3)]);
+            if !numbers.contains(&number) {
+                numbers.push(number);
+            }
+        }
+        Self(numbers)
+    }
+
+    /// A line `A 0.31` for each.
+    pub(super) fn listed(&self) -> String {
+        listed(&self.0)
+    }
+
+    /// `near 0.31: A.`
+    pub(super) fn lookup(&self, rng: &mut Rng) -> String {
+        let index = rng.below(self.0.len());
+        format!("near {}: {}.", self.0[index], letter(index))
     }
 }
 

@@ -5,10 +5,11 @@ use std::time::Instant;
 
 use embodied_r_policy::Policy;
 use embodied_r_policy::tokenizer::{TrainOptions, train};
+use embodied_r_random::Rng;
 use embodied_r_robot::{Kind, PromptStyle, Prompts, Robot};
 use embodied_r_sim::arm::{
-    Task, arithmetic_document, demonstration, lettered_document, listed_document, random_scene,
-    scene_document,
+    Task, arithmetic_document, demonstration, lettered_document, lettered_numbers_document,
+    listed_document, random_scene, scene_document,
 };
 use embodied_r_sim::corpus::Document;
 use serde_json::{Value, json};
@@ -23,9 +24,11 @@ const VOCAB_SIZE: usize = 1024;
 /// Steps of a new model.
 pub(super) const DEFAULT_STEPS: u64 = 8000;
 
-/// Share of the steps that are lookups alone, and of those that are arithmetic after them.
-const LOOKUPS: f64 = 0.25;
-const ARITHMETIC: f64 = 0.35;
+/// Shares of the steps of the first phases: text about listed things, arithmetic, lookups of single numbers, and lookups.
+const LISTED: f64 = 0.12;
+const ARITHMETIC: f64 = 0.25;
+const NUMBERS: f64 = 0.13;
+const LOOKUPS: f64 = 0.2;
 
 /// Peak learning rate of lookups, and of all other text.
 const LOOKUP_LEARNING_RATE: f64 = 5e-3;
@@ -52,15 +55,17 @@ pub(super) fn continue_training(
     Ok(())
 }
 
-/// A lookup document or an arithmetic one.
+/// A lookup document or an arithmetic one, whichever documents of a phase it is mixed in for.
 fn practice_document(seed: u64, index: u64) -> Document {
-    match index % 2 {
-        0 => lettered_document(seed, index),
-        _ => arithmetic_document(seed, index),
+    match Rng::new(&[seed, index, 59]).chance(0.5) {
+        true => lettered_document(seed, index),
+        false => arithmetic_document(seed, index),
     }
 }
 
-/// First lookups in lettered lists, then arithmetic, then text about listed things; returns the record.
+/// First text about listed things, which teaches to copy, then arithmetic, which teaches how numbers are ordered, then lookups
+/// of single numbers, without which those of positions and directions stay at chance, then these, then all of it; returns
+/// the record.
 fn learn(
     args: &PretrainArgs,
     policy: &Policy,
@@ -69,11 +74,15 @@ fn learn(
 ) -> anyhow::Result<Value> {
     let began = Instant::now();
     let steps = args.vision.text_steps.unwrap_or(default_steps);
-    let [lookups, arithmetic] = [LOOKUPS, ARITHMETIC].map(|part| (part * steps as f64) as u64);
-    let others = steps - lookups - arithmetic;
+    let of = |share: f64| (share * steps as f64) as u64;
+    let [listed, arithmetic, numbers, lookups] = [LISTED, ARITHMETIC, NUMBERS, LOOKUPS].map(of);
+    let others = steps - listed - arithmetic - numbers - lookups;
     let phases = [
-        Phase::of(lookups, LOOKUP_LEARNING_RATE, lettered_document),
-        Phase::of(arithmetic, LEARNING_RATE, arithmetic_document).after(lettered_document),
+        Phase::of(listed, LEARNING_RATE, listed_document),
+        Phase::of(arithmetic, LEARNING_RATE, arithmetic_document).after(listed_document),
+        Phase::of(numbers, LOOKUP_LEARNING_RATE, lettered_numbers_document),
+        Phase::of(lookups, LOOKUP_LEARNING_RATE, lettered_document)
+            .after(lettered_numbers_document),
         Phase::of(others, LEARNING_RATE, listed_document).after(practice_document),
     ];
     let trained = train_phases(policy, args, phases, out)?;
