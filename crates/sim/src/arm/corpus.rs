@@ -113,8 +113,8 @@ pub fn lettered_document(seed: u64, index: u64) -> Document {
     Document { system: None, context, statements: lines.join("\n") }
 }
 
-/// Number document `index` of `seed`: a lettered list of numbers, and their letters. Lookups in longer lines do not start
-/// without those.
+/// Number document `index` of `seed`: a lettered list of numbers, and their letters. They are easier to find than longer
+/// contents.
 #[must_use]
 pub fn lettered_numbers_document(seed: u64, index: u64) -> Document {
     let rng = &mut Rng::new(&[seed, index, 58]);

@@ -64,8 +64,7 @@ fn practice_document(seed: u64, index: u64) -> Document {
 }
 
 /// First text about listed things, which teaches to copy, then arithmetic, which teaches how numbers are ordered, then lookups
-/// of single numbers, without which those of positions and directions stay at chance, then these, then all of it; returns
-/// the record.
+/// of single numbers, which are easier to find than positions and directions, then these, then all of it; returns the record.
 fn learn(
     args: &PretrainArgs,
     policy: &Policy,
