@@ -149,7 +149,8 @@ fn selected<T>(
     }
 }
 
-#[cfg(all(test, feature = "cuda-host", not(feature = "cuda")))]
+#[cfg(test)]
+#[cfg(all(feature = "cuda-host", not(feature = "cuda")))]
 mod tests {
     use candle_core::Device;
     use embodied_r_data::progress::Silent;
