@@ -40,7 +40,7 @@ const PHRASES_LISTED: f64 = 0.35;
 const POSITIONS_LOOKED_UP: f64 = 0.7;
 /// Lookups of a lookup document.
 const LOOKUPS: usize = 16;
-/// Displacements of an arithmetic document, and directions.
+/// Displacements of an arithmetic document, and about as many directions.
 const CALCULATIONS: usize = 8;
 /// Fraction of prompts that name what the first statements are about.
 const NAMING: f64 = 0.6;
@@ -344,6 +344,32 @@ mod tests {
                     None => assert_eq!(content, *option),
                 }
             }
+        }
+    }
+
+    #[test]
+    fn arithmetic_is_right_and_starts_from_the_listed_gripper() {
+        let parsed = |text: &str| -> Vec<i32> {
+            let hundredths = |word: &str| (100.0 * word.parse::<f64>().unwrap()).round() as i32;
+            text.split(' ').map(hundredths).collect()
+        };
+        for index in 0..60 {
+            let Document { context, statements, .. } = arithmetic_document(2, index);
+            let mut displacements = 0;
+            for line in statements.lines() {
+                let Some((from, rest)) = line.split_once(", to ") else {
+                    assert!(line.contains("move "), "{line}");
+                    continue;
+                };
+                let (_, from) = from.rsplit_once("gripper ").unwrap();
+                assert!(context.lines().any(|line| line == format!("gripper {from}")), "{context}");
+                let (to, way) = rest.trim_end_matches('.').split_once(": ").unwrap();
+                let [from, to, way] = [from, to, way].map(parsed);
+                assert!((0..3).all(|axis| to[axis] - from[axis] == way[axis]), "{line}");
+                displacements += 1;
+            }
+            assert_eq!(displacements, CALCULATIONS);
+            assert!(statements.lines().count() > CALCULATIONS);
         }
     }
 

@@ -3,7 +3,7 @@
 use embodied_r_random::Rng;
 
 use super::made_up;
-use super::statement::{number, position};
+use super::statement::{lettered, number, position};
 use crate::arm::relation::DIRECTIONS;
 use crate::arm::space::{Vector, norm, sub};
 use crate::question_template::letter;
@@ -12,8 +12,6 @@ use crate::question_template::letter;
 const APART_M: f64 = 0.05;
 /// How far off a position is of which the nearest in the list is asked for, along each axis in metres.
 const OFF_M: f64 = 0.035;
-/// Share of positions of which the nearest is asked for that are in the list themselves: matching those comes first.
-const IN_LIST: f64 = 0.5;
 /// How much nearer the nearest position is than the next one, in metres.
 const CLEAR_M: f64 = 0.015;
 
@@ -50,7 +48,7 @@ impl PositionList {
     pub(super) fn query(&self, rng: &mut Rng) -> (Vector, char) {
         loop {
             let near = self.0[rng.below(self.0.len())];
-            let reach = if rng.chance(IN_LIST) { 0.0 } else { OFF_M * rng.unit() * rng.unit() };
+            let reach = OFF_M * rng.unit() * rng.unit();
             let at = near.map(|value| value + rng.between(-reach, reach));
             let mut distances: Vec<(f64, usize)> = self
                 .0
@@ -96,7 +94,7 @@ impl NumberList {
     /// `near 0.31: A.`
     pub(super) fn lookup(&self, rng: &mut Rng) -> String {
         let index = rng.below(self.0.len());
-        format!("near {}: {}.", self.0[index], letter(index))
+        lettered(&format!("near {}", self.0[index]), letter(index))
     }
 }
 

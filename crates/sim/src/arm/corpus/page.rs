@@ -133,15 +133,11 @@ impl Page {
         (format!("{} {statement}", note(&value)), letter)
     }
 
-    /// Displacements from the things, after directions of displacements, `count` lines of each.
+    /// Directions of displacements, then displacements of the gripper, `count` lines of each at most.
     pub(super) fn arithmetic(&self, count: usize, rng: &mut Rng) -> Vec<String> {
         let kinds = [Practice::Direction, Practice::Displacement];
-        let mut lines = Vec::new();
-        for kind in kinds {
-            let all = std::iter::repeat_with(|| self.line(kind, None, rng)).flatten();
-            lines.extend(all.take(count));
-        }
-        lines
+        let kinds = kinds.into_iter().flat_map(|kind| std::iter::repeat_n(kind, count));
+        kinds.filter_map(|kind| self.line(kind, None, rng)).collect()
     }
 
     /// A line; `None` if it needs a context that the page lacks.
