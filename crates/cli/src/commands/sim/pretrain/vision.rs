@@ -283,6 +283,33 @@ mod tests {
     }
 
     #[test]
+    fn help_and_page_name_the_defaults_of_the_arm() {
+        use clap::CommandFactory as _;
+
+        let args = Cli::parse_from(["pretrain", "--vision", "--world", "arm", "--output", "x"]);
+        let vision = &args.args.vision;
+        let (text, steps, rooms) = (arm_text::DEFAULT_STEPS, vision.vision_steps(), vision.rooms());
+        let help = |name: &str| {
+            let command = Cli::command();
+            let arg = command.get_arguments().find(|arg| arg.get_id() == name).unwrap();
+            arg.get_help().unwrap().to_string()
+        };
+        assert!(help("text_steps").contains(&format!("default: {text},")));
+        assert!(help("vision_steps").contains(&format!("of the arm {steps}]")));
+        assert!(help("rooms").contains(&format!("of the arm {rooms}]")));
+
+        let page = include_str!("../../../../../../docs/robot-r1.md").replace('\n', " ");
+        let thousands = |n: u64| format!("{},{:03}", n / 1000, n % 1000);
+        assert_eq!(text, steps);
+        let said = format!(
+            "({} each of text and of text about frames, {} scenes)",
+            thousands(steps),
+            thousands(rooms)
+        );
+        assert!(page.contains(&said), "{said}");
+    }
+
+    #[test]
     fn the_bundled_model_of_the_arm_was_made_within_two_hours() {
         let runs = runs("arm");
         let commands: Vec<&str> = runs.iter().filter_map(|run| run["command"].as_str()).collect();
