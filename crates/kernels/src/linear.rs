@@ -8,7 +8,7 @@ use candle_core::Tensor;
 use crate::device::on_device;
 use crate::error::{Result, check};
 use crate::math::add;
-use crate::matmul::{Threads, View, ViewMut, WriteMode, accumulate_weight_grad, gemm};
+use crate::matmul::{Threads, View, ViewMut, WriteMode, accumulate_weight_grad, gemm, product};
 use crate::memory::{floats, tensor, update};
 use crate::panels::bf16::{self, PackedBf16};
 use crate::panels::{self, RowMajorF32};
@@ -40,6 +40,10 @@ pub fn forward(
     })?;
     on_device!(x, linear::forward_in(x, weight, bias, precision, OP));
     let (x, w) = (floats(x, OP)?, floats(weight, OP)?);
+    if bias.is_none() && rows >= TALL && precision == Precision::F32 {
+        let (x, w) = (View::new(&x, rows, inputs), View::new(&w, outputs, inputs));
+        return tensor(product(x, w.t(), Threads::All), (rows, outputs));
+    }
     let (mut y, mode) = start(rows, outputs, bias)?;
     matmul_in(precision, &mut y, mode, &x, &w, (outputs, inputs));
     tensor(y, (rows, outputs))
@@ -166,21 +170,29 @@ pub fn backward_input(
     check(!misfits, OP, || "`dx` differs from (rows, inputs) in shape".into())?;
     on_device!(dy, linear::backward_input(dy, weight, dx, precision, OP));
     let (dy, w) = (floats(dy, OP)?, floats(weight, OP)?);
-    let run = |dx: &mut [f32], mode| match precision {
-        Precision::F32 => {
-            let (lhs, rhs) = (View::new(&dy, rows, outputs), View::new(&w, outputs, inputs));
-            gemm(ViewMut::new(dx, rows, inputs), mode, lhs, rhs, Threads::All);
-        }
-        Precision::Bf16 => {
-            bf16::matmul(dx, mode, &dy, &PackedBf16::transposed(&w, outputs, inputs));
-        }
-    };
+    let (lhs, rhs) = (View::new(&dy, rows, outputs), View::new(&w, outputs, inputs));
     if let Some(dx) = dx {
-        update(&dx, OP, |dx| run(dx, WriteMode::Accumulate))?;
+        update(&dx, OP, |dx| match precision {
+            Precision::F32 => {
+                let dx = ViewMut::new(dx, rows, inputs);
+                gemm(dx, WriteMode::Accumulate, lhs, rhs, Threads::All);
+            }
+            Precision::Bf16 => {
+                let w = PackedBf16::transposed(&w, outputs, inputs);
+                bf16::matmul(dx, WriteMode::Accumulate, &dy, &w);
+            }
+        })?;
         return Ok(dx);
     }
-    let mut dx = parallel::filled(rows, inputs, |_, _| ());
-    run(&mut dx, WriteMode::Overwrite);
+    let dx = match precision {
+        Precision::F32 => product(lhs, rhs, Threads::All),
+        Precision::Bf16 => {
+            let mut dx = parallel::filled(rows, inputs, |_, _| ());
+            let w = PackedBf16::transposed(&w, outputs, inputs);
+            bf16::matmul(&mut dx, WriteMode::Overwrite, &dy, &w);
+            dx
+        }
+    };
     tensor(dx, (rows, inputs))
 }
 

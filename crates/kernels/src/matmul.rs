@@ -82,33 +82,53 @@ pub(crate) fn gemm(
     rhs: View<'_>,
     threads: Threads,
 ) {
-    assert!(lhs.cols == rhs.rows && dst.rows == lhs.rows && dst.cols == rhs.cols, "shapes differ");
-    assert!(lhs.fits() && rhs.fits(), "an operand reaches beyond its data");
+    assert!(dst.rows == lhs.rows && dst.cols == rhs.cols, "shapes differ");
     assert!(dst.data.len() >= dst.rows * dst.cols, "the output reaches beyond its data");
-    if dst.rows == 0 || dst.cols == 0 {
-        return;
+    // SAFETY: `dst` is borrowed mutably, has room for the output, and is initialized.
+    unsafe { gemm_at(dst.data.as_mut_ptr(), mode, lhs, rhs, threads) }
+}
+
+/// `lhs · rhs`, row-major, in new memory, which is written only once.
+///
+/// # Panics
+/// As [`gemm`].
+#[allow(unsafe_code)]
+pub(crate) fn product(lhs: View<'_>, rhs: View<'_>, threads: Threads) -> Vec<f32> {
+    let len = lhs.rows * rhs.cols;
+    let mut values = Vec::with_capacity(len);
+    // SAFETY: the vector has room for `len` elements, and the GEMM initializes all of them.
+    unsafe {
+        gemm_at(values.as_mut_ptr(), WriteMode::Overwrite, lhs, rhs, threads);
+        values.set_len(len);
     }
-    if lhs.cols == 0 {
-        if mode == WriteMode::Overwrite {
-            dst.data[..dst.rows * dst.cols].fill(0.0);
-        }
-        return;
-    }
+    values
+}
+
+/// [`gemm`] into the row-major matrix at `dst`. [`WriteMode::Overwrite`] initializes all of its elements and reads none,
+/// also if there is nothing to sum.
+///
+/// # Safety
+/// No other reference to `lhs.rows · rhs.cols` elements from `dst` on may exist, and to accumulate, they must be initialized.
+#[allow(unsafe_code)]
+unsafe fn gemm_at(dst: *mut f32, mode: WriteMode, lhs: View<'_>, rhs: View<'_>, threads: Threads) {
+    assert!(lhs.cols == rhs.rows, "shapes differ");
+    assert!(lhs.fits() && rhs.fits(), "an operand reaches beyond its data");
+    let (rows, cols) = (lhs.rows, rhs.cols);
     let parallelism = match threads {
         Threads::One => Parallelism::None,
         Threads::All => Parallelism::Rayon(rayon::current_num_threads()),
     };
-    // SAFETY: every element that `gemm` touches is `data[i · row_stride + j · col_stride]` with `i < rows` and `j <
-    // cols`; the assertions above bound the largest of these indices by the slice. `dst` is borrowed mutably, so it
-    // overlaps neither operand, and its rows do not overlap each other.
+    // SAFETY: every element of an operand that `gemm` touches is `data[i · row_stride + j · col_stride]` with `i < rows` and
+    // `j < cols`; the assertions above bound the largest of these indices by the slice. The caller owns `dst`, so it
+    // overlaps neither operand; its rows do not overlap each other. Without `read_dst` it is written only.
     unsafe {
         gemm::gemm(
-            dst.rows,
-            dst.cols,
+            rows,
+            cols,
             lhs.cols,
-            dst.data.as_mut_ptr(),
+            dst,
             1,
-            dst.cols as isize,
+            cols as isize,
             mode == WriteMode::Accumulate,
             lhs.data.as_ptr(),
             lhs.col_stride as isize,
@@ -153,15 +173,8 @@ pub(crate) fn accumulate_weight_grad(
         .map(|split| {
             let first = split * SPLIT_ROWS;
             let rows = SPLIT_ROWS.min(rows - first);
-            let mut part = vec![0.0; m * n];
-            gemm(
-                ViewMut::new(&mut part, m, n),
-                WriteMode::Overwrite,
-                View::new(&a[first * m..], rows, m).t(),
-                View::new(&b[first * n..], rows, n),
-                Threads::One,
-            );
-            part
+            let (a, b) = (View::new(&a[first * m..], rows, m), View::new(&b[first * n..], rows, n));
+            product(a.t(), b, Threads::One)
         })
         .collect();
     for part in &splits {
@@ -196,6 +209,10 @@ mod tests {
         let dst = ViewMut::new(&mut out, m, n);
         gemm(dst, WriteMode::Overwrite, View::new(&a, m, k), View::new(&b, k, n), Threads::All);
         assert_eq!(out, naive(&a, &b, (m, k, n)));
+        let (lhs, rhs) = (View::new(&a, m, k), View::new(&b, k, n));
+        assert_eq!(product(lhs, rhs, Threads::All), out);
+        let (lhs, rhs) = (View::new(&[], m, 0), View::new(&[], 0, n));
+        assert_eq!(product(lhs, rhs, Threads::One), vec![0.0; m * n]);
         let dst = ViewMut::new(&mut out, m, n);
         gemm(
             dst,
