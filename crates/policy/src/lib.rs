@@ -18,6 +18,7 @@ pub mod hub;
 mod image_rows;
 mod layer;
 pub mod lora;
+mod mimetic;
 mod packed;
 mod parameters;
 mod policy;

@@ -36,10 +36,12 @@ const CHATS: f64 = 0.5;
 /// Fraction of documents with a lettered list of positions, and of phrases.
 const POSITIONS_LISTED: f64 = 0.5;
 const PHRASES_LISTED: f64 = 0.35;
-/// Fraction of lookup documents whose list is of positions.
-const POSITIONS_LOOKED_UP: f64 = 0.7;
-/// Lookups of a lookup document.
+/// Fraction of lookup documents whose list is of positions, which are learned sooner than directions.
+const POSITIONS_LOOKED_UP: f64 = 0.3;
+/// Lookups in a list of positions.
 const LOOKUPS: usize = 16;
+/// Lookups of each number of a number document.
+const ROUNDS: usize = 4;
 /// Displacements of an arithmetic document, and about as many directions.
 const CALCULATIONS: usize = 8;
 /// Fraction of prompts that name what the first statements are about.
@@ -98,29 +100,33 @@ pub fn arithmetic_document(seed: u64, index: u64) -> Document {
     Document { system: None, context: shown, statements }
 }
 
-/// Lookup document `index` of `seed`: a lettered list, and the letters of its contents.
+/// Lookup document `index` of `seed`: a lettered list, and the letters of its contents. Each phrase of directions is looked up
+/// once: a letter that is repeated can be copied from the line before, and then the list is not read.
 #[must_use]
 pub fn lettered_document(seed: u64, index: u64) -> Document {
     let rng = &mut Rng::new(&[seed, index, 56]);
-    let (positions, phrases) = match rng.chance(POSITIONS_LOOKED_UP) {
-        true => (Some(PositionList::random(rng)), None),
-        false => (None, Some(PhraseList::random(rng))),
+    let (context, lines) = match rng.chance(POSITIONS_LOOKED_UP) {
+        true => {
+            let list = PositionList::random(rng);
+            let near = |(at, letter)| statement::near(at, letter);
+            (list.listed(), (0..LOOKUPS).map(|_| near(list.query(rng))).collect())
+        }
+        false => {
+            let list = PhraseList::random(rng);
+            (list.listed(), list.lookups(rng))
+        }
     };
-    let lists = positions.as_ref().map(PositionList::listed).into_iter();
-    let context: String = lists.chain(phrases.as_ref().map(PhraseList::listed)).collect();
-    let page = Page { positions, phrases, ..Page::default() };
-    let lines: Vec<String> = (0..LOOKUPS).map(|_| page.lookup(rng)).collect();
     Document { system: None, context, statements: lines.join("\n") }
 }
 
-/// Number document `index` of `seed`: a lettered list of numbers, and their letters. They are easier to find than longer
-/// contents.
+/// Number document `index` of `seed`: a lettered list of numbers, and the letters of all, several times. They are easier to
+/// find than longer contents.
 #[must_use]
 pub fn lettered_numbers_document(seed: u64, index: u64) -> Document {
     let rng = &mut Rng::new(&[seed, index, 58]);
     let numbers = NumberList::random(rng);
-    let lines: Vec<String> = (0..2 * LOOKUPS).map(|_| numbers.lookup(rng)).collect();
-    Document { system: None, context: numbers.listed(), statements: lines.join("\n") }
+    let statements = numbers.lookups(ROUNDS, rng).join("\n");
+    Document { system: None, context: numbers.listed(), statements }
 }
 
 /// What a document is about.
@@ -229,6 +235,8 @@ fn context(
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::arm::frames::random_scene;
 
@@ -329,7 +337,14 @@ mod tests {
             let Document { context, statements, .. } = lettered_document(2, index);
             let options: Vec<(&str, &str)> =
                 context.lines().map(|line| line.split_once(' ').unwrap()).collect();
-            assert_eq!(statements.lines().count(), LOOKUPS);
+            match statements.starts_with("near ") {
+                true => assert_eq!(statements.lines().count(), LOOKUPS),
+                false => {
+                    let letters: BTreeSet<&str> =
+                        statements.lines().filter_map(|line| line.rsplit(": ").next()).collect();
+                    assert_eq!((letters.len(), statements.lines().count()), (4, 4));
+                }
+            }
             for line in statements.lines() {
                 let (content, letter) = line.trim_end_matches('.').split_once(": ").unwrap();
                 let (_, option) = options.iter().find(|(other, _)| *other == letter).unwrap();
@@ -377,11 +392,17 @@ mod tests {
     fn numbers_have_their_letters() {
         for index in 0..60 {
             let Document { context, statements, .. } = lettered_numbers_document(2, index);
-            assert_eq!(statements.lines().count(), 2 * LOOKUPS);
-            for line in statements.lines() {
-                let (number, letter) = line.trim_end_matches('.').split_once(": ").unwrap();
-                let number = number.strip_prefix("near ").unwrap();
-                assert!(context.lines().any(|option| option == format!("{letter} {number}")));
+            let options = context.lines().count();
+            let lines: Vec<&str> = statements.lines().collect();
+            assert_eq!(lines.len(), ROUNDS * options);
+            for round in lines.chunks(options) {
+                let letters = round.iter().map(|line| {
+                    let (number, letter) = line.trim_end_matches('.').rsplit_once(' ').unwrap();
+                    let number = number.strip_prefix("near ").unwrap().trim_end_matches(':');
+                    assert!(context.lines().any(|option| option == format!("{letter} {number}")));
+                    letter
+                });
+                assert_eq!(letters.collect::<BTreeSet<_>>().len(), options, "{statements}");
             }
         }
     }

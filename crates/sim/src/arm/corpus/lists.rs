@@ -67,7 +67,7 @@ impl PositionList {
 }
 
 /// Least and most numbers of a list.
-const LEAST_NUMBERS: usize = 3;
+const LEAST_NUMBERS: usize = 2;
 const MOST_NUMBERS: usize = 8;
 
 /// Numbers with letters.
@@ -91,10 +91,17 @@ impl NumberList {
         listed(&self.0)
     }
 
-    /// `near 0.31: A.`
-    pub(super) fn lookup(&self, rng: &mut Rng) -> String {
-        let index = rng.below(self.0.len());
-        lettered(&format!("near {}", self.0[index]), letter(index))
+    /// `near 0.31: A.` or `near 0.31 A.` for every number in random order, `rounds` times. Without the colon the letter follows
+    /// on what it is looked up by, which is learned first.
+    pub(super) fn lookups(&self, rounds: usize, rng: &mut Rng) -> Vec<String> {
+        let indices: Vec<usize> = (0..self.0.len()).collect();
+        let order: Vec<usize> =
+            (0..rounds).flat_map(|_| rng.sample(&indices, indices.len())).collect();
+        let lookup = |index: usize| {
+            let colon = if rng.chance(0.5) { ":" } else { "" };
+            format!("near {}{colon} {}.", self.0[index], letter(index))
+        };
+        order.into_iter().map(lookup).collect()
     }
 }
 
@@ -135,6 +142,14 @@ impl PhraseList {
     /// A line `A slightly forward, down` for each.
     pub(super) fn listed(&self) -> String {
         listed(&self.0)
+    }
+
+    /// `slightly forward, down: A.` for every phrase, in random order.
+    pub(super) fn lookups(&self, rng: &mut Rng) -> Vec<String> {
+        let mut lines: Vec<String> =
+            self.0.iter().zip(0..).map(|(phrase, index)| lettered(phrase, letter(index))).collect();
+        rng.shuffle(&mut lines);
+        lines
     }
 
     /// A phrase of the list and its letter.

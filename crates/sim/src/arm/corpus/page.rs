@@ -122,11 +122,6 @@ impl Page {
         Some((phrase.to_owned(), lettered(phrase, letter), letter))
     }
 
-    /// A lookup in the list.
-    pub(super) fn lookup(&self, rng: &mut Rng) -> String {
-        self.option(rng).map(|(_, statement, _)| statement).unwrap_or_default()
-    }
-
     /// A note of a made-up value, a lookup of that in the list, and its letter: no line before prepares it.
     pub(super) fn conclusion(&self, rng: &mut Rng) -> (String, char) {
         let Some((value, statement, letter)) = self.option(rng) else { return Default::default() };

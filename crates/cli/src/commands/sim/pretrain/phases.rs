@@ -63,6 +63,11 @@ impl Phase {
         Self { decaying: Some(earlier), ..self }
     }
 
+    #[cfg(test)]
+    pub(super) fn steps(&self) -> u64 {
+        self.steps
+    }
+
     /// The training settings.
     pub(super) fn settings(&self, tokens_per_step: usize) -> lm::LmSettings {
         lm::LmSettings {
@@ -162,7 +167,7 @@ impl Iterator for Documents<'_> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use clap::Parser as _;
     use embodied_r_policy::tokenizer::SpecialTokens;
 
@@ -174,8 +179,17 @@ mod tests {
         args: PretrainArgs,
     }
 
+    /// The arguments of a run with these options.
+    pub(in super::super) fn pretrain_args(options: &[&str]) -> PretrainArgs {
+        Cli::parse_from(["pretrain", "--out", "x"].iter().chain(options)).args
+    }
+
     /// Whether each document of a phase equals that of `kind` at its index.
-    fn are(phase: &Phase, args: &PretrainArgs, kind: fn(u64, u64) -> Document) -> Vec<bool> {
+    pub(in super::super) fn are(
+        phase: &Phase,
+        args: &PretrainArgs,
+        kind: fn(u64, u64) -> Document,
+    ) -> Vec<bool> {
         let base = concat!(env!("CARGO_MANIFEST_DIR"), "/base");
         let tokenizer = Tokenizer::from_dir(base.as_ref()).unwrap();
         let fault = Cell::new(None);
@@ -198,7 +212,7 @@ mod tests {
     fn lists_come_first_lookups_decay_by_the_middle_and_names_come_last() {
         let steps =
             ["--steps", "80", "--lookup-steps", "20", "--naming-steps", "20", "--chat-steps", "0"];
-        let args = Cli::parse_from(["pretrain", "--out", "x"].into_iter().chain(steps)).args;
+        let args = pretrain_args(&steps);
         let [first, second, third] = phases(&args).collect::<Vec<_>>().try_into().ok().unwrap();
         assert_eq!((first.steps, second.steps, third.steps), (20, 40, 20));
 
@@ -219,7 +233,7 @@ mod tests {
 
     #[test]
     fn a_run_shorter_than_its_lookups_has_no_other_phase() {
-        let args = Cli::parse_from(["pretrain", "--out", "x", "--steps", "5"]).args;
+        let args = pretrain_args(&["--steps", "5"]);
         let steps: Vec<u64> = phases(&args).map(|phase| phase.steps).collect();
         assert_eq!(steps, [5]);
     }

@@ -24,11 +24,14 @@ const VOCAB_SIZE: usize = 1024;
 /// Steps of a new model.
 pub(super) const DEFAULT_STEPS: u64 = 8000;
 
-/// Shares of the steps of the first phases: text about listed things, arithmetic, lookups of single numbers, and lookups.
-const LISTED: f64 = 0.12;
-const ARITHMETIC: f64 = 0.25;
-const NUMBERS: f64 = 0.13;
-const LOOKUPS: f64 = 0.2;
+/// Shares of the steps of the first phases: lookups of single numbers, lookups, text about listed things, and arithmetic.
+const NUMBERS: f64 = 0.1;
+const LOOKUPS: f64 = 0.35;
+const LISTED: f64 = 0.06;
+const ARITHMETIC: f64 = 0.22;
+
+/// Fraction of arithmetic and lookup documents that are of lookups.
+const LOOKED_UP: f64 = 0.4;
 
 /// Peak learning rate of lookups, and of all other text.
 const LOOKUP_LEARNING_RATE: f64 = 5e-3;
@@ -39,7 +42,7 @@ pub(super) fn pretrain(args: &PretrainArgs, out: &Path) -> anyhow::Result<()> {
     std::fs::create_dir_all(out).map_err(embodied_r_files::Error::io("create", out))?;
     let options = TrainOptions { vocab_size: VOCAB_SIZE, min_frequency: 2, decimals: true };
     let trained = train(tokenizer_texts(args.seed), &options, out)?;
-    let policy = Policy::random(&config(args, trained.vocab_size)?, args.seed)?;
+    let policy = Policy::random_mimetic(&config(args, trained.vocab_size)?, args.seed)?;
     record(out, &[learn(args, &policy, DEFAULT_STEPS, out)?])
 }
 
@@ -55,16 +58,31 @@ pub(super) fn continue_training(
     Ok(())
 }
 
-/// A lookup document or an arithmetic one, whichever documents of a phase it is mixed in for.
+/// A lookup document or an arithmetic one.
 fn practice_document(seed: u64, index: u64) -> Document {
-    match Rng::new(&[seed, index, 59]).chance(0.5) {
+    match Rng::new(&[seed, index, 59]).chance(LOOKED_UP) {
         true => lettered_document(seed, index),
         false => arithmetic_document(seed, index),
     }
 }
 
-/// First text about listed things, which teaches to copy, then arithmetic, which teaches how numbers are ordered, then lookups
-/// of single numbers, which are easier to find than positions and directions, then these, then all of it; returns the record.
+/// First lookups, which are learned from weights that have learned nothing else yet: of single numbers, which are easier to
+/// find, then of positions and directions. Then text about listed things, arithmetic, and all of it.
+fn phases(steps: u64) -> [Phase; 5] {
+    let of = |share: f64| (share * steps as f64) as u64;
+    let [numbers, lookups, listed, arithmetic] = [NUMBERS, LOOKUPS, LISTED, ARITHMETIC].map(of);
+    let others = steps - numbers - lookups - listed - arithmetic;
+    [
+        Phase::of(numbers, LOOKUP_LEARNING_RATE, lettered_numbers_document),
+        Phase::of(lookups, LOOKUP_LEARNING_RATE, lettered_document)
+            .after(lettered_numbers_document),
+        Phase::of(listed, LEARNING_RATE, listed_document).after(lettered_document),
+        Phase::of(arithmetic, LEARNING_RATE, practice_document).after(listed_document),
+        Phase::of(others, LEARNING_RATE, listed_document).after(practice_document),
+    ]
+}
+
+/// Trains on all phases; returns the record.
 fn learn(
     args: &PretrainArgs,
     policy: &Policy,
@@ -73,18 +91,7 @@ fn learn(
 ) -> anyhow::Result<Value> {
     let began = Instant::now();
     let steps = args.vision.text_steps.unwrap_or(default_steps);
-    let of = |share: f64| (share * steps as f64) as u64;
-    let [listed, arithmetic, numbers, lookups] = [LISTED, ARITHMETIC, NUMBERS, LOOKUPS].map(of);
-    let others = steps - listed - arithmetic - numbers - lookups;
-    let phases = [
-        Phase::of(listed, LEARNING_RATE, listed_document),
-        Phase::of(arithmetic, LEARNING_RATE, arithmetic_document).after(listed_document),
-        Phase::of(numbers, LOOKUP_LEARNING_RATE, lettered_numbers_document),
-        Phase::of(lookups, LOOKUP_LEARNING_RATE, lettered_document)
-            .after(lettered_numbers_document),
-        Phase::of(others, LEARNING_RATE, listed_document).after(practice_document),
-    ];
-    let trained = train_phases(policy, args, phases, out)?;
+    let trained = train_phases(policy, args, phases(steps), out)?;
     Ok(json!({
         "text_steps": steps,
         "tokens": trained.tokens,
@@ -116,4 +123,38 @@ fn prompt(kind: Kind, task: Task) -> String {
     let robot = Robot::default();
     let prompts = Prompts { robot: &robot, style: PromptStyle::Compact, decimals: 2 };
     prompts.prompt(kind, task.instruction(), robot.origin, &[])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::sim::pretrain::phases::tests::{are, pretrain_args};
+
+    #[test]
+    fn lookups_come_first_and_each_phase_begins_with_the_text_of_the_one_before() {
+        let phases = phases(400);
+        assert_eq!(phases.iter().map(Phase::steps).collect::<Vec<_>>(), [40, 140, 24, 88, 108]);
+        let args = pretrain_args(&[]);
+        let texts: [fn(u64, u64) -> Document; 5] = [
+            lettered_numbers_document,
+            lettered_document,
+            listed_document,
+            practice_document,
+            listed_document,
+        ];
+        for (index, (phase, text)) in phases.iter().zip(texts).enumerate() {
+            let is_new = are(phase, &args, text);
+            assert!(is_new[is_new.len() * 2 / 3..].iter().all(|is_new| *is_new), "{index}");
+            let Some(before) = index.checked_sub(1).map(|before| texts[before]) else {
+                assert!(is_new.iter().all(|is_new| *is_new));
+                continue;
+            };
+            let is_old = are(phase, &args, before);
+            let first = |is: &[bool]| is[..10].iter().filter(|is| **is).count();
+            assert!(first(&is_old) >= 8 && first(&is_new) <= 2, "{index}");
+        }
+        let is_lookup = |index: &u64| practice_document(3, *index) == lettered_document(3, *index);
+        let part = (0..1000).filter(is_lookup).count() as f64 / 1000.0;
+        assert!((part - LOOKED_UP).abs() < 0.06, "{part}");
+    }
 }
