@@ -147,7 +147,8 @@ pub(crate) struct VisionPretrainArgs {
     /// `quickstart --robot`, from a text model: the one of `--from` [default: the bundled one, with `--world arm` one that
     /// is trained first]. A vision encoder first learns to detect objects in rendered frames, then it and the
     /// decoder learn text about frames. If `--from` is a vision-language model, its training continues; give
-    /// `--detection-steps 0` to leave out detection.
+    /// `--detection-steps 0` to leave out detection. A run that was interrupted goes on after the last of these stages when the
+    /// same command is given again.
     #[arg(
         long,
         conflicts_with_all = ["steps", "lookup_steps", "naming_steps", "chat_steps", "learning_rate",

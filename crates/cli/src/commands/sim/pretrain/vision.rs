@@ -6,13 +6,13 @@ mod arm_text;
 mod documents;
 mod frames;
 mod new_model;
+mod stages;
 mod world;
 
 use std::cell::Cell;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Instant;
 
 use candle_core::Device;
 use embodied_r_data::progress::Progress as _;
@@ -32,6 +32,7 @@ use serde_json::json;
 
 use self::documents::Documents;
 use self::frames::{detection_examples, frame_table};
+use self::stages::Stages;
 use self::world::{Arm, Rooms, World};
 use super::phases::{MAX_POSITIONS, WARMUP_STEPS};
 use super::{ProgressSink, continued, record};
@@ -53,13 +54,20 @@ pub(super) fn run(args: &PretrainArgs) -> anyhow::Result<Status> {
 }
 
 fn learn<W: World>(args: &PretrainArgs) -> anyhow::Result<Status> {
-    let began = Instant::now();
     let (out, vision) = (args.output.as_path(), &args.vision);
-    let mut runs = start(args)?;
+    let mut stages = Stages::of(command(args), out, |model| start(args, model))?;
+    if stages.goes_on {
+        outln!("going on with the unfinished run in `{}`", stages.model.display())?;
+    }
     let bar = Bar::default();
-    let found = if vision.detection_steps > 0 { Some(detect::<W>(args, &bar)?) } else { None };
-    let trained = read::<W>(args, &bar)?;
+    if vision.detection_steps > 0 && stages.done.found.is_none() {
+        let found = detect::<W>(args, &stages.model, &bar)?;
+        stages = stages.detected(found)?;
+    }
+    let trained = read::<W>(args, &stages.model, &bar)?;
     let parameters = Policy::load(out)?.config().parameter_count() + tower_parameters(out)?;
+    let found = stages.done.found;
+    let mut runs = stages.done.runs.clone();
     runs.push(json!({
         "command": command(args),
         "detection_steps": vision.detection_steps,
@@ -68,10 +76,11 @@ fn learn<W: World>(args: &PretrainArgs) -> anyhow::Result<Status> {
         "tokens": trained.tokens,
         "loss": trained.loss,
         "parameters": parameters,
-        "seconds": began.elapsed().as_secs(),
+        "seconds": stages.seconds(),
         "threads": rayon::current_num_threads(),
     }));
     record(out, &runs)?;
+    stages.finish()?;
     if let Some(found) = found {
         outln!("the encoder found {:.1} % of objects", 100.0 * found)?;
     }
@@ -85,28 +94,27 @@ fn learn<W: World>(args: &PretrainArgs) -> anyhow::Result<Status> {
     Ok(Status::Done)
 }
 
-/// Writes the model that the run starts from, and returns the record of the runs that made it.
-fn start(args: &PretrainArgs) -> anyhow::Result<Vec<serde_json::Value>> {
-    let out = args.output.as_path();
+/// Writes the model that the run starts from into `model`, and returns the record of the runs that made it.
+fn start(args: &PretrainArgs, model: &Path) -> anyhow::Result<Vec<serde_json::Value>> {
     let Some(from) = &args.from else {
-        let text = out.join("text-base");
+        let text = args.output.join("text-base");
         match args.vision.world {
             WorldName::Rooms => BaseModel::Text.unpack(&text)?,
             WorldName::Arm => arm_text::pretrain(args, &text)?,
         }
         let runs = continued(&text)?;
-        new_model::write(&text, out, &args.vision, args.seed)?;
+        new_model::write(&text, model, &args.vision, args.seed)?;
         std::fs::remove_dir_all(&text)
             .map_err(embodied_r_files::Error::io("remove", text.as_path()))?;
         return Ok(runs);
     };
     let mut runs = continued(from)?;
     match is_vision_language_model(from) {
-        true => new_model::copy(from, out)?,
-        false => new_model::write(from, out, &args.vision, args.seed)?,
+        true => new_model::copy(from, model)?,
+        false => new_model::write(from, model, &args.vision, args.seed)?,
     }
     if args.vision.world == WorldName::Arm {
-        arm_text::continue_training(args, out, &mut runs)?;
+        arm_text::continue_training(args, model, &mut runs)?;
     }
     Ok(runs)
 }
@@ -135,18 +143,17 @@ fn schedule(peak: f64, steps: u64) -> LrSchedule {
     }
 }
 
-/// Trains the vision encoder to detect objects and saves it; returns the share of objects that it finds.
-fn detect<W: World>(args: &PretrainArgs, bar: &Bar) -> anyhow::Result<f64> {
+/// Trains the vision encoder of `model` to detect objects and saves it; returns the share of objects that it finds.
+fn detect<W: World>(args: &PretrainArgs, model: &Path, bar: &Bar) -> anyhow::Result<f64> {
     let VisionPretrainArgs {
         detection_steps,
         images_per_step,
         detection_learning_rate: learning_rate,
         ..
     } = args.vision;
-    let out = args.output.as_path();
-    let processor = VisionProcessor::of_model(out, None)?;
+    let processor = VisionProcessor::of_model(model, None)?;
     let options = TowerOptions { frozen: TRAINED, precision: Precision::F32, device: Device::Cpu };
-    let tower = TrainableTower::load(out, processor.clone(), &options)?;
+    let tower = TrainableTower::load(model, processor.clone(), &options)?;
     let settings = detection::DetectionSettings {
         classes: W::classes(),
         bins: W::bins(),
@@ -160,18 +167,19 @@ fn detect<W: World>(args: &PretrainArgs, bar: &Bar) -> anyhow::Result<f64> {
     let report = detection::train(&tower, examples, &settings, &mut [&mut sink], &stop)?;
     bar.finish();
     let tensors = tower.tensors().map(|(name, tensor)| (name.to_owned(), tensor.clone()));
-    let model = Policy::load(out)?.with_vision_tensors(tensors.collect());
-    model.save(out, &SaveOptions::default())?;
+    let trained = Policy::load(model)?.with_vision_tensors(tensors.collect());
+    trained.save(model, &SaveOptions::default())?;
     Ok(report.found)
 }
 
-/// Trains encoder and decoder on text about frames, and saves them.
-fn read<W: World>(args: &PretrainArgs, bar: &Bar) -> anyhow::Result<lm::LmReport> {
+/// Trains encoder and decoder of `base` on text about frames, and saves them into the output directory.
+fn read<W: World>(args: &PretrainArgs, base: &Path, bar: &Bar) -> anyhow::Result<lm::LmReport> {
     let (out, vision) = (args.output.as_path(), &args.vision);
+    new_model::copy(base, out)?;
     let (table, places) = frame_table::<W>(out, args.seed, vision.rooms(), bar)?;
     let table = Arc::new(table);
     let options = StoreOptions {
-        model: out.to_owned(),
+        model: base.to_owned(),
         format: WeightFormat::F32,
         device: Device::Cpu,
         memory_bytes: 0,
@@ -185,7 +193,7 @@ fn read<W: World>(args: &PretrainArgs, bar: &Bar) -> anyhow::Result<lm::LmReport
     };
     let frozen = Arc::new(ImageStore::new(table.clone(), options));
     let load_options = LoadOptions {
-        base: out,
+        base,
         precision: Precision::F32,
         activation_bytes: usize::MAX,
         trainable: Trainable::All,
@@ -193,7 +201,7 @@ fn read<W: World>(args: &PretrainArgs, bar: &Bar) -> anyhow::Result<lm::LmReport
         device: Device::Cpu,
         images: Some(Arc::new(RunImages { frozen, training: Some(training) })),
     };
-    let model = VisionPolicy::load(out, &load_options)?;
+    let model = VisionPolicy::load(base, &load_options)?;
     let settings = lm::LmSettings {
         tokens_per_step: args.tokens_per_step,
         max_tokens_per_batch: args.tokens_per_step + MAX_POSITIONS,
