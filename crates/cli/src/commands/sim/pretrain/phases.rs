@@ -201,7 +201,9 @@ pub(super) mod tests {
         });
         let is_kind = |(index, example): (u64, lm::Example)| {
             let Document { statements, .. } = kind(args.seed, index);
-            tokenizer.decode(&example.completion, SpecialTokens::Keep).unwrap() == statements
+            // The completion of a chat has the end of the turn, too.
+            let completion = tokenizer.decode(&example.completion, SpecialTokens::Keep).unwrap();
+            completion.starts_with(&statements)
         };
         let kinds = (0..).zip(examples).map(is_kind).collect();
         assert!(fault.take().is_none());
