@@ -251,3 +251,41 @@ fn a_text_model_learns_to_see_and_is_saved_as_a_vision_language_model() {
         serde_json::from_slice(&std::fs::read(&answers).unwrap()).unwrap();
     assert_eq!(answers.as_array().unwrap().len(), 2);
 }
+
+#[test]
+fn an_interrupted_run_goes_on_after_the_stages_that_it_has_done() {
+    let folder = tempfile::tempdir().unwrap();
+    let pretrain = |out: &str, steps: &str| {
+        let mut command = embodied_r();
+        command.args(["sim", "pretrain", "--vision", "--detection-steps", "3", "--rooms", "8"]);
+        command.args(["--images-per-step", "4", "--vision-steps", steps, "--output"]);
+        command.arg(folder.path().join(out)).assert()
+    };
+    let path = |file: &str| folder.path().join(file);
+    let read = |file: &str| std::fs::read(path(file)).unwrap();
+    pretrain("whole", "2").success();
+    assert!(!path("whole/before-frames").exists());
+
+    // Nothing can be saved at the beginning of the last stage.
+    std::fs::create_dir_all(path("model/model.safetensors")).unwrap();
+    let failed = pretrain("model", "2").failure();
+    let stderr = text(&failed.get_output().stderr);
+    assert!(stderr.contains("model.safetensors"), "{stderr}");
+    let other = pretrain("model", "3").failure();
+    let stderr = text(&other.get_output().stderr);
+    assert!(stderr.contains("another command: `embodied-r sim pretrain --vision"), "{stderr}");
+
+    // What it says of the encoder shows whether detection is repeated.
+    let stages = path("model/before-frames/stages.json");
+    let mut done: serde_json::Value =
+        serde_json::from_slice(&read("model/before-frames/stages.json")).unwrap();
+    done["found"] = 0.125.into();
+    std::fs::write(stages, done.to_string()).unwrap();
+    std::fs::remove_dir_all(path("model/model.safetensors")).unwrap();
+    let went_on = pretrain("model", "2").success();
+    let stdout = text(&went_on.get_output().stdout);
+    assert!(stdout.contains("going on with the unfinished run"), "{stdout}");
+    assert!(stdout.contains("the encoder found 12.5 % of objects"), "{stdout}");
+    assert!(!path("model/before-frames").exists());
+    assert!(read("model/model.safetensors") == read("whole/model.safetensors"), "weights differ");
+}

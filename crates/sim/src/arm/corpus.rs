@@ -17,7 +17,7 @@ use embodied_r_random::Rng;
 
 use self::lists::{NumberList, PhraseList, PositionList};
 use self::page::{Page, Practice};
-use self::statement::position;
+use self::statement::{near, position};
 use super::frames::hand;
 use super::objects::Kind;
 use super::relation::{relations, things};
@@ -101,15 +101,18 @@ pub fn arithmetic_document(seed: u64, index: u64) -> Document {
 }
 
 /// Lookup document `index` of `seed`: a lettered list, and the letters of its contents. Each phrase of directions is looked up
-/// once: a letter that is repeated can be copied from the line before, and then the list is not read.
+/// once: a letter that is repeated can be copied from an earlier line, and then the list is not read.
 #[must_use]
 pub fn lettered_document(seed: u64, index: u64) -> Document {
     let rng = &mut Rng::new(&[seed, index, 56]);
     let (context, lines) = match rng.chance(POSITIONS_LOOKED_UP) {
         true => {
             let list = PositionList::random(rng);
-            let near = |(at, letter)| statement::near(at, letter);
-            (list.listed(), (0..LOOKUPS).map(|_| near(list.query(rng))).collect())
+            let line = |_| {
+                let (at, letter) = list.query(rng);
+                near(at, letter)
+            };
+            (list.listed(), (0..LOOKUPS).map(line).collect())
         }
         false => {
             let list = PhraseList::random(rng);

@@ -92,7 +92,7 @@ impl NumberList {
     }
 
     /// `near 0.31: A.` or `near 0.31 A.` for every number in random order, `rounds` times. Without the colon the letter follows
-    /// on what it is looked up by, which is learned first.
+    /// at once on what it is looked up by.
     pub(super) fn lookups(&self, rounds: usize, rng: &mut Rng) -> Vec<String> {
         let indices: Vec<usize> = (0..self.0.len()).collect();
         let order: Vec<usize> =

@@ -55,7 +55,7 @@ pub(super) fn run(args: &PretrainArgs) -> anyhow::Result<Status> {
 
 fn learn<W: World>(args: &PretrainArgs) -> anyhow::Result<Status> {
     let (out, vision) = (args.output.as_path(), &args.vision);
-    let mut stages = Stages::of(command(args), out, |model| start(args, model))?;
+    let mut stages = Stages::of(identity(args), out, |model| start(args, model))?;
     if stages.goes_on {
         outln!("going on with the unfinished run in `{}`", stages.model.display())?;
     }
@@ -226,6 +226,15 @@ fn read<W: World>(args: &PretrainArgs, base: &Path, bar: &Bar) -> anyhow::Result
     Ok(trained?)
 }
 
+/// The command of this run, with the model that it continues.
+fn identity(args: &PretrainArgs) -> String {
+    let command = command(args);
+    match &args.from {
+        Some(from) => command.replacen("--from DIR", &format!("--from {}", from.display()), 1),
+        None => command,
+    }
+}
+
 /// The command line that reproduces this model from the text model.
 fn command(args: &PretrainArgs) -> String {
     let VisionPretrainArgs {
@@ -288,6 +297,16 @@ mod tests {
     fn the_defaults_are_those_of_the_bundled_model() {
         let args = Cli::parse_from(["pretrain", "--vision", "--output", "x"]).args;
         assert_eq!(runs("vision").last().unwrap()["command"], command(&args));
+    }
+
+    #[test]
+    fn a_run_that_continues_another_model_is_another_run() {
+        let of = |from: &str| {
+            let args = ["pretrain", "--vision", "--from", from, "--output", "x"];
+            identity(&Cli::parse_from(args).args)
+        };
+        assert!(of("a").contains(" --from a "), "{}", of("a"));
+        assert_ne!(of("a"), of("b"));
     }
 
     #[test]

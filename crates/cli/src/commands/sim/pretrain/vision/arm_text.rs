@@ -133,7 +133,7 @@ mod tests {
     #[test]
     fn lookups_come_first_and_each_phase_begins_with_the_text_of_the_one_before() {
         let phases = phases(600);
-        assert_eq!(phases.iter().map(Phase::steps).collect::<Vec<_>>(), [60, 210, 36, 132, 162]);
+        assert_eq!(phases.each_ref().map(|phase| phase.steps), [60, 210, 36, 132, 162]);
         let args = pretrain_args(&[]);
         let texts: [fn(u64, u64) -> Document; 5] = [
             lettered_numbers_document,
