@@ -84,6 +84,8 @@ fn linear_layers_and_their_gradients() -> Result {
     let expected = x.matmul(&w.t()?)?.broadcast_add(&b)?;
     let grads = (&expected * &dy)?.sum_all()?.backward()?;
     close(&linear::forward(&x, &w, Some(&b), Precision::F32)?, &expected, 1e-4);
+    let unbiased = linear::forward(&x, &w, None, Precision::F32)?;
+    close(&unbiased, &x.matmul(&w.t()?)?, 1e-4);
     let dx = linear::backward_input(&dy, &w, None, Precision::F32)?;
     close(&dx, grads.get(&x).ok_or("dx")?, 1e-4);
     let twice = linear::backward_input(&dy, &w, Some(dx), Precision::F32)?;

@@ -336,6 +336,8 @@ mod tests {
             let (a, b): (Vec<f64>, Vec<f64>) = (of(a), of(b));
             a.iter().zip(&b).map(|(a, b)| (a - b).powi(2)).sum::<f64>().sqrt()
         };
+        // The letters that the lookups of phrases end with, which are in random order.
+        let mut last = BTreeSet::new();
         for index in 0..60 {
             let Document { context, statements, .. } = lettered_document(2, index);
             let options: Vec<(&str, &str)> =
@@ -346,6 +348,7 @@ mod tests {
                     let letters: BTreeSet<&str> =
                         statements.lines().filter_map(|line| line.rsplit(": ").next()).collect();
                     assert_eq!((letters.len(), statements.lines().count()), (4, 4));
+                    last.insert(statements.chars().rev().nth(1));
                 }
             }
             for line in statements.lines() {
@@ -363,6 +366,7 @@ mod tests {
                 }
             }
         }
+        assert_eq!(last.len(), 4, "{last:?}");
     }
 
     #[test]
@@ -392,7 +396,8 @@ mod tests {
     }
 
     #[test]
-    fn numbers_have_their_letters() {
+    fn numbers_have_their_letters_with_and_without_a_colon() {
+        let mut with_colon = Vec::new();
         for index in 0..60 {
             let Document { context, statements, .. } = lettered_numbers_document(2, index);
             let options = context.lines().count();
@@ -401,6 +406,7 @@ mod tests {
             for round in lines.chunks(options) {
                 let letters = round.iter().map(|line| {
                     let (number, letter) = line.trim_end_matches('.').rsplit_once(' ').unwrap();
+                    with_colon.push(number.ends_with(':'));
                     let number = number.strip_prefix("near ").unwrap().trim_end_matches(':');
                     assert!(context.lines().any(|option| option == format!("{letter} {number}")));
                     letter
@@ -408,6 +414,8 @@ mod tests {
                 assert_eq!(letters.collect::<BTreeSet<_>>().len(), options, "{statements}");
             }
         }
+        let part = with_colon.iter().filter(|colon| **colon).count() as f64;
+        assert!((part / with_colon.len() as f64 - 0.5).abs() < 0.05, "{part}");
     }
 
     #[test]
