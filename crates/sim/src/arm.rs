@@ -6,8 +6,9 @@
 //! the gripper's path by inverse kinematics. Everything is a pure function of seed, task and episode.
 //!
 //! [`demonstration`] makes a demonstration, [`Renderer`] renders its moments, [`bench_frame`] asks about one.
-//! [`random_scene`], [`descriptions`], [`located`], [`scene_document`], [`listed_document`], [`arithmetic_document`], [`lettered_document`] and [`lettered_numbers_document`] are for pretraining, and
-//! [`worked_answer`] is for a cold start. [`write_arm`] writes a data set, and [`WrittenArm`] repeats its demonstrations.
+//! [`random_scene`], [`descriptions`], [`located`], [`scene_document`], [`listed_document`], [`arithmetic_document`],
+//! [`lettered_document`] and [`lettered_numbers_document`] are for pretraining, and [`worked_answer`] is for a cold start.
+//! [`write_arm`] writes a data set, and [`WrittenArm`] repeats its demonstrations.
 //!
 //! ```
 //! use embodied_r_sim::arm::{Renderer, Task, demonstration};

@@ -36,14 +36,14 @@ const CHATS: f64 = 0.5;
 /// Fraction of documents with a lettered list of positions, and of phrases.
 const POSITIONS_LISTED: f64 = 0.5;
 const PHRASES_LISTED: f64 = 0.35;
-/// Fraction of lookup documents whose list is of positions, which are learned sooner than directions.
-const POSITIONS_LOOKED_UP: f64 = 0.3;
+/// Fraction of lookup documents whose list is of positions. These documents are three times as long as others.
+const POSITIONS_LOOKED_UP: f64 = 0.12;
 /// Lookups in a list of positions.
-const LOOKUPS: usize = 16;
-/// Lookups of each number of a number document.
-const ROUNDS: usize = 4;
-/// Displacements of an arithmetic document, and about as many directions.
-const CALCULATIONS: usize = 8;
+const POSITION_LOOKUPS: usize = 16;
+/// Fraction of arithmetic documents that are of displacements, which take longer to learn than directions.
+const DISPLACEMENTS: f64 = 0.8;
+/// Fraction of arithmetic documents in which a list of things comes first.
+const AFTER_LIST: f64 = 0.5;
 /// Fraction of prompts that name what the first statements are about.
 const NAMING: f64 = 0.6;
 /// Fraction of prompts with the position of the gripper as text.
@@ -90,45 +90,54 @@ pub fn listed_document(seed: u64, index: u64) -> Document {
     document(About::listed(rng), rng)
 }
 
-/// Arithmetic document `index` of `seed`: listed things, directions of displacements, and displacements.
+/// Arithmetic document `index` of `seed`: a displacement or directions.
 #[must_use]
 pub fn arithmetic_document(seed: u64, index: u64) -> Document {
     let rng = &mut Rng::new(&[seed, index, 57]);
     let About { shown, things, .. } = About::listed(rng);
     let page = Page { things, ..Page::default() };
-    let statements = page.arithmetic(CALCULATIONS, rng).join("\n");
-    Document { system: None, context: shown, statements }
+    let kind = match rng.chance(DISPLACEMENTS) {
+        true => Practice::Displacement,
+        false => Practice::Direction,
+    };
+    let context = rng.chance(AFTER_LIST).then_some(shown);
+    step(context, &page, kind, rng)
 }
 
-/// Lookup document `index` of `seed`: a lettered list, and the letters of its contents. Each phrase of directions is looked up
-/// once: a letter that is repeated can be copied from an earlier line, and then the list is not read.
+/// Lookup document `index` of `seed`: a lettered list of positions and letters of many, or a list of phrases of directions and
+/// one letter, which is the only thing in the loss, as it takes the longest to learn.
 #[must_use]
 pub fn lettered_document(seed: u64, index: u64) -> Document {
     let rng = &mut Rng::new(&[seed, index, 56]);
-    let (context, lines) = match rng.chance(POSITIONS_LOOKED_UP) {
-        true => {
-            let list = PositionList::random(rng);
-            let line = |_| {
-                let (at, letter) = list.query(rng);
-                near(at, letter)
-            };
-            (list.listed(), (0..LOOKUPS).map(line).collect())
-        }
-        false => {
-            let list = PhraseList::random(rng);
-            (list.listed(), list.lookups(rng))
-        }
-    };
-    Document { system: None, context, statements: lines.join("\n") }
+    if rng.chance(POSITIONS_LOOKED_UP) {
+        let list = PositionList::random(rng);
+        let lines = (0..POSITION_LOOKUPS).map(|_| {
+            let (at, letter) = list.query(rng);
+            near(at, letter)
+        });
+        let statements = lines.collect::<Vec<_>>().join("\n");
+        return Document { system: None, context: list.listed(), statements };
+    }
+    let list = PhraseList::random(rng);
+    let shown = list.listed();
+    step(Some(shown), &Page { phrases: Some(list), ..Page::default() }, Practice::Letter, rng)
 }
 
-/// Number document `index` of `seed`: a lettered list of numbers, and the letters of all, several times. They are easier to
-/// find than longer contents.
+/// A document of one step: what it is about is in the context, so that the loss is that of what follows from it.
+fn step(context: Option<String>, page: &Page, kind: Practice, rng: &mut Rng) -> Document {
+    let line = page.step(kind, rng).unwrap_or_default();
+    let (about, result) = line.split_at(line.rfind(':').map_or(0, |colon| colon + 1));
+    let context = context.map_or_else(|| about.to_owned(), |list| format!("{list}\n{about}"));
+    Document { system: None, context, statements: result.to_owned() }
+}
+
+/// Number document `index` of `seed`: a lettered list of one or several numbers each, and the letters of numbers. They are
+/// easier to find than longer contents.
 #[must_use]
 pub fn lettered_numbers_document(seed: u64, index: u64) -> Document {
     let rng = &mut Rng::new(&[seed, index, 58]);
     let numbers = NumberList::random(rng);
-    let statements = numbers.lookups(ROUNDS, rng).join("\n");
+    let statements = numbers.lookups(rng).join("\n");
     Document { system: None, context: numbers.listed(), statements }
 }
 
@@ -336,22 +345,19 @@ mod tests {
             let (a, b): (Vec<f64>, Vec<f64>) = (of(a), of(b));
             a.iter().zip(&b).map(|(a, b)| (a - b).powi(2)).sum::<f64>().sqrt()
         };
-        // The letters that the lookups of phrases end with, which are in random order.
-        let mut last = BTreeSet::new();
-        for index in 0..60 {
+        let mut seen = BTreeSet::new();
+        for index in 0..200 {
             let Document { context, statements, .. } = lettered_document(2, index);
+            let looked_up = context.strip_suffix(':').and_then(|text| text.rsplit_once('\n'));
+            let (listed, lookups) = match looked_up {
+                Some((listed, phrase)) => (listed, format!("{phrase}:{statements}")),
+                None => (context.as_str(), statements),
+            };
             let options: Vec<(&str, &str)> =
-                context.lines().map(|line| line.split_once(' ').unwrap()).collect();
-            match statements.starts_with("near ") {
-                true => assert_eq!(statements.lines().count(), LOOKUPS),
-                false => {
-                    let letters: BTreeSet<&str> =
-                        statements.lines().filter_map(|line| line.rsplit(": ").next()).collect();
-                    assert_eq!((letters.len(), statements.lines().count()), (4, 4));
-                    last.insert(statements.chars().rev().nth(1));
-                }
-            }
-            for line in statements.lines() {
+                listed.lines().map(|line| line.split_once(' ').unwrap()).collect();
+            let count = if looked_up.is_some() { 1 } else { POSITION_LOOKUPS };
+            assert_eq!((options.len(), lookups.lines().count()), (4, count));
+            for line in lookups.lines() {
                 let (content, letter) = line.trim_end_matches('.').split_once(": ").unwrap();
                 let (_, option) = options.iter().find(|(other, _)| *other == letter).unwrap();
                 match content.strip_prefix("near ") {
@@ -364,9 +370,10 @@ mod tests {
                     ),
                     None => assert_eq!(content, *option),
                 }
+                seen.insert((looked_up.is_some(), letter.to_owned()));
             }
         }
-        assert_eq!(last.len(), 4, "{last:?}");
+        assert_eq!(seen.len(), 8, "{seen:?}");
     }
 
     #[test]
@@ -375,47 +382,63 @@ mod tests {
             let hundredths = |word: &str| (100.0 * word.parse::<f64>().unwrap()).round() as i32;
             text.split(' ').map(hundredths).collect()
         };
-        for index in 0..60 {
+        let (mut displacements, mut after_list) = (0, 0);
+        for index in 0..100 {
             let Document { context, statements, .. } = arithmetic_document(2, index);
-            let mut displacements = 0;
-            for line in statements.lines() {
-                let Some((from, rest)) = line.split_once(", to ") else {
-                    assert!(line.contains("move "), "{line}");
-                    continue;
-                };
-                let (_, from) = from.rsplit_once("gripper ").unwrap();
-                assert!(context.lines().any(|line| line == format!("gripper {from}")), "{context}");
-                let (to, way) = rest.trim_end_matches('.').split_once(": ").unwrap();
-                let [from, to, way] = [from, to, way].map(parsed);
-                assert!((0..3).all(|axis| to[axis] - from[axis] == way[axis]), "{line}");
-                displacements += 1;
+            let result = statements.strip_prefix(' ').unwrap().strip_suffix('.').unwrap();
+            let about = context.strip_suffix(':').unwrap();
+            let (listed, about) = about.rsplit_once('\n').unwrap_or(("", about));
+            after_list += usize::from(!listed.is_empty());
+            if let Some(way) = about.strip_prefix("move ") {
+                let way: Vec<f64> = parsed(way).iter().map(|it| f64::from(*it) / 100.0).collect();
+                assert_eq!(result, statement::direction([way[0], way[1], way[2]]), "{context}");
+                continue;
             }
-            assert_eq!(displacements, CALCULATIONS);
-            assert!(statements.lines().count() > CALCULATIONS);
+            let (from, to) = about.split_once(", to ").unwrap();
+            assert!(listed.is_empty() || listed.lines().any(|line| line == from), "{context}");
+            let from = from.strip_prefix("gripper ").unwrap();
+            let [from, to, way] = [from, to, result].map(parsed);
+            assert!((0..3).all(|axis| to[axis] - from[axis] == way[axis]), "{context}{statements}");
+            displacements += 1;
         }
+        // 100 draws each: four standard deviations.
+        assert!((64..=96).contains(&displacements), "{displacements}");
+        assert!((30..=70).contains(&after_list), "{after_list}");
     }
 
     #[test]
     fn numbers_have_their_letters_with_and_without_a_colon() {
-        let mut with_colon = Vec::new();
+        let (mut with_colon, mut lengths) = (Vec::new(), BTreeSet::new());
         for index in 0..60 {
             let Document { context, statements, .. } = lettered_numbers_document(2, index);
-            let options = context.lines().count();
+            let options: Vec<(&str, Vec<&str>)> = context
+                .lines()
+                .map(|line| line.split_once(' ').unwrap())
+                .map(|(letter, numbers)| (letter, numbers.split([',', ' ']).collect()))
+                .map(|(letter, numbers): (_, Vec<&str>)| {
+                    (letter, numbers.into_iter().filter(|it| !it.is_empty()).collect())
+                })
+                .collect();
+            let numbers: Vec<&str> = options.iter().flat_map(|(_, it)| it).copied().collect();
+            lengths.extend(options.iter().map(|(_, numbers)| numbers.len()));
+            assert_eq!(numbers.iter().collect::<BTreeSet<_>>().len(), numbers.len(), "{context}");
             let lines: Vec<&str> = statements.lines().collect();
-            assert_eq!(lines.len(), ROUNDS * options);
-            for round in lines.chunks(options) {
-                let letters = round.iter().map(|line| {
+            assert_eq!(lines.len() % numbers.len(), 0);
+            for round in lines.chunks(numbers.len()) {
+                let looked_up = round.iter().map(|line| {
                     let (number, letter) = line.trim_end_matches('.').rsplit_once(' ').unwrap();
                     with_colon.push(number.ends_with(':'));
                     let number = number.strip_prefix("near ").unwrap().trim_end_matches(':');
-                    assert!(context.lines().any(|option| option == format!("{letter} {number}")));
-                    letter
+                    let (_, option) = options.iter().find(|(other, _)| *other == letter).unwrap();
+                    assert!(option.contains(&number), "{context}: {line}");
+                    number
                 });
-                assert_eq!(letters.collect::<BTreeSet<_>>().len(), options, "{statements}");
+                assert_eq!(looked_up.collect::<BTreeSet<_>>().len(), numbers.len(), "{statements}");
             }
         }
+        assert_eq!(lengths, (1..=6).collect());
         let part = with_colon.iter().filter(|colon| **colon).count() as f64;
-        assert!((part / with_colon.len() as f64 - 0.5).abs() < 0.05, "{part}");
+        assert!((part / with_colon.len() as f64 - 0.5).abs() < 0.06, "{part}");
     }
 
     #[test]

@@ -134,9 +134,9 @@ impl Steps {
         let yaw = half_turn(body.yaw());
         let pose = downwards(add(body.base(), [0.0, 0.0, height]), yaw);
         let rng = layout.rng();
-        let mut above = add(pose.position, [0.0, 0.0, rng.between(0.11, 0.15)]);
+        let mut above = add(pose.position, [0.0, 0.0, rng.between(0.12, 0.14)]);
         (0..2).for_each(|axis| above[axis] += rng.between(-0.006, 0.006));
-        let lift = rng.between(0.17, 0.22);
+        let lift = rng.between(0.185, 0.205);
         let lifted = [pose.position[0], pose.position[1], TABLE_CENTRE[2] + 0.06 + lift];
         let sentence = format!("Move the gripper above the {name}.");
         self.go(downwards(above, yaw), Way::Free, Then::Stop, sentence);
@@ -156,9 +156,9 @@ impl Steps {
         lower: &str,
     ) {
         let rng = layout.rng();
-        let down = rng.between(0.1, 0.13);
+        let down = rng.between(0.105, 0.125);
         let above = Transform { position: add(at.position, [0.0, 0.0, down]), ..at };
-        let up = [0.0, 0.0, rng.between(0.12, 0.16)];
+        let up = [0.0, 0.0, rng.between(0.13, 0.15)];
         let away = Transform { position: add(at.position, up), ..at };
         self.go(above, Way::Free, Then::Stop, format!("Carry the {name} {place}."));
         self.go(at, Way::Straight, Then::Open, lower.to_owned());
@@ -217,15 +217,7 @@ impl Steps {
         // It is placed without a check: it lies on the saucepan.
         layout.bodies.push(Body::new(Kind::Lid, [x, y, surface], yaw));
         let lid = layout.bodies.len() - 1;
-        let spot = layout.free_spot(Kind::Lid)?;
-        layout.reserve(spot, Kind::Lid);
-        let grasp = self.pick(layout, lid)?;
-        let (height, _) = Kind::Lid.grasp()?;
-        let at = [spot[0], spot[1], TABLE_CENTRE[2] + height + 0.002];
-        let lower = "Lower the lid onto the table and open the gripper.";
-        let pose = Transform { position: at, ..grasp };
-        self.drop_at(layout, pose, ["lid", "beside the saucepan"], lower);
-        Some(())
+        self.pick(layout, lid).map(|_| ())
     }
 
     /// Closes the gripper above a button, presses it and retreats.
@@ -236,8 +228,8 @@ impl Steps {
         let yaw = rng.between(-0.3, 0.3);
         let mut at = add(body.base(), [0.0, 0.0, body.kind.height_m() - PRESS_M + FINGERTIP_M]);
         (0..2).for_each(|axis| at[axis] += rng.between(-0.006, 0.006));
-        let above = add(at, [0.0, 0.0, rng.between(0.11, 0.15)]);
-        let away = add(at, [0.0, 0.0, rng.between(0.12, 0.18)]);
+        let above = add(at, [0.0, 0.0, rng.between(0.12, 0.14)]);
+        let away = add(at, [0.0, 0.0, rng.between(0.14, 0.16)]);
         let sentence = format!("Move the gripper above the {name} and close it.");
         self.go(downwards(above, yaw), Way::Free, Then::Close(None), sentence);
         let sentence = format!("Lower the gripper to press the {name}.");
@@ -265,8 +257,8 @@ impl Steps {
         let reach = 0.025 + half_pushing(uy != 0.0);
         let beside = on_table(moved(-reach - layout.rng().between(0.012, 0.02)), 0.016);
         let end = on_table(moved(length - reach), 0.016);
-        let above = add(beside, [0.0, 0.0, layout.rng().between(0.11, 0.15)]);
-        let away = add(end, [0.0, 0.0, layout.rng().between(0.12, 0.16)]);
+        let above = add(beside, [0.0, 0.0, layout.rng().between(0.12, 0.14)]);
+        let away = add(end, [0.0, 0.0, layout.rng().between(0.13, 0.15)]);
         let sentence =
             "Move the gripper above the table beside the pink block and close it.".to_owned();
         self.go(downwards(above, 0.0), Way::Free, Then::Close(None), sentence);

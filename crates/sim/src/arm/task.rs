@@ -3,7 +3,6 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::TABLE_CENTRE;
 use super::objects::Kind;
 use super::scene::Scene;
 
@@ -18,7 +17,7 @@ pub enum Task {
     PutRubbishInBin,
     /// Put the phone on its base.
     PhoneOnBase,
-    /// Put the lid of the saucepan on the table.
+    /// Lift the lid of the saucepan.
     TakeLidOffSaucepan,
     /// Push the pink block onto the target.
     SlideBlockToTarget,
@@ -52,6 +51,8 @@ impl Split {
     }
 }
 
+/// How far an object is lifted at least, in metres.
+const LIFTED_M: f64 = 0.1;
 /// Largest horizontal distance from where an object is to be, in metres.
 const NEAR_M: f64 = 0.02;
 
@@ -130,23 +131,18 @@ impl Task {
             let above = object[2] - on[2] - height;
             last.held.is_none() && aside <= at_most && above.abs() < 0.002
         };
+        let is_lifted = |kind| {
+            let (Some(before), Some(after)) = (first.body(kind), base(kind)) else { return false };
+            let is_held = last.held_body().is_some_and(|body| body.kind == kind);
+            is_held && after[2] > before.base()[2] + LIFTED_M
+        };
         let is_pressed = |kind| last.body(kind).is_some_and(super::Body::is_pressed);
         match self {
-            Self::PickUpCup => {
-                let (Some(before), Some(after)) = (first.body(Kind::RedCup), base(Kind::RedCup))
-                else {
-                    return false;
-                };
-                let is_held = last.held_body().is_some_and(|body| body.kind == Kind::RedCup);
-                is_held && after[2] > before.base()[2] + 0.1
-            }
+            Self::PickUpCup => is_lifted(Kind::RedCup),
             Self::PushButton => is_pressed(Kind::Button),
             Self::PutRubbishInBin => rests(Kind::Rubbish, Kind::Bin, 0.006, 0.04),
             Self::PhoneOnBase => rests(Kind::Phone, Kind::PhoneBase, 0.03, NEAR_M),
-            Self::TakeLidOffSaucepan => {
-                let Some([.., height]) = base(Kind::Lid) else { return false };
-                last.held.is_none() && (height - TABLE_CENTRE[2]).abs() < 0.002
-            }
+            Self::TakeLidOffSaucepan => is_lifted(Kind::Lid),
             Self::SlideBlockToTarget => rests(Kind::PinkBlock, Kind::Target, 0.0, NEAR_M),
             Self::StackBlocks => rests(Kind::BlueBlock, Kind::GreenBlock, 0.05, NEAR_M),
             Self::PutKnifeOnChoppingBoard => rests(Kind::Knife, Kind::ChoppingBoard, 0.016, 0.06),

@@ -3,7 +3,7 @@
 use embodied_r_random::Rng;
 
 use super::made_up;
-use super::statement::{lettered, number, position};
+use super::statement::{number, position};
 use crate::arm::relation::DIRECTIONS;
 use crate::arm::space::{Vector, norm, sub};
 use crate::question_template::letter;
@@ -66,40 +66,64 @@ impl PositionList {
     }
 }
 
-/// Least and most numbers of a list.
-const LEAST_NUMBERS: usize = 2;
-const MOST_NUMBERS: usize = 8;
+/// Fraction of lists of numbers that have several in an option, and how many at most.
+const SEVERAL: f64 = 0.6;
+const MOST_NUMBERS: usize = 6;
+/// Least options of a list of numbers, and most if they have one number each, or several.
+const LEAST_OPTIONS: usize = 2;
+const MOST_OPTIONS: usize = 8;
+const MOST_OPTIONS_OF_SEVERAL: usize = 6;
+/// How often each number is looked up, if options have one each.
+const ROUNDS: usize = 4;
 
-/// Numbers with letters.
-pub(super) struct NumberList(Vec<String>);
+/// Options of one number each, or of several, with letters; no number occurs twice.
+pub(super) struct NumberList {
+    options: Vec<Vec<String>>,
+    separator: &'static str,
+    rounds: usize,
+}
 
 impl NumberList {
     pub(super) fn random(rng: &mut Rng) -> Self {
-        let count = LEAST_NUMBERS + rng.below(MOST_NUMBERS - LEAST_NUMBERS + 1);
-        let mut numbers: Vec<String> = Vec::new();
-        while numbers.len() < count {
-            let number = number(made_up(rng)[rng.below(3)]);
-            if !numbers.contains(&number) {
-                numbers.push(number);
+        let (most, most_options, rounds) = match rng.chance(SEVERAL) {
+            true => (MOST_NUMBERS, MOST_OPTIONS_OF_SEVERAL, 1),
+            false => (1, MOST_OPTIONS, ROUNDS),
+        };
+        let count = LEAST_OPTIONS + rng.below(most_options - LEAST_OPTIONS + 1);
+        let mut options: Vec<Vec<String>> = Vec::new();
+        for _ in 0..count {
+            let mut option = Vec::new();
+            let length = 1 + rng.below(most);
+            while option.len() < length {
+                let number = number(made_up(rng)[rng.below(3)]);
+                if !options.iter().flatten().chain(&option).any(|other| *other == number) {
+                    option.push(number);
+                }
             }
+            options.push(option);
         }
-        Self(numbers)
+        // As in phrases, or as in positions.
+        Self { options, separator: if rng.chance(0.5) { ", " } else { " " }, rounds }
     }
 
-    /// A line `A 0.31` for each.
+    /// A line `A 0.31 0.08` or `A 0.31, 0.08` for each option.
     pub(super) fn listed(&self) -> String {
-        listed(&self.0)
+        let options = self.options.iter().map(|numbers| numbers.join(self.separator));
+        listed(&options.collect::<Vec<_>>())
     }
 
-    /// `near 0.31: A.` or `near 0.31 A.` for every number in random order, `rounds` times. Without the colon the letter follows
-    /// at once on what it is looked up by.
-    pub(super) fn lookups(&self, rounds: usize, rng: &mut Rng) -> Vec<String> {
-        let indices: Vec<usize> = (0..self.0.len()).collect();
-        let order: Vec<usize> =
-            (0..rounds).flat_map(|_| rng.sample(&indices, indices.len())).collect();
-        let lookup = |index: usize| {
+    /// `near 0.31: A.` or `near 0.31 A.` for every number, in rounds in random order. Without the colon the letter follows at
+    /// once on what it is looked up by.
+    pub(super) fn lookups(&self, rng: &mut Rng) -> Vec<String> {
+        let options = self.options.iter().enumerate();
+        let numbers: Vec<(&str, char)> = options
+            .flat_map(|(index, numbers)| numbers.iter().map(move |it| (it.as_str(), letter(index))))
+            .collect();
+        let order: Vec<(&str, char)> =
+            (0..self.rounds).flat_map(|_| rng.sample(&numbers, numbers.len())).collect();
+        let lookup = |(number, letter): (&str, char)| {
             let colon = if rng.chance(0.5) { ":" } else { "" };
-            format!("near {}{colon} {}.", self.0[index], letter(index))
+            format!("near {number}{colon} {letter}.")
         };
         order.into_iter().map(lookup).collect()
     }
@@ -142,14 +166,6 @@ impl PhraseList {
     /// A line `A slightly forward, down` for each.
     pub(super) fn listed(&self) -> String {
         listed(&self.0)
-    }
-
-    /// `slightly forward, down: A.` for every phrase, in random order.
-    pub(super) fn lookups(&self, rng: &mut Rng) -> Vec<String> {
-        let mut lines: Vec<String> =
-            self.0.iter().zip(0..).map(|(phrase, index)| lettered(phrase, letter(index))).collect();
-        rng.shuffle(&mut lines);
-        lines
     }
 
     /// A phrase of the list and its letter.

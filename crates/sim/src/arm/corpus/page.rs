@@ -128,43 +128,54 @@ impl Page {
         (format!("{} {statement}", note(&value)), letter)
     }
 
-    /// Directions of displacements, then displacements of the gripper, `count` lines of each at most.
-    pub(super) fn arithmetic(&self, count: usize, rng: &mut Rng) -> Vec<String> {
-        let kinds = [Practice::Direction, Practice::Displacement];
-        let kinds = kinds.into_iter().flat_map(|kind| std::iter::repeat_n(kind, count));
-        kinds.filter_map(|kind| self.line(kind, None, rng)).collect()
+    /// A step without a note before; `None` if it needs a context that the page lacks.
+    pub(super) fn step(&self, kind: Practice, rng: &mut Rng) -> Option<String> {
+        self.stated(kind, None, rng).map(|(_, step)| step)
     }
 
     /// A line; `None` if it needs a context that the page lacks.
     fn line(&self, kind: Practice, subject: Option<&str>, rng: &mut Rng) -> Option<String> {
+        let (value, step) = self.stated(kind, subject, rng)?;
+        Some(match value {
+            Some(value) => noted(&value, step, rng),
+            None => step,
+        })
+    }
+
+    /// A made-up value that a step is about, if it is about one, and the step.
+    fn stated(
+        &self,
+        kind: Practice,
+        subject: Option<&str>,
+        rng: &mut Rng,
+    ) -> Option<(Option<String>, String)> {
         Some(match kind {
             Practice::Place => {
                 let (name, at) = self.thing(subject, rng)?;
-                place(name, at)
+                (None, place(name, at))
             }
             Practice::Height => {
                 let (name, at) = self.thing(subject, rng)?;
-                at_height(name, at, made_up(rng)[2])
+                (None, at_height(name, at, made_up(rng)[2]))
             }
-            Practice::Hand => format!("{}.", self.hand.as_ref()?),
-            Practice::Relation => format!("{}.", rng.pick(&self.relations)?),
+            Practice::Hand => (None, format!("{}.", self.hand.as_ref()?)),
+            Practice::Relation => (None, format!("{}.", rng.pick(&self.relations)?)),
             Practice::Displacement => {
                 let (name, from) = *self.things.first()?;
                 let to = self.destination(from, rng);
-                noted(&position(to), displacement(name, from, to), rng)
+                (Some(position(to)), displacement(name, from, to))
             }
             Practice::Direction => {
                 let way = made_up_displacement(rng);
-                let has_direction = !direction(way).is_empty();
-                has_direction.then(|| noted(&position(way), named(way), rng))?
+                (Some(position(way)), named(way))
             }
             Practice::Near => {
                 let (at, letter) = self.positions.as_ref()?.query(rng);
-                noted(&position(at), near(at, letter), rng)
+                (Some(position(at)), near(at, letter))
             }
             Practice::Letter => {
                 let (phrase, letter) = self.phrases.as_ref()?.query(rng);
-                noted(phrase, lettered(phrase, letter), rng)
+                (Some(phrase.to_owned()), lettered(phrase, letter))
             }
         })
     }
@@ -204,13 +215,17 @@ fn noted(value: &str, step: String, rng: &mut Rng) -> String {
     }
 }
 
-/// A displacement between two made-up positions; some axes hardly move.
+/// A displacement between two made-up positions, with a direction; some axes hardly move.
 fn made_up_displacement(rng: &mut Rng) -> Vector {
-    let mut way = sub(rounded(made_up(rng)), rounded(made_up(rng)));
-    for value in &mut way {
-        if rng.chance(0.25) {
-            *value = rng.between(-0.05, 0.05);
+    loop {
+        let mut way = sub(rounded(made_up(rng)), rounded(made_up(rng)));
+        for value in &mut way {
+            if rng.chance(0.25) {
+                *value = rng.between(-0.05, 0.05);
+            }
+        }
+        if !direction(rounded(way)).is_empty() {
+            return rounded(way);
         }
     }
-    rounded(way)
 }

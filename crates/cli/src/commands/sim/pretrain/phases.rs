@@ -142,9 +142,7 @@ impl Documents<'_> {
             let messages = messages.map(|(role, content)| ChatMessage::new(role, content));
             return conversations::example(&messages, self.tokenizer);
         }
-        // The statements start on a new line.
-        let line = if context.is_empty() { "" } else { "\n" };
-        let prompt = self.tokenizer.encode(&format!("{END_OF_TEXT}{context}{line}"))?;
+        let prompt = self.tokenizer.encode(&format!("{END_OF_TEXT}{}", document.before()))?;
         Ok(lm::Example { prompt: prompt.into(), completion: self.tokenizer.encode(statements)? })
     }
 }

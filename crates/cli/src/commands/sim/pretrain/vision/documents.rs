@@ -16,9 +16,6 @@ use super::frames::Shown;
 use super::world::World;
 use crate::commands::sim::pretrain::phases::{END_OF_TEXT, MAX_POSITIONS};
 
-/// One in this many documents has text in place of frames, so that what the text model knows is kept.
-const TEXT_EVERY: u64 = 6;
-
 /// An image in the raw text of a document.
 const PLACEHOLDER: &str = "<|vision_start|><|image_pad|><|vision_end|>";
 
@@ -44,7 +41,7 @@ impl<'a, W: World> Documents<'a, W> {
     }
 
     fn example(&self, index: u64) -> anyhow::Result<Option<lm::Example>> {
-        if index.is_multiple_of(TEXT_EVERY) {
+        if index.is_multiple_of(W::TEXT_EVERY) {
             return self.of(&W::text(self.seed, index), None);
         }
         let place = usize::try_from(index)? % self.places.len().max(1);
@@ -60,9 +57,8 @@ impl<'a, W: World> Documents<'a, W> {
         let layouts = shown.map(|shown| shown.layouts.clone()).unwrap_or_default();
         let Document { system, context, statements } = document;
         let Some(system) = system else {
-            let line = if context.is_empty() { "" } else { "\n" };
-            let context = context.replace(IMAGE, PLACEHOLDER);
-            let prompt = self.tokenizer.encode(&format!("{END_OF_TEXT}{context}{line}"))?;
+            let before = document.before().replace(IMAGE, PLACEHOLDER);
+            let prompt = self.tokenizer.encode(&format!("{END_OF_TEXT}{before}"))?;
             let prompt = self.processor.prompt(&prompt, &layouts)?;
             return Ok(Some(lm::Example {
                 prompt,

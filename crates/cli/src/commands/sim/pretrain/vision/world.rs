@@ -8,6 +8,8 @@ use embodied_r_sim::corpus::{self, Document};
 use embodied_r_sim::views::{self, Sighted, VIEW_SIZE, Views};
 use image::RgbImage;
 
+use super::arm_text;
+
 /// A side of a merged token in pixels.
 const TOKEN_PX: usize = 28;
 
@@ -19,6 +21,8 @@ pub(super) trait World: Debug + Send + Sync + 'static {
     const FRAMES: usize;
     /// Width and height of a frame in pixels.
     const SIZE: (usize, usize);
+    /// One document in this many is without frames, so that what the text model knows is kept.
+    const TEXT_EVERY: u64;
 
     /// Place `index` of `seed`.
     fn place(seed: u64, index: u64) -> Self::Place;
@@ -61,6 +65,7 @@ impl World for Rooms {
     type Place = Views;
     const FRAMES: usize = views::FRAMES;
     const SIZE: (usize, usize) = VIEW_SIZE;
+    const TEXT_EVERY: u64 = 6;
 
     fn place(seed: u64, index: u64) -> Views {
         views::views(seed, index)
@@ -113,6 +118,8 @@ impl World for Arm {
     type Place = Scene;
     const FRAMES: usize = 1;
     const SIZE: (usize, usize) = (112, 112);
+    /// Most of the documents are one short step.
+    const TEXT_EVERY: u64 = 3;
 
     fn place(seed: u64, index: u64) -> Scene {
         arm::random_scene(seed, index)
@@ -151,6 +158,6 @@ impl World for Arm {
     }
 
     fn text(seed: u64, index: u64) -> Document {
-        arm::listed_document(seed, index)
+        arm_text::document(seed, index)
     }
 }
