@@ -190,4 +190,16 @@ mod tests {
         let held_out = Task::ALL.into_iter().filter(|task| task.split() == Split::HeldOut);
         assert!(held_out.eq(Task::ALL[5..].iter().copied()));
     }
+
+    #[test]
+    fn what_is_grasped_is_to_be_lifted() {
+        for task in [Task::PickUpCup, Task::TakeLidOffSaucepan] {
+            let demonstration = crate::arm::demonstration(1, task, 0);
+            let scenes = || demonstration.steps.iter().map(|step| &step.scene);
+            let first = scenes().next().unwrap();
+            let grasped = scenes().find(|scene| scene.held_body().is_some()).unwrap();
+            assert!(!task.is_done(first, grasped), "{task}");
+            assert!(task.is_done(first, scenes().next_back().unwrap()), "{task}");
+        }
+    }
 }
