@@ -61,7 +61,7 @@ pub(crate) struct QuickstartArgs {
     )]
     pub(crate) rooms: u64,
     /// Pretrain the base model with `sim pretrain` (about 80 minutes, and 40 more with `--vision`) instead of using the
-    /// bundled one. With `--robot` the model is not as good as the bundled one yet.
+    /// bundled one. With `--robot` that model has not been measured yet.
     #[arg(long)]
     pub(crate) from_scratch: bool,
     /// Precision of matrix multiplications; `bf16` is faster on GPUs and on most CPUs with AVX-512 BF16.

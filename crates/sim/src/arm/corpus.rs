@@ -414,9 +414,8 @@ mod tests {
             let options: Vec<(&str, Vec<&str>)> = context
                 .lines()
                 .map(|line| line.split_once(' ').unwrap())
-                .map(|(letter, numbers)| (letter, numbers.split([',', ' ']).collect()))
-                .map(|(letter, numbers): (_, Vec<&str>)| {
-                    (letter, numbers.into_iter().filter(|it| !it.is_empty()).collect())
+                .map(|(letter, numbers)| {
+                    (letter, numbers.split([',', ' ']).filter(|it| !it.is_empty()).collect())
                 })
                 .collect();
             let numbers: Vec<&str> = options.iter().flat_map(|(_, it)| it).copied().collect();

@@ -39,7 +39,7 @@ pub struct WorkedAnswer {
 }
 
 /// The answer to a question, with what the frame shows as its reasons. `None` if nothing in the frame says where the next
-/// key point is, as for an object that is put anywhere on the table, or if the frame is not in the demonstration.
+/// key point is, as beside a block that is to be pushed, or if the frame is not in the demonstration.
 ///
 /// All numbers are rounded to centimetres, so the letter may be wrong: compare it with the reference answer.
 #[must_use]

@@ -153,8 +153,11 @@ mod tests {
                 continue;
             };
             let is_old = are(phase, &args, before);
-            let first = |is: &[bool]| is[..10].iter().filter(|is| **is).count();
-            assert!(first(&is_old) >= 8, "{index}");
+            // Practice has lookups, and the last text has practice, so some documents are of both.
+            let first = || is_old[..10].iter().zip(&is_new);
+            let old = first().filter(|(is_old, _)| **is_old).count();
+            let only_new = first().filter(|(is_old, is_new)| **is_new && !**is_old).count();
+            assert!(old >= 8 && only_new <= 2, "{index}: {old} {only_new}");
         }
     }
 
