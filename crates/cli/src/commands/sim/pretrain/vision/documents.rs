@@ -105,3 +105,24 @@ impl<W: World> Iterator for Documents<'_, W> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::frames::frame_table;
+    use super::super::world::Arm;
+    use super::*;
+    use crate::progress::Bar;
+
+    #[test]
+    fn documents_without_frames_are_mixed_in() {
+        let base = concat!(env!("CARGO_MANIFEST_DIR"), "/base/arm").as_ref();
+        let tokenizer = Tokenizer::from_dir(base).unwrap();
+        let (table, places) = frame_table::<Arm>(base, 0, 2, &Bar::default()).unwrap();
+        let fault = Cell::new(None);
+        let documents = Documents::new(&tokenizer, table.processor(), &places, 0, &fault);
+        let images: Vec<usize> =
+            documents.take(9).map(|example| example.prompt.images().len()).collect();
+        assert_eq!(images, [0, 1, 1, 0, 1, 1, 0, 1, 1]);
+        assert!(fault.take().is_none());
+    }
+}
