@@ -20,6 +20,7 @@ use embodied_r_data::scene::Scene;
 use embodied_r_random::Rng;
 
 pub use self::document::Document;
+pub(crate) use self::document::Masked;
 use self::letters::LetteredList;
 use self::lookups::Lookups;
 use self::page::{Page, Practice};
@@ -408,7 +409,7 @@ mod tests {
     fn a_chat_ends_with_the_letter_of_a_content_of_an_unrelated_list() {
         let (mut replies, mut judged) = (0, 0);
         for index in 0..400 {
-            let Document { system, context, statements } = chat_document(7, index);
+            let Document { system, context, statements, .. } = chat_document(7, index);
             let Some(system) = system else { continue };
             let letter = match system == judge_system_prompt() {
                 true => {

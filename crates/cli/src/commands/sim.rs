@@ -85,7 +85,7 @@ fn advise(error: Error) -> anyhow::Error {
 fn run_corpus(args: CorpusArgs) -> anyhow::Result<Status> {
     let write = |out: &mut dyn Write| -> io::Result<()> {
         for index in 0..args.documents {
-            let Document { system, context, statements } = chat_document(args.seed, index);
+            let Document { system, context, statements, .. } = chat_document(args.seed, index);
             let mut line = json!({ "prompt": context, "completion": statements });
             if let Some(system) = system {
                 line["system"] = json!(system);

@@ -114,7 +114,7 @@ pub fn example(messages: &[ChatMessage], text: &dyn ChatTokenizer) -> Result<Exa
     let prompt = text.apply_chat_template(before, GenerationPrompt::Append)?;
     let whole = text.apply_chat_template(messages, GenerationPrompt::None)?;
     let completion = completion_of(&prompt, &whole, &last[0].content, text)?;
-    Ok(Example { prompt: text.encode(&prompt)?.into(), completion })
+    Ok(Example::new(text.encode(&prompt)?.into(), completion))
 }
 
 /// The tokens of an assistant's turn `content`, with a stop token, which makes the conversation `whole` of `prompt`.
@@ -165,10 +165,7 @@ mod tests {
     #[test]
     fn only_the_assistants_turn_and_its_stop_token_are_learned() {
         let result = read_text(&one(), 100).unwrap();
-        assert_eq!(
-            result.examples,
-            [Example { prompt: vec![5, 4].into(), completion: vec![1, 2, 0] }]
-        );
+        assert_eq!(result.examples, [Example::new(vec![5, 4].into(), vec![1, 2, 0])]);
     }
 
     #[test]
@@ -201,8 +198,7 @@ mod tests {
             [{"Question_id": 1, "question": "x x", "answer": "A"}, {"Question_id": 2, "question": "x", "answer": "B"}]"#;
         let result = read_text(list, 5).unwrap();
         // The whole reply is one word that this tokenizer does not know.
-        let example =
-            |prompt: &[u32]| Example { prompt: prompt.to_vec().into(), completion: vec![5, 0] };
+        let example = |prompt: &[u32]| Example::new(prompt.to_vec().into(), vec![5, 0]);
         assert_eq!(result.examples, [example(&[5, 5, 4]), example(&[5, 4])]);
         assert_eq!(read_text(list, 4).unwrap().too_long, 1);
         let error = read_text(r#"[{"Question_id": 7, "question": "x"}]"#, 9).unwrap_err();

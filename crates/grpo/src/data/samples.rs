@@ -143,7 +143,7 @@ impl LaidOutSample {
         let before = text.apply_multimodal_template(&before, GenerationPrompt::Append)?;
         let whole = text.apply_multimodal_template(&whole, GenerationPrompt::None)?;
         let completion = completion_of(&before, &whole, &messages[turn].text(), text)?;
-        Ok(Example { prompt, completion })
+        Ok(Example::new(prompt, completion))
     }
 
     /// Messages for the chat template, and the layouts of their placeholders in order.

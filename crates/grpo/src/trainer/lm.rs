@@ -157,7 +157,7 @@ mod tests {
     }
 
     fn document(tokens: &[u32]) -> Example {
-        Example { prompt: tokens[..1].to_vec().into(), completion: tokens[1..].to_vec() }
+        Example::new(tokens[..1].to_vec().into(), tokens[1..].to_vec())
     }
 
     #[test]

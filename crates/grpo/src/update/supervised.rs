@@ -1,33 +1,77 @@
 //! Supervised learning: the training step that fine-tuning and language modeling share.
 
+use std::ops::Range;
 use std::sync::atomic::AtomicBool;
 
 use crate::error::Result;
 use crate::model::{Group, Model, Prompt};
 use crate::process_group::ProcessGroup;
-use crate::update::packing::{GroupLengths, pack};
+use crate::update::packing::{GroupLengths, GroupSlice, pack};
 use crate::update::{LossGradient, StepParams, UpdateOutcome, Updater};
 
-/// A training example: only the completion contributes to the loss.
+/// A training example: only targets of the completion contribute to the loss.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Example {
     /// The context, at least one token.
     pub prompt: Prompt,
-    /// The target tokens.
+    /// The tokens that follow.
     pub completion: Vec<u32>,
+    /// Ranges of the completion that are no targets, as where PyTorch's labels are -100; they do not overlap.
+    pub masked: Vec<Range<usize>>,
 }
 
 impl Example {
+    /// An example of which all completion tokens are targets.
+    pub fn new(prompt: Prompt, completion: Vec<u32>) -> Self {
+        Self { prompt, completion, masked: Vec::new() }
+    }
+
     /// Total tokens of both.
     pub fn tokens(&self) -> usize {
         self.prompt.len() + self.completion.len()
+    }
+
+    /// 1 for each target of the completion and 0 for its other tokens.
+    fn weights(&self) -> Vec<f32> {
+        let mut weights = vec![1.0; self.completion.len()];
+        for range in &self.masked {
+            let end = range.end.min(weights.len());
+            weights[range.start.min(end)..end].fill(0.0);
+        }
+        weights
+    }
+
+    /// Number of targets.
+    fn targets(&self) -> usize {
+        self.weights().into_iter().filter(|weight| *weight > 0.0).count()
+    }
+}
+
+/// Examples of a micro-batch.
+struct Batch {
+    groups: Vec<Group>,
+    /// Weight of each completion token in the loss.
+    weights: Vec<f32>,
+}
+
+impl AsRef<[Group]> for Batch {
+    fn as_ref(&self) -> &[Group] {
+        &self.groups
+    }
+}
+
+impl Batch {
+    /// The sum of the values of targets.
+    fn sum(&self, values: &[f32]) -> f64 {
+        let values = values.iter().zip(&self.weights).filter(|(_, weight)| **weight > 0.0);
+        values.map(|(value, _)| f64::from(*value)).sum()
     }
 }
 
 /// Statistics of a supervised step.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SupervisedStats {
-    /// Mean negative log-likelihood of the completion tokens, before the step.
+    /// Mean negative log-likelihood of the targets, before the step.
     pub loss: f64,
     /// Mean entropy at these tokens.
     pub entropy: f64,
@@ -39,7 +83,7 @@ pub struct SupervisedStats {
     pub tokens: u64,
 }
 
-/// Takes one optimizer step on `examples`: the loss is the mean over all completion tokens, independent of the
+/// Takes one optimizer step on `examples`: the loss is the mean over all targets, independent of the
 /// micro-batches of at most `budget` tokens.
 ///
 /// With several ranks, each takes its share of the examples. `None` if a stop was requested, with all parameters
@@ -57,13 +101,14 @@ pub fn train_step<M: Model>(
 ) -> Result<Option<SupervisedStats>> {
     let process_group = updater.optimizer.process_group().clone();
     let batches = batches(&share(examples, &process_group), budget);
-    let count = examples.iter().map(|example| example.completion.len()).sum::<usize>().max(1);
+    let count = examples.iter().map(|example| example.targets()).sum::<usize>().max(1);
     let (mut logps, mut entropy) = (0.0, 0.0);
-    let update = updater.run(model, &batches, params, None, stop, |_, scores| {
-        let here = sum(&scores.logps);
+    let update = updater.run(model, &batches, params, None, stop, |index, scores| {
+        let batch = &batches[index];
+        let here = batch.sum(&scores.logps);
         logps += here;
-        entropy += sum(&scores.entropies);
-        let dlogps = vec![-1.0 / count as f32; scores.logps.len()];
+        entropy += batch.sum(&scores.entropies);
+        let dlogps = batch.weights.iter().map(|weight| -weight / count as f32).collect();
         Ok(LossGradient { loss: -here / count as f64, dlogps })
     })?;
     let UpdateOutcome::Done(applied) = update else { return Ok(None) };
@@ -78,7 +123,7 @@ pub fn train_step<M: Model>(
     }))
 }
 
-/// Mean negative log-likelihood of the completion tokens of `examples`, each rank scoring its share.
+/// Mean negative log-likelihood of the targets of `examples`, each rank scoring its share.
 ///
 /// # Errors
 /// The model fails, or a rank is lost.
@@ -88,14 +133,14 @@ pub fn mean_loss<M: Model>(
     budget: usize,
     process_group: &ProcessGroup,
 ) -> Result<f64> {
-    let (mut logps, mut tokens) = (0.0, 0);
+    let (mut logps, mut targets) = (0.0, 0.0);
     for batch in batches(&share(examples, process_group), budget) {
         process_group.heartbeat();
-        let scores = model.score(&batch, 1.0)?;
-        logps += sum(&scores.logps);
-        tokens += scores.logps.len();
+        let scores = model.score(batch.as_ref(), 1.0)?;
+        logps += batch.sum(&scores.logps);
+        targets += batch.sum(&vec![1.0; scores.logps.len()]);
     }
-    let sums = process_group.all_reduce_sum(vec![logps, tokens as f64])?;
+    let sums = process_group.all_reduce_sum(vec![logps, targets])?;
     Ok(-sums[0] / sums[1].max(1.0))
 }
 
@@ -105,7 +150,7 @@ fn share<'a>(examples: &[&'a Example], process_group: &ProcessGroup) -> Vec<&'a 
     process_group.assigned(&costs).into_iter().map(|index| examples[index]).collect()
 }
 
-fn batches(examples: &[&Example], budget: usize) -> Vec<Vec<Group>> {
+fn batches(examples: &[&Example], budget: usize) -> Vec<Batch> {
     let lengths: Vec<GroupLengths> = examples
         .iter()
         .map(|example| GroupLengths {
@@ -118,11 +163,11 @@ fn batches(examples: &[&Example], budget: usize) -> Vec<Vec<Group>> {
         completions: vec![examples[index].completion.clone()],
     };
     let packed = pack(&lengths, budget);
-    packed.iter().map(|slices| slices.iter().map(|slice| group(slice.group)).collect()).collect()
-}
-
-fn sum(values: &[f32]) -> f64 {
-    values.iter().copied().map(f64::from).sum()
+    let batch = |slices: &Vec<GroupSlice>| Batch {
+        groups: slices.iter().map(|slice| group(slice.group)).collect(),
+        weights: slices.iter().flat_map(|slice| examples[slice.group].weights()).collect(),
+    };
+    packed.iter().map(batch).collect()
 }
 
 #[cfg(test)]
@@ -144,9 +189,8 @@ mod tests {
     const PARAMS: StepParams = StepParams { temperature: 1.0, learning_rate: 0.1, dropout_seed: 0 };
 
     fn examples() -> Vec<Example> {
-        let example = |prompt: &[u32], completion: &[u32]| Example {
-            prompt: prompt.to_vec().into(),
-            completion: completion.to_vec(),
+        let example = |prompt: &[u32], completion: &[u32]| {
+            Example::new(prompt.to_vec().into(), completion.to_vec())
         };
         vec![example(&[1, 2], &[3, 4, 0]), example(&[3], &[1, 0]), example(&[2], &[4, 4, 1, 0])]
     }
@@ -170,6 +214,40 @@ mod tests {
         assert!((stats.loss - stats_cut.loss).abs() < 1e-12);
         for (a, b) in whole.iter().zip(&cut) {
             assert!((a - b).abs() < 1e-4, "{a} and {b}");
+        }
+    }
+
+    #[test]
+    fn masked_tokens_have_no_part_in_loss_and_gradient() {
+        let step = |examples: &[Example], budget| {
+            let model = Bigram::new(5, 1);
+            let mut updater =
+                Updater::new(Optimizer::new(SETTINGS, &model, &ProcessGroup::default()).unwrap());
+            let examples: Vec<&Example> = examples.iter().collect();
+            let alone = ProcessGroup::default();
+            let before = mean_loss(&model, &examples, budget, &alone).unwrap();
+            let stop = AtomicBool::new(false);
+            let stats = train_step(&model, &mut updater, &examples, budget, PARAMS, &stop);
+            let stats = stats.unwrap().unwrap();
+            assert!((stats.loss - before).abs() < 1e-12);
+            (model.values(), stats)
+        };
+        // The tokens of a bigram model that follow on 2 and 4: they are the targets of these examples.
+        let masked = |prompt: u32, completion: &[u32], masked: &[(usize, usize)]| Example {
+            masked: masked.iter().map(|(start, end)| *start..*end).collect(),
+            ..Example::new(vec![prompt].into(), completion.to_vec())
+        };
+        let some = [masked(2, &[3, 4, 0], &[(1, 2)]), masked(1, &[4, 4, 1, 0], &[(0, 1), (2, 9)])];
+        let targets = [masked(2, &[3], &[]), masked(4, &[0], &[]), masked(4, &[4], &[])];
+        let (expected, alone) = step(&targets, 1000);
+        for budget in [1, 1000] {
+            let (values, stats) = step(&some, budget);
+            assert!((stats.loss - alone.loss).abs() < 1e-6 && stats.tokens == 9);
+            assert!((stats.entropy - alone.entropy).abs() < 1e-6);
+            assert!((stats.grad_norm - alone.grad_norm).abs() < 1e-6);
+            for (a, b) in values.iter().zip(&expected) {
+                assert!((a - b).abs() < 1e-4, "{a} and {b}");
+            }
         }
     }
 

@@ -18,7 +18,7 @@ impl RoomText<'_> {
         let end = conclusion(&content, letter);
         let think = self.reasoning(words, &content, &end, rng);
         let statements = tagged(&think, letter);
-        Document { system: Some(system_prompt()), context: self.prompt(), statements }
+        Document { system: Some(system_prompt()), ..Document::plain(self.prompt(), statements) }
     }
 
     /// The judge's task: a lettered list and statements that end with one of its contents, whose letter is the reply. The
@@ -35,7 +35,10 @@ impl RoomText<'_> {
         let reasoning = self.reasoning(words, &content, &end, rng);
         let list = self.page.list.as_ref().map(LetteredList::listed).unwrap_or_default();
         let context = judge_user_prompt(&list, &reasoning);
-        Document { system: Some(judge_system_prompt()), context, statements: right.to_string() }
+        Document {
+            system: Some(judge_system_prompt()),
+            ..Document::plain(context, right.to_string())
+        }
     }
 
     fn random_option(&self, rng: &mut Rng) -> (String, char) {

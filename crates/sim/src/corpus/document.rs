@@ -1,6 +1,7 @@
 //! A document of the corpus.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 /// A pre-training document.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,12 +12,14 @@ pub struct Document {
     pub context: String,
     /// The statements that follow from it; the loss is computed on these.
     pub statements: String,
+    /// Bytes of the statements that are made up, and thus masked from the loss too.
+    pub masked: Vec<Range<usize>>,
 }
 
 impl Document {
-    /// A document that is no chat.
-    pub(super) fn plain(context: String, statements: String) -> Self {
-        Self { system: None, context, statements }
+    /// A document that is no chat, of which all statements follow from the context.
+    pub(crate) fn plain(context: String, statements: String) -> Self {
+        Self { system: None, context, statements, masked: Vec::new() }
     }
 
     /// The context of a document that is no chat, as it precedes the statements: these start on a new line, or go on with
@@ -30,9 +33,75 @@ impl Document {
     }
 }
 
+/// Text with the parts of it that are made up.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Masked {
+    pub(crate) text: String,
+    /// Byte ranges in order, each with the space before it.
+    pub(crate) ranges: Vec<Range<usize>>,
+}
+
+impl Masked {
+    /// Text of which nothing is made up.
+    pub(crate) fn none(text: String) -> Self {
+        Self { text, ranges: Vec::new() }
+    }
+
+    /// Text of which the first occurrence of `part` is made up.
+    pub(crate) fn first(text: String, part: &str) -> Self {
+        Self::first_after(text, 0, part)
+    }
+
+    /// Text of which the first occurrence of `part` from byte `from` on is made up.
+    pub(crate) fn first_after(text: String, from: usize, part: &str) -> Self {
+        let ranges = text[from..].find(part).map(|start| {
+            let start = from + start;
+            let space = usize::from(text[..start].ends_with(' '));
+            start - space..start + part.len()
+        });
+        Self { ranges: ranges.into_iter().collect(), text }
+    }
+
+    /// Texts with `separator` between them. A space before a part that is made up belongs to the part.
+    pub(crate) fn join(parts: impl IntoIterator<Item = Self>, separator: &str) -> Self {
+        let mut joined = Self::default();
+        for Self { text, ranges } in parts {
+            if !joined.text.is_empty() {
+                joined.text.push_str(separator);
+            }
+            let offset = joined.text.len();
+            let space = usize::from(joined.text.ends_with(' '));
+            joined.ranges.extend(ranges.into_iter().map(|Range { start, end }| {
+                let space = if start == 0 { space } else { 0 };
+                offset + start - space..offset + end
+            }));
+            joined.text.push_str(&text);
+        }
+        joined
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_made_up_is_masked_with_the_space_before_it() {
+        let parts = || {
+            [
+                Masked::first("near 0.10: A.".to_owned(), "0.10"),
+                Masked::first("up, right: C.".to_owned(), "up, right"),
+                Masked::none("gripper open.".to_owned()),
+            ]
+        };
+        for (separator, expected) in
+            [(" ", [" 0.10", " up, right"]), ("\n", [" 0.10", "up, right"])]
+        {
+            let Masked { text, ranges } = Masked::join(parts(), separator);
+            assert_eq!(text, ["near 0.10: A.", "up, right: C.", "gripper open."].join(separator));
+            assert_eq!(ranges.into_iter().map(|range| &text[range]).collect::<Vec<_>>(), expected);
+        }
+    }
 
     #[test]
     fn statements_go_on_with_a_line_that_ends_with_a_colon() {

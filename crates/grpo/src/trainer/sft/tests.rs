@@ -7,12 +7,7 @@ use crate::model::tests::toy::Bigram;
 use crate::trainer::tests::{StopAfter, run_inputs};
 
 fn examples(n: usize) -> Vec<Example> {
-    (0..n)
-        .map(|i| Example {
-            prompt: vec![5, 4].into(),
-            completion: vec![1, 2 + (i % 4 == 0) as u32, 0],
-        })
-        .collect()
+    (0..n).map(|i| Example::new(vec![5, 4].into(), vec![1, 2 + (i % 4 == 0) as u32, 0])).collect()
 }
 
 fn settings(output: &Path) -> SftSettings {

@@ -3,9 +3,10 @@
 use embodied_r_random::Rng;
 
 use super::made_up;
-use super::statement::{number, position};
+use super::statement::{lettered, near, number, position};
 use crate::arm::relation::DIRECTIONS;
 use crate::arm::space::{Vector, norm, sub};
+use crate::corpus::Masked;
 use crate::question_template::letter;
 
 /// Least distance of two positions of a list in metres, as in robot questions.
@@ -42,6 +43,15 @@ impl PositionList {
     /// A line `A 0.31 0.08 0.93` for each.
     pub(super) fn listed(&self) -> String {
         listed(&self.0.iter().map(|at| position(*at)).collect::<Vec<_>>())
+    }
+
+    /// `near 0.31 0.08 0.93: A.` for positions near those of the list.
+    pub(super) fn lookups(&self, count: usize, rng: &mut Rng) -> Masked {
+        let lookups = (0..count).map(|_| {
+            let (at, letter) = self.query(rng);
+            Masked::first(near(at, letter), &position(at))
+        });
+        Masked::join(lookups, "\n")
     }
 
     /// A position near one of the list, and the letter of that.
@@ -166,6 +176,15 @@ impl PhraseList {
     /// A line `A slightly forward, down` for each.
     pub(super) fn listed(&self) -> String {
         listed(&self.0)
+    }
+
+    /// `slightly forward, down: A.` for some of the list, each once, in random order.
+    pub(super) fn lookups(&self, count: usize, rng: &mut Rng) -> Masked {
+        let options: Vec<(&String, char)> = self.0.iter().zip((0..).map(letter)).collect();
+        let lookups = rng.sample(&options, count).into_iter();
+        let lookups =
+            lookups.map(|(phrase, letter)| Masked::first(lettered(phrase, letter), phrase));
+        Masked::join(lookups.collect::<Vec<_>>(), "\n")
     }
 
     /// A phrase of the list and its letter.

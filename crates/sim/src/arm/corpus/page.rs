@@ -5,9 +5,11 @@ use embodied_r_random::Rng;
 use super::lists::{PhraseList, PositionList};
 use super::made_up;
 use super::statement::{
-    at_height, direction, displacement, lettered, named, near, note, place, position, rounded,
+    at_height, direction, displacement, lettered, named, near, note, number, place, position,
+    rounded,
 };
 use crate::arm::space::{Vector, sub};
+use crate::corpus::Masked;
 
 /// Fraction of steps from a value that a note states before.
 const NOTED: f64 = 0.9;
@@ -66,6 +68,16 @@ impl Practice {
     }
 }
 
+/// A step.
+enum Stated {
+    /// One that follows from the frame or the list.
+    Seen(String),
+    /// One at a height that is made up.
+    At(String, String),
+    /// One from a value that is made up.
+    From(String, String),
+}
+
 /// What the lines of a document are about.
 #[derive(Default)]
 pub(super) struct Page {
@@ -86,7 +98,7 @@ impl Page {
         words: usize,
         practice: &[(Practice, usize)],
         rng: &mut Rng,
-    ) -> Vec<String> {
+    ) -> Vec<Masked> {
         let kinds: Vec<Practice> = practice
             .iter()
             .flat_map(|(kind, weight)| std::iter::repeat_n(*kind, *weight))
@@ -105,7 +117,7 @@ impl Page {
             if subject.is_some() {
                 turns.next();
             }
-            count += line.split_whitespace().count();
+            count += line.text.split_whitespace().count();
             lines.push(line);
             before = Some(kind);
         }
@@ -123,59 +135,59 @@ impl Page {
     }
 
     /// A note of a made-up value, a lookup of that in the list, and its letter: no line before prepares it.
-    pub(super) fn conclusion(&self, rng: &mut Rng) -> (String, char) {
+    pub(super) fn conclusion(&self, rng: &mut Rng) -> (Masked, char) {
         let Some((value, statement, letter)) = self.option(rng) else { return Default::default() };
-        (format!("{} {statement}", note(&value)), letter)
+        (Masked::first(format!("{} {statement}", note(&value)), &value), letter)
     }
 
     /// A step without a note before; `None` if it needs a context that the page lacks.
     pub(super) fn step(&self, kind: Practice, rng: &mut Rng) -> Option<String> {
-        self.stated(kind, None, rng).map(|(_, step)| step)
-    }
-
-    /// A line; `None` if it needs a context that the page lacks.
-    fn line(&self, kind: Practice, subject: Option<&str>, rng: &mut Rng) -> Option<String> {
-        let (value, step) = self.stated(kind, subject, rng)?;
-        Some(match value {
-            Some(value) => noted(&value, step, rng),
-            None => step,
+        Some(match self.stated(kind, None, rng)? {
+            Stated::Seen(text) | Stated::At(_, text) | Stated::From(_, text) => text,
         })
     }
 
-    /// A made-up value that a step is about, if it is about one, and the step.
-    fn stated(
-        &self,
-        kind: Practice,
-        subject: Option<&str>,
-        rng: &mut Rng,
-    ) -> Option<(Option<String>, String)> {
+    /// A line; `None` if it needs a context that the page lacks.
+    fn line(&self, kind: Practice, subject: Option<&str>, rng: &mut Rng) -> Option<Masked> {
+        Some(match self.stated(kind, subject, rng)? {
+            Stated::Seen(text) => Masked::none(text),
+            Stated::At(height, text) => {
+                let from = text.find(", at").unwrap_or_default();
+                Masked::first_after(text, from, &height)
+            }
+            Stated::From(value, text) => noted(&value, text, rng),
+        })
+    }
+
+    fn stated(&self, kind: Practice, subject: Option<&str>, rng: &mut Rng) -> Option<Stated> {
         Some(match kind {
             Practice::Place => {
                 let (name, at) = self.thing(subject, rng)?;
-                (None, place(name, at))
+                Stated::Seen(place(name, at))
             }
             Practice::Height => {
                 let (name, at) = self.thing(subject, rng)?;
-                (None, at_height(name, at, made_up(rng)[2]))
+                let height = made_up(rng)[2];
+                Stated::At(number(height), at_height(name, at, height))
             }
-            Practice::Hand => (None, format!("{}.", self.hand.as_ref()?)),
-            Practice::Relation => (None, format!("{}.", rng.pick(&self.relations)?)),
+            Practice::Hand => Stated::Seen(format!("{}.", self.hand.as_ref()?)),
+            Practice::Relation => Stated::Seen(format!("{}.", rng.pick(&self.relations)?)),
             Practice::Displacement => {
                 let (name, from) = *self.things.first()?;
                 let to = self.destination(from, rng);
-                (Some(position(to)), displacement(name, from, to))
+                Stated::From(position(to), displacement(name, from, to))
             }
             Practice::Direction => {
                 let way = made_up_displacement(rng);
-                (Some(position(way)), named(way))
+                Stated::From(position(way), named(way))
             }
             Practice::Near => {
                 let (at, letter) = self.positions.as_ref()?.query(rng);
-                (Some(position(at)), near(at, letter))
+                Stated::From(position(at), near(at, letter))
             }
             Practice::Letter => {
                 let (phrase, letter) = self.phrases.as_ref()?.query(rng);
-                (Some(phrase.to_owned()), lettered(phrase, letter))
+                Stated::From(phrase.to_owned(), lettered(phrase, letter))
             }
         })
     }
@@ -207,12 +219,14 @@ impl Page {
     }
 }
 
-/// A step from a value, often after a note of that value.
-fn noted(value: &str, step: String, rng: &mut Rng) -> String {
-    match rng.chance(NOTED) {
-        true => format!("{} {step}", note(value)),
-        false => step,
+/// A step from a value, often after a note of that value. The value is made up where it is said first.
+fn noted(value: &str, step: String, rng: &mut Rng) -> Masked {
+    if rng.chance(NOTED) {
+        return Masked::first(format!("{} {step}", note(value)), value);
     }
+    // A displacement says first where it starts.
+    let from = step.find(", to ").map_or(0, |at| at + ", to".len());
+    Masked::first_after(step, from, value)
 }
 
 /// A displacement between two made-up positions, with a direction; some axes hardly move.

@@ -1,6 +1,7 @@
 //! The pretraining curriculum: data and learning rate of each phase.
 
 use std::cell::Cell;
+use std::ops::Range;
 
 use embodied_r_grpo::data::conversations;
 use embodied_r_grpo::schedule::{LrSchedule, LrScheduler};
@@ -105,6 +106,21 @@ impl Phase {
     }
 }
 
+/// The tokens of a document's statements that are masked from the loss. Masked bytes begin and end where words do, so that the
+/// parts between these bounds are tokenized as in the whole.
+pub(super) fn masked(
+    document: &Document,
+    tokenizer: &Tokenizer,
+) -> embodied_r_policy::Result<Vec<Range<usize>>> {
+    let (mut bytes, mut tokens) = (0, 0);
+    let mut before = |end: usize| -> embodied_r_policy::Result<usize> {
+        tokens += tokenizer.encode(&document.statements[bytes..end])?.len();
+        bytes = end;
+        Ok(tokens)
+    };
+    document.masked.iter().map(|range| Ok(before(range.start)?..before(range.end)?)).collect()
+}
+
 /// A phase's text as tokens.
 struct Documents<'a> {
     tokenizer: &'a Tokenizer,
@@ -136,14 +152,17 @@ impl Documents<'_> {
     }
 
     fn example(&self, document: &Document) -> embodied_r_grpo::Result<lm::Example> {
-        let Document { system, context, statements } = document;
+        let Document { system, context, statements, .. } = document;
+        let masked = masked(document, self.tokenizer)?;
         if let Some(system) = system {
             let messages = [("system", *system), ("user", context), ("assistant", statements)];
             let messages = messages.map(|(role, content)| ChatMessage::new(role, content));
-            return conversations::example(&messages, self.tokenizer);
+            let example = conversations::example(&messages, self.tokenizer)?;
+            return Ok(lm::Example { masked, ..example });
         }
         let prompt = self.tokenizer.encode(&format!("{END_OF_TEXT}{}", document.before()))?;
-        Ok(lm::Example { prompt: prompt.into(), completion: self.tokenizer.encode(statements)? })
+        let completion = self.tokenizer.encode(statements)?;
+        Ok(lm::Example { prompt: prompt.into(), completion, masked })
     }
 }
 

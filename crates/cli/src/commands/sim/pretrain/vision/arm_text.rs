@@ -22,17 +22,17 @@ use crate::args::sim::PretrainArgs;
 const VOCAB_SIZE: usize = 1024;
 
 /// Steps of a new model.
-pub(super) const DEFAULT_STEPS: u64 = 10_000;
+pub(super) const DEFAULT_STEPS: u64 = 9_000;
 
-/// Shares of the steps of the first phases: lookups of single numbers, lookups, and arithmetic.
-const NUMBERS: f64 = 0.09;
-const LOOKUPS: f64 = 0.34;
-const ARITHMETIC: f64 = 0.28;
+/// Shares of the steps of the first phases: lookups of numbers, lookups, and arithmetic.
+const NUMBERS: f64 = 0.1;
+const LOOKUPS: f64 = 0.22;
+const ARITHMETIC: f64 = 0.38;
 
 /// Fraction of practice documents that are of lookups.
-const LOOKED_UP: f64 = 0.4;
+const LOOKED_UP: f64 = 0.2;
 /// Fraction of documents about listed things in the last phase; the others are practice.
-const LISTED: f64 = 0.4;
+const LISTED: f64 = 0.3;
 
 /// Peak learning rate of lookups and arithmetic, and of the last phase.
 const PRACTICE_LEARNING_RATE: f64 = 5e-3;
@@ -75,7 +75,7 @@ pub(super) fn document(seed: u64, index: u64) -> Document {
     }
 }
 
-/// First lookups, which are learned from weights that have learned nothing else yet: of single numbers, which are easier to
+/// First lookups, which are learned from weights that have learned nothing else yet: of numbers, which are easier to
 /// find, then of positions and directions. Then arithmetic with lookups, and text with all of it.
 fn phases(steps: u64) -> [Phase; 4] {
     let of = |share: f64| (share * steps as f64) as u64;
@@ -135,13 +135,16 @@ fn prompt(kind: Kind, task: Task) -> String {
 
 #[cfg(test)]
 mod tests {
+    use embodied_r_policy::tokenizer::{SpecialTokens, Tokenizer};
+
     use super::*;
+    use crate::commands::sim::pretrain::phases::masked;
     use crate::commands::sim::pretrain::phases::tests::{are, pretrain_args};
 
     #[test]
     fn lookups_come_first_and_each_phase_begins_with_the_text_of_the_one_before() {
         let phases = phases(600);
-        assert_eq!(phases.each_ref().map(|phase| phase.steps), [54, 204, 168, 174]);
+        assert_eq!(phases.each_ref().map(|phase| phase.steps), [60, 132, 228, 180]);
         let args = pretrain_args(&[]);
         let texts: [fn(u64, u64) -> Document; 4] =
             [lettered_numbers_document, lettered_document, practice_document, document];
@@ -159,6 +162,27 @@ mod tests {
             let only_new = first().filter(|(is_old, is_new)| **is_new && !**is_old).count();
             assert!(old >= 8 && only_new <= 2, "{index}: {old} {only_new}");
         }
+    }
+
+    #[test]
+    fn masked_tokens_are_those_of_the_masked_text() {
+        let base = concat!(env!("CARGO_MANIFEST_DIR"), "/base/arm");
+        let tokenizer = Tokenizer::from_dir(base.as_ref()).unwrap();
+        let mut seen = 0;
+        for text in [lettered_numbers_document, lettered_document, listed_document] {
+            for index in 0..50 {
+                let document = text(3, index);
+                let ids = tokenizer.encode(&document.statements).unwrap();
+                for (tokens, bytes) in
+                    masked(&document, &tokenizer).unwrap().into_iter().zip(&document.masked)
+                {
+                    let masked = tokenizer.decode(&ids[tokens], SpecialTokens::Keep).unwrap();
+                    assert_eq!(masked, document.statements[bytes.clone()]);
+                    seen += 1;
+                }
+            }
+        }
+        assert!(seen > 600, "{seen}");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use embodied_r_vision::VisionProcessor;
 
 use super::frames::Shown;
 use super::world::World;
-use crate::commands::sim::pretrain::phases::{END_OF_TEXT, MAX_POSITIONS};
+use crate::commands::sim::pretrain::phases::{END_OF_TEXT, MAX_POSITIONS, masked};
 
 /// An image in the raw text of a document.
 const PLACEHOLDER: &str = "<|vision_start|><|image_pad|><|vision_end|>";
@@ -55,7 +55,8 @@ impl<'a, W: World> Documents<'a, W> {
         shown: Option<&Shown<W>>,
     ) -> anyhow::Result<Option<lm::Example>> {
         let layouts = shown.map(|shown| shown.layouts.clone()).unwrap_or_default();
-        let Document { system, context, statements } = document;
+        let Document { system, context, statements, .. } = document;
+        let masked = masked(document, self.tokenizer)?;
         let Some(system) = system else {
             let before = document.before().replace(IMAGE, PLACEHOLDER);
             let prompt = self.tokenizer.encode(&format!("{END_OF_TEXT}{before}"))?;
@@ -63,6 +64,7 @@ impl<'a, W: World> Documents<'a, W> {
             return Ok(Some(lm::Example {
                 prompt,
                 completion: self.tokenizer.encode(statements)?,
+                masked,
             }));
         };
         let text = |text: &str| Part::Text(text.to_owned());
@@ -81,7 +83,8 @@ impl<'a, W: World> Documents<'a, W> {
         let limit =
             LengthLimit::of_examples(MAX_POSITIONS, MAX_POSITIONS, TruncationStrategy::Delete);
         let text = (self.tokenizer as _, self.processor);
-        Ok(samples::examples(vec![sample], text, &limit)?.examples.pop())
+        let example = samples::examples(vec![sample], text, &limit)?.examples.pop();
+        Ok(example.map(|example| lm::Example { masked, ..example }))
     }
 }
 
