@@ -60,8 +60,8 @@ pub(crate) struct QuickstartArgs {
         default_value_if("vision", "true", "1800")
     )]
     pub(crate) rooms: u64,
-    /// Pretrain the base model with `sim pretrain` (about 80 minutes, 40 more with `--vision`, and 90 with `--robot`) instead
-    /// of using the bundled one.
+    /// Pretrain the base model with `sim pretrain` instead of using the bundled one: about 80 minutes, with `--vision` 120,
+    /// with `--robot` 90.
     #[arg(long)]
     pub(crate) from_scratch: bool,
     /// Precision of matrix multiplications; `bf16` is faster on GPUs and on most CPUs with AVX-512 BF16.

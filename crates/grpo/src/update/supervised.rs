@@ -31,27 +31,17 @@ impl Example {
         self.prompt.len() + self.completion.len()
     }
 
-    /// 1 for each target of the completion and 0 for its other tokens.
-    fn weights(&self) -> Vec<f32> {
-        let mut weights = vec![1.0; self.completion.len()];
-        for range in &self.masked {
-            let end = range.end.min(weights.len());
-            weights[range.start.min(end)..end].fill(0.0);
-        }
-        weights
-    }
-
-    /// Number of targets.
-    fn targets(&self) -> usize {
-        self.weights().into_iter().filter(|weight| *weight > 0.0).count()
+    /// Whether each token of the completion is a target.
+    fn is_target(&self) -> impl Iterator<Item = bool> {
+        (0..self.completion.len()).map(|at| !self.masked.iter().any(|range| range.contains(&at)))
     }
 }
 
 /// Examples of a micro-batch.
 struct Batch {
     groups: Vec<Group>,
-    /// Weight of each completion token in the loss.
-    weights: Vec<f32>,
+    /// Whether each completion token is a target.
+    is_target: Vec<bool>,
 }
 
 impl AsRef<[Group]> for Batch {
@@ -61,9 +51,13 @@ impl AsRef<[Group]> for Batch {
 }
 
 impl Batch {
+    fn targets(&self) -> usize {
+        self.is_target.iter().filter(|is_target| **is_target).count()
+    }
+
     /// The sum of the values of targets.
     fn sum(&self, values: &[f32]) -> f64 {
-        let values = values.iter().zip(&self.weights).filter(|(_, weight)| **weight > 0.0);
+        let values = values.iter().zip(&self.is_target).filter(|(_, is_target)| **is_target);
         values.map(|(value, _)| f64::from(*value)).sum()
     }
 }
@@ -101,14 +95,16 @@ pub fn train_step<M: Model>(
 ) -> Result<Option<SupervisedStats>> {
     let process_group = updater.optimizer.process_group().clone();
     let batches = batches(&share(examples, &process_group), budget);
-    let count = examples.iter().map(|example| example.targets()).sum::<usize>().max(1);
+    let targets = examples.iter().flat_map(|example| example.is_target());
+    let count = targets.filter(|is_target| *is_target).count().max(1);
     let (mut logps, mut entropy) = (0.0, 0.0);
     let update = updater.run(model, &batches, params, None, stop, |index, scores| {
         let batch = &batches[index];
         let here = batch.sum(&scores.logps);
         logps += here;
         entropy += batch.sum(&scores.entropies);
-        let dlogps = batch.weights.iter().map(|weight| -weight / count as f32).collect();
+        let dlogp = |is_target: &bool| if *is_target { -1.0 / count as f32 } else { 0.0 };
+        let dlogps = batch.is_target.iter().map(dlogp).collect();
         Ok(LossGradient { loss: -here / count as f64, dlogps })
     })?;
     let UpdateOutcome::Done(applied) = update else { return Ok(None) };
@@ -133,14 +129,14 @@ pub fn mean_loss<M: Model>(
     budget: usize,
     process_group: &ProcessGroup,
 ) -> Result<f64> {
-    let (mut logps, mut targets) = (0.0, 0.0);
+    let (mut logps, mut targets) = (0.0, 0);
     for batch in batches(&share(examples, process_group), budget) {
         process_group.heartbeat();
         let scores = model.score(batch.as_ref(), 1.0)?;
         logps += batch.sum(&scores.logps);
-        targets += batch.sum(&vec![1.0; scores.logps.len()]);
+        targets += batch.targets();
     }
-    let sums = process_group.all_reduce_sum(vec![logps, targets])?;
+    let sums = process_group.all_reduce_sum(vec![logps, targets as f64])?;
     Ok(-sums[0] / sums[1].max(1.0))
 }
 
@@ -165,7 +161,7 @@ fn batches(examples: &[&Example], budget: usize) -> Vec<Batch> {
     let packed = pack(&lengths, budget);
     let batch = |slices: &Vec<GroupSlice>| Batch {
         groups: slices.iter().map(|slice| group(slice.group)).collect(),
-        weights: slices.iter().flat_map(|slice| examples[slice.group].weights()).collect(),
+        is_target: slices.iter().flat_map(|slice| examples[slice.group].is_target()).collect(),
     };
     packed.iter().map(batch).collect()
 }
@@ -232,7 +228,7 @@ mod tests {
             assert!((stats.loss - before).abs() < 1e-12);
             (model.values(), stats)
         };
-        // The tokens of a bigram model that follow on 2 and 4: they are the targets of these examples.
+        // A bigram model sees only the token before a target, so bare targets after it teach the same.
         let masked = |prompt: u32, completion: &[u32], masked: &[(usize, usize)]| Example {
             masked: masked.iter().map(|(start, end)| *start..*end).collect(),
             ..Example::new(vec![prompt].into(), completion.to_vec())

@@ -112,16 +112,10 @@ pub fn lettered_document(seed: u64, index: u64) -> Document {
     let rng = &mut Rng::new(&[seed, index, 56]);
     if rng.chance(POSITIONS_LOOKED_UP) {
         let list = PositionList::random(rng);
-        return plain(list.listed(), list.lookups(POSITION_LOOKUPS, rng));
+        return Document::plain(list.listed(), list.lookups(POSITION_LOOKUPS, rng));
     }
     let list = PhraseList::random(rng);
-    plain(list.listed(), list.lookups(PHRASE_LOOKUPS, rng))
-}
-
-/// A document that is no chat.
-fn plain(context: String, statements: Masked) -> Document {
-    let Masked { text, ranges } = statements;
-    Document { masked: ranges, ..Document::plain(context, text) }
+    Document::plain(list.listed(), list.lookups(PHRASE_LOOKUPS, rng))
 }
 
 /// A document of one step: what it is about is in the context, so that the loss is that of what follows from it.
@@ -201,7 +195,10 @@ fn document(about: About, rng: &mut Rng) -> Document {
     };
     if !is_chat {
         let words = 40 + rng.below(60);
-        return plain(context, Masked::join(page.lines(words, &Practice::LINES, rng), "\n"));
+        return Document::plain(
+            context,
+            Masked::join(page.lines(words, &Practice::LINES, rng), "\n"),
+        );
     }
     let words = 5 + rng.below(45);
     let mut lines = page.lines(words, &Practice::LINES, rng);
@@ -410,47 +407,40 @@ mod tests {
 
     #[test]
     fn what_is_made_up_is_masked_and_what_follows_is_not() {
-        let mut kinds = BTreeSet::new();
-        let documents = (0..200).map(|index| match index % 2 {
-            0 => listed_document(5, index),
-            _ => lettered_document(5, index),
-        });
-        for Document { statements, masked, .. } in documents {
-            // Each value that is made up: what it follows on, and itself.
-            let masked: Vec<(&str, &str)> = masked
-                .into_iter()
-                .map(|range| (&statements[..range.start], statements[range].trim_start()))
-                .map(|(head, value)| {
-                    let head = head.rsplit(['.', '\n', '>']).next().unwrap_or_default();
-                    (head.rsplit([' ', ',']).next().unwrap_or_default(), value)
-                })
-                .collect();
-            let mut expected = Vec::new();
-            let mut note = None;
+        let mut heads = BTreeSet::new();
+        for index in 0..200 {
+            let document = match index % 2 {
+                0 => listed_document(5, index),
+                _ => lettered_document(5, index),
+            };
+            let Document { statements, masked, .. } = document;
             let think = statements.trim_start_matches("<think>");
             let think = think.split("</think>").next().unwrap_or_default();
+            let (mut expected, mut is_noted) = (Vec::new(), false);
             for statement in think.split(". ").flat_map(|line| line.split(".\n")) {
                 let statement = statement.trim_end_matches('.');
-                let (about, _) = statement.split_once(": ").unwrap_or((statement, ""));
-                let value = about.rsplit_once("near ").or_else(|| about.rsplit_once(", to "));
-                let value = value.or_else(|| about.rsplit_once("move "));
-                expected.extend(
-                    match (statement.strip_prefix("noted "), about.split_once(", at ")) {
-                        (Some(noted), _) => Some(("noted", noted)),
-                        (None, Some((_, height))) => Some(("at", height)),
-                        _ if note.is_some() || !statement.contains(':') => None,
-                        _ => Some(("", value.map_or(about, |(_, value)| value))),
-                    },
-                );
-                note = statement.strip_prefix("noted ");
+                if let Some(value) = statement.strip_prefix("noted ") {
+                    expected.push(("noted ", value));
+                    is_noted = true;
+                    continue;
+                }
+                let heads = [", at ", ", to ", "near ", "move "];
+                if let Some((about, _)) = statement.split_once(": ") {
+                    let value = heads
+                        .into_iter()
+                        .find_map(|head| Some((head, about.rsplit_once(head)?.1)))
+                        .unwrap_or(("", about));
+                    // A note has said all of these but heights.
+                    expected.extend((!is_noted || value.0 == ", at ").then_some(value));
+                }
+                is_noted = false;
             }
-            let values =
-                |it: &[(&str, &str)]| it.iter().map(|it| it.1.to_owned()).collect::<Vec<_>>();
-            assert_eq!(values(&masked), values(&expected), "{statements}");
-            kinds.extend(masked.iter().map(|(word, _)| (*word).to_owned()));
+            let masked = masked.into_iter().map(|range| statements[range].trim_start());
+            let values = expected.iter().map(|(_, value)| *value);
+            assert!(masked.eq(values), "{statements}: {expected:?}");
+            heads.extend(expected.into_iter().map(|(head, _)| head.to_owned()));
         }
-        let words = ["", "at", "move", "near", "noted", "to"].map(str::to_owned);
-        assert_eq!(kinds, words.into());
+        assert_eq!(heads.len(), 6, "{heads:?}");
     }
 
     #[test]

@@ -17,9 +17,10 @@ pub struct Document {
 }
 
 impl Document {
-    /// A document that is no chat, of which all statements follow from the context.
-    pub(crate) fn plain(context: String, statements: String) -> Self {
-        Self { system: None, context, statements, masked: Vec::new() }
+    /// A document that is no chat.
+    pub(crate) fn plain(context: String, statements: impl Into<Masked>) -> Self {
+        let Masked { text, ranges } = statements.into();
+        Self { system: None, context, statements: text, masked: ranges }
     }
 
     /// The context of a document that is no chat, as it precedes the statements: these start on a new line, or go on with
@@ -41,25 +42,33 @@ pub(crate) struct Masked {
     pub(crate) ranges: Vec<Range<usize>>,
 }
 
-impl Masked {
+impl From<String> for Masked {
     /// Text of which nothing is made up.
-    pub(crate) fn none(text: String) -> Self {
+    fn from(text: String) -> Self {
         Self { text, ranges: Vec::new() }
     }
+}
 
-    /// Text of which the first occurrence of `part` is made up.
-    pub(crate) fn first(text: String, part: &str) -> Self {
-        Self::first_after(text, 0, part)
+impl Masked {
+    /// A step of which `value` is made up, the last thing before its colon.
+    pub(crate) fn before_colon(text: String, value: &str) -> Self {
+        let about = text.split(':').next().unwrap_or_default();
+        let start = about.rfind(value);
+        Self::at(start, value, text)
     }
 
-    /// Text of which the first occurrence of `part` from byte `from` on is made up.
-    pub(crate) fn first_after(text: String, from: usize, part: &str) -> Self {
-        let ranges = text[from..].find(part).map(|start| {
-            let start = from + start;
+    /// Text of which the first occurrence of `value` is made up.
+    pub(crate) fn first(text: String, value: &str) -> Self {
+        let start = text.find(value);
+        Self::at(start, value, text)
+    }
+
+    fn at(start: Option<usize>, value: &str, text: String) -> Self {
+        let range = |start: usize| {
             let space = usize::from(text[..start].ends_with(' '));
-            start - space..start + part.len()
-        });
-        Self { ranges: ranges.into_iter().collect(), text }
+            start - space..start + value.len()
+        };
+        Self { ranges: start.map(range).into_iter().collect(), text }
     }
 
     /// Texts with `separator` between them. A space before a part that is made up belongs to the part.
@@ -87,19 +96,20 @@ mod tests {
 
     #[test]
     fn what_is_made_up_is_masked_with_the_space_before_it() {
+        let lines = ["near 0.10: A.", "up, right: C.", "gripper open.", "cup 0.80, at 0.80: 0.80."];
         let parts = || {
-            [
-                Masked::first("near 0.10: A.".to_owned(), "0.10"),
-                Masked::first("up, right: C.".to_owned(), "up, right"),
-                Masked::none("gripper open.".to_owned()),
-            ]
+            let [near, phrase, hand, height] = lines.map(str::to_owned);
+            let near = Masked::first(near, "0.10");
+            let phrase = Masked::before_colon(phrase, "up, right");
+            [near, phrase, hand.into(), Masked::before_colon(height, "0.80")]
         };
-        for (separator, expected) in
-            [(" ", [" 0.10", " up, right"]), ("\n", [" 0.10", "up, right"])]
-        {
+        for (separator, phrase) in [(" ", " up, right"), ("\n", "up, right")] {
             let Masked { text, ranges } = Masked::join(parts(), separator);
-            assert_eq!(text, ["near 0.10: A.", "up, right: C.", "gripper open."].join(separator));
-            assert_eq!(ranges.into_iter().map(|range| &text[range]).collect::<Vec<_>>(), expected);
+            assert_eq!(text, lines.join(separator));
+            let masked: Vec<&str> = ranges.iter().map(|range| &text[range.clone()]).collect();
+            assert_eq!(masked, [" 0.10", phrase, " 0.80"]);
+            let after = ranges.last().map(|range| &text[range.end..]);
+            assert_eq!(after, Some(": 0.80."));
         }
     }
 

@@ -49,7 +49,7 @@ impl PositionList {
     pub(super) fn lookups(&self, count: usize, rng: &mut Rng) -> Masked {
         let lookups = (0..count).map(|_| {
             let (at, letter) = self.query(rng);
-            Masked::first(near(at, letter), &position(at))
+            Masked::before_colon(near(at, letter), &position(at))
         });
         Masked::join(lookups, "\n")
     }
@@ -183,7 +183,7 @@ impl PhraseList {
         let options: Vec<(&String, char)> = self.0.iter().zip((0..).map(letter)).collect();
         let lookups = rng.sample(&options, count).into_iter();
         let lookups =
-            lookups.map(|(phrase, letter)| Masked::first(lettered(phrase, letter), phrase));
+            lookups.map(|(phrase, letter)| Masked::before_colon(lettered(phrase, letter), phrase));
         Masked::join(lookups.collect::<Vec<_>>(), "\n")
     }
 

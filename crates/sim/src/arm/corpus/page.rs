@@ -69,13 +69,39 @@ impl Practice {
 }
 
 /// A step.
-enum Stated {
-    /// One that follows from the frame or the list.
-    Seen(String),
-    /// One at a height that is made up.
-    At(String, String),
-    /// One from a value that is made up.
-    From(String, String),
+struct Step {
+    text: String,
+    /// What it says before its colon that is made up.
+    made_up: Option<String>,
+    /// Whether a note may state that before.
+    is_notable: bool,
+}
+
+impl Step {
+    /// A step that follows from the frame or the list.
+    fn seen(text: String) -> Self {
+        Self { text, made_up: None, is_notable: false }
+    }
+
+    /// A step from a value that is made up.
+    fn from(value: String, text: String) -> Self {
+        Self { text, made_up: Some(value), is_notable: true }
+    }
+
+    /// The step, often after a note. What is made up is masked where it is said first.
+    fn line(self, rng: &mut Rng) -> Masked {
+        let Self { text, made_up, is_notable } = self;
+        match made_up {
+            None => text.into(),
+            Some(value) if is_notable && rng.chance(NOTED) => after_note(&value, &text),
+            Some(value) => Masked::before_colon(text, &value),
+        }
+    }
+}
+
+/// A note of a made-up value, then a step from it.
+fn after_note(value: &str, step: &str) -> Masked {
+    Masked::first(format!("{} {step}", note(value)), value)
 }
 
 /// What the lines of a document are about.
@@ -113,7 +139,8 @@ impl Page {
                 None => rng.pick(&kinds).copied(),
             };
             let Some(kind) = kind.filter(|kind| kind.may_follow(before)) else { continue };
-            let Some(line) = self.line(kind, subject, rng) else { continue };
+            let Some(step) = self.stated(kind, subject, rng) else { continue };
+            let line = step.line(rng);
             if subject.is_some() {
                 turns.next();
             }
@@ -137,57 +164,48 @@ impl Page {
     /// A note of a made-up value, a lookup of that in the list, and its letter: no line before prepares it.
     pub(super) fn conclusion(&self, rng: &mut Rng) -> (Masked, char) {
         let Some((value, statement, letter)) = self.option(rng) else { return Default::default() };
-        (Masked::first(format!("{} {statement}", note(&value)), &value), letter)
+        (after_note(&value, &statement), letter)
     }
 
     /// A step without a note before; `None` if it needs a context that the page lacks.
     pub(super) fn step(&self, kind: Practice, rng: &mut Rng) -> Option<String> {
-        Some(match self.stated(kind, None, rng)? {
-            Stated::Seen(text) | Stated::At(_, text) | Stated::From(_, text) => text,
-        })
+        self.stated(kind, None, rng).map(|step| step.text)
     }
 
-    /// A line; `None` if it needs a context that the page lacks.
-    fn line(&self, kind: Practice, subject: Option<&str>, rng: &mut Rng) -> Option<Masked> {
-        Some(match self.stated(kind, subject, rng)? {
-            Stated::Seen(text) => Masked::none(text),
-            Stated::At(height, text) => {
-                let from = text.find(", at").unwrap_or_default();
-                Masked::first_after(text, from, &height)
-            }
-            Stated::From(value, text) => noted(&value, text, rng),
-        })
-    }
-
-    fn stated(&self, kind: Practice, subject: Option<&str>, rng: &mut Rng) -> Option<Stated> {
+    /// A step of a kind about a thing; `None` if it needs a context that the page lacks.
+    fn stated(&self, kind: Practice, subject: Option<&str>, rng: &mut Rng) -> Option<Step> {
         Some(match kind {
             Practice::Place => {
                 let (name, at) = self.thing(subject, rng)?;
-                Stated::Seen(place(name, at))
+                Step::seen(place(name, at))
             }
             Practice::Height => {
                 let (name, at) = self.thing(subject, rng)?;
                 let height = made_up(rng)[2];
-                Stated::At(number(height), at_height(name, at, height))
+                Step {
+                    text: at_height(name, at, height),
+                    made_up: Some(number(height)),
+                    is_notable: false,
+                }
             }
-            Practice::Hand => Stated::Seen(format!("{}.", self.hand.as_ref()?)),
-            Practice::Relation => Stated::Seen(format!("{}.", rng.pick(&self.relations)?)),
+            Practice::Hand => Step::seen(format!("{}.", self.hand.as_ref()?)),
+            Practice::Relation => Step::seen(format!("{}.", rng.pick(&self.relations)?)),
             Practice::Displacement => {
                 let (name, from) = *self.things.first()?;
                 let to = self.destination(from, rng);
-                Stated::From(position(to), displacement(name, from, to))
+                Step::from(position(to), displacement(name, from, to))
             }
             Practice::Direction => {
                 let way = made_up_displacement(rng);
-                Stated::From(position(way), named(way))
+                Step::from(position(way), named(way))
             }
             Practice::Near => {
                 let (at, letter) = self.positions.as_ref()?.query(rng);
-                Stated::From(position(at), near(at, letter))
+                Step::from(position(at), near(at, letter))
             }
             Practice::Letter => {
                 let (phrase, letter) = self.phrases.as_ref()?.query(rng);
-                Stated::From(phrase.to_owned(), lettered(phrase, letter))
+                Step::from(phrase.to_owned(), lettered(phrase, letter))
             }
         })
     }
@@ -217,16 +235,6 @@ impl Page {
         }
         to
     }
-}
-
-/// A step from a value, often after a note of that value. The value is made up where it is said first.
-fn noted(value: &str, step: String, rng: &mut Rng) -> Masked {
-    if rng.chance(NOTED) {
-        return Masked::first(format!("{} {step}", note(value)), value);
-    }
-    // A displacement says first where it starts.
-    let from = step.find(", to ").map_or(0, |at| at + ", to".len());
-    Masked::first_after(step, from, value)
 }
 
 /// A displacement between two made-up positions, with a direction; some axes hardly move.

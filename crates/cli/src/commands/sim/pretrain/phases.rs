@@ -196,6 +196,21 @@ pub(super) mod tests {
         Cli::parse_from(["pretrain", "--out", "x"].iter().chain(options)).args
     }
 
+    /// Asserts that the masked tokens of `example` are those of the masked text of `document`; returns their number.
+    pub(in super::super) fn assert_masked(
+        example: &lm::Example,
+        document: &Document,
+        tokenizer: &Tokenizer,
+    ) -> usize {
+        let masked = example.masked.iter().map(|range| {
+            tokenizer.decode(&example.completion[range.clone()], SpecialTokens::Keep).unwrap()
+        });
+        let Document { statements, masked: bytes, .. } = document;
+        let expected: Vec<&str> = bytes.iter().map(|range| &statements[range.clone()]).collect();
+        assert_eq!(masked.collect::<Vec<_>>(), expected, "{statements}");
+        expected.len()
+    }
+
     /// Whether each document of a phase equals that of `kind` at its index.
     pub(in super::super) fn are(
         phase: &Phase,

@@ -135,11 +135,12 @@ fn prompt(kind: Kind, task: Task) -> String {
 
 #[cfg(test)]
 mod tests {
-    use embodied_r_policy::tokenizer::{SpecialTokens, Tokenizer};
+    use std::cell::Cell;
+
+    use embodied_r_policy::tokenizer::Tokenizer;
 
     use super::*;
-    use crate::commands::sim::pretrain::phases::masked;
-    use crate::commands::sim::pretrain::phases::tests::{are, pretrain_args};
+    use crate::commands::sim::pretrain::phases::tests::{are, assert_masked, pretrain_args};
 
     #[test]
     fn lookups_come_first_and_each_phase_begins_with_the_text_of_the_one_before() {
@@ -168,21 +169,18 @@ mod tests {
     fn masked_tokens_are_those_of_the_masked_text() {
         let base = concat!(env!("CARGO_MANIFEST_DIR"), "/base/arm");
         let tokenizer = Tokenizer::from_dir(base.as_ref()).unwrap();
-        let mut seen = 0;
+        let (args, fault) = (pretrain_args(&[]), Cell::new(None));
+        let (mut seen, mut chats) = (0, 0);
         for text in [lettered_document, listed_document] {
-            for index in 0..100 {
-                let document = text(3, index);
-                let ids = tokenizer.encode(&document.statements).unwrap();
-                for (tokens, bytes) in
-                    masked(&document, &tokenizer).unwrap().into_iter().zip(&document.masked)
-                {
-                    let masked = tokenizer.decode(&ids[tokens], SpecialTokens::Keep).unwrap();
-                    assert_eq!(masked, document.statements[bytes.clone()]);
-                    seen += 1;
-                }
+            let phase = Phase::of(600, LEARNING_RATE, text);
+            for (index, example) in (0..100).zip(phase.documents(&tokenizer, &args, &fault)) {
+                let document = text(args.seed, index);
+                let masked = assert_masked(&example, &document, &tokenizer);
+                seen += masked;
+                chats += if document.system.is_some() { masked } else { 0 };
             }
         }
-        assert!(seen > 600, "{seen}");
+        assert!(seen > 600 && chats > 100, "{seen} {chats}");
     }
 
     #[test]

@@ -114,18 +114,27 @@ mod tests {
     use super::super::frames::frame_table;
     use super::super::world::Arm;
     use super::*;
+    use crate::commands::sim::pretrain::phases::tests::assert_masked;
     use crate::progress::Bar;
 
     #[test]
-    fn documents_without_frames_are_mixed_in() {
+    fn documents_without_frames_are_mixed_in_and_what_is_made_up_is_masked() {
         let base = concat!(env!("CARGO_MANIFEST_DIR"), "/base/arm").as_ref();
         let tokenizer = Tokenizer::from_dir(base).unwrap();
         let (table, places) = frame_table::<Arm>(base, 0, 2, &Bar::default()).unwrap();
         let fault = Cell::new(None);
         let documents = Documents::new(&tokenizer, table.processor(), &places, 0, &fault);
-        let images: Vec<usize> =
-            documents.take(9).map(|example| example.prompt.images().len()).collect();
+        let (mut images, mut masked) = (Vec::new(), 0);
+        for (index, example) in (0..9).zip(documents) {
+            images.push(example.prompt.images().len());
+            let document = match images.last() {
+                Some(0) => Arm::text(0, index),
+                _ => Arm::document(&places[index as usize % 2].place, 0, index),
+            };
+            masked += assert_masked(&example, &document, &tokenizer);
+        }
         assert_eq!(images, [0, 1, 1, 0, 1, 1, 0, 1, 1]);
+        assert!(masked > 10, "{masked}");
         assert!(fault.take().is_none());
     }
 }
