@@ -83,13 +83,13 @@ pub(crate) struct QuickstartArgs {
     #[arg(long, default_value_t)]
     pub(crate) device: DeviceName,
     /// Number of worked examples of the cold start, uniform over categories; with `--robot` uniform over the kinds of
-    /// questions, and the default is 120.
+    /// questions, and the default is 60.
     #[arg(
         long,
         value_name = "N",
         value_parser = super::value::at_least_one,
         default_value_t = 40,
-        default_value_if("robot", "true", "120")
+        default_value_if("robot", "true", "60")
     )]
     pub(crate) examples: usize,
     /// Also train and evaluate baselines and controls: SFT of any length, SFT on answers alone, rejection sampling, GRPO

@@ -159,7 +159,7 @@ pub(crate) struct VisionPretrainArgs {
     /// What frames and text are about.
     #[arg(long, value_name = "WORLD", requires = "vision", value_enum, default_value_t = WorldName::Rooms)]
     pub(crate) world: WorldName,
-    /// Number of steps of `--world arm` on text without frames at the start [default: 9000, with `--from` 0].
+    /// Number of steps of `--world arm` on text without frames at the start [default: 12000, with `--from` 0].
     #[arg(long, value_name = "N", requires = "vision")]
     pub(crate) text_steps: Option<u64>,
     /// Number of detection steps.

@@ -36,7 +36,7 @@ pub(super) fn object(kind: Kind, pressed_m: f64) -> Mesh {
                 ([-0.01, 0.008, 0.017], 0.016),
                 ([0.002, -0.011, 0.032], 0.016),
             ] {
-                mesh.sphere(centre, radius, [222, 218, 200]);
+                mesh.sphere(centre, radius, [0, 190, 210]);
             }
         }
         Kind::Bin => mesh.vessel([0.06, 0.075], height, 0.005, [[64, 78, 96], [34, 40, 50]]),

@@ -60,7 +60,8 @@ pub fn worked_answer(
     }
     let subtask = shortened(demonstration.subtask(asked.frame));
     let target = demonstration.steps.get(asked.key_point)?.position;
-    let mut think = vec![format!("{}.", hand(scene))];
+    // Where the gripper is says whether it has arrived above a thing, and how far it has lifted one.
+    let mut think = vec![place("gripper", gripper), format!("{}.", hand(scene))];
     think.extend(below(scene).map(|name| format!("gripper above {name}.")));
     think.push(format!("next: {subtask}."));
     let (name, at) = over(scene, target, &subtask)?;
@@ -180,7 +181,8 @@ mod tests {
         let answer = worked_answer(&demonstration, &question).unwrap();
         assert_eq!(answer.letter, 'C');
         let text = answer.completion;
-        assert!(text.starts_with("<think>gripper open. "), "{text}");
+        let start = format!("<think>gripper {}. gripper open. ", position(from));
+        assert!(text.starts_with(&start), "{text}");
         assert!(text.contains(". next: move gripper above red cup. red cup "), "{text}");
         assert!(text.ends_with(&format!("{phrase}: C.</think><answer>C</answer>")), "{text}");
     }

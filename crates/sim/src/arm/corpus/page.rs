@@ -50,7 +50,8 @@ impl Practice {
         (Self::Letter, 7),
     ];
 
-    /// Kinds that follow each other in a rationale.
+    /// Kinds that follow each other in a rationale. A place before what the gripper does is left out: both are read from the
+    /// frame, and neither prepares the other.
     const RATIONALES: [(Self, Self); 8] = [
         (Self::Hand, Self::Relation),
         (Self::Hand, Self::Height),

@@ -22,15 +22,15 @@ use crate::args::sim::PretrainArgs;
 const VOCAB_SIZE: usize = 1024;
 
 /// Steps of a new model.
-pub(super) const DEFAULT_STEPS: u64 = 9_000;
+pub(super) const DEFAULT_STEPS: u64 = 12_000;
 
 /// Shares of the steps of the first phases: lookups of numbers, lookups, and arithmetic.
-const NUMBERS: f64 = 0.1;
-const LOOKUPS: f64 = 0.22;
-const ARITHMETIC: f64 = 0.38;
+const NUMBERS: f64 = 0.07;
+const LOOKUPS: f64 = 0.3;
+const ARITHMETIC: f64 = 0.36;
 
 /// Fraction of practice documents that are of lookups.
-const LOOKED_UP: f64 = 0.2;
+const LOOKED_UP: f64 = 0.3;
 /// Fraction of documents about listed things in the last phase; the others are practice.
 const LISTED: f64 = 0.3;
 
@@ -145,7 +145,7 @@ mod tests {
     #[test]
     fn lookups_come_first_and_each_phase_begins_with_the_text_of_the_one_before() {
         let phases = phases(600);
-        assert_eq!(phases.each_ref().map(|phase| phase.steps), [60, 132, 228, 180]);
+        assert_eq!(phases.each_ref().map(|phase| phase.steps), [42, 180, 216, 162]);
         let args = pretrain_args(&[]);
         let texts: [fn(u64, u64) -> Document; 4] =
             [lettered_numbers_document, lettered_document, practice_document, document];
