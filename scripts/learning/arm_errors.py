@@ -12,11 +12,12 @@ wrong answers of each kind by their first wrong step:
     reading     it is off by more than 2.5 cm
     gripper     the gripper is off by more than 2.5 cm
     difference  the displacement is not the difference of the positions before
-    words       the directions are not those of the displacement
+    words       the directions are not those of the displacement, or are copied wrongly
     letter      the letter is not that of the directions, or of the nearest position
     edge        all of this is right: the errors of reading decided
 
 The second has the share of positions of each thing that are within 2 and 3.5 cm of the target, and over 6 cm off, along x and y.
+A thing that is read right counts as off if the subtask has another target.
 """
 
 import collections
@@ -75,7 +76,7 @@ def first_wrong(question, text):
             return "gripper"
         if most(difference(way, difference(to, gripper))) > 0.0051:
             return "difference"
-        if way != copied or found[5] not in labels(way):
+        if way != copied or found[5] not in labels(way) or found[5] != found[6]:
             return "words"
         return "letter" if found[6] in options and options[found[6]] != found[7] else "edge"
     found = NEAR.search(text)
