@@ -248,10 +248,16 @@ fn context(
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::cmp::Reverse;
+    use std::collections::{BTreeSet, HashSet};
 
+    use super::statement::{direction, rounded};
     use super::*;
+    use crate::arm::demonstration::{Demonstration, demonstration};
     use crate::arm::frames::random_scene;
+    use crate::arm::rationale::{AskedFrame, worked_answer};
+    use crate::arm::space::sub;
+    use crate::arm::task::Task;
 
     fn documents() -> impl Iterator<Item = Document> {
         (0..300).map(|index| match index % 4 {
@@ -320,6 +326,70 @@ mod tests {
             }
         }
         assert!(seen > 100, "{seen}");
+    }
+
+    /// The words of a text with their punctuation, the names of things and numbers masked.
+    fn masked(text: &str) -> Vec<String> {
+        let mut names = Kind::ALL.map(Kind::name);
+        // `phone base` before `phone`.
+        names.sort_by_key(|name| Reverse(name.len()));
+        let text = names.iter().fold(text.to_owned(), |text, name| text.replace(name, "@"));
+        let mask = |word: &str| {
+            let value = word.trim_end_matches(['.', ',', ':']);
+            match value.parse::<f64>() {
+                Ok(_) => word.replace(value, "#"),
+                Err(_) => word.to_owned(),
+            }
+        };
+        text.split_whitespace().map(mask).collect()
+    }
+
+    /// Words of a gram. A displacement alone has 11, with the position before it 14.
+    const GRAM: usize = 15;
+    /// At most this share of the grams of a kind of question may be in the corpus.
+    const OVERLAP: f64 = 0.01;
+
+    #[test]
+    fn hardly_a_15_gram_of_worked_rationales_is_in_the_corpus() {
+        let mut known: HashSet<Vec<String>> = HashSet::new();
+        for index in 0..600 {
+            let scene = scene_document(&random_scene(0, index), 0, index);
+            let kinds = [listed_document, arithmetic_document, lettered_document];
+            for document in kinds.map(|kind| kind(0, index)).into_iter().chain([scene]) {
+                let text = format!("{}\n{}", document.context, document.statements);
+                known.extend(masked(&text).windows(GRAM).map(<[String]>::to_vec));
+            }
+        }
+        for kind in ["waypoint", "movement"] {
+            let (mut all, mut shared) = (0, 0);
+            for task in Task::ALL {
+                for rationale in rationales(kind, &demonstration(5, task, 0)) {
+                    for gram in masked(&rationale).windows(GRAM) {
+                        all += 1;
+                        shared += usize::from(known.contains(gram));
+                    }
+                }
+            }
+            println!("{kind}: {shared} of {all} {GRAM}-grams");
+            let overlap = shared as f64 / f64::from(all);
+            assert!(all > 500 && overlap <= OVERLAP, "{kind}: {shared} of {all}");
+        }
+    }
+
+    /// The worked reasoning about frames of a demonstration, without tags.
+    fn rationales(kind: &str, demonstration: &Demonstration) -> Vec<String> {
+        let rationale = |frame| {
+            let key_point = demonstration.next_key_point(frame);
+            let target = demonstration.steps.get(key_point)?.position;
+            let way = sub(rounded(target), rounded(demonstration.steps[frame].position));
+            let answer =
+                if kind == "movement" { direction(rounded(way)) } else { position(target) };
+            let asked = AskedFrame { kind, frame, key_point, options: &[answer] };
+            let completion = worked_answer(demonstration, &asked)?.completion;
+            let (think, _) = completion.split_once("</think>")?;
+            Some(think.trim_start_matches("<think>").to_owned())
+        };
+        (0..demonstration.steps.len() - 1).step_by(5).filter_map(rationale).collect()
     }
 
     #[test]
