@@ -7,7 +7,7 @@
 QUESTIONS are of `sim arm` with two decimals, such as `questions/test_selected.json` of `quickstart --robot`. The first table counts
 wrong answers of each kind by their first wrong step:
 
-    format      the rationale has other steps
+    format      the rationale has other steps; the directions may be there once or twice
     target      the position to go to is off by more than 6 cm: another thing, subtask or height
     reading     it is off by more than 2.5 cm
     gripper     the gripper is off by more than 2.5 cm
@@ -31,7 +31,7 @@ DIRECTIONS = (("backward", "forward"), ("left", "right"), ("down", "up"))
 POSITION = r"(-?\d\.\d\d -?\d\.\d\d -?\d\.\d\d)"
 TARGET = re.compile(rf"next: [^.]+\. ([a-z ]+) {POSITION}, at \d\.\d\d: {POSITION}\.")
 NEAR = re.compile(rf"near {POSITION}: ([A-D])\.")
-MOVE = re.compile(rf"gripper {POSITION}, to {POSITION}: {POSITION}\. move {POSITION}: ([a-z, ]+)\. ([a-z, ]+): ([A-D])\.")
+MOVE = re.compile(rf"gripper {POSITION}, to {POSITION}: {POSITION}\. move {POSITION}: ([a-z, ]+)(?:\. ([a-z, ]+))?: ([A-D])\.")
 FAR, OFF = 0.06, 0.025
 
 
@@ -76,9 +76,9 @@ def first_wrong(question, text):
             return "gripper"
         if most(difference(way, difference(to, gripper))) > 0.0051:
             return "difference"
-        if way != copied or found[5] not in labels(way) or found[5] != found[6]:
+        if way != copied or found[5] not in labels(way) or found[6] not in (None, found[5]):
             return "words"
-        return "letter" if found[6] in options and options[found[6]] != found[7] else "edge"
+        return "letter" if found[5] in options and options[found[5]] != found[7] else "edge"
     found = NEAR.search(text)
     if not found:
         return "format"

@@ -39,7 +39,7 @@ pub(crate) struct QuickstartArgs {
     /// `robot bench`. The control is a grey image.
     #[arg(long)]
     pub(crate) robot: bool,
-    /// Number of demonstrations of each of the ten tasks of `--robot`. Of five tasks, 55 % of them are for training, 10 %
+    /// Number of demonstrations of each of the ten tasks of `--robot`. Of five tasks, 50 % of them are for training, 15 %
     /// for validation and 35 % for testing; the other five tasks are held out.
     #[arg(
         long,
@@ -47,7 +47,7 @@ pub(crate) struct QuickstartArgs {
         requires = "robot",
         conflicts_with = "vision",
         value_parser = super::value::at_least_one,
-        default_value_t = 50
+        default_value_t = 60
     )]
     pub(crate) episodes: usize,
     /// Number of rooms; a fifth of them is held out for testing. With `--vision` one question is asked about each room, a
@@ -83,13 +83,13 @@ pub(crate) struct QuickstartArgs {
     #[arg(long, default_value_t)]
     pub(crate) device: DeviceName,
     /// Number of worked examples of the cold start, uniform over categories; with `--robot` uniform over the kinds of
-    /// questions, and the default is 60.
+    /// questions, and the default is 45.
     #[arg(
         long,
         value_name = "N",
         value_parser = super::value::at_least_one,
         default_value_t = 40,
-        default_value_if("robot", "true", "60")
+        default_value_if("robot", "true", "45")
     )]
     pub(crate) examples: usize,
     /// Also train and evaluate baselines and controls: SFT of any length, SFT on answers alone, rejection sampling, GRPO

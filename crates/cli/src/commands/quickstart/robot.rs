@@ -19,7 +19,7 @@ use super::{MAX_NEW_TOKENS, Outcome, Quickstart, controls, table};
 const IMAGE_SIZE: &str = "112x112";
 
 /// Shares of the episodes for training, validation and testing.
-const SPLIT: &str = "55,10,35";
+const SPLIT: &str = "50,15,35";
 
 /// Decimals of coordinates.
 const DECIMALS: &str = "2";
@@ -28,7 +28,7 @@ const DECIMALS: &str = "2";
 const VALIDATION_EXAMPLES: usize = 40;
 
 /// Most questions of each kind for validation.
-const VALIDATION_PER_KIND: usize = 60;
+const VALIDATION_PER_KIND: usize = 120;
 
 /// Most questions of each kind for testing.
 const TEST_PER_KIND: usize = 340;

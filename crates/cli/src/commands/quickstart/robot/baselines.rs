@@ -4,7 +4,7 @@ use super::super::{Quickstart, controls};
 use super::KindRow;
 
 /// Epochs of the shortest SFT run, those of the cold start; they double as long as the validation accuracy rises.
-const SFT_EPOCHS: u64 = 24;
+const SFT_EPOCHS: u64 = 32;
 
 /// The names of the rows.
 pub(super) const SFT: &str = "sft";

@@ -64,7 +64,7 @@ mod tests {
                 accuracy_of_parsable: accuracy,
                 tokens: 50.0,
             },
-            supervised_examples: 60,
+            supervised_examples: 45,
         };
         Scope::all().zip(accuracies).map(row).collect()
     }
