@@ -354,7 +354,12 @@ mod tests {
         let mut known: HashSet<Vec<String>> = HashSet::new();
         for index in 0..600 {
             let scene = scene_document(&random_scene(0, index), 0, index);
-            let kinds = [listed_document, arithmetic_document, lettered_document];
+            let kinds = [
+                listed_document,
+                arithmetic_document,
+                lettered_document,
+                lettered_numbers_document,
+            ];
             for document in kinds.map(|kind| kind(0, index)).into_iter().chain([scene]) {
                 let text = format!("{}\n{}", document.context, document.statements);
                 known.extend(masked(&text).windows(GRAM).map(<[String]>::to_vec));

@@ -190,6 +190,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn help_and_page_have_the_shares_of_the_splits() {
+        let shares: Vec<&str> = SPLIT.split(',').collect();
+        let [train, val, test] = shares[..] else { panic!("{SPLIT}") };
+        for (text, of) in [
+            (include_str!("../../../../../docs/robot-r1.md"), "the episodes"),
+            (include_str!("../../../../../docs/cli.md"), "them"),
+        ] {
+            let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+            let said = format!(
+                "{train} % of {of} are for training, {val} % for validation and {test} % for testing"
+            );
+            assert!(text.contains(&said), "{said}");
+        }
+    }
+
+    #[test]
     fn prompts_have_at_most_160_tokens_of_text() {
         let base = concat!(env!("CARGO_MANIFEST_DIR"), "/base/arm");
         let tokenizer = Tokenizer::from_dir(base.as_ref()).unwrap();
