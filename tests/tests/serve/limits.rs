@@ -137,6 +137,7 @@ fn health_and_metrics_are_answered_while_all_sequences_are_in_use() {
     server.wait_for("sequences_running", 2.0);
     server.wait_for("sequences_waiting", 2.0);
     assert_eq!(server.get("/health").status, 200);
+    assert_eq!(server.metric("sequences_running"), 2.0);
 }
 
 #[test]
