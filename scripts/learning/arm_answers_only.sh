@@ -13,8 +13,13 @@ questions=$quickstart/questions
 system_prompt='You are a helpful assistant.'
 mkdir -p "$dir"
 for worked in 45 all; do
-    epochs=$([ "$worked" = 45 ] && echo 32 || echo 3)
-    count=$([ "$worked" = 45 ] && echo 45 || echo 1000000)
+    # As many as the quickstart's worked examples take the epochs of its configuration.
+    count=$worked
+    settings=()
+    if [ "$worked" = all ]; then
+        count=1000000
+        settings=(--set num_train_epochs=3)
+    fi
     # Paths of images are relative to the file.
     conversations=$questions/answers-$worked.jsonl
     quietly "$dir/answers.log" sim conversations --answers-only --judge-examples 0 --questions "$count" \
@@ -23,7 +28,7 @@ for worked in 45 all; do
     run=$dir/arm-answers-only-$worked
     quietly "$dir/sft.log" sft --resume auto --config "$root/configs/quickstart-robot-sft.toml" \
         --model "${BASE:-$root/crates/cli/base/arm}" --data "$conversations" --output "$run" \
-        --set "num_train_epochs=$epochs"
+        "${settings[@]}"
     printf 'SFT on the answers of %s questions without reasoning:\n' "$worked"
     "$embodied_r" eval --direct --protocol robot-r1 --model "$run/final" --data "$questions/test_selected.json" \
         --system-prompt "$system_prompt" --max-new-tokens 160 --output "$run/eval" 2>"$dir/eval.log"

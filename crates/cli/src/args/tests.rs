@@ -146,12 +146,13 @@ fn the_quickstart_of_the_robot_has_defaults_and_options_of_its_own() {
     let Command::Quickstart(args) = parsed(&["quickstart", "--robot", "--full"]) else { panic!() };
     assert_eq!((args.episodes, args.examples), (60, 45));
     let examples = format!("{} worked examples, {} of each kind", args.examples, args.examples / 3);
-    for text in [
-        include_str!("../../../../configs/quickstart-robot-sft.toml"),
-        include_str!("../../../../docs/robot-r1.md"),
-    ] {
+    let page = include_str!("../../../../docs/robot-r1.md");
+    for text in [include_str!("../../../../configs/quickstart-robot-sft.toml"), page] {
         assert!(text.contains(&examples), "{examples}");
     }
+    assert!(page.contains(&format!("{} episodes of each of ten tasks", args.episodes)));
+    let script = include_str!("../../../../scripts/learning/arm_answers_only.sh");
+    assert!(script.contains(&format!("for worked in {} all", args.examples)));
     assert_eq!(args.output, Path::new("results/quickstart-robot"));
     for words in [
         &["--robot", "--vision"][..],
