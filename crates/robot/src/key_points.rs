@@ -169,6 +169,12 @@ mod tests {
     }
 
     #[test]
+    fn a_still_arm_at_a_gripper_change_starts_no_cool_down() {
+        let open: Vec<bool> = (0..12).map(|frame| frame != 3).collect();
+        assert_eq!(frames(&open, &flags(12, &[4, 6])), [3, 4, 6, 11]);
+    }
+
+    #[test]
     fn after_a_stop_four_frames_are_none() {
         let open = [true; 30];
         assert_eq!(frames(&open, &flags(30, &[5, 6, 7, 8, 9])), [5, 29]);
@@ -225,6 +231,8 @@ mod tests {
         assert_eq!(by_velocity, [true, true, true, false, true, true, true, true]);
         let by_displacement = still(&demonstration(), Stillness::Displacement(0.005));
         assert_eq!(by_displacement, [true, true, false, false, false, true, false, false]);
+        let bound = Stillness::Displacement(0.5 - 0.4);
+        assert!(still(&demonstration(), bound)[7], "the bound itself is still");
     }
 
     #[test]
@@ -232,6 +240,9 @@ mod tests {
         let found = key_points(&demonstration(), Stillness::Displacement(0.0), 0.5);
         let expected = [(3, Cause::Gripper), (7, Cause::End)];
         assert_eq!(found, expected.map(|(frame, cause)| KeyPoint { frame, cause }));
+        // At the threshold it is closed.
+        let found = key_points(&demonstration(), Stillness::Displacement(0.0), 0.7);
+        assert_eq!(found[0], KeyPoint { frame: 2, cause: Cause::Gripper });
     }
 
     #[test]

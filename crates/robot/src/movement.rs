@@ -208,6 +208,9 @@ mod tests {
         }
         assert_eq!(text([0.004, -0.004, 0.0]), None);
         assert_eq!(text([0.0; 3]), None);
+        // An axis that does not move has no command whatever the bound is.
+        let movement = Movement::between([0.0; 3], [0.1, 0.0, 0.0], 0.0).unwrap();
+        assert_eq!(movement.commands()[1..], [None, None]);
     }
 
     #[test]
