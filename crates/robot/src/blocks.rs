@@ -231,6 +231,28 @@ mod tests {
     }
 
     #[test]
+    fn all_orders_of_the_options_occur() {
+        let orders: BTreeSet<[usize; OPTIONS]> =
+            (0..1000).map(|seed| options_of([9, 4, 7, 5], &mut Rng::new(&[seed]))[0]).collect();
+        assert_eq!(orders.len(), 24);
+    }
+
+    #[test]
+    fn points_at_the_least_distance_are_far_enough() {
+        let points = [0.0, 0.5, 1.0, 1.5].map(|x| [x, 0.0, 0.0]);
+        assert_eq!(of(&points, 0.5, 1).len(), 1);
+        assert_eq!(of(&points, 0.51, 1).len(), 0);
+    }
+
+    #[test]
+    fn a_point_without_a_block_leaves_the_others_to_one() {
+        // The first is near three of the others, which are apart from each other.
+        let points = [[0.0, 0.0], [0.04, 0.0], [-0.04, 0.0], [0.0, 0.04], [1.0, 0.0]];
+        let blocks = of(&points.map(|[x, y]| [x, y, 0.0]), 0.05, 1);
+        assert_eq!(used(&blocks), BTreeSet::from([1, 2, 3, 4]));
+    }
+
+    #[test]
     fn equal_points_are_never_in_one_block() {
         assert!(of(&[[0.0; 3]; 9], 0.0, 1).is_empty());
     }

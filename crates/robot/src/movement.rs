@@ -232,6 +232,19 @@ mod tests {
         prop::option::of((sign, amount).prop_map(|(sign, amount)| Command { sign, amount }))
     }
 
+    #[test]
+    fn slightly_is_an_edit_beside_one_of_another_axis() {
+        let movement = Movement::between([0.0; 3], [1.0, 1.0, 0.0], 0.1).unwrap();
+        let text = |it: Movement| it.text(&Robot::default(), Wording::Compact);
+        let expected = [
+            "forward, right",
+            "backward, right",
+            "forward, slightly right",
+            "backward, slightly right",
+        ];
+        assert!(movement.option_sets().into_iter().any(|set| set.map(text) == expected));
+    }
+
     /// The number of axes in which two movements differ.
     fn differing(a: &Movement, b: &Movement) -> usize {
         a.0.iter().zip(&b.0).filter(|(a, b)| a != b).count()

@@ -138,6 +138,33 @@ fn most_start_frames_have_questions_and_the_others_are_counted() {
 }
 
 #[test]
+fn a_start_frame_has_one_question_of_a_kind() {
+    let made = made(&Scripted::new(13, 100), &OPTIONS);
+    let key = |it: &RobotQuestion| (it.kind, it.start.source, it.start.frame);
+    let asked: BTreeSet<_> = made.questions.iter().map(key).collect();
+    assert_eq!(asked.len(), made.questions.len());
+}
+
+#[test]
+fn each_option_of_a_set_is_the_answer_equally_often_in_training() {
+    let made = made(&Scripted::new(14, 100), &OPTIONS);
+    let mut answers: BTreeMap<Vec<&String>, BTreeMap<&String, usize>> = BTreeMap::new();
+    let is_of_training =
+        |it: &&RobotQuestion| it.kind == Kind::Movement && it.split == Split::Train;
+    for question in made.questions.iter().filter(is_of_training) {
+        let mut set: Vec<&String> = question.options.iter().collect();
+        set.sort_unstable();
+        *answers.entry(set).or_default().entry(&question.options[question.answer]).or_default() +=
+            1;
+    }
+    assert!(!answers.is_empty());
+    for (set, counts) in answers {
+        let counts: Vec<usize> = counts.into_values().collect();
+        assert_eq!(counts, [counts[0]; 4], "{set:?}");
+    }
+}
+
+#[test]
 fn movement_options_differ_by_two_edits() {
     let robot = Robot::default();
     let scripted = Scripted::new(11, 100);
