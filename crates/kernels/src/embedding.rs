@@ -29,10 +29,8 @@ pub fn gather(table: &Tensor, indices: &[usize]) -> Result<Tensor> {
 /// [`gather`] from a slice.
 pub(crate) fn gathered(table: &[f32], width: usize, indices: &[usize]) -> Result<Tensor> {
     check_indices(indices, table.len() / width.max(1))?;
-    let out = parallel::filled(indices.len(), width, |first, rows| {
-        for (row, index) in rows.chunks_mut(width.max(1)).zip(&indices[first..]) {
-            row.copy_from_slice(&table[index * width..(index + 1) * width]);
-        }
+    let out = parallel::filled_rows(indices.len(), width, |row, out| {
+        out.write_copy_of_slice(&table[indices[row] * width..][..width])
     });
     tensor(out, (indices.len(), width))
 }

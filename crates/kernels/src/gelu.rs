@@ -9,7 +9,7 @@ use crate::device::on_device;
 use crate::error::{Result, check};
 use crate::math::{erf, exp};
 use crate::memory::{floats, tensor, update};
-use crate::parallel;
+use crate::parallel::{self, Uninit, each};
 
 const OP: &str = "gelu";
 
@@ -20,9 +20,8 @@ const OP: &str = "gelu";
 pub fn forward(x: &Tensor) -> Result<Tensor> {
     on_device!(x, elementwise::gelu(x, OP));
     let values = floats(x, OP)?;
-    let y = parallel::filled(values.len(), 1, |first, y| {
-        activated(&values[first..first + y.len()], y);
-    });
+    let y =
+        parallel::filled(values.len(), |first, y| activated(&values[first..first + y.len()], y));
     tensor(y, x.shape())
 }
 
@@ -44,10 +43,9 @@ pub fn backward(x: Tensor, dy: &Tensor) -> Result<Tensor> {
 }
 
 #[multiversion(targets = "simd")]
-fn activated(x: &[f32], y: &mut [f32]) {
-    for (y, x) in y.iter_mut().zip(x) {
-        *y = x * distribution(*x);
-    }
+fn activated<'o>(x: &[f32], y: &'o mut Uninit) -> &'o mut [f32] {
+    let x = &x[..y.len()];
+    each(y, |i| x[i] * distribution(x[i]))
 }
 
 /// Replaces `x` by its gradient.

@@ -59,17 +59,13 @@ pub(crate) fn start(
         // A decoding step has few rows: waking threads costs more than it saves.
         let y = match rows < TALL {
             true => vec![0.0; rows * outputs],
-            false => parallel::filled(rows, outputs, |_, _| ()),
+            false => parallel::zeros(rows * outputs),
         };
         return Ok((y, WriteMode::Overwrite));
     };
     check(bias.elem_count() == outputs, OP, || format!("the bias must have {outputs} elements"))?;
     let bias = floats(bias, OP)?;
-    let y = parallel::filled(rows, outputs, |_, y| {
-        for y in y.chunks_mut(outputs) {
-            y.copy_from_slice(&bias);
-        }
-    });
+    let y = parallel::filled_rows(rows, outputs, |_, y| y.write_copy_of_slice(&bias));
     Ok((y, WriteMode::Accumulate))
 }
 
@@ -82,19 +78,18 @@ pub(crate) fn plus_bias(
     let bias = bias.map(|bias| floats(bias, OP)).transpose()?;
     let misfits = bias.as_ref().is_some_and(|bias| bias.len() != outputs);
     check(!misfits, OP, || format!("the bias must have {outputs} elements"))?;
-    let bias = bias.as_deref();
-    let fill = |first: usize, sum: &mut [f32]| {
-        sum.copy_from_slice(&y[first * outputs..][..sum.len()]);
-        if let Some(bias) = bias {
-            sum.chunks_mut(outputs.max(1)).for_each(|row| add(row, bias));
-        }
+    let mut sum = match rows < TALL {
+        true => y.to_vec(),
+        false => parallel::filled(y.len(), |first, sum| {
+            sum.write_copy_of_slice(&y[first..first + sum.len()])
+        }),
     };
-    if rows < TALL {
-        let mut sum = vec![0.0; y.len()];
-        fill(0, &mut sum);
-        return Ok(sum);
+    if let Some(bias) = bias {
+        parallel::rows(&mut sum, outputs.max(1), |_, sum| {
+            sum.chunks_mut(outputs.max(1)).for_each(|row| add(row, &bias));
+        });
     }
-    Ok(parallel::filled(rows, outputs, fill))
+    Ok(sum)
 }
 
 /// `y = x · Wᵀ`, or `y += x · Wᵀ`, with `weight` (outputs, inputs).
@@ -187,7 +182,7 @@ pub fn backward_input(
     let dx = match precision {
         Precision::F32 => product(lhs, rhs, Threads::All),
         Precision::Bf16 => {
-            let mut dx = parallel::filled(rows, inputs, |_, _| ());
+            let mut dx = parallel::zeros(rows * inputs);
             let w = PackedBf16::transposed(&w, outputs, inputs);
             bf16::matmul(&mut dx, WriteMode::Overwrite, &dy, &w);
             dx

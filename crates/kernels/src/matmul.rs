@@ -146,11 +146,21 @@ unsafe fn gemm_at(dst: *mut f32, mode: WriteMode, lhs: View<'_>, rhs: View<'_>, 
     }
 }
 
-/// Output elements up to which threads split the summed rows (split-K).
-const SMALL_OUTPUT: usize = 1 << 19;
+/// Output elements up to which the summed rows are split among threads (split-K): each split has an output of its own.
+const SPLIT_OUTPUT: usize = 1 << 20;
 
-/// Rows per split. A constant, so that the order of summation is fixed.
+/// Rows up to which they are not split.
 const SPLIT_ROWS: usize = 1024;
+
+/// The number of splits is a multiple of this, so that threads get equal shares. It depends on the rows alone: so does
+/// the order of summation.
+const SPLITS: usize = 4;
+
+/// Maximum splits.
+const MAX_SPLITS: usize = 16;
+
+/// Elements of the output per task that adds up the splits.
+const SUM_TASK: usize = 1 << 14;
 
 /// `dst += aᵀ · b`, summed over many rows: a weight gradient.
 ///
@@ -162,24 +172,27 @@ pub(crate) fn accumulate_weight_grad(
     (b, n): (&[f32], usize),
     rows: usize,
 ) {
-    if m * n > SMALL_OUTPUT || rows <= SPLIT_ROWS {
+    if m * n > SPLIT_OUTPUT || rows <= SPLIT_ROWS {
         let (a, b) = (View::new(a, rows, m).t(), View::new(b, rows, n));
         return gemm(ViewMut::new(dst, m, n), WriteMode::Accumulate, a, b, Threads::All);
     }
-    // A small output leaves `gemm` too little parallelism, but the sum is long.
-    let splits: Vec<Vec<f32>> = (0..rows.div_ceil(SPLIT_ROWS))
+    // `gemm` on all threads waits for all of them after every few hundred rows.
+    let count = rows.div_ceil(SPLIT_ROWS).min(MAX_SPLITS).next_multiple_of(SPLITS);
+    let splits: Vec<Vec<f32>> = (0..count)
         .into_par_iter()
         .with_max_len(1)
         .map(|split| {
-            let first = split * SPLIT_ROWS;
-            let rows = SPLIT_ROWS.min(rows - first);
-            let (a, b) = (View::new(&a[first * m..], rows, m), View::new(&b[first * n..], rows, n));
+            let (first, end) = (rows * split / count, rows * (split + 1) / count);
+            let (a, b) = (&a[first * m..end * m], &b[first * n..end * n]);
+            let (a, b) = (View::new(a, end - first, m), View::new(b, end - first, n));
             product(a.t(), b, Threads::One)
         })
         .collect();
-    for part in &splits {
-        add(dst, part);
-    }
+    dst.par_chunks_mut(SUM_TASK).enumerate().for_each(|(task, dst)| {
+        for split in &splits {
+            add(dst, &split[task * SUM_TASK..][..dst.len()]);
+        }
+    });
 }
 
 /// Whether the last element of a matrix lies within `len` elements; `(count, stride)` for each axis.
@@ -223,6 +236,32 @@ mod tests {
         );
         let twice: Vec<f32> = naive(&a, &b, (m, k, n)).iter().map(|x| 2.0 * x).collect();
         assert_eq!(out, twice);
+    }
+
+    #[test]
+    fn weight_gradients_are_sums_over_all_rows_in_one_order_for_any_number_of_threads() {
+        let run = |threads: usize, a: &[f32], b: &[f32], (rows, m, n): (usize, usize, usize)| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let mut dst = vec![1.0; m * n];
+            pool.install(|| accumulate_weight_grad(&mut dst, (a, m), (b, n), rows));
+            dst
+        };
+        let value = |i: usize| ((i * 7919) % 23) as f32 - 11.0;
+        // Unsplit, split, in the maximum number of splits, and with an output of several tasks.
+        let long = SPLIT_ROWS * MAX_SPLITS + 1;
+        let split = SPLIT_ROWS + 1;
+        for shape in [(SPLIT_ROWS, 3, 5), (split, 7, 5), (long, 2, 3), (split, 2, SUM_TASK)] {
+            let (rows, m, n) = shape;
+            let a: Vec<f32> = (0..rows * m).map(value).collect();
+            let b: Vec<f32> = (0..rows * n).map(|i| value(i + 5)).collect();
+            // Products of small integers have exact sums.
+            for (i, found) in run(2, &a, &b, shape).iter().enumerate() {
+                let sum: f32 = (0..rows).map(|row| a[row * m + i / n] * b[row * n + i % n]).sum();
+                assert_eq!(*found, 1.0 + sum, "{shape:?}, element {i}");
+            }
+            let a: Vec<f32> = a.iter().map(|a| a / 10.0).collect();
+            assert!(run(1, &a, &b, shape) == run(3, &a, &b, shape), "{shape:?}");
+        }
     }
 
     #[test]

@@ -73,7 +73,7 @@ pub fn zeros(shape: &[usize], device: &Device) -> Result<Tensor> {
         return crate::cuda::memory::zeros(device, shape, crate::cuda::Dtype::F32, "zeros");
     }
     check(device.is_cpu(), "zeros", || "this build does not support the device".into())?;
-    tensor(parallel::filled(shape.iter().product(), 1, |_, _| ()), shape)
+    tensor(parallel::zeros(shape.iter().product()), shape)
 }
 
 /// Zeros with the shape, device and dtype of `tensor`.
@@ -167,8 +167,8 @@ pub fn write_slice(to: &Tensor, values: &[f32]) -> Result<()> {
 pub fn copy(from: &Tensor) -> Result<Tensor> {
     on_device!(from, memory::copy(from, "copy"));
     let values = floats(from, "copy")?;
-    let copy = parallel::filled(values.len(), 1, |first, to| {
-        to.copy_from_slice(&values[first..first + to.len()]);
+    let copy = parallel::filled(values.len(), |first, to| {
+        to.write_copy_of_slice(&values[first..first + to.len()])
     });
     tensor(copy, from.shape())
 }

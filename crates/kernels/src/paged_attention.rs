@@ -21,6 +21,7 @@ use crate::attention::{AttentionOutput, Heads};
 use crate::error::{Result, check};
 use crate::memory::{floats, tensor};
 use crate::panels::Shared;
+use crate::parallel;
 #[cfg(device)]
 pub use decode_kernel::DecodeKernel;
 pub(crate) use layout::last_visible;
@@ -53,7 +54,7 @@ pub fn forward(
     let (rows, width) = q.dims2()?;
     check(width == heads.q_size(), OP, || "the query size differs from the heads'".into())?;
     check_chunks(chunks, PageLayout::new(heads), rows)?;
-    let mut out = vec![0.0; rows * heads.q_size()];
+    let mut out = parallel::zeros(rows * heads.q_size());
     let mut log_sum_exp = vec![0.0; rows * heads.query];
     let results =
         Results { out: Shared::new(&mut out), log_sum_exp: Shared::new(&mut log_sum_exp) };

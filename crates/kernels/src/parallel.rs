@@ -21,59 +21,83 @@ pub(crate) fn rows(out: &mut [f32], width: usize, act: impl Fn(usize, &mut [f32]
     out.par_chunks_mut(step * width).enumerate().for_each(|(i, chunk)| act(i * step, chunk));
 }
 
-/// Allocates zeroed rows and fills them with `act(first_row, rows)`, as [`rows`] calls it. Each task zeroes its own
-/// rows, which stay in its cache: memory is written once.
+/// Memory to initialize.
+pub(crate) type Uninit = [MaybeUninit<f32>];
+
+/// `len` elements from `act(first, part)`, which initializes a part and returns it. Memory is written once.
 pub(crate) fn filled(
-    rows: usize,
-    width: usize,
-    act: impl Fn(usize, &mut [f32]) + Sync,
+    len: usize,
+    act: impl for<'o> Fn(usize, &'o mut Uninit) -> &'o mut [f32] + Sync,
 ) -> Vec<f32> {
-    let mut values = Vec::with_capacity(rows * width);
-    extend(&mut values, rows, width, act);
+    let mut values = Vec::new();
+    extend(&mut values, len, act);
     values
 }
 
 /// [`filled`], appended to `values`.
 pub(crate) fn extend(
     values: &mut Vec<f32>,
-    rows: usize,
-    width: usize,
-    act: impl Fn(usize, &mut [f32]) + Sync,
+    len: usize,
+    act: impl for<'o> Fn(usize, &'o mut Uninit) -> &'o mut [f32] + Sync,
 ) {
-    let step = task_rows(width);
-    values.reserve(rows * width);
-    let spare = &mut values.spare_capacity_mut()[..rows * width];
-    if rows <= step || width == 0 {
-        act(0, cleared(spare));
+    let part = |first: usize, part: &mut Uninit| {
+        let expected = (part.as_ptr().cast(), part.len());
+        let filled = act(first, part);
+        assert!((filled.as_ptr(), filled.len()) == expected, "a part is not initialized");
+    };
+    values.reserve(len);
+    let spare = &mut values.spare_capacity_mut()[..len];
+    if len <= TASK_LEN {
+        part(0, spare);
     } else {
-        let chunks = spare.par_chunks_mut(step * width).enumerate();
-        chunks.for_each(|(i, chunk)| act(i * step, cleared(chunk)));
+        let parts = spare.par_chunks_mut(TASK_LEN).enumerate();
+        parts.for_each(|(i, out)| part(i * TASK_LEN, out));
     }
-    // SAFETY: all new elements have been initialized, in one chunk or in several.
+    // SAFETY: every part has been initialized: `act` has returned all of it as `f32`.
     #[allow(unsafe_code)]
     unsafe {
-        values.set_len(values.len() + rows * width);
+        values.set_len(values.len() + len);
     }
 }
 
-/// [`filled`] with a second output, `column`, of one element per row.
-pub(crate) fn filled_with_column(
+/// `rows` rows of `width` elements from `act(row, out)`, which initializes a row and returns it.
+pub(crate) fn filled_rows(
     rows: usize,
     width: usize,
-    column: &mut [f32],
-    act: impl Fn(usize, &mut [f32], &mut [f32]) + Sync,
+    act: impl for<'o> Fn(usize, &'o mut Uninit) -> &'o mut [f32] + Sync,
 ) -> Vec<f32> {
-    assert!(column.len() == rows && width > 0, "`column` must have one element per row");
+    let mut none = vec![(); rows];
+    filled_rows_with_column(rows, width, &mut none, |row, out, ()| act(row, out))
+}
+
+/// [`filled_rows`] with a second output, `column`, of one element per row.
+pub(crate) fn filled_rows_with_column<T: Send>(
+    rows: usize,
+    width: usize,
+    column: &mut [T],
+    act: impl for<'o> Fn(usize, &'o mut Uninit, &mut T) -> &'o mut [f32] + Sync,
+) -> Vec<f32> {
+    assert!(column.len() == rows, "`column` must have one element per row");
+    if width == 0 {
+        return Vec::new();
+    }
+    let part = |first: usize, part: &mut Uninit, column: &mut [T]| {
+        for (i, (out, of_row)) in part.chunks_mut(width).zip(column).enumerate() {
+            let expected = (out.as_ptr().cast(), out.len());
+            let filled = act(first + i, out, of_row);
+            assert!((filled.as_ptr(), filled.len()) == expected, "a row is not initialized");
+        }
+    };
     let step = task_rows(width);
     let mut values = Vec::with_capacity(rows * width);
     let spare = &mut values.spare_capacity_mut()[..rows * width];
     if rows <= step {
-        act(0, cleared(spare), column);
+        part(0, spare, column);
     } else {
-        let chunks = spare.par_chunks_mut(step * width).zip(column.par_chunks_mut(step));
-        chunks.enumerate().for_each(|(i, (chunk, column))| act(i * step, cleared(chunk), column));
+        let parts = spare.par_chunks_mut(step * width).zip(column.par_chunks_mut(step));
+        parts.enumerate().for_each(|(i, (out, column))| part(i * step, out, column));
     }
-    // SAFETY: as above; `column` has as many elements as rows, so that no chunk is skipped.
+    // SAFETY: every row has been initialized: `column` has an element for each, and `act` has returned all of it as `f32`.
     #[allow(unsafe_code)]
     unsafe {
         values.set_len(rows * width);
@@ -81,13 +105,21 @@ pub(crate) fn filled_with_column(
     values
 }
 
-/// The chunk, zeroed.
-fn cleared(chunk: &mut [MaybeUninit<f32>]) -> &mut [f32] {
-    chunk.fill(MaybeUninit::new(0.0));
-    // SAFETY: each element has just been initialized, and `MaybeUninit` has the layout of its content.
+/// `len` zeros.
+pub(crate) fn zeros(len: usize) -> Vec<f32> {
+    filled(len, |_, out| each(out, |_| 0.0))
+}
+
+/// Initializes `out` with `value(i)`.
+#[inline(always)]
+pub(crate) fn each(out: &mut Uninit, value: impl Fn(usize) -> f32) -> &mut [f32] {
+    for (i, out) in out.iter_mut().enumerate() {
+        out.write(value(i));
+    }
+    // SAFETY: each element has just been initialized.
     #[allow(unsafe_code)]
     unsafe {
-        std::slice::from_raw_parts_mut(chunk.as_mut_ptr().cast(), chunk.len())
+        out.assume_init_mut()
     }
 }
 
@@ -127,5 +159,43 @@ pub(crate) fn sum_rows(
         for (t, p) in total.iter_mut().zip(&partial) {
             *t += p;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_and_rows_are_at_their_places() {
+        for len in [0, 1, TASK_LEN, TASK_LEN + 1, 3 * TASK_LEN + 7] {
+            let expected: Vec<f32> = (0..len).map(|i| i as f32).collect();
+            assert!(filled(len, |first, part| each(part, |i| (first + i) as f32)) == expected);
+            let mut appended = vec![5.0];
+            extend(&mut appended, len, |first, part| each(part, |i| (first + i) as f32));
+            assert!(appended[0] == 5.0 && appended[1..] == expected);
+            assert!(zeros(len) == vec![0.0; len]);
+        }
+        for (rows, width) in [(0, 3), (4, 0), (5, 3), (20_000, 3), (3, TASK_LEN + 1)] {
+            let mut column = vec![0; rows];
+            let found = filled_rows_with_column(rows, width, &mut column, |row, out, of_row| {
+                *of_row = row;
+                each(out, |i| (row * width + i) as f32)
+            });
+            assert!(found == (0..rows * width).map(|i| i as f32).collect::<Vec<f32>>());
+            assert!(width == 0 || column == (0..rows).collect::<Vec<usize>>());
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "a part is not initialized")]
+    fn a_part_must_be_initialized_as_a_whole() {
+        filled(4, |_, part| each(&mut part[1..], |_| 0.0));
+    }
+
+    #[test]
+    #[should_panic(expected = "a row is not initialized")]
+    fn a_row_must_be_initialized_as_a_whole() {
+        filled_rows(2, 4, |_, out| each(&mut out[..3], |_| 0.0));
     }
 }

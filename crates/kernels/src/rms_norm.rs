@@ -7,7 +7,7 @@ use crate::device::on_device;
 use crate::error::{Result, check};
 use crate::math::{dot, sum};
 use crate::memory::{floats, tensor, update};
-use crate::parallel;
+use crate::parallel::{self, Uninit, each};
 
 const OP: &str = "rms_norm";
 
@@ -33,10 +33,8 @@ pub fn forward(x: &Tensor, weight: &Tensor, eps: f64) -> Result<RmsNormOutput> {
     on_device!(x, rms_norm::forward(x, weight, eps, (rows, width)));
     let (x, w) = (floats(x, OP)?, floats(weight, OP)?);
     let mut scale = vec![0.0; rows];
-    let y = parallel::filled_with_column(rows, width, &mut scale, |first, y, scale| {
-        for (i, (y, scale)) in y.chunks_mut(width).zip(scale).enumerate() {
-            *scale = normalize(&x[span(first + i, width)], &w, eps as f32, y);
-        }
+    let y = parallel::filled_rows_with_column(rows, width, &mut scale, |row, y, scale| {
+        normalize(&x[span(row, width)], &w, eps as f32, (y, scale))
     });
     Ok(RmsNormOutput { y: tensor(y, (rows, width))?, scale: tensor(scale, (rows, 1))? })
 }
@@ -54,10 +52,8 @@ pub fn recompute(x: &Tensor, weight: &Tensor, scale: &Tensor) -> Result<Tensor> 
     check(fits, OP, || "the weight or the scales do not match x".into())?;
     on_device!(x, rms_norm::recompute(x, weight, scale, (rows, width)));
     let (x, w, scale) = (floats(x, OP)?, floats(weight, OP)?, floats(scale, OP)?);
-    let y = parallel::filled(rows, width, |first, y| {
-        for (i, y) in y.chunks_mut(width).enumerate() {
-            rescale(&x[span(first + i, width)], &w, scale[first + i], y);
-        }
+    let y = parallel::filled_rows(rows, width, |row, y| {
+        rescale(&x[span(row, width)], &w, scale[row], y)
     });
     tensor(y, (rows, width))
 }
@@ -111,25 +107,28 @@ fn span(row: usize, width: usize) -> std::ops::Range<usize> {
     row * width..(row + 1) * width
 }
 
-/// Writes the normalized row and returns its scale.
+/// Writes the normalized row and its scale.
 #[multiversion(targets = "simd")]
-fn normalize(x: &[f32], w: &[f32], eps: f32, y: &mut [f32]) -> f32 {
-    let s = 1.0 / (dot(x, x) / x.len() as f32 + eps).sqrt();
-    scaled(x, w, s, y);
-    s
+fn normalize<'o>(
+    x: &[f32],
+    w: &[f32],
+    eps: f32,
+    (y, scale): (&'o mut Uninit, &mut f32),
+) -> &'o mut [f32] {
+    *scale = 1.0 / (dot(x, x) / x.len() as f32 + eps).sqrt();
+    scaled(x, w, *scale, y)
 }
 
 /// Writes the normalized row with a known scale.
 #[multiversion(targets = "simd")]
-fn rescale(x: &[f32], w: &[f32], s: f32, y: &mut [f32]) {
-    scaled(x, w, s, y);
+fn rescale<'o>(x: &[f32], w: &[f32], s: f32, y: &'o mut Uninit) -> &'o mut [f32] {
+    scaled(x, w, s, y)
 }
 
 #[inline(always)]
-fn scaled(x: &[f32], w: &[f32], s: f32, y: &mut [f32]) {
-    for ((y, x), w) in y.iter_mut().zip(x).zip(w) {
-        *y = x * s * w;
-    }
+fn scaled<'o>(x: &[f32], w: &[f32], s: f32, y: &'o mut Uninit) -> &'o mut [f32] {
+    let (x, w) = (&x[..y.len()], &w[..y.len()]);
+    each(y, |i| x[i] * s * w[i])
 }
 
 #[multiversion(targets = "simd")]

@@ -101,14 +101,12 @@ impl CosSinCache {
         let sections = self.sections.unwrap_or([half, 0, 0]);
         let axis: Vec<usize> = (0..3).flat_map(|i| std::iter::repeat_n(i, sections[i])).collect();
         let filled = |of: fn(f64) -> f64| {
-            parallel::filled(self.tokens(), half, |first, values| {
-                let positions = self.positions[first * axes..].chunks(axes);
-                for (row, position) in values.chunks_mut(half.max(1)).zip(positions) {
-                    for ((value, inv_freq), axis) in row.iter_mut().zip(inv_freq).zip(&axis) {
-                        let angle = position[*axis] as f32 * inv_freq;
-                        *value = of(f64::from(angle)) as f32 * attention_factor;
-                    }
-                }
+            parallel::filled_rows(self.tokens(), half, |token, values| {
+                let position = &self.positions[token * axes..][..axes];
+                parallel::each(values, |pair| {
+                    let angle = position[axis[pair]] as f32 * inv_freq[pair];
+                    of(f64::from(angle)) as f32 * attention_factor
+                })
             })
         };
         (filled(f64::cos), filled(f64::sin))

@@ -99,9 +99,9 @@ pub fn push_all(pushes: Vec<(&mut RowBuffer, &Tensor)>) -> Result<()> {
         return crate::cuda::row_buffer::push_all(on_device, OP);
     }
     for (buffer, rows) in pushes {
-        let (rows, width) = (floats(rows, OP)?, buffer.width);
-        parallel::extend(&mut buffer.data, rows.len() / width.max(1), width, |first, new| {
-            new.copy_from_slice(&rows[first * width..first * width + new.len()]);
+        let rows = floats(rows, OP)?;
+        parallel::extend(&mut buffer.data, rows.len(), |first, new| {
+            new.write_copy_of_slice(&rows[first..first + new.len()])
         });
     }
     Ok(())

@@ -7,7 +7,7 @@ use crate::device::on_device;
 use crate::error::{Result, check};
 use crate::math::sigmoid;
 use crate::memory::{floats, tensor, update};
-use crate::parallel;
+use crate::parallel::{self, Uninit, each};
 
 const OP: &str = "swiglu";
 
@@ -22,9 +22,9 @@ pub fn forward(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
     check(gate.dims() == up.dims(), OP, || "gate and up differ in shape".into())?;
     on_device!(gate, elementwise::swiglu(gate, up, OP));
     let (g, u) = (floats(gate, OP)?, floats(up, OP)?);
-    let y = parallel::filled(g.len(), 1, |first, y| {
+    let y = parallel::filled(g.len(), |first, y| {
         let end = first + y.len();
-        gated(&g[first..end], &u[first..end], y);
+        gated(&g[first..end], &u[first..end], y)
     });
     tensor(y, gate.shape())
 }
@@ -51,10 +51,9 @@ pub fn backward(gate: Tensor, up: Tensor, dy: &Tensor) -> Result<(Tensor, Tensor
 }
 
 #[multiversion(targets = "simd")]
-fn gated(g: &[f32], u: &[f32], y: &mut [f32]) {
-    for ((y, g), u) in y.iter_mut().zip(g).zip(u) {
-        *y = g * sigmoid(*g) * u;
-    }
+fn gated<'o>(g: &[f32], u: &[f32], y: &'o mut Uninit) -> &'o mut [f32] {
+    let (g, u) = (&g[..y.len()], &u[..y.len()]);
+    each(y, |i| g[i] * sigmoid(g[i]) * u[i])
 }
 
 /// Replaces gate and up by their gradients.

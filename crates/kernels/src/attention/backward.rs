@@ -15,6 +15,7 @@ use crate::math::{add, dot, exps};
 use crate::memory::{floats, tensor};
 use crate::paged_attention::{PAGE_SIZE, hide, last_visible, visible_slots, visible_union};
 use crate::panels::{Prefetch, Shared, TILE_ROWS, accumulate, accumulate_transposed};
+use crate::parallel;
 use crate::simd_level::simd_level;
 
 /// Maximum rows of a block (a row is a token's query head): its data and a page's fit the caches.
@@ -71,7 +72,7 @@ pub fn backward(
         window: pattern.window,
         causal: pattern.causal,
     };
-    let [mut dq, mut dk, mut dv] = [q, k, v].map(|x| vec![0.0; x.elem_count()]);
+    let [mut dq, mut dk, mut dv] = [q, k, v].map(|x| parallel::zeros(x.elem_count()));
     let shared_dq = Shared::new(&mut dq);
     let lanes: Vec<Lane<'_>> = table.groups.iter().flat_map(|g| lanes(g, pattern)).collect();
     let sums: Vec<PageSums> =
