@@ -11,6 +11,7 @@ use embodied_r_data::question_set::{QuestionSet, read_question_set};
 use embodied_r_data::{Error as DataError, Progress as _, Question};
 use embodied_r_grpo::images::store::{ImageStore, StoreOptions};
 use embodied_r_grpo::images::table::ImageTable;
+use embodied_r_grpo::process_group::ProcessGroup;
 use embodied_r_grpo::settings::{FrameUse, MediaSettings, VisionSettings};
 use embodied_r_perception::sampled_video::{self, FramePlan, FrameSelection};
 use embodied_r_perception::video::Limits;
@@ -211,7 +212,7 @@ impl Direct {
         let path = set.path.clone();
         let mut table = self.image_table(folder)?;
         let bar = Bar::default();
-        let found = media::lay_out(set, &mut table, &self.media, &bar)?;
+        let found = media::lay_out(set, &mut table, &self.media, &ProcessGroup::default(), &bar)?;
         if let Some(warning) = found.warning(&path) {
             bar.warn(&warning);
         }
@@ -235,7 +236,13 @@ impl Direct {
         let mut table = self.image_table(folder)?;
         // What is wrong with a record is returned.
         let settings = MediaSettings { skip_bad_records: true, ..self.media.clone() };
-        let found = media::lay_out(about_video(path, text), &mut table, &settings, &Silent)?;
+        let found = media::lay_out(
+            about_video(path, text),
+            &mut table,
+            &settings,
+            &ProcessGroup::default(),
+            &Silent,
+        )?;
         match found.skipped.first() {
             Some((_, reason)) => anyhow::bail!("cannot show `{}`: {reason}", path.display()),
             None => Ok(Asked::seen(found.samples, table)),

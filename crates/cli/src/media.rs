@@ -11,7 +11,8 @@ use embodied_r_data::multimodal::{
     Columns, MediaFile, MediaUse, ReadOptions, Sample, SampleSet, Video, read_samples,
 };
 use embodied_r_grpo::data::samples::LaidOutSample;
-use embodied_r_grpo::images::table::{ImageSource, ImageTable, ReadError};
+use embodied_r_grpo::images::table::{ImageSource, ImageTable, ReadError, share};
+use embodied_r_grpo::process_group::ProcessGroup;
 use embodied_r_grpo::settings::{FrameUse, MediaSettings};
 use embodied_r_perception::perceive::ORIGINAL_QUESTION;
 use embodied_r_perception::sampled_video::FrameSelection;
@@ -76,14 +77,16 @@ pub(crate) fn is_captioned(path: &Path, settings: &MediaSettings) -> anyhow::Res
     Ok(set.questions().any(|question| question.extra.contains_key(ORIGINAL_QUESTION)))
 }
 
-/// Decodes the images and videos of all samples into `table`; samples with a broken one are an error, or left out.
+/// Decodes the images and videos of all samples into `table`, a share on each rank; samples with a broken one are an
+/// error, or left out.
 ///
 /// # Errors
-/// An image or a video is broken; the error names the record.
+/// An image or a video is broken; the error names the record. A rank is lost.
 pub(crate) fn lay_out(
     set: SampleSet,
     table: &mut ImageTable,
     settings: &MediaSettings,
+    process_group: &ProcessGroup,
     bar: &dyn Progress,
 ) -> anyhow::Result<LaidOut> {
     let selection: FrameSelection =
@@ -120,8 +123,13 @@ pub(crate) fn lay_out(
             Err(error) => bad(index, error.to_string())?,
         }
     }
-    bar.start("reading images", Some(sources.len() as u64));
-    let layouts = table.add_all(&sources, &|| bar.advance(1));
+    process_group.enter("reading images");
+    bar.start("reading images", Some(share(sources.len(), process_group).len() as u64));
+    let on_read = || {
+        bar.advance(1);
+        process_group.heartbeat();
+    };
+    let layouts = table.add_shared(&sources, process_group, &on_read)?;
     bar.finish();
     let mut samples = Vec::with_capacity(kept.len());
     for Kept { index, sample, places } in kept {

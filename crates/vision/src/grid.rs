@@ -1,9 +1,11 @@
 //! The patch grid of an image, and the size that images are resized to.
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::{Error, Result};
 
 /// The patch grid of an image or a video (`grid_thw`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Grid {
     /// Patches along time; 1 for an image.
     pub time: usize,

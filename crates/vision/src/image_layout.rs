@@ -3,11 +3,12 @@
 use candle_core::Tensor;
 use embodied_r_policy::PromptImage;
 use image::RgbImage;
+use serde::{Deserialize, Serialize};
 
 use crate::grid::Grid;
 
 /// The tokens of an image or a video, and what identifies its pixels.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct ImageLayout {
     pub(crate) kind: Kind,
     pub(crate) grid: Grid,
@@ -17,7 +18,7 @@ pub struct ImageLayout {
 }
 
 /// What was encoded.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Kind {
     Image,
     /// With `interval` temporal positions from one patch to the next. In f32, as `transformers` multiplies it, because

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use embodied_r_data::multimodal::MediaFile;
+use embodied_r_grpo::images::files::find;
 use embodied_r_grpo::images::table::{ImageSource, ReadError};
 use embodied_r_perception::sampled_video::{self, FramePlan, FrameSelection, SampledVideo};
 use embodied_r_perception::video::Limits;
@@ -23,6 +24,13 @@ fn image(file: &MediaFile) -> Result<RgbImage, ReadError> {
     }
 }
 
+fn find_file(file: &MediaFile) -> Result<(), ReadError> {
+    match file {
+        MediaFile::Path(path) => find(path),
+        MediaFile::Bytes { .. } => Ok(()),
+    }
+}
+
 impl ImageSource for ImageOf {
     fn read(&self) -> Result<Frames, ReadError> {
         Ok(Frames::Image(image(&self.0)?))
@@ -30,6 +38,10 @@ impl ImageSource for ImageOf {
 
     fn paths(&self) -> Vec<String> {
         vec![self.0.name()]
+    }
+
+    fn find(&self) -> Result<(), ReadError> {
+        find_file(&self.0)
     }
 }
 
@@ -53,6 +65,10 @@ impl ImageSource for FramesOf {
 
     fn fps(&self) -> Option<f64> {
         Some(self.fps)
+    }
+
+    fn find(&self) -> Result<(), ReadError> {
+        self.frames.iter().try_for_each(find_file)
     }
 }
 
@@ -100,6 +116,10 @@ impl ImageSource for VideoOf {
 
     fn paths(&self) -> Vec<String> {
         vec![self.file.name()]
+    }
+
+    fn find(&self) -> Result<(), ReadError> {
+        find_file(&self.file)
     }
 }
 
@@ -166,6 +186,10 @@ impl ImageSource for FrameOf {
 
     fn paths(&self) -> Vec<String> {
         self.video.video.paths()
+    }
+
+    fn find(&self) -> Result<(), ReadError> {
+        self.video.video.find()
     }
 }
 

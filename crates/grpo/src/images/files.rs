@@ -1,10 +1,19 @@
 //! Images, and frames of videos, in files.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use embodied_r_vision::{Frames, image_file};
 
 use super::table::{ImageSource, ReadError};
+
+/// Checks that a file exists.
+///
+/// # Errors
+/// It does not, or cannot be accessed.
+pub fn find(path: &Path) -> Result<(), ReadError> {
+    let missing = |error| format!("`{}`: {error}", path.display());
+    Ok(path.metadata().map(drop).map_err(missing)?)
+}
 
 /// An image file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +26,10 @@ impl ImageSource for ImageFile {
 
     fn paths(&self) -> Vec<String> {
         vec![self.0.display().to_string()]
+    }
+
+    fn find(&self) -> Result<(), ReadError> {
+        find(&self.0)
     }
 }
 
@@ -41,5 +54,9 @@ impl ImageSource for FrameFiles {
 
     fn fps(&self) -> Option<f64> {
         Some(self.fps)
+    }
+
+    fn find(&self) -> Result<(), ReadError> {
+        self.paths.iter().try_for_each(|path| find(path))
     }
 }

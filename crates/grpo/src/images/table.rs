@@ -1,14 +1,17 @@
 //! Every image and video of a run's data, by a digest of its pixels.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use embodied_r_vision::{Frames, Grid, ImageLayout, Pixels, VisionProcessor};
 use indexmap::IndexMap;
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use super::kept_frames::KeptFrames;
 use crate::error::{Error, Result};
+use crate::process_group::ProcessGroup;
 
 /// What an image source returns if it cannot be read.
 pub type ReadError = Box<dyn std::error::Error + Send + Sync>;
@@ -28,6 +31,36 @@ pub trait ImageSource: Send + Sync + fmt::Debug {
     fn fps(&self) -> Option<f64> {
         None
     }
+
+    /// Checks that the file exists, without decoding it.
+    ///
+    /// # Errors
+    /// It does not.
+    fn find(&self) -> std::result::Result<(), ReadError> {
+        Ok(())
+    }
+}
+
+/// The layout of a source, or what is wrong with it.
+type ReadLayout = std::result::Result<ImageLayout, ReadError>;
+
+/// What a rank says of the sources of all ranks.
+#[derive(Serialize, Deserialize)]
+struct RankReads {
+    /// The number of sources.
+    count: usize,
+    /// Of its share.
+    layouts: Vec<std::result::Result<ImageLayout, String>>,
+    /// Of the others: the indices of those that it does not find, and why.
+    missing: Vec<(usize, String)>,
+}
+
+/// The share of `count` sources that this rank decodes in [`ImageTable::add_shared`]. They are consecutive, as the frames
+/// of a video are decoded together.
+#[must_use]
+pub fn share(count: usize, process_group: &ProcessGroup) -> Range<usize> {
+    let start = |rank: usize| count * rank / process_group.world_size();
+    start(process_group.rank())..start(process_group.rank() + 1)
 }
 
 /// An image or a video of the data.
@@ -84,7 +117,63 @@ impl ImageTable {
         &mut self,
         sources: &[Arc<dyn ImageSource>],
         on_read: &(dyn Fn() + Sync),
-    ) -> Vec<std::result::Result<ImageLayout, ReadError>> {
+    ) -> Vec<ReadLayout> {
+        let layouts = self.read_all(sources, on_read);
+        self.insert_all(sources, &layouts);
+        layouts
+    }
+
+    /// As [`Self::add_all`], for the same sources on all ranks: each rank decodes its [`share`] of them, and all
+    /// learn the layouts. A source that a rank does not find is wrong for all.
+    ///
+    /// # Errors
+    /// A rank is lost, or has another number of sources.
+    pub fn add_shared(
+        &mut self,
+        sources: &[Arc<dyn ImageSource>],
+        process_group: &ProcessGroup,
+        on_read: &(dyn Fn() + Sync),
+    ) -> Result<Vec<ReadLayout>> {
+        if process_group.world_size() == 1 {
+            return Ok(self.add_all(sources, on_read));
+        }
+        let own = share(sources.len(), process_group);
+        let layouts = self.read_all(&sources[own.clone()], on_read).into_iter();
+        let layouts = layouts.map(|layout| layout.map_err(|error| error.to_string())).collect();
+        let others = sources.par_iter().enumerate().filter(|(index, _)| !own.contains(index));
+        let missing = others.filter_map(|(index, source)| Some((index, source.find().err()?)));
+        let missing = missing.map(|(index, error)| (index, error.to_string())).collect();
+        let count = sources.len();
+        let ranks = process_group.all_gather(RankReads { count, layouts, missing })?;
+        let mut all = Vec::with_capacity(sources.len());
+        let mut missing = Vec::new();
+        for (rank, of_rank) in ranks.into_iter().enumerate() {
+            if of_rank.count != sources.len() {
+                let (count, own) = (of_rank.count, sources.len());
+                let what = format!(
+                    "its data has {count} images and videos, that of rank {} has {own}",
+                    process_group.rank()
+                );
+                return Err(Error::RankFailed { rank, what });
+            }
+            all.extend(of_rank.layouts.into_iter().map(|layout| layout.map_err(ReadError::from)));
+            missing.extend(of_rank.missing.into_iter().map(|(index, why)| (rank, index, why)));
+        }
+        for (rank, index, why) in missing {
+            // A source that is wrong everywhere keeps what its own rank says.
+            if let Some(layout @ Ok(_)) = all.get_mut(index) {
+                *layout = Err(format!("{why} (on rank {rank})").into());
+            }
+        }
+        self.insert_all(sources, &all);
+        Ok(all)
+    }
+
+    fn read_all(
+        &self,
+        sources: &[Arc<dyn ImageSource>],
+        on_read: &(dyn Fn() + Sync),
+    ) -> Vec<ReadLayout> {
         let read = |source: &Arc<dyn ImageSource>| {
             let layout = source.read().and_then(|frames| {
                 let layout = self.processor.layout(&frames)?;
@@ -94,13 +183,16 @@ impl ImageTable {
             on_read();
             layout
         };
-        let layouts: Vec<_> = sources.par_iter().map(read).collect();
+        sources.par_iter().map(read).collect()
+    }
+
+    /// Adds the sources that have a layout and are new.
+    fn insert_all(&mut self, sources: &[Arc<dyn ImageSource>], layouts: &[ReadLayout]) {
         for (layout, source) in layouts.iter().zip(sources) {
             let Ok(layout) = layout else { continue };
             let entry = || Entry { layout: *layout, source: source.clone() };
             self.entries.entry(layout.digest()).or_insert_with(entry);
         }
-        layouts
     }
 
     /// The digests of all images and videos.

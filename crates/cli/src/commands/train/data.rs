@@ -70,8 +70,8 @@ pub(super) fn warn_of_unseen<T: TrainingSettings>(job: &Job<'_, T>, questions: &
     }
 }
 
-/// Decodes the images and videos of the run's data, if its model is to see them: as `direct` says, or if the model has a
-/// vision encoder and the data names images without having captions.
+/// Decodes the images and videos of the run's data, a share on each rank, if its model is to see them: as `direct` says, or
+/// if the model has a vision encoder and the data names images without having captions.
 ///
 /// # Errors
 /// An image or a video is missing or broken, or a text model is to see.
@@ -128,7 +128,7 @@ fn laid_out<T: TrainingSettings>(
     let path = set.path.clone();
     let bar = Bar::default();
     let progress: &dyn Progress = if job.process_group.is_rank_zero() { &bar } else { &Silent };
-    let found = media::lay_out(set, table, settings, progress)?;
+    let found = media::lay_out(set, table, settings, job.process_group, progress)?;
     if let Some(warning) = found.warning(&path) {
         job.warn(&warning);
     }
