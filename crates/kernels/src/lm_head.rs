@@ -1,9 +1,12 @@
 //! LM head fused with log-softmax: log-probabilities of target tokens, and entropies.
 //!
-//! Logits are materialized for one chunk of tokens at a time, forward and backward.
+//! Logits are materialized for one chunk of tokens at a time, forward and backward. The backward takes those of the last
+//! chunk from the forward and recomputes the others.
 
 #[cfg(test)]
 pub(crate) mod tests;
+
+use std::sync::{Mutex, PoisonError};
 
 use candle_core::Tensor;
 use multiversion::multiversion;
@@ -31,6 +34,8 @@ pub struct LmHeadOutput {
     /// Entropy of the distribution, in nats.
     pub entropies: Vec<f32>,
     pub(crate) log_sum_exp: Vec<f32>,
+    /// The logits of the last chunk, on the CPU and until a backward takes them.
+    pub(crate) logits: Mutex<Vec<f32>>,
 }
 
 /// The LM head.
@@ -69,6 +74,7 @@ fn forward_within(
         logps: vec![0.0; targets.len()],
         entropies: vec![0.0; targets.len()],
         log_sum_exp: vec![0.0; targets.len()],
+        logits: Mutex::default(),
     };
     let (weight, mut logits) = (task.weight(), Vec::new());
     for (first, rows) in task.chunks() {
@@ -83,6 +89,7 @@ fn forward_within(
             scores.log_sum_exp[first + i] = out[2];
         }
     }
+    scores.logits = Mutex::new(logits);
     Ok(scores)
 }
 
@@ -126,10 +133,16 @@ fn backward_within(
 ) -> Result<Tensor> {
     let task = Task::new(hidden, head, targets.len(), chunk)?;
     let mut d_hidden = vec![0.0; targets.len() * task.hidden_size];
-    let (weight, transposed, mut logits) = (task.weight(), task.transposed_weight(), Vec::new());
+    let (weight, transposed) = (task.weight(), task.transposed_weight());
+    let mut logits =
+        std::mem::take(&mut *scores.logits.lock().unwrap_or_else(PoisonError::into_inner));
     let mut run = |mut d_weight: Option<&mut [f32]>| {
-        for (first, rows) in task.chunks() {
-            task.logits(&weight, first, rows, &mut logits);
+        // The last chunk comes first: its logits may be there. Another backward finds none.
+        let mut are_kept = !logits.is_empty();
+        for (first, rows) in task.chunks().rev() {
+            if !std::mem::take(&mut are_kept) {
+                task.logits(&weight, first, rows, &mut logits);
+            }
             parallel::rows(&mut logits, task.vocabulary, |row, logits| {
                 for (i, x) in logits.chunks_mut(task.vocabulary).enumerate() {
                     let token = first + row + i;
@@ -237,7 +250,7 @@ impl<'a> Task<'a> {
     }
 
     /// `(first token, tokens)` of each chunk.
-    fn chunks(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
+    fn chunks(&self) -> impl DoubleEndedIterator<Item = (usize, usize)> + use<> {
         let (rows, tokens) = (self.rows, self.tokens);
         (0..tokens).step_by(rows).map(move |first| (first, rows.min(tokens - first)))
     }

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use std::ffi::{c_int, c_void};
+use std::sync::Mutex;
 
 use candle_core::Tensor;
 
@@ -88,7 +89,12 @@ fn forward_within(
     })?;
     let out: Vec<f32> = out.to_vec1()?;
     let column = |column: usize| out.iter().skip(column).step_by(3).copied().collect();
-    Ok(LmHeadOutput { logps: column(0), entropies: column(1), log_sum_exp: column(2) })
+    Ok(LmHeadOutput {
+        logps: column(0),
+        entropies: column(1),
+        log_sum_exp: column(2),
+        logits: Mutex::default(),
+    })
 }
 
 pub(crate) fn backward(

@@ -164,7 +164,11 @@ fn results(case: &Case, chunk: usize) -> Outputs {
         backward_within(task, &scores, &case.d_logps, d_weight, chunk).unwrap()
     };
     let d_weight = case.d_weight();
+    let kept = || scores.logits.lock().unwrap().len();
+    let (vocabulary, rows) = (case.weight.dims()[0], (chunk / case.weight.dims()[0]).max(1));
+    assert_eq!(kept(), ((TOKENS - 1) % rows + 1) * vocabulary, "the last chunk's logits");
     let d_hidden = backward(Some(&d_weight));
+    assert_eq!(kept(), 0, "the backward takes them, and the next one recomputes them");
     let values = |x: &Tensor| x.flatten_all().unwrap().to_vec1::<f32>().unwrap();
     assert_eq!(values(&d_hidden), values(&backward(None)), "a frozen weight");
     Outputs { scores, d_hidden, d_weight }
