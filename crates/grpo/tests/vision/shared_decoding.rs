@@ -44,13 +44,16 @@ impl ImageSource for File {
 
 type Layouts = Vec<Result<ImageLayout, String>>;
 
-/// The layouts that each of `ranks` ranks gets of `count(rank)` files, the patches of the last one, and how often each
-/// file was decoded for them. `missing` are a rank and a file.
+/// What a rank has after sharing: the layouts of all files, and how many of them it decoded itself.
+type Shared = Result<(Layouts, usize), String>;
+
+/// What each of `ranks` ranks has of `count(rank)` files, and how often each file was decoded. `missing` are a rank and a
+/// file.
 fn shared(
     ranks: usize,
     count: impl Fn(usize) -> usize + Sync,
     missing: &[(usize, usize)],
-) -> (Vec<Result<(Layouts, usize), String>>, Vec<usize>) {
+) -> (Vec<Shared>, Vec<usize>) {
     let reads: Arc<[AtomicUsize]> = (0..8).map(|_| AtomicUsize::default()).collect();
     let communicators = Communicator::threads(ranks, &CommunicatorOptions::default()).unwrap();
     let on_rank = |communicator: Communicator| {
