@@ -1,7 +1,7 @@
 //! GEMM with a weight, `y = x · Wᵀ`, for any number of rows.
 //!
-//! The weight is processed in panels of [`PANEL`] outputs, a chunk of inputs at a time, transposed so that a step
-//! over the inputs reads the panel contiguously. A tile of a few rows by a panel accumulates in registers. Each
+//! The weight is processed in panels of [`PANEL`] outputs, a chunk of inputs at a time, transposed so that steps over the
+//! inputs read a panel, or a strip of it, contiguously. A tile of a few rows by a panel accumulates in registers. Each
 //! element of `y` is one chain of fused multiply-adds over the inputs in order, so it is bit-identical for any batch
 //! and any number of threads. With few rows the GEMM is memory-bound, with many it is compute-bound.
 
@@ -33,8 +33,10 @@ pub(crate) use f16::PackedF16;
 pub(crate) use packed::PackedF32;
 pub(crate) use prefetch::Prefetch;
 pub(crate) use shared::Shared;
+use sizes::strip;
 pub(crate) use sizes::{CHUNK, PANEL};
 pub(crate) use tile::{TILE_ROWS, accumulate, accumulate_transposed};
+use tile::{accumulate_strips, tiles};
 use transpose::transpose;
 
 /// Rows per task, a multiple of a tile's: their sums fit the L2 cache.
@@ -51,9 +53,9 @@ pub(crate) trait PanelWeight: Sync {
     /// Words of a panel's row per chunk.
     const CHUNK: usize = CHUNK;
 
-    /// Words `depth` (at most [`Self::CHUNK`]) of `outputs` (at most [`PANEL`]), transposed to (depth, [`PANEL`]) and
-    /// zero-padded beyond the outputs. Weights that are not packed in memory are packed into `buffer`, with the
-    /// instructions of `level`.
+    /// Words `depth` (at most [`Self::CHUNK`]) of `outputs` (at most [`PANEL`]), transposed to (strips, depth, outputs of
+    /// a strip) and zero-padded beyond the outputs. Weights that are not packed in memory are packed into `buffer`, with
+    /// the instructions of `level`.
     fn chunk<'a>(
         &'a self,
         level: SimdLevel,
@@ -79,7 +81,7 @@ pub(crate) trait PanelWeight: Sync {
         false
     }
 
-    /// `sums += x · w`, see [`accumulate`].
+    /// `sums += x · w` for any number of rows, with a chunk `w`: in tiles, each as [`accumulate`].
     fn accumulate(
         &self,
         level: SimdLevel,
@@ -108,9 +110,26 @@ fn following_chunk<T>(
     Prefetch::new(&words[start..words.len().min(start + depth.len() * PANEL)])
 }
 
+/// Transposes `rows` rows of at most a chunk of `columns` elements, `stride` apart, to `out` (strips, columns, outputs of a
+/// strip), zero-padded beyond the rows.
+fn pack_strips(
+    level: SimdLevel,
+    data: &[f32],
+    stride: usize,
+    (rows, columns): (usize, usize),
+    out: &mut [f32],
+) {
+    let strip = strip(level);
+    for (out, first) in out.chunks_mut((columns * strip).max(1)).zip((0..PANEL).step_by(strip)) {
+        let data = &data[data.len().min(first * stride)..];
+        let rows = rows.saturating_sub(first).min(strip);
+        transpose(level, data, stride, (rows, columns), (out, strip));
+    }
+}
+
 /// A weight whose chunks are packed as f32 on the fly.
 pub(crate) trait UnpackedWeight: Sync {
-    /// Writes the packed chunk ([`PanelWeight::chunk`]) to `out`.
+    /// Writes the packed chunk ([`PanelWeight::chunk`]) in strips of [`strip`] to `out`.
     fn pack_chunk(
         &self,
         level: SimdLevel,
@@ -167,7 +186,7 @@ impl<R: UnpackedWeight> PanelWeight for R {
         w: &[f32],
         prefetch: Prefetch,
     ) {
-        accumulate(level.arch(), sums, x, (w, PANEL), prefetch);
+        accumulate_strips(level.arch(), sums, x, (w, strip(level)), prefetch);
     }
 }
 
@@ -189,7 +208,7 @@ impl UnpackedWeight for RowMajorF32<'_> {
     ) {
         let first = outputs.start * self.inputs + inputs.start;
         let shape = (outputs.len(), inputs.len());
-        transpose(level, &self.data[first..], self.inputs, shape, out);
+        pack_strips(level, &self.data[first..], self.inputs, shape, out);
     }
 
     #[cfg(target_arch = "x86_64")]
@@ -350,18 +369,11 @@ impl<'a, W: PanelWeight> Matmul<'a, W> {
             for (panel, sums) in panels.clone().zip(sums.chunks_mut(rows.len() * PANEL)) {
                 let columns = self.columns(panel);
                 let w = self.weight.chunk(self.level, columns, part.clone(), &mut buffer);
-                let tiles = rows.clone().step_by(TILE_ROWS);
-                // Each tile prefetches its part of the next chunk.
                 let upcoming = self.weight.next_chunk(self.columns(panel), part.clone());
-                let upcoming = upcoming.split(tiles.len());
-                for ((row, sums), prefetch) in
-                    tiles.zip(sums.chunks_mut(TILE_ROWS * PANEL)).zip(upcoming)
-                {
-                    let x = (&self.x[row * self.depth + start..], self.depth);
-                    self.weight.accumulate(self.level, sums, x, w, prefetch);
-                    if part.end == self.depth {
-                        self.write(row, panel, sums);
-                    }
+                let x = (&self.x[rows.start * self.depth + start..], self.depth);
+                self.weight.accumulate(self.level, sums, x, w, upcoming);
+                if part.end == self.depth {
+                    self.write(rows.start, panel, sums);
                 }
             }
         }

@@ -10,14 +10,15 @@ mod pairs;
 
 use std::ops::Range;
 
+use multiversion::multiversion;
 use rayon::prelude::*;
 
 #[cfg(target_arch = "x86_64")]
 use super::widen;
 use super::{
     Aligned, CHUNK, PANEL, PanelWeight, Prefetch, SimdLevel, UnpackedWeight, following_chunk,
-    matmul_all as words_matmul_all, matmul_at as words_matmul_at, packed_chunk, simd_level,
-    transpose,
+    matmul_all as words_matmul_all, matmul_at as words_matmul_at, packed_chunk, simd_level, strip,
+    tiles, transpose,
 };
 use crate::matmul::WriteMode;
 pub(crate) use pairs::round;
@@ -73,7 +74,7 @@ impl PackedBf16 {
                     }
                     let out = &mut out[first * PANEL..(first + n) * PANEL];
                     let shape = (rows.len() / inputs, n);
-                    transpose(simd_level(), words, TRANSPOSE_WORDS, shape, out);
+                    transpose(simd_level(), words, TRANSPOSE_WORDS, shape, (out, PANEL));
                 }
             },
         );
@@ -255,11 +256,14 @@ impl PanelWeight for PackedBf16 {
         );
         let bf16 = level >= SimdLevel::Avx512Bf16 && level.is_supported();
         assert!(bf16, "this CPU has no bf16 instructions");
-        // SAFETY: the machine has the instructions; the assertions are the function's preconditions.
         #[cfg(target_arch = "x86_64")]
-        #[allow(unsafe_code)]
-        unsafe {
-            avx512::accumulate(sums, (x, stride), w, (rows, depth), prefetch);
+        for (row, sums, prefetch) in tiles(sums, prefetch) {
+            let rows = sums.len() / PANEL;
+            // SAFETY: the machine has the instructions; the assertions are the function's preconditions.
+            #[allow(unsafe_code)]
+            unsafe {
+                avx512::accumulate(sums, (&x[row * stride..], stride), w, (rows, depth), prefetch);
+            }
         }
     }
 }
@@ -281,12 +285,10 @@ impl UnpackedWeight for WidenedBf16<'_> {
         if widen::bf16_chunk(level, pairs, out) {
             return;
         }
-        let _ = level;
-        for (pairs, out) in pairs.chunks(PANEL).zip(out.chunks_mut(2 * PANEL)) {
-            let (low, high) = out.split_at_mut(PANEL);
-            for ((pair, low), high) in pairs.iter().zip(low).zip(high) {
-                [*low, *high] = floats(*pair);
-            }
+        let strip = strip(level);
+        let depth = out.len() / PANEL;
+        for (out, first) in out.chunks_mut((depth * strip).max(1)).zip((0..PANEL).step_by(strip)) {
+            widen_strip(pairs, first, (out, strip));
         }
     }
 
@@ -303,6 +305,20 @@ impl UnpackedWeight for WidenedBf16<'_> {
             x,
             packed_chunk(&self.0.pairs, depth, outputs.start, 0..depth),
         )
+    }
+}
+
+/// Widens the strip of `width` outputs from `first` on.
+///
+/// # Shapes
+/// `pairs` (depth / 2, [`PANEL`]), `out` (depth, `width`).
+#[multiversion(targets = "simd")]
+fn widen_strip(pairs: &[u32], first: usize, (out, width): (&mut [f32], usize)) {
+    for (pairs, out) in pairs.chunks_exact(PANEL).zip(out.chunks_exact_mut(2 * width)) {
+        let (low, high) = out.split_at_mut(width);
+        for ((pair, low), high) in pairs[first..].iter().zip(low).zip(high) {
+            [*low, *high] = floats(*pair);
+        }
     }
 }
 

@@ -18,6 +18,7 @@ use rayon::prelude::*;
 
 use super::{
     PANEL, PanelWeight, Prefetch, SimdLevel, aligned, matmul_all as words_matmul_all, simd_level,
+    tiles,
 };
 use crate::matmul::WriteMode;
 use crate::quantized::QuantizedMatrix;
@@ -158,11 +159,15 @@ impl PanelWeight for PackedBlocks {
         &self,
         level: SimdLevel,
         sums: &mut [f32],
-        x: (&[f32], usize),
+        (x, stride): (&[f32], usize),
         w: &[f32],
         prefetch: Prefetch,
     ) {
         let coding = self.layout.coding();
-        tile::accumulate(level.arch(), sums, x, w, (coding.scale_group, coding.has_mins), prefetch);
+        let coding = (coding.scale_group, coding.has_mins);
+        for (row, sums, prefetch) in tiles(sums, prefetch) {
+            let x = (&x[row * stride..], stride);
+            tile::accumulate(level.arch(), sums, x, w, coding, prefetch);
+        }
     }
 }

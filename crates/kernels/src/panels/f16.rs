@@ -9,6 +9,7 @@ use rayon::prelude::*;
 use super::widen;
 use super::{
     Aligned, CHUNK, PANEL, Prefetch, SimdLevel, UnpackedWeight, following_chunk, packed_chunk,
+    strip,
 };
 use crate::quantized::blocks::half;
 
@@ -62,8 +63,11 @@ impl UnpackedWeight for PackedF16 {
         if widen::f16_chunk(level, bits, out) {
             return;
         }
-        let _ = level;
-        floats(bits, out);
+        let strip = strip(level);
+        let depth = out.len() / PANEL;
+        for (out, first) in out.chunks_mut((depth * strip).max(1)).zip((0..PANEL).step_by(strip)) {
+            widen_strip(bits, first, (out, strip));
+        }
     }
 
     #[cfg(target_arch = "x86_64")]
@@ -77,9 +81,15 @@ impl UnpackedWeight for PackedF16 {
     }
 }
 
+/// Widens the strip of `width` outputs from `first` on.
+///
+/// # Shapes
+/// `bits` (depth, [`PANEL`]), `out` (depth, `width`).
 #[multiversion(targets = "simd")]
-fn floats(bits: &[u16], out: &mut [f32]) {
-    for (bits, out) in bits.iter().zip(out) {
-        *out = half(*bits);
+fn widen_strip(bits: &[u16], first: usize, (out, width): (&mut [f32], usize)) {
+    for (bits, out) in bits.chunks_exact(PANEL).zip(out.chunks_exact_mut(width)) {
+        for (bits, out) in bits[first..].iter().zip(out) {
+            *out = half(*bits);
+        }
     }
 }

@@ -3,7 +3,7 @@
 /// Bytes of a cache line.
 const LINE: usize = 64;
 
-/// Cache lines prefetched per step of a tile.
+/// Maximum cache lines prefetched per step of a tile.
 const LINES_PER_STEP: usize = 2;
 
 /// Data to prefetch: a tile issues some of its lines at each of its first steps, to overlap memory access with
@@ -12,15 +12,17 @@ const LINES_PER_STEP: usize = 2;
 pub(crate) struct Prefetch {
     start: *const u8,
     lines: usize,
+    per_step: usize,
 }
 
 impl Prefetch {
     /// No data.
-    pub(crate) const NONE: Self = Self { start: std::ptr::null(), lines: 0 };
+    pub(crate) const NONE: Self = Self { start: std::ptr::null(), lines: 0, per_step: 1 };
 
     /// Prefetches `data`.
     pub(crate) fn new<T>(data: &[T]) -> Self {
-        Self { start: data.as_ptr().cast(), lines: size_of_val(data).div_ceil(LINE) }
+        let lines = size_of_val(data).div_ceil(LINE);
+        Self { start: data.as_ptr().cast(), lines, per_step: LINES_PER_STEP }
     }
 
     /// This data in `parts` parts.
@@ -29,21 +31,27 @@ impl Prefetch {
         (0..parts).map(move |part| {
             let first = self.lines.min(part * lines);
             let start = self.start.wrapping_add(first * LINE);
-            Self { start, lines: lines.min(self.lines - first) }
+            Self { start, lines: lines.min(self.lines - first), ..self }
         })
+    }
+
+    /// This data, spread over `steps` steps as far as two lines per step suffice.
+    pub(crate) fn spread(self, steps: usize) -> Self {
+        let per_step = self.lines.div_ceil(steps.max(1)).clamp(1, LINES_PER_STEP);
+        Self { per_step, ..self }
     }
 
     /// Number of steps that prefetch.
     #[inline(always)]
     pub(crate) fn steps(self) -> usize {
-        self.lines.div_ceil(LINES_PER_STEP)
+        self.lines.div_ceil(self.per_step)
     }
 
     /// Issues the prefetches of a step.
     #[inline(always)]
     pub(crate) fn issue(self, step: usize) {
-        for line in 0..LINES_PER_STEP {
-            let _at = self.start.wrapping_add((step * LINES_PER_STEP + line) * LINE);
+        for line in 0..self.per_step {
+            let _at = self.start.wrapping_add((step * self.per_step + line) * LINE);
             #[cfg(target_arch = "x86_64")]
             // SAFETY: a prefetch has no visible effect, whatever the address.
             #[allow(unsafe_code)]

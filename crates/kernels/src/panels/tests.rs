@@ -98,13 +98,22 @@ fn f32_gemms_equal_the_naive_sum_with_the_same_bits_at_every_level() {
     for shape @ (rows, inputs, outputs) in SHAPES.into_iter().chain(skinny_shapes()) {
         let (x, w) = (values(rows * inputs, 14), values(outputs * inputs, 15));
         let row_major = RowMajorF32 { data: &w, inputs };
-        let packed = PackedF32::new(&w, outputs, inputs);
+        let packed = |level| PackedF32::new_at(level, &w, outputs, inputs);
         let portable = at(SimdLevel::Portable, &x, &row_major, shape);
         assert_close(&portable, &naive(&x, &w, inputs), shape);
         // Each element is one chain of fused multiply-adds, so instructions of any width give the same bits.
         for level in SimdLevel::supported() {
             assert_eq!(at(level, &x, &row_major, shape), portable, "{level:?}, {shape:?}");
-            assert_eq!(at(level, &x, &packed, shape), portable, "packed, {level:?}, {shape:?}");
+            let packed = packed(level);
+            for at_level in SimdLevel::supported() {
+                let levels = (level, at_level);
+                assert_eq!(at(at_level, &x, &packed, shape), portable, "{levels:?}, {shape:?}");
+            }
+            let mut row = vec![f32::NAN; inputs];
+            for output in [0, outputs / 2, outputs - 1] {
+                packed.read_row(output, &mut row);
+                assert_eq!(row, w[output * inputs..][..inputs], "row {output}, {shape:?}");
+            }
         }
     }
 }
@@ -189,19 +198,22 @@ fn transposed_tiles_accumulate_the_naive_sum_at_every_level() {
 
 #[test]
 fn transposes_are_exact_and_zero_padded_at_every_level() {
-    for rows in [0, 1, 15, 16, 17, 48, 63, PANEL] {
-        for columns in [0, 1, 15, 16, 17, 40] {
+    let rows = [0, 1, 7, 8, 9, 15, 16, 17, 48, 63, PANEL];
+    let shapes = [16, PANEL].into_iter().flat_map(|width| rows.map(|rows| (rows, width)));
+    for (rows, width) in shapes.filter(|(rows, width)| rows <= width) {
+        for columns in [0, 1, 7, 8, 9, 15, 16, 17, 40] {
             let stride = columns + 5;
-            let data: Vec<u32> = (1..=(PANEL * stride) as u32).collect();
+            let data: Vec<u32> = (1..=(width * stride) as u32).collect();
             let element = |(column, row): (usize, usize)| {
                 if row < rows { data[row * stride + column] } else { 0 }
             };
-            let indices = (0..columns).flat_map(|column| (0..PANEL).map(move |row| (column, row)));
+            let indices = (0..columns).flat_map(|column| (0..width).map(move |row| (column, row)));
             let expected: Vec<u32> = indices.map(element).collect();
             for level in SimdLevel::supported() {
-                let mut out = vec![u32::MAX; columns * PANEL];
-                transpose(level, &data, stride, (rows, columns), &mut out);
-                assert_eq!(out, expected, "{level:?}: {rows} rows, {columns} columns");
+                let mut out = vec![u32::MAX; columns * width];
+                transpose(level, &data, stride, (rows, columns), (&mut out, width));
+                let shape = (rows, columns, width);
+                assert_eq!(out, expected, "{level:?}: rows, columns and width {shape:?}");
             }
         }
     }

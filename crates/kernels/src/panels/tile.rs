@@ -3,6 +3,7 @@
 use pulp::{Arch, Simd, WithSimd};
 
 use super::prefetch::Prefetch;
+use super::sizes::PANEL;
 
 /// Maximum rows of a tile.
 pub(crate) const TILE_ROWS: usize = 6;
@@ -23,7 +24,45 @@ pub(crate) fn accumulate(
     (w, width): (&[f32], usize),
     prefetch: Prefetch,
 ) {
-    arch.dispatch(Work::new(sums, (x, stride, 1), (w, width), prefetch));
+    arch.dispatch(Work::new((sums, width), (x, stride, 1), (w, width), prefetch));
+}
+
+/// `sums += x · w` as [`accumulate`], with any number of rows and a panel in strips.
+///
+/// # Shapes
+/// `sums` (rows, [`PANEL`]), `w` ([`PANEL`] / `strip`, depth, `strip`), `x` with its row stride: rows of `depth` elements.
+///
+/// # Panics
+/// As [`accumulate`].
+pub(crate) fn accumulate_strips(
+    arch: Arch,
+    sums: &mut [f32],
+    (x, stride): (&[f32], usize),
+    (w, strip): (&[f32], usize),
+    prefetch: Prefetch,
+) {
+    let strips = PANEL / strip;
+    let w = w.chunks_exact((w.len() / strips).max(1));
+    // A strip stays in the L1 cache for all tiles.
+    for (index, (w, prefetch)) in w.zip(prefetch.split(strips)).enumerate() {
+        for (row, sums, prefetch) in tiles(sums, prefetch) {
+            let sums = (&mut sums[index * strip..], PANEL);
+            let x = (&x[row * stride..], stride, 1);
+            let prefetch = prefetch.spread(w.len() / strip);
+            arch.dispatch(Work::new(sums, x, (w, strip), prefetch));
+        }
+    }
+}
+
+/// The tiles of `sums` (rows, [`PANEL`]): the first row, the sums and what to prefetch meanwhile.
+pub(crate) fn tiles(
+    sums: &mut [f32],
+    prefetch: Prefetch,
+) -> impl Iterator<Item = (usize, &mut [f32], Prefetch)> {
+    let tiles = sums.chunks_mut(TILE_ROWS * PANEL);
+    let prefetch = prefetch.split(tiles.len());
+    let tiles = tiles.zip(prefetch).enumerate();
+    tiles.map(|(tile, (sums, prefetch))| (tile * TILE_ROWS, sums, prefetch))
 }
 
 /// [`accumulate`] with `x` transposed: (depth, rows) with a stride between steps over `k`.
@@ -33,11 +72,14 @@ pub(crate) fn accumulate_transposed(
     (x, stride): (&[f32], usize),
     (w, width): (&[f32], usize),
 ) {
-    arch.dispatch(Work::new(sums, (x, 1, stride), (w, width), Prefetch::NONE));
+    arch.dispatch(Work::new((sums, width), (x, 1, stride), (w, width), Prefetch::NONE));
 }
 
 struct Work<'a> {
+    /// The rows' first `width` elements.
     sums: &'a mut [f32],
+    /// Stride between rows of `sums`.
+    stride: usize,
     x: &'a [f32],
     /// Stride between rows of `x`.
     row: usize,
@@ -53,7 +95,7 @@ impl WithSimd for Work<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        match self.sums.len() / self.width {
+        match self.sums.len().div_ceil(self.stride) {
             1 => self.rows::<S, 1>(simd),
             2 => self.rows::<S, 2>(simd),
             3 => self.rows::<S, 3>(simd),
@@ -67,16 +109,17 @@ impl WithSimd for Work<'_> {
 
 impl<'a> Work<'a> {
     fn new(
-        sums: &'a mut [f32],
+        (sums, stride): (&'a mut [f32], usize),
         (x, row, step): (&'a [f32], usize, usize),
         (w, width): (&'a [f32], usize),
         prefetch: Prefetch,
     ) -> Self {
+        let rows = sums.len().div_ceil(stride);
         assert!(
-            width.is_multiple_of(16) && sums.len().is_multiple_of(width),
+            width.is_multiple_of(16) && (rows == 0 || (rows - 1) * stride + width <= sums.len()),
             "the width must be a multiple of 16, and `sums` whole rows"
         );
-        Self { sums, x, row, step, w, width, prefetch }
+        Self { sums, stride, x, row, step, w, width, prefetch }
     }
 
     #[inline(always)]
@@ -130,7 +173,8 @@ impl<'a> Work<'a> {
             }
         }
         for r in 0..R {
-            let (row, _) = S::as_mut_simd_f32s(&mut self.sums[r * self.width + first..][..columns]);
+            let (row, _) =
+                S::as_mut_simd_f32s(&mut self.sums[r * self.stride + first..][..columns]);
             for n in 0..N {
                 row[n] = simd.add_f32s(row[n], sums[r][n]);
             }

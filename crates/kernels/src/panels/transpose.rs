@@ -1,6 +1,5 @@
-//! Transposes row-major words into panels.
+//! Transposes row-major words into panels and strips.
 
-use super::sizes::PANEL;
 use crate::simd_level::SimdLevel;
 
 /// A 4-byte word.
@@ -8,8 +7,8 @@ pub(crate) trait Word: Copy + Default {}
 impl Word for f32 {}
 impl Word for u32 {}
 
-/// Transposes `rows` rows of `columns` words, `stride` apart, to `out` (columns, [`PANEL`]), zero-padded beyond the
-/// rows, with the instructions of `level`, which the machine supports.
+/// Transposes `rows` rows of `columns` words, `stride` apart, to `out` (columns, `width`), zero-padded beyond the rows, with
+/// the instructions of `level`, which the machine supports.
 ///
 /// # Panics
 /// If the rows exceed `data`: a bug of the caller.
@@ -18,20 +17,38 @@ pub(crate) fn transpose<T: Word>(
     data: &[T],
     stride: usize,
     (rows, columns): (usize, usize),
-    out: &mut [T],
+    (out, width): (&mut [T], usize),
 ) {
-    assert!(rows <= PANEL && out.len() == columns * PANEL, "`out` differs from (columns, PANEL)");
+    assert!(rows <= width && out.len() == columns * width, "`out` differs from (columns, width)");
     assert!(rows == 0 || (rows - 1) * stride + columns <= data.len(), "rows exceed the data");
     #[cfg(target_arch = "x86_64")]
     if level >= SimdLevel::Avx512 {
         assert!(level.is_supported(), "this CPU has no AVX-512");
         // SAFETY: the machine has the instructions; the assertions above are the function's preconditions.
         #[allow(unsafe_code)]
-        return unsafe { avx512::transpose(data, stride, rows, columns, out) };
+        unsafe {
+            avx512::transpose(data, stride, (rows, columns), (&mut *out, width));
+        }
+        return pad(rows, (out, width));
     }
-    plain(data, stride, (0..rows, 0..columns), out);
-    for out in out.chunks_mut(PANEL) {
-        out[rows..].fill(T::default());
+    #[cfg(target_arch = "x86_64")]
+    if level >= SimdLevel::Avx2 {
+        assert!(level.is_supported(), "this CPU has no AVX2");
+        // SAFETY: as above.
+        #[allow(unsafe_code)]
+        unsafe {
+            avx2::transpose(data, stride, (rows, columns), (&mut *out, width));
+        }
+        return pad(rows, (out, width));
+    }
+    plain(data, stride, (0..rows, 0..columns), (&mut *out, width));
+    pad(rows, (out, width));
+}
+
+/// Fills `out` (columns, `width`) with zeros from row `rows` on.
+fn pad<T: Word>(rows: usize, (out, width): (&mut [T], usize)) {
+    if rows < width {
+        out.chunks_mut(width).for_each(|out| out[rows..].fill(T::default()));
     }
 }
 
@@ -40,13 +57,13 @@ fn plain<T: Word>(
     data: &[T],
     stride: usize,
     (rows, columns): (std::ops::Range<usize>, std::ops::Range<usize>),
-    out: &mut [T],
+    (out, width): (&mut [T], usize),
 ) {
     // Blocks of columns: the cache lines of `out` that they touch stay in the L1 cache.
     for first in columns.clone().step_by(16) {
         for row in rows.clone() {
             for column in first..columns.end.min(first + 16) {
-                out[column * PANEL + row] = data[row * stride + column];
+                out[column * width + row] = data[row * stride + column];
             }
         }
     }
@@ -56,24 +73,22 @@ fn plain<T: Word>(
 pub(super) mod avx512 {
     use std::arch::x86_64::*;
 
-    use crate::panels::sizes::PANEL;
     use crate::panels::transpose::{Word, plain};
 
     /// Rows and columns of a block transposed in registers.
     const BLOCK: usize = 16;
 
-    /// See [`super::transpose`].
+    /// [`super::transpose`] without the padding.
     ///
     /// # Safety
-    /// `data` has `(rows - 1) · stride + columns` elements, `rows` ≤ [`PANEL`], and `out` has `columns` · [`PANEL`].
+    /// `data` has `(rows - 1) · stride + columns` elements, `rows` ≤ `width`, and `out` has `columns` · `width`.
     #[allow(unsafe_code)]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
     pub(super) unsafe fn transpose<T: Word>(
         data: &[T],
         stride: usize,
-        rows: usize,
-        columns: usize,
-        out: &mut [T],
+        (rows, columns): (usize, usize),
+        (out, width): (&mut [T], usize),
     ) {
         let (whole_rows, whole_columns) = (rows / BLOCK * BLOCK, columns / BLOCK * BLOCK);
         for row in (0..whole_rows).step_by(BLOCK) {
@@ -93,34 +108,29 @@ pub(super) mod avx512 {
                             from.wrapping_add(next.wrapping_add(i * stride)).cast(),
                         );
                     }
-                    let to = out.as_mut_ptr().add(column * PANEL + row);
-                    block(from.cast(), stride, to.cast());
+                    let to = out.as_mut_ptr().add(column * width + row);
+                    block((from.cast(), stride), (to.cast(), width));
                 }
             }
         }
-        plain(data, stride, (0..whole_rows, whole_columns..columns), out);
-        plain(data, stride, (whole_rows..rows, 0..columns), out);
-        if rows < PANEL {
-            for out in out.chunks_mut(PANEL) {
-                out[rows..].fill(T::default());
-            }
-        }
+        plain(data, stride, (0..whole_rows, whole_columns..columns), (&mut *out, width));
+        plain(data, stride, (whole_rows..rows, 0..columns), (out, width));
     }
 
     /// Transposes 16 × 16 elements.
     ///
     /// # Safety
     /// 16 elements can be read at each of 16 addresses `stride` apart from `from` on, and written at each of 16
-    /// addresses [`PANEL`] apart from `to` on.
+    /// addresses `width` apart from `to` on.
     #[allow(unsafe_code, clippy::needless_range_loop)]
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-    unsafe fn block(from: *const f32, stride: usize, to: *mut f32) {
+    unsafe fn block((from, stride): (*const f32, usize), (to, width): (*mut f32, usize)) {
         // SAFETY: the caller's promise.
         let columns = unsafe { transpose_16x16(from, stride) };
         for i in 0..BLOCK {
             // SAFETY: the caller's promise.
-            unsafe { _mm512_storeu_ps(to.add(i * PANEL), columns[i]) };
+            unsafe { _mm512_storeu_ps(to.add(i * width), columns[i]) };
         }
     }
 
@@ -163,5 +173,81 @@ pub(super) mod avx512 {
             t[12 + c] = _mm512_shuffle_f32x4::<0xdd>(b, e);
         }
         t
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx2 {
+    use std::arch::x86_64::*;
+
+    use crate::panels::transpose::{Word, plain};
+
+    /// Rows and columns of a block transposed in registers.
+    const BLOCK: usize = 8;
+
+    /// [`super::transpose`] without the padding.
+    ///
+    /// # Safety
+    /// `data` has `(rows - 1) · stride + columns` elements, `rows` ≤ `width`, and `out` has `columns` · `width`.
+    #[allow(unsafe_code)]
+    #[target_feature(enable = "avx2")]
+    pub(super) unsafe fn transpose<T: Word>(
+        data: &[T],
+        stride: usize,
+        (rows, columns): (usize, usize),
+        (out, width): (&mut [T], usize),
+    ) {
+        let (whole_rows, whole_columns) = (rows / BLOCK * BLOCK, columns / BLOCK * BLOCK);
+        for row in (0..whole_rows).step_by(BLOCK) {
+            for column in (0..whole_columns).step_by(BLOCK) {
+                // SAFETY: 8 rows from `row` on and 8 columns from `column` on are within both, and a word is any four
+                // bytes.
+                unsafe {
+                    let from = data.as_ptr().add(row * stride + column);
+                    let to = out.as_mut_ptr().add(column * width + row);
+                    block((from.cast(), stride), (to.cast(), width));
+                }
+            }
+        }
+        plain(data, stride, (0..whole_rows, whole_columns..columns), (&mut *out, width));
+        plain(data, stride, (whole_rows..rows, 0..columns), (out, width));
+    }
+
+    /// Transposes 8 × 8 elements.
+    ///
+    /// # Safety
+    /// 8 elements can be read at each of 8 addresses `stride` apart from `from` on, and written at each of 8 addresses
+    /// `width` apart from `to` on.
+    #[allow(unsafe_code, clippy::needless_range_loop)]
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn block((from, stride): (*const f32, usize), (to, width): (*mut f32, usize)) {
+        let mut r = [_mm256_setzero_ps(); BLOCK];
+        for i in 0..BLOCK {
+            // SAFETY: the caller's promise.
+            r[i] = unsafe { _mm256_loadu_ps(from.add(i * stride)) };
+        }
+        // Pairs of rows, then groups of four, within each 128-bit lane.
+        let mut t = r;
+        for i in (0..BLOCK).step_by(2) {
+            t[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
+            t[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
+        }
+        for i in (0..BLOCK).step_by(4) {
+            r[i] = _mm256_shuffle_ps::<0x44>(t[i], t[i + 2]);
+            r[i + 1] = _mm256_shuffle_ps::<0xee>(t[i], t[i + 2]);
+            r[i + 2] = _mm256_shuffle_ps::<0x44>(t[i + 1], t[i + 3]);
+            r[i + 3] = _mm256_shuffle_ps::<0xee>(t[i + 1], t[i + 3]);
+        }
+        // The q-th 128-bit lane of r[4·g + c] holds column 4·q + c of rows 4·g to 4·g + 3.
+        for c in 0..4 {
+            let low = _mm256_permute2f128_ps::<0x20>(r[c], r[4 + c]);
+            let high = _mm256_permute2f128_ps::<0x31>(r[c], r[4 + c]);
+            // SAFETY: the caller's promise.
+            unsafe {
+                _mm256_storeu_ps(to.add(c * width), low);
+                _mm256_storeu_ps(to.add((4 + c) * width), high);
+            }
+        }
     }
 }

@@ -100,7 +100,7 @@ pub(super) fn paired_columns(x: &[f32], width: usize) -> Vec<u32> {
                     words,
                     PANEL,
                     (n, columns.len()),
-                    &mut block_columns[..columns.len() * PANEL],
+                    (&mut block_columns[..columns.len() * PANEL], PANEL),
                 );
                 for (out, words) in out.chunks_mut(depth).zip(block_columns.chunks(PANEL)) {
                     out[first..first + n].copy_from_slice(&words[..n]);
