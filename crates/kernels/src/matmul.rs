@@ -1,9 +1,12 @@
-//! GEMM over slices: a safe wrapper of the `gemm` crate.
+//! GEMM over slices: the `gemm` crate, or [`blocked`] where that is faster.
+
+mod blocked;
 
 use gemm::Parallelism;
 use rayon::prelude::*;
 
 use crate::math::add;
+use crate::simd_level::simd_level;
 
 /// A matrix to read (rows, cols), with strides in elements.
 #[derive(Clone, Copy)]
@@ -30,6 +33,11 @@ impl<'a> View<'a> {
             col_stride: self.row_stride,
             ..self
         }
+    }
+
+    /// The element at `row` and `col`.
+    fn at(&self, row: usize, col: usize) -> f32 {
+        self.data[row * self.row_stride + col * self.col_stride]
     }
 
     fn fits(&self) -> bool {
@@ -114,6 +122,11 @@ unsafe fn gemm_at(dst: *mut f32, mode: WriteMode, lhs: View<'_>, rhs: View<'_>, 
     assert!(lhs.cols == rhs.rows, "shapes differ");
     assert!(lhs.fits() && rhs.fits(), "an operand reaches beyond its data");
     let (rows, cols) = (lhs.rows, rhs.cols);
+    let level = simd_level();
+    if blocked::is_fastest(level, (rows, cols), lhs.cols) {
+        // SAFETY: the caller's promise.
+        return unsafe { blocked::gemm(level, dst, mode, lhs, rhs, threads) };
+    }
     let parallelism = match threads {
         Threads::One => Parallelism::None,
         Threads::All => Parallelism::Rayon(rayon::current_num_threads()),
@@ -172,11 +185,12 @@ pub(crate) fn accumulate_weight_grad(
     (b, n): (&[f32], usize),
     rows: usize,
 ) {
-    if m * n > SPLIT_OUTPUT || rows <= SPLIT_ROWS {
+    let is_split = m * n <= SPLIT_OUTPUT && rows > SPLIT_ROWS;
+    if !is_split || blocked::is_fastest(simd_level(), (m, n), rows) {
         let (a, b) = (View::new(a, rows, m).t(), View::new(b, rows, n));
         return gemm(ViewMut::new(dst, m, n), WriteMode::Accumulate, a, b, Threads::All);
     }
-    // `gemm` on all threads waits for all of them after every few hundred rows.
+    // The `gemm` crate on all threads waits for all of them after every few hundred rows.
     let count = rows.div_ceil(SPLIT_ROWS).min(MAX_SPLITS).next_multiple_of(SPLITS);
     let splits: Vec<Vec<f32>> = (0..count)
         .into_par_iter()

@@ -28,14 +28,15 @@ use rayon::prelude::*;
 
 use crate::matmul::WriteMode;
 use crate::simd_level::{SimdLevel, simd_level};
-use aligned::{Aligned, aligned};
+use aligned::Aligned;
+pub(crate) use aligned::aligned;
 pub(crate) use f16::PackedF16;
 pub(crate) use packed::PackedF32;
-pub(crate) use prefetch::Prefetch;
+pub(crate) use prefetch::{Prefetch, prefetch_line};
 pub(crate) use shared::Shared;
 use sizes::strip;
 pub(crate) use sizes::{CHUNK, PANEL};
-pub(crate) use tile::{TILE_ROWS, accumulate, accumulate_transposed};
+pub(crate) use tile::{TILE_ROWS, accumulate, accumulate_transposed, add_step};
 use tile::{accumulate_strips, tiles};
 use transpose::transpose;
 

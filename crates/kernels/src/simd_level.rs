@@ -8,7 +8,7 @@
 //! attention. It does not govern
 //! - loops under `#[multiversion]`, which detects the CPU itself. They are plain Rust, which the compiler neither
 //!   reassociates nor contracts, so every instruction set gives the same bits;
-//! - the `gemm` crate (weight gradients and the LM head's input gradient in f32), which detects the CPU itself.
+//! - the `gemm` crate (f32 GEMMs of training, but for large ones at `avx2`), which detects the CPU itself.
 
 use std::sync::OnceLock;
 

@@ -6,7 +6,7 @@ use std::ops::{Deref, DerefMut};
 const LINE: usize = 64;
 
 /// `len` elements of `buffer`, which grows as needed, from a cache line's start on.
-pub(super) fn aligned<T: Copy + Default>(buffer: &mut Vec<T>, len: usize) -> &mut [T] {
+pub(crate) fn aligned<T: Copy + Default>(buffer: &mut Vec<T>, len: usize) -> &mut [T] {
     buffer.resize(len + LINE / size_of::<T>(), T::default());
     let start = offset(buffer);
     &mut buffer[start..start + len]

@@ -6,6 +6,18 @@ const LINE: usize = 64;
 /// Maximum cache lines prefetched per step of a tile.
 const LINES_PER_STEP: usize = 2;
 
+/// Prefetches the cache line at `_at` into the L1 cache.
+#[inline(always)]
+pub(crate) fn prefetch_line(_at: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch has no visible effect, whatever the address.
+    #[allow(unsafe_code)]
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(_at.cast());
+    }
+}
+
 /// Data to prefetch: a tile issues some of its lines at each of its first steps, to overlap memory access with
 /// arithmetic.
 #[derive(Debug, Clone, Copy)]

@@ -188,7 +188,7 @@ impl<'a> Work<'a> {
 /// `x` has `R` elements at this stride.
 #[inline(always)]
 #[allow(unsafe_code, clippy::needless_range_loop)]
-pub(super) unsafe fn add_step<S: Simd, const R: usize, const N: usize>(
+pub(crate) unsafe fn add_step<S: Simd, const R: usize, const N: usize>(
     simd: S,
     sums: &mut [[S::f32s; N]; R],
     (x, stride): (*const f32, usize),
