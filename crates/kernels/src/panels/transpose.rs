@@ -1,5 +1,7 @@
 //! Transposes row-major words into panels and strips.
 
+#[cfg(target_arch = "x86_64")]
+use super::prefetch::prefetch_line;
 use crate::simd_level::SimdLevel;
 
 /// A 4-byte word.
@@ -21,28 +23,89 @@ pub(crate) fn transpose<T: Word>(
 ) {
     assert!(rows <= width && out.len() == columns * width, "`out` differs from (columns, width)");
     assert!(rows == 0 || (rows - 1) * stride + columns <= data.len(), "rows exceed the data");
-    #[cfg(target_arch = "x86_64")]
-    if level >= SimdLevel::Avx512 {
-        assert!(level.is_supported(), "this CPU has no AVX-512");
-        // SAFETY: the machine has the instructions; the assertions above are the function's preconditions.
-        #[allow(unsafe_code)]
-        unsafe {
-            avx512::transpose(data, stride, (rows, columns), (&mut *out, width));
-        }
-        return pad(rows, (out, width));
-    }
-    #[cfg(target_arch = "x86_64")]
-    if level >= SimdLevel::Avx2 {
-        assert!(level.is_supported(), "this CPU has no AVX2");
-        // SAFETY: as above.
-        #[allow(unsafe_code)]
-        unsafe {
-            avx2::transpose(data, stride, (rows, columns), (&mut *out, width));
-        }
-        return pad(rows, (out, width));
-    }
-    plain(data, stride, (0..rows, 0..columns), (&mut *out, width));
+    let (whole_rows, whole_columns) =
+        in_blocks(level, data, stride, (rows, columns), (&mut *out, width));
+    plain(data, stride, (0..whole_rows, whole_columns..columns), (&mut *out, width));
+    plain(data, stride, (whole_rows..rows, 0..columns), (&mut *out, width));
     pad(rows, (out, width));
+}
+
+/// Transposes the blocks that the instructions of `level` transpose in registers. Returns the rows and columns that they
+/// cover.
+#[cfg(target_arch = "x86_64")]
+fn in_blocks<T: Word>(
+    level: SimdLevel,
+    data: &[T],
+    stride: usize,
+    shape: (usize, usize),
+    out: (&mut [T], usize),
+) -> (usize, usize) {
+    assert!(level.is_supported(), "this CPU has no {level:?}");
+    // SAFETY: the machine has the instructions; the caller has checked the shapes.
+    #[allow(unsafe_code)]
+    unsafe {
+        match level {
+            SimdLevel::Portable => (0, 0),
+            SimdLevel::Avx2 => blocks::<T, { avx2::BLOCK }>(data, stride, shape, out, avx2::block),
+            SimdLevel::Avx512 | SimdLevel::Avx512Bf16 => {
+                blocks::<T, { avx512::BLOCK }>(data, stride, shape, out, avx512::block)
+            }
+        }
+    }
+}
+
+/// None: no level has such instructions.
+#[cfg(not(target_arch = "x86_64"))]
+fn in_blocks<T: Word>(
+    _level: SimdLevel,
+    _data: &[T],
+    _stride: usize,
+    _shape: (usize, usize),
+    _out: (&mut [T], usize),
+) -> (usize, usize) {
+    (0, 0)
+}
+
+/// Transposes a block of words, whose rows are `stride` apart, to rows that are `width` apart.
+#[cfg(target_arch = "x86_64")]
+type TransposeBlock = unsafe fn((*const f32, usize), (*mut f32, usize));
+
+/// Transposes the blocks of `BLOCK` × `BLOCK` words. Returns the rows and columns that they cover.
+///
+/// # Safety
+/// The machine has the instructions of `block`. `data` has `(rows - 1) · stride + columns` elements, `rows` ≤ `width`, and
+/// `out` has `columns` · `width`.
+#[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code)]
+unsafe fn blocks<T: Word, const BLOCK: usize>(
+    data: &[T],
+    stride: usize,
+    (rows, columns): (usize, usize),
+    (out, width): (&mut [T], usize),
+    block: TransposeBlock,
+) -> (usize, usize) {
+    let (whole_rows, whole_columns) = (rows / BLOCK * BLOCK, columns / BLOCK * BLOCK);
+    for row in (0..whole_rows).step_by(BLOCK) {
+        // Prefetches the next rows or, after the last rows, the next columns.
+        let next = if row + BLOCK < whole_rows {
+            BLOCK * stride
+        } else {
+            columns.wrapping_sub(row * stride)
+        };
+        for column in (0..whole_columns).step_by(BLOCK) {
+            // SAFETY: `BLOCK` rows from `row` on and as many columns from `column` on are within both, and a word is any
+            // four bytes.
+            unsafe {
+                let from = data.as_ptr().add(row * stride + column);
+                for i in 0..BLOCK {
+                    prefetch_line(from.wrapping_add(next.wrapping_add(i * stride)).cast());
+                }
+                let to = out.as_mut_ptr().add(column * width + row);
+                block((from.cast(), stride), (to.cast(), width));
+            }
+        }
+    }
+    (whole_rows, whole_columns)
 }
 
 /// Fills `out` (columns, `width`) with zeros from row `rows` on.
@@ -73,49 +136,8 @@ fn plain<T: Word>(
 pub(super) mod avx512 {
     use std::arch::x86_64::*;
 
-    use crate::panels::transpose::{Word, plain};
-
-    /// Rows and columns of a block transposed in registers.
-    const BLOCK: usize = 16;
-
-    /// [`super::transpose`] without the padding.
-    ///
-    /// # Safety
-    /// `data` has `(rows - 1) · stride + columns` elements, `rows` ≤ `width`, and `out` has `columns` · `width`.
-    #[allow(unsafe_code)]
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-    pub(super) unsafe fn transpose<T: Word>(
-        data: &[T],
-        stride: usize,
-        (rows, columns): (usize, usize),
-        (out, width): (&mut [T], usize),
-    ) {
-        let (whole_rows, whole_columns) = (rows / BLOCK * BLOCK, columns / BLOCK * BLOCK);
-        for row in (0..whole_rows).step_by(BLOCK) {
-            // Prefetches the next rows or, after the last rows, the next columns.
-            let next = if row + BLOCK < whole_rows {
-                BLOCK * stride
-            } else {
-                columns.wrapping_sub(row * stride)
-            };
-            for column in (0..whole_columns).step_by(BLOCK) {
-                // SAFETY: 16 rows from `row` on and 16 columns from `column` on are within both, and a word is any
-                // four bytes.
-                unsafe {
-                    let from = data.as_ptr().add(row * stride + column);
-                    for i in 0..BLOCK {
-                        _mm_prefetch::<_MM_HINT_T0>(
-                            from.wrapping_add(next.wrapping_add(i * stride)).cast(),
-                        );
-                    }
-                    let to = out.as_mut_ptr().add(column * width + row);
-                    block((from.cast(), stride), (to.cast(), width));
-                }
-            }
-        }
-        plain(data, stride, (0..whole_rows, whole_columns..columns), (&mut *out, width));
-        plain(data, stride, (whole_rows..rows, 0..columns), (out, width));
-    }
+    /// Rows and columns of a block.
+    pub(super) const BLOCK: usize = 16;
 
     /// Transposes 16 × 16 elements.
     ///
@@ -123,9 +145,11 @@ pub(super) mod avx512 {
     /// 16 elements can be read at each of 16 addresses `stride` apart from `from` on, and written at each of 16
     /// addresses `width` apart from `to` on.
     #[allow(unsafe_code, clippy::needless_range_loop)]
-    #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-    unsafe fn block((from, stride): (*const f32, usize), (to, width): (*mut f32, usize)) {
+    pub(super) unsafe fn block(
+        (from, stride): (*const f32, usize),
+        (to, width): (*mut f32, usize),
+    ) {
         // SAFETY: the caller's promise.
         let columns = unsafe { transpose_16x16(from, stride) };
         for i in 0..BLOCK {
@@ -180,38 +204,8 @@ pub(super) mod avx512 {
 mod avx2 {
     use std::arch::x86_64::*;
 
-    use crate::panels::transpose::{Word, plain};
-
-    /// Rows and columns of a block transposed in registers.
-    const BLOCK: usize = 8;
-
-    /// [`super::transpose`] without the padding.
-    ///
-    /// # Safety
-    /// `data` has `(rows - 1) · stride + columns` elements, `rows` ≤ `width`, and `out` has `columns` · `width`.
-    #[allow(unsafe_code)]
-    #[target_feature(enable = "avx2")]
-    pub(super) unsafe fn transpose<T: Word>(
-        data: &[T],
-        stride: usize,
-        (rows, columns): (usize, usize),
-        (out, width): (&mut [T], usize),
-    ) {
-        let (whole_rows, whole_columns) = (rows / BLOCK * BLOCK, columns / BLOCK * BLOCK);
-        for row in (0..whole_rows).step_by(BLOCK) {
-            for column in (0..whole_columns).step_by(BLOCK) {
-                // SAFETY: 8 rows from `row` on and 8 columns from `column` on are within both, and a word is any four
-                // bytes.
-                unsafe {
-                    let from = data.as_ptr().add(row * stride + column);
-                    let to = out.as_mut_ptr().add(column * width + row);
-                    block((from.cast(), stride), (to.cast(), width));
-                }
-            }
-        }
-        plain(data, stride, (0..whole_rows, whole_columns..columns), (&mut *out, width));
-        plain(data, stride, (whole_rows..rows, 0..columns), (out, width));
-    }
+    /// Rows and columns of a block.
+    pub(super) const BLOCK: usize = 8;
 
     /// Transposes 8 × 8 elements.
     ///
@@ -219,9 +213,11 @@ mod avx2 {
     /// 8 elements can be read at each of 8 addresses `stride` apart from `from` on, and written at each of 8 addresses
     /// `width` apart from `to` on.
     #[allow(unsafe_code, clippy::needless_range_loop)]
-    #[inline]
     #[target_feature(enable = "avx2")]
-    unsafe fn block((from, stride): (*const f32, usize), (to, width): (*mut f32, usize)) {
+    pub(super) unsafe fn block(
+        (from, stride): (*const f32, usize),
+        (to, width): (*mut f32, usize),
+    ) {
         let mut r = [_mm256_setzero_ps(); BLOCK];
         for i in 0..BLOCK {
             // SAFETY: the caller's promise.
