@@ -23,8 +23,11 @@ pub(crate) fn transpose<T: Word>(
 ) {
     assert!(rows <= width && out.len() == columns * width, "`out` differs from (columns, width)");
     assert!(rows == 0 || (rows - 1) * stride + columns <= data.len(), "rows exceed the data");
+    #[cfg(target_arch = "x86_64")]
     let (whole_rows, whole_columns) =
         in_blocks(level, data, stride, (rows, columns), (&mut *out, width));
+    #[cfg(not(target_arch = "x86_64"))]
+    let (_, (whole_rows, whole_columns)) = (level, (0, 0));
     plain(data, stride, (0..whole_rows, whole_columns..columns), (&mut *out, width));
     plain(data, stride, (whole_rows..rows, 0..columns), (&mut *out, width));
     pad(rows, (out, width));
@@ -52,18 +55,6 @@ fn in_blocks<T: Word>(
             }
         }
     }
-}
-
-/// None: no level has such instructions.
-#[cfg(not(target_arch = "x86_64"))]
-fn in_blocks<T: Word>(
-    _level: SimdLevel,
-    _data: &[T],
-    _stride: usize,
-    _shape: (usize, usize),
-    _out: (&mut [T], usize),
-) -> (usize, usize) {
-    (0, 0)
 }
 
 /// Transposes a block of words, whose rows are `stride` apart, to rows that are `width` apart.
