@@ -96,7 +96,7 @@ impl VisionWork {
         let training = vision.frozen_parts().map(|frozen| TowerTraining {
             frozen,
             learning_rate_scale: 1.0,
-            activation_bytes: plan.tower_activation_bytes(),
+            activation_bytes: plan.tower_activations,
             reference: ReferenceTower::Base,
         });
         let frozen = Arc::new(ImageStore::new(Arc::new(table), store));

@@ -20,9 +20,6 @@ const F32: usize = size_of::<f32>();
 /// Fraction of the free memory for activations; the rest covers what the estimate misses.
 const SHARE: f64 = 0.5;
 
-/// The part of the saved activations' memory that a trained vision encoder may save as well.
-const TOWER_SHARE: usize = 4;
-
 /// Logits held at once: the LM head processes tokens in chunks.
 const LOGITS: usize = 16 << 20;
 
@@ -61,6 +58,8 @@ pub struct MemoryPlan {
     pub saved_activations: usize,
     /// Number of layers that are not recomputed.
     pub saved_layers: usize,
+    /// Bytes of activations that a trained vision encoder may save for its backward pass.
+    pub tower_activations: usize,
     /// The vision encoder and the images.
     pub vision: VisionMemory,
 }
@@ -93,6 +92,7 @@ impl MemoryPlan {
             update: pass.inputs + pass.workspace + logits.max(heads),
             saved_activations: 0,
             saved_layers: 0,
+            tower_activations: 0,
             vision: vision(workload, 0),
         };
         let layers = config.num_hidden_layers;
@@ -121,7 +121,10 @@ impl MemoryPlan {
             // The first layer of the backward pass is already counted.
             plan.update += plan.saved_activations - pass.layer;
         }
-        plan.vision = vision(workload, plan.tower_activation_bytes());
+        let left = free.unwrap_or(0).saturating_sub(plan.total()) as f64 * SHARE;
+        let room = (plan.state() + plan.vision.state()).min(left as usize);
+        plan.tower_activations = tower_activations(workload, recompute, room);
+        plan.vision = vision(workload, plan.tower_activations);
         plan
     }
 
@@ -133,12 +136,6 @@ impl MemoryPlan {
     /// Memory resident throughout the run.
     pub fn resident(&self) -> usize {
         self.base + self.state() + self.vision.resident()
-    }
-
-    /// Bytes of activations that a trained vision encoder may save for its backward pass.
-    #[must_use]
-    pub fn tower_activation_bytes(&self) -> usize {
-        self.saved_activations / TOWER_SHARE
     }
 
     /// Peak memory: rollout and update, with its gradients, alternate.
@@ -166,6 +163,18 @@ fn activation_cache(
             let fits = |layers: &usize| config.activation_cache_bytes(of(*layers)) <= room;
             (0..=config.num_hidden_layers).rev().find(fits).map(of)
         }
+    }
+}
+
+/// What a trained vision encoder saves within `room` bytes, or as the settings demand: all activations of as many blocks as
+/// fit, which saves their recomputation.
+fn tower_activations(workload: &Workload, recompute: Recompute, room: usize) -> usize {
+    let block = workload.vision.as_ref().map_or(0, |vision| vision.block_bytes(workload));
+    let blocks = workload.vision.as_ref().map_or(0, |vision| vision.blocks);
+    match recompute {
+        Recompute::All => 0,
+        Recompute::None => blocks * block,
+        Recompute::Auto => blocks.min(room / block.max(1)) * block,
     }
 }
 

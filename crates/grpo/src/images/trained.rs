@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 pub struct TrainedImages {
     table: Arc<ImageTable>,
     tower: TrainableTower,
-    /// Bytes of activations that a forward pass may save.
+    /// Bytes of activations that the forward passes of a step may save.
     activation_bytes: usize,
     step: Mutex<StepImages>,
     prefetch: Prefetch,
@@ -114,7 +114,7 @@ impl TrainedImages {
         let embeddings = if pass == ImagePass::Forward {
             self.tower.encoder()?.encode_pixels(&pixels)?
         } else {
-            let (embeddings, saved) = self.forward(&wanted, &pixels, pass)?;
+            let (embeddings, saved) = self.forward(&wanted, &pixels, pass, &step.saved)?;
             step.saved.push((wanted.clone(), saved));
             embeddings
         };
@@ -123,20 +123,28 @@ impl TrainedImages {
         Ok(())
     }
 
-    /// A pass over images that a backward follows.
+    /// A pass over images that a backward follows, as those that are `saved` already.
     fn forward(
         &self,
         digests: &[u128],
         pixels: &[&Pixels],
         pass: ImagePass,
+        saved: &[(Vec<u128>, SavedTower)],
     ) -> Result<(Vec<Tensor>, SavedTower)> {
+        let activation_bytes = self.activation_bytes.saturating_sub(activation_bytes(saved));
         Ok(match pass {
             ImagePass::Dropout(seed) => {
                 let seeds: Vec<u64> = digests.iter().map(|it| seed_of(*it, seed)).collect();
-                self.tower.forward_with_dropout(pixels, &seeds, self.activation_bytes)?
+                self.tower.forward_with_dropout(pixels, &seeds, activation_bytes)?
             }
-            _ => self.tower.forward(pixels, self.activation_bytes)?,
+            _ => self.tower.forward(pixels, activation_bytes)?,
         })
+    }
+
+    /// Bytes of activations that are saved for the backward of this step.
+    #[must_use]
+    pub fn saved_activation_bytes(&self) -> usize {
+        activation_bytes(&locked(&self.step).saved)
     }
 
     /// Cuts the images of `prompts` into patches on a thread of its own.
@@ -171,7 +179,7 @@ impl TrainedImages {
         if !repeated.is_empty() {
             let pixels = self.pixels(step, &repeated)?;
             let pixels: Vec<&Pixels> = pixels.iter().map(AsRef::as_ref).collect();
-            let (_, saved) = self.forward(&repeated, &pixels, step.pass)?;
+            let (_, saved) = self.forward(&repeated, &pixels, step.pass, &passes)?;
             passes.push((repeated, saved));
         }
         while let Some((digests, saved)) = passes.pop() {
@@ -200,6 +208,10 @@ impl TrainedImages {
     pub fn weights_changed(&self) {
         *locked(&self.step) = StepImages::default();
     }
+}
+
+fn activation_bytes(saved: &[(Vec<u128>, SavedTower)]) -> usize {
+    saved.iter().map(|(_, pass)| pass.activation_bytes()).sum()
 }
 
 /// The seed of an image's dropout masks in a step.

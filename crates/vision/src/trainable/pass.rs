@@ -41,18 +41,19 @@ impl SavedTower {
     /// The memory of the saved tensors in bytes, without the images' patches.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.passes.iter().map(SavedPass::bytes).sum()
-    }
-}
-
-impl SavedPass {
-    fn bytes(&self) -> usize {
-        let block = |block: &SavedBlock| {
-            let activations = block.activations.as_ref().map_or(0, Activations::bytes);
-            activations + bytes([&block.input])
+        let inputs = |pass: &SavedPass| {
+            let MergerActivations { scale, wide } = &pass.merger;
+            let blocks = pass.blocks.iter().map(|block| bytes([&block.input]));
+            blocks.sum::<usize>() + bytes([&pass.merger_input, scale, wide])
         };
-        let MergerActivations { scale, wide } = &self.merger;
-        self.blocks.iter().map(block).sum::<usize>() + bytes([&self.merger_input, scale, wide])
+        self.passes.iter().map(inputs).sum::<usize>() + self.activation_bytes()
+    }
+
+    /// The part of it for activations that are not recomputed.
+    #[must_use]
+    pub fn activation_bytes(&self) -> usize {
+        let blocks = self.passes.iter().flat_map(|pass| &pass.blocks);
+        blocks.filter_map(|block| block.activations.as_ref()).map(Activations::bytes).sum()
     }
 }
 

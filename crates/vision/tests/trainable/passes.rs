@@ -38,6 +38,8 @@ fn saved_activations_take_the_estimated_memory() {
     assert_eq!(saved(expected.block).bytes(), expected.inputs + expected.block);
     assert_eq!(saved(2 * expected.block - 1).bytes(), expected.inputs + expected.block);
     assert_eq!(saved(usize::MAX).bytes(), expected.inputs + 3 * expected.block);
+    assert_eq!(saved(usize::MAX).activation_bytes(), 3 * expected.block);
+    assert_eq!(saved(0).activation_bytes(), 0);
     let patches = images.iter().map(|image| image.patches.elem_count() * size_of::<f32>());
     assert_eq!(expected.patches, patches.sum::<usize>());
 }

@@ -160,6 +160,7 @@ mod tests {
         saved_activations: 800_000_000,
         vision: VisionMemory::NONE,
         saved_layers: 1,
+        tower_activations: 0,
     };
 
     fn text(settings: &GrpoSettings, given: usize, left: usize) -> Result<String> {

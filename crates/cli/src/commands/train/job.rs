@@ -103,7 +103,7 @@ impl<'a, T: TrainingSettings> Job<'a, T> {
             precision: run.precision,
             device: self.device.clone(),
             learning_rate,
-            activation_bytes: memory.tower_activation_bytes(),
+            activation_bytes: memory.tower_activations,
             disk: Some(DiskCache::open(&image_cache(&run.output), &key)?),
             reference,
         };

@@ -215,15 +215,34 @@ fn ranks_have_the_images_of_their_prompts_and_gpus_keep_embeddings_on_the_host()
 }
 
 #[test]
-fn an_encoder_may_save_as_much_as_a_quarter_of_what_the_decoder_does() {
-    let with = |free| {
-        let load = Workload { vision: Some(vision(&trained(), 0)), ..workload() };
-        plan(&load, Recompute::Auto, free)
+fn a_trained_encoder_saves_whole_blocks_in_half_of_what_the_decoder_leaves() {
+    let load = Workload { vision: Some(vision(&trained(), 0)), ..workload() };
+    let with = |recompute, free| plan(&load, recompute, free);
+    let none = with(Recompute::All, Some(1 << 40));
+    let all = with(Recompute::None, None);
+    assert_eq!(none.tower_activations, 0);
+    assert_eq!(all.vision.activations - none.vision.activations, all.tower_activations);
+    let block = all.tower_activations / 32;
+    // 4 images of 1,296 patches: 5 × 1,280 and 2 × 3,420 elements, 16 heads and two scales.
+    assert_eq!(block, 4 * 1296 * (5 * 1280 + 2 * 3420 + 18) * 4);
+    assert_eq!(with(Recompute::Auto, Some(1 << 40)).tower_activations, all.tower_activations);
+    assert_eq!(with(Recompute::Auto, None).tower_activations, 0);
+    // At most as much as the weights and their state.
+    let many = Workload { prompts: 100, budget: 1, ..load };
+    let most = plan(&many, Recompute::Auto, Some(1 << 40));
+    assert!(most.tower_activations <= most.state() + most.vision.state());
+    assert!(most.tower_activations < plan(&many, Recompute::None, None).tower_activations);
+    let free = none.total() + 2 * all.saved_activations + 10 * block;
+    let some = with(Recompute::Auto, Some(free));
+    let left = free - (some.total() - some.tower_activations);
+    assert_eq!(some.tower_activations, left / 2 / block * block);
+    assert!(some.tower_activations > 0 && some.tower_activations < all.tower_activations);
+    let share = |plan: &MemoryPlan| {
+        vision(&trained(), 0).recomputed_share(&load, plan.tower_activations)
     };
-    let (least, most) = (with(None), with(Some(1 << 40)));
-    assert!(most.saved_activations > 0);
-    let more = most.vision.activations - least.vision.activations;
-    assert_eq!(more, most.tower_activation_bytes());
+    assert_eq!((share(&none), share(&all)), (1.0, 0.0));
+    let blocks = (some.tower_activations / block) as f64;
+    assert!((share(&some) - (1.0 - blocks / 32.0)).abs() < 1e-12);
 }
 
 #[test]

@@ -78,14 +78,16 @@ pub struct VisionLoad {
     pub patches: usize,
     /// Floating-point operations of a forward pass over an image.
     pub forward_flops: f64,
-    /// Those of a backward pass, with the recomputation of all blocks; 0 if all is frozen.
+    /// Those of a backward pass without recomputation; 0 if all is frozen.
     pub backward_flops: f64,
+    /// Those of recomputing all blocks that are trained.
+    pub recompute_flops: f64,
     /// Bytes of an image's embeddings.
     embeddings: usize,
     /// Bytes of the embeddings that a frozen encoder keeps.
     cache: usize,
     /// Blocks that are trained.
-    blocks: usize,
+    pub(super) blocks: usize,
     /// With activations in bf16 and in f32.
     pass: [ImageBytes; 2],
 }
@@ -129,6 +131,11 @@ impl VisionMemory {
         host: 0,
     };
 
+    /// Weights, gradients and optimizer state.
+    pub(super) fn state(&self) -> usize {
+        self.weights + self.training
+    }
+
     /// Memory resident throughout a step.
     #[must_use]
     pub fn resident(&self) -> usize {
@@ -165,9 +172,8 @@ impl VisionLoad {
             images: count,
             patches: grid.patches(),
             forward_flops: config.flops(grid),
-            backward_flops: frozen.map_or(0.0, |frozen| {
-                config.backward_flops(grid, frozen) + config.recompute_flops(grid, blocks)
-            }),
+            backward_flops: frozen.map_or(0.0, |frozen| config.backward_flops(grid, frozen)),
+            recompute_flops: config.recompute_flops(grid, blocks),
             blocks,
             embeddings: grid.tokens(config.spatial_merge_size) * token,
             cache: tokens_of_data.map_or(cache_bytes, |all| cache_bytes.min(all * token)),
@@ -210,12 +216,33 @@ impl VisionLoad {
         workload.prompts * self.images
     }
 
+    /// Those of a backward pass: each optimizer step has its own.
+    fn images_of_backward(&self, workload: &Workload) -> usize {
+        self.images_of_step(workload).div_ceil(workload.mini_batches.max(1))
+    }
+
+    /// Bytes of a block's activations for a backward pass, besides its input.
+    pub(super) fn block_bytes(&self, workload: &Workload) -> usize {
+        self.images_of_backward(workload) * self.pass_bytes(workload).image.block
+    }
+
+    /// The part of the trained blocks that a backward pass recomputes if it saves `activation_bytes`.
+    pub(crate) fn recomputed_share(&self, workload: &Workload, activation_bytes: usize) -> f64 {
+        match self.blocks * self.block_bytes(workload) {
+            0 => 0.0,
+            all => 1.0 - activation_bytes.min(all) as f64 / all as f64,
+        }
+    }
+
+    fn pass_bytes(&self, workload: &Workload) -> ImageBytes {
+        let [bf16, f32] = self.pass;
+        if workload.layout.activation == BF16 { bf16 } else { f32 }
+    }
+
     /// The memory of a rank of `workload`, whose passes may save `activation_bytes` of the encoder's activations.
     pub(super) fn memory(&self, workload: &Workload, activation_bytes: usize) -> VisionMemory {
         let (layout, images) = (&workload.layout, self.images_of_step(workload));
-        let [bf16, f32] = self.pass;
-        let ImageBytes { image, most_workspace } =
-            if layout.activation == BF16 { bf16 } else { f32 };
+        let ImageBytes { image, most_workspace } = self.pass_bytes(workload);
         let weights = layout.weight_bytes(self.parameters);
         let reference = layout.weight_bytes(self.reference);
         let (step, patches) = (images * self.embeddings, images * image.patches);
@@ -231,9 +258,8 @@ impl VisionLoad {
             },
             trainable => {
                 let has_reference = workload.reference > 0;
-                // An optimizer step has a backward pass of its own.
-                let trained = images.div_ceil(workload.mini_batches.max(1));
-                let saved = activation_bytes.min(trained * self.blocks * image.block);
+                let trained = self.images_of_backward(workload);
+                let saved = activation_bytes.min(self.blocks * self.block_bytes(workload));
                 VisionMemory {
                     weights: weights + if has_reference { reference } else { 0 },
                     training: trainable * layout.gradient + workload.optimizer_bytes(trainable),

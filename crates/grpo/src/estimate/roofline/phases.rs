@@ -149,9 +149,10 @@ impl Step<'_> {
             0 => 0.0,
             _ => 1.0 - 1.0 / self.workload.mini_batches.max(1) as f64,
         };
+        let recomputed = vision.recomputed_share(self.workload, self.plan.tower_activations);
         let flops = images as f64
             * ((iterations + again + references) * vision.forward_flops
-                + iterations * vision.backward_flops);
+                + iterations * (vision.backward_flops + recomputed * vision.recompute_flops));
         let patches = images * vision.patches;
         let together = patches.min(vision.patches.max(BATCH_PATCHES));
         let efficiencies = &self.machine.efficiencies;
