@@ -41,9 +41,15 @@ fn the_encoder_and_the_images_are_counted() {
         of.map_or(0.0, |phase| phase["tflop"].as_f64().unwrap())
     };
     assert_eq!(encoding(&text), 0.0);
-    // Two forwards, a backward of about two, and the recomputation of all blocks.
+    // Two forwards, and a backward of about two.
     let times = encoding(&trained) / encoding(&frozen);
+    assert!((3.9..4.0).contains(&times), "{times}");
+    // Without memory for activations also the recomputation of all blocks.
+    let recomputed = report(&[&four[..], &train, &["--set", "recompute=\"all\""]].concat());
+    let times = encoding(&recomputed) / encoding(&frozen);
     assert!((4.5..5.0).contains(&times), "{times}");
+    let saved = |report| number(report, "/memory/vision/activations_gb");
+    assert!(saved(&trained) > 2.0 * saved(&recomputed), "{} GB", saved(&trained));
 }
 
 #[test]
