@@ -14,7 +14,7 @@ mod reference;
 mod shared_decoding;
 #[path = "vision/store.rs"]
 mod store;
-#[path = "vision/trained.rs"]
-mod trained;
 #[path = "../../vision/tests/parity/test_image.rs"]
 mod test_image;
+#[path = "vision/trained.rs"]
+mod trained;

@@ -237,9 +237,8 @@ fn a_trained_encoder_saves_whole_blocks_in_half_of_what_the_decoder_leaves() {
     let left = free - (some.total() - some.tower_activations);
     assert_eq!(some.tower_activations, left / 2 / block * block);
     assert!(some.tower_activations > 0 && some.tower_activations < all.tower_activations);
-    let share = |plan: &MemoryPlan| {
-        vision(&trained(), 0).recomputed_share(&load, plan.tower_activations)
-    };
+    let share =
+        |plan: &MemoryPlan| vision(&trained(), 0).recomputed_share(&load, plan.tower_activations);
     assert_eq!((share(&none), share(&all)), (1.0, 0.0));
     let blocks = (some.tower_activations / block) as f64;
     assert!((share(&some) - (1.0 - blocks / 32.0)).abs() < 1e-12);
