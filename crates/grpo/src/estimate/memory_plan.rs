@@ -169,12 +169,12 @@ fn activation_cache(
 /// What a trained vision encoder saves within `room` bytes, or as the settings demand: all activations of as many blocks as
 /// fit, which saves their recomputation.
 fn tower_activations(workload: &Workload, recompute: Recompute, room: usize) -> usize {
-    let block = workload.vision.as_ref().map_or(0, |vision| vision.block_bytes(workload));
-    let blocks = workload.vision.as_ref().map_or(0, |vision| vision.blocks);
+    let Some(vision) = &workload.vision else { return 0 };
+    let block = vision.block_bytes(workload);
     match recompute {
         Recompute::All => 0,
-        Recompute::None => blocks * block,
-        Recompute::Auto => blocks.min(room / block.max(1)) * block,
+        Recompute::None => vision.blocks * block,
+        Recompute::Auto => vision.blocks.min(room / block.max(1)) * block,
     }
 }
 
