@@ -170,11 +170,11 @@ fn activation_cache(
 /// fit, which saves their recomputation.
 fn tower_activations(workload: &Workload, recompute: Recompute, room: usize) -> usize {
     let Some(vision) = &workload.vision else { return 0 };
-    let block = vision.block_bytes(workload);
+    let (block, all) = (vision.block_bytes(workload), vision.blocks_bytes(workload));
     match recompute {
         Recompute::All => 0,
-        Recompute::None => vision.blocks * block,
-        Recompute::Auto => vision.blocks.min(room / block.max(1)) * block,
+        Recompute::None => all,
+        Recompute::Auto => all.min(room / block.max(1) * block),
     }
 }
 

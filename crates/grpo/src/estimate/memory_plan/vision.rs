@@ -87,7 +87,7 @@ pub struct VisionLoad {
     /// Bytes of the embeddings that a frozen encoder keeps.
     cache: usize,
     /// Blocks that are trained.
-    pub(super) blocks: usize,
+    blocks: usize,
     /// With activations in bf16 and in f32.
     pass: [ImageBytes; 2],
 }
@@ -226,9 +226,14 @@ impl VisionLoad {
         self.images_of_backward(workload) * self.pass_bytes(workload).image.block
     }
 
+    /// Those of all trained blocks.
+    pub(super) fn blocks_bytes(&self, workload: &Workload) -> usize {
+        self.blocks * self.block_bytes(workload)
+    }
+
     /// The part of the trained blocks that a backward pass recomputes if it saves `activation_bytes`.
     pub(crate) fn recomputed_share(&self, workload: &Workload, activation_bytes: usize) -> f64 {
-        match self.blocks * self.block_bytes(workload) {
+        match self.blocks_bytes(workload) {
             0 => 0.0,
             all => 1.0 - activation_bytes.min(all) as f64 / all as f64,
         }
@@ -259,7 +264,7 @@ impl VisionLoad {
             trainable => {
                 let has_reference = workload.reference > 0;
                 let trained = self.images_of_backward(workload);
-                let saved = activation_bytes.min(self.blocks * self.block_bytes(workload));
+                let saved = activation_bytes.min(self.blocks_bytes(workload));
                 VisionMemory {
                     weights: weights + if has_reference { reference } else { 0 },
                     training: trainable * layout.gradient + workload.optimizer_bytes(trainable),
