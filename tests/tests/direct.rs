@@ -88,7 +88,8 @@ fn answers_from_images_and_videos_are_those_of_the_reference() {
         let files: Vec<String> = files.iter().map(|file| format!("{index}/{file}")).collect();
         records.push(match case["kind"].as_str().unwrap() {
             "video" => json!({"problem": "<video>What is there?", "answer": "A",
-                "videos": [{"frames": files, "fps": 2.0}]}),
+                "videos": [{"frames": files, "fps": 2.0}],
+                "question_category": "Landmark Position"}),
             _ => question(&files),
         });
         let greedy: Vec<u32> = serde_json::from_value(case["greedy"].clone()).unwrap();
@@ -109,6 +110,22 @@ fn answers_from_images_and_videos_are_those_of_the_reference() {
     fs::copy(dir.path().join("out.json"), dir.path().join("data.jsonl")).unwrap();
     embodied_r(dir.path(), &INFER).assert().code(0);
     assert_eq!(read(&dir.path().join("out.json")), answers);
+    let mut eval = Command::new(binary());
+    eval.current_dir(dir.path()).args(["eval", "--predictions", "out.json", "--json"]);
+    let scores: Value = serde_json::from_str(&stdout_of(&mut eval)).unwrap();
+    assert_eq!(scores["n"], 9, "{scores}");
+}
+
+#[test]
+fn categories_that_are_not_scored_are_reported_before_any_answer() {
+    let dir = workspace();
+    let mut record = question_about(dir.path(), "a.png", (60, 60), 1);
+    record["question_category"] = "Colors".into();
+    write_lines(&dir.path().join("data.jsonl"), &[record]);
+    let words = ["eval", "--direct", "--model", "model", "--data", "data.jsonl", "--output", "out"];
+    let text = stderr_of(&mut embodied_r(dir.path(), &words), 1);
+    assert!(text.contains("`embodied-r` scores none of the records' categories: Colors"), "{text}");
+    assert!(!dir.path().join("out").exists());
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::process::Command;
 use assert_cmd::assert::OutputAssertExt as _;
 use embodied_r_tests::{VisionModel, binary, events, stderr_of, stdout_of, tiny_model};
 use safetensors::SafeTensors;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::images::test_image::test_image;
 
@@ -171,14 +171,27 @@ fn videos_are_seen_as_videos_or_as_images() {
         })
         .collect();
     let video = json!({"frames": frames, "fps": 2.0});
-    let record = json!({"problem": "<video>What moves?", "answer": "A", "videos": [video]});
-    fs::write(dir.path().join("train.jsonl"), format!("{record}\n").repeat(4)).unwrap();
+    let record = json!({"problem": "<video>What moves?", "answer": "A", "videos": [&video]});
+    let lines = format!("{record}\n").repeat(4);
+    // The same in this project's own format.
+    let of = |id: u32| {
+        json!({"Question_id": id, "question": "<video>What moves?", "answer": "A",
+            "videos": [&video]})
+    };
+    let own = Value::from((0..4).map(of).collect::<Vec<_>>()).to_string();
     let mut lengths = Vec::new();
-    for (output, more) in [("video", "frame_use=video"), ("images", "frame_use=images")] {
-        train(dir.path(), output, &["--set", more, "--set", "max_steps=1"]).assert().code(0);
-        lengths.push(cached(&dir.path().join(output)));
+    for (format, data) in [("lines", &lines), ("own", &own)] {
+        fs::write(dir.path().join("train.jsonl"), data).unwrap();
+        for frame_use in ["video", "images"] {
+            let (output, setting) =
+                (format!("{format}-{frame_use}"), format!("frame_use={frame_use}"));
+            train(dir.path(), &output, &["--set", &setting, "--set", "max_steps=1"])
+                .assert()
+                .code(0);
+            lengths.push(cached(&dir.path().join(output)));
+        }
     }
-    assert_eq!(lengths, [1, 4]);
+    assert_eq!(lengths, [1, 4, 1, 4]);
 }
 
 #[test]
@@ -243,6 +256,18 @@ fn a_text_model_does_not_see() {
     assert!(message.contains("`text` is a text model"), "{message}");
     let plan = stdout_of(&mut train(dir.path(), "run", &["--dry-run"]));
     assert!(plan.contains("vision encoder and images"), "{plan}");
+    // Its bad records are left out, too.
+    let good = fs::read_to_string(dir.path().join("train.jsonl")).unwrap();
+    fs::write(dir.path().join("train.jsonl"), format!("{good}{}\n", json!({"problem": 5})))
+        .unwrap();
+    let mut skipping = Command::new(binary());
+    skipping.current_dir(dir.path()).args(["train", "--config", "run.toml", "--model", "text"]);
+    skipping.args(["--data", "train.jsonl", "--output", "run", "--skip-bad-records", "--dry-run"]);
+    let message = stderr_of(&mut skipping, 0);
+    assert!(
+        message.contains("left out 1 bad record of `train.jsonl`: `problem` in record 13"),
+        "{message}"
+    );
 }
 
 #[cfg(feature = "mpi")]

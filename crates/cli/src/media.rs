@@ -31,11 +31,24 @@ pub(crate) struct LaidOut {
 impl LaidOut {
     /// A warning that records of `path` are left out, if some are.
     pub(crate) fn warning(&self, path: &Path) -> Option<String> {
-        let (index, reason) = self.skipped.first()?;
-        let (count, path, record) = (self.skipped.len(), path.display(), index + 1);
-        let more = if count > 1 { ", for example" } else { "" };
-        Some(format!("left out {count} bad records of `{path}`{more} record {record}: {reason}"))
+        left_out_warning(&self.skipped, path)
     }
+}
+
+/// A warning that the records `skipped` (index and reason) of `path` are left out, if there are any.
+pub(crate) fn left_out_warning(skipped: &[(usize, String)], path: &Path) -> Option<String> {
+    let (index, reason) = skipped.first()?;
+    let (reason, path) = (located(*index, reason, path), path.display());
+    Some(match skipped.len() {
+        1 => format!("left out 1 bad record of `{path}`: {reason}"),
+        count => format!("left out {count} bad records of `{path}`, for example: {reason}"),
+    })
+}
+
+/// `reason` with the record that it is about, unless it names it already.
+fn located(index: usize, reason: &str, path: &Path) -> String {
+    let record = format!("record {} of `{}`", index + 1, path.display());
+    if reason.contains(&record) { reason.to_owned() } else { format!("{record}: {reason}") }
 }
 
 /// Reads the questions of `path`, with their images and videos for a model that sees them.
@@ -103,7 +116,7 @@ pub(crate) fn lay_out(
             Ok(())
         }
         false => {
-            let what = format!("record {} of `{}`: {reason}", index + 1, set.path.display());
+            let what = located(index, &reason, &set.path);
             let hint = "fix the record, or leave bad ones out with `--skip-bad-records`";
             Err(exit::hint(what, hint))
         }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use embodied_r_files::read_text;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
@@ -13,6 +13,7 @@ use crate::question_key::QuestionKey;
 ///
 /// Unknown fields are preserved, in their order.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct Question {
     /// The benchmark's identifier: a number or a string.
     #[serde(rename = "Question_id")]
@@ -31,8 +32,8 @@ pub struct Question {
     /// The scene of the video; a scene is never in two splits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scene_name: Option<String>,
-    /// Path of the video.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Path of the video. A list of videos is in [`Self::extra`].
+    #[serde(skip_deserializing, skip_serializing_if = "Option::is_none")]
     pub videos: Option<String>,
     /// A model's output, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -40,6 +41,28 @@ pub struct Question {
     /// All other fields.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
+}
+
+/// The field of the path of a video, or of a list of videos.
+pub(crate) const VIDEOS: &str = "videos";
+
+impl<'de> Deserialize<'de> for Question {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        let mut question = Self::deserialize(deserializer)?;
+        match question.extra.get(VIDEOS) {
+            Some(Value::String(path)) => question.videos = Some(path.clone()),
+            Some(Value::Null) => {}
+            _ => return Ok(question),
+        }
+        question.extra.shift_remove(VIDEOS);
+        Ok(question)
+    }
+}
+
+impl Serialize for Question {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        Self::serialize(self, serializer)
+    }
 }
 
 impl Question {
@@ -78,4 +101,31 @@ pub fn category<'a>(question_category: &'a str, kind: Option<&'a str>) -> &'a st
 pub fn read_questions(path: &Path) -> Result<Vec<Question>> {
     let text = read_text(path)?;
     serde_json::from_str(&text).map_err(|source| Error::Json { path: path.into(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn videos_are_a_path_or_a_list_which_is_kept() {
+        let of = |videos: Value| {
+            let record = json!({"Question_id": 1, "question_category": "c", "question": "q",
+                "answer": "A", "videos": videos, "note": 2});
+            (serde_json::from_value::<Question>(record.clone()).unwrap(), record)
+        };
+        let (one, record) = of(json!("a.mp4"));
+        assert_eq!(one.videos.as_deref(), Some("a.mp4"));
+        assert_eq!(one.extra.keys().collect::<Vec<_>>(), ["note"]);
+        assert_eq!(serde_json::to_value(one).unwrap(), record);
+        let (none, _) = of(Value::Null);
+        assert_eq!((none.videos, none.extra.get("videos")), (None, None));
+        for list in [json!(["a.mp4"]), json!([{"frames": ["0.png"], "fps": 2.0}])] {
+            let (many, record) = of(list.clone());
+            assert_eq!((many.videos.as_ref(), many.extra.get("videos")), (None, Some(&list)));
+            assert_eq!(serde_json::to_value(many).unwrap(), record);
+        }
+    }
 }

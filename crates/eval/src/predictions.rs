@@ -6,6 +6,7 @@ use embodied_r_data::duplicates::find_duplicate;
 use embodied_r_data::question::category;
 use embodied_r_rewards::answer;
 use embodied_r_rewards::records::{self, Record};
+use serde_json::Value;
 
 use crate::error::{Error, Result};
 
@@ -104,7 +105,8 @@ pub(crate) fn reject_duplicates<'a>(
 /// The video of a record, as [`QuestionKey`](embodied_r_data::QuestionKey) has it.
 pub(crate) fn video(record: &Record) -> Result<Option<String>> {
     let named = record.optional_text("video_id")?;
-    Ok(named.or(record.optional_text("videos")?).map(str::to_owned))
+    let path = || record.fields().get("videos").and_then(Value::as_str);
+    Ok(named.or_else(path).map(str::to_owned))
 }
 
 /// The category of an official record, as [`Question::category`](embodied_r_data::Question::category) has it.
@@ -169,6 +171,19 @@ mod tests {
                 output: PredictionOutput::Completion("<answer> b </answer>".to_owned()),
             }]
         );
+    }
+
+    #[test]
+    fn a_record_without_a_video_id_is_named_by_the_path_of_its_video() {
+        for (videos, expected) in
+            [("\"a.mp4\"", Some("a.mp4")), ("[\"a.mp4\"]", None), ("null", None)]
+        {
+            let record = format!(
+                r#"[{{"Question_id": 7, "question_category": "c", "videos": {videos}, "answer": "B",
+                    "content": "x"}}]"#
+            );
+            assert_eq!(read_text(&record).unwrap()[0].video.as_deref(), expected, "{videos}");
+        }
     }
 
     #[test]

@@ -37,7 +37,7 @@ use crate::args::train::TrainArgs;
 use crate::exit::Status;
 use crate::ranks::run_job;
 use crate::run_images::vision_load;
-use data::SeenData;
+use data::{SeenData, TextQuestions};
 use dry_run::DryRun;
 use explain::explain;
 use job::Job;
@@ -74,9 +74,11 @@ fn run_as(args: &TrainArgs, process_group: &ProcessGroup) -> anyhow::Result<Stat
             (questions, eval, Some(table))
         }
         None => {
-            data::warn_of_unseen(&job, &questions);
-            let questions = prompted(&job, Given::Text(questions), &limit, "training")?;
-            (questions, prompted(&job, Given::Text(eval), &limit, "evaluation")?, None)
+            let text = |read: TextQuestions, name| {
+                data::warn_about(&job, &read);
+                prompted(&job, Given::Text(read.questions), &limit, name)
+            };
+            (text(questions, "training")?, text(eval, "evaluation")?, None)
         }
     };
     let data = GrpoData::new(settings, questions, eval).map_err(explain)?;

@@ -10,23 +10,23 @@ use super::options::MediaUse;
 use super::row::Row;
 use super::sample::{Media, MediaFile, Sample, Video};
 use crate::error::Result;
-use crate::question::Question;
+use crate::question::{Question, VIDEOS};
 use crate::video_file::{VideoFolders, find_video};
 
 /// A record as a sample. `videos` that is a string is looked up as `perceive` does, as is `video_id` alone of a
 /// question without images; a list of videos, as in other formats.
 pub(super) fn read(row: &Row<'_>, context: Context<'_>) -> Result<Sample> {
-    let mut fields = row.record.fields.clone();
-    let listed = fields.get("videos").is_some_and(|videos| !videos.is_string());
-    let videos = if listed { fields.shift_remove("videos") } else { None };
-    let mut question: Question = serde_json::from_value(Value::Object(fields))
+    let fields = Value::Object(row.record.fields.clone());
+    let mut question: Question = serde_json::from_value(fields)
         .map_err(|error| row.error(format!("is not a question: {error}")))?;
     if context.options.media == MediaUse::Ignored {
-        question.extra.extend(videos.map(|videos| ("videos".to_owned(), videos)));
         return Ok(Sample::from_text(question));
     }
     let images = media::sources(row, &["images"])?;
-    let videos = if listed { media::sources(row, &["videos"])? } else { Vec::new() };
+    let videos = match question.extra.shift_remove(VIDEOS) {
+        Some(_) => media::sources(row, &[VIDEOS])?,
+        None => Vec::new(),
+    };
     let mut found = Media {
         images: media::images(row, &images, context.folder)?,
         videos: media::videos(row, &videos, context.folder)?,
@@ -54,7 +54,7 @@ fn own_video(
     found: &Media,
 ) -> Result<Option<Video>> {
     let (field, listed, named) = match (&question.videos, &question.video_id) {
-        (Some(videos), named) => ("videos", Some(videos.as_str()), named.as_deref()),
+        (Some(videos), named) => (VIDEOS, Some(videos.as_str()), named.as_deref()),
         (None, Some(named)) if found.is_empty() => ("video_id", None, Some(named.as_str())),
         _ => return Ok(None),
     };

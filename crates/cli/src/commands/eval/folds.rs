@@ -210,8 +210,9 @@ impl Key {
 
 /// The images and videos of a record by their names.
 fn media_of(question: &Question) -> String {
-    let images = question.extra.get("images").map(ToString::to_string).unwrap_or_default();
-    format!("{images}\n{}", question.videos.as_deref().unwrap_or_default())
+    let listed = |field| question.extra.get(field).map(ToString::to_string).unwrap_or_default();
+    let video = question.videos.as_deref().unwrap_or_default();
+    format!("{}\n{}\n{video}", listed("images"), listed("videos"))
 }
 
 #[cfg(test)]
@@ -268,6 +269,7 @@ mod tests {
             (one.clone(), two.clone()),
             (one.clone(), json!({})),
             (json!({"videos": "1.mp4"}), json!({"videos": "2.mp4"})),
+            (json!({"videos": ["1.mp4"]}), json!({"videos": ["2.mp4"]})),
         ] {
             let (_dir, good) = sets(&[of(first), of(second)]);
             assert!(check(&good).is_ok());

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use embodied_r_data::multimodal::{MediaUse, SampleFormat, SampleSet, read_samples};
+use embodied_r_data::multimodal::{MediaUse, SampleSet, read_samples};
 use embodied_r_data::progress::Silent;
 use embodied_r_data::question::read_questions;
 use embodied_r_data::{Progress, Question};
@@ -18,36 +18,45 @@ use crate::media;
 use crate::progress::Bar;
 use crate::run_images::image_table;
 
-/// The questions of a file as text. Other formats than the official one are for models that see, or about text.
+/// The questions of a file as text.
+#[derive(Default)]
+pub(super) struct TextQuestions {
+    pub(super) questions: Vec<Question>,
+    /// A warning that bad records are left out, if some are.
+    warning: Option<String>,
+}
+
+/// Reads the questions of a file as text. Other formats than the official one are for models that see, or about text.
 ///
 /// # Errors
-/// The file cannot be read, or has an unknown format.
-pub(super) fn questions(path: &Path, settings: &MediaSettings) -> anyhow::Result<Vec<Question>> {
+/// The file cannot be read, has an unknown format, or a record is bad and bad ones are not to be left out.
+pub(super) fn questions(path: &Path, settings: &MediaSettings) -> anyhow::Result<TextQuestions> {
     let official = match read_questions(path) {
-        Ok(questions) if settings.columns.is_none() => return Ok(questions),
+        Ok(questions) if settings.columns.is_none() => {
+            return Ok(TextQuestions { questions, warning: None });
+        }
         Ok(_) => None,
         Err(error) => Some(error),
     };
-    let found = media::read(path, settings, MediaUse::Ignored);
-    match (found, official) {
-        (Ok(set), _) if set.format != SampleFormat::Official || settings.columns.is_some() => {
-            Ok(set.samples.into_iter().map(|sample| sample.question).collect())
+    match (media::read(path, settings, MediaUse::Ignored), official) {
+        (Ok(set), _) => {
+            let warning = media::left_out_warning(&set.skipped, path);
+            let questions = set.samples.into_iter().map(|sample| sample.question).collect();
+            Ok(TextQuestions { questions, warning })
         }
-        (Err(error), None) => Err(error),
-        (Err(error), Some(_)) if is_of_another_format(path) => Err(error),
-        (_, Some(error)) => Err(error.into()),
-        (Ok(set), None) => Ok(set.samples.into_iter().map(|sample| sample.question).collect()),
+        (Err(_), Some(error)) if !has_known_format(path) => Err(error.into()),
+        (Err(error), _) => Err(error),
     }
 }
 
-/// Whether the file's first record is in a format other than the official one.
-fn is_of_another_format(path: &Path) -> bool {
+/// Whether the file's first record is in one of the formats of questions.
+fn has_known_format(path: &Path) -> bool {
     let options = embodied_r_data::multimodal::ReadOptions {
         media: MediaUse::Ignored,
         skip_bad_records: true,
         ..Default::default()
     };
-    read_samples(path, &options).is_ok_and(|set| set.format != SampleFormat::Official)
+    read_samples(path, &options).is_ok()
 }
 
 /// The questions of a run that a vision-language model sees, with their images.
@@ -57,12 +66,15 @@ pub(crate) struct SeenData {
     pub(crate) eval: Vec<LaidOutSample>,
 }
 
-/// Warns if questions have places of images and videos that a text model does not see.
-pub(super) fn warn_of_unseen<T: TrainingSettings>(job: &Job<'_, T>, questions: &[Question]) {
+/// Warns of bad records that are left out, and of places of images and videos, which a text model does not see.
+pub(super) fn warn_about<T: TrainingSettings>(job: &Job<'_, T>, read: &TextQuestions) {
+    if let Some(warning) = &read.warning {
+        job.warn(warning);
+    }
     let has_place = |question: &Question| {
         ["<image>", "<video>"].iter().any(|marker| question.question.contains(marker))
     };
-    let count = questions.iter().filter(|question| has_place(question)).count();
+    let count = read.questions.iter().filter(|question| has_place(question)).count();
     if count > 0 {
         job.warn(&format!(
             "{count} questions have `<image>` or `<video>`, which the model does not see: it reads their text alone"
