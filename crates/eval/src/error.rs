@@ -119,13 +119,19 @@ pub enum Error {
         other: String,
     },
     /// The protocol scores none of the records' categories.
-    #[error("`{protocol}` scores none of the records' categories: {}", found.join(", "))]
+    #[error("`{protocol}` scores none of the records' categories: {}", listed(found))]
     NothingToScore {
         /// The protocol's name.
         protocol: &'static str,
         /// The categories of the records.
         found: Vec<String>,
     },
+}
+
+/// Categories as a list; that of a record without one is `(none)`.
+fn listed(categories: &[String]) -> String {
+    let shown = categories.iter().map(|name| if name.is_empty() { "(none)" } else { name });
+    shown.collect::<Vec<_>>().join(", ")
 }
 
 /// The crate's result type.

@@ -1,5 +1,7 @@
 //! The benchmarks' scoring protocols and categories.
 
+use std::collections::BTreeSet;
+
 use embodied_r_rewards::accuracy::Solution;
 use embodied_r_rewards::numeric::mean_relative_accuracy;
 
@@ -161,6 +163,19 @@ impl Protocol {
     pub fn scored_category(self, category: &str) -> Option<&'static str> {
         let merged = if DIRECTION_LEVELS.contains(&category) { DIRECTION } else { category };
         self.categories().iter().copied().find(|&known| known == merged)
+    }
+
+    /// Whether any of `categories` is scored: to know it before questions are answered.
+    ///
+    /// # Errors
+    /// [`Error::NothingToScore`] if none is.
+    pub fn check_categories<'a>(self, categories: impl IntoIterator<Item = &'a str>) -> Result<()> {
+        let categories: BTreeSet<&str> = categories.into_iter().collect();
+        if categories.iter().any(|category| self.scored_category(category).is_some()) {
+            return Ok(());
+        }
+        let found = categories.into_iter().map(str::to_owned).collect();
+        Err(Error::NothingToScore { protocol: self.name(), found })
     }
 
     /// The mean used as the overall score.

@@ -49,6 +49,16 @@ fn each_protocol_scores_its_own_categories() {
 }
 
 #[test]
+fn one_scored_category_suffices() {
+    for (categories, is_scored) in
+        [(&["Causal", "route_planning"][..], true), (&["Causal", ""], false), (&[], false)]
+    {
+        let found = Protocol::EmbodiedR.check_categories(categories.iter().copied());
+        assert_eq!(found.is_ok(), is_scored, "{categories:?}");
+    }
+}
+
+#[test]
 fn questions_of_one_protocol_are_scored_by_letter_and_by_no_other() {
     for (protocol, category) in [
         (Protocol::EgoSchema, "egoschema"),

@@ -119,6 +119,8 @@ fn categories_come_in_the_protocols_order() {
 fn nothing_to_score_is_an_error_that_names_the_categories_found() {
     let error = score(Protocol::EmbodiedR, &answers("Causal", 1, 0)).unwrap_err();
     assert_eq!(error.to_string(), "`embodied-r` scores none of the records' categories: Causal");
+    let error = score(Protocol::EmbodiedR, &answers("", 1, 0)).unwrap_err();
+    assert_eq!(error.to_string(), "`embodied-r` scores none of the records' categories: (none)");
     let missing = [prediction("Causal", "B", PredictionOutput::Missing)];
     let error = score(Protocol::UrbanVideoBench, &missing).unwrap_err();
     assert!(matches!(error, Error::NoPredictions { records: 1 }));

@@ -14,7 +14,7 @@ use embodied_r_eval::{
 
 use super::folds;
 use super::pass_at::{SamplingPlan, explain_samples};
-use crate::args::eval::{EvalArgs, Source};
+use crate::args::eval::{EvalArgs, ProtocolName, Source};
 use crate::args::reasoner::ReasonerArgs;
 use crate::asked::Asked;
 use crate::commands::infer::perceived::{self, CaptioningPlan};
@@ -99,7 +99,10 @@ pub(super) fn all(args: &EvalArgs) -> anyhow::Result<Vec<Outputs>> {
     let is_folded = args.folds.folds.is_some();
     match source.predictions {
         Some(_) => read(&sources, is_sampled, is_folded),
-        None => generate(&sources, plan.as_ref(), args.output.as_deref(), is_folded),
+        None => {
+            let request = Request { plan: plan.as_ref(), protocol: args.protocol, is_folded };
+            generate(&sources, &request, args.output.as_deref())
+        }
     }
 }
 
@@ -143,30 +146,55 @@ fn question_sets(sources: &[Source]) -> anyhow::Result<Option<Vec<QuestionSet>>>
     sources.iter().map(read).collect::<Option<anyhow::Result<_>>>().transpose()
 }
 
+/// What is asked of a model.
+struct Request<'a> {
+    /// Samples instead of answers.
+    plan: Option<&'a SamplingPlan>,
+    protocol: Option<ProtocolName>,
+    is_folded: bool,
+}
+
+impl Request<'_> {
+    /// Checks, before a model answers anything, that the protocol scores questions of the categories of each source.
+    fn check_categories<'q>(
+        &self,
+        categories: impl Iterator<Item = Vec<&'q str>>,
+    ) -> anyhow::Result<()> {
+        let categories: Vec<_> = categories.collect();
+        let protocol = super::protocol(self.protocol, categories.iter().flatten().copied());
+        for (fold, of_source) in categories.into_iter().enumerate() {
+            if !of_source.is_empty() {
+                let checked = protocol.check_categories(of_source).map_err(explain);
+                of_fold(checked, self.is_folded.then_some(fold))?;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Answers the questions of all sources. Finished work is kept until all are done.
 fn generate(
     sources: &[Source],
-    plan: Option<&SamplingPlan>,
+    request: &Request<'_>,
     save_path: Option<&Path>,
-    is_folded: bool,
 ) -> anyhow::Result<Vec<Outputs>> {
     let folder = Folder::new(save_path)?;
     let Some(Source { video, direct, .. }) = sources.first() else { return Ok(Vec::new()) };
     let (all, reasoners) = match video.direct(direct)? {
-        Some(direct) => seen(sources, plan, &direct, is_folded)?,
-        None => captioned(sources, plan, &folder, is_folded)?,
+        Some(direct) => seen(sources, request, &direct)?,
+        None => captioned(sources, request, &folder)?,
     };
     let (mut outputs, mut journals) = (Vec::new(), Vec::<Journal>::new());
     // A model is freed after its last fold.
     for (fold, (asked, reasoner)) in all.into_iter().zip(reasoners).enumerate() {
-        let folder = match is_folded {
+        let folder = match request.is_folded {
             true => folder.path().join(format!("fold-{fold}")),
             false => folder.path().to_owned(),
         };
-        if is_folded {
+        if request.is_folded {
             eprintln!("fold {fold} of {}: {} questions", sources.len(), asked.questions.len());
         }
-        let (output, journal) = match plan {
+        let (output, journal) = match request.plan {
             None => answer(asked, &reasoner, folder.join(ANSWERS))?,
             Some(plan) => {
                 let output = folder.join(SAMPLES);
@@ -189,14 +217,16 @@ fn generate(
 /// The questions of all sources as text with captions, and the model of each.
 fn captioned(
     sources: &[Source],
-    plan: Option<&SamplingPlan>,
+    request: &Request<'_>,
     folder: &Folder<'_>,
-    is_folded: bool,
 ) -> anyhow::Result<(Vec<Asked>, Vec<Rc<Reasoner>>)> {
     let sets = question_sets(sources)?.unwrap_or_default();
-    if is_folded {
+    if request.is_folded {
         folds::check(&sets)?;
     }
+    request.check_categories(
+        sets.iter().map(|set| set.questions.iter().map(Question::category).collect()),
+    )?;
     let Some(Source { video, reasoner, .. }) = sources.first() else {
         return Ok(Default::default());
     };
@@ -206,7 +236,7 @@ fn captioned(
         return Err(Usage(what.into()).into());
     }
     // Fails on a missing model before the slow captioning.
-    let reasoners = reasoners(sources, plan, None)?;
+    let reasoners = reasoners(sources, request.plan, None)?;
     // One place for the captions, so that `--pass-at` and answers share them.
     let all = captioning.run(&perceived::folder(&folder.path().join(ANSWERS)))?;
     Ok((all.into_iter().map(Asked::text).collect(), reasoners))
@@ -215,24 +245,26 @@ fn captioned(
 /// The questions of all sources with images and videos, and the model of each, which sees them.
 fn seen(
     sources: &[Source],
-    plan: Option<&SamplingPlan>,
+    request: &Request<'_>,
     direct: &Direct,
-    is_folded: bool,
 ) -> anyhow::Result<(Vec<Asked>, Vec<Rc<Reasoner>>)> {
     // Fails on a text model before the questions are read.
-    let reasoners = reasoners(sources, plan, Some(direct))?;
+    let reasoners = reasoners(sources, request.plan, Some(direct))?;
     let read = |source: &Source| {
         let data = source.data.as_deref()?;
         Some(direct.read(data, source.answers.as_deref(), source.limit))
     };
     let sets: Vec<SampleSet> = sources.iter().filter_map(read).collect::<anyhow::Result<_>>()?;
-    if is_folded {
+    if request.is_folded {
         folds::check_scenes(&sets)?;
     }
+    request.check_categories(
+        sets.iter().map(|set| set.questions().map(Question::category).collect()),
+    )?;
     let paths: Vec<PathBuf> = sets.iter().map(|set| set.path.clone()).collect();
     let asked = sets.into_iter().zip(&reasoners).map(|(set, reasoner)| reasoner.lay_out(set));
     let asked: Vec<Asked> = asked.collect::<anyhow::Result<_>>()?;
-    if is_folded {
+    if request.is_folded {
         folds::check_images(&paths, &asked)?;
     }
     Ok((asked, reasoners))
@@ -314,7 +346,10 @@ fn explain(error: Error) -> anyhow::Error {
             "give the questions that were answered with `--data`; records are matched by `video_id` and `Question_id` (or \
              `id`)"
         }
-        Error::NothingToScore { .. } => "choose the benchmark's protocol with `--protocol`",
+        Error::NothingToScore { .. } => {
+            "choose the benchmark's protocol with `--protocol`, and give questions one of its categories as \
+             `question_category`"
+        }
         Error::Records(embodied_r_rewards::Error::Field { .. }) => {
             "records need `question_category`, `answer` and `content`, or `id`, `category`, \
              `solution` and `prediction`"
