@@ -117,6 +117,30 @@ fn answers_from_images_and_videos_are_those_of_the_reference() {
 }
 
 #[test]
+fn images_that_a_model_does_not_see_are_warned_of() {
+    let dir = workspace();
+    let record = question_about(dir.path(), "a.png", (60, 60), 1);
+    write_lines(&dir.path().join("data.jsonl"), &[record]);
+    let without = |words: &[&str]| -> Vec<String> {
+        let kept = words.iter().filter(|word| **word != "--direct");
+        kept.map(|word| (*word).to_owned()).collect()
+    };
+    let mut blind = Command::new(binary());
+    let text = stderr_of(blind.current_dir(dir.path()).args(without(&INFER)), 1);
+    assert!(text.contains("cannot parse `data.jsonl`") && text.contains("`--direct`"), "{text}");
+    let own = json!([
+        {"Question_id": 1, "question": "<image>What?", "answer": "A", "images": ["a.png"]},
+        {"Question_id": 2, "question": "What?", "answer": "A"},
+    ]);
+    fs::write(dir.path().join("data.jsonl"), own.to_string()).unwrap();
+    let mut blind = Command::new(binary());
+    let text = stderr_of(blind.current_dir(dir.path()).args(without(&INFER)), 0);
+    assert!(text.contains("warning: 1 of 2 questions have images or videos"), "{text}");
+    let seeing = stderr_of(&mut embodied_r(dir.path(), &INFER), 0);
+    assert!(!seeing.contains("warning"), "{seeing}");
+}
+
+#[test]
 fn categories_that_are_not_scored_are_reported_before_any_answer() {
     let dir = workspace();
     let mut record = question_about(dir.path(), "a.png", (60, 60), 1);

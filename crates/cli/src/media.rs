@@ -63,6 +63,13 @@ pub(crate) fn read(
     Ok(read_samples(path, &read_options(settings, media)?)?)
 }
 
+/// Whether records of the file have one of the formats of questions with images.
+pub(crate) fn has_known_format(path: &Path) -> bool {
+    let options =
+        ReadOptions { media: MediaUse::Ignored, skip_bad_records: true, ..Default::default() };
+    read_samples(path, &options).is_ok()
+}
+
 /// How question files are read.
 ///
 /// # Errors

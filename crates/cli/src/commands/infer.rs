@@ -43,7 +43,7 @@ pub(crate) fn run(args: InferArgs) -> anyhow::Result<Status> {
 
 /// The questions as text with captions, and the model.
 fn captioned(args: &InferArgs) -> anyhow::Result<(Asked, Reasoner)> {
-    let set = perceived::read(&args.data, args.answers.as_deref(), args.limit)?;
+    let set = perceived::read_text(&args.data, args.answers.as_deref(), args.limit)?;
     let captioning = CaptioningPlan::new(vec![set], &args.video, &args.reasoner.model.weights)?;
     // Fails on a missing model before the slow captioning.
     let reasoner = Reasoner::new(&args.reasoner, None)?;

@@ -120,7 +120,7 @@ fn read(sources: &[Source], is_sampled: bool, is_folded: bool) -> anyhow::Result
         of_fold(outputs, is_folded.then_some(fold))
     };
     let all: Vec<Outputs> = paths.iter().enumerate().map(of).collect::<anyhow::Result<_>>()?;
-    let Some(sets) = question_sets(sources)? else {
+    let Some(sets) = question_sets(sources, perceived::read)? else {
         // Other formats have no scenes to check.
         let sets: Option<Vec<QuestionSet>> =
             paths.iter().map(|path| read_question_set(path, None).ok()).collect();
@@ -137,11 +137,17 @@ fn read(sources: &[Source], is_sampled: bool, is_folded: bool) -> anyhow::Result
         .collect()
 }
 
+/// Reads the first questions of a file with the published answers.
+type ReadQuestions = fn(&Path, Option<&Path>, Option<usize>) -> anyhow::Result<QuestionSet>;
+
 /// The question set of each source, if `--data` is given.
-fn question_sets(sources: &[Source]) -> anyhow::Result<Option<Vec<QuestionSet>>> {
+fn question_sets(
+    sources: &[Source],
+    read: ReadQuestions,
+) -> anyhow::Result<Option<Vec<QuestionSet>>> {
     let read = |source: &Source| {
         let data = source.data.as_deref()?;
-        Some(perceived::read(data, source.answers.as_deref(), source.limit))
+        Some(read(data, source.answers.as_deref(), source.limit))
     };
     sources.iter().map(read).collect::<Option<anyhow::Result<_>>>().transpose()
 }
@@ -220,7 +226,7 @@ fn captioned(
     request: &Request<'_>,
     folder: &Folder<'_>,
 ) -> anyhow::Result<(Vec<Asked>, Vec<Rc<Reasoner>>)> {
-    let sets = question_sets(sources)?.unwrap_or_default();
+    let sets = question_sets(sources, perceived::read_text)?.unwrap_or_default();
     if request.is_folded {
         folds::check(&sets)?;
     }

@@ -17,6 +17,7 @@ use crate::args::video::VideoArgs;
 use crate::asked::report_unanswered;
 use crate::commands::perceive;
 use crate::exit::{self, Status, Usage};
+use crate::media;
 
 /// Placeholder at the start of a question whose video is not captioned yet.
 const VIDEO: &str = "<video>";
@@ -37,6 +38,38 @@ pub(crate) fn read(
     set.questions.truncate(limit.unwrap_or(usize::MAX));
     set.record_indices.truncate(set.questions.len());
     Ok(set)
+}
+
+/// [`read`] for a model that reads text: warns if questions have images or videos, which it does not see.
+pub(crate) fn read_text(
+    path: &Path,
+    answers: Option<&Path>,
+    limit: Option<usize>,
+) -> anyhow::Result<QuestionSet> {
+    let set = read(path, answers, limit).map_err(|error| {
+        let is_other = matches!(error.downcast_ref(), Some(embodied_r_data::Error::Json { .. }));
+        match is_other && media::has_known_format(path) {
+            true => {
+                exit::hint(error.to_string(), "a vision-language model reads it with `--direct`")
+            }
+            false => error,
+        }
+    })?;
+    let unseen = set.questions.iter().filter(|question| has_unseen_media(question)).count();
+    if unseen > 0 {
+        eprintln!(
+            "warning: {unseen} of {} questions have images or videos, which a vision-language model sees with `--direct` \
+             only",
+            set.questions.len()
+        );
+    }
+    Ok(set)
+}
+
+/// Whether a question without captions has images or a list of videos.
+fn has_unseen_media(question: &Question) -> bool {
+    let has = |field: &str| question.extra.get(field).is_some_and(|media| !media.is_null());
+    (has("images") || has("videos")) && !has(ORIGINAL_QUESTION)
 }
 
 /// Question sets, some of whose questions may need captions, and the options of `perceive` to make them.

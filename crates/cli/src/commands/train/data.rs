@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use embodied_r_data::multimodal::{MediaUse, SampleSet, read_samples};
+use embodied_r_data::multimodal::{MediaUse, SampleSet};
 use embodied_r_data::progress::Silent;
 use embodied_r_data::question::read_questions;
 use embodied_r_data::{Progress, Question};
@@ -44,19 +44,9 @@ pub(super) fn questions(path: &Path, settings: &MediaSettings) -> anyhow::Result
             let questions = set.samples.into_iter().map(|sample| sample.question).collect();
             Ok(TextQuestions { questions, warning })
         }
-        (Err(_), Some(error)) if !has_known_format(path) => Err(error.into()),
+        (Err(_), Some(error)) if !media::has_known_format(path) => Err(error.into()),
         (Err(error), _) => Err(error),
     }
-}
-
-/// Whether the file's first record is in one of the formats of questions.
-fn has_known_format(path: &Path) -> bool {
-    let options = embodied_r_data::multimodal::ReadOptions {
-        media: MediaUse::Ignored,
-        skip_bad_records: true,
-        ..Default::default()
-    };
-    read_samples(path, &options).is_ok()
 }
 
 /// The questions of a run that a vision-language model sees, with their images.
