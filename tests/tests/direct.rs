@@ -144,12 +144,34 @@ fn images_that_a_model_does_not_see_are_warned_of() {
 fn categories_that_are_not_scored_are_reported_before_any_answer() {
     let dir = workspace();
     let mut record = question_about(dir.path(), "a.png", (60, 60), 1);
-    record["question_category"] = "Colors".into();
+    record["question_category"] = "Causal".into();
     write_lines(&dir.path().join("data.jsonl"), &[record]);
     let words = ["eval", "--direct", "--model", "model", "--data", "data.jsonl", "--output", "out"];
     let text = stderr_of(&mut embodied_r(dir.path(), &words), 1);
-    assert!(text.contains("`embodied-r` scores none of the records' categories: Colors"), "{text}");
+    assert!(text.contains("`embodied-r` scores none of the records' categories: Causal"), "{text}");
     assert!(!dir.path().join("out").exists());
+}
+
+#[test]
+fn questions_of_no_benchmark_are_scored_by_the_accuracy_reward() {
+    let dir = workspace();
+    let of = |answer: &str, fields: &Value| {
+        let mut record = question_about(dir.path(), "a.png", (60, 60), 1);
+        record["answer"] = answer.into();
+        record["question_category"] = "".into();
+        record.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        record
+    };
+    let typed = json!({"category": "Colors", "answer_type": "text"});
+    write_lines(&dir.path().join("data.jsonl"), &[of("A", &json!({})), of("dark red", &typed)]);
+    let words = ["eval", "--direct", "--model", "model", "--data", "data.jsonl", "--json"];
+    let scores: Value =
+        serde_json::from_str(&stdout_of(&mut embodied_r(dir.path(), &words))).unwrap();
+    assert_eq!((&scores["protocol"], &scores["n"]), (&json!("accuracy"), &json!(2)));
+    // What cannot be compared is named before any answer.
+    write_lines(&dir.path().join("data.jsonl"), &[of("dark red", &json!({}))]);
+    let text = stderr_of(&mut embodied_r(dir.path(), &words), 1);
+    assert!(text.contains("`dark red`") && text.contains("`answer_type`"), "{text}");
 }
 
 #[test]

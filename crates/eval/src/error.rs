@@ -1,5 +1,7 @@
 //! The crate's error type.
 
+use crate::protocol::NO_CATEGORY;
+
 /// Errors of reading and scoring predictions.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -128,9 +130,9 @@ pub enum Error {
     },
 }
 
-/// Categories as a list; that of a record without one is `(none)`.
+/// Categories as a list; that of a record without one is [`NO_CATEGORY`].
 fn listed(categories: &[String]) -> String {
-    let shown = categories.iter().map(|name| if name.is_empty() { "(none)" } else { name });
+    let shown = categories.iter().map(|name| if name.is_empty() { NO_CATEGORY } else { name });
     shown.collect::<Vec<_>>().join(", ")
 }
 

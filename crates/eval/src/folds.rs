@@ -1,6 +1,6 @@
 //! Cross-validation: the mean and the standard deviation of scores over folds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::ser::SerializeMap as _;
 use serde::{Serialize, Serializer};
@@ -34,7 +34,7 @@ pub struct Spread {
     #[serde(rename = "macro")]
     pub macro_: f64,
     /// By category; `None` if fewer than two folds have it.
-    pub by_category: BTreeMap<&'static str, Option<f64>>,
+    pub by_category: BTreeMap<String, Option<f64>>,
     /// Of pass@k by k; empty without samples.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub pass_at: BTreeMap<usize, f64>,
@@ -61,16 +61,14 @@ impl FoldedReport {
         let [overall, micro, macro_] =
             [|fold: &Report| fold.overall, |fold: &Report| fold.micro, |fold: &Report| fold.macro_]
                 .map(|score| folds.iter().map(score).collect::<Vec<f64>>());
-        let categories = first.protocol.categories().iter().copied();
-        let of_category = |name| {
-            let scores: Vec<&CategoryScore> =
-                folds.iter().filter_map(|fold| fold.category(name)).collect();
-            (!scores.is_empty()).then_some((name, scores))
-        };
-        let categories: Vec<(&'static str, Vec<&CategoryScore>)> =
-            categories.filter_map(of_category).collect();
+        let found = folds.iter().flat_map(|fold| &fold.by_category);
+        let found: BTreeSet<&str> = found.map(|category| category.name.as_str()).collect();
+        let of_category =
+            |name| (name, folds.iter().filter_map(|fold| fold.category(name)).collect());
+        let categories: Vec<(&str, Vec<&CategoryScore>)> =
+            first.protocol.ordered(&found).into_iter().map(of_category).collect();
         let by_category = categories.iter().map(|(name, folds)| CategoryScore {
-            name,
+            name: (*name).to_owned(),
             score: mean(&scores(folds)),
             n: folds.iter().map(|fold| fold.n).sum(),
             pass_at: mean_by_k(folds.iter().map(|fold| &fold.pass_at)),
@@ -86,7 +84,7 @@ impl FoldedReport {
             macro_: std(&macro_).unwrap_or_default(),
             by_category: categories
                 .iter()
-                .map(|(name, folds)| (*name, std(&scores(folds))))
+                .map(|(name, folds)| ((*name).to_owned(), std(&scores(folds))))
                 .collect(),
             pass_at: by_k(folds.iter().flat_map(|fold| &fold.pass_at).map(|of| &of.overall))
                 .into_iter()

@@ -7,13 +7,13 @@
 //!
 //! # What counts
 //!
-//! | case | `embodied-r`, `egoschema`, `mvbench`, `robot-r1` | `vsi-bench` | `urbanvideo-bench` |
+//! | case | `embodied-r`, `egoschema`, `mvbench`, `robot-r1`, `accuracy` | `vsi-bench` | `urbanvideo-bench` |
 //! |---|---|---|---|
 //! | a completion without a closed `<answer>` tag | wrong | wrong | wrong |
 //! | an answer that the protocol cannot parse | wrong | wrong | wrong |
 //! | a record without a prediction (null or absent) | wrong | wrong | skipped, as in the official script |
 //! | a question that the model or the file left out | wrong | wrong | wrong |
-//! | a category outside the protocol | skipped | skipped | skipped |
+//! | a category outside the protocol (`accuracy` has all) | skipped | skipped | skipped |
 //! | a category without questions | not in the macro mean | not in the macro mean | not in the macro mean |
 //!
 //! A question in two records is an error. [`match_questions`] adds the questions of a question set of which there is no
@@ -28,6 +28,7 @@
 //!     video: None,
 //!     category: category.to_owned(),
 //!     solution: solution.to_owned(),
+//!     answer_type: None,
 //!     output: PredictionOutput::Answer(answer.to_owned()),
 //! };
 //! let report = score(

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use embodied_r_data::Question;
+use embodied_r_rewards::answer_type::AnswerType;
 
 use crate::error::{Error, Result};
 use crate::predictions::{Prediction, PredictionOutput};
@@ -117,6 +118,7 @@ impl Answered for Prediction {
             video: question.key().video,
             category: question.category().to_owned(),
             solution: question.answer.clone(),
+            answer_type: AnswerType::of_columns(&question.extra),
             output: PredictionOutput::Unanswered,
         }
     }

@@ -75,7 +75,8 @@ pub fn score_samples(
         by_category.entry(category).or_default().add(samples, correct, &ks)?;
     }
     for category in &mut report.by_category {
-        category.pass_at = by_category.get(category.name).map(Mean::percent).unwrap_or_default();
+        category.pass_at =
+            by_category.get(category.name.as_str()).map(Mean::percent).unwrap_or_default();
     }
     let overall = by_category.into_values().fold(Mean::default(), Mean::pooled).percent();
     report.pass_at = Some(PassAt { overall, samples, temperature });

@@ -5,6 +5,7 @@ use std::path::Path;
 use embodied_r_data::duplicates::find_duplicate;
 use embodied_r_data::question::category;
 use embodied_r_rewards::answer;
+use embodied_r_rewards::answer_type::AnswerType;
 use embodied_r_rewards::records::{self, Record};
 use serde_json::Value;
 
@@ -19,8 +20,12 @@ pub struct Prediction {
     pub video: Option<String>,
     /// The benchmark's category.
     pub category: String,
-    /// The reference answer: a letter, or a number for numeric categories.
+    /// The reference answer: a letter, or a number for numeric categories; under [`Protocol::Accuracy`] also others.
+    ///
+    /// [`Protocol::Accuracy`]: crate::Protocol::Accuracy
     pub solution: String,
+    /// How [`Protocol::Accuracy`](crate::Protocol::Accuracy) compares answers with it.
+    pub answer_type: Option<AnswerType>,
     /// The model's output.
     pub output: PredictionOutput,
 }
@@ -63,7 +68,8 @@ impl PredictionOutput {
 /// - the official one: `question_category` or `kind`, `answer` and `content`, the full completion;
 /// - `id`, `category`, `solution` and `prediction`, the answer alone.
 ///
-/// `content` and `prediction` may be null or absent, and `video_id` may be absent. Other fields are ignored.
+/// `content` and `prediction` may be null or absent, and `video_id` and `answer_type` (or `problem_type`) may be absent.
+/// Other fields are ignored.
 ///
 /// # Errors
 /// The file cannot be read, a field is missing or has the wrong type (the error names the line or
@@ -128,6 +134,7 @@ fn prediction(record: &Record) -> Result<Prediction> {
             video,
             category: official_category(record)?.to_owned(),
             solution: record.text_or_number("answer")?,
+            answer_type: AnswerType::of_columns(record.fields()),
             output: match record.optional_text("content")? {
                 Some(text) => PredictionOutput::Completion(text.to_owned()),
                 None => PredictionOutput::Missing,
@@ -139,6 +146,7 @@ fn prediction(record: &Record) -> Result<Prediction> {
         video,
         category: record.text("category")?.to_owned(),
         solution: record.text_or_number("solution")?,
+        answer_type: AnswerType::of_columns(record.fields()),
         output: match record.optional_text_or_number("prediction")? {
             Some(text) => PredictionOutput::Answer(text),
             None => PredictionOutput::Missing,
@@ -168,6 +176,7 @@ mod tests {
                 video: Some("a.mp4".to_owned()),
                 category: "Causal".to_owned(),
                 solution: "B".to_owned(),
+                answer_type: None,
                 output: PredictionOutput::Completion("<answer> b </answer>".to_owned()),
             }]
         );

@@ -1,12 +1,14 @@
 //! The benchmarks' scoring protocols and categories.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
-use embodied_r_rewards::accuracy::Solution;
+use embodied_r_rewards::accuracy::{Accuracy, Solution};
 use embodied_r_rewards::numeric::mean_relative_accuracy;
+use embodied_r_rewards::{Reward as _, RewardInput};
 
 use crate::error::{Error, Result};
-use crate::predictions::Prediction;
+use crate::predictions::{Prediction, PredictionOutput};
 
 mod fuzzy;
 mod option_line;
@@ -29,6 +31,8 @@ pub enum Protocol {
     MvBench,
     /// Robot-R1's three kinds of multiple-choice questions, made from demonstrations; overall is the mean over questions.
     RobotR1,
+    /// Questions of any category, by the accuracy reward; overall is the mean over questions.
+    Accuracy,
 }
 
 /// The mean used as a protocol's overall score.
@@ -104,18 +108,22 @@ const EGOSCHEMA: [&str; 1] = [embodied_r_data::egoschema::CATEGORY];
 
 const MVBENCH: [&str; 1] = [embodied_r_data::mvbench::CATEGORY];
 
+/// What the category of questions without one is called.
+pub(crate) const NO_CATEGORY: &str = "(none)";
+
 /// The kinds of questions: the next key point, the current state, and the movement between them.
 const ROBOT_R1: [&str; 3] = ["waypoint", "state", "movement"];
 
 impl Protocol {
     /// All protocols.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::EmbodiedR,
         Self::VsiBench,
         Self::UrbanVideoBench,
         Self::EgoSchema,
         Self::MvBench,
         Self::RobotR1,
+        Self::Accuracy,
     ];
 
     /// Its command-line name.
@@ -127,6 +135,7 @@ impl Protocol {
             Self::EgoSchema => "egoschema",
             Self::MvBench => "mvbench",
             Self::RobotR1 => "robot-r1",
+            Self::Accuracy => "accuracy",
         }
     }
 
@@ -135,7 +144,7 @@ impl Protocol {
         Self::ALL.into_iter().find(|protocol| protocol.name() == name)
     }
 
-    /// The scored categories, levels merged, in table order.
+    /// The scored categories, levels merged, in table order; none for [`Self::Accuracy`], which scores all.
     pub fn categories(self) -> &'static [&'static str] {
         match self {
             Self::EmbodiedR => &EMBODIED_R,
@@ -144,38 +153,43 @@ impl Protocol {
             Self::EgoSchema => &EGOSCHEMA,
             Self::MvBench => &MVBENCH,
             Self::RobotR1 => &ROBOT_R1,
+            Self::Accuracy => &[],
         }
     }
 
     /// The protocol that alone scores the questions of all `categories`, if any: that of an out-of-domain benchmark, or of
-    /// questions about robots.
+    /// questions about robots; [`Self::Accuracy`] if no benchmark has any of them.
     pub fn of_categories<'a>(categories: impl IntoIterator<Item = &'a str>) -> Option<Self> {
-        let of = |category: &str| {
-            let sets = [Self::EgoSchema, Self::MvBench, Self::RobotR1];
-            sets.into_iter().find(|set| set.scored_category(category).is_some())
+        let categories: BTreeSet<&str> = categories.into_iter().collect();
+        let scores = |set: Self, category: &&str| set.scored_category(category).is_some();
+        let is_known = |category: &&str| {
+            Self::ALL
+                .into_iter()
+                .filter(|set| *set != Self::Accuracy)
+                .any(|set| scores(set, category))
         };
-        let mut categories = categories.into_iter();
-        let first = of(categories.next()?)?;
-        categories.all(|category| of(category) == Some(first)).then_some(first)
+        if !categories.iter().any(is_known) {
+            return (!categories.is_empty()).then_some(Self::Accuracy);
+        }
+        let sets = [Self::EgoSchema, Self::MvBench, Self::RobotR1];
+        sets.into_iter().find(|set| categories.iter().all(|category| scores(*set, category)))
     }
 
     /// The scored category for questions of `category`; `None` if they are not scored.
-    pub fn scored_category(self, category: &str) -> Option<&'static str> {
+    pub fn scored_category(self, category: &str) -> Option<&str> {
+        if self == Self::Accuracy {
+            return Some(if category.is_empty() { NO_CATEGORY } else { category });
+        }
         let merged = if DIRECTION_LEVELS.contains(&category) { DIRECTION } else { category };
         self.categories().iter().copied().find(|&known| known == merged)
     }
 
-    /// Whether any of `categories` is scored: to know it before questions are answered.
-    ///
-    /// # Errors
-    /// [`Error::NothingToScore`] if none is.
-    pub fn check_categories<'a>(self, categories: impl IntoIterator<Item = &'a str>) -> Result<()> {
-        let categories: BTreeSet<&str> = categories.into_iter().collect();
-        if categories.iter().any(|category| self.scored_category(category).is_some()) {
-            return Ok(());
+    /// The scored categories that are in `found`, in table order; sorted under [`Self::Accuracy`].
+    pub(crate) fn ordered<'a>(self, found: &BTreeSet<&'a str>) -> Vec<&'a str> {
+        match self {
+            Self::Accuracy => found.iter().copied().collect(),
+            _ => self.categories().iter().filter_map(|name| found.get(name).copied()).collect(),
         }
-        let found = categories.into_iter().map(str::to_owned).collect();
-        Err(Error::NothingToScore { protocol: self.name(), found })
     }
 
     /// The mean used as the overall score.
@@ -195,7 +209,8 @@ impl Protocol {
     }
 
     /// Number of questions in its categories in the full benchmark, or for Embodied-R in both full benchmarks; for
-    /// EgoSchema, of those with published answers. `None` for Robot-R1, which has no published questions.
+    /// EgoSchema, of those with published answers. `None` for Robot-R1, which has no published questions, and for
+    /// [`Self::Accuracy`].
     pub fn benchmark_size(self) -> Option<usize> {
         Some(match self {
             Self::EmbodiedR => 5464,
@@ -203,7 +218,7 @@ impl Protocol {
             Self::UrbanVideoBench => 5355,
             Self::EgoSchema => 500,
             Self::MvBench => 200,
-            Self::RobotR1 => return None,
+            Self::RobotR1 | Self::Accuracy => return None,
         })
     }
 
@@ -215,10 +230,12 @@ impl Protocol {
     /// The score of one prediction, from 0 to 1. Missing and unparsable answers score 0.
     ///
     /// # Errors
-    /// [`Error::Solution`] if the solution is not a letter or number as its category requires.
+    /// [`Error::Solution`] if the solution is not a letter or number as its category requires, or not of the question's
+    /// type.
     pub fn score_prediction(self, prediction: &Prediction) -> Result<f64> {
         let Prediction { category, solution, output, .. } = prediction;
         let right = match self {
+            Self::Accuracy => return accuracy(prediction),
             Self::EmbodiedR | Self::EgoSchema | Self::MvBench | Self::RobotR1 => {
                 match Solution::parse(solution) {
                     Some(Solution::Letter(letter)) => output.option_letter() == Some(letter),
@@ -243,6 +260,25 @@ impl Protocol {
         };
         Ok(if right { 1.0 } else { 0.0 })
     }
+}
+
+/// The accuracy reward of a prediction.
+fn accuracy(prediction: &Prediction) -> Result<f64> {
+    let Prediction { solution, answer_type, output, .. } = prediction;
+    let completion = match output {
+        PredictionOutput::Completion(text) => Cow::Borrowed(text.as_str()),
+        PredictionOutput::Answer(text) => Cow::Owned(format!("<answer>{text}</answer>")),
+        PredictionOutput::Missing | PredictionOutput::Unanswered => Cow::Borrowed(""),
+    };
+    let (completion, answer_type) = (completion.as_ref(), *answer_type);
+    let input = RewardInput { solution, completion, answer_type, ..RewardInput::default() };
+    let expected = match answer_type {
+        Some(_) => "a reference answer of its `answer_type`",
+        None => "an option letter or a number, as for questions without `answer_type`",
+    };
+    let scores = Accuracy.score(&[input])?;
+    let value = scores.first().and_then(|score| score.value);
+    value.ok_or_else(|| wrong_solution(prediction, expected))
 }
 
 fn wrong_solution(prediction: &Prediction, expected: &'static str) -> Error {

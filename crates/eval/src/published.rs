@@ -9,7 +9,8 @@ mod vsi_bench;
 use crate::protocol::Protocol;
 pub use table::{PublishedRow, PublishedTable};
 
-/// The published results for `protocol`; `None` for Robot-R1, whose multiple-choice accuracies are not published.
+/// The published results for `protocol`; `None` for Robot-R1, whose multiple-choice accuracies are not published, and for
+/// questions of any category.
 pub fn table(protocol: Protocol) -> Option<&'static PublishedTable> {
     Some(match protocol {
         Protocol::EmbodiedR => &embodied_r::TABLE,
@@ -17,7 +18,7 @@ pub fn table(protocol: Protocol) -> Option<&'static PublishedTable> {
         Protocol::UrbanVideoBench => &urbanvideo_bench::TABLE,
         Protocol::EgoSchema => &out_of_domain::EGOSCHEMA,
         Protocol::MvBench => &out_of_domain::MVBENCH,
-        Protocol::RobotR1 => return None,
+        Protocol::RobotR1 | Protocol::Accuracy => return None,
     })
 }
 

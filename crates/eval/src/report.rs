@@ -37,7 +37,7 @@ pub struct Report {
 #[derive(Debug, Clone, PartialEq)]
 pub struct CategoryScore {
     /// Its name, levels merged.
-    pub name: &'static str,
+    pub name: String,
     /// Its score, from 0 to 100.
     pub score: f64,
     /// Number of its scored questions.

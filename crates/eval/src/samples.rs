@@ -4,6 +4,7 @@ use std::path::Path;
 
 use embodied_r_data::Question;
 use embodied_r_files::write_lines;
+use embodied_r_rewards::answer_type::AnswerType;
 use embodied_r_rewards::records::{self, Record};
 use serde::Serialize;
 
@@ -20,8 +21,11 @@ pub struct SampledQuestion {
     pub video: Option<String>,
     /// The benchmark's category.
     pub category: String,
-    /// The reference answer: a letter, or a number for numeric categories.
+    /// The reference answer, as in [`Prediction`].
     pub solution: String,
+    /// How answers are compared with it, as in [`Prediction`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub answer_type: Option<AnswerType>,
     /// The prompt.
     pub question: String,
     /// The completions, in the order of sampling; empty if the question is unanswered, which counts as wrong.
@@ -36,6 +40,7 @@ impl SampledQuestion {
             video: question.key().video,
             category: question.category().to_owned(),
             solution: question.answer.clone(),
+            answer_type: AnswerType::of_columns(&question.extra),
             question: question.question.clone(),
             samples,
         }
@@ -48,6 +53,7 @@ impl SampledQuestion {
             video: self.video.clone(),
             category: self.category.clone(),
             solution: self.solution.clone(),
+            answer_type: self.answer_type,
             output: match self.samples.get(index) {
                 Some(sample) => PredictionOutput::Completion(sample.clone()),
                 None => PredictionOutput::Unanswered,
@@ -57,7 +63,7 @@ impl SampledQuestion {
 }
 
 /// Writes JSONL with one object per question, in order: `id`, `video_id` if known, `category`, `solution`,
-/// `question` and `samples`.
+/// `answer_type` if it has one, `question` and `samples`.
 ///
 /// # Errors
 /// The file cannot be written.
@@ -65,7 +71,7 @@ pub fn write(path: &Path, questions: &[SampledQuestion]) -> Result<()> {
     Ok(write_lines(path, questions)?)
 }
 
-/// Reads a file that [`write()`] wrote; `video_id` and `question` may be absent, and other fields are ignored.
+/// Reads a file that [`write()`] wrote; `video_id`, `answer_type` and `question` may be absent, and other fields are ignored.
 ///
 /// # Errors
 /// The file cannot be read, a field is missing or has the wrong type (the error names the line), or two records are of
@@ -85,6 +91,7 @@ fn sampled(record: &Record) -> Result<SampledQuestion> {
         video: video(record)?,
         category: record.text("category")?.to_owned(),
         solution: record.text_or_number("solution")?,
+        answer_type: AnswerType::of_columns(record.fields()),
         question: record.optional_text("question")?.unwrap_or_default().to_owned(),
     })
 }

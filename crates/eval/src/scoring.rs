@@ -59,9 +59,9 @@ pub fn score(protocol: Protocol, predictions: &[Prediction]) -> Result<Report> {
     coverage.empty_categories =
         known.copied().filter(|&name| !tallies.contains_key(name)).collect();
     let by_category: Vec<CategoryScore> = protocol
-        .categories()
-        .iter()
-        .filter_map(|&name| Some(merged(name, protocol.level_aggregation(), tallies.get(name)?)))
+        .ordered(&tallies.keys().copied().collect())
+        .into_iter()
+        .filter_map(|name| Some(merged(name, protocol.level_aggregation(), tallies.get(name)?)))
         .collect();
     if by_category.is_empty() && coverage.missing > 0 {
         return Err(Error::NoPredictions { records: predictions.len() });
@@ -85,7 +85,7 @@ pub fn score(protocol: Protocol, predictions: &[Prediction]) -> Result<Report> {
 }
 
 fn merged(
-    name: &'static str,
+    name: &str,
     level_aggregation: LevelAggregation,
     tallies: &BTreeMap<&str, Tally>,
 ) -> CategoryScore {
@@ -96,7 +96,7 @@ fn merged(
             tallies.values().map(|tally| tally.percent()).sum::<f64>() / tallies.len() as f64
         }
     };
-    CategoryScore { name, score, n: all.n, pass_at: BTreeMap::new() }
+    CategoryScore { name: name.to_owned(), score, n: all.n, pass_at: BTreeMap::new() }
 }
 
 fn pooled<'a>(tallies: impl Iterator<Item = &'a Tally>) -> Tally {

@@ -1,5 +1,6 @@
 //! How an answer is compared with the reference answer.
 
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
 /// How an answer is compared with the reference answer, as a question's data says.
@@ -43,6 +44,19 @@ impl AnswerType {
         })
     }
 
+    /// Its name, which [`Self::parse`] reads.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Choice => "multiple choice",
+            Self::Number => "numerical",
+            Self::Regression => "regression",
+            Self::Ocr => "OCR",
+            Self::FreeForm => "free-form",
+            Self::Text => "text",
+            Self::Position => "position",
+        }
+    }
+
     /// The type that a question's columns name, `answer_type` or else `problem_type`; `None` for an unknown one.
     pub fn of_columns(columns: &Map<String, Value>) -> Option<Self> {
         let name = COLUMNS.iter().find_map(|name| columns.get(*name).and_then(Value::as_str));
@@ -60,11 +74,28 @@ impl AnswerType {
     }
 }
 
+impl Serialize for AnswerType {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_type_is_read_by_its_name() {
+        for name in
+            ["multiple choice", "numerical", "regression", "OCR", "free-form", "text", "position"]
+        {
+            let answer_type = AnswerType::parse(name).unwrap();
+            assert_eq!(answer_type.name(), name);
+            assert_eq!(serde_json::to_value(answer_type).unwrap(), json!(name));
+        }
+    }
 
     fn of(columns: Value) -> Option<AnswerType> {
         AnswerType::of_columns(columns.as_object().unwrap())

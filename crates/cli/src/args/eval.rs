@@ -32,7 +32,7 @@ use super::video::VideoArgs;
 #[derive(Debug, Args)]
 pub(crate) struct EvalArgs {
     /// Scoring protocol [default: `egoschema` or `mvbench` if all questions are from that benchmark, `robot-r1` if all are
-    /// of its kinds, else `embodied-r`].
+    /// of its kinds, `accuracy` if no benchmark has their categories, else `embodied-r`].
     #[arg(long, value_enum, display_order = 100)]
     pub(crate) protocol: Option<ProtocolName>,
     /// Print the scores as JSON instead of Markdown.
@@ -159,4 +159,7 @@ pub(crate) enum ProtocolName {
     /// Robot-R1: multiple-choice questions by `kind` (`waypoint`, `state`, `movement`), mean over questions.
     #[value(name = "robot-r1")]
     RobotR1,
+    /// Questions of any category, scored as by the `accuracy` reward (option letters, numbers, or by `answer_type`), mean
+    /// over questions.
+    Accuracy,
 }

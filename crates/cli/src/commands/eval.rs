@@ -89,6 +89,7 @@ fn protocol<'a>(
         Some(ProtocolName::EgoSchema) => Protocol::EgoSchema,
         Some(ProtocolName::MvBench) => Protocol::MvBench,
         Some(ProtocolName::RobotR1) => Protocol::RobotR1,
+        Some(ProtocolName::Accuracy) => Protocol::Accuracy,
         None => Protocol::of_categories(categories).unwrap_or(Protocol::EmbodiedR),
     }
 }

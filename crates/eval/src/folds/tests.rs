@@ -13,6 +13,7 @@ fn report(protocol: Protocol, answers: &[(&str, &str)]) -> Report {
             video: None,
             category: (*category).to_owned(),
             solution: "B".to_owned(),
+            answer_type: None,
             output: PredictionOutput::Answer((*answer).to_owned()),
         })
         .collect();
@@ -82,6 +83,7 @@ fn pass_at_k_is_averaged_too() {
             video: None,
             category: CAUSAL.to_owned(),
             solution: "B".to_owned(),
+            answer_type: None,
             question: String::new(),
             samples,
         };

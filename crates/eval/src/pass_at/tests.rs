@@ -20,6 +20,7 @@ fn question(category: &str, answers: &[&str]) -> SampledQuestion {
         video: None,
         category: category.to_owned(),
         solution: "B".to_owned(),
+        answer_type: None,
         question: "q".to_owned(),
         samples: answers.iter().map(|answer| format!("<answer>{answer}</answer>")).collect(),
     }
@@ -104,6 +105,7 @@ fn the_scores_are_means_over_samples() {
 fn a_numeric_sample_is_correct_within_five_per_cent() {
     let numeric = SampledQuestion {
         solution: "10".to_owned(),
+        answer_type: None,
         ..question("room_size_estimation", &["10.5", "9", "x"])
     };
     let report = score_samples(Protocol::VsiBench, &[numeric], &[1, 3], None).unwrap();

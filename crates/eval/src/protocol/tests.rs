@@ -1,5 +1,5 @@
 use super::*;
-use crate::predictions::PredictionOutput;
+use embodied_r_rewards::AnswerType;
 
 fn score(
     protocol: Protocol,
@@ -12,6 +12,7 @@ fn score(
         video: None,
         category: category.to_owned(),
         solution: solution.to_owned(),
+        answer_type: None,
         output,
     })
 }
@@ -49,16 +50,6 @@ fn each_protocol_scores_its_own_categories() {
 }
 
 #[test]
-fn one_scored_category_suffices() {
-    for (categories, is_scored) in
-        [(&["Causal", "route_planning"][..], true), (&["Causal", ""], false), (&[], false)]
-    {
-        let found = Protocol::EmbodiedR.check_categories(categories.iter().copied());
-        assert_eq!(found.is_ok(), is_scored, "{categories:?}");
-    }
-}
-
-#[test]
 fn questions_of_one_protocol_are_scored_by_letter_and_by_no_other() {
     for (protocol, category) in [
         (Protocol::EgoSchema, "egoschema"),
@@ -70,7 +61,8 @@ fn questions_of_one_protocol_are_scored_by_letter_and_by_no_other() {
         assert_eq!(answer(protocol, category, "E", "The answer is E"), 1.0);
         assert_eq!(answer(protocol, category, "E", "D"), 0.0);
         for other in Protocol::ALL {
-            assert_eq!(other.scored_category(category).is_some(), other == protocol);
+            let is_scored = other == protocol || other == Protocol::Accuracy;
+            assert_eq!(other.scored_category(category).is_some(), is_scored);
         }
     }
 }
@@ -81,9 +73,49 @@ fn predictions_of_one_protocol_determine_it() {
     assert_eq!(of(&["movement", "waypoint"]), Some(Protocol::RobotR1));
     assert_eq!(of(&["egoschema", "egoschema"]), Some(Protocol::EgoSchema));
     assert_eq!(of(&["egocentric_navigation"]), Some(Protocol::MvBench));
+    assert_eq!(of(&["Colors", ""]), Some(Protocol::Accuracy));
+    assert_eq!(of(&["Colors", "Causal"]), None);
     for mixed in [&["egoschema", "egocentric_navigation"][..], &["egoschema", "Causal"], &[]] {
         assert_eq!(of(mixed), None);
     }
+}
+
+#[test]
+fn any_category_is_scored_by_the_accuracy_reward() {
+    let of = |solution: &str, answer_type: Option<AnswerType>, output: PredictionOutput| {
+        Protocol::Accuracy.score_prediction(&Prediction {
+            id: "7".to_owned(),
+            video: None,
+            category: "Colors".to_owned(),
+            solution: solution.to_owned(),
+            answer_type,
+            output,
+        })
+    };
+    let answer = |text: &str| PredictionOutput::Answer(text.to_owned());
+    let completion = |text: &str| PredictionOutput::Completion(text.to_owned());
+    for (solution, answer_type, output, expected) in [
+        ("B", None, answer("B"), 1.0),
+        ("B", None, completion("<answer>b</answer>"), 1.0),
+        ("B", None, completion("B"), 0.0),
+        ("B", None, PredictionOutput::Missing, 0.0),
+        ("B", None, PredictionOutput::Unanswered, 0.0),
+        ("4", None, answer("5"), 0.6),
+        ("4", Some(AnswerType::Regression), answer("5"), 0.75),
+        ("a cup", Some(AnswerType::Text), answer("A cup."), 1.0),
+        ("B", Some(AnswerType::Text), answer("b) lamp"), 0.0),
+    ] {
+        let found = of(solution, answer_type, output.clone()).unwrap();
+        assert_eq!(found, expected, "{solution}, {answer_type:?}, {output:?}");
+    }
+    for (answer_type, expected) in
+        [(None, "an option letter or a number"), (Some(AnswerType::Number), "of its `answer_type`")]
+    {
+        let error = of("a cup", answer_type, PredictionOutput::Unanswered).unwrap_err();
+        assert!(error.to_string().contains(expected), "{error}");
+    }
+    assert_eq!(Protocol::Accuracy.scored_category("Colors"), Some("Colors"));
+    assert_eq!(Protocol::Accuracy.scored_category(""), Some("(none)"));
 }
 
 #[test]

@@ -8,6 +8,7 @@ fn prediction(category: &str, solution: &str, output: PredictionOutput) -> Predi
         video: None,
         category: category.to_owned(),
         solution: solution.to_owned(),
+        answer_type: None,
         output,
     }
 }
@@ -110,7 +111,7 @@ fn categories_come_in_the_protocols_order() {
     ]
     .concat();
     let report = score(Protocol::EmbodiedR, &predictions).unwrap();
-    let names: Vec<_> = report.by_category.iter().map(|category| category.name).collect();
+    let names: Vec<_> = report.by_category.iter().map(|category| &*category.name).collect();
     assert_eq!(names, ["Counterfactual", "route_planning", "obj_appearance_order"]);
     assert_eq!(report.coverage.empty_categories.len(), 5);
 }
@@ -199,4 +200,18 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn the_categories_of_any_questions_are_sorted_and_their_mean_is_over_questions() {
+    let predictions = [answers("b", 3, 1), answers("a", 1, 1), answers("", 1, 0)].concat();
+    let report = score(Protocol::Accuracy, &predictions).unwrap();
+    let names: Vec<_> = report.by_category.iter().map(|category| &*category.name).collect();
+    assert_eq!(names, ["(none)", "a", "b"]);
+    assert_eq!((report.n, report.overall), (predictions.len(), report.micro));
+    assert!(!report.is_partial() && report.warnings().is_empty());
+    let other = score(Protocol::Accuracy, &answers("c", 1, 1)).unwrap();
+    let folds = crate::FoldedReport::new(vec![report, other]).unwrap();
+    let names: Vec<_> = folds.mean.by_category.iter().map(|category| &*category.name).collect();
+    assert_eq!(names, ["(none)", "a", "b", "c"]);
 }

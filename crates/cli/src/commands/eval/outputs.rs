@@ -161,17 +161,20 @@ struct Request<'a> {
 }
 
 impl Request<'_> {
-    /// Checks, before a model answers anything, that the protocol scores questions of the categories of each source.
-    fn check_categories<'q>(
+    /// Checks, before a model answers anything, that the protocol can score the questions of each source: it scores them
+    /// without answers.
+    fn check<'q, Q: Iterator<Item = &'q Question>>(
         &self,
-        categories: impl Iterator<Item = Vec<&'q str>>,
+        sources: impl Iterator<Item = Q>,
     ) -> anyhow::Result<()> {
-        let categories: Vec<_> = categories.collect();
-        let protocol = super::protocol(self.protocol, categories.iter().flatten().copied());
-        for (fold, of_source) in categories.into_iter().enumerate() {
-            if !of_source.is_empty() {
-                let checked = protocol.check_categories(of_source).map_err(explain);
-                of_fold(checked, self.is_folded.then_some(fold))?;
+        let sources: Vec<Vec<Prediction>> =
+            sources.map(|questions| questions.map(Prediction::unanswered).collect()).collect();
+        let categories = sources.iter().flatten().map(|question| question.category.as_str());
+        let protocol = super::protocol(self.protocol, categories);
+        for (fold, unanswered) in sources.iter().enumerate() {
+            if !unanswered.is_empty() {
+                let scored = score(protocol, unanswered).map_err(explain);
+                of_fold(scored, self.is_folded.then_some(fold))?;
             }
         }
         Ok(())
@@ -230,9 +233,7 @@ fn captioned(
     if request.is_folded {
         folds::check(&sets)?;
     }
-    request.check_categories(
-        sets.iter().map(|set| set.questions.iter().map(Question::category).collect()),
-    )?;
+    request.check(sets.iter().map(|set| set.questions.iter()))?;
     let Some(Source { video, reasoner, .. }) = sources.first() else {
         return Ok(Default::default());
     };
@@ -264,9 +265,7 @@ fn seen(
     if request.is_folded {
         folds::check_scenes(&sets)?;
     }
-    request.check_categories(
-        sets.iter().map(|set| set.questions().map(Question::category).collect()),
-    )?;
+    request.check(sets.iter().map(SampleSet::questions))?;
     let paths: Vec<PathBuf> = sets.iter().map(|set| set.path.clone()).collect();
     let asked = sets.into_iter().zip(&reasoners).map(|(set, reasoner)| reasoner.lay_out(set));
     let asked: Vec<Asked> = asked.collect::<anyhow::Result<_>>()?;
@@ -353,8 +352,7 @@ fn explain(error: Error) -> anyhow::Error {
              `id`)"
         }
         Error::NothingToScore { .. } => {
-            "choose the benchmark's protocol with `--protocol`, and give questions one of its categories as \
-             `question_category`"
+            "choose the benchmark's protocol with `--protocol`; `accuracy` scores questions of any category"
         }
         Error::Records(embodied_r_rewards::Error::Field { .. }) => {
             "records need `question_category`, `answer` and `content`, or `id`, `category`, \
