@@ -130,7 +130,7 @@ fn images_that_a_model_does_not_see_are_warned_of() {
     assert!(text.contains("cannot parse `data.jsonl`") && text.contains("`--direct`"), "{text}");
     let own = json!([
         {"Question_id": 1, "question": "<image>What?", "answer": "A", "images": ["a.png"]},
-        {"Question_id": 2, "question": "What?", "answer": "A"},
+        {"Question_id": 2, "question": "What?", "answer": "A", "images": []},
     ]);
     fs::write(dir.path().join("data.jsonl"), own.to_string()).unwrap();
     let mut blind = Command::new(binary());
@@ -149,6 +149,15 @@ fn categories_that_are_not_scored_are_reported_before_any_answer() {
     let words = ["eval", "--direct", "--model", "model", "--data", "data.jsonl", "--output", "out"];
     let text = stderr_of(&mut embodied_r(dir.path(), &words), 1);
     assert!(text.contains("`embodied-r` scores none of the records' categories: Causal"), "{text}");
+    assert!(!dir.path().join("out").exists());
+    // Nor does a model answer that reads text.
+    tiny_model::write(&dir.path().join("text"));
+    let own =
+        r#"[{"Question_id": 1, "question": "?", "answer": "A", "question_category": "Causal"}]"#;
+    fs::write(dir.path().join("own.json"), own).unwrap();
+    let words = ["eval", "--model", "text", "--data", "own.json", "--output", "out"];
+    let text = stderr_of(&mut embodied_r(dir.path(), &words), 1);
+    assert!(text.contains("scores none of the records' categories: Causal"), "{text}");
     assert!(!dir.path().join("out").exists());
 }
 

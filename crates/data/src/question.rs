@@ -52,7 +52,11 @@ impl<'de> Deserialize<'de> for Question {
         match question.extra.get(VIDEOS) {
             Some(Value::String(path)) => question.videos = Some(path.clone()),
             Some(Value::Null) => {}
-            _ => return Ok(question),
+            None | Some(Value::Array(_) | Value::Object(_)) => return Ok(question),
+            Some(_) => {
+                let what = "`videos` must be a path or a list of videos";
+                return Err(serde::de::Error::custom(what));
+            }
         }
         question.extra.shift_remove(VIDEOS);
         Ok(question)
@@ -127,5 +131,8 @@ mod tests {
             assert_eq!((many.videos.as_ref(), many.extra.get("videos")), (None, Some(&list)));
             assert_eq!(serde_json::to_value(many).unwrap(), record);
         }
+        let number = json!({"Question_id": 1, "question": "q", "videos": 5});
+        let error = serde_json::from_value::<Question>(number).unwrap_err().to_string();
+        assert!(error.contains("`videos` must be a path or a list"), "{error}");
     }
 }

@@ -111,8 +111,12 @@ pub(crate) fn reject_duplicates<'a>(
 /// The video of a record, as [`QuestionKey`](embodied_r_data::QuestionKey) has it.
 pub(crate) fn video(record: &Record) -> Result<Option<String>> {
     let named = record.optional_text("video_id")?;
-    let path = || record.fields().get("videos").and_then(Value::as_str);
-    Ok(named.or_else(path).map(str::to_owned))
+    let path = match record.fields().get("videos") {
+        // A list of videos is no name.
+        Some(Value::Array(_) | Value::Object(_)) => None,
+        _ => record.optional_text("videos")?,
+    };
+    Ok(named.or(path).map(str::to_owned))
 }
 
 /// The category of an official record, as [`Question::category`](embodied_r_data::Question::category) has it.
@@ -184,15 +188,18 @@ mod tests {
 
     #[test]
     fn a_record_without_a_video_id_is_named_by_the_path_of_its_video() {
+        let of = |videos: &str| {
+            read_text(&format!(
+                r#"[{{"Question_id": 7, "question_category": "c", "videos": {videos}, "answer": "B",
+                    "content": "x"}}]"#
+            ))
+        };
         for (videos, expected) in
             [("\"a.mp4\"", Some("a.mp4")), ("[\"a.mp4\"]", None), ("null", None)]
         {
-            let record = format!(
-                r#"[{{"Question_id": 7, "question_category": "c", "videos": {videos}, "answer": "B",
-                    "content": "x"}}]"#
-            );
-            assert_eq!(read_text(&record).unwrap()[0].video.as_deref(), expected, "{videos}");
+            assert_eq!(of(videos).unwrap()[0].video.as_deref(), expected, "{videos}");
         }
+        assert!(of("5").unwrap_err().to_string().starts_with("`videos` in record 1"));
     }
 
     #[test]

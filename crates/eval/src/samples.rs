@@ -110,12 +110,15 @@ mod tests {
         .unwrap();
         let first = SampledQuestion::new(&question, vec!["x\n".to_owned(), "é".to_owned()]);
         question.video_id = Some("a.mp4".to_owned());
+        question.extra.insert("problem_type".to_owned(), "OCR".into());
         let questions = [first, SampledQuestion::new(&question, vec![])];
         write(&path, &questions).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         let first = r#"{"id":"3","category":"c","solution":"A","question":"Where?\nA","samples":["x\n","é"]}"#;
         assert_eq!(text.lines().next(), Some(first));
         assert_eq!(read(&path).unwrap(), questions);
+        let types = questions.each_ref().map(|of| of.predictions(1).next().unwrap().answer_type);
+        assert_eq!(types, [None, Some(AnswerType::Ocr)]);
     }
 
     #[test]

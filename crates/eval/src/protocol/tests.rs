@@ -1,5 +1,6 @@
-use super::*;
 use embodied_r_rewards::AnswerType;
+
+use super::*;
 
 fn score(
     protocol: Protocol,

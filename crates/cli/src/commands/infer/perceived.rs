@@ -7,6 +7,7 @@ use embodied_r_data::question::{Question, read_questions};
 use embodied_r_data::question_set::{QuestionSet, read_question_set};
 use embodied_r_files::write_atomic;
 use embodied_r_perception::perceive::{ORIGINAL_QUESTION, video_path};
+use serde_json::Value;
 
 use super::paths::beside;
 use crate::args;
@@ -68,7 +69,11 @@ pub(crate) fn read_text(
 
 /// Whether a question without captions has images or a list of videos.
 fn has_unseen_media(question: &Question) -> bool {
-    let has = |field: &str| question.extra.get(field).is_some_and(|media| !media.is_null());
+    let has = |field: &str| match question.extra.get(field) {
+        None | Some(Value::Null) => false,
+        Some(Value::Array(media)) => !media.is_empty(),
+        Some(_) => true,
+    };
     (has("images") || has("videos")) && !has(ORIGINAL_QUESTION)
 }
 
