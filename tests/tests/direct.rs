@@ -380,8 +380,6 @@ fn a_model_that_cannot_see_and_a_captioner_are_refused() {
     assert!(text.contains("`text` is a text model; choose a vision-language model"), "{text}");
     let text = infer(&["--model", "model", "--captioner", "model"]);
     assert!(text.contains("the model sees the frames itself"), "{text}");
-    let text = infer(&["--model", "model", "--base-url", "http://127.0.0.1:9/v1"]);
-    assert!(text.contains("`--direct` needs a model in this process"), "{text}");
     let text = infer(&["--model", "model", "--frames", "some"]);
     assert!(text.contains("the frames of videos"), "{text}");
     let mut without =

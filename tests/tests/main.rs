@@ -9,6 +9,7 @@ mod chat;
 mod chat_direct;
 mod direct;
 mod direct_benchmarks;
+mod direct_server;
 mod durability;
 mod eval;
 mod filter;

@@ -1,11 +1,13 @@
 //! Batch generation with a model behind an OpenAI-compatible API, for `infer`, `eval` and `filter`.
 
+mod images;
 mod pending;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use embodied_r_data::Progress;
+use embodied_r_data::multimodal::SampleSet;
 use embodied_r_openai::{
     ApiKey, ChatCompletion, ChatCompletionMessage, ChatCompletionRequest, Client, ClientOptions,
     Error,
@@ -16,10 +18,17 @@ use serde_json::{Map, Value, json};
 
 use crate::args::api::ApiArgs;
 use crate::args::model::DecodingArgs;
+use crate::asked::Asked;
 use crate::batch_generator::BatchPrompt;
+use crate::direct::{Direct, FEWER_TOKENS};
 use crate::exit::{self, Usage};
 use crate::interrupt::{interrupted, on_interrupt};
+use images::RequestImages;
 use pending::Pending;
+
+/// What to do after a run that failed.
+pub(crate) const RESUME: &str =
+    "finished questions are kept; fix the cause and run the same command again to resume";
 
 const API_KEY_ENV: &str = "OPENAI_API_KEY";
 const TIMEOUT: Duration = Duration::from_secs(300);
@@ -38,6 +47,8 @@ pub(crate) struct ApiGenerator {
     concurrency: usize,
     model: String,
     decoding: DecodingArgs,
+    /// How the model sees images and videos.
+    images: Option<RequestImages>,
     /// Whether the model wants the newer name of the token limit, as OpenAI's reasoning models do.
     has_new_limit: AtomicBool,
 }
@@ -64,19 +75,34 @@ pub(crate) struct Failures {
     pub(crate) first: Option<Error>,
 }
 
-/// A sample of the question at `position`; `None` if its request was not sent.
+/// A sample of the question at `position`.
 struct Sampled {
     position: usize,
     sample: usize,
-    result: Option<Result<ChatCompletion, Error>>,
+    outcome: Outcome,
+}
+
+/// What became of a request.
+enum Outcome {
+    /// It was not sent.
+    Unsent,
+    /// Its images cannot be read any more.
+    Unreadable(anyhow::Error),
+    /// The servers answered it, or failed.
+    Sent(Result<ChatCompletion, Error>),
 }
 
 impl ApiGenerator {
-    /// A client of the servers; nothing is sent yet.
+    /// A client of the servers, whose model sees images and videos as `direct` says; nothing is sent yet.
     ///
     /// # Errors
     /// A base URL is not one.
-    pub(crate) fn new(api: &ApiArgs, model: &str, decoding: &DecodingArgs) -> anyhow::Result<Self> {
+    pub(crate) fn new(
+        api: &ApiArgs,
+        model: &str,
+        decoding: &DecodingArgs,
+        direct: Option<&Direct>,
+    ) -> anyhow::Result<Self> {
         let concurrency = api.concurrency.unwrap_or(CONCURRENCY);
         let options = ClientOptions {
             api_key: ApiKey::from_env(api.api_key_env.as_deref().unwrap_or(API_KEY_ENV)),
@@ -91,6 +117,7 @@ impl ApiGenerator {
             concurrency,
             model: model.to_owned(),
             decoding: decoding.clone(),
+            images: direct.map(RequestImages::new),
             has_new_limit: AtomicBool::new(false),
         })
     }
@@ -99,7 +126,17 @@ impl ApiGenerator {
     pub(crate) fn settings(&self) -> Map<String, Value> {
         let mut settings = self.decoding.settings();
         settings.insert("model".to_owned(), json!(self.model));
+        settings.extend(self.images.iter().flat_map(RequestImages::settings));
         settings
+    }
+
+    /// The questions of `set` for this model, which sees their images and videos.
+    ///
+    /// # Errors
+    /// As [`Direct::lay_out`], or the model does not see.
+    pub(crate) fn lay_out(&self, set: SampleSet) -> anyhow::Result<Asked> {
+        let none = || Usage("the model sees images with `--direct` only".into());
+        self.images.as_ref().ok_or_else(none)?.lay_out(set)
     }
 
     /// Samples completions of each prompt and calls `done(position, completions)` as they finish, with the position in
@@ -110,7 +147,8 @@ impl ApiGenerator {
     /// sample.
     ///
     /// # Errors
-    /// The servers reject every request or fail several times in a row, the run is interrupted, or `done` fails.
+    /// The servers reject every request or fail several times in a row, an image cannot be read, the run is interrupted, or
+    /// `done` fails.
     pub(crate) fn sample(
         &self,
         prompts: &[BatchPrompt<'_>],
@@ -126,10 +164,14 @@ impl ApiGenerator {
             let (pending, stop) = (&pending, &stop);
             async move {
                 if pending.has_failed(position) || stop.load(Ordering::Relaxed) {
-                    return Sampled { position, sample, result: None };
+                    return Sampled { position, sample, outcome: Outcome::Unsent };
                 }
-                let result = self.complete(&prompts[position], sample).await;
-                Sampled { position, sample, result: Some(result) }
+                let prompt = &prompts[position];
+                let outcome = match self.messages(prompt).await {
+                    Ok(messages) => Outcome::Sent(self.complete(prompt, messages, sample).await),
+                    Err(error) => Outcome::Unreadable(error),
+                };
+                Sampled { position, sample, outcome }
             }
         });
         let work = futures_util::stream::iter(work).buffer_unordered(self.concurrency);
@@ -142,42 +184,60 @@ impl ApiGenerator {
         }
     }
 
+    /// The messages of the local model's prompt.
+    ///
+    /// # Errors
+    /// An image or a video cannot be read.
+    async fn messages(
+        &self,
+        prompt: &BatchPrompt<'_>,
+    ) -> anyhow::Result<Vec<ChatCompletionMessage>> {
+        let system = self.decoding.system_prompt();
+        match (prompt.seen, &self.images) {
+            (Some(seen), Some(images)) => images.messages(seen, system).await,
+            _ => Ok(vec![
+                ChatCompletionMessage::system(system),
+                ChatCompletionMessage::user(prompt.text),
+            ]),
+        }
+    }
+
     /// Requests a sample.
     async fn complete(
         &self,
         prompt: &BatchPrompt<'_>,
+        messages: Vec<ChatCompletionMessage>,
         sample: usize,
     ) -> Result<ChatCompletion, Error> {
         let limit = match self.has_new_limit.load(Ordering::Relaxed) {
             true => TokenLimit::MaxCompletionTokens,
             false => TokenLimit::MaxTokens,
         };
-        match self.client.chat(&self.request(prompt, sample, limit)).await {
+        let request = |messages, limit| self.request(prompt, messages, sample, limit);
+        let first = request(messages, limit);
+        match self.client.chat(&first).await {
             Err(Error::Status { status: 400, message, .. })
                 if limit == TokenLimit::MaxTokens
                     && message.contains(TokenLimit::MAX_COMPLETION_TOKENS) =>
             {
                 self.has_new_limit.store(true, Ordering::Relaxed);
                 let limit = TokenLimit::MaxCompletionTokens;
-                self.client.chat(&self.request(prompt, sample, limit)).await
+                self.client.chat(&request(first.messages, limit)).await
             }
             result => result,
         }
     }
 
-    /// The request of a sample: the messages of the local model's prompt, and its sampling parameters.
+    /// The request of a sample, with the sampling parameters.
     fn request(
         &self,
         prompt: &BatchPrompt<'_>,
+        messages: Vec<ChatCompletionMessage>,
         sample: usize,
         limit: TokenLimit,
     ) -> ChatCompletionRequest {
         let decoding = &self.decoding;
         let temperature = decoding.temperature.unwrap_or(0.0);
-        let messages = vec![
-            ChatCompletionMessage::system(decoding.system_prompt()),
-            ChatCompletionMessage::user(prompt.text),
-        ];
         let mut request = ChatCompletionRequest {
             temperature: Some(temperature),
             // Greedy decoding ignores it, and some servers accept only one of the two.
@@ -214,20 +274,24 @@ async fn collect(
     let began = Instant::now();
     let mut failures = Failures::default();
     let (mut answered, mut consecutive, mut tokens) = (0usize, 0usize, 0u64);
-    while let Some(Sampled { position, sample, result }) = work.next().await {
+    while let Some(Sampled { position, sample, outcome }) = work.next().await {
         let id = &prompts[position].id;
-        let text = match result {
-            None => continue,
-            Some(Ok(completion)) => {
+        let text = match outcome {
+            Outcome::Unsent => continue,
+            Outcome::Unreadable(error) => {
+                let what = format!("cannot show question `{id}`: {error:#}");
+                return Err(exit::hint(what, RESUME));
+            }
+            Outcome::Sent(Ok(completion)) => {
                 tokens += completion.usage.map_or(0, |usage| usage.completion_tokens);
                 completion.text
             }
-            Some(Err(Error::ContentFiltered { url, reason })) => {
+            Outcome::Sent(Err(Error::ContentFiltered { url, reason })) => {
                 let error = Error::ContentFiltered { url, reason };
                 progress.warn(&format!("question `{id}` gets an empty completion: {error}"));
                 String::new()
             }
-            Some(Err(error)) => {
+            Outcome::Sent(Err(error)) => {
                 if !pending.fail(position) {
                     continue;
                 }
@@ -285,6 +349,7 @@ pub(crate) fn explain(error: Error) -> anyhow::Error {
             "check `--base-url`, which ends in `/v1` for most servers, and `--model`, which must be the served model \
              name"
         }
+        Error::Status { status: 413, .. } => FEWER_TOKENS,
         Error::Connection { .. } | Error::Timeout { .. } | Error::Unavailable { .. } => {
             "check that the server runs and that `--base-url` is right; finished questions are kept: run the same \
              command again to resume"

@@ -148,7 +148,11 @@ pub(crate) fn try_parse_from(
     {
         match name {
             "perceive" => perceive::check_backend(matches, command)?,
-            "infer" | "eval" => reasoner::check(matches, command)?,
+            "infer" | "eval" => {
+                reasoner::check(matches, command)?;
+                direct::check_server(matches, command)?;
+            }
+            "filter" => direct::check_server(matches, command)?,
             _ => {}
         }
     }

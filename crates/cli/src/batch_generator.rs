@@ -87,7 +87,8 @@ impl BatchGenerator {
     /// As [`Direct::lay_out`], or the model does not see.
     pub(crate) fn lay_out(&self, set: SampleSet) -> anyhow::Result<Asked> {
         let none = || Usage("the model sees images with `--direct` only".into());
-        self.direct.as_ref().ok_or_else(none)?.lay_out(set, &self.dir()?)
+        let direct = self.direct.as_ref().ok_or_else(none)?;
+        direct.lay_out(set, direct.image_table(&self.dir()?)?)
     }
 
     fn model(&self) -> anyhow::Result<&(Model, WeightPlacement)> {

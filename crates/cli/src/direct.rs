@@ -16,18 +16,21 @@ use embodied_r_grpo::settings::{FrameUse, MediaSettings, VisionSettings};
 use embodied_r_perception::sampled_video::{self, FramePlan, FrameSelection};
 use embodied_r_perception::video::Limits;
 use embodied_r_policy::{Prompt, WeightPlacement};
-use embodied_r_vision::{Frames, Processor, is_vision_language_model};
+use embodied_r_vision::{Frames, Processor, VisionProcessor, is_vision_language_model};
 use serde_json::{Map, Value, json};
 
 use crate::args::direct::{DirectArgs, MediaLimits, ViewArgs};
 use crate::asked::{Asked, report_unanswered};
 use crate::exit::{self, Usage};
-use crate::media;
+use crate::media::{self, MediaReader};
 use crate::progress::Bar;
 use crate::run_images::image_table;
 
 /// Bytes of decoded frames in memory that wait to be encoded; what is beyond is decoded twice.
 const KEPT_FRAMES: usize = 1 << 30;
+
+/// The model whose image processor limits the pixels of images for servers. A server resizes them as its model needs.
+const SERVER_PROCESSOR: &str = "Qwen/Qwen2.5-VL-7B-Instruct";
 
 /// What to do about a video with too many tokens.
 pub(crate) const FEWER_TOKENS: &str =
@@ -175,8 +178,33 @@ impl Direct {
     }
 
     /// An empty table for the images of the model in `folder`, which keeps decoded frames until they are encoded.
-    fn image_table(&self, folder: &Path) -> anyhow::Result<ImageTable> {
+    ///
+    /// # Errors
+    /// It is a text model.
+    pub(crate) fn image_table(&self, folder: &Path) -> anyhow::Result<ImageTable> {
         Ok(image_table(folder, &self.vision)?.keep_frames(KEPT_FRAMES))
+    }
+
+    /// The same for a model on a server, which gets the frames of a video as separate images: no other form is known to
+    /// all servers.
+    #[must_use]
+    pub(crate) fn on_server(&self) -> Self {
+        let media = MediaSettings { frame_use: FrameUse::Images, ..self.media.clone() };
+        Self { media, vision: self.vision.clone() }
+    }
+
+    /// An empty table for the images of a model on a server, with the limits on pixels of [`SERVER_PROCESSOR`].
+    pub(crate) fn server_image_table(&self) -> Option<ImageTable> {
+        let processor = VisionProcessor::published(SERVER_PROCESSOR)?;
+        Some(ImageTable::new(processor.with_pixels(self.vision.min_pixels, self.vision.max_pixels)))
+    }
+
+    /// How the images and videos of the questions are read.
+    ///
+    /// # Errors
+    /// The frames of videos are invalid.
+    pub(crate) fn reader(&self, processor: &Processor) -> Result<MediaReader, Usage> {
+        MediaReader::new(&self.media, processor)
     }
 
     fn of_benchmark(&self, set: QuestionSet) -> anyhow::Result<SampleSet> {
@@ -204,13 +232,12 @@ impl Direct {
         Ok(found)
     }
 
-    /// Decodes the images and videos of `set` once, for a model in `folder`; warns about records that are left out.
+    /// Decodes the images and videos of `set` once, into an empty `table`; warns about records that are left out.
     ///
     /// # Errors
     /// An image or a video is broken and bad records are not to be left out, or no question is left.
-    pub(crate) fn lay_out(&self, set: SampleSet, folder: &Path) -> anyhow::Result<Asked> {
+    pub(crate) fn lay_out(&self, set: SampleSet, mut table: ImageTable) -> anyhow::Result<Asked> {
         let path = set.path.clone();
-        let mut table = self.image_table(folder)?;
         let bar = Bar::default();
         let found = media::lay_out(set, &mut table, &self.media, &ProcessGroup::default(), &bar)?;
         if let Some(warning) = found.warning(&path) {

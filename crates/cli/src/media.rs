@@ -109,13 +109,7 @@ pub(crate) fn lay_out(
     process_group: &ProcessGroup,
     bar: &dyn Progress,
 ) -> anyhow::Result<LaidOut> {
-    let selection: FrameSelection =
-        settings.frames.parse().map_err(|error| Usage(format!("`frames`: {error}")))?;
-    let context = Context {
-        selection,
-        frame_use: settings.frame_use,
-        processor: table.processor().processor().clone(),
-    };
+    let reader = MediaReader::new(settings, table.processor().processor())?;
     let mut skipped = set.skipped;
     let mut bad = |index: usize, reason: String| match settings.skip_bad_records {
         true => {
@@ -130,7 +124,7 @@ pub(crate) fn lay_out(
     };
     let (mut kept, mut sources) = (Vec::new(), Vec::new());
     for (sample, index) in set.samples.into_iter().zip(set.record_indices) {
-        match context.sources(&sample) {
+        match reader.sources(&sample) {
             Ok(of_sample) => {
                 let mut places = Vec::with_capacity(of_sample.len());
                 for of_medium in of_sample {
@@ -181,31 +175,50 @@ struct Kept {
 }
 
 /// How media become images.
-struct Context {
+#[derive(Debug, Clone)]
+pub(crate) struct MediaReader {
     selection: FrameSelection,
     frame_use: FrameUse,
     processor: Processor,
 }
 
-type Sources = Vec<Arc<dyn ImageSource>>;
+/// The sources of an image or a video. Frames that are separate images are decoded once if each is read once.
+pub(crate) type Sources = Vec<Arc<dyn ImageSource>>;
 
-impl Context {
+impl MediaReader {
+    /// Reads media as the settings say, for a model with this processor.
+    ///
+    /// # Errors
+    /// The frames of videos are invalid.
+    pub(crate) fn new(settings: &MediaSettings, processor: &Processor) -> Result<Self, Usage> {
+        let selection =
+            settings.frames.parse().map_err(|error| Usage(format!("`frames`: {error}")))?;
+        Ok(Self { selection, frame_use: settings.frame_use, processor: processor.clone() })
+    }
+
     /// The sources of each image and then of each video of a sample.
     fn sources(&self, sample: &Sample) -> anyhow::Result<Vec<Sources>> {
-        let image = |file: &MediaFile| -> Sources { vec![Arc::new(ImageOf(file.clone()))] };
-        let mut all: Vec<Sources> = sample.media.images.iter().map(image).collect();
+        let mut all: Vec<Sources> =
+            sample.media.images.iter().map(|file| self.image(file)).collect();
         for video in &sample.media.videos {
             all.push(self.video(video)?);
         }
         Ok(all)
     }
 
-    fn video(&self, video: &Video) -> anyhow::Result<Sources> {
+    /// The source of an image.
+    pub(crate) fn image(&self, file: &MediaFile) -> Sources {
+        vec![Arc::new(ImageOf(file.clone()))]
+    }
+
+    /// The sources of a video.
+    ///
+    /// # Errors
+    /// Its frames are to be separate images, but the file is missing or broken.
+    pub(crate) fn video(&self, video: &Video) -> anyhow::Result<Sources> {
         Ok(match (video, self.frame_use) {
             (Video::Frames { frames, .. }, FrameUse::Images) => {
-                let image =
-                    |file: &MediaFile| -> Arc<dyn ImageSource> { Arc::new(ImageOf(file.clone())) };
-                frames.iter().map(image).collect()
+                frames.iter().flat_map(|frame| self.image(frame)).collect()
             }
             (Video::Frames { frames, fps }, FrameUse::Video) => {
                 let none =

@@ -23,21 +23,15 @@ impl Reasoner {
     /// The model of the options; weights are not loaded yet, and nothing is sent.
     ///
     /// # Errors
-    /// `--model` is missing, the local model or its tokenizer does not exist, a base URL is not one, or a model that is
-    /// to see the images itself (`direct`) does not.
+    /// `--model` is missing, the local model or its tokenizer does not exist, a base URL is not one, or a local model
+    /// that is to see the images itself (`direct`) does not.
     pub(crate) fn new(args: &ReasonerArgs, direct: Option<&Direct>) -> anyhow::Result<Self> {
         let ReasonerArgs { model, api } = args;
         let name = model.model.as_deref().ok_or_else(|| Usage("`--model` is missing".into()))?;
-        match (api.is_given(), direct) {
-            (true, Some(_)) => {
-                let what = "`--direct` needs a model in this process, but with `--base-url` it is on a server";
-                Err(Usage(what.into()).into())
-            }
-            (true, None) => Ok(Self::Api(Box::new(ApiGenerator::new(api, name, &model.decoding)?))),
-            (false, direct) => {
-                Ok(Self::Local(Box::new(BatchGenerator::new(model, direct.cloned())?)))
-            }
-        }
+        Ok(match api.is_given() {
+            true => Self::Api(Box::new(ApiGenerator::new(api, name, &model.decoding, direct)?)),
+            false => Self::Local(Box::new(BatchGenerator::new(model, direct.cloned())?)),
+        })
     }
 
     /// The questions of `set` for this model, which sees their images and videos.
@@ -47,7 +41,7 @@ impl Reasoner {
     pub(crate) fn lay_out(&self, set: SampleSet) -> anyhow::Result<Asked> {
         match self {
             Self::Local(generator) => generator.lay_out(set),
-            Self::Api(_) => Err(Usage("a model on a server does not see images".into()).into()),
+            Self::Api(generator) => generator.lay_out(set),
         }
     }
 
@@ -105,7 +99,7 @@ impl Reasoner {
             Some(error) if answered == 0 => Err(api_generator::explain(error)),
             Some(_) => Err(exit::hint(
                 format!("{} of {} questions failed", failures.count, prompts.len()),
-                "finished questions are kept; fix the cause and run the same command again to resume",
+                api_generator::RESUME,
             )),
         }
     }

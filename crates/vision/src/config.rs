@@ -101,6 +101,12 @@ pub struct ImageTokens {
     pub video_token_id: u32,
 }
 
+impl Default for ImageTokens {
+    fn default() -> Self {
+        Self { image_token_id: image_token(), video_token_id: video_token() }
+    }
+}
+
 fn image_token() -> u32 {
     151_655
 }

@@ -33,6 +33,15 @@ impl VisionProcessor {
         Self::of_source(&Source::of_model(model)?, max_pixels)
     }
 
+    /// The processor of the hub's model `name`, such as `Qwen/Qwen2.5-VL-7B-Instruct`, for a model whose files are not
+    /// here. The organization and `-Instruct` are optional.
+    #[must_use]
+    pub fn published(name: &str) -> Option<Self> {
+        let config = VisionConfig::published(name)?;
+        let processor = Processor::published().ok()?;
+        Some(Self { config, processor, tokens: ImageTokens::default() })
+    }
+
     pub(crate) fn of_source(source: &Source, max_pixels: Option<usize>) -> Result<Self> {
         let (config, tokens) = source.config()?;
         let processor = Processor::of_source(source)?;

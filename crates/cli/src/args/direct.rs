@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use clap::error::ErrorKind;
+use clap::{ArgMatches, Command};
 use embodied_r_grpo::settings::FrameUse;
 
 use super::value::at_least_one;
@@ -11,7 +13,8 @@ use super::value::at_least_one;
 #[command(next_help_heading = "Images and videos")]
 pub(crate) struct DirectArgs {
     /// Let `--model`, a vision-language model, answer from the images and video frames of the questions, without
-    /// captions. The prompts are those of training.
+    /// captions. The prompts are those of training. With `--base-url`, images and frames are sent as JPEG
+    /// files, each frame of a video as an image of its own.
     #[arg(long)]
     pub(crate) direct: bool,
     /// Columns of the data under other names, such as `answer=label,images=image_paths`.
@@ -62,6 +65,24 @@ impl From<FrameUseName> for FrameUse {
             FrameUseName::Images => Self::Images,
         }
     }
+}
+
+/// Refuses what a model on a server cannot see; `command` has options of images and of servers.
+///
+/// # Errors
+/// Such an option was given with `--base-url`.
+pub(super) fn check_server(matches: &ArgMatches, command: &mut Command) -> Result<(), clap::Error> {
+    if !matches.contains_id("base_url") {
+        return Ok(());
+    }
+    let message = if matches.get_one("frame_use") == Some(&FrameUseName::Video) {
+        "`--frame-use video` belongs to a local model: a server gets the frames of a video as separate images"
+    } else if matches.contains_id("min_pixels") {
+        "`--min-pixels` belongs to a local model: a server enlarges images as its model needs"
+    } else {
+        return Ok(());
+    };
+    Err(command.error(ErrorKind::ArgumentConflict, message))
 }
 
 /// Options of videos and images that a command also has for other uses.

@@ -5,16 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use image::RgbImage;
-use image::codecs::jpeg::JpegEncoder;
 use tokio::sync::{OnceCell, Semaphore};
 
 use crate::error::{Error, Result};
-use crate::keyframes;
 use crate::video;
-
-/// JPEG quality of the images given to a model, of 100.
-const JPEG_QUALITY: u8 = 90;
+use crate::{jpeg, keyframes};
 
 /// Limit on concurrently decoded videos, and what stops them.
 #[derive(Debug, Clone)]
@@ -124,7 +119,7 @@ impl VideoFrames {
     pub async fn image_id(&self, frame: KeyFrame) -> Result<String> {
         let side = self.max_side.map_or_else(|| "whole".to_owned(), |side| side.to_string());
         let (digest, index) = (self.digest().await?, frame.index);
-        Ok(format!("blake3:{digest} frame {index} side {side} jpeg {JPEG_QUALITY}"))
+        Ok(format!("blake3:{digest} frame {index} side {side} jpeg {}", jpeg::QUALITY))
     }
 
     /// The key frames as JPEG files, in order.
@@ -138,7 +133,8 @@ impl VideoFrames {
             let (max_side, limits) = (self.max_side, self.limits());
             self.decode(move |path| {
                 let images = video::frames(path, &indices, max_side, &limits)?;
-                images.iter().map(|image| jpeg(path, image)).collect()
+                let failed = |source| Error::Image { action: "encode", path: path.into(), source };
+                images.iter().map(|image| jpeg::encode(image).map_err(failed)).collect()
             })
             .await
         });
@@ -179,12 +175,4 @@ fn hash(path: &Path) -> std::io::Result<String> {
             n => hasher.update(&buffer[..n]),
         };
     }
-}
-
-fn jpeg(path: &Path, image: &RgbImage) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    image
-        .write_with_encoder(JpegEncoder::new_with_quality(&mut bytes, JPEG_QUALITY))
-        .map_err(|source| Error::Image { action: "encode", path: path.into(), source })?;
-    Ok(bytes)
 }
