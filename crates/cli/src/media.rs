@@ -1,5 +1,6 @@
 //! Reads questions with images and videos for a vision-language model.
 
+mod distinct;
 mod sources;
 
 use std::ops::Range;
@@ -19,7 +20,11 @@ use embodied_r_perception::sampled_video::FrameSelection;
 use embodied_r_vision::{ImageLayout, Processor};
 
 use crate::exit::{self, Usage};
-use sources::{FrameOf, FramesOf, ImageOf, SeparateFrames, VideoOf};
+use distinct::DistinctMedia;
+use sources::{FrameOf, FramesOf, ImageOf, RecentFrames, SeparateFrames, VideoOf};
+
+/// Bytes of the frames of videos that are decoded again for one of their images, and kept for the others.
+const RECENT_FRAMES: usize = 1 << 29;
 
 /// The questions of a file, with the layouts of their images.
 pub(crate) struct LaidOut {
@@ -97,7 +102,7 @@ pub(crate) fn is_captioned(path: &Path, settings: &MediaSettings) -> anyhow::Res
     Ok(set.questions().any(|question| question.extra.contains_key(ORIGINAL_QUESTION)))
 }
 
-/// Decodes the images and videos of all samples into `table`, a share on each rank; samples with a broken one are an
+/// Decodes the images and videos of all samples once into `table`, a share on each rank; samples with a broken one are an
 /// error, or left out.
 ///
 /// # Errors
@@ -122,28 +127,21 @@ pub(crate) fn lay_out(
             Err(exit::hint(what, hint))
         }
     };
-    let (mut kept, mut sources) = (Vec::new(), Vec::new());
+    let (mut kept, mut media) = (Vec::new(), DistinctMedia::default());
     for (sample, index) in set.samples.into_iter().zip(set.record_indices) {
-        match reader.sources(&sample) {
-            Ok(of_sample) => {
-                let mut places = Vec::with_capacity(of_sample.len());
-                for of_medium in of_sample {
-                    let first = sources.len();
-                    sources.extend(of_medium);
-                    places.push(first..sources.len());
-                }
-                kept.push(Kept { index, sample, places });
-            }
+        match media.add(&sample, &reader) {
+            Ok(places) => kept.push(Kept { index, sample, places }),
             Err(error) => bad(index, error.to_string())?,
         }
     }
+    let sources = media.sources();
     process_group.enter("reading images");
     bar.start("reading images", Some(share(sources.len(), process_group).len() as u64));
     let on_read = || {
         bar.advance(1);
         process_group.heartbeat();
     };
-    let layouts = table.add_shared(&sources, process_group, &on_read)?;
+    let layouts = table.add_shared(sources, process_group, &on_read)?;
     bar.finish();
     let mut samples = Vec::with_capacity(kept.len());
     for Kept { index, sample, places } in kept {
@@ -180,6 +178,7 @@ pub(crate) struct MediaReader {
     selection: FrameSelection,
     frame_use: FrameUse,
     processor: Processor,
+    recent: Arc<RecentFrames>,
 }
 
 /// The sources of an image or a video. Frames that are separate images are decoded once if each is read once.
@@ -193,17 +192,9 @@ impl MediaReader {
     pub(crate) fn new(settings: &MediaSettings, processor: &Processor) -> Result<Self, Usage> {
         let selection =
             settings.frames.parse().map_err(|error| Usage(format!("`frames`: {error}")))?;
-        Ok(Self { selection, frame_use: settings.frame_use, processor: processor.clone() })
-    }
-
-    /// The sources of each image and then of each video of a sample.
-    fn sources(&self, sample: &Sample) -> anyhow::Result<Vec<Sources>> {
-        let mut all: Vec<Sources> =
-            sample.media.images.iter().map(|file| self.image(file)).collect();
-        for video in &sample.media.videos {
-            all.push(self.video(video)?);
-        }
-        Ok(all)
+        let recent = Arc::new(RecentFrames::new(RECENT_FRAMES));
+        let (frame_use, processor) = (settings.frame_use, processor.clone());
+        Ok(Self { selection, frame_use, processor, recent })
     }
 
     /// The source of an image.
@@ -231,7 +222,7 @@ impl MediaReader {
                 let video = self.file(file.clone());
                 let plan = video.plan().map_err(anyhow::Error::from_boxed)?;
                 let frames = plan.indices().len();
-                let video = Arc::new(SeparateFrames::new(video));
+                let video = Arc::new(SeparateFrames::new(video, &self.recent));
                 let frame = |index| -> Arc<dyn ImageSource> {
                     Arc::new(FrameOf { video: video.clone(), index })
                 };

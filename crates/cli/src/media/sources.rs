@@ -1,7 +1,8 @@
 //! The files of images and videos, as a vision-language model sees them.
 
+use std::collections::VecDeque;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use embodied_r_data::multimodal::MediaFile;
 use embodied_r_grpo::images::files::find;
@@ -128,6 +129,7 @@ impl ImageSource for VideoOf {
 pub(super) struct SeparateFrames {
     video: VideoOf,
     decoded: Mutex<Decoded>,
+    recent: Arc<RecentFrames>,
 }
 
 /// The frames of a video that is decoded once for all of its images.
@@ -136,39 +138,77 @@ enum Decoded {
     #[default]
     Not,
     /// Frames that were not read yet.
-    Frames(Vec<Option<RgbImage>>),
-    /// All were read once.
-    Read,
+    Unread(Vec<Option<RgbImage>>),
+    /// All were read once. They are decoded again, as long as they are among the recent ones.
+    Read(Weak<Vec<RgbImage>>),
 }
 
 impl SeparateFrames {
-    pub(super) fn new(video: VideoOf) -> Self {
-        Self { video, decoded: Mutex::default() }
+    pub(super) fn new(video: VideoOf, recent: &Arc<RecentFrames>) -> Self {
+        Self { video, decoded: Mutex::default(), recent: recent.clone() }
     }
 
-    /// The frame `index`. All frames are decoded with the first one that is read, and each is kept until it is read; one
-    /// that is read again is decoded again.
+    /// The frame `index`. All frames are decoded with the first one that is read, and each is kept until it is read. Once
+    /// all were read, one that is read again is decoded again, with the others.
     fn frame(&self, index: usize) -> Result<RgbImage, ReadError> {
-        let mut decoded = self.decoded.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Decoded::Not = *decoded {
-            *decoded = Decoded::Frames(self.decode()?.into_iter().map(Some).collect());
+        let decoded = &mut *self.decoded.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Decoded::Not = decoded {
+            *decoded = Decoded::Unread(self.decode()?.into_iter().map(Some).collect());
         }
-        if let Decoded::Frames(frames) = &mut *decoded {
+        if let Decoded::Unread(frames) = decoded {
             let frame = frames.get_mut(index).and_then(Option::take);
             if frames.iter().all(Option::is_none) {
-                *decoded = Decoded::Read;
+                *decoded = Decoded::Read(Weak::new());
             }
             if let Some(frame) = frame {
                 return Ok(frame);
             }
         }
-        drop(decoded);
-        let frame = self.decode()?.into_iter().nth(index);
-        frame.ok_or_else(|| "the video has fewer frames than before".into())
+        let kept = match decoded {
+            Decoded::Read(frames) => frames.upgrade(),
+            Decoded::Not | Decoded::Unread(_) => None,
+        };
+        let frames = match kept {
+            Some(frames) => frames,
+            None => {
+                let frames = Arc::new(self.decode()?);
+                self.recent.push(frames.clone());
+                *decoded = Decoded::Read(Arc::downgrade(&frames));
+                frames
+            }
+        };
+        frames.get(index).cloned().ok_or_else(|| "the video has fewer frames than before".into())
     }
 
     fn decode(&self) -> Result<Vec<RgbImage>, ReadError> {
         Ok(self.video.decode(sampled_video::FrameUse::Images)?.frames)
+    }
+}
+
+/// The frames of the videos that were decoded again last, up to a number of bytes, so that the frames of a video are decoded
+/// together.
+#[derive(Debug)]
+pub(super) struct RecentFrames {
+    most: usize,
+    videos: Mutex<VecDeque<Arc<Vec<RgbImage>>>>,
+}
+
+impl RecentFrames {
+    /// Up to `most` bytes, or one video.
+    pub(super) fn new(most: usize) -> Self {
+        Self { most, videos: Mutex::default() }
+    }
+
+    fn push(&self, frames: Arc<Vec<RgbImage>>) {
+        let bytes = |frames: &Arc<Vec<RgbImage>>| {
+            frames.iter().map(|frame| frame.as_raw().len()).sum::<usize>()
+        };
+        let videos = &mut *self.videos.lock().unwrap_or_else(PoisonError::into_inner);
+        videos.push_back(frames);
+        let mut all: usize = videos.iter().map(bytes).sum();
+        while all > self.most && videos.len() > 1 {
+            all -= videos.pop_front().as_ref().map_or(0, bytes);
+        }
     }
 }
 
@@ -199,27 +239,72 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn frames_that_are_separate_images_are_decoded_once() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("clip.mp4");
+    /// A video of four frames with three selected ones.
+    fn video(dir: &Path, name: &str) -> VideoOf {
+        let path = dir.join(name);
         let source = "-v error -f lavfi -i testsrc2=s=84x56:r=2 -frames:v 4 -pix_fmt yuv420p";
         let status = Command::new("ffmpeg").args(source.split(' ')).arg(&path).status();
         assert!(status.unwrap().success());
-        let video = VideoOf {
-            file: MediaFile::Path(path.clone()),
+        VideoOf {
+            file: MediaFile::Path(path),
             selection: FrameSelection::Uniform(3),
             processor: Processor::published().unwrap(),
-        };
+        }
+    }
+
+    /// The bytes of three frames.
+    const VIDEO: usize = 3 * 84 * 56 * 3;
+
+    #[test]
+    fn frames_that_are_separate_images_are_decoded_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let video = video(dir.path(), "clip.mp4");
         let expected = video.decode(sampled_video::FrameUse::Images).unwrap().frames;
-        let frames = SeparateFrames::new(video);
-        assert_eq!(frames.frame(1).unwrap(), expected[1]);
-        assert_eq!(frames.frame(1).unwrap(), expected[1], "decoded again");
-        std::fs::rename(&path, dir.path().join("moved.mp4")).unwrap();
-        assert_eq!(
-            [frames.frame(2).unwrap(), frames.frame(0).unwrap()],
-            [2, 0].map(|i| expected[i].clone())
-        );
+        let frames = SeparateFrames::new(video, &Arc::new(RecentFrames::new(VIDEO)));
+        let path = dir.path().join("clip.mp4");
+        let moved = dir.path().join("moved.mp4");
+        let read = |indices: &[usize]| {
+            for index in indices {
+                assert_eq!(frames.frame(*index).unwrap(), expected[*index]);
+            }
+        };
+        read(&[1]);
+        std::fs::rename(&path, &moved).unwrap();
+        read(&[2, 0]);
         assert!(frames.frame(0).is_err(), "the frames are kept");
+        std::fs::rename(&moved, &path).unwrap();
+        read(&[0]);
+        std::fs::rename(&path, &moved).unwrap();
+        read(&[2, 1, 0, 2]);
+    }
+
+    #[test]
+    fn a_frame_that_is_read_twice_before_others_is_decoded_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let video = video(dir.path(), "clip.mp4");
+        let expected = video.decode(sampled_video::FrameUse::Images).unwrap().frames;
+        let frames = SeparateFrames::new(video, &Arc::new(RecentFrames::new(VIDEO)));
+        for index in [1, 1, 0, 2, 0] {
+            assert_eq!(frames.frame(index).unwrap(), expected[index]);
+        }
+    }
+
+    #[test]
+    fn recent_videos_take_bounded_memory() {
+        let dir = tempfile::tempdir().unwrap();
+        let recent = Arc::new(RecentFrames::new(2 * VIDEO));
+        let videos = ["a.mp4", "b.mp4", "c.mp4"]
+            .map(|name| SeparateFrames::new(video(dir.path(), name), &recent));
+        let read_all = |video: &SeparateFrames| (0..3).try_for_each(|i| video.frame(i).map(drop));
+        for round in 0..2 {
+            for (index, video) in videos.iter().enumerate() {
+                assert!(read_all(video).is_ok(), "video {index} in round {round}");
+            }
+        }
+        assert_eq!(recent.videos.lock().unwrap().len(), 2);
+        for name in ["a.mp4", "b.mp4", "c.mp4"] {
+            std::fs::remove_file(dir.path().join(name)).unwrap();
+        }
+        assert_eq!(videos.each_ref().map(|video| read_all(video).is_ok()), [false, true, true]);
     }
 }
