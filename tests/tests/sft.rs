@@ -114,6 +114,27 @@ fn a_dry_run_prints_the_batch_arithmetic() {
 }
 
 #[test]
+fn max_steps_end_a_run_within_an_epoch() {
+    let dir = tempfile::tempdir().unwrap();
+    inputs(dir.path());
+    let args = ["--set", "max_steps=4", "--eval-data", "val.jsonl"];
+    let text = stdout_of(sft(dir.path()).args(args).arg("--dry-run"));
+    let line = "run          4 steps in 8 epochs, which `max_steps` ends early\n";
+    assert!(text.contains(line), "{text}");
+    sft(dir.path()).args(args).assert().code(0);
+    let run = dir.path().join("run");
+    let steps: Vec<u64> =
+        events(&run, "eval").iter().map(|eval| eval["step"].as_u64().unwrap()).collect();
+    assert_eq!(steps, [0, 3, 4], "before the first step, after the epoch and after the last step");
+    let last = &events(&run, "step")[3];
+    // The learning rate falls over these four steps.
+    assert!(last["learning_rate"].as_f64().unwrap() < 0.003, "{last}");
+    assert!(run.join("checkpoint-4").exists() && run.join("final").exists());
+    let text = stderr_of(sft(dir.path()).args(["--set", "max_steps=0"]), 2);
+    assert!(text.contains("max_steps") && text.contains("at least 1"), "{text}");
+}
+
+#[test]
 fn resume_without_a_checkpoint_starts_a_run_and_after_its_end_does_nothing() {
     let dir = tempfile::tempdir().unwrap();
     inputs(dir.path());

@@ -13,7 +13,7 @@ pub(crate) struct SftArgs {
     /// writes it, to train on their answers without reasoning.
     #[arg(long, value_name = "FILE")]
     pub(crate) data: Option<PathBuf>,
-    /// Validation conversations, evaluated after every epoch.
+    /// Validation conversations, evaluated before the first step, after every epoch and after the last step.
     #[arg(long, value_name = "FILE")]
     pub(crate) eval_data: Option<PathBuf>,
     #[command(flatten)]

@@ -143,13 +143,15 @@ fn plan(
     let share = StepShare { most, of: needed, items: "examples" };
     let share = share_line(ranks, share, settings.optimizer.optim);
     let share = share.map(|(name, what)| format!("{name:<12} {what}\n")).unwrap_or_default();
+    let is_cut = lr.total_steps < per_epoch.saturating_mul(settings.supervised.num_train_epochs);
+    let cut = if is_cut { ", which `max_steps` ends early" } else { "" };
     let trained_tokens: usize = examples.iter().map(|example| example.completion.len()).sum();
     format!(
         "model        {}\n\
          trainable    {}\n\
          examples     {left}, {tokens} tokens, {trained_tokens} trained on; {too_long} too long; {} for validation\n\
          epoch        {per_epoch} steps = {left} examples / {needed}, {} dropped\n\
-         run          {} steps in {} epochs\n\
+         run          {} steps in {} epochs{}\n\
          warmup       {} steps to {:e}, then {}\n\
          micro-batch  at most {} tokens\n\
          {share}memory       {}\n",
@@ -159,6 +161,7 @@ fn plan(
         left as u64 - per_epoch * needed as u64,
         lr.total_steps,
         settings.supervised.num_train_epochs,
+        cut,
         lr.warmup_steps,
         lr.peak,
         lr.kind.decay(),

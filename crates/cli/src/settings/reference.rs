@@ -160,6 +160,7 @@ const PEERS: &[(&str, &str)] = &[
 const SFT_PEERS: &[(&str, &str)] = &[
     ("data", "replaces TRL's `dataset_name`: a file of conversations"),
     ("num_train_epochs", "same"),
+    ("max_steps", "TRL -1, which means unset; there it replaces `num_train_epochs`"),
     ("learning_rate", "TRL 2e-5; 1e-5 is ms-swift's default"),
     ("save_steps", "TRL 500"),
 ];

@@ -19,8 +19,8 @@ pub struct RunSettings {
     /// Training data. GRPO: questions, JSON as `perceive` writes it. SFT: conversations, JSONL of `{"messages": [{"role",
     /// "content"}]}`; or such questions, to train on their answers without reasoning.
     pub data: PathBuf,
-    /// Evaluation data: questions, answered greedily every `eval_steps`; for SFT conversations, evaluated after every
-    /// epoch. Default: no evaluation.
+    /// Evaluation data: questions, answered greedily every `eval_steps`; for SFT conversations, evaluated before the first
+    /// step, after every epoch and after the last step. Default: no evaluation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eval_data: Option<PathBuf>,
     /// Output directory of the run: checkpoints, events, completions and the final model.

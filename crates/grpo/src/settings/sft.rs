@@ -77,15 +77,18 @@ impl SftSettings {
         self
     }
 
-    /// The steps of a run with `steps_per_epoch` steps per epoch.
+    /// The steps of a run with `steps_per_epoch` steps per epoch, at most `max_steps`.
     ///
     /// # Errors
     /// More steps than any run could take.
     pub fn total_steps(&self, steps_per_epoch: u64) -> Result<u64, Fault> {
-        let steps = steps_per_epoch.saturating_mul(self.supervised.num_train_epochs);
+        let SupervisedSettings { num_train_epochs, max_steps, .. } = self.supervised;
+        let steps = steps_per_epoch.saturating_mul(num_train_epochs);
+        let steps = steps.min(max_steps.unwrap_or(u64::MAX));
         let too_many = || {
             let what = format!("the run has more than {MAX_STEPS} steps; shorten it");
-            Fault::new("num_train_epochs", what)
+            let key = if max_steps.is_some() { "max_steps" } else { "num_train_epochs" };
+            Fault::new(key, what)
         };
         (steps <= MAX_STEPS).then_some(steps).ok_or_else(too_many)
     }
@@ -113,14 +116,28 @@ mod tests {
     }
 
     #[test]
+    fn max_steps_end_a_run_early() {
+        let steps = |max_steps| {
+            let sft = SftSettings::default().with(|s| s.supervised.max_steps = max_steps);
+            sft.total_steps(10).unwrap()
+        };
+        assert_eq!([None, Some(29), Some(31)].map(steps), [30, 29, 30]);
+        let endless = SftSettings::default().with(|s| s.supervised.num_train_epochs = u64::MAX);
+        assert_eq!(endless.total_steps(10).unwrap_err().key, "num_train_epochs");
+        let endless = endless.with(|s| s.supervised.max_steps = Some(u64::MAX));
+        assert_eq!(endless.total_steps(10).unwrap_err().key, "max_steps");
+    }
+
+    #[test]
     fn all_faults_are_reported_at_once() {
         let sft = SftSettings::default().with(|s| {
             s.supervised.num_train_epochs = 0;
+            s.supervised.max_steps = Some(0);
             s.lr.learning_rate = f64::NAN;
             s.lr.lr_scheduler_type = LrScheduler::Constant;
             s.lr.warmup_steps = Some(5);
         });
         let keys: Vec<_> = sft.faults().into_iter().map(|fault| fault.key).collect();
-        assert_eq!(keys, ["num_train_epochs", "learning_rate", "warmup_steps"]);
+        assert_eq!(keys, ["num_train_epochs", "max_steps", "learning_rate", "warmup_steps"]);
     }
 }

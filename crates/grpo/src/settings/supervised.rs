@@ -10,6 +10,9 @@ use super::faults::Faults;
 pub struct SupervisedSettings {
     /// Number of training epochs. Default: 3.
     pub num_train_epochs: u64,
+    /// Maximum number of training steps; ends the run early. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_steps: Option<u64>,
     /// Global batch size: assistant messages per optimizer step, over all ranks. Default: 16.
     pub train_batch_size: usize,
     /// Maximum sequence length in tokens, prompt included; never more than the model's context. Default: 8192.
@@ -21,7 +24,13 @@ pub struct SupervisedSettings {
 
 impl Default for SupervisedSettings {
     fn default() -> Self {
-        Self { num_train_epochs: 3, train_batch_size: 16, max_length: 8192, save_steps: None }
+        Self {
+            num_train_epochs: 3,
+            max_steps: None,
+            train_batch_size: 16,
+            max_length: 8192,
+            save_steps: None,
+        }
     }
 }
 
@@ -30,8 +39,10 @@ impl SupervisedSettings {
         faults.at_least("num_train_epochs", self.num_train_epochs, 1);
         faults.at_least("train_batch_size", self.train_batch_size as u64, 1);
         faults.at_least("max_length", self.max_length as u64, 2);
-        if let Some(steps) = self.save_steps {
-            faults.at_least("save_steps", steps, 1);
+        for (key, steps) in [("max_steps", self.max_steps), ("save_steps", self.save_steps)] {
+            if let Some(steps) = steps {
+                faults.at_least(key, steps, 1);
+            }
         }
     }
 }

@@ -49,8 +49,8 @@ pub struct SftData {
 }
 
 impl SftData {
-    /// The data of a run over `examples`. If there are any in `eval`, it evaluates before the first step and after every
-    /// epoch.
+    /// The data of a run over `examples`. If there are any in `eval`, it evaluates before the first step, after every
+    /// epoch and after the last step.
     ///
     /// # Errors
     /// There are too few examples, or too many steps.
@@ -214,7 +214,9 @@ impl<'a, M: Model> Trainer<'a> for SftTrainer<'a, M> {
     }
 
     fn evaluation_is_due(&self, step: u64) -> bool {
-        !self.data.eval.is_empty() && step.is_multiple_of(self.data.sampler.steps_per_epoch())
+        let is_last = step == self.data.lr.total_steps;
+        let ends_epoch = step.is_multiple_of(self.data.sampler.steps_per_epoch());
+        !self.data.eval.is_empty() && (ends_epoch || is_last)
     }
 
     fn evaluate(&mut self) -> Result<Option<Metrics>> {
