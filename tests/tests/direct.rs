@@ -171,12 +171,18 @@ fn questions_of_no_benchmark_are_scored_by_the_accuracy_reward() {
         record.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
         record
     };
-    let typed = json!({"category": "Colors", "answer_type": "text"});
+    let typed = json!({"question_category": "Colors", "answer_type": "text"});
     write_lines(&dir.path().join("data.jsonl"), &[of("A", &json!({})), of("dark red", &typed)]);
     let words = ["eval", "--direct", "--model", "model", "--data", "data.jsonl", "--json"];
-    let scores: Value =
-        serde_json::from_str(&stdout_of(&mut embodied_r(dir.path(), &words))).unwrap();
+    let output = embodied_r(dir.path(), &words).assert().code(0).get_output().clone();
+    let scores: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((&scores["protocol"], &scores["n"]), (&json!("accuracy"), &json!(2)));
+    let warning = "warning: no benchmark has the categories of these questions (`Colors`): they are scored as with `--protocol \
+                   accuracy`";
+    assert_eq!(stderr(&output).matches(warning).count(), 1, "{}", stderr(&output));
+    let named = [&words[..], &["--protocol", "accuracy"]].concat();
+    let text = stderr_of(&mut embodied_r(dir.path(), &named), 0);
+    assert!(!text.contains("no benchmark"), "{text}");
     // What cannot be compared is named before any answer.
     write_lines(&dir.path().join("data.jsonl"), &[of("dark red", &json!({}))]);
     let text = stderr_of(&mut embodied_r(dir.path(), &words), 1);

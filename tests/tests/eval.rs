@@ -32,6 +32,20 @@ fn lines(rows: &[(&str, Value, Value)]) -> String {
     rows.iter().enumerate().map(line).collect()
 }
 
+#[test]
+fn categories_of_no_benchmark_are_warned_of() {
+    let row = |category| (category, json!("A"), json!("A"));
+    let warned = |categories: &[&'static str], more: &[&str]| {
+        let rows: Vec<_> = categories.iter().copied().map(row).collect();
+        stderr(&eval(&lines(&rows), more)).to_owned()
+    };
+    let text = warned(&["Landmark Positon", "d", "", "b", "d", "c"], &[]);
+    assert!(text.contains("(`Landmark Positon`, `b`, `c`, …): they are scored"), "{text}");
+    assert_eq!(warned(&["", ""], &[]), "");
+    assert_eq!(warned(&["b"], &["--protocol", "accuracy"]), "");
+    assert_eq!(warned(&["Landmark Position"], &[]), "");
+}
+
 /// Answers in every kind of VSI-Bench category.
 fn vsi_rows() -> String {
     lines(&[

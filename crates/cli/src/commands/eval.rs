@@ -4,6 +4,7 @@ mod folds;
 mod outputs;
 mod pass_at;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use embodied_r_data::Progress as _;
@@ -23,7 +24,10 @@ pub(crate) fn run(args: EvalArgs) -> anyhow::Result<Status> {
     };
     let outputs = outputs::all(&args)?;
     let categories = outputs.iter().flat_map(outputs::Outputs::categories);
-    let protocol = protocol(args.protocol, categories);
+    let protocol = protocol(args.protocol, categories.clone());
+    if args.source.predictions.is_some() {
+        warn_of_unknown_categories(args.protocol, protocol, categories);
+    }
     let score = |(fold, outputs): (usize, &outputs::Outputs)| {
         let report = outputs.score(protocol, &args.pass_at.ks);
         outputs::of_fold(report, args.folds.folds.map(|_| fold))
@@ -92,6 +96,28 @@ fn protocol<'a>(
         Some(ProtocolName::Accuracy) => Protocol::Accuracy,
         None => Protocol::of_categories(categories).unwrap_or(Protocol::EmbodiedR),
     }
+}
+
+/// Warns that questions have categories of no benchmark, which may be misspelled, if that chose the protocol.
+fn warn_of_unknown_categories<'a>(
+    name: Option<ProtocolName>,
+    chosen: Protocol,
+    categories: impl IntoIterator<Item = &'a str>,
+) {
+    /// Most categories that the warning names.
+    const NAMED: usize = 3;
+    let categories: BTreeSet<&str> =
+        categories.into_iter().filter(|category| !category.is_empty()).collect();
+    if name.is_some() || chosen != Protocol::Accuracy || categories.is_empty() {
+        return;
+    }
+    let named: Vec<String> =
+        categories.iter().take(NAMED).map(|category| format!("`{category}`")).collect();
+    let more = if categories.len() > NAMED { ", …" } else { "" };
+    Bar::default().warn(&format!(
+        "no benchmark has the categories of these questions ({}{more}): they are scored as with `--protocol accuracy`",
+        named.join(", ")
+    ));
 }
 
 fn save(folder: &Path, protocol: Protocol, scored: &Scored) -> anyhow::Result<()> {

@@ -170,7 +170,8 @@ impl Request<'_> {
         let sources: Vec<Vec<Prediction>> =
             sources.map(|questions| questions.map(Prediction::unanswered).collect()).collect();
         let categories = sources.iter().flatten().map(|question| question.category.as_str());
-        let protocol = super::protocol(self.protocol, categories);
+        let protocol = super::protocol(self.protocol, categories.clone());
+        super::warn_of_unknown_categories(self.protocol, protocol, categories);
         for (fold, unanswered) in sources.iter().enumerate() {
             if !unanswered.is_empty() {
                 let scored = score(protocol, unanswered).map_err(explain);
