@@ -143,6 +143,33 @@ async fn a_judge_and_rules_score_the_answers_and_every_reply_is_kept() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_model_on_a_server_answers_from_the_images() {
+    let dir = workspace();
+    let model = Judge::of(&["<answer>Move down.</answer>"]);
+    let api = model.start().await;
+    let url = api.base_url();
+    let output = run(dir.path(), &["--judge", "exact", "--base-url", &url, "--max-pixels", "3136"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let requests = model.requests();
+    assert_eq!(requests.len(), 4);
+    for request in &requests {
+        assert_eq!((&request["model"], &request["temperature"]), (&json!("model"), &json!(0.0)));
+        let content = &request["messages"][1]["content"];
+        let url = content[0]["image_url"]["url"].as_str().unwrap();
+        assert!(url.starts_with("data:image/jpeg;base64,"), "{url}");
+        assert!(content[1]["text"].as_str().unwrap().ends_with("question?"), "{content}");
+    }
+    let scores = read(&dir.path().join("out/scores.json"));
+    let score = |index: usize| scores["questions"][index]["scores"]["rules"].clone();
+    assert_eq!(score(2), 3, "{scores}");
+    assert_ne!(score(3), 3, "{scores}");
+    let output = run(dir.path(), &["--judge", "exact", "--base-url", &url, "--min-pixels", "9"]);
+    assert_eq!(output.status.code(), Some(2));
+    let message = stderr(&output);
+    assert!(message.contains("`--min-pixels` belongs to a local model"), "{message}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_instructs_the_judge_stays_data() {
     let dir = workspace();
     let refusing = Judge::default();

@@ -153,6 +153,7 @@ pub(crate) fn try_parse_from(
                 direct::check_server(matches, command)?;
             }
             "filter" => direct::check_server(matches, command)?,
+            "robot" => robot::check(matches, command)?,
             _ => {}
         }
     }

@@ -29,7 +29,21 @@ pub(super) fn check(matches: &ArgMatches, command: &mut Command) -> Result<(), c
     if !is_given("base_url") || has_local_captioner {
         return Ok(());
     }
-    let Some(option) = WEIGHTS.into_iter().find(|id| is_given(id)) else { return Ok(()) };
+    refuse_local(matches, command, &WEIGHTS)
+}
+
+/// Refuses `options` of a local model for one on a server.
+///
+/// # Errors
+/// One of them was given.
+pub(super) fn refuse_local(
+    matches: &ArgMatches,
+    command: &mut Command,
+    options: &[&str],
+) -> Result<(), clap::Error> {
+    let is_given = |id: &&&str| matches.value_source(id) == Some(ValueSource::CommandLine);
+    let Some(option) = options.iter().find(is_given) else { return Ok(()) };
+    let option = option.replace('_', "-");
     let message = format!(
         "`--{option}` belongs to a local model, but with `--base-url` the model is on a server"
     );

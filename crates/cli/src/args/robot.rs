@@ -3,7 +3,7 @@
 pub(crate) mod bench;
 pub(crate) mod questions;
 
-use clap::Subcommand;
+use clap::{ArgMatches, Command, Subcommand};
 
 /// Make questions from robot demonstrations, and score open answers about robot scenes.
 #[derive(Debug, clap::Args)]
@@ -17,4 +17,17 @@ pub(crate) struct RobotArgs {
 pub(crate) enum RobotCommand {
     Questions(Box<questions::QuestionsArgs>),
     Bench(Box<bench::BenchArgs>),
+}
+
+/// Checks the options of a subcommand.
+///
+/// # Errors
+/// Some contradict each other.
+pub(super) fn check(matches: &ArgMatches, command: &mut Command) -> Result<(), clap::Error> {
+    if let Some(("bench", matches)) = matches.subcommand()
+        && let Some(command) = command.find_subcommand_mut("bench")
+    {
+        bench::check(matches, command)?;
+    }
+    Ok(())
 }

@@ -3,10 +3,15 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::ValueEnum;
+use clap::{ArgMatches, Command, ValueEnum};
 
+use crate::args::api::ApiArgs;
 use crate::args::model::StoredModel;
+use crate::args::reasoner::refuse_local;
 use crate::args::value::{at_least_one, price, seconds};
+
+/// Options of a local model.
+const LOCAL: [&str; 6] = ["revision", "precision", "quantize", "device", "batch", "min_pixels"];
 
 /// Answer open questions about images of a robot's workspace, and score the answers from 0 to 3, as in Robot-R1 Bench.
 ///
@@ -49,7 +54,20 @@ pub(crate) struct BenchArgs {
     #[arg(long)]
     pub(crate) json: bool,
     #[command(flatten)]
+    pub(crate) api: ApiArgs,
+    #[command(flatten)]
     pub(crate) judge: JudgeArgs,
+}
+
+/// Refuses options of a local model where `--base-url` has one on a server.
+///
+/// # Errors
+/// Such an option was given.
+pub(super) fn check(matches: &ArgMatches, command: &mut Command) -> Result<(), clap::Error> {
+    match matches.contains_id("base_url") {
+        true => refuse_local(matches, command, &LOCAL),
+        false => Ok(()),
+    }
 }
 
 /// Who scores the answers.

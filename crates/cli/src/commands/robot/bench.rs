@@ -17,8 +17,8 @@ use serde_json::{Map, Value, json};
 
 use crate::args::direct::{MediaLimits, ViewArgs};
 use crate::args::model::{DecodingArgs, ModelArgs};
+use crate::args::reasoner::ReasonerArgs;
 use crate::args::robot::bench::BenchArgs;
-use crate::batch_generator::BatchGenerator;
 use crate::commands::infer;
 use crate::direct::Direct;
 use crate::exit::{Status, Usage};
@@ -84,7 +84,7 @@ fn answer(args: &BenchArgs, questions: &[BenchQuestion]) -> anyhow::Result<Answe
     let limits = MediaLimits { max_pixels: args.max_pixels, ..MediaLimits::default() };
     let view = ViewArgs { min_pixels: args.min_pixels, ..ViewArgs::default() };
     let direct = Direct::of_view(&view, limits)?;
-    let reasoner = Reasoner::Local(Box::new(BatchGenerator::new(&model, Some(direct))?));
+    let reasoner = Reasoner::new(&ReasonerArgs { model, api: args.api.clone() }, Some(&direct))?;
     let asked = reasoner.lay_out(samples(&args.data, questions))?;
     let output = args.output.join("answers.json");
     let (completions, journal) = infer::sample(&asked, &reasoner, 1, &output)?;
