@@ -1,9 +1,11 @@
 //! Decodes the images of a coming step while the current one goes on.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
+use candle_core::Device;
 use embodied_r_vision::Pixels;
 use rayon::prelude::*;
 
@@ -11,24 +13,56 @@ use super::locked;
 use super::table::ImageTable;
 use crate::error::Result;
 
-/// The patches of images, cut on a thread of its own.
-#[derive(Debug, Default)]
-pub(super) struct Prefetch(Mutex<Option<JoinHandle<Cut>>>);
+/// The patches of images, cut on threads of their own.
+#[derive(Debug)]
+pub(super) struct Prefetch {
+    threads: usize,
+    running: Mutex<Option<Cutting>>,
+}
 
 /// The patches of images by digest.
 type Cut = HashMap<u128, Result<Pixels>>;
 
+/// Images that are being cut.
+#[derive(Debug)]
+struct Cutting {
+    /// Once true, no further image is begun.
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Cut>,
+}
+
 impl Prefetch {
+    /// For a model on this device: a GPU leaves all cores to the images, a CPU is busy with the model.
+    pub(super) fn new(device: &Device) -> Self {
+        let threads = if device.is_cpu() { 1 } else { rayon::current_num_threads() };
+        Self { threads, running: Mutex::default() }
+    }
+
     /// Starts to cut the images of these digests, unless others are being cut.
     pub(super) fn start(&self, table: &Arc<ImageTable>, digests: Vec<u128>) {
-        let mut running = locked(&self.0);
+        let mut running = locked(&self.running);
         if digests.is_empty() || running.is_some() {
             return;
         }
-        let table = table.clone();
-        *running = Some(std::thread::spawn(move || {
-            digests.into_iter().map(|digest| (digest, table.pixels(digest))).collect()
-        }));
+        let (table, threads, stop) =
+            (table.clone(), self.threads, Arc::new(AtomicBool::new(false)));
+        let is_stopped = stop.clone();
+        let thread = std::thread::spawn(move || {
+            let cut = |digest: u128| {
+                let is_open = !is_stopped.load(Ordering::Relaxed);
+                is_open.then(|| (digest, table.pixels(digest)))
+            };
+            // Not in the pool of the model, whose work would wait behind that of images.
+            let pool = (threads > 1).then(|| rayon::ThreadPoolBuilder::new().num_threads(threads));
+            match pool.map(rayon::ThreadPoolBuilder::build) {
+                Some(Ok(pool)) => {
+                    pool.install(|| digests.into_par_iter().filter_map(cut).collect())
+                }
+                // One thread, or there are no more.
+                Some(Err(_)) | None => digests.into_iter().filter_map(cut).collect(),
+            }
+        });
+        *running = Some(Cutting { stop, thread });
     }
 
     /// The patches of images: those that were cut, and the others on all cores.
@@ -36,12 +70,7 @@ impl Prefetch {
     /// # Errors
     /// An image file has changed.
     pub(super) fn take(&self, table: &ImageTable, digests: &[u128]) -> Result<Vec<Pixels>> {
-        let running = locked(&self.0).take();
-        let mut cut = match running.map(JoinHandle::join) {
-            Some(Ok(cut)) => cut,
-            Some(Err(panic)) => std::panic::resume_unwind(panic),
-            None => HashMap::new(),
-        };
+        let mut cut = self.stopped();
         let found: Vec<(u128, Option<Result<Pixels>>)> =
             digests.iter().map(|digest| (*digest, cut.remove(digest))).collect();
         let pixels = |(digest, cut): (u128, Option<Result<Pixels>>)| match cut {
@@ -49,5 +78,102 @@ impl Prefetch {
             None => table.pixels(digest),
         };
         found.into_par_iter().map(pixels).collect()
+    }
+
+    /// What was cut; images that are not begun are left out, since one thread would take longer than all cores.
+    fn stopped(&self) -> Cut {
+        let Some(Cutting { stop, thread }) = locked(&self.running).take() else {
+            return HashMap::new();
+        };
+        stop.store(true, Ordering::Relaxed);
+        match thread.join() {
+            Ok(cut) => cut,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Receiver, Sender, channel};
+
+    use embodied_r_vision::{Frames, VisionProcessor};
+    use image::{Rgb, RgbImage};
+
+    use super::super::table::{ImageSource, ReadError};
+    use super::*;
+
+    /// An image of one gray level that says when it is read, and then waits to be released.
+    #[derive(Debug)]
+    struct Waiting {
+        level: u8,
+        reads: Mutex<Sender<u8>>,
+        release: Mutex<Receiver<()>>,
+    }
+
+    impl ImageSource for Waiting {
+        fn read(&self) -> std::result::Result<Frames, ReadError> {
+            locked(&self.reads).send(self.level)?;
+            locked(&self.release).recv()?;
+            Ok(Frames::Image(RgbImage::from_pixel(56, 56, Rgb([self.level; 3]))))
+        }
+
+        fn paths(&self) -> Vec<String> {
+            vec![self.level.to_string()]
+        }
+    }
+
+    /// A table of images of these levels, what they say, and what releases each of them once.
+    fn table(levels: &[u8]) -> (Arc<ImageTable>, Vec<u128>, Receiver<u8>, Vec<Sender<()>>) {
+        let (said, reads) = channel();
+        let (mut sources, mut releases) = (Vec::<Arc<dyn ImageSource>>::new(), Vec::new());
+        for &level in levels {
+            let (release, waits) = channel();
+            release.send(()).unwrap();
+            releases.push(release);
+            let (reads, release) = (Mutex::new(said.clone()), Mutex::new(waits));
+            sources.push(Arc::new(Waiting { level, reads, release }));
+        }
+        let processor = VisionProcessor::published("Qwen2.5-VL-3B").unwrap();
+        let mut table = ImageTable::new(processor);
+        let layouts = table.add_all(&sources, &|| ());
+        let digests = layouts.into_iter().map(|layout| layout.unwrap().digest()).collect();
+        levels.iter().for_each(|_| _ = reads.recv().unwrap());
+        (Arc::new(table), digests, reads, releases)
+    }
+
+    fn first_value(pixels: &Pixels) -> f32 {
+        pixels.patches.flatten_all().unwrap().to_vec1::<f32>().unwrap()[0]
+    }
+
+    #[test]
+    fn images_that_are_not_begun_are_left_to_all_cores() {
+        let (table, digests, reads, releases) = table(&[10, 20, 30]);
+        let prefetch = Prefetch::new(&Device::Cpu);
+        prefetch.start(&table, digests.clone());
+        assert_eq!(reads.recv().unwrap(), 10);
+        locked(&prefetch.running).as_ref().unwrap().stop.store(true, Ordering::Relaxed);
+        releases[0].send(()).unwrap();
+        let cut = prefetch.stopped();
+        assert_eq!(cut.into_keys().collect::<Vec<_>>(), digests[..1]);
+        releases.iter().for_each(|release| release.send(()).unwrap());
+        let pixels = prefetch.take(&table, &digests).unwrap();
+        assert!(first_value(&pixels[0]) < first_value(&pixels[1]));
+        assert!(first_value(&pixels[1]) < first_value(&pixels[2]));
+    }
+
+    #[test]
+    fn several_threads_cut_images_at_once() {
+        let (table, digests, reads, releases) = table(&[10, 20, 30]);
+        let prefetch = Prefetch { threads: 3, running: Mutex::default() };
+        prefetch.start(&table, digests.clone());
+        // None is released before all are being read.
+        let mut begun: Vec<u8> = (0..3).map(|_| reads.recv().unwrap()).collect();
+        begun.sort_unstable();
+        assert_eq!(begun, [10, 20, 30]);
+        releases.iter().for_each(|release| release.send(()).unwrap());
+        let pixels = prefetch.take(&table, &digests).unwrap();
+        assert!(first_value(&pixels[0]) < first_value(&pixels[2]));
+        assert!(reads.try_recv().is_err(), "an image is read twice");
     }
 }

@@ -74,12 +74,12 @@ impl ImageStore {
     pub fn new(table: Arc<ImageTable>, options: StoreOptions) -> Self {
         Self {
             table,
-            options,
             own_tower: None,
             tower: Mutex::default(),
             memory: Mutex::default(),
-            prefetch: Prefetch::default(),
+            prefetch: Prefetch::new(&options.device),
             counts: Mutex::default(),
+            options,
         }
     }
 
@@ -174,7 +174,7 @@ impl ImageStore {
         Ok(())
     }
 
-    /// Cuts the images of `prompts` that have no embeddings yet into patches, on a thread of its own, for the next
+    /// Cuts the images of `prompts` that have no embeddings yet into patches, on threads of their own, for the next
     /// [`Self::prepare`]. A file that cannot be read is an error there.
     pub fn prefetch<'a>(&self, prompts: impl IntoIterator<Item = &'a Prompt>) {
         let mut missing = digests(prompts);

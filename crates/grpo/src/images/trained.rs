@@ -70,7 +70,7 @@ impl TrainedImages {
     /// The images of `table` under `tower`.
     #[must_use]
     pub fn new(table: Arc<ImageTable>, tower: TrainableTower, activation_bytes: usize) -> Self {
-        let (step, prefetch) = (Mutex::default(), Prefetch::default());
+        let (step, prefetch) = (Mutex::default(), Prefetch::new(tower.device()));
         Self { table, tower, activation_bytes, step, prefetch }
     }
 
@@ -147,7 +147,7 @@ impl TrainedImages {
         activation_bytes(&locked(&self.step).saved)
     }
 
-    /// Cuts the images of `prompts` into patches on a thread of its own.
+    /// Cuts the images of `prompts` into patches on threads of their own.
     pub fn prefetch<'a>(&self, prompts: impl IntoIterator<Item = &'a Prompt>) {
         self.prefetch.start(&self.table, digests(prompts));
     }
