@@ -23,8 +23,9 @@ use crate::exit::{self, Usage};
 use distinct::DistinctMedia;
 use sources::{FrameOf, FramesOf, ImageOf, RecentFrames, SeparateFrames, VideoOf};
 
-/// Bytes of the frames of videos that are decoded again for one of their images, and kept for the others.
-const RECENT_FRAMES: usize = 1 << 29;
+/// Bytes of the frames of videos that are decoded again for one of their images, and kept for the others; beyond, one video
+/// for each thread.
+const RECENT_FRAMES: usize = 1 << 27;
 
 /// The questions of a file, with the layouts of their images.
 pub(crate) struct LaidOut {
@@ -192,7 +193,7 @@ impl MediaReader {
     pub(crate) fn new(settings: &MediaSettings, processor: &Processor) -> Result<Self, Usage> {
         let selection =
             settings.frames.parse().map_err(|error| Usage(format!("`frames`: {error}")))?;
-        let recent = Arc::new(RecentFrames::new(RECENT_FRAMES));
+        let recent = Arc::new(RecentFrames::new(RECENT_FRAMES, rayon::current_num_threads()));
         let (frame_use, processor) = (settings.frame_use, processor.clone());
         Ok(Self { selection, frame_use, processor, recent })
     }

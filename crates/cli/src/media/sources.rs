@@ -185,18 +185,18 @@ impl SeparateFrames {
     }
 }
 
-/// The frames of the videos that were decoded again last, up to a number of bytes, so that the frames of a video are decoded
-/// together.
+/// The frames of the videos that were decoded again last, so that the frames of a video are decoded together.
 #[derive(Debug)]
 pub(super) struct RecentFrames {
-    most: usize,
+    bytes: usize,
+    least: usize,
     videos: Mutex<VecDeque<Arc<Vec<RgbImage>>>>,
 }
 
 impl RecentFrames {
-    /// Up to `most` bytes, or one video.
-    pub(super) fn new(most: usize) -> Self {
-        Self { most, videos: Mutex::default() }
+    /// Up to `bytes`, but always `least` videos: as many as are read at once.
+    pub(super) fn new(bytes: usize, least: usize) -> Self {
+        Self { bytes, least, videos: Mutex::default() }
     }
 
     fn push(&self, frames: Arc<Vec<RgbImage>>) {
@@ -206,7 +206,7 @@ impl RecentFrames {
         let videos = &mut *self.videos.lock().unwrap_or_else(PoisonError::into_inner);
         videos.push_back(frames);
         let mut all: usize = videos.iter().map(bytes).sum();
-        while all > self.most && videos.len() > 1 {
+        while all > self.bytes && videos.len() > self.least {
             all -= videos.pop_front().as_ref().map_or(0, bytes);
         }
     }
@@ -260,7 +260,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let video = video(dir.path(), "clip.mp4");
         let expected = video.decode(sampled_video::FrameUse::Images).unwrap().frames;
-        let frames = SeparateFrames::new(video, &Arc::new(RecentFrames::new(VIDEO)));
+        let frames = SeparateFrames::new(video, &Arc::new(RecentFrames::new(VIDEO, 1)));
         let path = dir.path().join("clip.mp4");
         let moved = dir.path().join("moved.mp4");
         let read = |indices: &[usize]| {
@@ -283,7 +283,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let video = video(dir.path(), "clip.mp4");
         let expected = video.decode(sampled_video::FrameUse::Images).unwrap().frames;
-        let frames = SeparateFrames::new(video, &Arc::new(RecentFrames::new(VIDEO)));
+        let frames = SeparateFrames::new(video, &Arc::new(RecentFrames::new(VIDEO, 1)));
         for index in [1, 1, 0, 2, 0] {
             assert_eq!(frames.frame(index).unwrap(), expected[index]);
         }
@@ -292,7 +292,7 @@ mod tests {
     #[test]
     fn recent_videos_take_bounded_memory() {
         let dir = tempfile::tempdir().unwrap();
-        let recent = Arc::new(RecentFrames::new(2 * VIDEO));
+        let recent = Arc::new(RecentFrames::new(2 * VIDEO, 1));
         let videos = ["a.mp4", "b.mp4", "c.mp4"]
             .map(|name| SeparateFrames::new(video(dir.path(), name), &recent));
         let read_all = |video: &SeparateFrames| (0..3).try_for_each(|i| video.frame(i).map(drop));
@@ -302,6 +302,9 @@ mod tests {
             }
         }
         assert_eq!(recent.videos.lock().unwrap().len(), 2);
+        let large = RecentFrames::new(0, 2);
+        (0..3).for_each(|_| large.push(Arc::new(vec![RgbImage::new(2, 2)])));
+        assert_eq!(large.videos.lock().unwrap().len(), 2);
         for name in ["a.mp4", "b.mp4", "c.mp4"] {
             std::fs::remove_file(dir.path().join(name)).unwrap();
         }
