@@ -13,9 +13,9 @@ use serde_json::{Value, json};
 use crate::images::test_image::test_image;
 use crate::images::{case_of, write_images};
 
-fn embodied_r(dir: &Path, words: &[&str]) -> Command {
+pub(crate) fn embodied_r(dir: &Path, words: &[&str]) -> Command {
     let mut command = Command::new(binary());
-    command.current_dir(dir).args(words);
+    command.current_dir(dir).env_remove("OPENAI_API_KEY").env("NO_PROXY", "127.0.0.1").args(words);
     command
 }
 
@@ -38,12 +38,12 @@ fn workspace() -> tempfile::TempDir {
     dir
 }
 
-fn write_lines(path: &Path, records: &[Value]) {
+pub(crate) fn write_lines(path: &Path, records: &[Value]) {
     let lines: Vec<String> = records.iter().map(Value::to_string).collect();
     fs::write(path, lines.join("\n")).unwrap();
 }
 
-fn read(path: &Path) -> Vec<Value> {
+pub(crate) fn read(path: &Path) -> Vec<Value> {
     serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
 }
 

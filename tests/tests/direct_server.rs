@@ -1,6 +1,7 @@
 //! `infer`, `eval` and `filter` with `--direct` and `--base-url`: a model on a server answers from images and video frames.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
@@ -11,10 +12,11 @@ use axum::response::IntoResponse as _;
 use axum::routing::post;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use embodied_r_tests::{ChatApi, VisionModel, binary, stderr_of, stdout_of, write_clip};
+use embodied_r_tests::{ChatApi, VisionModel, stderr_of, stdout_of, write_clip};
 use image::{Rgb, RgbImage};
 use serde_json::{Value, json};
 
+use crate::direct::{embodied_r, read, write_lines};
 use crate::serve::client::Server as ServeServer;
 
 const INFER: [&str; 9] = [
@@ -29,24 +31,17 @@ const INFER: [&str; 9] = [
     "--model",
 ];
 
-fn embodied_r(dir: &Path, words: &[&str]) -> Command {
-    let mut command = Command::new(binary());
-    command.current_dir(dir).env_remove("OPENAI_API_KEY").env("NO_PROXY", "127.0.0.1").args(words);
-    command
-}
-
 /// `infer` with a model at `url`.
 fn infer(dir: &Path, url: &str, more: &[&str]) -> Command {
     embodied_r(dir, &[&INFER[..], &["tiny", "--base-url", url], more].concat())
 }
 
 fn answers(dir: &Path) -> Vec<Value> {
-    serde_json::from_slice(&fs::read(dir.join("out.json")).unwrap()).unwrap()
+    read(&dir.join("out.json"))
 }
 
 fn write_records(dir: &Path, records: &[Value]) {
-    let lines: Vec<String> = records.iter().map(Value::to_string).collect();
-    fs::write(dir.join("data.jsonl"), lines.join("\n")).unwrap();
+    write_lines(&dir.join("data.jsonl"), records);
 }
 
 /// An image of one gray level, which a JPEG file keeps exactly.
@@ -213,7 +208,36 @@ async fn requests_have_images_and_frames_in_their_places() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_image_that_disappears_ends_the_run_which_resumes_with_its_question() {
+async fn a_video_is_decoded_once_as_a_check_and_once_for_all_requests() {
+    let dir = tempfile::tempdir().unwrap();
+    write_video(&dir.path().join("clip.mp4"));
+    let record =
+        |index: usize| question(&format!("<video>{index}?"), json!({"videos": ["clip.mp4"]}));
+    write_records(dir.path(), &(0..8).map(record).collect::<Vec<_>>());
+    // An `ffmpeg` that counts its calls.
+    let (programs, calls) = (dir.path().join("programs"), dir.path().join("calls"));
+    fs::create_dir(&programs).unwrap();
+    let path = std::env::var("PATH").unwrap();
+    let script =
+        format!("#!/bin/sh\necho x >> '{}'\nPATH='{path}' exec ffmpeg \"$@\"\n", calls.display());
+    let program = programs.join("ffmpeg");
+    fs::write(&program, script).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:{path}", programs.display());
+    let (server, requests) = recording(|_| StatusCode::OK).await;
+    stdout_of(infer(dir.path(), &server.base_url(), &["--concurrency", "8"]).env("PATH", path));
+    assert_eq!(fs::read_to_string(calls).unwrap().lines().count(), 2);
+    let requests = requests.lock().unwrap();
+    assert_eq!(requests.len(), 8);
+    assert!(
+        requests
+            .iter()
+            .all(|it| shown(&it["messages"][1])[..8] == shown(&requests[0]["messages"][1])[..8])
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_that_changes_ends_the_run_which_resumes_with_its_question() {
     let dir = tempfile::tempdir().unwrap();
     let (first, second) = (dir.path().join("a.png"), dir.path().join("b.png"));
     write_gray(&first, (56, 56), 10);

@@ -10,7 +10,7 @@ use embodied_r_perception::jpeg;
 use embodied_r_vision::{Frames, ImageLayout, Processor};
 use indexmap::IndexMap;
 use serde_json::{Map, Value};
-use tokio::sync::Semaphore;
+use tokio::sync::{OnceCell, Semaphore};
 
 use crate::asked::Asked;
 use crate::batch_generator::SeenPrompt;
@@ -108,18 +108,20 @@ impl RequestImages {
         layouts: &[ImageLayout],
         table: &Arc<ImageTable>,
     ) -> anyhow::Result<Arc<[ContentPart]>> {
-        // Before it is looked up, so that requests about one video wait for the first of them. It is never closed.
-        let _permit = self.decoding.acquire().await.ok();
-        let key: Box<[u128]> = layouts.iter().map(ImageLayout::digest).collect();
-        if let Some(parts) = self.kept().get(&key) {
-            return Ok(parts);
-        }
-        let (direct, layouts, table) = (self.direct.clone(), layouts.to_vec(), table.clone());
-        let encoding =
-            tokio::task::spawn_blocking(move || encode(&direct, &medium, &layouts, &table));
-        let parts: Arc<[ContentPart]> = encoding.await??.into();
-        self.kept().insert(key, parts.clone());
-        Ok(parts)
+        let key: Key = layouts.iter().map(ImageLayout::digest).collect();
+        let encoded = self.kept().get(&key);
+        let encode = async || {
+            // It is never closed.
+            let _permit = self.decoding.acquire().await.ok();
+            let (direct, layouts, table) = (self.direct.clone(), layouts.to_vec(), table.clone());
+            let encoding =
+                tokio::task::spawn_blocking(move || encode(&direct, &medium, &layouts, &table));
+            let parts: Arc<[ContentPart]> = encoding.await??.into();
+            self.kept().make_room(&key, bytes(&parts));
+            anyhow::Ok(parts)
+        };
+        // Other requests with the same images wait meanwhile.
+        encoded.get_or_try_init(encode).await.cloned()
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
@@ -167,33 +169,40 @@ fn encode(
     sources.iter().zip(layouts).map(part).collect()
 }
 
-/// Encoded images and videos by the digests of their pixels; the oldest ones make room for new ones.
+/// The digests of an image, or of the frames of a video.
+type Key = Box<[u128]>;
+
+/// An encoded image or video; empty until it is encoded.
+type Encoded = Arc<OnceCell<Arc<[ContentPart]>>>;
+
+/// Encoded images and videos; the oldest ones make room for new ones.
 #[derive(Debug)]
 struct Kept {
     most: usize,
-    bytes: usize,
-    entries: IndexMap<Box<[u128]>, Arc<[ContentPart]>>,
+    /// With their numbers of bytes.
+    entries: IndexMap<Key, (Encoded, usize)>,
 }
 
 impl Kept {
     /// Up to `most` bytes.
     fn new(most: usize) -> Self {
-        Self { most, bytes: 0, entries: IndexMap::new() }
+        Self { most, entries: IndexMap::new() }
     }
 
-    fn get(&self, key: &[u128]) -> Option<Arc<[ContentPart]>> {
-        self.entries.get(key).cloned()
+    fn get(&mut self, key: &Key) -> Encoded {
+        self.entries.entry(key.clone()).or_default().0.clone()
     }
 
-    fn insert(&mut self, key: Box<[u128]>, parts: Arc<[ContentPart]>) {
-        self.bytes += bytes(&parts);
-        if let Some(replaced) = self.entries.insert(key, parts) {
-            self.bytes -= bytes(&replaced);
+    /// Makes room for an image or a video that has `bytes` bytes now.
+    fn make_room(&mut self, key: &Key, bytes: usize) {
+        if let Some((_, size)) = self.entries.get_mut(key) {
+            *size = bytes;
         }
-        while self.bytes > self.most
-            && let Some((_, oldest)) = self.entries.shift_remove_index(0)
+        let mut all: usize = self.entries.values().map(|(_, size)| size).sum();
+        while all > self.most
+            && let Some((_, (_, size))) = self.entries.shift_remove_index(0)
         {
-            self.bytes -= bytes(&oldest);
+            all -= size;
         }
     }
 }
@@ -211,16 +220,23 @@ mod tests {
 
     #[test]
     fn the_oldest_images_make_room_for_new_ones() {
-        let parts =
-            |text: &str| -> Arc<[ContentPart]> { Arc::new([ContentPart::Image(text.into())]) };
         let mut kept = Kept::new(5);
-        kept.insert([1].into(), parts("aaa"));
-        kept.insert([2].into(), parts("bb"));
-        kept.insert([2].into(), parts("bb"));
-        assert_eq!((kept.get(&[1]), kept.get(&[2])), (Some(parts("aaa")), Some(parts("bb"))));
-        kept.insert([3, 4].into(), parts("c"));
-        assert_eq!((kept.get(&[1]), kept.get(&[3, 4])), (None, Some(parts("c"))));
-        kept.insert([5].into(), parts("too long"));
-        assert_eq!((kept.get(&[3, 4]), kept.get(&[5]), kept.bytes), (None, None, 0));
+        let keys: [Key; 4] = [[1].into(), [2].into(), [3, 4].into(), [5].into()];
+        let add = |kept: &mut Kept, index: usize, bytes: usize| {
+            let encoded = kept.get(&keys[index]);
+            encoded.set(Arc::new([])).unwrap();
+            kept.make_room(&keys[index], bytes);
+        };
+        let has = |kept: &mut Kept| -> Vec<bool> {
+            keys.iter().map(|key| kept.entries.contains_key(key)).collect()
+        };
+        add(&mut kept, 0, 3);
+        add(&mut kept, 1, 2);
+        assert!(kept.get(&keys[0]).initialized());
+        assert_eq!(has(&mut kept), [true, true, false, false]);
+        add(&mut kept, 2, 1);
+        assert_eq!(has(&mut kept), [false, true, true, false]);
+        add(&mut kept, 3, 6);
+        assert_eq!(has(&mut kept), [false; 4]);
     }
 }
