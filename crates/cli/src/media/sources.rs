@@ -255,12 +255,17 @@ mod tests {
     /// The bytes of three frames.
     const VIDEO: usize = 3 * 84 * 56 * 3;
 
+    /// `clip.mp4` in `dir` as separate images, and these images.
+    fn clip(dir: &Path) -> (SeparateFrames, Vec<RgbImage>) {
+        let video = video(dir, "clip.mp4");
+        let images = video.decode(sampled_video::FrameUse::Images).unwrap().frames;
+        (SeparateFrames::new(video, &Arc::new(RecentFrames::new(VIDEO, 1))), images)
+    }
+
     #[test]
     fn frames_that_are_separate_images_are_decoded_once() {
         let dir = tempfile::tempdir().unwrap();
-        let video = video(dir.path(), "clip.mp4");
-        let expected = video.decode(sampled_video::FrameUse::Images).unwrap().frames;
-        let frames = SeparateFrames::new(video, &Arc::new(RecentFrames::new(VIDEO, 1)));
+        let (frames, expected) = clip(dir.path());
         let path = dir.path().join("clip.mp4");
         let moved = dir.path().join("moved.mp4");
         let read = |indices: &[usize]| {
@@ -281,9 +286,7 @@ mod tests {
     #[test]
     fn a_frame_that_is_read_twice_before_others_is_decoded_again() {
         let dir = tempfile::tempdir().unwrap();
-        let video = video(dir.path(), "clip.mp4");
-        let expected = video.decode(sampled_video::FrameUse::Images).unwrap().frames;
-        let frames = SeparateFrames::new(video, &Arc::new(RecentFrames::new(VIDEO, 1)));
+        let (frames, expected) = clip(dir.path());
         for index in [1, 1, 0, 2, 0] {
             assert_eq!(frames.frame(index).unwrap(), expected[index]);
         }

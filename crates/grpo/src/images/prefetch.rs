@@ -53,13 +53,13 @@ impl Prefetch {
                 is_open.then(|| (digest, table.pixels(digest)))
             };
             // Not in the pool of the model, whose work would wait behind that of images.
-            let pool = (threads > 1).then(|| rayon::ThreadPoolBuilder::new().num_threads(threads));
-            match pool.map(rayon::ThreadPoolBuilder::build) {
+            let pool = || rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+            match (threads > 1).then(pool) {
                 Some(Ok(pool)) => {
                     pool.install(|| digests.into_par_iter().filter_map(cut).collect())
                 }
                 // One thread, or there are no more.
-                Some(Err(_)) | None => digests.into_iter().filter_map(cut).collect(),
+                _ => digests.into_iter().filter_map(cut).collect(),
             }
         });
         *running = Some(Cutting { stop, thread });
@@ -96,12 +96,16 @@ impl Prefetch {
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc::{Receiver, Sender, channel};
+    use std::time::Duration;
 
     use embodied_r_vision::{Frames, VisionProcessor};
     use image::{Rgb, RgbImage};
 
     use super::super::table::{ImageSource, ReadError};
     use super::*;
+
+    /// Ends a test that would hang.
+    const HANG: Duration = Duration::from_secs(60);
 
     /// An image of one gray level that says when it is read, and then waits to be released.
     #[derive(Debug)]
@@ -114,7 +118,7 @@ mod tests {
     impl ImageSource for Waiting {
         fn read(&self) -> std::result::Result<Frames, ReadError> {
             locked(&self.reads).send(self.level)?;
-            locked(&self.release).recv()?;
+            locked(&self.release).recv_timeout(HANG)?;
             Ok(Frames::Image(RgbImage::from_pixel(56, 56, Rgb([self.level; 3]))))
         }
 
@@ -138,7 +142,7 @@ mod tests {
         let mut table = ImageTable::new(processor);
         let layouts = table.add_all(&sources, &|| ());
         let digests = layouts.into_iter().map(|layout| layout.unwrap().digest()).collect();
-        levels.iter().for_each(|_| _ = reads.recv().unwrap());
+        levels.iter().for_each(|_| _ = reads.recv_timeout(HANG).unwrap());
         (Arc::new(table), digests, reads, releases)
     }
 
@@ -151,7 +155,7 @@ mod tests {
         let (table, digests, reads, releases) = table(&[10, 20, 30]);
         let prefetch = Prefetch::new(&Device::Cpu);
         prefetch.start(&table, digests.clone());
-        assert_eq!(reads.recv().unwrap(), 10);
+        assert_eq!(reads.recv_timeout(HANG).unwrap(), 10);
         locked(&prefetch.running).as_ref().unwrap().stop.store(true, Ordering::Relaxed);
         releases[0].send(()).unwrap();
         let cut = prefetch.stopped();
@@ -168,7 +172,7 @@ mod tests {
         let prefetch = Prefetch { threads: 3, running: Mutex::default() };
         prefetch.start(&table, digests.clone());
         // None is released before all are being read.
-        let mut begun: Vec<u8> = (0..3).map(|_| reads.recv().unwrap()).collect();
+        let mut begun: Vec<u8> = (0..3).map(|_| reads.recv_timeout(HANG).unwrap()).collect();
         begun.sort_unstable();
         assert_eq!(begun, [10, 20, 30]);
         releases.iter().for_each(|release| release.send(()).unwrap());
