@@ -163,10 +163,20 @@ async fn a_model_on_a_server_answers_from_the_images() {
     let score = |index: usize| scores["questions"][index]["scores"]["rules"].clone();
     assert_eq!(score(2), 3, "{scores}");
     assert_ne!(score(3), 3, "{scores}");
-    let output = run(dir.path(), &["--judge", "exact", "--base-url", &url, "--min-pixels", "9"]);
-    assert_eq!(output.status.code(), Some(2));
-    let message = stderr(&output);
-    assert!(message.contains("`--min-pixels` belongs to a local model"), "{message}");
+    for [option, value] in [
+        ["--min-pixels", "9"],
+        ["--batch", "4"],
+        ["--revision", "main"],
+        ["--precision", "f32"],
+        ["--quantize", "q8_0"],
+        ["--device", "cpu"],
+    ] {
+        let words = ["--judge", "exact", "--base-url", &url, option, value];
+        let output = run(dir.path(), &words);
+        assert_eq!(output.status.code(), Some(2));
+        let message = stderr(&output);
+        assert!(message.contains(&format!("`{option}` belongs to a local model")), "{message}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,4 +1,4 @@
-//! Batch generation with a model behind an OpenAI-compatible API, for `infer`, `eval` and `filter`.
+//! Batch generation with a model behind an OpenAI-compatible API, for `infer`, `eval`, `filter` and `robot bench`.
 
 mod images;
 mod pending;
@@ -20,7 +20,7 @@ use crate::args::api::ApiArgs;
 use crate::args::model::DecodingArgs;
 use crate::asked::Asked;
 use crate::batch_generator::BatchPrompt;
-use crate::direct::{Direct, FEWER_TOKENS};
+use crate::direct::{self, Direct, FEWER_TOKENS};
 use crate::exit::{self, Usage};
 use crate::interrupt::{interrupted, on_interrupt};
 use images::RequestImages;
@@ -135,8 +135,7 @@ impl ApiGenerator {
     /// # Errors
     /// As [`Direct::lay_out`], or the model does not see.
     pub(crate) fn lay_out(&self, set: SampleSet) -> anyhow::Result<Asked> {
-        let none = || Usage("the model sees images with `--direct` only".into());
-        self.images.as_ref().ok_or_else(none)?.lay_out(set)
+        self.images.as_ref().ok_or_else(direct::not_given)?.lay_out(set)
     }
 
     /// Samples completions of each prompt and calls `done(position, completions)` as they finish, with the position in

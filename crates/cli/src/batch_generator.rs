@@ -1,4 +1,4 @@
-//! Batch generation with a local model, for `infer`, `eval` and `filter`.
+//! Batch generation with a local model, for `infer`, `eval`, `filter` and `robot bench`.
 
 use std::cell::OnceCell;
 use std::collections::VecDeque;
@@ -86,8 +86,7 @@ impl BatchGenerator {
     /// # Errors
     /// As [`Direct::lay_out`], or the model does not see.
     pub(crate) fn lay_out(&self, set: SampleSet) -> anyhow::Result<Asked> {
-        let none = || Usage("the model sees images with `--direct` only".into());
-        let direct = self.direct.as_ref().ok_or_else(none)?;
+        let direct = self.direct.as_ref().ok_or_else(direct::not_given)?;
         direct.lay_out(set, direct.image_table(&self.dir()?)?)
     }
 

@@ -277,6 +277,11 @@ impl Direct {
     }
 }
 
+/// What is wrong if a model without `--direct` is to see.
+pub(crate) fn not_given() -> Usage {
+    Usage("the model sees images with `--direct` only".into())
+}
+
 /// What is wrong with a file that is no question set (`error`) and cannot be read with its images (`other`): of a
 /// benchmark's own format, the former.
 fn of_benchmark_or(error: DataError, other: anyhow::Error) -> anyhow::Error {

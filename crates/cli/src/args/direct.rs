@@ -6,6 +6,7 @@ use clap::error::ErrorKind;
 use clap::{ArgMatches, Command};
 use embodied_r_grpo::settings::FrameUse;
 
+use super::reasoner::refuse_local;
 use super::value::at_least_one;
 
 /// How a vision-language model sees the images and videos of the questions.
@@ -75,14 +76,11 @@ pub(super) fn check_server(matches: &ArgMatches, command: &mut Command) -> Resul
     if !matches.contains_id("base_url") {
         return Ok(());
     }
-    let message = if matches.get_one("frame_use") == Some(&FrameUseName::Video) {
-        "`--frame-use video` belongs to a local model: a server gets the frames of a video as separate images"
-    } else if matches.contains_id("min_pixels") {
-        "`--min-pixels` belongs to a local model: a server enlarges images as its model needs"
-    } else {
-        return Ok(());
-    };
-    Err(command.error(ErrorKind::ArgumentConflict, message))
+    if matches.get_one("frame_use") == Some(&FrameUseName::Video) {
+        let message = "`--frame-use video` belongs to a local model: a server gets the frames of a video as separate images";
+        return Err(command.error(ErrorKind::ArgumentConflict, message));
+    }
+    refuse_local(matches, command, &["min_pixels"])
 }
 
 /// Options of videos and images that a command also has for other uses.
