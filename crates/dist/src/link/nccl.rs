@@ -119,7 +119,7 @@ pub(crate) trait NcclApi: Sized {
         receive: DeviceBuffer,
     ) -> Result<Progress>;
 
-    /// Whether all queued work is done.
+    /// Whether all queued work is done. Called once a collective is queued ([`NcclApi::state`] is `Done`).
     fn is_idle(&mut self) -> Result<bool>;
 
     /// Allocates a send and a receive buffer, valid until the next call, and copies `sent` into the first.

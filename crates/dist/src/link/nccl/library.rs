@@ -5,10 +5,8 @@ use std::ffi::{c_int, c_void};
 use std::ptr;
 use std::sync::Arc;
 
-use cudarc::driver::sys::{CUevent, CUevent_wait_flags};
-use cudarc::driver::{
-    CudaContext, CudaEvent, CudaSlice, CudaStream, DevicePtr, DevicePtrMut, result,
-};
+use cudarc::driver::sys::{CUevent, CUevent_wait_flags, CUresult, cuStreamQuery};
+use cudarc::driver::{CudaContext, CudaSlice, CudaStream, DevicePtr, DevicePtrMut, result};
 
 use candle_core::DeviceLocation;
 
@@ -47,8 +45,6 @@ pub(crate) struct Cuda {
     nccl: Arc<Functions>,
     context: Arc<CudaContext>,
     stream: Arc<CudaStream>,
-    /// Recorded after all queued work.
-    end: CudaEvent,
     communicator: Comm,
     world_size: usize,
     sent: Option<CudaSlice<u8>>,
@@ -70,10 +66,9 @@ impl Cuda {
     fn open(nccl: Arc<Functions>, device: usize) -> Result<Self> {
         let context = CudaContext::new(device).map_err(driver("open this rank's GPU"))?;
         let stream = context.new_stream().map_err(driver("create a stream"))?;
-        let end = context.new_event(None).map_err(driver("create an event"))?;
         let communicator = ptr::null_mut();
         let (sent, received) = (None, None);
-        Ok(Self { nccl, context, stream, end, communicator, world_size: 1, sent, received })
+        Ok(Self { nccl, context, stream, communicator, world_size: 1, sent, received })
     }
 
     fn progress(&self, status: Status, what: &'static str) -> Result<Progress> {
@@ -81,10 +76,6 @@ impl Cuda {
             IN_PROGRESS => Ok(Progress::InProgress),
             _ => Ok(Progress::Done),
         }
-    }
-
-    fn mark(&self) -> Result<()> {
-        self.end.record(&self.stream).map_err(driver("record the end of a collective"))
     }
 
     /// `buffer` if it has at least `length` bytes, else a new one.
@@ -232,9 +223,15 @@ impl NcclApi for Cuda {
     }
 
     fn is_idle(&mut self) -> Result<bool> {
-        // Recorded again on every poll: a call still in progress may not have queued its work yet.
-        self.mark()?;
-        self.end.try_is_complete().map_err(driver("run a collective"))
+        let refused = driver("run a collective");
+        self.context.bind_to_thread().map_err(&refused)?;
+        // A query adds nothing to the stream. Recording an event at every poll would fill the launch queue behind a
+        // collective that waits for a failed rank, and then block.
+        // SAFETY: the stream lives as long as `self`.
+        match unsafe { cuStreamQuery(self.stream.cu_stream()) } {
+            CUresult::CUDA_ERROR_NOT_READY => Ok(false),
+            result => result.result().map(|()| true).map_err(refused),
+        }
     }
 
     fn stage(&mut self, sent: &[u8], received: usize) -> Result<(DeviceBuffer, DeviceBuffer)> {
