@@ -17,9 +17,10 @@
     extern __shared__ __align__(16) unsigned char dynamic_shared_bytes[]; \
     T* const name = reinterpret_cast<T*>(dynamic_shared_bytes)
 
-// Allows a kernel more than 48 KiB of dynamic shared memory; returns CUDA's error code.
-#define ALLOW_SHARED(kernel, bytes) \
-    ((int)cudaFuncSetAttribute((kernel), cudaFuncAttributeMaxDynamicSharedMemorySize, (int)(bytes)))
+// Allows a kernel all of the device's dynamic shared memory instead of 48 KiB; returns CUDA's error code. Only the first
+// call per kernel and device does something: another thread may be launching the kernel.
+#define ALLOW_SHARED(kernel) allow_shared((const void*)(kernel))
+int allow_shared(const void* kernel);
 #endif
 
 typedef __nv_bfloat16 bf16;

@@ -6,8 +6,8 @@
 #include <csetjmp>
 #include <cstdio>
 #include <cstdlib>
-#include <map>
 #include <memory>
+#include <set>
 #include <ucontext.h>
 #include <vector>
 
@@ -55,7 +55,7 @@ struct Emulator {
     std::vector<std::unique_ptr<Fiber>> fibers;
     std::vector<Warp> warps;
     std::vector<uint64_t> shared;
-    std::map<const void*, size_t> allowed; // dynamic shared memory of a kernel
+    std::set<const void*> allowed; // kernels that may have all dynamic shared memory
     jmp_buf scheduler;
     const char* kernel = "";
     Body body = nullptr;
@@ -163,9 +163,8 @@ void run_block() {
     abort();
 }
 
-int allow_shared(const void* kernel, size_t bytes) {
-    if (bytes > MAX_SHARED) return INVALID_VALUE;
-    emulator.allowed[kernel] = bytes;
+int allow_shared(const void* kernel) {
+    emulator.allowed.insert(kernel);
     return 0;
 }
 
@@ -174,8 +173,7 @@ int launch(dim3 grid, dim3 block, size_t shared, Kernel kernel, Body body, void*
     const bool valid = threads > 0 && threads <= MAX_THREADS && block.z <= 64 && grid.x > 0 && grid.x < 1u << 31 &&
                        grid.y > 0 && grid.y < 1u << 16 && grid.z > 0 && grid.z < 1u << 16 && shared <= MAX_SHARED;
     if (!valid) return INVALID_CONFIGURATION;
-    const auto allowed = emulator.allowed.find(kernel.address);
-    if (shared > (allowed == emulator.allowed.end() ? SHARED_BY_DEFAULT : allowed->second)) return INVALID_VALUE;
+    if (shared > SHARED_BY_DEFAULT && !emulator.allowed.count(kernel.address)) return INVALID_VALUE;
     emulator.kernel = kernel.name;
     emulator.body = body;
     emulator.context = context;

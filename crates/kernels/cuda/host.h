@@ -114,8 +114,8 @@ template <class F> int launch(dim3 grid, dim3 block, size_t shared, Kernel kerne
     return launch(grid, block, shared, kernel, [](void* f) { (*static_cast<F*>(f))(); }, &f);
 }
 
-// Allows a kernel more than 48 KiB of dynamic shared memory.
-int allow_shared(const void* kernel, size_t bytes);
+// Allows a kernel more than 48 KiB of dynamic shared memory; returns CUDA's error code.
+int allow_shared(const void* kernel);
 
 // Waits for all threads of the block.
 void barrier();
@@ -151,7 +151,7 @@ template <class T> T shuffle(unsigned mask, T x, int from) {
 
 #define DYNAMIC_SHARED(T, name) T* const name = static_cast<T*>(host::dynamic_shared())
 
-#define ALLOW_SHARED(kernel, bytes) host::allow_shared((const void*)(kernel), (bytes))
+#define ALLOW_SHARED(kernel) host::allow_shared((const void*)(kernel))
 
 inline void __syncthreads() { host::barrier(); }
 inline void __syncwarp(unsigned mask = 0xffffffffu) { host::exchange(mask, {}, host::NO_LANE); }

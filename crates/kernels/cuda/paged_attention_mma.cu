@@ -268,7 +268,7 @@ struct Launch {
 template <int DIM> int launch(const Launch& l) {
     const int head_blocks = (l.q_per_kv + l.per_block - 1) / l.per_block, bytes = Layout<DIM>::bytes(l.tiles);
     const dim3 grid(unsigned(l.count), unsigned(l.pool.heads * head_blocks));
-    const int error = ALLOW_SHARED(paged_attention_mma_kernel<DIM>, bytes);
+    const int error = ALLOW_SHARED(paged_attention_mma_kernel<DIM>);
     if (error != 0) return error;
     return LAUNCH((paged_attention_mma_kernel<DIM>), grid, unsigned(l.tiles * SLICES * WARP), bytes, l.stream, l.out,
                   l.log_sum_exp, l.queries, l.kv, l.items, l.page_list, l.positions, l.pool, l.dim, l.q_per_kv,

@@ -88,7 +88,7 @@ template <class T, class B, int TILES>
 int launch(T* y, const T* x, const uint8_t* blocks, const float* bias, int rows, int outputs, int inputs, float keep,
            void* stream) {
     const size_t shared = (OUTPUTS + 32 * TILES) * STRIDE * sizeof(bf16);
-    const int code = ALLOW_SHARED((block_tile_kernel<T, B, TILES>), shared);
+    const int code = ALLOW_SHARED((block_tile_kernel<T, B, TILES>));
     if (code) return code;
     return LAUNCH((block_tile_kernel<T, B, TILES>), unsigned((outputs + OUTPUTS - 1) / OUTPUTS), THREADS, shared, stream, y,
                   x, blocks, bias, rows, outputs, inputs, keep, vectorizable(addresses(x), inputs, RUN));
