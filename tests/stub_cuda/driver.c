@@ -16,8 +16,13 @@ typedef struct Kernel {
     const void* function;
     const char* name;
     atomic_long launches;
+    atomic_long limits;   // how often its limit of dynamic shared memory was set
+    atomic_int allowed;   // dynamic shared memory in bytes
     struct Kernel* next;
 } Kernel;
+
+// Bytes of shared memory of an H100: of a kernel by default, in all, and of what each kernel declares itself.
+enum { SHARED_BY_DEFAULT = 48 << 10, MAX_SHARED = 227 << 10, STATIC_SHARED = 1 << 10 };
 
 static pthread_mutex_t kernels_lock = PTHREAD_MUTEX_INITIALIZER;
 static Kernel* kernels;
@@ -28,6 +33,7 @@ static Kernel* register_kernel(const void* function, const char* name) {
     if (!kernel) return NULL;
     kernel->function = function ? function : kernel;
     kernel->name = strdup(name);
+    kernel->allowed = SHARED_BY_DEFAULT;
     pthread_mutex_lock(&kernels_lock);
     kernel->next = kernels;
     kernels = kernel;
@@ -35,17 +41,16 @@ static Kernel* register_kernel(const void* function, const char* name) {
     return kernel;
 }
 
-static void count_launch(const void* function) {
-    launches++;
+static Kernel* find_kernel(const void* function) {
     pthread_mutex_lock(&kernels_lock);
     Kernel* kernel = kernels;
     while (kernel && kernel->function != function) kernel = kernel->next;
-    if (kernel) kernel->launches++;
     pthread_mutex_unlock(&kernels_lock);
+    return kernel;
 }
 
-// At exit, appends a JSON line with the counters to the file that STUB_CUDA_COUNTERS names, including the launches of each
-// kernel.
+// At exit, appends a JSON line with the counters to the file that STUB_CUDA_COUNTERS names, including each kernel's
+// launches and how often its limit of shared memory was set.
 __attribute__((destructor)) static void write_counters(void) {
     const char* path = getenv("STUB_CUDA_COUNTERS");
     FILE* file = path ? fopen(path, "a") : NULL;
@@ -54,7 +59,7 @@ __attribute__((destructor)) static void write_counters(void) {
     const char* separator = "";
     for (Kernel* kernel = kernels; kernel; kernel = kernel->next) {
         if (kernel->launches == 0) continue;
-        fprintf(file, "%s[\"%s\", %ld]", separator, kernel->name, kernel->launches);
+        fprintf(file, "%s[\"%s\", %ld, %ld]", separator, kernel->name, kernel->launches, kernel->limits);
         separator = ", ";
     }
     fprintf(file, "]}\n");
@@ -70,6 +75,9 @@ static int devices(void) {
     return count;
 }
 
+// With STUB_CUDA_NO_POOLS, the devices have no memory pools.
+static int has_pools(void) { return !getenv("STUB_CUDA_NO_POOLS"); }
+
 int cuInit(unsigned flags) { return OK; }
 int cuDriverGetVersion(int* version) { return *version = 13000, OK; }
 int cuDeviceGetCount(int* count) { return *count = devices(), OK; }
@@ -80,8 +88,13 @@ int cuDeviceGetName(char* name, int length, int device) {
 }
 int cuDeviceTotalMem_v2(size_t* total, int device) { return *total = (size_t)80 << 30, OK; }
 int cuDeviceGetAttribute(int* value, int attribute, int device) {
-    enum { PROCESSORS = 16, CAPABILITY_MAJOR = 75, CAPABILITY_MINOR = 76 };
-    *value = attribute == PROCESSORS ? 132 : attribute == CAPABILITY_MAJOR ? 9 : attribute == CAPABILITY_MINOR ? 0 : 1;
+    enum { PROCESSORS = 16, L2_BYTES = 38, CAPABILITY_MAJOR = 75, CAPABILITY_MINOR = 76, MEMORY_POOLS = 115 };
+    *value = attribute == PROCESSORS          ? 132
+             : attribute == L2_BYTES          ? 50 << 20
+             : attribute == CAPABILITY_MAJOR  ? 9
+             : attribute == CAPABILITY_MINOR  ? 0
+             : attribute == MEMORY_POOLS      ? has_pools()
+                                              : 1;
     return OK;
 }
 
@@ -96,17 +109,31 @@ int cuCtxDestroy_v2(void* gone) { return OK; }
 int cuCtxSynchronize(void) { return OK; }
 int cuGetErrorString(int code, const char** message) { return *message = "stub", OK; }
 
-// Streams and events: all work completes synchronously.
+// Streams and events: all work completes synchronously. With STUB_CUDA_BUSY=N, N queries of a thread say "not ready" before
+// one says "ready", and the launch queue has room for 1,024 events until then: recording another would block.
+
+static _Thread_local int unfinished, polls;
+
+static int queries(void) {
+    const char* busy = getenv("STUB_CUDA_BUSY");
+    if (busy && ++polls <= atoi(busy)) return NOT_READY;
+    return unfinished = polls = 0, OK;
+}
+static int record(void) {
+    if (getenv("STUB_CUDA_BUSY") && ++unfinished > 1024) invalid("the launch queue is full, so that recording an event blocks");
+    return OK;
+}
 
 int cuStreamCreate(void** stream, unsigned flags) { return make(stream); }
 int cuStreamDestroy_v2(void* stream) { return drop(stream); }
-int cuStreamSynchronize(void* stream) { return OK; }
+int cuStreamSynchronize(void* stream) { return unfinished = 0, OK; }
+int cuStreamQuery(void* stream) { return queries(); }
 int cuStreamWaitEvent(void* stream, void* event, unsigned flags) { return OK; }
 int cuStreamIsCapturing(void* stream, int* status) { return *status = 0, OK; }
 int cuEventCreate(void** event, unsigned flags) { return make(event); }
 int cuEventDestroy_v2(void* event) { return drop(event); }
-int cuEventRecord(void* event, void* stream) { return OK; }
-int cuEventQuery(void* event) { return OK; }
+int cuEventRecord(void* event, void* stream) { return record(); }
+int cuEventQuery(void* event) { return queries(); }
 int cuEventSynchronize(void* event) { return OK; }
 // A microsecond between any two events: kernels take no time here.
 int cuEventElapsedTime_v2(float* milliseconds, void* first, void* second) { return *milliseconds = 1e-3f, OK; }
@@ -123,7 +150,8 @@ static Allocation* live;
 static size_t count, capacity;
 
 static int allocate(Address* address, size_t size) {
-    void* memory = calloc(size ? size : 1, 1);
+    if (!size) return INVALID;
+    void* memory = calloc(size, 1);
     if (!memory) return 2;
     pthread_mutex_lock(&lock);
     if (count == capacity) live = realloc(live, (capacity = 2 * capacity + 64) * sizeof *live);
@@ -158,13 +186,15 @@ void check_allocated(const void* at, size_t size) {
 }
 
 int cuMemAlloc_v2(Address* address, size_t size) { return allocate(address, size); }
-int cuMemAllocAsync(Address* address, size_t size, void* stream) { return allocate(address, size); }
+int cuMemAllocAsync(Address* address, size_t size, void* stream) {
+    return has_pools() ? allocate(address, size) : NOT_SUPPORTED;
+}
 int cuMemFree_v2(Address address) { return release(address); }
-int cuMemFreeAsync(Address address, void* stream) { return release(address); }
+int cuMemFreeAsync(Address address, void* stream) { return has_pools() ? release(address) : NOT_SUPPORTED; }
 int cuMemGetInfo_v2(size_t* left, size_t* total) {
     return *total = (size_t)80 << 30, *left = *total - (size_t)bytes, OK;
 }
-int cuDeviceGetMemPool(void** found, int device) { return *found = &pool, OK; }
+int cuDeviceGetMemPool(void** found, int device) { return *found = &pool, has_pools() ? OK : NOT_SUPPORTED; }
 int cuMemPoolSetAttribute(void* of, int attribute, void* value) { return OK; }
 int cuMemPoolGetAttribute(void* of, int attribute, void* value) {
     enum { USED_HIGH = 8 };
@@ -195,11 +225,14 @@ int cuMemsetD8Async(Address to, unsigned char value, size_t size, void* stream) 
 
 // Kernels.
 
-static int launch(const void* function, Size grid, Size block) {
+static int launch(const void* function, Size grid, Size block, size_t shared) {
     const unsigned long threads = (unsigned long)block.x * block.y * block.z;
     if (!grid.x || !grid.y || !grid.z || grid.y > 65535 || grid.z > 65535) invalid("invalid grid size");
     if (!threads || threads > 1024) invalid("invalid block size");
-    count_launch(function);
+    Kernel* const kernel = find_kernel(function);
+    if (shared > (size_t)(kernel ? kernel->allowed : SHARED_BY_DEFAULT)) invalid("too much dynamic shared memory");
+    launches++;
+    if (kernel) kernel->launches++;
     return OK;
 }
 
@@ -211,7 +244,7 @@ int cuModuleGetFunction(void** function, void* module, const char* name) {
 }
 int cuLaunchKernel(void* function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
                    unsigned shared, void* stream, void** arguments, void** more) {
-    return launch(function, (Size){gx, gy, gz}, (Size){bx, by, bz});
+    return launch(function, (Size){gx, gy, gz}, (Size){bx, by, bz}, shared);
 }
 
 static _Thread_local struct {
@@ -230,10 +263,10 @@ unsigned __cudaPopCallConfiguration(Size* grid, Size* block, size_t* shared, voi
 }
 int __cudaGetKernel(void** kernel, const void* function) { return *kernel = (void*)function, OK; }
 int __cudaLaunchKernel(void* kernel, Size grid, Size block, void** arguments, size_t shared, void* stream) {
-    return launch(kernel, grid, block);
+    return launch(kernel, grid, block, shared);
 }
 int __cudaLaunchKernel_ptsz(void* kernel, Size grid, Size block, void** arguments, size_t shared, void* stream) {
-    return launch(kernel, grid, block);
+    return launch(kernel, grid, block, shared);
 }
 void** __cudaRegisterFatBinary(void* binary) {
     static void* handle;
@@ -247,7 +280,20 @@ void __cudaRegisterFunction(void** handle, const char* host, char* device, const
 }
 void __cudaRegisterVar(void** handle, char* host, char* device, const char* name, int outside, size_t size, int constant,
                        int global) {}
-int cudaFuncSetAttribute(const void* function, int attribute, int value) { return OK; }
+int cudaFuncSetAttribute(const void* function, int attribute, int value) {
+    enum { MAX_DYNAMIC_SHARED = 8 };
+    Kernel* const kernel = find_kernel(function);
+    if (!kernel || attribute != MAX_DYNAMIC_SHARED || value > MAX_SHARED - STATIC_SHARED) return INVALID;
+    kernel->limits++;
+    kernel->allowed = value;
+    return OK;
+}
+// The first of the attributes is static shared memory; the program reads no other.
+int cudaFuncGetAttributes(size_t* attributes, const void* function) { return *attributes = STATIC_SHARED, OK; }
+int cudaDeviceGetAttribute(int* value, int attribute, int device) {
+    enum { SHARED_OPTIN = 97 };
+    return *value = MAX_SHARED, attribute == SHARED_OPTIN ? OK : INVALID;
+}
 int cudaGetDevice(int* device) { return *device = 0, OK; }
 int cudaGetLastError(void) { return OK; }
 const char* cudaGetErrorString(int code) { return "stub"; }

@@ -7,7 +7,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-enum { REMOTE_ERROR = 6, ID_BYTES = 128, SLOT = 64 << 20, WAIT_US = 50 };
+enum { REMOTE_ERROR = 6, ID_BYTES = 128, SLOT = 256 << 20, WAIT_US = 50 };
 
 typedef enum { I8, U8, I32, U32, I64, U64, F16, F32, F64, BF16 } Type;
 typedef enum { SUM, PRODUCT, MAX, MIN } Operation;

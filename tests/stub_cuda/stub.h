@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { OK = 0, INVALID = 1, NO_SUCH_DEVICE = 101 };
+enum { OK = 0, INVALID = 1, NO_SUCH_DEVICE = 101, NOT_READY = 600, NOT_SUPPORTED = 801 };
 
 // Creates an opaque handle.
 static inline int make(void** handle) {

@@ -82,16 +82,23 @@ impl Machine {
         })
     }
 
+    /// The kernels of each process so far whose symbol contains `name`: how often they were launched, and how often
+    /// their limit of shared memory was set.
+    fn kernels(&self, name: &str) -> Vec<(i64, i64)> {
+        let mut found = Vec::new();
+        for process in self.counters() {
+            for kernel in process["kernels"].as_array().unwrap() {
+                if kernel[0].as_str().unwrap().contains(name) {
+                    found.push((kernel[1].as_i64().unwrap(), kernel[2].as_i64().unwrap()));
+                }
+            }
+        }
+        found
+    }
+
     /// How often kernels whose symbol contains `name` were launched so far.
     fn launches(&self, name: &str) -> i64 {
-        let of_kernel = |kernel: &Value| match kernel[0].as_str().unwrap().contains(name) {
-            true => kernel[1].as_i64().unwrap(),
-            false => 0,
-        };
-        let of_process = |process: &Value| {
-            process["kernels"].as_array().unwrap().iter().map(of_kernel).sum::<i64>()
-        };
-        self.counters().iter().map(of_process).sum()
+        self.kernels(name).iter().map(|(launches, _)| launches).sum()
     }
 }
 
@@ -134,6 +141,15 @@ fn every_operation_is_launched() {
         assert!(out.lines().any(has), "no `{operation}`: {out}");
         assert!(machine.launches(kernel) > 0, "`{operation}` never launched `{kernel}`");
     }
+}
+
+#[test]
+fn the_shared_memory_limit_of_a_kernel_is_set_once() {
+    let machine = Machine::new();
+    machine.run(&["bench", "ops", "--check", "--device", "cuda", "--only", "paged_attention"]);
+    let kernels = machine.kernels("paged_attention_mma_kernel");
+    assert!(kernels.iter().any(|(launches, _)| *launches > 1), "{kernels:?}");
+    assert!(kernels.iter().all(|(_, limits)| *limits == 1), "{kernels:?}");
 }
 
 #[test]
@@ -214,6 +230,37 @@ fn gpu_memory_is_freed() {
     let (allocations, frees) = machine.allocations();
     // A process keeps its cuBLASLt workspace until it exits.
     assert!(allocations > 1000 && allocations - frees <= 2, "{allocations} {frees}");
+}
+
+#[test]
+fn a_gpu_without_memory_pools_works() {
+    let machine = Machine::new();
+    machine.succeeds(&["bench", "make-model", "--preset", "tiny-qwen2", "model"]);
+    let mut args = vec!["bench", "grpo", "--model", "model", "--device", "cuda", "--prompt", "9"];
+    args.extend(["--new", "3", "--groups", "1", "--group-size", "2", "--runs", "1"]);
+    let run = |pools: bool| {
+        let mut command = machine.command(&args);
+        if !pools {
+            command.env("STUB_CUDA_NO_POOLS", "1");
+        }
+        let Ended { code, out, error } = Ended::of(command.output().unwrap());
+        assert_eq!(code, Some(0), "{error}");
+        out.contains("peak_device_memory_gb")
+    };
+    assert!(run(true));
+    // Without a pool the driver counts no peak.
+    assert!(!run(false));
+}
+
+#[test]
+fn waiting_for_a_collective_queues_nothing_behind_it() {
+    let machine = Machine::new();
+    tiny_run::write(machine.dir.path());
+    let mut command = machine.command(&train(&["--gpus", "2", "--precision", "bf16"]));
+    // More polls than the stub's launch queue has room for events.
+    let Ended { code, out, error } =
+        Ended::of(command.env("STUB_CUDA_BUSY", "1100").output().unwrap());
+    assert_eq!(code, Some(0), "{out}{error}");
 }
 
 #[test]

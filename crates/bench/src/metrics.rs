@@ -25,8 +25,8 @@ impl Metrics {
     pub(crate) fn add_peak_memory(&mut self, device: &Device) -> Result<()> {
         let gb = |bytes: u64| bytes as f64 / 1e9;
         self.add(peak_memory::peak_bytes().map(|bytes| ("peak_memory_gb", gb(bytes))));
-        let on_device = device::memory(device)?;
-        self.add(on_device.map(|memory| ("peak_device_memory_gb", gb(memory.peak_bytes))));
+        let on_device = device::memory(device)?.and_then(|memory| memory.peak_bytes);
+        self.add(on_device.map(|bytes| ("peak_device_memory_gb", gb(bytes))));
         Ok(())
     }
 

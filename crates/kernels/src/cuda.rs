@@ -41,7 +41,9 @@ use std::ffi::c_int;
 
 use candle_core::{Device, Tensor};
 
-pub(crate) use buffer::{DeviceSlice, Dtype, Stream, create, read, upload, write, write_all};
+pub(crate) use buffer::{
+    DeviceSlice, Dtype, Stream, create, read, upload, upload_values, write, write_all,
+};
 
 use crate::error::{Error, Result, check};
 

@@ -157,7 +157,10 @@ pub fn write_slice(to: &Tensor, values: &[f32]) -> Result<()> {
     if to.device().is_cpu() {
         return update(to, OP, |to| to.copy_from_slice(values));
     }
-    overwrite(to, &Tensor::from_slice(values, to.shape(), to.device())?)
+    match values.is_empty() {
+        true => Ok(()),
+        false => overwrite(to, &Tensor::from_slice(values, to.shape(), to.device())?),
+    }
 }
 
 /// A deep copy of a tensor.

@@ -14,7 +14,7 @@ use crate::error::Result;
 /// The GPU cannot be queried.
 pub fn take_peak_bytes(device: &Device) -> Result<Option<u64>> {
     let peak = match device::memory(device)? {
-        Some(memory) => Some(memory.peak_bytes),
+        Some(memory) => memory.peak_bytes,
         None => peak_bytes(),
     };
     match device.is_cpu() {

@@ -4,10 +4,11 @@ use candle_core::Tensor;
 
 use super::case::{Case, CaseInputs, Output};
 use crate::error::Result;
-use crate::memory;
 use crate::row_buffer::{self, RowBuffer};
+use crate::{embedding, memory};
 
 pub(super) fn add(cases: &mut Vec<Case>) {
+    cases.push(Case::new("memory", "no elements".into(), empty));
     for (rows, width) in [(6, 64), (4, 1), (5, 33), (90, 130)] {
         let shape = format!("{rows} x {width}");
         let run = move |case: &CaseInputs| moved(case, rows, width);
@@ -15,6 +16,17 @@ pub(super) fn add(cases: &mut Vec<Case>) {
         let run = move |case: &CaseInputs| lookup(case, rows, width);
         cases.push(Case::new("row_buffer", shape, run));
     }
+}
+
+/// CUDA cannot allocate 0 bytes.
+fn empty(case: &CaseInputs) -> Result<Vec<Output>> {
+    let zeros = memory::zeros(&[0], case.device())?;
+    memory::write_slice(&zeros, &[])?;
+    Ok(vec![
+        Output::exact("zeros", zeros),
+        Output::exact("copy", memory::copy(&case.noise(1, &[0, 4])?)?),
+        Output::exact("rows", embedding::gather(&case.f32(2, &[3, 4])?, &[])?),
+    ])
 }
 
 fn moved(case: &CaseInputs, rows: usize, width: usize) -> Result<Vec<Output>> {

@@ -12,7 +12,9 @@ use candle_core::CudaStorage;
 use candle_core::backend::BackendStorage;
 #[cfg(feature = "cuda")]
 use candle_core::cuda_backend::cudarc::driver::{DevicePtr, DevicePtrMut};
-use candle_core::{DType, Device, InplaceOp1, Layout, Shape, Storage, StorageRef, Tensor};
+use candle_core::{
+    DType, Device, InplaceOp1, Layout, Shape, Storage, StorageRef, Tensor, WithDType,
+};
 
 use crate::error::{Error, Result};
 use crate::precision::Precision;
@@ -344,8 +346,18 @@ pub(crate) fn upload(indices: &[usize], device: &Device, op: &'static str) -> Re
     let indices: std::result::Result<Vec<u32>, _> =
         indices.iter().map(|index| u32::try_from(*index)).collect();
     let indices = indices.map_err(|_| Error::Shape { op, what: "an index is too large".into() })?;
-    let len = indices.len();
-    Ok(Tensor::from_vec(indices, len, device)?)
+    upload_values(&indices, device)
+}
+
+/// Uploads a vector. CUDA cannot allocate 0 bytes, and candle tries to.
+///
+/// # Errors
+/// Out of memory.
+pub(crate) fn upload_values<T: WithDType>(values: &[T], device: &Device) -> Result<Tensor> {
+    match values.is_empty() {
+        true => crate::memory::to_device(&Tensor::from_slice(values, 0, &Device::Cpu)?, device),
+        false => Ok(Tensor::from_slice(values, values.len(), device)?),
+    }
 }
 
 unsafe extern "C" {

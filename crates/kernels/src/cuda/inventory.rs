@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use std::ffi::c_int;
+use std::sync::Arc;
 
 use candle_core::CudaDevice;
 use cudarc::cublas::sys as cublas;
@@ -73,11 +74,15 @@ pub(crate) fn library_versions() -> [(&'static str, [c_int; 3]); 3] {
     ]
 }
 
-/// The memory pool of a GPU's tensors.
-fn pool(gpu: &CudaDevice) -> std::result::Result<CUmemoryPool, DriverError> {
-    let device = device::get(gpu.cuda_stream().context().ordinal() as c_int)?;
-    // SAFETY: the driver returned the device.
-    unsafe { device::get_mem_pool(device) }
+/// The memory pool of a GPU's tensors; `None` where the driver has none, as on some virtual GPUs. Memory is then allocated
+/// and freed synchronously.
+fn pool(gpu: &CudaDevice) -> std::result::Result<Option<CUmemoryPool>, DriverError> {
+    let context = Arc::clone(gpu.cuda_stream().context());
+    if !context.has_async_alloc() {
+        return Ok(None);
+    }
+    // SAFETY: the context's device exists.
+    unsafe { device::get_mem_pool(context.cu_device()) }.map(Some)
 }
 
 /// Keeps freed memory in the pool. By default it is returned to the driver at every synchronization and has to be
@@ -92,18 +97,24 @@ pub(crate) fn reset_peak(gpu: &CudaDevice) -> Result<()> {
     set_attribute(gpu, PoolAttribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH, 0)
 }
 
-/// Sets a 64-bit attribute of the GPU's pool.
+/// Sets a 64-bit attribute of the GPU's pool, if it has one.
 fn set_attribute(gpu: &CudaDevice, attribute: PoolAttribute, mut value: u64) -> Result<()> {
+    let Some(pool) = pool(gpu).map_err(device_error)? else { return Ok(()) };
     // SAFETY: the pool is the device's, and the attribute has 64 bits.
-    let set = |pool| unsafe { mem_pool::set_attribute(pool, attribute, (&raw mut value).cast()) };
-    pool(gpu).and_then(set).map_err(device_error)
+    unsafe { mem_pool::set_attribute(pool, attribute, (&raw mut value).cast()) }
+        .map_err(device_error)
 }
 
 /// Memory statistics of a GPU.
 pub(crate) fn memory(gpu: &CudaDevice) -> Result<DeviceMemory> {
     gpu.cuda_stream().context().bind_to_thread().map_err(device_error)?;
     let (free, total) = mem_get_info().map_err(device_error)?;
-    let pool = pool(gpu).map_err(device_error)?;
+    let device = gpu.cuda_stream().context().cu_device();
+    let name = device::get_name(device).map_err(device_error)?;
+    let (free_bytes, total_bytes) = (free as u64, total as u64);
+    let Some(pool) = pool(gpu).map_err(device_error)? else {
+        return Ok(DeviceMemory { name, free_bytes, total_bytes, peak_bytes: None });
+    };
     let attribute = |attribute| {
         let mut bytes = 0_u64;
         // SAFETY: the pool is the device's, and the attributes have 64 bits.
@@ -113,12 +124,11 @@ pub(crate) fn memory(gpu: &CudaDevice) -> Result<DeviceMemory> {
     };
     let reserved = attribute(PoolAttribute::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT)?;
     let used = attribute(PoolAttribute::CU_MEMPOOL_ATTR_USED_MEM_CURRENT)?;
-    let device = device::get(gpu.cuda_stream().context().ordinal() as c_int);
     Ok(DeviceMemory {
-        name: device.and_then(device::get_name).map_err(device_error)?,
-        free_bytes: free as u64 + reserved.saturating_sub(used),
-        total_bytes: total as u64,
-        peak_bytes: attribute(PoolAttribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH)?,
+        name,
+        free_bytes: free_bytes + reserved.saturating_sub(used),
+        total_bytes,
+        peak_bytes: Some(attribute(PoolAttribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH)?),
     })
 }
 

@@ -9,7 +9,7 @@ use candle_core::Tensor;
 use super::gemm::{Destination, Operand, gemm};
 use super::linear::operand_dtype;
 use super::memory::cast;
-use super::{Dtype, Stream, create, launch, read, upload, write};
+use super::{Dtype, Stream, create, launch, read, upload, upload_values, write};
 use crate::error::Result;
 use crate::lm_head::{LmHead, LmHeadOutput};
 use crate::matmul::WriteMode;
@@ -124,8 +124,8 @@ fn backward_within(
     // In f32 the gradients overwrite the logits.
     let in_place = task.dtype == f32;
     let typed = uninit(if in_place { 0 } else { count }, task.dtype)?;
-    let sums = Tensor::from_slice(&scores.log_sum_exp, task.tokens, device)?;
-    let d_logps = Tensor::from_slice(d_logps, task.tokens, device)?;
+    let sums = upload_values(&scores.log_sum_exp, device)?;
+    let d_logps = upload_values(d_logps, device)?;
     let (of_hidden, bytes) = (Dtype::of(hidden, OP)?, f32.bytes());
     let d_hidden = uninit(task.tokens * task.hidden_size, of_hidden)?;
     let targets = read(&task.targets, OP)?;

@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 use std::ffi::{c_int, c_void};
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 
-use super::{Dtype, Stream, create, launch, read, write};
+use super::{Dtype, Stream, create, launch, read, upload_values, write};
 use crate::error::{Result, check};
 use crate::sample::{
     CHUNK, LogitChange, LogitEdits, RowSampling, SampledIndex, SamplingMode, Truncation, scale_f32,
@@ -220,7 +220,7 @@ pub(crate) fn draw(
     let (maxima, masses) = (f32s(views * chunks)?, f32s(views * chunks)?);
     let work = f32s(requests.len() * 2 * chunks)?;
     let [view_list, request_list, uniforms] =
-        [&packed.views, &packed.requests, &packed.uniforms].map(|list| uploaded(list, device));
+        [&packed.views, &packed.requests, &packed.uniforms].map(|list| upload_values(list, device));
     let (view_list, request_list, uniforms) = (view_list?, request_list?, uniforms?);
     let (view_list, request_list) = (read(&view_list, OP)?, read(&request_list, OP)?);
     let uniforms = read(&uniforms, OP)?;
@@ -321,9 +321,9 @@ fn edit(
     let device = edited.device();
     let [sources, only, edits, changes] =
         [&packed.sources, &packed.only, &packed.edits, &packed.changes]
-            .map(|list| uploaded(list, device));
+            .map(|list| upload_values(list, device));
     let (sources, only, edits, changes) = (sources?, only?, edits?, changes?);
-    let values = Tensor::from_slice(&packed.values, packed.values.len(), device)?;
+    let values = upload_values(&packed.values, device)?;
     let (sources, only, edits) = (read(&sources, OP)?, read(&only, OP)?, read(&edits, OP)?);
     let (changes, values) = (read(&changes, OP)?, read(&values, OP)?);
     let (count, rows, n) = (packed.edits.len() / 4, rows as c_int, vocabulary as c_int);
@@ -345,8 +345,4 @@ fn edit(
             )
         )
     })
-}
-
-fn uploaded(list: &[u32], device: &Device) -> Result<Tensor> {
-    Ok(Tensor::from_slice(list, list.len(), device)?)
 }

@@ -9,8 +9,9 @@ pub struct DeviceMemory {
     pub free_bytes: u64,
     /// Total memory.
     pub total_bytes: u64,
-    /// Peak memory of this process's tensors since the last [`super::reset_peak_memory`].
-    pub peak_bytes: u64,
+    /// Peak memory of this process's tensors since the last [`super::reset_peak_memory`]; `None` if the driver does not
+    /// count it, for lack of memory pools.
+    pub peak_bytes: Option<u64>,
 }
 
 /// GPUs of this machine, as the driver reports them.
