@@ -27,6 +27,13 @@ pub fn cases() -> Vec<Case> {
     cases
 }
 
+/// [`cases`], and products at the sizes of a 3B model, where a GPU's library chooses other algorithms.
+pub fn cases_and_model_sizes() -> Vec<Case> {
+    let mut cases = cases();
+    gemms::add_model_sizes(&mut cases);
+    cases
+}
+
 #[cfg(feature = "cuda-host")]
 #[cfg(test)]
 mod tests;

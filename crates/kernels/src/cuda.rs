@@ -21,19 +21,20 @@ pub(crate) mod host;
 mod host_gemm;
 #[cfg(feature = "cuda")]
 pub(crate) mod inventory;
+pub(crate) mod latency;
 pub(crate) mod linear;
 pub(crate) mod lm_head;
 pub(crate) mod lookup;
 pub(crate) mod memory;
 pub(crate) mod optimizer;
 pub(crate) mod paged_attention;
+pub(crate) mod profile;
 pub(crate) mod quantized;
 pub(crate) mod rms_norm;
 pub(crate) mod rope;
 pub(crate) mod row_buffer;
 mod row_sums;
 pub(crate) mod sample;
-#[cfg(feature = "cuda")]
 pub(crate) mod timer;
 pub(crate) mod weight;
 
@@ -89,12 +90,11 @@ fn row_width(width: usize, op: &'static str) -> Result<c_int> {
 macro_rules! launch {
     ($op:expr, $launcher:ident($($argument:expr),* $(,)?)) => {
         {
-            #[cfg(feature = "cuda-host")]
-            $crate::cuda::host::count_launch(stringify!($launcher));
             // SAFETY: the launcher accesses the memory behind its pointers, of the sizes passed, which the operation
             // has checked; the tensors are borrowed during the launch, and later work is ordered after it on the
             // stream.
-            $crate::cuda::check_code($op, unsafe { $launcher($($argument),*) })
+            let launch = || unsafe { $launcher($($argument),*) };
+            $crate::cuda::check_code($op, $crate::cuda::profile::launched(stringify!($launcher), launch))
         }
     };
 }

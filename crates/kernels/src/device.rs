@@ -5,12 +5,14 @@
 //! `EMBODIED_R_CUDA_HOST=1` is set, or within `with_cuda_emulation`.
 
 mod gpu;
+mod times;
 
 #[cfg(feature = "cuda-host")]
 pub use crate::cuda::host::ThreadOrder;
 pub use gpu::DeviceMemory;
 #[cfg(feature = "cuda")]
 pub use gpu::{Gpu, Gpus};
+pub use times::{Latency, LauncherTime};
 
 /// Whether operations on tensors of `device` run CUDA kernels of this crate.
 pub fn has_kernels(device: &candle_core::Device) -> bool {
@@ -69,14 +71,49 @@ pub fn timed(
     device: &candle_core::Device,
     act: impl FnOnce() -> crate::Result<()>,
 ) -> crate::Result<std::time::Duration> {
+    #[cfg(device)]
+    return crate::cuda::timer::timed(device, act);
+    #[cfg(not(device))]
+    {
+        let _ = device;
+        let began = std::time::Instant::now();
+        act()?;
+        Ok(began.elapsed())
+    }
+}
+
+/// Runs `act`, and returns the host's and the device's time of its launches, by launcher. The device's time of a launch
+/// reaches from the end of the one before, so copies count with the launch that follows them. Events between launches
+/// cost a microsecond or two each. One profile at a time in a process.
+///
+/// # Errors
+/// The driver call failed, or the error of `act`.
+#[cfg(device)]
+pub fn profiled<E: From<crate::Error>>(
+    device: &candle_core::Device,
+    act: impl FnOnce() -> Result<(), E>,
+) -> Result<Vec<LauncherTime>, E> {
+    crate::cuda::profile::profiled(device, act)
+}
+
+/// Measures the smallest calls.
+///
+/// # Errors
+/// The driver call failed.
+#[cfg(device)]
+pub fn latencies(device: &candle_core::Device) -> crate::Result<Vec<Latency>> {
+    crate::cuda::latency::latencies(device)
+}
+
+/// Bytes of a GPU's L2 cache; `None` for the CPU.
+///
+/// # Errors
+/// The driver call failed.
+pub fn l2_cache_bytes(device: &candle_core::Device) -> crate::Result<Option<u64>> {
     match device {
         #[cfg(feature = "cuda")]
-        candle_core::Device::Cuda(cuda) => crate::cuda::timer::timed(cuda, act),
-        _ => {
-            let began = std::time::Instant::now();
-            act()?;
-            Ok(began.elapsed())
-        }
+        candle_core::Device::Cuda(cuda) => crate::cuda::inventory::l2_cache_bytes(cuda).map(Some),
+        _ => Ok(None),
     }
 }
 
@@ -105,6 +142,22 @@ pub fn with_cuda_emulation<T>(act: impl FnOnce() -> T) -> T {
 #[cfg(feature = "cuda-host")]
 pub fn without_cuda_emulation<T>(act: impl FnOnce() -> T) -> T {
     crate::cuda::host::set(false, act)
+}
+
+/// Runs `act` on the calling thread with CPU tensors on the CPU, whatever the emulation.
+pub fn with_cpu_kernels<T>(act: impl FnOnce() -> T) -> T {
+    #[cfg(feature = "cuda-host")]
+    return without_cuda_emulation(act);
+    #[cfg(not(feature = "cuda-host"))]
+    act()
+}
+
+/// Runs `act`, which uses tensors of a device; with the emulation, CPU tensors are such tensors.
+pub fn with_device_kernels<T>(act: impl FnOnce() -> T) -> T {
+    #[cfg(feature = "cuda-host")]
+    return with_cuda_emulation(act);
+    #[cfg(not(feature = "cuda-host"))]
+    act()
 }
 
 /// Whether CPU tensors of the calling thread run through the emulated CUDA kernels.

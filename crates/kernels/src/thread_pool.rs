@@ -28,6 +28,8 @@ pub fn with_spinning_workers<R: Send>(device: &Device, act: impl FnOnce() -> R +
     if !device.is_cpu() {
         return act();
     }
+    #[cfg(feature = "cuda-host")]
+    let act = crate::cuda::host::inherited(act);
     if SPINNING.swap(true, Ordering::Acquire) {
         return rayon::scope(|_| act());
     }

@@ -2,7 +2,9 @@
 
 use candle_core::{DType, Device, Tensor};
 use embodied_r_random::hash;
+use rayon::prelude::*;
 
+use crate::device::{with_cpu_kernels, with_device_kernels};
 use crate::error::{Error, Result};
 use crate::precision::Precision;
 
@@ -96,7 +98,7 @@ impl Case {
         activations: ActivationDtype,
     ) -> Result<Vec<Comparison>> {
         let cpu = CaseInputs { device: Device::Cpu, activations, on_device: false };
-        let expected = on_cpu(|| (self.run)(&cpu))?;
+        let expected = with_cpu_kernels(|| (self.run)(&cpu))?;
         let found = self.results(device, activations)?;
         if expected.len() != found.len() {
             return Err(misfit(self.op));
@@ -120,7 +122,7 @@ impl Case {
     }
 
     fn results(&self, device: &Device, activations: ActivationDtype) -> Result<Vec<Output>> {
-        on_device(|| {
+        with_device_kernels(|| {
             (self.run)(&CaseInputs { device: device.clone(), activations, on_device: true })
         })
     }
@@ -170,7 +172,8 @@ impl CaseInputs {
     fn cpu_noise(&self, seed: u64, shape: &[usize]) -> Result<Tensor> {
         let value =
             |i: usize| (hash(seed << 32 | i as u64) >> 40) as f32 / (1u64 << 22) as f32 - 2.0;
-        let values: Vec<f32> = (0..shape.iter().product()).map(value).collect();
+        let values: Vec<f32> =
+            (0..shape.iter().product::<usize>()).into_par_iter().map(value).collect();
         Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
     }
 }
@@ -219,26 +222,6 @@ fn values(tensor: &Tensor) -> Result<Vec<f32>> {
 
 fn misfit(op: &'static str) -> Error {
     Error::Shape { op, what: "the device's outputs differ from the CPU's in shape".into() }
-}
-
-#[cfg(feature = "cuda-host")]
-fn on_cpu<T>(act: impl FnOnce() -> T) -> T {
-    crate::device::without_cuda_emulation(act)
-}
-
-#[cfg(feature = "cuda-host")]
-fn on_device<T>(act: impl FnOnce() -> T) -> T {
-    crate::device::with_cuda_emulation(act)
-}
-
-#[cfg(not(feature = "cuda-host"))]
-fn on_cpu<T>(act: impl FnOnce() -> T) -> T {
-    act()
-}
-
-#[cfg(not(feature = "cuda-host"))]
-fn on_device<T>(act: impl FnOnce() -> T) -> T {
-    act()
 }
 
 #[cfg(test)]

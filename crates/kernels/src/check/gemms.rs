@@ -24,6 +24,35 @@ const SHAPES: [(usize, usize, usize); 9] = [
     (129, 256, 9),
 ];
 
+/// Inputs and outputs of Qwen2.5-3B's products, and of products whose rows are not aligned, so that cuBLASLt has no
+/// algorithm in bf16.
+const MODEL_SHAPES: [(usize, usize); 4] =
+    [(2_048, 2_560), (2_048, 11_008), (11_008, 2_048), (2_047, 1_001)];
+
+/// Rows of decoding steps.
+const MODEL_ROWS: [usize; 3] = [1, 8, 64];
+
+/// Inputs and outputs of Qwen2.5-3B's LM head.
+const HEAD: (usize, usize) = (2_048, 151_936);
+
+/// Products at a model's sizes, which are too slow for the emulation.
+pub(super) fn add_model_sizes(cases: &mut Vec<Case>) {
+    for (rows, (inputs, outputs)) in
+        MODEL_ROWS.into_iter().flat_map(|rows| MODEL_SHAPES.map(|shape| (rows, shape)))
+    {
+        let shape = format!("{rows} x {inputs} -> {outputs}");
+        let run = move |case: &CaseInputs| layer(case, rows, inputs, outputs);
+        cases.push(Case::new("linear", shape.clone(), run));
+        // The batch of two products shares its input, with a batch stride of 0.
+        let run = move |case: &CaseInputs| pair(case, rows, inputs, outputs);
+        cases.push(Case::new("two projections", shape, run));
+    }
+    let (inputs, outputs) = HEAD;
+    let rows: Vec<String> = MODEL_ROWS.map(|rows| rows.to_string()).into();
+    let shape = format!("{} x {inputs} -> {outputs}", rows.join(", "));
+    cases.push(Case::new("linear", shape, |case| heads(case, MODEL_ROWS, HEAD)));
+}
+
 pub(super) fn add(cases: &mut Vec<Case>) {
     for (rows, inputs, outputs) in SHAPES {
         at(cases, rows, inputs, outputs);
@@ -71,6 +100,31 @@ fn layer(case: &CaseInputs, rows: usize, inputs: usize, outputs: usize) -> Resul
         Output::near("d_bias", d_bias),
         Output::near("d_bias alone", alone),
     ])
+}
+
+/// Products of several numbers of rows with one large weight.
+fn heads<const N: usize>(
+    case: &CaseInputs,
+    rows: [usize; N],
+    (inputs, outputs): (usize, usize),
+) -> Result<Vec<Output>> {
+    let weight =
+        Weight::in_format(&case.f32(1, &[outputs, inputs])?, WeightFormat::from(case.precision()))?;
+    let product = |rows: usize| {
+        let y = weight.forward(&case.noise(2 + rows as u64, &[rows, inputs])?, None)?;
+        Ok(Output::near("y", y))
+    };
+    rows.into_iter().map(product).collect()
+}
+
+/// Two projections of one input.
+fn pair(case: &CaseInputs, rows: usize, inputs: usize, outputs: usize) -> Result<Vec<Output>> {
+    let x = case.noise(1, &[rows, inputs])?;
+    let format = WeightFormat::from(case.precision());
+    let weight = |seed| Weight::in_format(&case.f32(seed, &[outputs, inputs])?, format);
+    let [a, b] = weight::fuse_projections([weight(2)?, weight(3)?])?;
+    let [first, second] = weight::forward_all(&x, [(&a, None), (&b, None)])?;
+    Ok(vec![Output::near("first", first), Output::near("second", second)])
 }
 
 /// Fused projections: weights stored contiguously, where the projections can run as one GEMM.

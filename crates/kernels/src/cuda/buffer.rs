@@ -16,6 +16,7 @@ use candle_core::{
     DType, Device, InplaceOp1, Layout, Shape, Storage, StorageRef, Tensor, WithDType,
 };
 
+use super::profile::recorded;
 use crate::error::{Error, Result};
 use crate::precision::Precision;
 
@@ -356,7 +357,7 @@ pub(crate) fn upload(indices: &[usize], device: &Device, op: &'static str) -> Re
 pub(crate) fn upload_values<T: WithDType>(values: &[T], device: &Device) -> Result<Tensor> {
     match values.is_empty() {
         true => crate::memory::to_device(&Tensor::from_slice(values, 0, &Device::Cpu)?, device),
-        false => Ok(Tensor::from_slice(values, values.len(), device)?),
+        false => recorded("upload", || Ok(Tensor::from_slice(values, values.len(), device)?)),
     }
 }
 

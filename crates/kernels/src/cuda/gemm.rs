@@ -9,6 +9,7 @@ use candle_core::{Device, Tensor};
 use super::blas as backend;
 #[cfg(not(feature = "cuda"))]
 use super::host_gemm as backend;
+use super::profile::launched;
 use super::{Dtype, read, write};
 use crate::error::{Result, check};
 pub(super) use operand::Algorithm;
@@ -39,10 +40,22 @@ pub(crate) fn gemm(
     if m * n * k * options.batch == 0 {
         return Ok(());
     }
-    match backend::gemm(device, out, a, b, options, op)? {
+    match launch(device, out, a, b, options, op)? {
         Algorithm::Found => Ok(()),
         Algorithm::Missing => padded::gemm(device, out, a, b, options, op),
     }
+}
+
+/// Launches a product, if the library has an algorithm for it.
+fn launch(
+    device: &Device,
+    out: Destination,
+    a: Operand,
+    b: Operand,
+    options: GemmOptions,
+    op: &'static str,
+) -> Result<Algorithm> {
+    launched("gemm", || backend::gemm(device, out, a, b, options, op))
 }
 
 /// Operand dtype of a GEMM with activations of `dtype`.

@@ -32,6 +32,15 @@ pub(crate) fn set<T>(on: bool, act: impl FnOnce() -> T) -> T {
     act()
 }
 
+/// `act` for another thread, with the emulation as it is set for the calling one.
+pub(crate) fn inherited<T>(act: impl FnOnce() -> T + Send) -> impl FnOnce() -> T + Send {
+    let on = THREAD.get();
+    move || match on {
+        Some(on) => set(on, act),
+        None => act(),
+    }
+}
+
 /// Launches of the process, by launcher.
 static LAUNCHES: Mutex<BTreeMap<&'static str, usize>> = Mutex::new(BTreeMap::new());
 

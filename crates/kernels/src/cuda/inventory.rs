@@ -105,6 +105,15 @@ fn set_attribute(gpu: &CudaDevice, attribute: PoolAttribute, mut value: u64) -> 
         .map_err(device_error)
 }
 
+/// Bytes of a GPU's L2 cache.
+pub(crate) fn l2_cache_bytes(gpu: &CudaDevice) -> Result<u64> {
+    let device = gpu.cuda_stream().context().cu_device();
+    // SAFETY: the context's device exists.
+    let bytes =
+        unsafe { device::get_attribute(device, Attribute::CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE) };
+    Ok(bytes.map_err(device_error)?.max(0) as u64)
+}
+
 /// Memory statistics of a GPU.
 pub(crate) fn memory(gpu: &CudaDevice) -> Result<DeviceMemory> {
     gpu.cuda_stream().context().bind_to_thread().map_err(device_error)?;
