@@ -60,6 +60,14 @@ struct PolicyImages {
     trained: bool,
 }
 
+/// The dtype of matrices on `device` in `precision`.
+fn matrix_dtype(device: &Device, precision: Precision) -> DType {
+    match precision {
+        Precision::Bf16 if has_kernels(device) => DType::BF16,
+        _ => DType::F32,
+    }
+}
+
 /// Called after every layer of a forward or backward pass, for heartbeats.
 pub type LayerHook = Arc<dyn Fn() + Send + Sync>;
 
@@ -116,16 +124,32 @@ impl Policy {
         Self::new(config.clone(), parameters)
     }
 
+    /// A model on `device` with the random weights that [`weights::write_random`] writes, of which the host holds one tensor
+    /// at a time. `precision` is as in [`Self::to_device`].
+    ///
+    /// # Errors
+    /// The configuration is inconsistent, or the device is out of memory.
+    pub fn random_on(
+        device: &Device,
+        config: &ModelConfig,
+        seed: u64,
+        precision: Precision,
+    ) -> Result<Self> {
+        let matrices = matrix_dtype(device, precision);
+        let mut weights = Parameters::new(weights::random_on(device, config, seed, matrices)?);
+        if has_kernels(device) {
+            weights = weights.with_contiguous_projections(config.num_hidden_layers)?;
+        }
+        Ok(Self::new(config.clone(), weights)?.with_precision(precision))
+    }
+
     /// Moves the model to `device`. On a GPU, [`Precision::Bf16`] stores activations and matrices in bf16, an
     /// adapter's too; the optimizer keeps f32 master weights of the trained matrices.
     ///
     /// # Errors
     /// The device is out of memory.
     pub fn to_device(self, device: &Device) -> Result<Self> {
-        let matrices = match self.precision {
-            Precision::Bf16 if has_kernels(device) => DType::BF16,
-            _ => DType::F32,
-        };
+        let matrices = matrix_dtype(device, self.precision);
         if self.device().same_device(device) && self.decoder.embedding.dtype() == matrices {
             return Ok(self);
         }

@@ -22,6 +22,7 @@ pub(crate) use map::map;
 pub(crate) use multimodal::Multimodal;
 pub use names::tensor_shapes;
 pub(crate) use names::{canonical, of_vision};
+pub(crate) use random::random_on;
 pub use random::{write_random, write_random_with};
 #[cfg(test)]
 pub(crate) use read::LazyTensor;

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 
+use candle_core::{DType, Device, Tensor};
 use embodied_r_random::Stream;
 use half::{bf16, f16};
 use indexmap::IndexMap;
@@ -11,7 +12,7 @@ use rayon::prelude::*;
 use super::write::{GeneratedTensor, TensorSource, WriterRank, save_items};
 use super::{SaveOptions, tensor_shapes};
 use crate::config::{ModelConfig, WeightDtype};
-use crate::error::Result;
+use crate::error::{Result, TensorContext};
 
 /// Elements generated per write.
 const CHUNK: usize = 1 << 22;
@@ -53,12 +54,9 @@ pub fn write_random_with(
     config.check_for(dir)?;
     let mut shapes = tensor_shapes(&config);
     shapes.extend(further);
-    let random = shapes.iter().enumerate().map(|(index, (name, shape))| Random {
-        shape,
-        stream: Stream::new(seed, index as u64),
-        mean: if is_norm(name) { 1.0 } else { 0.0 },
-        deviation: config.initializer_range as f32,
-        on_bytes,
+    let random = shapes.iter().enumerate().map(|(index, (name, shape))| {
+        let values = RandomValues::new(&config, seed, index, name);
+        Random { shape, values, on_bytes }
     });
     let random: Vec<Random<'_>> = random.collect();
     let names = shapes.keys().map(String::as_str);
@@ -78,12 +76,62 @@ fn is_norm(name: &str) -> bool {
         .any(|end| name.ends_with(end))
 }
 
-/// A tensor of random numbers.
-struct Random<'a> {
-    shape: &'a [usize],
+/// The weights that [`write_random`] writes, on `device`, matrices in the dtype `matrices` and others in f32. The host holds
+/// one tensor at a time.
+///
+/// # Errors
+/// The configuration is inconsistent, or the device is out of memory.
+pub(crate) fn random_on(
+    device: &Device,
+    config: &ModelConfig,
+    seed: u64,
+    matrices: DType,
+) -> Result<IndexMap<String, Tensor>> {
+    let shapes = tensor_shapes(config).into_iter().enumerate();
+    let tensor = |(index, (name, shape)): (usize, (String, Vec<usize>))| {
+        let values = RandomValues::new(config, seed, index, &name);
+        let count = shape.iter().product::<usize>();
+        let tensor = match (shape.len(), matrices) {
+            (2, DType::BF16) => Tensor::from_vec(values.all(count, bf16::from_f32), shape, device),
+            _ => Tensor::from_vec(values.all(count, |x| x), shape, device),
+        };
+        let tensor = tensor.context(format!("create `{name}` on the device"))?;
+        Ok((name, tensor))
+    };
+    shapes.map(tensor).collect()
+}
+
+/// The random numbers of a tensor.
+struct RandomValues {
     stream: Stream,
     mean: f32,
     deviation: f32,
+}
+
+impl RandomValues {
+    /// Those of the tensor `name` with this index in the model.
+    fn new(config: &ModelConfig, seed: u64, index: usize, name: &str) -> Self {
+        Self {
+            stream: Stream::new(seed, index as u64),
+            mean: if is_norm(name) { 1.0 } else { 0.0 },
+            deviation: config.initializer_range as f32,
+        }
+    }
+
+    fn at(&self, index: usize) -> f32 {
+        self.mean + self.deviation * self.stream.bell(index as u64)
+    }
+
+    /// The first `count`, converted.
+    fn all<T: Send>(&self, count: usize, convert: impl Fn(f32) -> T + Sync) -> Vec<T> {
+        (0..count).into_par_iter().with_min_len(TASK).map(|i| convert(self.at(i))).collect()
+    }
+}
+
+/// A tensor of random numbers to write.
+struct Random<'a> {
+    shape: &'a [usize],
+    values: RandomValues,
     on_bytes: &'a (dyn Fn(u64) + Sync),
 }
 
@@ -91,7 +139,7 @@ impl Random<'_> {
     fn fill(&self, first: usize, dtype: WeightDtype, bytes: &mut [u8]) {
         let size = dtype.size_bytes();
         for (i, bytes) in bytes.chunks_exact_mut(size).enumerate() {
-            let x = self.mean + self.deviation * self.stream.bell((first + i) as u64);
+            let x = self.values.at(first + i);
             match dtype {
                 WeightDtype::F32 => bytes.copy_from_slice(&x.to_le_bytes()),
                 WeightDtype::Bf16 => bytes.copy_from_slice(&bf16::from_f32(x).to_le_bytes()),
@@ -183,6 +231,31 @@ mod tests {
             let values =
                 |t: &candle_core::Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
             assert_eq!(values(tensor), values(other), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_model_on_a_device_has_the_weights_of_the_files() {
+        let dir = written(2, &SaveOptions { dtype: WeightDtype::Bf16, ..SaveOptions::default() }).0;
+        let read = Policy::load(dir.path()).unwrap();
+        let created = random_on(&Device::Cpu, &config(), 7, DType::BF16).unwrap();
+        assert_eq!(created.len(), read.parameters().len());
+        for (name, tensor) in read.parameters().iter() {
+            let values = |tensor: &Tensor| {
+                tensor
+                    .to_dtype(DType::F32)
+                    .unwrap()
+                    .flatten_all()
+                    .unwrap()
+                    .to_vec1::<f32>()
+                    .unwrap()
+            };
+            // Vectors are f32 on a device.
+            let created = match created[name].rank() {
+                1 => created[name].to_dtype(DType::BF16).unwrap(),
+                _ => created[name].clone(),
+            };
+            assert_eq!(values(&created), values(tensor), "{name}");
         }
     }
 
