@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+use embodied_r_grpo::estimate::peak_memory::take_peak_bytes;
 use embodied_r_policy::tokenizer::Tokenizer;
 use embodied_r_policy::{GenerationRequest, Prompt, SamplingParams, TensorParallel};
 use embodied_r_vision::{
@@ -67,7 +68,8 @@ pub fn run(
         ("prefill_tokens_per_s", prompt_tokens / prefill),
         ("decode_tokens_per_s", count * frames.new as f64 / decode),
     ]);
-    metrics.add_peak_memory(&options.placement.device)?;
+    let device = &options.placement.device;
+    metrics.add_peak_memory(device, take_peak_bytes(device)?);
     Ok(metrics)
 }
 

@@ -10,6 +10,12 @@ pub enum Error {
         /// The text that the names lack.
         part: String,
     },
+    /// A published preset has no published shape.
+    #[error("the preset has no published shape")]
+    NoShape,
+    /// A result cannot be given out.
+    #[error(transparent)]
+    Output(std::io::Error),
     /// A kernel failed.
     #[error(transparent)]
     Kernels(#[from] embodied_r_kernels::Error),

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+use embodied_r_grpo::estimate::peak_memory::take_peak_bytes;
 use embodied_r_policy::{InferenceModel, WeightPlacement};
 
 use crate::error::Result;
@@ -42,6 +43,6 @@ pub fn run(folder: &Path, work: &Work, placement: WeightPlacement) -> Result<Met
         ("prefill_tokens_per_s", prompts / prefill),
         ("decode_tokens_per_s", decoded / decoding),
     ]);
-    metrics.add_peak_memory(&device)?;
+    metrics.add_peak_memory(&device, take_peak_bytes(&device)?);
     Ok(metrics)
 }

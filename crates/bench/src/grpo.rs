@@ -11,6 +11,7 @@ use embodied_r_grpo::advantages::{ScaleRewards, advantages};
 use embodied_r_grpo::estimate::memory_plan::{
     ActivationCachePolicy, MemoryLayout, MemoryPlan, RankDevice, VisionLoad, Workload,
 };
+use embodied_r_grpo::estimate::peak_memory::take_peak_bytes;
 use embodied_r_grpo::estimate::roofline::peak_flops_per_s;
 use embodied_r_grpo::loss::LossType;
 use embodied_r_grpo::model::{
@@ -68,6 +69,52 @@ pub struct Report {
     pub busy_share_per_rank: Vec<f64>,
 }
 
+/// A phase of a step, as it ends.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Phase {
+    /// The step's index; 0 is the warmup.
+    pub run: usize,
+    /// `rollout`, `reference`, `update` with the optimizer's step, or `gather`.
+    pub phase: &'static str,
+    /// How long it took on this rank.
+    pub seconds: f64,
+    /// Peak memory during the phase, where it is known: of the process, or of its tensors on a GPU.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peak_memory_gb: Option<f64>,
+    /// Whether the step's images were encoded already.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub cached: bool,
+}
+
+/// Called after each phase of each step.
+pub type OnPhase<'a> = dyn FnMut(&Phase) -> Result<()> + 'a;
+
+/// Reports the phases of a step, and keeps the highest peak of memory.
+struct Phases<'a, 'b> {
+    device: &'a Device,
+    run: usize,
+    peak_bytes: Option<u64>,
+    on_phase: &'a mut OnPhase<'b>,
+}
+
+impl Phases<'_, '_> {
+    /// The phase that began at `clock` has ended; returns how long it took, in seconds.
+    fn ended(&mut self, phase: &'static str, clock: Instant) -> Result<f64> {
+        let seconds = clock.elapsed().as_secs_f64();
+        let peak = take_peak_bytes(self.device)?;
+        self.peak_bytes = self.peak_bytes.max(peak);
+        let peak_memory_gb = peak.map(|bytes| rounded(bytes as f64 / 1e9));
+        (self.on_phase)(&Phase {
+            run: self.run,
+            phase,
+            seconds: rounded(seconds),
+            peak_memory_gb,
+            cached: false,
+        })?;
+        Ok(seconds)
+    }
+}
+
 /// Seconds of the phases of a step.
 #[derive(Default)]
 struct StepTimes {
@@ -82,25 +129,23 @@ struct StepTimes {
 }
 
 /// Times steps with the model in `folder` on every rank of `process_group`; all return the same but for the times.
+/// `on_phase` is called after each phase of each step, on every rank.
 ///
 /// With images, those of every step are new. If the vision encoder is frozen, steps whose images are encoded already are
 /// timed besides.
 ///
 /// # Errors
-/// The model cannot be loaded, a step fails, or a rank fails.
-pub fn run(folder: &Path, options: &Options, process_group: &ProcessGroup) -> Result<Report> {
+/// The model cannot be loaded, a step fails, a rank fails, or `on_phase`.
+pub fn run(
+    folder: &Path,
+    options: &Options,
+    process_group: &ProcessGroup,
+    on_phase: &mut OnPhase<'_>,
+) -> Result<Report> {
     let Options { work, device, precision, images, .. } = options;
     let Some(images) = images else {
-        let policy = Policy::load(folder)?;
-        let policy = policy.with_precision(*precision).to_device(device)?;
-        let config = policy.config().clone();
-        let parameters = policy.parameters().elem_count();
-        let load = workload(parameters, (work.prompt, None), options);
-        let plan = memory_plan(&config, load, options, process_group)?;
-        let policy = policy.with_activation_bytes(plan.saved_activations);
-        let bench = Bench { policy: &policy, config: &config, options, process_group, plan };
-        let requests = |run| Ok(work.requests(config.vocab_size, run));
-        return bench.report(bench.steps(&requests)?, None);
+        let policy = Policy::load(folder)?.with_precision(*precision).to_device(device)?;
+        return Ok(run_policy(policy, options, process_group, on_phase)?.1);
     };
     let config = ModelConfig::of_model(folder)?;
     let (tokens, vision) = vision::load_of_prompts(folder, work, images)?;
@@ -109,12 +154,37 @@ pub fn run(folder: &Path, options: &Options, process_group: &ProcessGroup) -> Re
     let work = VisionWork::load(folder, options, images, &plan)?;
     let policy = &work.policy;
     let bench = Bench { policy, config: &config, options, process_group, plan };
-    let steps = bench.steps(&|run| work.requests(&options.work, run))?;
+    let steps = bench.steps(&|run| work.requests(&options.work, run), on_phase)?;
     let cached = match images.vision.frozen_parts() {
-        None => Some(bench.steps(&|run| work.repeated(&options.work, run))?),
+        None => {
+            let on_phase = &mut |phase: &Phase| on_phase(&Phase { cached: true, ..*phase });
+            Some(bench.steps(&|run| work.repeated(&options.work, run), on_phase)?)
+        }
         Some(_) => None,
     };
     bench.report(steps, cached)
+}
+
+/// [`run`] with a policy on its device, in the precision of the options, and without images. Returns the trained policy,
+/// too.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn run_policy(
+    policy: Policy,
+    options: &Options,
+    process_group: &ProcessGroup,
+    on_phase: &mut OnPhase<'_>,
+) -> Result<(Policy, Report)> {
+    let work = &options.work;
+    let config = policy.config().clone();
+    let load = workload(policy.parameters().elem_count(), (work.prompt, None), options);
+    let plan = memory_plan(&config, load, options, process_group)?;
+    let policy = policy.with_activation_bytes(plan.saved_activations);
+    let bench = Bench { policy: &policy, config: &config, options, process_group, plan };
+    let requests = |run| Ok(work.requests(config.vocab_size, run));
+    let report = bench.report(bench.steps(&requests, on_phase)?, None)?;
+    Ok((policy, report))
 }
 
 /// A model whose steps are timed on a rank.
@@ -139,7 +209,11 @@ struct Steps {
 
 impl<M: Model> Bench<'_, M> {
     /// Times steps on the requests of each run, after a warmup.
-    fn steps(&self, requests: &dyn Fn(usize) -> Result<Vec<GenerationRequest>>) -> Result<Steps> {
+    fn steps(
+        &self,
+        requests: &dyn Fn(usize) -> Result<Vec<GenerationRequest>>,
+        on_phase: &mut OnPhase<'_>,
+    ) -> Result<Steps> {
         let Self { policy, config, options, process_group, plan } = self;
         let Options { work, device, max_tokens_per_batch, .. } = options;
         let reference = policy.frozen_copy()?;
@@ -153,7 +227,11 @@ impl<M: Model> Bench<'_, M> {
         let is_own = |part: &&GroupPart| part.rank == process_group.rank();
         let own: Vec<GroupPart> = parts.iter().filter(is_own).cloned().collect();
         let (mut steps, mut flops) = (Vec::new(), Vec::new());
+        // What loading took counts as well.
+        let peak_bytes = take_peak_bytes(device)?;
+        let mut phases = Phases { device, run: 0, peak_bytes, on_phase };
         for run in 0..=work.runs {
+            phases.run = run;
             let mut times = StepTimes::default();
             process_group.barrier()?;
             let (began, sent) = (Instant::now(), process_group.bytes_sent());
@@ -166,7 +244,7 @@ impl<M: Model> Bench<'_, M> {
             let samples;
             (samples, cache) = policy
                 .generate(&requests_of_run, &sampling, with, &|| process_group.heartbeat())?;
-            times.rollout = began.elapsed().as_secs_f64();
+            times.rollout = phases.ended("rollout", began)?;
             next = match run < work.runs {
                 true => requests(run + 1)?,
                 false => Vec::new(),
@@ -180,16 +258,16 @@ impl<M: Model> Bench<'_, M> {
             for (batch, scores) in batches.iter_mut().zip(scores) {
                 batch.reference = to_f64(&scores.logps);
             }
-            times.reference = clock.elapsed().as_secs_f64();
+            times.reference = phases.ended("reference", clock)?;
             let clock = Instant::now();
             update(*policy, &mut updater, &batches, cache.as_ref())?;
             synchronize(device)?;
             times.optimizer = updater.optimizer_s();
-            times.update = clock.elapsed().as_secs_f64() - times.optimizer;
+            times.update = phases.ended("update", clock)? - times.optimizer;
             let clock = Instant::now();
             updater.optimizer.all_gather_weights(*policy, || ())?;
             synchronize(device)?;
-            times.gather = clock.elapsed().as_secs_f64();
+            times.gather = phases.ended("gather", clock)?;
             times.bytes_sent = (process_group.bytes_sent() - sent) as f64;
             times.busy_share =
                 1.0 - (process_group.seconds_waited() - waited) / began.elapsed().as_secs_f64();
@@ -207,7 +285,7 @@ impl<M: Model> Bench<'_, M> {
             ])?;
         }
         let mut memory = Metrics::new([]);
-        memory.add_peak_memory(device)?;
+        memory.add_peak_memory(device, phases.peak_bytes);
         Ok(Steps { times: steps, flops, prompt, parts, memory })
     }
 

@@ -19,6 +19,7 @@
 pub mod caption;
 mod error;
 pub mod generate;
+pub mod gpu;
 pub mod grpo;
 mod metrics;
 pub mod ops;

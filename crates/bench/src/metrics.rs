@@ -2,11 +2,8 @@
 
 use candle_core::Device;
 use embodied_r_grpo::estimate::peak_memory;
-use embodied_r_kernels::device;
 use indexmap::IndexMap;
 use serde::{Serialize, Serializer};
-
-use crate::error::Result;
 
 /// Metrics by name, in the order of a report. They are serialized with six decimals.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,13 +18,14 @@ impl Metrics {
         self.0.extend(metrics);
     }
 
-    /// Adds the peak memory of the process, and of its GPU if it has one.
-    pub(crate) fn add_peak_memory(&mut self, device: &Device) -> Result<()> {
+    /// Adds the peak memory of the process, and of its GPU if it has one. `peak_bytes` is the device's: a GPU's tensors, or
+    /// the process on a CPU.
+    pub(crate) fn add_peak_memory(&mut self, device: &Device, peak_bytes: Option<u64>) {
+        let process = if device.is_cpu() { peak_bytes } else { peak_memory::peak_bytes() };
+        let on_device = peak_bytes.filter(|_| !device.is_cpu());
         let gb = |bytes: u64| bytes as f64 / 1e9;
-        self.add(peak_memory::peak_bytes().map(|bytes| ("peak_memory_gb", gb(bytes))));
-        let on_device = device::memory(device)?.and_then(|memory| memory.peak_bytes);
+        self.add(process.map(|bytes| ("peak_memory_gb", gb(bytes))));
         self.add(on_device.map(|bytes| ("peak_device_memory_gb", gb(bytes))));
-        Ok(())
     }
 
     /// Names and values.

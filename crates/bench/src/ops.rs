@@ -26,9 +26,23 @@ use checked::Check;
 use machine::Peaks;
 use op::Op;
 
+/// Whether an operation finds its inputs in the device's caches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Caches {
+    /// They stay there from call to call, if they fit.
+    Warm,
+    /// Calls rotate over more inputs than a GPU's L2 cache holds, as a model does, whose layers have weights of their own.
+    Cold,
+}
+
 /// The kernels of a device whose name contains a text, at their benchmarked shapes.
 pub struct Suite {
     target: Target,
+    #[cfg_attr(
+        not(any(feature = "cuda", feature = "cuda-host")),
+        expect(dead_code, reason = "a CPU's caches are always warm")
+    )]
+    caches: Caches,
     ops: Vec<Op>,
     machine: Machine,
     /// `None` if they are unknown.
@@ -36,23 +50,36 @@ pub struct Suite {
 }
 
 impl Suite {
-    /// The kernels on `target`, all or those whose name contains `only`. Measures the CPU's peak rates.
+    /// The kernels on `target`, all or those whose name contains `only`. Measures the CPU's peak rates. On a CPU, caches are
+    /// always warm.
     ///
     /// # Errors
     /// [`Error::NoKernel`] if none is left; the device fails.
-    pub fn new(target: Target, only: Option<&str>) -> Result<Self> {
+    pub fn new(target: Target, only: Option<&str>, caches: Caches) -> Result<Self> {
         let ops = match &target {
             Target::Cpu => cpu::ops(),
             #[cfg(any(feature = "cuda", feature = "cuda-host"))]
             Target::Device(device) => device::ops(device),
         };
-        let ops = selected(ops, only, |op| op.name)?;
+        Self::of(selected(ops, only, |op| op.name)?, target, caches)
+    }
+
+    /// A large product and a large copy.
+    ///
+    /// # Errors
+    /// The device fails.
+    #[cfg(any(feature = "cuda", feature = "cuda-host"))]
+    pub(crate) fn of_peaks(device: &candle_core::Device) -> Result<Self> {
+        Self::of(device::peak_ops(device), Target::Device(device.clone()), Caches::Warm)
+    }
+
+    fn of(ops: Vec<Op>, target: Target, caches: Caches) -> Result<Self> {
         let (machine, peaks) = match &target {
             Target::Cpu => Machine::cpu(),
             #[cfg(any(feature = "cuda", feature = "cuda-host"))]
             Target::Device(device) => Machine::gpu(device)?,
         };
-        Ok(Self { target, ops, machine, peaks })
+        Ok(Self { target, caches, ops, machine, peaks })
     }
 
     /// What the kernels run on.
@@ -89,7 +116,7 @@ impl Suite {
         Ok(match &self.target {
             Target::Cpu => cpu::seconds(op)?,
             #[cfg(any(feature = "cuda", feature = "cuda-host"))]
-            Target::Device(device) => device::seconds(op, device)?,
+            Target::Device(device) => device::seconds(op, device, self.caches)?,
         })
     }
 }
@@ -165,6 +192,6 @@ mod tests {
         let checked = checks.run::<Error>(&Silent, |_| Ok(())).unwrap();
         assert!(!checked.is_empty() && checked.iter().all(|checked| checked.holds));
         assert!(Checks::new(&target, Some("no such")).is_err());
-        assert!(Suite::new(target.clone(), Some("no such")).is_err());
+        assert!(Suite::new(target.clone(), Some("no such"), Caches::Warm).is_err());
     }
 }

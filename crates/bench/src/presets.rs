@@ -19,6 +19,10 @@ pub enum Preset {
     ShapeE,
     /// The benchmark model with a vision encoder.
     ShapeV,
+    /// The vision encoder of Qwen2.5-VL-3B with a small decoder.
+    Qwen25Vl3bTower,
+    /// A small Qwen2 model with as many layers as Qwen2.5-3B.
+    DeepQwen2,
     /// A tiny Qwen2 model.
     TinyQwen2,
     /// A tiny Qwen2 model with tied embeddings.
@@ -44,6 +48,24 @@ const SHAPE_E: DecoderSizes = DecoderSizes {
     tied: true,
 };
 
+/// The vision encoder of the benchmark model.
+const SMALL_TOWER: TowerSizes = TowerSizes {
+    depth: 8,
+    hidden_size: 320,
+    heads: 5,
+    intermediate_size: 856,
+    full_attention_every: 4,
+};
+
+/// The vision encoder of Qwen2.5-VL-3B.
+const QWEN25_VL_3B_TOWER: TowerSizes = TowerSizes {
+    depth: 32,
+    hidden_size: 1_280,
+    heads: 16,
+    intermediate_size: 3_420,
+    full_attention_every: 8,
+};
+
 /// A model's configuration, and the first special token of its tokenizer.
 #[derive(Debug, Clone)]
 pub(crate) struct Shape {
@@ -55,13 +77,15 @@ pub(crate) struct Shape {
 
 impl Preset {
     /// All architectures.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Qwen2505b,
         Self::Qwen2515b,
         Self::Qwen253b,
         Self::Qwen257b,
         Self::ShapeE,
         Self::ShapeV,
+        Self::Qwen25Vl3bTower,
+        Self::DeepQwen2,
         Self::TinyQwen2,
         Self::TinyQwen2Tied,
         Self::TinyLlama,
@@ -76,6 +100,8 @@ impl Preset {
             Self::Qwen257b => "qwen2.5-7b",
             Self::ShapeE => "shape-e",
             Self::ShapeV => "shape-v",
+            Self::Qwen25Vl3bTower => "qwen2.5-vl-3b-tower",
+            Self::DeepQwen2 => "deep-qwen2",
             Self::TinyQwen2 => "tiny-qwen2",
             Self::TinyQwen2Tied => "tiny-qwen2-tied",
             Self::TinyLlama => "tiny-llama",
@@ -93,6 +119,8 @@ impl Preset {
             Self::ShapeV => {
                 "As shape-e, with the vision encoder of Qwen2.5-VL: 8 blocks, hidden size 320"
             }
+            Self::Qwen25Vl3bTower => "Vision encoder of Qwen2.5-VL-3B, with a decoder of 2 layers",
+            Self::DeepQwen2 => "36 layers, hidden size 128",
             Self::TinyQwen2 => "2 layers, hidden size 64",
             Self::TinyQwen2Tied => "As tiny-qwen2, with tied embeddings",
             Self::TinyLlama => "As tiny-qwen2, with the Llama architecture",
@@ -117,7 +145,18 @@ impl Preset {
             Self::Qwen253b => qwen("Qwen2.5-3B")?,
             Self::Qwen257b => qwen("Qwen2.5-7B")?,
             Self::ShapeE => small(Qwen2, SHAPE_E),
-            Self::ShapeV => seeing(SHAPE_E)?,
+            Self::ShapeV => seeing(SHAPE_E, SMALL_TOWER),
+            Self::Qwen25Vl3bTower => {
+                let decoder = DecoderSizes { hidden_size: 2_048, layers: 2, heads: 16, ..SHAPE_E };
+                let shape = seeing(decoder, QWEN25_VL_3B_TOWER);
+                Shape { config: ModelConfig { dtype: WeightDtype::Bf16, ..shape.config }, ..shape }
+            }
+            Self::DeepQwen2 => {
+                let sizes = DecoderSizes { hidden_size: 128, layers: 36, heads: 4, ..tiny(true) };
+                let Shape { config, first_special, vision } = small(Qwen2, sizes);
+                let config = ModelConfig { initializer_range: 0.05, ..config };
+                Shape { config, first_special, vision }
+            }
             Self::TinyQwen2 => small(Qwen2, tiny(false)),
             Self::TinyQwen2Tied => small(Qwen2, tiny(true)),
             Self::TinyLlama => small(Llama, tiny(false)),
@@ -149,8 +188,19 @@ fn small(model_type: ModelType, sizes: DecoderSizes) -> Shape {
     Shape { config, first_special, vision: None }
 }
 
+/// Sizes of a vision tower.
+#[derive(Clone, Copy)]
+struct TowerSizes {
+    depth: usize,
+    hidden_size: usize,
+    heads: usize,
+    intermediate_size: usize,
+    /// The distance between the blocks with full attention.
+    full_attention_every: usize,
+}
+
 /// A small vision-language model of the architecture of Qwen2.5-VL.
-fn seeing(sizes: DecoderSizes) -> Option<Shape> {
+fn seeing(sizes: DecoderSizes, tower: TowerSizes) -> Shape {
     let Shape { config, first_special, .. } = small(ModelType::Qwen2, sizes);
     // A quarter of a head's pairs for the time, and three eighths each for height and width, as Qwen2.5-VL.
     let pairs = config.head_dim / 2;
@@ -158,17 +208,22 @@ fn seeing(sizes: DecoderSizes) -> Option<Shape> {
     let section = Some([time, height, pairs - time - height]);
     let rope = Rope { mrope_section: section, ..Rope::plain(1e6) };
     let config = ModelConfig { rope, initializer_range: 0.02, ..config };
+    let TowerSizes { depth, hidden_size, heads, intermediate_size, full_attention_every } = tower;
+    let full: Vec<usize> =
+        (1..=depth / full_attention_every).map(|n| n * full_attention_every - 1).collect();
     let vision = json!({
-        "depth": 8, "hidden_size": 320, "num_heads": 5, "intermediate_size": 856, "hidden_act": "silu",
-        "out_hidden_size": config.hidden_size, "patch_size": 14, "spatial_merge_size": 2, "spatial_patch_size": 14,
-        "temporal_patch_size": 2, "window_size": 112, "tokens_per_second": 2, "in_channels": 3,
-        "fullatt_block_indexes": [3, 7],
+        "depth": depth, "hidden_size": hidden_size, "num_heads": heads, "intermediate_size": intermediate_size,
+        "hidden_act": "silu", "out_hidden_size": config.hidden_size, "patch_size": 14, "spatial_merge_size": 2,
+        "spatial_patch_size": 14, "temporal_patch_size": 2, "window_size": 112, "tokens_per_second": 2,
+        "in_channels": 3, "fullatt_block_indexes": full,
     });
-    Some(Shape { config, first_special, vision: Some(vision) })
+    Shape { config, first_special, vision: Some(vision) }
 }
 
 #[cfg(test)]
 mod tests {
+    use embodied_r_vision::VisionConfig;
+
     use super::*;
 
     #[test]
@@ -177,5 +232,12 @@ mod tests {
             let shape = preset.shape().unwrap();
             assert!(shape.config.eos_token_ids.contains(&shape.first_special), "{preset:?}");
         }
+    }
+
+    #[test]
+    fn the_tower_of_qwen25_vl_3b_is_the_published_one() {
+        let vision = Preset::Qwen25Vl3bTower.shape().unwrap().vision.unwrap();
+        let tower: VisionConfig = serde_json::from_value(vision).unwrap();
+        assert_eq!(Some(tower), VisionConfig::published("Qwen2.5-VL-3B"));
     }
 }

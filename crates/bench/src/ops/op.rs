@@ -3,6 +3,7 @@
 use candle_core::Tensor;
 use embodied_r_kernels::memory::{floats, tensor};
 use embodied_r_kernels::{Error, Result};
+use rayon::prelude::*;
 
 /// Maximum elements of a result that are compared with the reference.
 const SAMPLES: usize = 512;
@@ -102,8 +103,13 @@ impl Op {
 
 /// Random values between -1 and 1.
 pub(super) fn uniform(count: usize, seed: u64) -> Vec<f32> {
-    let mut random = fastrand::Rng::with_seed(seed);
-    (0..count).map(|_| random.f32() * 2.0 - 1.0).collect()
+    const CHUNK: usize = 1 << 16;
+    let mut values = vec![0.0; count];
+    values.par_chunks_mut(CHUNK).enumerate().for_each(|(chunk, values)| {
+        let mut random = fastrand::Rng::with_seed(seed << 32 | chunk as u64);
+        values.fill_with(|| random.f32() * 2.0 - 1.0);
+    });
+    values
 }
 
 /// A matrix of such values.

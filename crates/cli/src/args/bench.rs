@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand, ValueEnum};
+use embodied_r_bench::gpu::Step;
 use embodied_r_bench::{Preset, Work};
 use embodied_r_policy::Precision;
 
@@ -27,6 +28,7 @@ pub(crate) enum BenchCommand {
     Caption(CaptionArgs),
     MakeModel(MakeModelArgs),
     Ops(OpsArgs),
+    Gpu(GpuArgs),
 }
 
 /// Benchmark generation of fixed-length completions.
@@ -155,6 +157,15 @@ pub(crate) struct MakeModelArgs {
     pub(crate) json: bool,
 }
 
+/// The steps of a check, by name.
+fn step() -> impl TypedValueParser<Value = Step> {
+    let named = |step: Step| PossibleValue::new(step.name()).help(step.description());
+    PossibleValuesParser::new(Step::ALL.map(named)).try_map(|name| {
+        let known = Step::ALL.into_iter().find(|step| step.name() == name);
+        known.ok_or("is no step")
+    })
+}
+
 /// The architectures, by name.
 fn preset() -> impl TypedValueParser<Value = Preset> {
     let named = |preset: Preset| PossibleValue::new(preset.name()).help(preset.description());
@@ -189,7 +200,30 @@ pub(crate) struct OpsArgs {
     /// Run only the kernels whose name contains TEXT.
     #[arg(long, value_name = "TEXT")]
     pub(crate) only: Option<String>,
-    /// Print one JSON object instead of text.
+    /// Rotate over more inputs than a GPU's L2 cache holds, as a model does, whose layers have weights of their own.
+    #[arg(long, conflicts_with = "check")]
+    pub(crate) cold: bool,
+    /// Print one JSON object instead of text, a line for each operation as soon as it is done.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Check and measure a GPU, one JSON line per fact.
+///
+/// A line is printed as soon as its fact is known: `{"step", "fact", "value", "unit", "ok", "seconds"}`. `ok` says whether
+/// a checked value is within its bound, which `unit` names; `seconds` counts from the start of the step. The last fact
+/// of a step is `finished`. `scripts/gpu_check.sh` runs all steps within time limits.
+#[derive(Debug, Args)]
+pub(crate) struct GpuArgs {
+    /// Steps to run, in this order.
+    #[arg(long = "step", value_name = "STEP", value_parser = step(), value_delimiter = ',', required = true)]
+    pub(crate) steps: Vec<Step>,
+    /// Architecture of the model that decodes and trains, with random weights.
+    #[arg(long, value_name = "SHAPE", value_parser = preset(), default_value = "qwen2.5-3b")]
+    pub(crate) preset: Preset,
+    /// Short prompts and few operations, to rehearse a check.
+    #[arg(long)]
+    pub(crate) small: bool,
+    #[command(flatten)]
+    pub(crate) ranks: RankArgs,
 }

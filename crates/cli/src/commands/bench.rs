@@ -2,6 +2,7 @@
 
 mod caption;
 mod generate;
+mod gpu;
 mod grpo;
 mod make_model;
 mod ops;
@@ -18,5 +19,6 @@ pub(crate) fn run(args: BenchArgs) -> anyhow::Result<Status> {
         BenchCommand::Grpo(work) => grpo::run(&work),
         BenchCommand::MakeModel(args) => make_model::run(&args),
         BenchCommand::Ops(args) => ops::run(&args),
+        BenchCommand::Gpu(args) => gpu::run(&args),
     }
 }

@@ -59,6 +59,12 @@ pub(in crate::ops) fn ops(device: &Device) -> Vec<Op> {
     ops
 }
 
+/// A product and a copy that are large enough to reach the device's peaks.
+pub(in crate::ops) fn peak_ops(device: &Device) -> Vec<Op> {
+    let on = On { device: device.clone() };
+    vec![on.linear(8_192, (8_192, 8_192)), on.copy(1 << 28)]
+}
+
 /// Bytes of `count` bf16 elements.
 fn bf16_bytes(count: usize) -> f64 {
     2.0 * count as f64
@@ -99,6 +105,15 @@ impl On {
             let x = on.bf16(rows, inputs, 1)?;
             let weight = Weight::f32(&on.bf16(outputs, inputs, 2)?)?;
             Ok(Prepared::timed(move || Ok(vec![weight.forward(&x, None)?])))
+        })
+    }
+
+    fn copy(&self, count: usize) -> Op {
+        let work = (0.0, 8.0 * count as f64);
+        self.op(("copy", "float32"), format!("{count}"), work, move |on| {
+            let from = memory::zeros(&[count], &on.device)?;
+            let to = memory::zeros(&[count], &on.device)?;
+            Ok(Prepared::timed(move || memory::overwrite(&to, &from).map(|()| Vec::new())))
         })
     }
 

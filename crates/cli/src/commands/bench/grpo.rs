@@ -5,7 +5,7 @@ use embodied_r_grpo::process_group::ProcessGroup;
 use embodied_r_grpo::settings::VisionSettings;
 use serde_json::json;
 
-use super::report::{folder, print};
+use super::report::{JsonList, WorkReport, folder, print};
 use crate::args::bench::GrpoArgs;
 use crate::commands::train::memory::host_bytes;
 use crate::device;
@@ -44,12 +44,20 @@ fn run_as(args: &GrpoArgs, process_group: &ProcessGroup) -> anyhow::Result<Statu
         host_bytes,
         images: images(args)?,
     };
-    let report = grpo::run(&folder(work)?, &options, process_group)?;
-    if !process_group.is_rank_zero() {
-        return Ok(Status::Done);
-    }
-    print(work, precision, &report, &report.metrics)?;
-    if !work.json {
+    let folder = folder(work)?;
+    // Steps are printed as they go.
+    let mut phases = match work.json && process_group.is_rank_zero() {
+        true => Some(JsonList::open(&WorkReport::new(work, precision, json!({})), "phases")?),
+        false => None,
+    };
+    let report = grpo::run(&folder, &options, process_group, &mut |phase| {
+        let printed = phases.as_mut().map_or(Ok(()), |phases| phases.push(phase));
+        printed.map_err(embodied_r_bench::Error::Output)
+    })?;
+    if let Some(phases) = phases {
+        phases.close(&report)?;
+    } else if process_group.is_rank_zero() {
+        print(work, &report.metrics)?;
         let line = |name: &str, values: Vec<String>| outln!("{name:<28} {:>14}", values.join(" "));
         let completions = report.completions_per_rank.iter().map(ToString::to_string);
         line("completions_per_rank", completions.collect())?;

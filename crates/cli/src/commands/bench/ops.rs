@@ -1,9 +1,10 @@
 //! `embodied-r bench ops`.
 
 use embodied_r_bench::Error;
-use embodied_r_bench::ops::{Checked, Checks, Machine, Measured, Suite, Target};
+use embodied_r_bench::ops::{Caches, Checked, Checks, Machine, Measured, Suite, Target};
 use serde_json::json;
 
+use super::report::JsonList;
 use crate::args::bench::OpsArgs;
 #[cfg(any(feature = "cuda", feature = "cuda-host"))]
 use crate::args::device::DeviceName;
@@ -27,8 +28,18 @@ pub(super) fn run(args: &OpsArgs) -> anyhow::Result<Status> {
 
 /// Times the operations.
 fn run_suite(args: &OpsArgs, target: Target) -> anyhow::Result<Status> {
-    let suite = Suite::new(target, args.only.as_deref()).map_err(wrong_usage)?;
-    if !args.json {
+    let caches = match (args.cold, &target) {
+        (false, _) => Caches::Warm,
+        (true, Target::Cpu) => return Err(Usage("`--cold` needs `--device cuda`".into()).into()),
+        #[cfg(any(feature = "cuda", feature = "cuda-host"))]
+        (true, Target::Device(_)) => Caches::Cold,
+    };
+    let suite = Suite::new(target, args.only.as_deref(), caches).map_err(wrong_usage)?;
+    if args.json {
+        let mut list = JsonList::open(&json!({ "machine": suite.machine() }), "ops")?;
+        suite.measure(&Bar::default(), |measured| anyhow::Ok(list.push(measured)?))?;
+        list.close(&json!({}))?;
+    } else {
         outln!("{}", heading(suite.machine()))?;
         outln!(
             "{:<24} {:<9} {:<24} {:>10} {:>9} {:>8} {:>6}",
@@ -40,23 +51,22 @@ fn run_suite(args: &OpsArgs, target: Target) -> anyhow::Result<Status> {
             "GB/s",
             "peak"
         )?;
-    }
-    let print = |measured: &Measured| if args.json { Ok(()) } else { print_measured(measured) };
-    let ops = suite.measure(&Bar::default(), print)?;
-    if args.json {
-        outln!("{}", json!({ "machine": suite.machine(), "ops": ops }))?;
+        suite.measure(&Bar::default(), print_measured)?;
     }
     Ok(Status::Done)
 }
 
 /// Compares the operations with their references.
 fn run_checks(args: &OpsArgs, target: &Target) -> anyhow::Result<Status> {
-    let print = |checked: &Checked| if args.json { Ok(()) } else { print_checked(checked) };
     let checks = Checks::new(target, args.only.as_deref()).map_err(wrong_usage)?;
-    let ops = checks.run(&Bar::default(), print)?;
-    if args.json {
-        outln!("{}", json!({ "ops": ops }))?;
-    }
+    let ops = if args.json {
+        let mut list = JsonList::open(&json!({}), "ops")?;
+        let ops = checks.run(&Bar::default(), |checked| anyhow::Ok(list.push(checked)?))?;
+        list.close(&json!({}))?;
+        ops
+    } else {
+        checks.run(&Bar::default(), print_checked)?
+    };
     let holds = ops.iter().all(|checked| checked.holds);
     Ok(if holds { Status::Done } else { Status::Partial })
 }
