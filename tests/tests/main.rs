@@ -14,6 +14,7 @@ mod durability;
 mod eval;
 mod filter;
 mod folds;
+mod gpu_check;
 mod hub;
 mod images;
 mod infer;

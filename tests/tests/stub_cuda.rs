@@ -175,7 +175,7 @@ fn every_operation_is_timed() {
 }
 
 #[test]
-fn the_check_of_a_machine_writes_json_of_every_step() {
+fn the_check_of_a_machine_finishes_every_step() {
     let machine = Machine::new();
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/gpu_check.sh");
     let output = Command::new(script)
@@ -188,33 +188,43 @@ fn the_check_of_a_machine_writes_json_of_every_step() {
     let Ended { code, out, error } = Ended::of(output);
     // Kernels do not run, so that results are wrong.
     assert_eq!(code, Some(1), "{out}{error}");
-    let json = |name: &str| -> Value {
-        let text = fs::read_to_string(machine.path("checked").join(name)).unwrap();
-        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{name}: {error}: {text}"))
+    let facts = fs::read_to_string(machine.path("checked/facts.jsonl")).unwrap();
+    let facts: Vec<Value> = facts.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let keys = ["step", "fact", "value", "unit", "ok", "seconds"];
+    for fact in &facts {
+        assert!(fact.as_object().unwrap().keys().eq(keys), "{fact}");
+    }
+    let list = Command::new(script).arg("--list").output().unwrap();
+    let list = String::from_utf8(list.stdout).unwrap();
+    let found = |step: &str, name: &str| {
+        facts.iter().find(|fact| fact["step"] == step && fact["fact"] == name)
     };
-    let summary = json("summary.json");
-    let status = |step: &str| {
-        let steps = summary["steps"].as_array().unwrap();
-        let found =
-            steps.iter().find(|of| of["step"] == step).unwrap_or_else(|| panic!("no {step}"));
-        found["status"].as_str().unwrap().to_owned()
-    };
-    for step in [
-        "doctor",
-        "ops",
-        "generate-prompt-16-groups-2",
-        "grpo-recompute-none",
-        "grpo-recompute-all",
+    for step in list.lines().map(|line| line.split(' ').next().unwrap()) {
+        let finished = found(step, "finished").unwrap_or_else(|| panic!("no end of {step}: {out}"));
+        assert_eq!(finished["ok"], true, "{step}: {out}{error}");
+    }
+    for (step, fact, unit) in [
+        ("setup", "libcublasLt.so.13", ""),
+        ("latency", "launch, host", "µs"),
+        ("latency", "event query, device", "µs"),
+        ("compare", "36 layers, bfloat16, update, relative difference of its effect", "at most"),
+        ("decode", "batch 64", "tokens/s"),
+        ("decode", "batch 8, launches, device", "ms"),
+        ("decode", "prefill of 96", "tokens/s"),
+        ("grpo", "step 1, update, peak memory", "GB"),
+        ("vision", "tower_frames_per_s", ""),
+        // The stub has four GPUs.
+        ("scaling", "step_s", ""),
+        ("all-reduce", "1048576 bytes, bus bandwidth", "GB/s"),
+        ("resume", "exit code of the resumed run", ""),
     ] {
-        assert_eq!(status(step), "ok", "{out}");
-        json(&format!("{step}.json"));
+        let found = found(step, fact).unwrap_or_else(|| panic!("no `{fact}` of {step}: {out}"));
+        assert!(found["unit"].as_str().unwrap().starts_with(unit), "{found}");
     }
-    for step in ["check", "logprobs-f32-difference", "logprobs-bf16-difference"] {
-        assert_eq!(status(step), "exit code 1", "{out}");
-        json(&format!("{step}.json"));
-    }
-    assert!(status("trl").starts_with("skipped"), "{out}");
-    assert!(!machine.path("checked/model").exists());
+    assert_eq!(found("resume", "exit code of the resumed run").unwrap()["ok"], true, "{out}");
+    // The model of both steps is created once.
+    assert!(found("decode", "creating the model").is_some());
+    assert!(found("grpo", "creating the model").is_none());
 }
 
 #[test]
