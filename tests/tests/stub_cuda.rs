@@ -263,6 +263,18 @@ fn a_gpu_without_memory_pools_works() {
 }
 
 #[test]
+fn a_prompt_longer_than_a_steps_budget_is_prefilled() {
+    let machine = Machine::new();
+    machine.succeeds(&["bench", "make-model", "--preset", "tiny-qwen2", "model"]);
+    // The first step computes no logits: its last tensors have no rows, and CUDA cannot allocate 0 bytes.
+    let mut args = vec!["bench", "generate", "--model", "model", "--device", "cuda", "--runs", "1"];
+    args.extend(["--prompt", "2100", "--new", "2", "--groups", "1", "--group-size", "1"]);
+    for precision in ["f32", "bf16"] {
+        machine.succeeds(&[&args[..], &["--precision", precision]].concat());
+    }
+}
+
+#[test]
 fn waiting_for_a_collective_queues_nothing_behind_it() {
     let machine = Machine::new();
     tiny_run::write(machine.dir.path());

@@ -135,6 +135,20 @@ pub fn to_device(tensor: &Tensor, device: &Device) -> Result<Tensor> {
     }
 }
 
+/// The tensor in `dtype`; no copy if it already has it.
+///
+/// # Errors
+/// Out of memory, or an unsupported dtype.
+pub fn to_dtype(tensor: &Tensor, dtype: DType) -> Result<Tensor> {
+    // CUDA cannot allocate 0 bytes, and candle tries to.
+    #[cfg(device)]
+    if tensor.elem_count() == 0 && crate::cuda::on(tensor) {
+        let dtype = crate::cuda::Dtype::named(dtype, "to_dtype")?;
+        return crate::cuda::memory::zeros(tensor.device(), tensor.shape(), dtype, "to_dtype");
+    }
+    Ok(tensor.to_dtype(dtype)?)
+}
+
 /// The tensor in host memory, as f32; no copy if it is already there. Of a view only its own elements are
 /// transferred.
 ///

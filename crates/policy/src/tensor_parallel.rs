@@ -153,9 +153,9 @@ impl TensorParallel {
         let Some(communicator) = &self.communicator else { return Ok(part) };
         // Reductions are f32 in every precision and rounded once.
         let dtype = part.dtype();
-        let part = part.to_dtype(DType::F32).context("cast for all-reduce")?;
+        let part = memory::to_dtype(&part, DType::F32)?;
         let sum = communicator.all_reduce_tensor(part)?.wait()?;
-        sum.to_dtype(dtype).context("cast for all-reduce")
+        Ok(memory::to_dtype(&sum, dtype)?)
     }
 
     /// All-gathers the columns of all ranks, on the device of `part`; `columns` are each rank's column ranges.

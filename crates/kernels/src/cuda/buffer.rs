@@ -42,7 +42,12 @@ impl Dtype {
 
     /// The tensor's dtype.
     pub(crate) fn of(tensor: &Tensor, op: &'static str) -> Result<Self> {
-        match tensor.dtype() {
+        Self::named(tensor.dtype(), op)
+    }
+
+    /// That of candle's `dtype`.
+    pub(crate) fn named(dtype: DType, op: &'static str) -> Result<Self> {
+        match dtype {
             DType::F32 => Ok(Self::F32),
             DType::BF16 => Ok(Self::Bf16),
             DType::U32 => Ok(Self::U32),

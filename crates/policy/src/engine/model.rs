@@ -17,7 +17,7 @@ use super::linear::{self, Linear};
 use super::page_allocator::PageAllocator;
 use crate::activation_cache::ActivationCache;
 use crate::config::ModelConfig;
-use crate::error::{Result, TensorContext as _};
+use crate::error::Result;
 use crate::image_rows;
 use crate::prompt::{MropePosition, Prompt};
 use crate::tensor_parallel::{Shard, TensorParallel};
@@ -165,7 +165,7 @@ impl InferenceModel {
             memory::copy_rows(&x, row, &self.embedding.rows(&[id - own.start])?, 0..1)?;
         }
         let x = self.ranks.all_reduce(x)?;
-        x.to_dtype(self.embedding.dtype()).context("look up embeddings")
+        Ok(memory::to_dtype(&x, self.embedding.dtype())?)
     }
 
     /// `residual + x · Wᵀ` of a row-parallel module, summed over the ranks.
@@ -228,7 +228,7 @@ impl InferenceModel {
         }
         let normed = rms_norm::forward(&x, &self.norm, self.config.rms_norm_eps)?;
         // Logits are f32 in every precision.
-        let normed = normed.y.to_dtype(DType::F32).context("normalize the last layer's output")?;
+        let normed = memory::to_dtype(&normed.y, DType::F32)?;
         let logits = self.head.forward(&normed, None)?;
         self.ranks.all_gather_columns(logits, &self.shard.vocabulary)
     }
