@@ -40,22 +40,10 @@ pub(crate) fn gemm(
     if m * n * k * options.batch == 0 {
         return Ok(());
     }
-    match launch(device, out, a, b, options, op)? {
+    match launched("gemm", || backend::gemm(device, out, a, b, options, op))? {
         Algorithm::Found => Ok(()),
         Algorithm::Missing => padded::gemm(device, out, a, b, options, op),
     }
-}
-
-/// Launches a product, if the library has an algorithm for it.
-fn launch(
-    device: &Device,
-    out: Destination,
-    a: Operand,
-    b: Operand,
-    options: GemmOptions,
-    op: &'static str,
-) -> Result<Algorithm> {
-    launched("gemm", || backend::gemm(device, out, a, b, options, op))
 }
 
 /// Operand dtype of a GEMM with activations of `dtype`.

@@ -6,7 +6,7 @@ use std::ffi::{c_int, c_longlong, c_void};
 
 use candle_core::{Device, Tensor};
 
-use super::{Addend, Algorithm, Destination, GemmOptions, Operand, launch};
+use super::{Addend, Algorithm, Destination, GemmOptions, Operand, backend, launched};
 use crate::cuda::{Dtype, Stream, create, launch, read, row_width, write};
 use crate::error::{Error, Result};
 
@@ -111,7 +111,8 @@ pub(super) fn gemm(
         }
         let addend = if addend.is_some() { Addend::Destination } else { Addend::Zero };
         let into = Destination { ptr: to, row_stride, batch_stride, ..out };
-        match launch(device, into, a, b, GemmOptions { addend, ..options }, op)? {
+        let options = GemmOptions { addend, ..options };
+        match launched("gemm", || backend::gemm(device, into, a, b, options, op))? {
             Algorithm::Found => Ok(()),
             Algorithm::Missing => {
                 let (m, n, k) = (out.rows, out.cols, a.shape().1);
