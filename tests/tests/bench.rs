@@ -1,6 +1,11 @@
 //! `embodied-r bench` measures; the results themselves are not checked.
 
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
+use std::process::Stdio;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use assert_cmd::Command;
 use assert_cmd::assert::Assert;
@@ -52,6 +57,44 @@ fn a_step_is_timed_in_parts_that_add_up() {
     assert!(near(of("completion_tokens_per_s"), 20.0), "{report}");
     assert!(of("estimated_memory_gb") > 0.0 && of("matmul_share") > 0.0, "{report}");
     assert!(of("mfu") >= of("matmul_share") && of("update_matmul_share") > 0.0, "{report}");
+}
+
+#[test]
+fn the_phases_of_a_step_are_printed_as_they_end() {
+    let report = bench(&["grpo"]);
+    let phases = report["phases"].as_array().unwrap();
+    let names = phases.iter().map(|phase| (phase["run"].as_u64(), phase["phase"].as_str()));
+    let of_step =
+        |run| ["rollout", "reference", "update", "gather"].map(|phase| (Some(run), Some(phase)));
+    assert_eq!(names.collect::<Vec<_>>(), [of_step(0), of_step(1)].concat());
+    let longest = phases[4]["seconds"].as_f64().unwrap();
+    assert!(longest <= report["step_s"].as_f64().unwrap(), "{report}");
+    #[cfg(target_os = "linux")]
+    assert!(phases.iter().all(|phase| phase["peak_memory_gb"].as_f64().unwrap() > 0.0), "{report}");
+
+    // A run that does not end.
+    let folder = tempfile::tempdir().unwrap();
+    tiny_model::write(folder.path());
+    let mut endless = std::process::Command::new(binary())
+        .args(["bench", "grpo", "--json", "--prompt", "9", "--new", "5", "--group-size", "2"])
+        .args(["--groups", "2", "--runs", "100000000", "--model"])
+        .arg(folder.path())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(endless.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let (send, received) = mpsc::channel();
+    let reader = thread::spawn(move || lines.take(3).for_each(|line| send.send(line).unwrap()));
+    let head: Vec<String> =
+        (0..3).map_while(|_| received.recv_timeout(Duration::from_secs(120)).ok()).collect();
+    endless.kill().unwrap();
+    endless.wait().unwrap();
+    reader.join().unwrap();
+    assert_eq!(head.len(), 3, "{head:?}");
+    assert!(head[0].ends_with("\"phases\":["), "{head:?}");
+    let phase = |line: &str| serde_json::from_str::<Value>(line.trim_start_matches(',')).unwrap();
+    assert_eq!(phase(&head[1])["phase"], "rollout");
+    assert_eq!(phase(&head[2])["phase"], "reference");
 }
 
 #[test]

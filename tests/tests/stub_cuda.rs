@@ -221,6 +221,13 @@ fn the_check_of_a_machine_finishes_every_step() {
         let found = found(step, fact).unwrap_or_else(|| panic!("no `{fact}` of {step}: {out}"));
         assert!(found["unit"].as_str().unwrap().starts_with(unit), "{found}");
     }
+    for side in ["host", "device"] {
+        let named = |fact: &Value| {
+            let name = fact["fact"].as_str().unwrap();
+            name.starts_with("batch 8, ") && name.ends_with(&format!("× er_rms_norm, {side}"))
+        };
+        assert!(facts.iter().any(|fact| fact["step"] == "decode" && named(fact)), "{side}: {out}");
+    }
     assert_eq!(found("resume", "exit code of the resumed run").unwrap()["ok"], true, "{out}");
     // The model of both steps is created once.
     assert!(found("decode", "creating the model").is_some());
