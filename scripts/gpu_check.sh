@@ -77,8 +77,12 @@ finished() {
     fact finished "$SECONDS" s true
 }
 
-# The number of GPUs.
+# The number of GPUs that the program may use.
 gpus() {
+    if [ -n "${CUDA_VISIBLE_DEVICES:-}" ]; then
+        tr ',' '\n' <<<"$CUDA_VISIBLE_DEVICES" | grep -c .
+        return
+    fi
     (nvidia-smi --query-gpu=index --format=csv,noheader 2>/dev/null || true) | grep -c '^[0-9]' || true
 }
 

@@ -15,8 +15,8 @@ const SIZES: [usize; 4] = [1 << 16, 1 << 20, 1 << 24, 1 << 28];
 /// Timed calls of each size, after one that is not.
 const CALLS: u32 = 10;
 
-/// See [`crate::gpu::Step::AllReduce`]. The bus bandwidth is defined as in nccl-tests: it does not depend on the number of ranks
-/// if the links are the limit.
+/// See [`crate::gpu::Step::AllReduce`]. The bus bandwidth is defined as in nccl-tests: it does not depend on the number of
+/// ranks if the links are the limit.
 pub(super) fn run(
     options: &Options<'_>,
     process_group: &ProcessGroup,
