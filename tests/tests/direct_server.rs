@@ -297,6 +297,47 @@ async fn eval_and_filter_show_a_server_the_images() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_captioned_question_is_shown_without_its_captions() {
+    let dir = tempfile::tempdir().unwrap();
+    write_video(&dir.path().join("clip.mp4"));
+    let alone = "Question: Which? A. x B. y";
+    let prompt = format!("Video content:\n<\nFrame 0: Observe: an elephant\n>\n{alone}");
+    let record = |id: u32, question: &str, more: Value| {
+        let mut record = json!({"Question_id": id, "video_id": "clip.mp4", "question": question, "answer": "B",
+            "question_category": "Landmark Position", "videos": "clip.mp4"});
+        record.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        record
+    };
+    // As `perceive` writes it, and as the paper's code does, which keeps no original question.
+    let records = [
+        record(1, &prompt, json!({"original_question": alone})),
+        record(2, &prompt, json!({})),
+        record(3, alone, json!({})),
+    ];
+    write_records(dir.path(), &records);
+    let (server, requests) = recording(|_| StatusCode::OK).await;
+    let url = server.base_url();
+    stdout_of(&mut infer(dir.path(), &url, &["--frames", "uniform=2"]));
+    let model = ["--direct", "--data", "data.jsonl", "--model", "m", "--base-url", &url];
+    let eval = [&["eval"], &model[..], &["--json"]].concat();
+    stdout_of(&mut embodied_r(dir.path(), &eval));
+    let filter = [&["filter"], &model[..], &["--output", "kept.json", "--tries", "1"]].concat();
+    stdout_of(&mut embodied_r(dir.path(), &filter));
+    for request in requests.lock().unwrap().iter() {
+        let texts = shown(&request["messages"][1]);
+        assert_eq!(texts.last().unwrap(), alone, "{request}");
+        assert!(!request.to_string().contains("elephant"), "{request}");
+    }
+    assert_eq!(requests.lock().unwrap().len(), 9);
+    // The records that are written stay captioned.
+    for (record, answer) in records[..2].iter().zip(answers(dir.path())) {
+        assert_eq!(answer["question"], record["question"]);
+        assert_eq!(answer["original_question"], record["original_question"]);
+    }
+    assert_eq!(read(&dir.path().join("kept.json"))[..2], records[..2]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_server_cannot_be_shown_is_said_before_a_request() {
     let dir = tempfile::tempdir().unwrap();
     write_gray(&dir.path().join("a.png"), (56, 56), 10);

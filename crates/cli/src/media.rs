@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use embodied_r_data::Progress;
+use embodied_r_data::{Progress, Question};
 use embodied_r_data::multimodal::{
     Columns, MediaFile, MediaUse, ReadOptions, Sample, SampleSet, Video, read_samples,
 };
@@ -15,7 +15,6 @@ use embodied_r_grpo::data::samples::LaidOutSample;
 use embodied_r_grpo::images::table::{ImageSource, ImageTable, ReadError, share};
 use embodied_r_grpo::process_group::ProcessGroup;
 use embodied_r_grpo::settings::{FrameUse, MediaSettings};
-use embodied_r_perception::perceive::ORIGINAL_QUESTION;
 use embodied_r_perception::sampled_video::FrameSelection;
 use embodied_r_vision::{ImageLayout, Processor};
 
@@ -100,7 +99,7 @@ pub(crate) fn read_options(
 /// The file cannot be read.
 pub(crate) fn is_captioned(path: &Path, settings: &MediaSettings) -> anyhow::Result<bool> {
     let set = read(path, settings, MediaUse::Ignored)?;
-    Ok(set.questions().any(|question| question.extra.contains_key(ORIGINAL_QUESTION)))
+    Ok(set.questions().any(Question::has_captions))
 }
 
 /// Decodes the images and videos of all samples once into `table`, a share on each rank; samples with a broken one are an

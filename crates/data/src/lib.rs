@@ -1,6 +1,6 @@
 //! Datasets and prompts.
 //!
-//! - The record that every pipeline stage reads and writes: [`question`].
+//! - The record that every pipeline stage reads and writes: [`question`]; with captions in its text: [`captions`].
 //! - Benchmarks: the training benchmarks' tables ([`vsi`], [`urban`], [`parquet`]), their
 //!   preprocessing into one dataset split by scene ([`preprocess`], [`split`], [`videos`]), and the
 //!   out-of-domain benchmarks ([`egoschema`], [`mvbench`]). [`question_set`] reads all formats,
@@ -24,6 +24,7 @@
 //! ```
 
 pub mod benchmark;
+pub mod captions;
 pub mod duplicates;
 pub mod egoschema;
 pub mod error;

@@ -17,31 +17,20 @@
 use embodied_r_data::{Question, prompts};
 use embodied_r_rewards::accuracy::Solution;
 use embodied_r_rewards::answer;
-use serde_json::Value;
 
 use crate::error::{Error, Result};
 
-/// The field in which `perceive` saves the original question.
-const ORIGINAL_QUESTION: &str = "original_question";
-
 /// The prefix of questions before perception.
 const VIDEO: &str = "<video>";
-
-/// Markers of captions in a prompt.
-const VIDEO_TEXT_MARKERS: [&str; 2] = ["Frame 0:", "Video content:"];
 
 /// The question and its choices, without any caption.
 ///
 /// # Errors
 /// [`Error::NotBlind`] if the captions cannot be separated from the question.
 pub fn question(question: &Question) -> Result<&str> {
-    let original = question.extra.get(ORIGINAL_QUESTION).and_then(Value::as_str);
-    let text = prompts::question_part(original.unwrap_or(&question.question)).trim();
-    let text = text.strip_prefix(VIDEO).unwrap_or(text).trim_start();
-    match VIDEO_TEXT_MARKERS.iter().any(|mark| text.contains(mark)) {
-        true => Err(Error::NotBlind { id: question.id() }),
-        false => Ok(text),
-    }
+    let text = question.without_captions().ok_or_else(|| Error::NotBlind { id: question.id() })?;
+    let text = prompts::question_part(text).trim();
+    Ok(text.strip_prefix(VIDEO).unwrap_or(text).trim_start())
 }
 
 /// The letter of the correct option; `None` for numeric questions, which the filter ignores.
@@ -80,7 +69,7 @@ pub fn default_drop_at(tries: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 

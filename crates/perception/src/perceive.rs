@@ -27,7 +27,7 @@ use crate::error::{Error, Result};
 use crate::keyframes;
 use files::File;
 
-pub use input::{ORIGINAL_QUESTION, video_path};
+pub use input::video_path;
 pub use merge::{MergeOptions, MergeReport, merge};
 pub use options::{ChangedSettings, PerceiveOptions, Scope};
 pub use replica::Replica;

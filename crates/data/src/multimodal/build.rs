@@ -63,7 +63,8 @@ pub(super) fn sample(row: &Row<'_>, context: Context<'_>, draft: Draft<'_>) -> R
     };
     if context.options.media == MediaUse::Ignored {
         question.question = question_text(&conversation, false);
-        return Ok(Sample { question, messages: conversation.messages, media: Media::default() });
+        let messages = conversation.messages;
+        return Ok(Sample { question, messages, media: Media::default(), captioned: None });
     }
     let images = chosen(row, "images", images, std::mem::take(&mut conversation.images))?;
     let videos = chosen(row, "videos", videos, std::mem::take(&mut conversation.videos))?;
@@ -75,7 +76,7 @@ pub(super) fn sample(row: &Row<'_>, context: Context<'_>, draft: Draft<'_>) -> R
         .map_err(|reason| row.error(reason))?;
     question.question = question_text(&conversation, !media.is_empty());
     keep_sources(&mut question, &images, &videos, &media);
-    Ok(Sample { question, messages: conversation.messages, media })
+    Ok(Sample { question, messages: conversation.messages, media, captioned: None })
 }
 
 /// Media are either in columns or in the messages.

@@ -13,8 +13,8 @@ use crate::error::Result;
 use crate::question::{Question, VIDEOS};
 use crate::video_file::{VideoFolders, find_video};
 
-/// A record as a sample. `videos` that is a string is looked up as `perceive` does, as is `video_id` alone of a
-/// question without images; a list of videos, as in other formats.
+/// A record as a sample; a question with captions is shown without them. `videos` that is a string is looked up as
+/// `perceive` does, as is `video_id` alone of a question without images; a list of videos, as in other formats.
 pub(super) fn read(row: &Row<'_>, context: Context<'_>) -> Result<Sample> {
     let fields = Value::Object(row.record.fields.clone());
     let mut question: Question = serde_json::from_value(fields)
@@ -33,8 +33,16 @@ pub(super) fn read(row: &Row<'_>, context: Context<'_>) -> Result<Sample> {
     };
     found.videos.extend(own_video(row, context, &question, &found)?);
     if found.is_empty() {
-        return Ok(Sample::from_text(question));
+        return match question.original_question() {
+            // A text of the user's, whatever it looks like.
+            None => Ok(Sample::from_text(question)),
+            Some(_) => {
+                let reason = "has captions, which a model that sees is not given, but no image or video";
+                Err(row.error(reason.to_owned()))
+            }
+        };
     }
+    let captioned = take_captions(&mut question).map_err(|reason| row.error(reason))?;
     let mut conversation = Conversation::user(&question.question, MediaUse::Required);
     markers::place(&mut conversation.messages, found.images.len(), found.videos.len())
         .map_err(|reason| row.error(reason))?;
@@ -43,7 +51,20 @@ pub(super) fn read(row: &Row<'_>, context: Context<'_>) -> Result<Sample> {
         question.question = text.trim().to_owned();
     }
     keep_sources(&mut question, &images, &videos, &found);
-    Ok(Sample { question, messages: conversation.messages, media: found })
+    Ok(Sample { question, messages: conversation.messages, media: found, captioned })
+}
+
+/// Replaces a prompt with captions by the question alone, and returns the prompt.
+fn take_captions(question: &mut Question) -> std::result::Result<Option<String>, String> {
+    if !question.has_captions() {
+        return Ok(None);
+    }
+    let alone = question.without_captions().ok_or(
+        "contains captions but neither `original_question` nor a final `Question:`, so a model that sees would read \
+         the captions",
+    )?;
+    let alone = alone.to_owned();
+    Ok(Some(std::mem::replace(&mut question.question, alone)))
 }
 
 /// The one video of the question.

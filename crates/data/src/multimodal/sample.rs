@@ -148,6 +148,8 @@ pub struct Sample {
     pub messages: Vec<Message>,
     /// Its images and videos.
     pub media: Media,
+    /// The prompt with captions that the record has in place of the question, which is not shown.
+    pub captioned: Option<String>,
 }
 
 impl Sample {
@@ -156,7 +158,7 @@ impl Sample {
         let text = question.question.clone();
         let content = if text.is_empty() { Vec::new() } else { vec![Part::Text(text)] };
         let messages = vec![Message { role: Role::User, content }];
-        Self { question, messages, media: Media::default() }
+        Self { question, messages, media: Media::default(), captioned: None }
     }
 
     /// The messages up to the last user message, without a final assistant's turn.
@@ -167,14 +169,18 @@ impl Sample {
     }
 
     /// The question as a record of a question file that gives the same last message and media when it is read: markers
-    /// are in the text, and bytes are data URIs. System messages and earlier turns are not part of it; if they show
-    /// media, the record has no markers.
+    /// are in the text, and bytes are data URIs. A captioned question is again the prompt with its captions. System
+    /// messages and earlier turns are not part of it; if they show media, the record has no markers.
     pub fn to_record(&self) -> Question {
         let mut question = self.question.clone();
         if self.media.is_empty() {
             return question;
         }
-        if let Some(message) = self.messages.iter().rfind(|message| message.role == Role::User) {
+        if let Some(captioned) = &self.captioned {
+            question.question.clone_from(captioned);
+        } else if let Some(message) =
+            self.messages.iter().rfind(|message| message.role == Role::User)
+        {
             let count = |part| message.content.iter().filter(|&other| *other == part).count();
             let shows_all = count(Part::Image) == self.media.images.len()
                 && count(Part::Video) == self.media.videos.len();

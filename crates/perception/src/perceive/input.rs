@@ -3,15 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use embodied_r_data::captions::ORIGINAL_QUESTION;
 use embodied_r_data::{Question, QuestionSet, VideoFolders, find_video, read_question_set};
 use embodied_r_files::write_json;
 use serde_json::Value;
 
 use super::shard::{Shard, ShardAssignment};
 use crate::error::{Error, Result};
-
-/// The field for the original question, since `question` becomes the whole prompt.
-pub const ORIGINAL_QUESTION: &str = "original_question";
 
 /// A data file and the paths of its outputs.
 #[derive(Debug)]

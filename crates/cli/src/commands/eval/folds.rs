@@ -8,7 +8,6 @@ use embodied_r_data::multimodal::SampleSet;
 use embodied_r_data::preprocess::strategy_of;
 use embodied_r_data::question_set::QuestionSet;
 use embodied_r_data::split::SplitStrategy;
-use embodied_r_perception::perceive::ORIGINAL_QUESTION;
 
 use crate::args::eval::Source;
 use crate::asked::Asked;
@@ -200,9 +199,8 @@ impl Key {
         if let Some(scene) = &question.scene_name {
             return Self { shown: format!("scene `{scene}`"), media: String::new() };
         }
-        let original = question.extra.get(ORIGINAL_QUESTION).and_then(|text| text.as_str());
         let video = question.video_id.as_deref().map(|video| format!(" about `{video}`"));
-        let text = original.unwrap_or(&question.question);
+        let text = question.without_captions().unwrap_or(&question.question);
         let shown = format!("question `{}`{} (`{text}`)", question.id(), video.unwrap_or_default());
         Self { shown, media: media() }
     }

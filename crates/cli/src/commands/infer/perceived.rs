@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use embodied_r_data::captions::ORIGINAL_QUESTION;
 use embodied_r_data::question::{Question, read_questions};
 use embodied_r_data::question_set::{QuestionSet, read_question_set};
 use embodied_r_files::write_atomic;
-use embodied_r_perception::perceive::{ORIGINAL_QUESTION, video_path};
+use embodied_r_perception::perceive::video_path;
 use serde_json::Value;
 
 use super::paths::beside;
@@ -74,7 +75,7 @@ fn has_unseen_media(question: &Question) -> bool {
         Some(Value::Array(media)) => !media.is_empty(),
         Some(_) => true,
     };
-    (has("images") || has("videos")) && !has(ORIGINAL_QUESTION)
+    (has("images") || has("videos")) && !question.has_captions()
 }
 
 /// Question sets, some of whose questions may need captions, and the options of `perceive` to make them.
@@ -157,7 +158,8 @@ impl CaptioningPlan {
             );
             let mut questions = set.questions;
             for ((index, _), prompt) in uncaptioned.into_iter().zip(perceived) {
-                questions[index].question = prompt.question;
+                let original = std::mem::replace(&mut questions[index].question, prompt.question);
+                questions[index].extra.insert(ORIGINAL_QUESTION.to_owned(), original.into());
             }
             all.push(questions);
         }
@@ -169,7 +171,7 @@ impl CaptioningPlan {
 /// answered from their text alone.
 fn is_uncaptioned(set: &QuestionSet, question: &Question, is_given: bool) -> bool {
     let is_preprocessed =
-        || question.videos.is_some() && !question.extra.contains_key(ORIGINAL_QUESTION);
+        || question.videos.is_some() && !question.has_captions();
     set.is_raw()
         || question.question.trim_start().starts_with(VIDEO)
         || (is_given && is_preprocessed())

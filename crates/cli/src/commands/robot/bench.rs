@@ -111,6 +111,7 @@ fn samples(path: &Path, questions: &[BenchQuestion]) -> SampleSet {
                 message(Role::User, vec![Part::Image, Part::Text(question.question.clone())]),
             ],
             media: Media { images: vec![MediaFile::Path(image)], videos: Vec::new() },
+            captioned: None,
         }
     };
     SampleSet {

@@ -311,3 +311,27 @@ proptest! {
         let _ = files.read_text(&bytes, &ReadOptions::default());
     }
 }
+
+#[test]
+fn captions_that_would_be_shown_or_that_nothing_replaces_are_errors() {
+    let files = Files::new();
+    let captions = json!({"Question_id": 1, "question": "Frame 0: Observe: a lamp", "videos": "v.mp4"});
+    assert_eq!(
+        files.message(captions),
+        "record 1 of `DIR/questions` contains captions but neither `original_question` nor a final `Question:`, so a \
+         model that sees would read the captions"
+    );
+    let unseen = json!({"Question_id": 1, "question": "Frame 0: a lamp", "original_question": "Where?"});
+    assert_eq!(
+        files.message(unseen),
+        "record 1 of `DIR/questions` has captions, which a model that sees is not given, but no image or video"
+    );
+}
+
+#[test]
+fn a_text_alone_is_shown_whatever_it_looks_like() {
+    let question = "Frame 0:\nFrame 1:\nQuestion: Where?";
+    let sample = Files::new().sample(json!({"Question_id": 1, "question": question}));
+    assert_eq!(sample.question.question, question);
+    assert_eq!(sample.messages, user(&[text(question)]));
+}

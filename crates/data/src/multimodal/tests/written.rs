@@ -64,3 +64,18 @@ fn bytes_of_a_table_are_written_as_data_uris() {
     };
     assert_eq!(bytes(&again), bytes(&set.samples[0]));
 }
+
+#[test]
+fn a_captioned_question_is_shown_alone_and_written_with_its_captions() {
+    let files = Files::new();
+    let prompt = "Video content:\n<\nFrame 0: Observe: a lamp\n>\nQuestion: Where?";
+    for original in [json!("<video>Question: Where?"), Value::Null] {
+        let record = json!({"Question_id": 1, "question_category": "", "question": prompt, "answer": "A",
+            "videos": "v.mp4", "original_question": original});
+        let sample = files.sample(record.clone());
+        assert_eq!(sample.messages, user(&[Part::Video, text("Question: Where?")]));
+        assert_eq!(sample.question.question, "Question: Where?");
+        assert_eq!(serde_json::to_value(sample.to_record()).unwrap(), record);
+        assert_eq!(reread(&files, &sample).messages, sample.messages);
+    }
+}

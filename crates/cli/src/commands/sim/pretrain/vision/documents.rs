@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use embodied_r_data::multimodal::{Media, Message, Part, Role, Sample};
+use embodied_r_data::multimodal::{Message, Part, Role, Sample};
 use embodied_r_data::question::Question;
 use embodied_r_grpo::data::length_limit::{LengthLimit, TruncationStrategy};
 use embodied_r_grpo::data::samples::{self, LaidOutSample};
@@ -78,7 +78,7 @@ impl<'a, W: World> Documents<'a, W> {
             Message { role: Role::User, content },
             Message { role: Role::Assistant, content: vec![text(statements)] },
         ];
-        let sample = Sample { question: Question::default(), messages, media: Media::default() };
+        let sample = Sample { messages, ..Sample::from_text(Question::default()) };
         let sample = LaidOutSample { sample, images: layouts, videos: Vec::new() };
         let limit =
             LengthLimit::of_examples(MAX_POSITIONS, MAX_POSITIONS, TruncationStrategy::Delete);
