@@ -18,7 +18,7 @@ for worked in 40 1080; do
     quietly "$dir/sft.log" sft --resume auto --config "$root/configs/quickstart-sft.toml" \
         --model "${BASE:-$root/crates/cli/base/vision}" --data "$views/answers-$worked.jsonl" \
         --output "$dir/vision-answers-only-$worked" --set seed=1 --set "num_train_epochs=$epochs"
-    quietly "$dir/eval.log" infer --direct --max-new-tokens 160 --model "$dir/vision-answers-only-$worked/final" \
+    quietly "$dir/eval.log" infer --direct --system-prompt-preset bearings --max-new-tokens 160 --model "$dir/vision-answers-only-$worked/final" \
         --data "$views/test_data.json" --output "$dir/vision-answers-only-$worked.json"
     printf 'SFT on %s answers without reasoning: %s %% of unseen questions\n' "$worked" \
         "$("$embodied_r" eval --json --predictions "$dir/vision-answers-only-$worked.json" 2>/dev/null |

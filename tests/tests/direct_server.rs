@@ -322,19 +322,51 @@ async fn a_captioned_question_is_shown_without_its_captions() {
     let eval = [&["eval"], &model[..], &["--json"]].concat();
     stdout_of(&mut embodied_r(dir.path(), &eval));
     let filter = [&["filter"], &model[..], &["--output", "kept.json", "--tries", "1"]].concat();
+    let filter = [&filter[..], &["--system-prompt-preset", "images"]].concat();
     stdout_of(&mut embodied_r(dir.path(), &filter));
     for request in requests.lock().unwrap().iter() {
         let texts = shown(&request["messages"][1]);
         assert_eq!(texts.last().unwrap(), alone, "{request}");
         assert!(!request.to_string().contains("elephant"), "{request}");
     }
-    assert_eq!(requests.lock().unwrap().len(), 9);
+    let requests = requests.lock().unwrap();
+    assert_eq!(requests.len(), 9);
+    for (index, request) in requests.iter().enumerate() {
+        let of = if index < 6 { "about a video. You see frames" } else { "about images." };
+        let system = request["messages"][0]["content"].as_str().unwrap();
+        assert!(system.contains(of), "{system}");
+    }
     // The records that are written stay captioned.
     for (record, answer) in records[..2].iter().zip(answers(dir.path())) {
         assert_eq!(answer["question"], record["question"]);
         assert_eq!(answer["original_question"], record["original_question"]);
     }
     assert_eq!(read(&dir.path().join("kept.json"))[..2], records[..2]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_system_prompt_follows_from_what_the_model_sees() {
+    let dir = tempfile::tempdir().unwrap();
+    write_video(&dir.path().join("clip.mp4"));
+    write_gray(&dir.path().join("a.png"), (56, 56), 10);
+    write_records(
+        dir.path(),
+        &[
+            question("<video>Where?", json!({"videos": ["clip.mp4"]})),
+            question("<image>Which side is longer?", json!({"images": ["a.png"]})),
+        ],
+    );
+    let (server, requests) = recording(|_| StatusCode::OK).await;
+    let url = server.base_url();
+    for more in [&[][..], &["--system-prompt-preset", "bearings"]] {
+        let one = ["--frames", "uniform=2", "--concurrency", "1"];
+        stdout_of(&mut infer(dir.path(), &url, &[&one[..], more].concat()));
+    }
+    let requests = requests.lock().unwrap();
+    let system = |index: usize| shown(&requests[index]["messages"][0]).concat();
+    assert!(system(0).starts_with("You answer questions about a video. You see frames"));
+    assert!(system(1).starts_with("You answer questions about images. First"));
+    assert!(system(2).contains("told in words") && system(3) == system(2));
 }
 
 #[tokio::test(flavor = "multi_thread")]

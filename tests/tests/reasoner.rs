@@ -11,7 +11,7 @@ use axum::Json;
 use axum::http::StatusCode;
 use axum::response::IntoResponse as _;
 use axum::routing::post;
-use embodied_r_data::prompts;
+use embodied_r_data::system_prompt::{Given, SystemPromptPreset};
 use embodied_r_tests::{ChatApi, binary, stderr, stdout, tiny_model, write_questions};
 use serde_json::{Value, json};
 
@@ -130,7 +130,7 @@ async fn requests_have_the_prompt_and_the_sampling_parameters() {
     let mut sampled = requests.pop().unwrap();
     assert!(sampled["seed"].take().as_u64().is_some_and(|seed| seed < 1 << 31), "{sampled}");
     let messages = json!([
-        {"role": "system", "content": prompts::system_prompt()},
+        {"role": "system", "content": SystemPromptPreset::Text.text(Given::Text)},
         {"role": "user", "content": "Question 0: easy?"},
     ]);
     let expected = json!({"model": "org/big", "messages": messages, "temperature": 0.7, "top_p": 0.9,

@@ -193,9 +193,9 @@ impl ApiGenerator {
     ) -> anyhow::Result<Vec<ChatCompletionMessage>> {
         let system = self.decoding.system_prompt();
         match (prompt.seen, &self.images) {
-            (Some(seen), Some(images)) => images.messages(seen, system).await,
+            (Some(seen), Some(images)) => images.messages(seen, &system).await,
             _ => Ok(vec![
-                ChatCompletionMessage::system(system),
+                ChatCompletionMessage::system(system.text(prompt.given)),
                 ChatCompletionMessage::user(prompt.text),
             ]),
         }

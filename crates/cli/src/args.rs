@@ -35,6 +35,7 @@ pub(crate) mod serve;
 pub(crate) mod sft;
 pub(crate) mod show;
 pub(crate) mod sim;
+pub(crate) mod system_prompt;
 pub(crate) mod train;
 mod value;
 pub(crate) mod video;

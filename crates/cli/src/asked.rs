@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use embodied_r_data::Question;
 use embodied_r_data::question_set::{QuestionFormat, QuestionSet};
+use embodied_r_data::system_prompt::Given;
 use embodied_r_grpo::data::samples::LaidOutSample;
 use embodied_r_grpo::images::table::ImageTable;
 
@@ -65,7 +66,8 @@ impl Asked {
             .seen
             .as_ref()
             .map(|seen| SeenPrompt { question: &seen.samples[index], images: &seen.images });
-        BatchPrompt { index, id: question.id(), text: &question.question, seen }
+        let given = Given::of_question(question);
+        BatchPrompt { index, id: question.id(), text: &question.question, given, seen }
     }
 
     /// The questions as records of a question file, with their images and videos.

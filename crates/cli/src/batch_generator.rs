@@ -9,6 +9,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use embodied_r_data::Progress;
 use embodied_r_data::multimodal::SampleSet;
+use embodied_r_data::system_prompt::Given;
 use embodied_r_grpo::data::samples::LaidOutSample;
 use embodied_r_grpo::images::store::ImageCounts;
 use embodied_r_grpo::images::table::ImageTable;
@@ -35,6 +36,8 @@ pub(crate) struct BatchPrompt<'a> {
     pub(crate) id: String,
     /// The user message.
     pub(crate) text: &'a str,
+    /// What the text has, for the system prompt.
+    pub(crate) given: Given,
     /// The question with its images and videos, if the model sees them; the text is then not used.
     pub(crate) seen: Option<SeenPrompt<'a>>,
 }
@@ -220,9 +223,10 @@ impl BatchGenerator {
         let (system, tokenizer) = (self.args.decoding.system_prompt(), model.tokenizer.as_ref());
         match prompt.seen {
             Some(SeenPrompt { question, images }) => {
-                Ok(question.question_prompt(system, tokenizer, images.processor())?)
+                Ok(question.question_prompt(&system, tokenizer, images.processor())?)
             }
             None => {
+                let system = system.text(prompt.given);
                 let messages = [ChatMessage::system(system), ChatMessage::user(prompt.text)];
                 Ok(model.prompt(&messages, &[])?.prompt)
             }

@@ -7,10 +7,10 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use embodied_r_data::{Progress, Question};
 use embodied_r_data::multimodal::{
     Columns, MediaFile, MediaUse, ReadOptions, Sample, SampleSet, Video, read_samples,
 };
+use embodied_r_data::{Progress, Question};
 use embodied_r_grpo::data::samples::LaidOutSample;
 use embodied_r_grpo::images::table::{ImageSource, ImageTable, ReadError, share};
 use embodied_r_grpo::process_group::ProcessGroup;

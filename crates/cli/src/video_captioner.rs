@@ -8,7 +8,7 @@ use crate::hub;
 use embodied_r_inference::{Model, VisionEngineOptions};
 use embodied_r_openai::{ApiKey, ClientOptions};
 use embodied_r_perception::captioner::{
-    Caption, CaptionRequest, Captioner, ChatModel, DecodeLimit, LocalModel, ModelCaptioner,
+    self, Caption, CaptionRequest, Captioner, ChatModel, DecodeLimit, LocalModel, ModelCaptioner,
     ModelOptions, RefusalPolicy, RemoteModel, SceneCaptioner, VideoFrames,
 };
 use embodied_r_perception::keyframes;
@@ -163,6 +163,11 @@ impl VideoCaptioner {
             video_stem: video.file_stem().and_then(|stem| stem.to_str()),
         };
         Ok(self.runtime.block_on(self.captioner.caption(request, frames))?)
+    }
+
+    /// The language model's prompt: the captions as text, then the question.
+    pub(crate) fn prompt(&self, captions: &[Caption], question: &str) -> String {
+        captioner::prompt(captions, question, captioner::style(&self.captioner.settings()))
     }
 
     /// The key frames as JPEG files, in order.

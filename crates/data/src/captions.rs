@@ -49,7 +49,7 @@ impl Question {
     }
 }
 
-fn is_captioned(text: &str) -> bool {
+pub(crate) fn is_captioned(text: &str) -> bool {
     let has = |markers: [&str; 2]| markers.iter().any(|marker| text.contains(marker));
     has(CAPTION_MARKERS) && !has(MEDIA_MARKERS)
 }

@@ -6,19 +6,19 @@
 //!   out-of-domain benchmarks ([`egoschema`], [`mvbench`]). [`question_set`] reads all formats,
 //!   [`duplicates`] finds questions that occur twice.
 //! - Questions with images and videos, in the formats of other trainers: [`multimodal`].
-//! - Text: prompts of the model and the judge ([`prompts`]), ground-truth captions of built-in rooms
+//! - Text: prompts of the model and the judge ([`prompts`]), which system prompt a question gets ([`system_prompt`]), ground-truth captions of built-in rooms
 //!   ([`scene`]).
 //! - Shared by all stages: progress reporting ([`progress`]).
 //!
 //! ```
-//! use embodied_r_data::prompts::{FrameText, perceived_prompt, question_part};
+//! use embodied_r_data::prompts::{CaptionStyle, FrameText, perceived_prompt, question_part};
 //!
 //! let frame = |action: Option<&str>, view: &str| FrameText {
 //!     action: action.map(str::to_owned),
 //!     view: view.to_owned(),
 //! };
 //! let frames = [frame(None, "lamp left 30, 2 m"), frame(Some("rotate left 30"), "lamp ahead, 2 m")];
-//! let prompt = perceived_prompt(&frames, "Question: Where is the lamp?");
+//! let prompt = perceived_prompt(&frames, "Question: Where is the lamp?", CaptionStyle::Bearings);
 //! assert!(prompt.contains("\nFrame 1: After rotate left 30, Observe: lamp ahead, 2 m\n"));
 //! assert_eq!(question_part(&prompt), "Question: Where is the lamp?");
 //! ```
@@ -41,6 +41,7 @@ mod record;
 mod row;
 pub mod scene;
 pub mod split;
+pub mod system_prompt;
 pub mod urban;
 mod video_file;
 pub mod videos;

@@ -8,11 +8,16 @@ use crate::vsi::question_text;
 /// Marks the start of the question within a prompt.
 const QUESTION: &str = "Question:";
 
-/// The system prompt of training and evaluation: reason in `<think>`, answer in `<answer>`.
-pub fn system_prompt() -> &'static str {
-    "You answer questions about a video that is told in words. First reason between <think> and \
-     </think>, then give only the final answer between <answer> and </answer>. The answer must \
-     follow from the reasoning."
+/// What [`CaptionStyle::Bearings`] adds to the introduction of captions.
+pub(crate) const BEARINGS: &str = "Bearings are in degrees, distances in metres.";
+
+/// What captions are like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CaptionStyle {
+    /// Objects with bearings and distances, from annotations or a simulation.
+    Bearings,
+    /// The text of a vision-language model.
+    Prose,
 }
 
 /// The caption of one key frame: the camera's movement and view.
@@ -37,12 +42,15 @@ pub fn frame_lines(frames: &[FrameText]) -> String {
 
 /// A video as text: a short introduction and the [`frame_lines`] of its key frames, between `<` and
 /// `>`.
-pub fn video_prompt(frames: &[FrameText]) -> String {
+pub fn video_prompt(frames: &[FrameText], style: CaptionStyle) -> String {
     let mut text = String::from(
         "You are the agent whose camera took this video. Video content:\n<\n\
-         Frames are in time order. Frame 0 is the start, the last frame is now. \
-         Bearings are in degrees, distances in metres.",
+         Frames are in time order. Frame 0 is the start, the last frame is now.",
     );
+    if style == CaptionStyle::Bearings {
+        text.push(' ');
+        text.push_str(BEARINGS);
+    }
     if !frames.is_empty() {
         text.push('\n');
         text.push_str(&frame_lines(frames));
@@ -52,10 +60,10 @@ pub fn video_prompt(frames: &[FrameText]) -> String {
 }
 
 /// The prompt of a perceived question: the [`video_prompt`], then the question after `Question:`.
-pub fn perceived_prompt(frames: &[FrameText], question: &str) -> String {
+pub fn perceived_prompt(frames: &[FrameText], question: &str, style: CaptionStyle) -> String {
     let question = question.trim();
     let question = question.strip_prefix(QUESTION).unwrap_or(question).trim_start();
-    format!("{}\n{QUESTION} {question}", video_prompt(frames))
+    format!("{}\n{QUESTION} {question}", video_prompt(frames, style))
 }
 
 /// Question and choices in the other benchmarks' format: `Question: …`, `Choices:`, and one lettered
@@ -74,7 +82,8 @@ pub fn question_part(prompt: &str) -> &str {
     prompt.rfind(QUESTION).map_or(prompt, |start| &prompt[start..])
 }
 
-/// A reply with this answer and an empty rationale, in the format that [`system_prompt`] asks for.
+/// A reply with this answer and an empty rationale, in the format that the
+/// [system prompts](crate::system_prompt) ask for.
 pub fn answer_alone(answer: &str) -> String {
     format!("<think></think><answer>{}</answer>", answer.trim())
 }
@@ -103,6 +112,7 @@ pub fn judge_user_prompt(question: &str, think: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::CaptionStyle::Bearings;
     use super::*;
 
     const QUESTION_TEXT: &str = "Question: Where is the lamp?\n\nChoices:\nA. Left\nB. Right";
@@ -123,7 +133,7 @@ mod tests {
             frame(Some("rotate left 60"), "nothing"),
             frame(None, "lamp ahead, 4 m"),
         ];
-        let prompt = perceived_prompt(&frames, QUESTION_TEXT);
+        let prompt = perceived_prompt(&frames, QUESTION_TEXT, Bearings);
         let (introduction, rest) = prompt.split_once("\nFrame 0").unwrap();
         assert!(introduction.contains("time order"));
         assert_eq!(
@@ -137,20 +147,20 @@ mod tests {
 
     #[test]
     fn the_first_frame_never_has_an_action() {
-        let prompt = perceived_prompt(&[frame(Some("stay"), "a door")], "Why?");
+        let prompt = perceived_prompt(&[frame(Some("stay"), "a door")], "Why?", Bearings);
         assert!(prompt.contains("Frame 0: Observe: a door"));
     }
 
     #[test]
     fn the_question_part_of_a_prompt_is_the_question() {
         let prompt =
-            perceived_prompt(&[frame(None, "a sign that reads Question: 7")], QUESTION_TEXT);
+            perceived_prompt(&[frame(None, "a sign: Question: 7")], QUESTION_TEXT, Bearings);
         assert_eq!(question_part(&prompt), QUESTION_TEXT);
     }
 
     #[test]
     fn a_question_without_the_marker_gets_it() {
-        let prompt = perceived_prompt(&[], "  Why?\n");
+        let prompt = perceived_prompt(&[], "  Why?\n", Bearings);
         assert_eq!(question_part(&prompt), "Question: Why?");
     }
 
@@ -161,7 +171,7 @@ mod tests {
 
     #[test]
     fn the_judge_sees_question_and_reasoning_but_not_the_video() {
-        let prompt = perceived_prompt(&[frame(None, "a purple elephant")], QUESTION_TEXT);
+        let prompt = perceived_prompt(&[frame(None, "a purple elephant")], QUESTION_TEXT, Bearings);
         let task = judge_user_prompt(&prompt, " it is on the left ");
         assert!(!task.contains("elephant"));
         assert!(task.contains("\nQuestion: Where is the lamp?\n"));
@@ -169,9 +179,8 @@ mod tests {
     }
 
     #[test]
-    fn the_system_prompt_names_all_four_tags() {
-        for tag in ["<think>", "</think>", "<answer>", "</answer>"] {
-            assert!(system_prompt().contains(tag), "{tag}");
-        }
+    fn only_captions_with_bearings_are_said_to_have_them() {
+        let has = |style| perceived_prompt(&[frame(None, "a")], "q", style).contains("Bearings");
+        assert!(has(CaptionStyle::Bearings) && !has(CaptionStyle::Prose));
     }
 }

@@ -12,7 +12,7 @@ mod scene;
 mod video_frames;
 
 use embodied_r_data::Question;
-use embodied_r_data::prompts::{self, FrameText};
+use embodied_r_data::prompts::{self, CaptionStyle, FrameText};
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -124,11 +124,19 @@ pub enum CaptionFault {
     Truncated,
 }
 
+/// What captions of a captioner with these [`Captioner::settings`] are like.
+pub fn style(settings: &Map<String, Value>) -> CaptionStyle {
+    match settings.get(scene::BACKEND.0).and_then(Value::as_str) == Some(scene::BACKEND.1) {
+        true => CaptionStyle::Bearings,
+        false => CaptionStyle::Prose,
+    }
+}
+
 /// The language model's prompt: the captions as text, then the question.
-pub fn prompt(captions: &[Caption], question: &str) -> String {
+pub fn prompt(captions: &[Caption], question: &str, style: CaptionStyle) -> String {
     let frames: Vec<FrameText> = captions
         .iter()
         .map(|caption| FrameText { action: caption.action.clone(), view: caption.view.clone() })
         .collect();
-    prompts::perceived_prompt(&frames, question)
+    prompts::perceived_prompt(&frames, question, style)
 }

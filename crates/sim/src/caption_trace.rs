@@ -156,7 +156,7 @@ fn parse_view(view: &str) -> Option<Vec<VisibleObject>> {
 
 #[cfg(test)]
 mod tests {
-    use embodied_r_data::prompts::perceived_prompt;
+    use embodied_r_data::prompts::{CaptionStyle, perceived_prompt};
     use proptest::prelude::*;
 
     use super::*;
@@ -200,7 +200,11 @@ mod tests {
         for seed in 0..50 {
             let scene = draw(&[seed]);
             let captions = captions_at(&scene, &keyframes_by_pose(&scene));
-            let prompt = perceived_prompt(&captions, "Question: Where?\n\nChoices:\nA. here");
+            let prompt = perceived_prompt(
+                &captions,
+                "Question: Where?\n\nChoices:\nA. here",
+                CaptionStyle::Bearings,
+            );
             assert_eq!(captions_in(&prompt), Some(captions));
         }
         assert_eq!(captions_in("Question: Where?"), None);

@@ -15,7 +15,7 @@ mod notes;
 mod page;
 mod recall;
 
-use embodied_r_data::prompts::{FrameText, video_prompt};
+use embodied_r_data::prompts::{CaptionStyle, FrameText, video_prompt};
 use embodied_r_data::scene::Scene;
 use embodied_r_random::Rng;
 
@@ -87,7 +87,7 @@ pub fn views_document(views: &Views, seed: u64, index: u64) -> Document {
     let rng = &mut Rng::new(&[seed, index, 16]);
     let subjects =
         *rng.pick(&[Subjects::None, Subjects::One, Subjects::Listed]).unwrap_or(&Subjects::One);
-    let context = video_prompt(&views.with_images());
+    let context = video_prompt(&views.with_images(), CaptionStyle::Bearings);
     about(rng, &views.scene, (&context, &views.captions()), subjects, |mut room, rng| {
         if rng.chance(VIEWS_CHATS) {
             return room.chat(rng);
@@ -144,7 +144,13 @@ fn room(
 ) -> Document {
     let scene = draw(scene);
     let captions = captions_at(&scene, &keyframes_by_pose(&scene));
-    about(rng, &scene, (&video_prompt(&captions), &captions), subjects, write)
+    about(
+        rng,
+        &scene,
+        (&video_prompt(&captions, CaptionStyle::Bearings), &captions),
+        subjects,
+        write,
+    )
 }
 
 /// The document that `write` makes of a room that the prompt shows as `context`, with these captions.

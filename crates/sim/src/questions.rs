@@ -5,7 +5,7 @@
 //! nor the content nor any word of the question is correlated with the answer.
 
 use embodied_r_data::Question;
-use embodied_r_data::prompts::{FrameText, perceived_prompt};
+use embodied_r_data::prompts::{CaptionStyle, FrameText, perceived_prompt};
 use embodied_r_data::scene::{Pose, Scene, SceneObject};
 use embodied_r_random::Rng;
 use serde_json::{Map, Value};
@@ -72,7 +72,7 @@ impl TextQuestion {
             question_id: Value::Null,
             video_id: None,
             question_category: self.question.category.name().to_owned(),
-            question: perceived_prompt(captions, &self.question.text),
+            question: perceived_prompt(captions, &self.question.text, CaptionStyle::Bearings),
             answer: self.question.answer.to_string(),
             scene_name: None,
             videos: None,

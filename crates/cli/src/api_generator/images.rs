@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::Context as _;
 use embodied_r_data::multimodal::{MediaFile, Part, Role, SampleSet, Video};
+use embodied_r_data::system_prompt::{Given, SystemPrompt};
 use embodied_r_grpo::images::table::{ImageSource, ImageTable};
 use embodied_r_openai::{ChatCompletionMessage, ContentPart, Role as ChatRole};
 use embodied_r_perception::jpeg;
@@ -66,7 +67,7 @@ impl RequestImages {
     pub(super) async fn messages(
         &self,
         prompt: SeenPrompt<'_>,
-        system: &str,
+        system: &SystemPrompt,
     ) -> anyhow::Result<Vec<ChatCompletionMessage>> {
         let SeenPrompt { question, images: table } = prompt;
         let media = &question.sample.media;
@@ -75,7 +76,8 @@ impl RequestImages {
         let messages = question.sample.prompt();
         let mut all = Vec::with_capacity(messages.len() + 1);
         if !messages.iter().any(|message| message.role == Role::System) {
-            all.push(ChatCompletionMessage::system(system));
+            let given = Given::of_sample(&question.sample);
+            all.push(ChatCompletionMessage::system(system.text(given)));
         }
         for message in messages {
             let mut content = Vec::with_capacity(message.content.len());

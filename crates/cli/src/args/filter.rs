@@ -6,6 +6,7 @@ use super::api::ApiArgs;
 use super::device::DeviceName;
 use super::direct::{DirectArgs, MediaLimits};
 use super::precision::PrecisionName;
+use super::system_prompt::SystemPromptPresetName;
 use super::value::at_least_one;
 use crate::direct::Direct;
 use crate::exit::Usage;
@@ -120,7 +121,16 @@ pub(crate) struct SamplingArgs {
     /// Random seed for sampling.
     #[arg(long, value_name = "SEED", default_value_t = 42)]
     pub(crate) seed: u64,
-    /// System prompt [default: one that asks for the most likely option; with `--direct`, the one used in training].
+    /// System prompt [default: one that asks for the most likely option; with `--direct`, chosen by what the model sees].
     #[arg(long, value_name = "TEXT")]
     pub(crate) system_prompt: Option<String>,
+    /// With `--direct`, system prompt by name, as in training [default: auto].
+    #[arg(
+        long,
+        value_enum,
+        value_name = "NAME",
+        requires = "direct",
+        conflicts_with = "system_prompt"
+    )]
+    pub(crate) system_prompt_preset: Option<SystemPromptPresetName>,
 }

@@ -1,11 +1,12 @@
 //! Options of every command that runs a model.
 
-use embodied_r_data::prompts;
+use embodied_r_data::system_prompt::SystemPrompt;
 use embodied_r_policy::{BlockFormat, Precision, SamplingParams, WeightFormat, WeightPlacement};
 use serde_json::{Map, Value, json};
 
 use super::device::DeviceName;
 use super::precision::PrecisionName;
+use super::system_prompt::SystemPromptArgs;
 use crate::device;
 
 /// The local model and its decoding options.
@@ -142,15 +143,15 @@ pub(crate) struct DecodingArgs {
     /// Random seed for sampling.
     #[arg(long, value_name = "SEED", default_value_t = 42)]
     pub(crate) seed: u64,
-    /// System prompt [default: the one used in training].
-    #[arg(long, value_name = "TEXT")]
-    pub(crate) system_prompt: Option<String>,
+    /// The system prompt.
+    #[command(flatten)]
+    pub(crate) system: SystemPromptArgs,
 }
 
 impl DecodingArgs {
-    /// The system prompt; the one used in training by default.
-    pub(crate) fn system_prompt(&self) -> &str {
-        self.system_prompt.as_deref().unwrap_or(prompts::system_prompt())
+    /// The system prompt.
+    pub(crate) fn system_prompt(&self) -> SystemPrompt {
+        self.system.system_prompt()
     }
 
     /// The settings that completions depend on, by name; greedy decoding has no others.

@@ -9,7 +9,7 @@ use std::time::Instant;
 use crate::hub;
 use anyhow::Context as _;
 use embodied_r_data::prompts::multiple_choice_text;
-use embodied_r_perception::captioner;
+use embodied_r_data::system_prompt::Given;
 use embodied_r_policy::tokenizer::{ChatMessage, Tokenizer};
 
 use crate::args::ask::AskArgs;
@@ -47,7 +47,7 @@ pub(crate) fn run(args: AskArgs) -> anyhow::Result<Status> {
     std::fs::metadata(&args.video)
         .with_context(|| format!("cannot read `{}`", args.video.display()))?;
     let began = Instant::now();
-    let (captions, images) = {
+    let (captions, prompt, images) = {
         let (captioner, weights) = (&args.captioner, &args.weights);
         let captioner =
             VideoCaptioner::open(captioner, weights, &args.key_frames, &Arc::default(), None)?;
@@ -57,7 +57,8 @@ pub(crate) fn run(args: AskArgs) -> anyhow::Result<Status> {
             Some(_) => captioner.images(&frames)?,
             None => Vec::new(),
         };
-        (captions, images)
+        let prompt = captioner.prompt(&captions, &question);
+        (captions, prompt, images)
     };
     let perceive_s = began.elapsed().as_secs_f64();
     for (index, caption) in captions.iter().enumerate() {
@@ -66,7 +67,6 @@ pub(crate) fn run(args: AskArgs) -> anyhow::Result<Status> {
         let time = caption.time_s.map(|time| format!(" at {time:.1} s")).unwrap_or_default();
         eprintln!("frame {index}{time}: {after}{}", caption.view);
     }
-    let prompt = captioner::prompt(&captions, &question);
     let mut trace = AnswerTrace {
         video: args.video.display().to_string(),
         question,
@@ -106,7 +106,9 @@ fn answer(args: &AskArgs, stored: &StoredModel, prompt: &str) -> anyhow::Result<
     let echo = if args.json { Echo::Off } else { Echo::Text };
     let mut session = ChatSession::load(stored, &args.decoding, echo, VisionMode::Disabled)?;
     let began = Instant::now();
-    let turns = [ChatMessage::system(args.decoding.system_prompt()), ChatMessage::user(prompt)];
+    let system = args.decoding.system_prompt();
+    let system = system.text(Given::of_text(prompt));
+    let turns = [ChatMessage::system(system), ChatMessage::user(prompt)];
     let prompt = session.prompt(&turns.map(ChatTurn::from))?;
     let (tokens, context) = (prompt.prompt.len(), session.model().max_model_len());
     if tokens >= context {

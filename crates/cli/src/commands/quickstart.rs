@@ -163,9 +163,8 @@ impl Quickstart<'_> {
         infer.extend([self.path(model).into(), "--data".into(), questions.into()]);
         infer.extend(["--output".into(), answers.into()]);
         infer.extend(self.world.has_images().then(|| "--direct".into()));
-        if let Some(prompt) = self.world.system_prompt() {
-            infer.extend(["--system-prompt".into(), prompt.into()]);
-        }
+        let (option, prompt) = self.world.system_prompt();
+        infer.extend([option.into(), prompt.into()]);
         self.steps.run_model(infer)
     }
 

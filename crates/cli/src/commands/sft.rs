@@ -46,7 +46,8 @@ fn run_as(args: &SftArgs, process_group: &ProcessGroup) -> anyhow::Result<Status
     let (examples, eval, table) = match data::seen(&job, &settings.media, &settings.vision)? {
         Some(SeenData { table, train, eval }) => {
             let of = |samples| {
-                samples::examples(samples, (job.tokenizer.as_ref(), table.processor()), &limit)
+                let text = (job.tokenizer.as_ref() as _, table.processor());
+                samples::examples(samples, text, &settings.prompt.system_prompt(), &limit)
             };
             let (train, eval) = (of(train).map_err(explain)?, of(eval).map_err(explain)?.examples);
             (warned(&job, train, &settings.run.data, &limit), eval, Some(table))
@@ -106,7 +107,9 @@ fn read(
     file: &Path,
     limit: &LengthLimit,
 ) -> anyhow::Result<SftExamples> {
-    let found = conversations::read(file, job.tokenizer.as_ref(), limit).map_err(explain)?;
+    let system = job.settings().prompt.system_prompt();
+    let found = conversations::read(file, job.tokenizer.as_ref(), &system, limit);
+    let found = found.map_err(explain)?;
     Ok(warned(job, found, file, limit))
 }
 

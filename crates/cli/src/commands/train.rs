@@ -159,11 +159,11 @@ fn prompted(
     limit: &LengthLimit,
     what: &str,
 ) -> anyhow::Result<Prompts> {
-    let (system, text) = (job.settings().rollout.system_prompt.as_deref(), job.tokenizer.as_ref());
+    let (system, text) = (job.settings().prompt.system_prompt(), job.tokenizer.as_ref());
     let prompts = match questions {
-        Given::Text(questions) => prompts(questions, text, system, limit),
+        Given::Text(questions) => prompts(questions, text, &system, limit),
         Given::Seen(samples, table) => {
-            samples::prompts(samples, (text, table.processor()), system, limit)
+            samples::prompts(samples, (text, table.processor()), &system, limit)
         }
     };
     let prompts = prompts.map_err(explain)?;

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use embodied_r_data::system_prompt::{Given, SystemPromptPreset};
 use embodied_r_grpo::settings::{GrpoSettings, SftSettings, names};
 use serde::Serialize;
 use toml::{Table, Value};
@@ -19,6 +20,7 @@ macro_rules! group {
 }
 
 const RUN: Group = group!("run", "RunSettings");
+const PROMPT: Group = group!("prompt", "PromptSettings");
 const LR: Group = group!("lr", "LrSettings");
 const OPTIMIZER: Group = group!("optimizer", "OptimizerSettings");
 const TRAINABLE: Group = group!("trainable", "TrainableSettings");
@@ -28,7 +30,7 @@ const MEDIA: Group = group!("media", "MediaSettings");
 /// The tables of `train`, each with its heading and groups.
 const GRPO: &[(&str, &[Group])] = &[
     ("Run", &[RUN]),
-    ("Rollout", &[group!("rollout", "RolloutSettings")]),
+    ("Rollout", &[PROMPT, group!("rollout", "RolloutSettings")]),
     (
         "Loss and advantages",
         &[
@@ -50,8 +52,16 @@ const GRPO: &[(&str, &[Group])] = &[
 ];
 
 /// The groups of `sft`.
-const SFT: &[Group] =
-    &[RUN, group!("supervised", "SupervisedSettings"), LR, OPTIMIZER, TRAINABLE, VISION, MEDIA];
+const SFT: &[Group] = &[
+    RUN,
+    PROMPT,
+    group!("supervised", "SupervisedSettings"),
+    LR,
+    OPTIMIZER,
+    TRAINABLE,
+    VISION,
+    MEDIA,
+];
 
 /// What TRL 1.16 (`GRPOConfig`, `ModelConfig`) or ms-swift has, where the name or the default is not ours.
 const PEERS: &[(&str, &str)] = &[
@@ -60,6 +70,7 @@ const PEERS: &[(&str, &str)] = &[
     ("output", "TRL's `output_dir`, accepted"),
     ("eval_data", "own: a file; TRL takes a split of the dataset"),
     ("system_prompt", "ms-swift's `system`; in TRL it is part of the dataset"),
+    ("system_prompt_preset", "own"),
     ("generation_batch_size", "TRL derives it from batch size and accumulation; 32 is the paper's"),
     ("max_prompt_length", "ms-swift's `max_length`; TRL dropped it; 6144 is the paper's"),
     ("truncation_strategy", "ms-swift's; TRL's `SFTConfig` truncates"),
@@ -241,6 +252,29 @@ fn page() -> String {
     let _ = write!(text, "\n## sft\n\n{HEAD}");
     let peers = [SFT_PEERS, PEERS].concat();
     rows(SFT, &defaults(&SftSettings::default()), &peers, &mut text);
+    text.push_str(&system_prompts());
+    text
+}
+
+/// The texts of the presets.
+fn system_prompts() -> String {
+    let mut text = String::from(
+        "\n## System prompts\n\n\
+         The texts of `system_prompt_preset`, here and as `--system-prompt-preset` of `infer`, `eval`, `filter`, `ask` and `chat`. `auto` takes \
+         `frames` for videos and `images` for images that the model sees, `bearings` and `captions` for questions with captions, \
+         otherwise `text`. A system message of a question replaces it. \
+         The bundled base models are pretrained with the text of `bearings`, whose wording therefore stays.\n\n\
+         | preset | text |\n|---|---|\n",
+    );
+    for preset in SystemPromptPreset::ALL {
+        if preset != SystemPromptPreset::Auto {
+            let name = serde_json::to_value(preset).expect("a preset has a name");
+            let name = name.as_str().unwrap_or_default();
+            // A cell of a table is one line.
+            let prompt = preset.text(Given::Text).replace('\n', "\\n");
+            let _ = writeln!(text, "| `{name}` | `{prompt}` |");
+        }
+    }
     text
 }
 

@@ -37,7 +37,8 @@ pub(super) fn read(row: &Row<'_>, context: Context<'_>) -> Result<Sample> {
             // A text of the user's, whatever it looks like.
             None => Ok(Sample::from_text(question)),
             Some(_) => {
-                let reason = "has captions, which a model that sees is not given, but no image or video";
+                let reason =
+                    "has captions, which a model that sees is not given, but no image or video";
                 Err(row.error(reason.to_owned()))
             }
         };

@@ -4,6 +4,7 @@ use std::io::BufRead as _;
 use std::path::Path;
 
 use embodied_r_data::question::read_questions;
+use embodied_r_data::system_prompt::{Given, SystemPrompt};
 use embodied_r_data::{Question, prompts};
 use embodied_r_files::open_text;
 use serde::Deserialize;
@@ -33,12 +34,17 @@ pub struct SftExamples {
 ///
 /// Every assistant turn of a conversation becomes an example: the prompt is the preceding conversation with the
 /// generation prompt, the completion is the turn's content with the stop token. A question becomes one too, with GRPO's
-/// prompt and the answer after an empty rationale as the completion. Empty lines are skipped.
+/// prompt, with `system`, and the answer after an empty rationale as the completion. Empty lines are skipped.
 ///
 /// # Errors
 /// The file cannot be read, a line has the wrong schema or an unknown role, there is no assistant turn, a question has no
 /// answer, or an example is over a `limit` that raises.
-pub fn read(path: &Path, text: &dyn ChatTokenizer, limit: &LengthLimit) -> Result<SftExamples> {
+pub fn read(
+    path: &Path,
+    text: &dyn ChatTokenizer,
+    system: &SystemPrompt,
+    limit: &LengthLimit,
+) -> Result<SftExamples> {
     let mut file = open_text(path)?;
     let (mut all, mut too_long) = (Vec::new(), TooLong::default());
     let mut add =
@@ -50,7 +56,7 @@ pub fn read(path: &Path, text: &dyn ChatTokenizer, limit: &LengthLimit) -> Resul
     if start.trim_ascii_start().starts_with(b"[") {
         for question in read_questions(path).map_err(|error| Error::Data(Box::new(error)))? {
             let place = || format!("question `{}` with its answer", question.id());
-            add(answer_alone(&question, text)?, &place);
+            add(answer_alone(&question, text, system)?, &place);
         }
         return Ok(SftExamples { examples: all, too_long: too_long.left_out(limit)? });
     }
@@ -68,14 +74,18 @@ pub fn read(path: &Path, text: &dyn ChatTokenizer, limit: &LengthLimit) -> Resul
 }
 
 /// A question with its answer, without reasoning.
-fn answer_alone(question: &Question, text: &dyn ChatTokenizer) -> Result<Example> {
+fn answer_alone(
+    question: &Question,
+    text: &dyn ChatTokenizer,
+    system: &SystemPrompt,
+) -> Result<Example> {
     let answer = question.answer.trim();
     if answer.is_empty() {
         let what = "has no `answer`; SFT on questions needs one".into();
         return Err(Error::Question { id: question.id(), what });
     }
     let messages = [
-        ChatMessage::system(prompts::system_prompt()),
+        ChatMessage::system(system.text(Given::of_question(question))),
         ChatMessage::user(&question.question),
         ChatMessage::assistant(prompts::answer_alone(answer)),
     ];
@@ -152,7 +162,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("train.jsonl");
         std::fs::write(&path, lines).unwrap();
-        read(&path, &Words::new(), &at_most(max_tokens))
+        read(&path, &Words::new(), &SystemPrompt::default(), &at_most(max_tokens))
     }
 
     const ONE: &str = r#"{"messages": [{"role": "user", "content": "x"}, {"role": "assistant",
@@ -225,9 +235,17 @@ mod tests {
         let path = dir.path().join("train.jsonl");
         std::fs::write(&path, format!("\n{}", one())).unwrap();
         let limit = |strategy| LengthLimit::of_examples(100, 4, strategy);
-        let found = read(&path, &Words::new(), &limit(TruncationStrategy::Delete)).unwrap();
+        let found = read(
+            &path,
+            &Words::new(),
+            &SystemPrompt::default(),
+            &limit(TruncationStrategy::Delete),
+        )
+        .unwrap();
         assert_eq!((found.examples.len(), found.too_long), (0, 1));
-        let error = read(&path, &Words::new(), &limit(TruncationStrategy::Raise)).unwrap_err();
+        let error =
+            read(&path, &Words::new(), &SystemPrompt::default(), &limit(TruncationStrategy::Raise))
+                .unwrap_err();
         let expected = format!(
             "the conversation in line 2 of `{}` has 5 tokens, more than 4 tokens (the model's context length, 4)",
             path.display()

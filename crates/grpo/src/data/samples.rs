@@ -2,6 +2,7 @@
 
 use embodied_r_data::multimodal::{Message, Part, Role, Sample};
 use embodied_r_data::prompts;
+use embodied_r_data::system_prompt::{Given, SystemPrompt};
 use embodied_r_vision::{ImageLayout, MultimodalMessage, MultimodalPart, VisionProcessor};
 
 use crate::data::conversations::{SftExamples, completion_of};
@@ -25,17 +26,16 @@ pub struct LaidOutSample {
 
 /// Tokenizes every sample as a prompt with its images; prompts over `limit` are left out and counted.
 ///
-/// A sample without a system message gets `system`, by default the paper's.
+/// A sample without a system message gets `system`.
 ///
 /// # Errors
 /// A question has no answer, the tokenizer or the chat template fails, or a prompt is over a `limit` that raises.
 pub fn prompts(
     samples: Vec<LaidOutSample>,
     (text, processor): (&dyn ChatTokenizer, &VisionProcessor),
-    system: Option<&str>,
+    system: &SystemPrompt,
     limit: &LengthLimit,
 ) -> Result<Prompts> {
-    let system = system.unwrap_or_else(|| prompts::system_prompt());
     let (mut prompted, mut too_long) = (Vec::with_capacity(samples.len()), TooLong::default());
     for sample in samples {
         let prompt = sample.question_prompt(system, text, processor)?;
@@ -59,20 +59,21 @@ pub fn prompts(
 }
 
 /// Every assistant's turn of the samples as an example with the messages before it; of a question without one, its answer
-/// alone. Examples over `limit` are left out and counted.
+/// alone, after `system`. Examples over `limit` are left out and counted.
 ///
 /// # Errors
 /// A question has neither an assistant's turn nor an answer, or as [`prompts()`].
 pub fn examples(
     samples: Vec<LaidOutSample>,
     (text, processor): (&dyn ChatTokenizer, &VisionProcessor),
+    system: &SystemPrompt,
     limit: &LengthLimit,
 ) -> Result<SftExamples> {
     let (mut all, mut too_long) = (Vec::new(), TooLong::default());
     for mut sample in samples {
         let is_turn = |message: &Message| message.role == Role::Assistant;
         // Conversations have their own system messages, if any.
-        let mut system = None;
+        let mut own = None;
         if !sample.sample.messages.iter().any(is_turn) {
             let question = &sample.sample.question;
             let answer = question.answer.trim();
@@ -82,13 +83,13 @@ pub fn examples(
             }
             let content = vec![Part::Text(prompts::answer_alone(answer))];
             sample.sample.messages.push(Message { role: Role::Assistant, content });
-            system = Some(prompts::system_prompt());
+            own = Some(system.text(Given::of_sample(&sample.sample)));
         }
         let turns = sample.sample.messages.iter().enumerate();
         let turns: Vec<usize> =
             turns.filter(|(_, message)| is_turn(message)).map(|(turn, _)| turn).collect();
         for turn in turns.into_iter().filter(|turn| *turn > 0) {
-            let example = sample.example(turn, system, text, processor)?;
+            let example = sample.example(turn, own, text, processor)?;
             match limit.allows(example.tokens()) {
                 true => all.push(example),
                 false => {
@@ -108,10 +109,11 @@ impl LaidOutSample {
     /// The tokenizer or the chat template fails.
     pub fn question_prompt(
         &self,
-        system: &str,
+        system: &SystemPrompt,
         text: &dyn ChatTokenizer,
         processor: &VisionProcessor,
     ) -> Result<Prompt> {
+        let system = system.text(Given::of_sample(&self.sample));
         self.prompt(self.sample.prompt(), Some(system), text, processor)
     }
 

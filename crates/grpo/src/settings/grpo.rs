@@ -11,8 +11,8 @@ use super::faults::{Fault, Faults};
 use super::flat::flat;
 use super::{
     AdvantageSettings, EvaluationSettings, JudgeSettings, LossSettings, LrSettings, MediaSettings,
-    OptimizerSettings, ReferenceSettings, RewardSettings, RolloutSettings, RunSettings,
-    StageSettings, TrainableSettings, VisionSettings,
+    OptimizerSettings, PromptSettings, ReferenceSettings, RewardSettings, RolloutSettings,
+    RunSettings, StageSettings, TrainableSettings, VisionSettings,
 };
 use crate::data::length_limit::LengthLimit;
 use crate::images::ReferenceTower;
@@ -25,6 +25,9 @@ pub struct GrpoSettings {
     /// Model, data and resources of the run, and its checkpoints.
     #[serde(flatten)]
     pub run: RunSettings,
+    /// The system prompt.
+    #[serde(flatten)]
+    pub prompt: PromptSettings,
     /// The rollout.
     #[serde(flatten)]
     pub rollout: RolloutSettings,
@@ -67,7 +70,7 @@ pub struct GrpoSettings {
 }
 
 flat!(
-    GrpoSettings: RunSettings, RolloutSettings, LossSettings, AdvantageSettings, ReferenceSettings,
+    GrpoSettings: RunSettings, PromptSettings, RolloutSettings, LossSettings, AdvantageSettings, ReferenceSettings,
     LrSettings, OptimizerSettings, TrainableSettings, VisionSettings, MediaSettings, StageSettings,
     RewardSettings, JudgeSettings, EvaluationSettings
 );
@@ -76,6 +79,7 @@ impl Default for GrpoSettings {
     fn default() -> Self {
         Self {
             run: RunSettings::default(),
+            prompt: PromptSettings::default(),
             rollout: RolloutSettings::default(),
             loss: LossSettings {
                 max_completion_length: 2048,

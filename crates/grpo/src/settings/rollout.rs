@@ -11,9 +11,6 @@ use crate::model::Precision;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RolloutSettings {
-    /// System prompt. Default: the project's own, which asks for the `<think>` and `<answer>` tags.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub system_prompt: Option<String>,
     /// Completions sampled per question: the group size G. At least 2, with `reinforce_plus_plus` 1. Default: 8.
     pub num_generations: usize,
     /// Completions per step, over all questions and ranks; a multiple of `num_generations`. Default: 32.
@@ -48,7 +45,6 @@ pub struct RolloutSettings {
 impl Default for RolloutSettings {
     fn default() -> Self {
         Self {
-            system_prompt: None,
             num_generations: 8,
             generation_batch_size: 32,
             num_iterations: 1,

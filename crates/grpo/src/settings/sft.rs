@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::faults::{Fault, Faults, MAX_STEPS};
 use super::flat::flat;
 use super::{
-    LrSettings, MediaSettings, OptimizerSettings, RunSettings, SupervisedSettings,
+    LrSettings, MediaSettings, OptimizerSettings, PromptSettings, RunSettings, SupervisedSettings,
     TrainableSettings, VisionSettings,
 };
 use crate::data::length_limit::LengthLimit;
@@ -18,6 +18,9 @@ pub struct SftSettings {
     /// Model, data and resources of the run, and its checkpoints.
     #[serde(flatten)]
     pub run: RunSettings,
+    /// The system prompt.
+    #[serde(flatten)]
+    pub prompt: PromptSettings,
     /// Length and batches.
     #[serde(flatten)]
     pub supervised: SupervisedSettings,
@@ -39,7 +42,7 @@ pub struct SftSettings {
 }
 
 flat!(
-    SftSettings: RunSettings, SupervisedSettings, LrSettings, OptimizerSettings, TrainableSettings,
+    SftSettings: RunSettings, PromptSettings, SupervisedSettings, LrSettings, OptimizerSettings, TrainableSettings,
     VisionSettings, MediaSettings
 );
 
@@ -47,6 +50,7 @@ impl Default for SftSettings {
     fn default() -> Self {
         Self {
             run: RunSettings { save_total_limit: 1, ..RunSettings::default() },
+            prompt: PromptSettings::default(),
             supervised: SupervisedSettings::default(),
             lr: LrSettings { learning_rate: 1e-5, ..LrSettings::default() },
             optimizer: OptimizerSettings::default(),

@@ -21,6 +21,9 @@ use super::{Caption, CaptionRequest, Captioner, VideoFrames};
 use crate::error::{Error, Result};
 use meta_info::RealRooms;
 
+/// The setting that names the captioner, and its value.
+pub(super) const BACKEND: (&str, &str) = ("backend", "scene");
+
 /// Captions from annotations.
 #[derive(Debug)]
 pub struct SceneCaptioner {
@@ -77,7 +80,7 @@ enum Source<'a> {
 
 impl Captioner for SceneCaptioner {
     fn settings(&self) -> Map<String, Value> {
-        Map::from_iter([("backend".to_owned(), json!("scene"))])
+        Map::from_iter([(BACKEND.0.to_owned(), json!(BACKEND.1))])
     }
 
     fn check(&self, request: CaptionRequest<'_>) -> Result<()> {

@@ -10,7 +10,7 @@ use super::log::{CaptionLog, ExpectedSettings};
 use super::options::PerceiveOptions;
 use super::replica;
 use super::summary::PerceiveSummary;
-use crate::captioner::prompt;
+use crate::captioner;
 use crate::error::Result;
 
 /// One data file in progress.
@@ -69,8 +69,9 @@ pub(super) fn close(file: File) -> Result<PerceiveSummary> {
 /// Writes the prompts of the finished questions, and the log in the questions' order.
 pub(super) fn write(input: &Input, log: CaptionLog) -> Result<()> {
     let prompts = input.questions.iter().filter_map(|question| {
-        let captions = log.finished(question)?;
-        Some(input::perceived(question, prompt(captions, &question.question)))
+        let (captions, settings) = log.captions(question)?;
+        let style = captioner::style(settings);
+        Some(input::perceived(question, captioner::prompt(captions, &question.question, style)))
     });
     input::write(&input.output, &prompts.collect::<Vec<_>>())?;
     log.close(&input.questions)

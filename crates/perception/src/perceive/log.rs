@@ -147,6 +147,14 @@ impl CaptionLog {
         }
     }
 
+    /// A question's captions and their settings, if it is finished.
+    pub(super) fn captions(
+        &self,
+        question: &Question,
+    ) -> Option<(&[Caption], &Map<String, Value>)> {
+        Some((self.finished(question)?, &self.lines.get(&Key::of(question))?.settings))
+    }
+
     /// A question's result, if it was tried.
     pub(super) fn outcome(&self, question: &Question) -> Option<&Outcome> {
         Some(&self.lines.get(&Key::of(question))?.outcome)

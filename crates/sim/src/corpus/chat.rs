@@ -1,6 +1,7 @@
 //! Chats in the format of the quickstart's prompts and replies: statements that lead nowhere, then a letter.
 
-use embodied_r_data::prompts::{judge_system_prompt, judge_user_prompt, system_prompt};
+use embodied_r_data::prompts::{judge_system_prompt, judge_user_prompt};
+use embodied_r_data::system_prompt::{Given, SystemPromptPreset};
 use embodied_r_random::Rng;
 
 use super::letters::{LetteredList, conclusion};
@@ -18,7 +19,8 @@ impl RoomText<'_> {
         let end = conclusion(&content, letter);
         let think = self.reasoning(words, &content, &end, rng);
         let statements = tagged(&think, letter);
-        Document { system: Some(system_prompt()), ..Document::plain(self.prompt(), statements) }
+        let system = SystemPromptPreset::Bearings.text(Given::Bearings);
+        Document { system: Some(system), ..Document::plain(self.prompt(), statements) }
     }
 
     /// The judge's task: a lettered list and statements that end with one of its contents, whose letter is the reply. The

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use embodied_r_data::Progress;
-use embodied_r_data::prompts::perceived_prompt;
+use embodied_r_data::prompts::{CaptionStyle, FrameText, perceived_prompt};
 use embodied_r_data::question::Question;
 use embodied_r_files::{Error as FileError, write_atomic, write_atomic_with};
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
@@ -100,12 +100,15 @@ impl ViewQuestion {
     #[must_use]
     pub fn record(&self, index: u64, images: &[PathBuf]) -> Question {
         let images: Vec<_> = images.iter().map(|path| path.to_string_lossy()).collect();
-        let perceived = perceived_prompt(&self.views.captions(), &self.question.text);
+        let prompt = |frames: &[FrameText]| {
+            perceived_prompt(frames, &self.question.text, CaptionStyle::Bearings)
+        };
+        let perceived = prompt(&self.views.captions());
         let extra = [("images", json!(images)), (PERCEIVED, json!(perceived))];
         Question {
             question_id: json!(index),
             question_category: self.question.category.name().to_owned(),
-            question: perceived_prompt(&self.views.with_images(), &self.question.text),
+            question: prompt(&self.views.with_images()),
             answer: self.question.answer.to_string(),
             scene_name: Some(format!("room_{index:05}")),
             extra: extra

@@ -30,7 +30,7 @@ pub(super) fn run(
     let Some(seen) = &asked.seen else { return Ok(Status::Done) };
     let laid = &seen.samples[0];
     let prompt =
-        laid.question_prompt(args.decoding.system_prompt(), &tokenizer, seen.images.processor())?;
+        laid.question_prompt(&args.decoding.system_prompt(), &tokenizer, seen.images.processor())?;
     let perceive_s = began.elapsed().as_secs_f64();
     let stored = StoredModel { model: policy, revision: None, weights: args.weights.clone() };
     let echo = if args.json { Echo::Off } else { Echo::Text };

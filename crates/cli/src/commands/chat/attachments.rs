@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use anyhow::Context as _;
 use embodied_r_inference::Model;
-use embodied_r_perception::captioner::{self, VideoFrames};
+use embodied_r_perception::captioner::VideoFrames;
 use embodied_r_perception::video::{self, Limits};
 use embodied_r_vision::{EmbeddingCache, Frames, ImageEmbeddings, ImageLayout, image_file};
 
@@ -164,7 +164,7 @@ impl<'a> Attachments<'a> {
             return Some(text.to_owned());
         };
         match captioner.captions(frames, file, text) {
-            Ok(captions) => Some(captioner::prompt(&captions, text)),
+            Ok(captions) => Some(captioner.prompt(&captions, text)),
             Err(error) => {
                 exit::print(&error);
                 // The next message tries again, after Ctrl-C for example.

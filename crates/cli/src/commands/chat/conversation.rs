@@ -1,5 +1,6 @@
 //! The conversation, and the part of it in the model's context.
 
+use embodied_r_data::system_prompt::{Given, SystemPrompt};
 use embodied_r_policy::tokenizer::ChatMessage;
 use embodied_r_vision::ImageEmbeddings;
 
@@ -8,7 +9,7 @@ use crate::chat_session::ChatTurn;
 /// A conversation.
 #[derive(Debug)]
 pub(super) struct Conversation {
-    system: Option<String>,
+    system: Option<SystemPrompt>,
     turns: Vec<ChatTurn>,
     /// The first turn in the context.
     first: usize,
@@ -37,7 +38,7 @@ pub(super) enum Fit<P> {
 }
 
 impl Conversation {
-    pub(super) fn new(system: &str) -> Self {
+    pub(super) fn new(system: SystemPrompt) -> Self {
         let mut new = Self {
             system: None,
             turns: Vec::new(),
@@ -45,13 +46,16 @@ impl Conversation {
             truncation_reported: false,
             frames: None,
         };
-        new.set_system(system);
+        match system {
+            SystemPrompt::Own(text) => new.set_system(&text),
+            preset @ SystemPrompt::Preset(_) => new.system = Some(preset),
+        }
         new
     }
 
     /// Sets the system prompt; a blank one removes it.
     pub(super) fn set_system(&mut self, text: &str) {
-        self.system = (!text.trim().is_empty()).then(|| text.to_owned());
+        self.system = (!text.trim().is_empty()).then(|| SystemPrompt::Own(text.to_owned()));
     }
 
     /// Shows `frames` from the next message on, or none. They stay in the context if the turn that first shows them is
@@ -112,8 +116,22 @@ impl Conversation {
         {
             turn.images.splice(0..0, frames.iter().cloned());
         }
-        let system = self.system.iter().map(|text| ChatTurn::from(ChatMessage::system(text)));
+        let system = self.system.iter().map(|system| system.text(self.given()));
+        let system = system.map(|text| ChatTurn::from(ChatMessage::system(text)));
         system.chain(turns).collect()
+    }
+
+    /// What the conversation is about: the video that the model sees, or else the last captions or images.
+    fn given(&self) -> Given {
+        if self.has_frames() {
+            return Given::Frames;
+        }
+        let of = |turn: &ChatTurn| match Given::of_text(&turn.message.content) {
+            Given::Text if !turn.images.is_empty() => Given::Images,
+            given => given,
+        };
+        let users = self.turns.iter().filter(|turn| turn.message.role == "user");
+        users.map(of).rfind(|given| *given != Given::Text).unwrap_or(Given::Text)
     }
 
     /// The prompt with as many of the last turns as fit into `most` tokens.
@@ -164,7 +182,7 @@ mod tests {
 
     #[test]
     fn the_oldest_turns_are_dropped_and_it_is_reported_once() {
-        let mut conversation = Conversation::new("S");
+        let mut conversation = Conversation::new(SystemPrompt::Own("S".to_owned()));
         for (question, answer) in [("aaa", "bbb"), ("ccc", "ddd")] {
             conversation.push_user(question, vec![]);
             conversation.push_assistant(answer.into());
@@ -181,7 +199,7 @@ mod tests {
 
     #[test]
     fn a_message_that_never_fits_is_reported_with_its_length() {
-        let mut conversation = Conversation::new("");
+        let mut conversation = Conversation::new(SystemPrompt::Own("".to_owned()));
         conversation.push_user("a", vec![]);
         conversation.push_assistant("b".into());
         conversation.push_user("much too long", vec![]);
@@ -217,7 +235,7 @@ mod tests {
     #[test]
     fn frames_are_shown_once_and_outlive_the_turn_that_first_showed_them() {
         let images = images(4);
-        let mut conversation = Conversation::new("");
+        let mut conversation = Conversation::new(SystemPrompt::Own("".to_owned()));
         conversation.push_user("aaa", vec![]);
         conversation.push_assistant("bbb".into());
         conversation.set_frames(Some(images[..2].to_vec()));
@@ -243,7 +261,7 @@ mod tests {
 
     #[test]
     fn frames_of_a_message_that_is_too_long_are_shown_with_the_next() {
-        let mut conversation = Conversation::new("");
+        let mut conversation = Conversation::new(SystemPrompt::Own("".to_owned()));
         conversation.set_frames(Some(images(1)));
         conversation.push_user("much too long", vec![]);
         assert!(matches!(conversation.fit(5, prompt).unwrap(), Fit::TooLong { .. }));
@@ -257,7 +275,7 @@ mod tests {
 
     #[test]
     fn a_blank_system_prompt_is_removed() {
-        let mut conversation = Conversation::new("S");
+        let mut conversation = Conversation::new(SystemPrompt::Own("S".to_owned()));
         conversation.set_system(" ");
         conversation.push_user("a", vec![]);
         assert_eq!(conversation.messages(), [ChatMessage::user("a")]);
@@ -265,7 +283,7 @@ mod tests {
 
     #[test]
     fn a_cleared_conversation_keeps_its_system_prompt() {
-        let mut conversation = Conversation::new("S");
+        let mut conversation = Conversation::new(SystemPrompt::Own("S".to_owned()));
         conversation.push_user("a", vec![]);
         conversation.clear();
         assert_eq!(conversation.messages(), [ChatMessage::system("S")]);

@@ -8,6 +8,7 @@ use super::question::BlindQuestion;
 use crate::args::filter::{FilterArgs, SamplingArgs};
 use crate::args::model::{DecodingArgs, ModelArgs, WeightArgs};
 use crate::args::reasoner::ReasonerArgs;
+use crate::args::system_prompt::SystemPromptArgs;
 use crate::asked::Asked;
 use crate::batch_generator::BatchPrompt;
 use crate::direct::Direct;
@@ -23,19 +24,20 @@ pub(super) struct BlindModel {
 
 impl BlindModel {
     pub(super) fn new(args: &FilterArgs, direct: Option<&Direct>) -> anyhow::Result<Self> {
-        let SamplingArgs { temperature, max_new_tokens, seed, system_prompt } = &args.sampling;
-        let default = match direct {
-            Some(_) => prompts::system_prompt(),
-            None => prompts::blind_system_prompt(),
-        };
-        let system = system_prompt.clone().unwrap_or_else(|| default.to_owned());
+        let SamplingArgs { temperature, max_new_tokens, seed, system_prompt, system_prompt_preset } =
+            &args.sampling;
+        let blind = direct.is_none().then(|| prompts::blind_system_prompt().to_owned());
+        let system_prompt = system_prompt.clone().or(blind);
         let decoding = DecodingArgs {
             temperature: Some(*temperature),
             top_p: 1.0,
             top_k: 0,
             max_new_tokens: *max_new_tokens,
             seed: *seed,
-            system_prompt: Some(system),
+            system: SystemPromptArgs {
+                system_prompt,
+                system_prompt_preset: system_prompt_preset.unwrap_or_default(),
+            },
         };
         let blind = &args.blind;
         let model = ModelArgs {

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use embodied_r_data::system_prompt::Given;
+
 use crate::batch_generator::{BatchPrompt, SeenPrompt};
 
 /// A multiple-choice question without its captions, or with the images and videos that the model sees.
@@ -21,6 +23,12 @@ pub(super) struct BlindQuestion<'a> {
 impl BlindQuestion<'_> {
     /// The prompt of the model.
     pub(super) fn prompt(&self) -> BatchPrompt<'_> {
-        BatchPrompt { index: self.index, id: self.id.clone(), text: &self.text, seen: self.seen }
+        BatchPrompt {
+            index: self.index,
+            id: self.id.clone(),
+            text: &self.text,
+            given: Given::Text,
+            seen: self.seen,
+        }
     }
 }

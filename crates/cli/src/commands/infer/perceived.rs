@@ -170,8 +170,7 @@ impl CaptioningPlan {
 /// Whether a question needs captions. If a captioner `is_given`, questions of `preprocess` do too, which otherwise are
 /// answered from their text alone.
 fn is_uncaptioned(set: &QuestionSet, question: &Question, is_given: bool) -> bool {
-    let is_preprocessed =
-        || question.videos.is_some() && !question.has_captions();
+    let is_preprocessed = || question.videos.is_some() && !question.has_captions();
     set.is_raw()
         || question.question.trim_start().starts_with(VIDEO)
         || (is_given && is_preprocessed())

@@ -5,8 +5,9 @@ use std::io::Cursor;
 use std::path::Path;
 
 use anyhow::Context;
-use embodied_r_data::prompts::{question_part, system_prompt};
+use embodied_r_data::prompts::question_part;
 use embodied_r_data::question::{Question, read_questions};
+use embodied_r_data::system_prompt::{Given, SystemPromptPreset};
 use embodied_r_eval::samples;
 use embodied_r_files::{write_atomic, write_lines};
 use embodied_r_random::{permutation, stream};
@@ -132,7 +133,7 @@ pub(super) fn accept(sampled: &Path, to: &Path) -> anyhow::Result<usize> {
                 continue;
             }
             accepted.push(json!({"messages": [
-                {"role": "system", "content": system_prompt()},
+                {"role": "system", "content": SystemPromptPreset::Bearings.text(Given::Bearings)},
                 {"role": "user", "content": question.question},
                 {"role": "assistant", "content": reply},
             ]}));

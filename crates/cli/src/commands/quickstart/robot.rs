@@ -120,7 +120,7 @@ impl Quickstart<'_> {
             ("train", self.args.examples, "conversations.jsonl"),
             ("val", VALIDATION_EXAMPLES, "conversations-val.jsonl"),
         ] {
-            let system_prompt = self.world.system_prompt().unwrap_or_default();
+            let (option, system_prompt) = self.world.system_prompt();
             self.steps.command(
                 &["sim", "conversations"],
                 [
@@ -128,7 +128,7 @@ impl Quickstart<'_> {
                     ("--data", self.in_data(&format!("{split}.json")).into()),
                     ("--questions", questions.to_string().into()),
                     ("--judge-examples", "0".into()),
-                    ("--system-prompt", system_prompt.into()),
+                    (option, system_prompt.into()),
                     ("--seed", self.seed()),
                     ("--output", self.conversations(file).into()),
                 ],

@@ -134,6 +134,8 @@ impl Quickstart<'_> {
         eval.extend(["--seed".into(), self.seed(), "--model".into(), self.path(model).into()]);
         eval.extend(["--data".into(), questions.into(), "--output".into(), output.into()]);
         eval.extend(self.args.vision.then(|| "--direct".into()));
+        let (option, prompt) = self.world.system_prompt();
+        eval.extend([option.into(), prompt.into()]);
         self.steps.run_model(eval)
     }
 

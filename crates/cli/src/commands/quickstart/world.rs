@@ -88,12 +88,13 @@ impl World {
         }
     }
 
-    /// The system prompt; `None` is the default, the paper's.
-    pub(super) fn system_prompt(self) -> Option<&'static str> {
+    /// The option with the system prompt, which is that of the settings in [`Self::configs`].
+    pub(super) fn system_prompt(self) -> (&'static str, &'static str) {
         match self {
-            Self::Captions | Self::Frames => None,
+            // Frames too, which stand in the places of captions in the pretraining of the base.
+            Self::Captions | Self::Frames => ("--system-prompt-preset", "bearings"),
             // As in `configs/robot-r1.toml`: the questions say themselves which tags the answer has.
-            Self::Robot => Some("You are a helpful assistant."),
+            Self::Robot => ("--system-prompt", "You are a helpful assistant."),
         }
     }
 }
@@ -106,8 +107,13 @@ mod tests {
     fn grpo_has_the_system_prompt_of_the_other_steps() {
         for world in [World::Captions, World::Frames, World::Robot] {
             let train: toml::Table = toml::from_str(world.configs().train).unwrap();
-            let system_prompt = train.get("system_prompt").and_then(toml::Value::as_str);
-            assert_eq!(system_prompt, world.system_prompt(), "{world:?}");
+            let (option, prompt) = world.system_prompt();
+            let setting = option.trim_start_matches('-').replace('-', "_");
+            assert_eq!(
+                train.get(&setting).and_then(toml::Value::as_str),
+                Some(prompt),
+                "{world:?}"
+            );
         }
     }
 }

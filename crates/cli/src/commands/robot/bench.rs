@@ -19,6 +19,7 @@ use crate::args::direct::{MediaLimits, ViewArgs};
 use crate::args::model::{DecodingArgs, ModelArgs};
 use crate::args::reasoner::ReasonerArgs;
 use crate::args::robot::bench::BenchArgs;
+use crate::args::system_prompt::SystemPromptArgs;
 use crate::commands::infer;
 use crate::direct::Direct;
 use crate::exit::{Status, Usage};
@@ -77,7 +78,8 @@ fn answer(args: &BenchArgs, questions: &[BenchQuestion]) -> anyhow::Result<Answe
             top_k: 0,
             max_new_tokens: args.max_new_tokens,
             seed: 0,
-            system_prompt: None,
+            // The questions have their own.
+            system: SystemPromptArgs::default(),
         },
         batch: args.batch,
     };

@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 
 use embodied_r_data::prompts;
 use embodied_r_data::question::{Question, read_questions};
+use embodied_r_data::system_prompt::{Given, SystemPromptPreset};
 use embodied_r_files::write_lines;
 use embodied_r_random::{permutation, stream};
 use embodied_r_sim::arm::WrittenArm;
@@ -21,7 +22,8 @@ use crate::output::outln;
 /// Write cold-start conversations: worked examples, and judge examples.
 pub(super) fn run(args: ConversationsArgs) -> anyhow::Result<Status> {
     let questions = read_questions(&args.data)?;
-    let system = args.system_prompt.as_deref().unwrap_or_else(|| prompts::system_prompt());
+    let bearings = SystemPromptPreset::Bearings.text(Given::Bearings);
+    let system = args.system_prompt.as_deref().unwrap_or(bearings);
     let order = permutation(questions.len(), stream(&[args.seed]));
     let demonstrations = args.demos.as_deref().map(WrittenArm::open).transpose()?;
     let examples = order.iter().filter_map(|index| {

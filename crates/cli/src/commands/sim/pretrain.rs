@@ -9,7 +9,8 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use anyhow::Context as _;
-use embodied_r_data::{Progress, prompts};
+use embodied_r_data::Progress;
+use embodied_r_data::system_prompt::{Given, SystemPromptPreset};
 use embodied_r_files::write_atomic;
 use embodied_r_grpo::events::{Event, Sink};
 use embodied_r_grpo::trainer::lm;
@@ -139,7 +140,8 @@ fn tokenizer_texts(seed: u64) -> impl Iterator<Item = String> + Send {
     });
     let questions = (0..TOKENIZER_TEXTS).filter_map(move |i| {
         let prompt = text_question(seed, i, &Category::ALL)?.perceived().question;
-        Some(format!("{}\n{prompt}", prompts::system_prompt()))
+        let system = SystemPromptPreset::Bearings.text(Given::Bearings);
+        Some(format!("{system}\n{prompt}"))
     });
     let judged = (0..TOKENIZER_TEXTS / 10).filter_map(move |i| {
         let example = judge_example(seed, i, &Category::ALL)?;

@@ -315,13 +315,15 @@ proptest! {
 #[test]
 fn captions_that_would_be_shown_or_that_nothing_replaces_are_errors() {
     let files = Files::new();
-    let captions = json!({"Question_id": 1, "question": "Frame 0: Observe: a lamp", "videos": "v.mp4"});
+    let captions =
+        json!({"Question_id": 1, "question": "Frame 0: Observe: a lamp", "videos": "v.mp4"});
     assert_eq!(
         files.message(captions),
         "record 1 of `DIR/questions` contains captions but neither `original_question` nor a final `Question:`, so a \
          model that sees would read the captions"
     );
-    let unseen = json!({"Question_id": 1, "question": "Frame 0: a lamp", "original_question": "Where?"});
+    let unseen =
+        json!({"Question_id": 1, "question": "Frame 0: a lamp", "original_question": "Where?"});
     assert_eq!(
         files.message(unseen),
         "record 1 of `DIR/questions` has captions, which a model that sees is not given, but no image or video"

@@ -15,6 +15,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use embodied_r_data::Question;
+use embodied_r_data::system_prompt::SystemPrompt;
 use embodied_r_rewards::Stage;
 use embodied_r_rewards::stages::StageLength;
 
@@ -44,7 +45,7 @@ fn questions(n: usize) -> Vec<TokenizedQuestion> {
         .unwrap()
     };
     let limit = LengthLimit::of_prompts(100, 100, TruncationStrategy::Delete);
-    prompts((0..n).map(question).collect(), &Words::new(), None, &limit).unwrap().questions
+    prompts((0..n).map(question).collect(), &Words::new(), &SystemPrompt::default(), &limit).unwrap().questions
 }
 
 fn stage(epochs: f64, format: f64, accuracy: f64) -> Stage {

@@ -4,6 +4,7 @@ use std::cell::Cell;
 
 use embodied_r_data::multimodal::{Message, Part, Role, Sample};
 use embodied_r_data::question::Question;
+use embodied_r_data::system_prompt::SystemPrompt;
 use embodied_r_grpo::data::length_limit::{LengthLimit, TruncationStrategy};
 use embodied_r_grpo::data::samples::{self, LaidOutSample};
 use embodied_r_grpo::trainer::lm;
@@ -82,8 +83,10 @@ impl<'a, W: World> Documents<'a, W> {
         let sample = LaidOutSample { sample, images: layouts, videos: Vec::new() };
         let limit =
             LengthLimit::of_examples(MAX_POSITIONS, MAX_POSITIONS, TruncationStrategy::Delete);
+        // The documents have their own.
+        let system = SystemPrompt::default();
         let text = (self.tokenizer as _, self.processor);
-        let example = samples::examples(vec![sample], text, &limit)?.examples.pop();
+        let example = samples::examples(vec![sample], text, &system, &limit)?.examples.pop();
         Ok(example.map(|example| lm::Example { masked, ..example }))
     }
 }
