@@ -9,24 +9,11 @@ use serde::Deserialize;
 /// What `robot bench` takes by default, in metres.
 const EPSILON: f64 = 0.005;
 
-/// The least agreement, of 40.
-const LEAST: usize = 28;
+/// The least agreement, of 40, and of 20 that are held out.
+const LEAST: [usize; 2] = [40, 20];
 
 /// Where the rules differ from the scores.
-const MISSES: [&str; 12] = [
-    "Move down toward the button on the table",
-    "Descend",
-    "Approach the camera.",
-    "Advance.",
-    "Head right, towards the red block on the left.",
-    "Back up.",
-    "Move down, not left.",
-    "Move left, then go back up",
-    "Go down and forward with a small movement to the right.",
-    "Swing over to the right-hand side.",
-    "Don't go right; go left instead.",
-    "Forward, rising slightly.",
-];
+const MISSES: [&str; 0] = [];
 
 /// An answer about a true movement, with its score.
 #[derive(Deserialize)]
@@ -35,7 +22,7 @@ struct Paraphrase {
     facts: Facts,
     answer: String,
     score: u8,
-    /// Never looked at while the rules are changed.
+    /// Scored once, after the rules were changed.
     held_out: bool,
 }
 
@@ -52,6 +39,12 @@ fn misses(held_out: bool) -> (usize, Vec<String>) {
 #[test]
 fn the_rules_agree_with_the_scores_except_for_known_misses() {
     let (count, misses) = misses(false);
-    assert!(count - misses.len() >= LEAST, "{misses:?}");
+    assert!(count - misses.len() >= LEAST[0], "{misses:?}");
     assert_eq!(misses, MISSES);
+}
+
+#[test]
+fn the_rules_agree_with_held_out_scores() {
+    let (count, misses) = misses(true);
+    assert!(count - misses.len() >= LEAST[1], "{misses:?}");
 }

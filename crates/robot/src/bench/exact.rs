@@ -1,10 +1,13 @@
 //! Scores by rules, from what is true of a simulated scene.
 
+mod movement_text;
+
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
 use crate::movement::{Amount, Movement, Sign};
+use movement_text::MovementText;
 
 /// What is true of the scene of a question.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -48,7 +51,7 @@ enum Direction {
     Down,
 }
 
-/// Words for directions; those of several words come first.
+/// Words for relations, by their directions; those of several words come first.
 const DIRECTIONS: [(&str, Direction); 36] = [
     ("away from the camera", Direction::Backward),
     ("toward the camera", Direction::Forward),
@@ -88,10 +91,7 @@ const DIRECTIONS: [(&str, Direction); 36] = [
     ("lower", Direction::Down),
 ];
 
-/// Words for [`Amount::Slight`].
-const SLIGHT: [&str; 4] = ["slightly", "a little", "a bit", "somewhat"];
-
-/// Words after which a direction is denied.
+/// Words after which a relation is denied.
 const DENIALS: [&str; 4] = ["not", "no", "without", "never"];
 
 impl Direction {
@@ -110,13 +110,17 @@ impl Direction {
 /// The score from 0 to 3 of `answer`, in the judge's scale. Axes that are to move less than `epsilon` metres need not be
 /// named.
 ///
-/// 3: the same directions, and "slightly" at the same ones. 2: the same directions. 1: some of them, and none is opposite
-/// or denied. 0: anything else. Of a spatial question, an answer that names the things the other way round is read so.
+/// 3: the same set of directions, and "slightly" at the same ones. 2: the same set of directions. 1: at least one of them,
+/// none opposite or denied, but one missing or added. 0: anything else. Of a spatial question, an answer that names the
+/// things the other way round is read so.
 pub fn exact_score(facts: &Facts, answer: &str, epsilon: f64) -> u8 {
     match facts {
         Facts::Movement { displacement: Displacement { x, y, z } } => {
             let truth = Movement::between([0.0; 3], [*x, *y, *z], epsilon);
-            compare(&truth.map(named_in).unwrap_or_default(), &named(answer))
+            let truth = truth.map(named_in).unwrap_or_default();
+            let MovementText { named, denied } = MovementText::read(answer);
+            let is_denied = truth.iter().any(|(direction, _)| denied.contains(direction));
+            compare(&truth, &(!is_denied).then_some(named))
         }
         Facts::Spatial { relation, subject, object } => {
             let mut found = named(answer);
@@ -125,11 +129,7 @@ pub fn exact_score(facts: &Facts, answer: &str, epsilon: f64) -> u8 {
                     |(direction, amount): (Direction, Amount)| (direction.opposite(), amount);
                 found = found.map(|found| found.into_iter().map(invert).collect());
             }
-            // "slightly" says nothing about a relation.
-            let plain = |set: Named| -> Named {
-                set.into_iter().map(|(direction, _)| (direction, Amount::Full)).collect()
-            };
-            compare(&named(relation).map(plain).unwrap_or_default(), &found.map(plain))
+            compare(&named(relation).unwrap_or_default(), &found)
         }
     }
 }
@@ -178,19 +178,17 @@ fn normalized(text: &str) -> String {
     })
 }
 
-/// The directions that a text names; `None` if it denies one. "slightly" holds for the next direction.
+/// The relations that a text names; `None` if it denies one. "slightly" says nothing about a relation.
 fn named(text: &str) -> Option<Named> {
     let text = normalized(text);
     let mut rest = text.as_str();
-    let (mut found, mut amount) = (Named::new(), Amount::Full);
+    let mut found = Named::new();
     let starts =
         |rest: &str, words: &str| rest.strip_prefix(words).is_some_and(|it| it.starts_with(' '));
     let mut is_denied = false;
     while let Some(next) = rest.strip_prefix(' ').filter(|next| !next.is_empty()) {
         let mut taken = next.find(' ').unwrap_or(next.len());
-        if let Some(slight) = SLIGHT.iter().find(|slight| starts(next, slight)) {
-            (amount, taken) = (Amount::Slight, slight.len());
-        } else if DENIALS.iter().any(|denial| starts(next, denial)) {
+        if DENIALS.iter().any(|denial| starts(next, denial)) {
             is_denied = true;
         } else if let Some((words, direction)) =
             DIRECTIONS.iter().find(|(words, _)| starts(next, words))
@@ -198,8 +196,8 @@ fn named(text: &str) -> Option<Named> {
             if is_denied {
                 return None;
             }
-            found.insert((*direction, amount));
-            (amount, taken) = (Amount::Full, words.len());
+            found.insert((*direction, Amount::Full));
+            taken = words.len();
         }
         rest = &next[taken..];
     }
@@ -239,7 +237,7 @@ mod tests {
             &movement(0.04, -0.02, -0.1),
             &[
                 ("Slightly move forward, slightly move left, and move down.", 3),
-                ("Move a little towards the camera and to the left a bit, lower the arm", 2),
+                ("Move a little towards the camera and to the left a bit, lower the arm", 3),
                 ("move forward, left and down", 2),
                 ("move down", 1),
                 ("move down and right", 0),

@@ -45,7 +45,9 @@ fn questions(n: usize) -> Vec<TokenizedQuestion> {
         .unwrap()
     };
     let limit = LengthLimit::of_prompts(100, 100, TruncationStrategy::Delete);
-    prompts((0..n).map(question).collect(), &Words::new(), &SystemPrompt::default(), &limit).unwrap().questions
+    prompts((0..n).map(question).collect(), &Words::new(), &SystemPrompt::default(), &limit)
+        .unwrap()
+        .questions
 }
 
 fn stage(epochs: f64, format: f64, accuracy: f64) -> Stage {
