@@ -76,6 +76,21 @@ fn one_run_has_a_page_with_its_curves_completions_scores_and_settings() {
 }
 
 #[test]
+fn a_later_report_keeps_the_scores_of_an_earlier_one() {
+    let folder = workspace();
+    let scores = r#"{"protocol":"embodied-r","n":8,"overall":37.5,"micro":37.5,"macro":37.5,
+        "by_category":{"Landmark Position":{"score":37.5,"n":8}}}"#;
+    std::fs::write(folder.path().join("scores.txt"), scores).unwrap();
+    report(folder.path(), &["--run", "a", "--eval", "cold start=scores.txt"]);
+    std::fs::remove_file(folder.path().join("scores.txt")).unwrap();
+    for words in [&["--run", "a"][..], &["--run", "a", "b", "--output", "a/report.html"]] {
+        report(folder.path(), words);
+        let html = html(folder.path(), "a/report.html");
+        assert!(html.contains("Held-out scores") && html.contains("37.5"), "{html}");
+    }
+}
+
+#[test]
 fn a_duplicate_run_is_wrong_usage_and_a_folder_without_events_an_error() {
     let folder = workspace();
     let duplicate = report(folder.path(), &["--run", "a", "./a"]);

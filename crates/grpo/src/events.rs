@@ -3,6 +3,7 @@
 //! The trainer emits [`Event`]s; [`Sink`]s consume them. Metric names are TRL's.
 
 mod completions;
+mod environment;
 mod jsonl;
 mod line;
 mod recorder;
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use completions::{COLUMNS, WHY, step_of_completions};
 pub use completions::{COMPLETIONS_FOLDER, Parquet};
+pub use environment::{ENVIRONMENT_FILE, Environment};
 pub use jsonl::{EVENTS_FILE, Jsonl};
 pub use line::{ProgressLine, describe};
 pub(crate) use recorder::Recorder;

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use crate::chart::{Point, Scale, number, smoothed};
+use crate::chart::{Point, Scale, number};
 use crate::document::{Page, document, folder_name};
 use crate::error::Result;
 use crate::events::Events;
@@ -13,7 +13,7 @@ use crate::metrics::{ACCURACY, CONSISTENCY, FORMAT, LENGTH};
 use crate::overlay::{Curve, Overlay, class};
 use crate::scores::{self, Scores};
 use crate::summary::{count, duration, ends};
-use crate::{consistency, curves, settings};
+use crate::{curves, settings};
 
 /// One of the runs.
 struct Run {
@@ -40,7 +40,7 @@ pub fn compare(folders: &[PathBuf], evals: &[String], title: Option<&str>) -> Re
             Ok(Run {
                 events: Events::read(folder)?,
                 settings: settings::read(folder),
-                scores: scores::last(folder).map(|found| Scores { name: name.clone(), ..found }),
+                scores: scores::last(folder)?.map(|found| Scores { name: name.clone(), ..found }),
                 name,
             })
         })
@@ -98,10 +98,10 @@ fn legend(runs: &[Run]) -> String {
 /// A table row: its label and its value for a run.
 type MetricRow = (&'static str, fn(&Events) -> Option<String>);
 
-/// The mean of a metric over the last 5 % of the steps.
+/// The end of a metric's curve.
 macro_rules! last {
     ($metric:expr) => {
-        |events| ends(&events.series($metric)).map(|(_, last)| number(last))
+        |events| ends(&curves::smooth(events, $metric)).map(|(_, last)| number(last))
     };
 }
 
@@ -116,7 +116,7 @@ const METRIC_ROWS: [MetricRow; 16] = [
     ("accuracy reward", last!(ACCURACY)),
     ("format reward", last!(FORMAT)),
     ("consistency of correct answers", |events| {
-        ends(&consistency::rate(&consistency::steps(events), 1)).map(|(_, last)| number(last))
+        ends(&curves::smooth_consistency(events)).map(|(_, last)| number(last))
     }),
     ("completion length, tokens", last!(LENGTH)),
     ("truncated completions", last!("completions/clipped_ratio")),
@@ -139,8 +139,8 @@ fn best(events: &Events, metric: &str, better: fn(f64, f64) -> f64) -> Option<St
 
 fn final_metrics(runs: &[Run]) -> String {
     let mut html = String::from(
-        "<section>\n<h2>Final metrics</h2>\n<p class=\"note\">Means over the last 5 % of the \
-         steps.</p>\n",
+        "<section>\n<h2>Final metrics</h2>\n<p class=\"note\">Ends of the curves: \
+         moving averages over 5 % of the steps.</p>\n",
     );
     html.push_str(&head("", runs));
     for (label, value) in METRIC_ROWS {
@@ -174,11 +174,8 @@ fn row<'a>(label: &str, cells: impl Iterator<Item = Option<&'a str>>, html: &mut
 
 /// A chart of every metric that any run has.
 fn charts(runs: &[Run]) -> String {
-    let window = |events: &Events| (events.steps.len() / 20).max(1);
-    let smooth = |metric: &str, events: &Events| smoothed(&events.series(metric), window(events));
-    let share = |events: &Events| consistency::rate(&consistency::steps(events), window(events));
     let plain = |title: &str, metric: &str, scale| {
-        chart(runs, (title, metric), scale, |events| smooth(metric, events))
+        chart(runs, (title, metric), scale, |events| curves::smooth(events, metric))
     };
     let mut panels = vec![
         plain("Accuracy reward", ACCURACY, Scale::Share),
@@ -187,7 +184,7 @@ fn charts(runs: &[Run]) -> String {
             runs,
             ("Consistency of correct answers", "consistency / accuracy"),
             Scale::Share,
-            share,
+            curves::smooth_consistency,
         ),
         plain("Completion length, tokens", LENGTH, Scale::FromZero),
     ];

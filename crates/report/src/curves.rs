@@ -49,6 +49,9 @@ impl Panel {
     }
 }
 
+/// The weighted sum of the rewards.
+const REWARD: &str = "reward";
+
 const fn panel(
     title: &'static str,
     metric: &'static str,
@@ -61,7 +64,7 @@ const fn panel(
 /// Charts that the paper's figure does not have.
 pub(crate) const MORE: &[Panel] = &[
     panel("Loss", "loss", "other", Scale::Free),
-    panel("Reward", "reward", "other", Scale::FromZero),
+    panel("Reward", REWARD, "other", Scale::FromZero),
     panel("Reward standard deviation", "reward_std", "other", Scale::FromZero),
     panel("Zero-variance groups", "frac_reward_zero_std", "other", Scale::Share),
     panel("KL to the reference", "kl", "other", Scale::FromZero),
@@ -77,6 +80,24 @@ pub(crate) const MORE: &[Panel] = &[
 /// Steps of the moving average.
 pub(crate) fn window(events: &Events) -> usize {
     (events.steps.len() / 20).max(1)
+}
+
+/// The moving average of a metric.
+pub(crate) fn smooth(events: &Events, metric: &str) -> Vec<Point> {
+    smoothed(&events.series(metric), window(events))
+}
+
+/// The moving average of the consistency of correct answers.
+pub(crate) fn smooth_consistency(events: &Events) -> Vec<Point> {
+    consistency::rate(&consistency::steps(events), window(events))
+}
+
+/// What the ends of curves are, in a sentence; empty if curves are not smoothed.
+pub(crate) fn window_note(events: &Events) -> String {
+    match window(events) {
+        1 => String::new(),
+        window => format!("Ends of the bold curves: moving averages over {window} steps."),
+    }
 }
 
 /// The stages, if there are several.
@@ -96,14 +117,15 @@ pub(crate) fn marks(events: &Events) -> Vec<Mark> {
 /// The section with all curves of the run.
 pub(crate) fn section(events: &Events) -> String {
     let (window, marks) = (window(events), marks(events));
-    let paper_figure = paper_figure(events, window, &marks);
+    let paper_figure = paper_figure(events, &marks);
     let more: String = MORE
         .iter()
         .filter(|panel| events.has(panel.metric))
         .map(|panel| {
-            let points = events.series(panel.metric);
-            let smooth = smoothed(&points, window);
-            drawn(panel, &Chart { smooth: &smooth, ..panel.chart(&points, &marks) })
+            let (points, smooth) = (events.series(panel.metric), smooth(events, panel.metric));
+            let chart = Chart { smooth: &smooth, ..panel.chart(&points, &marks) };
+            let note = if panel.metric == REWARD { weights_note(events) } else { String::new() };
+            drawn(panel, &chart, &note)
         })
         .collect();
     let more = validation(events, &marks) + &more;
@@ -138,24 +160,21 @@ pub(crate) fn section(events: &Events) -> String {
 
 /// The rewards of the paper's figure that the run has, in training and on held-out questions.
 pub(crate) fn reward_curves(events: &Events) -> Vec<RewardCurve> {
-    let window = window(events);
     let plain = [
         (panel("Accuracy reward", ACCURACY, "accuracy", Scale::Share), "eval/accuracy"),
         (panel("Format reward", FORMAT, "format", Scale::Share), "eval/format"),
     ];
     let plain = plain.into_iter().filter(|(panel, _)| events.has(panel.metric));
     let plain = plain.map(|(panel, held_out)| {
-        let points = events.series(panel.metric);
-        let smooth = smoothed(&points, window);
+        let (points, smooth) = (events.series(panel.metric), smooth(events, panel.metric));
         RewardCurve { panel, smooth, points, held_out: events.evaluated(held_out) }
     });
     let consistency = (events.has(ACCURACY) && events.has(CONSISTENCY)).then(|| {
-        let steps = consistency::steps(events);
         let (title, metric) = ("Consistency of correct answers", "consistency / accuracy");
         RewardCurve {
             panel: panel(title, metric, "consistency", Scale::Share),
-            points: consistency::rate(&steps, 1),
-            smooth: consistency::rate(&steps, window),
+            points: consistency::rate(&consistency::steps(events), 1),
+            smooth: smooth_consistency(events),
             held_out: consistency::rate(&consistency::evaluations(events), 1),
         }
     });
@@ -163,17 +182,17 @@ pub(crate) fn reward_curves(events: &Events) -> Vec<RewardCurve> {
 }
 
 /// The four curves of the paper's figure, if the run has them.
-fn paper_figure(events: &Events, window: usize, marks: &[Mark]) -> String {
+fn paper_figure(events: &Events, marks: &[Mark]) -> String {
     let rewards = reward_curves(events);
     let mut html: String =
-        rewards.iter().map(|curve| drawn(&curve.panel, &curve.chart(marks))).collect();
+        rewards.iter().map(|curve| drawn(&curve.panel, &curve.chart(marks), "")).collect();
     if events.has(LENGTH) {
         let points = events.series(LENGTH);
         let panel = panel("Completion length, tokens", LENGTH, "length", Scale::FromZero);
-        let smooth = smoothed(&points, window);
+        let smooth = smooth(events, LENGTH);
         let held_out = events.evaluated("eval/completions/mean_length");
         let chart = Chart { smooth: &smooth, held_out: &held_out, ..panel.chart(&points, marks) };
-        html.push_str(&drawn(&panel, &chart));
+        html.push_str(&drawn(&panel, &chart, ""));
     }
     html
 }
@@ -187,18 +206,32 @@ fn validation(events: &Events, marks: &[Mark]) -> String {
     let alone = |panel: &Panel| {
         let points = events.evaluated(panel.metric);
         let measured = points.iter().filter(|(_, value)| value.is_some()).count();
-        (measured > 1).then(|| drawn(panel, &panel.chart(&points, marks)))
+        (measured > 1).then(|| drawn(panel, &panel.chart(&points, marks), ""))
     };
     let is_beside = |panel: &&Panel| panel.metric == "eval/accuracy" && events.has(ACCURACY);
     panels.iter().filter(|panel| !is_beside(panel)).filter_map(alone).collect()
 }
 
-fn drawn(panel: &Panel, chart: &Chart<'_>) -> String {
+fn drawn(panel: &Panel, chart: &Chart<'_>, note: &str) -> String {
     format!(
-        "<div class=\"card panel\"><h3>{} <code>{}</code></h3>\n{}</div>\n",
+        "<div class=\"card panel\"><h3>{} <code>{}</code></h3>\n{}{note}</div>\n",
         panel.title,
         panel.metric,
         chart.svg()
+    )
+}
+
+/// Why the weighted sum of the rewards jumps, if stages change its weights.
+fn weights_note(events: &Events) -> String {
+    let changes = events.stages.windows(2).filter(|pair| pair[0].weights != pair[1].weights);
+    let steps: Vec<String> = changes.map(|pair| pair[1].first_step.to_string()).collect();
+    if steps.is_empty() {
+        return String::new();
+    }
+    format!(
+        "<p class=\"note\">The weighted sum of the rewards. Its weights change at step {}, so values before and after \
+         are not comparable, and the curve may jump.</p>\n",
+        steps.join(" and ")
     )
 }
 
@@ -250,6 +283,21 @@ mod tests {
         let html = section(&events);
         assert!(html.contains("stage 2</text>"));
         assert!(html.contains("<b>stage 2</b> from step 2: format 2"), "{html}");
+    }
+
+    #[test]
+    fn the_reward_says_where_its_weights_change() {
+        let mut events = Events::default();
+        for step in 1..=3u64 {
+            events.steps.entry(step).or_default().insert(REWARD.to_owned(), step as f64);
+            // The second stage has the weights of the first.
+            let weights = [("format".to_owned(), if step < 3 { 0.7 } else { 0.1 })].into();
+            events.stages.push(crate::events::Stage { first_step: step, weights });
+        }
+        let html = section(&events);
+        assert!(html.contains("Its weights change at step 3, so values"), "{html}");
+        events.stages.pop();
+        assert!(!section(&events).contains("weights change"));
     }
 
     #[test]

@@ -42,6 +42,9 @@ pub enum Error {
         /// The parser's error, with line and column.
         source: serde_json::Error,
     },
+    /// The scores cannot be kept.
+    #[error(transparent)]
+    File(#[from] embodied_r_files::Error),
     /// A completion file cannot be read.
     #[error(transparent)]
     Completions(#[from] embodied_r_data::Error),
@@ -63,7 +66,7 @@ impl Error {
             Self::NoRewards { .. } => {
                 Some("give the output directory of `embodied-r train`".to_owned())
             }
-            Self::Read { .. } | Self::Scores { .. } | Self::Completions(_) => None,
+            Self::Read { .. } | Self::Scores { .. } | Self::File(_) | Self::Completions(_) => None,
         }
     }
 }

@@ -5,13 +5,14 @@ use std::path::Path;
 
 use crate::chart::number;
 use crate::document::{Page, document, folder_name};
+use crate::environment::environment;
 use crate::error::Result;
 use crate::events::Events;
 use crate::html::escape;
 use crate::metrics::{ACCURACY, FORMAT, LENGTH};
 use crate::scores::{self, Scores};
 use crate::summary::{count, duration, ends};
-use crate::{completions, consistency, curves, settings};
+use crate::{completions, curves, settings};
 
 /// The inputs of a page.
 #[derive(Debug)]
@@ -19,7 +20,7 @@ pub struct Sources<'a> {
     /// Folder of the run, with its `events.jsonl`.
     pub run: &'a Path,
     /// Results of `embodied-r eval` as `FILE` or `LABEL=FILE`; the first two are before and after training.
-    /// If empty, those in the run's folder.
+    /// Those that [`keep_scores`](crate::keep_scores) has kept follow. If empty, also those in the run's folder.
     pub evals: &'a [String],
     /// Heading of the page; by default the folder's name.
     pub title: Option<&'a str>,
@@ -32,8 +33,8 @@ pub struct Sources<'a> {
 pub fn page(sources: &Sources<'_>) -> Result<Page> {
     let events = Events::read(sources.run)?;
     let scores = match sources.evals {
-        [] => scores::find(sources.run),
-        files => scores::read(files)?,
+        [] => scores::of_run(sources.run)?,
+        files => scores::with_kept(sources.run, scores::read(files)?)?,
     };
     let samples = completions::read(sources.run)?;
     let settings = settings::read(sources.run);
@@ -41,13 +42,26 @@ pub fn page(sources: &Sources<'_>) -> Result<Page> {
         Some(title) => title.to_owned(),
         None => folder_name(sources.run),
     };
+    let note = [origin(sources.run, &settings), summary(&events)].join("<br>\n");
     let mut body = tiles(&events, &scores);
     body.push_str(&curves::section(&events));
     body.push_str(&scores::section(&scores));
     body.push_str(&completions::section(&samples));
     body.push_str(&settings::section(&settings));
-    let html = document(&title, "training report", &summary(&events), &body);
+    let html = document(&title, "training report", &note, &body);
     Ok(Page { html, skipped_lines: events.skipped })
+}
+
+/// Model, data, commit and machine in one line, as far as they are known.
+fn origin(run: &Path, settings: &[(String, String)]) -> String {
+    let setting = |name: &str| {
+        let (_, value) = settings.iter().find(|(of, _)| of == name)?;
+        Some(format!("{name} <code>{}</code>", escape(value)))
+    };
+    let environment = environment(run);
+    let environment = environment.iter().map(|(name, value)| format!("{name} {}", escape(value)));
+    let parts: Vec<String> = ["model", "data"].iter().filter_map(|name| setting(name)).collect();
+    parts.into_iter().chain(environment).collect::<Vec<_>>().join(" · ")
 }
 
 /// Steps, stages, tokens and time in one line.
@@ -93,15 +107,19 @@ fn tiles(events: &Events, scores: &[Scores]) -> String {
         if metric == "loss" && events.has("reward") {
             continue;
         }
-        if let Some((first, last)) = ends(&events.series(metric)) {
+        if let Some((first, last)) = ends(&curves::smooth(events, metric)) {
             tile(label, &number(last), &format!("from {}", number(first)), &mut html);
         }
     }
-    if let Some((first, last)) = ends(&consistency::rate(&consistency::steps(events), 1)) {
+    if let Some((first, last)) = ends(&curves::smooth_consistency(events)) {
         let detail = format!("from {}", number(first));
         tile("consistency / accuracy", &number(last), &detail, &mut html);
     }
     html.push_str("</div>\n");
+    let note = curves::window_note(events);
+    if !note.is_empty() && events.has(ACCURACY) {
+        let _ = writeln!(html, "<p class=\"note\">Training rewards and lengths: {note}</p>");
+    }
     html
 }
 
@@ -116,6 +134,49 @@ fn tile(label: &str, value: &str, detail: &str, html: &mut String) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_card_shows_the_end_of_its_curve() {
+        let run = tempfile::tempdir().unwrap();
+        let line = |step: u32| {
+            format!(
+                "{{\"step\": {step}, \"rewards/accuracy/mean\": {}}}\n",
+                f64::from(step) / 100.0
+            )
+        };
+        let events: String = (1..=100).map(line).collect();
+        std::fs::write(run.path().join("events.jsonl"), events).unwrap();
+        let html = page(&Sources { run: run.path(), evals: &[], title: None }).unwrap().html;
+        // The centered average over five steps has three at the ends.
+        assert!(
+            html.contains("<div class=\"value\">0.99</div><div class=\"detail\">from 0.02<"),
+            "{html}"
+        );
+        assert!(html.contains(">0.99</text>"), "the curve's label");
+        assert!(html.contains("Ends of the bold curves: moving averages over 5 steps."));
+    }
+
+    #[test]
+    fn model_data_commit_and_machine_stand_at_the_top() {
+        let run = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(run.path().join(name), text).unwrap();
+        write("events.jsonl", "{\"step\": 1, \"reward\": 0.5}\n");
+        write("settings.toml", "model = \"org/base\"\ndata = \"<train>.json\"\n");
+        write(
+            "environment.json",
+            r#"{"version": "0.1.0", "commit": "0a1b", "machine": "Xeon, 2 cores"}"#,
+        );
+        let html = page(&Sources { run: run.path(), evals: &[], title: None }).unwrap().html;
+        let top = html.split("<div class=\"tiles\">").next().unwrap();
+        for text in [
+            "model <code>org/base</code>",
+            "data <code>&lt;train&gt;.json</code>",
+            "commit 0a1b",
+            "machine Xeon, 2 cores",
+        ] {
+            assert!(top.contains(text), "{text}: {top}");
+        }
+    }
 
     #[test]
     fn the_page_is_self_contained_and_shows_the_logged_metrics() {

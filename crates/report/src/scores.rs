@@ -3,14 +3,18 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
+use embodied_r_files::write_json;
 use indexmap::IndexMap;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::html::escape;
 
+/// The scores that earlier reports of a run were given, in its folder.
+const KEPT: &str = "report_scores.json";
+
 /// One result file.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Scores {
     /// The user's label, or a name derived from the file.
     pub(crate) name: String,
@@ -18,7 +22,7 @@ pub(crate) struct Scores {
 }
 
 /// The fields used from the output of `embodied-r eval --json`. Scores are from 0 to 100.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct EvalResult {
     #[serde(default)]
     pub(crate) protocol: String,
@@ -30,7 +34,7 @@ pub(crate) struct EvalResult {
 }
 
 /// One category's score.
-#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Category {
     pub(crate) score: f64,
     #[serde(default)]
@@ -54,9 +58,45 @@ pub(crate) fn read(named: &[String]) -> Result<Vec<Scores>> {
     named.iter().map(read).collect()
 }
 
+/// Keeps the results in the files `named` for later reports of the run in `run`, beside those that it has.
+///
+/// # Errors
+/// A file cannot be read, or the run's folder not be written.
+pub fn keep_scores(run: &Path, named: &[String]) -> Result<()> {
+    let kept = with_kept(run, read(named)?)?;
+    write_json(&run.join(KEPT), &kept)?;
+    Ok(())
+}
+
+/// The scores `first`, then those that earlier reports were given under other names.
+pub(crate) fn with_kept(run: &Path, mut first: Vec<Scores>) -> Result<Vec<Scores>> {
+    let path = run.join(KEPT);
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(first),
+        Err(source) => return Err(Error::Read { path, source }),
+    };
+    let kept: Vec<Scores> =
+        serde_json::from_str(&text).map_err(|source| Error::Scores { path, source })?;
+    let is_new = |scores: &Scores| first.iter().all(|other| other.name != scores.name);
+    let kept: Vec<Scores> = kept.into_iter().filter(is_new).collect();
+    first.extend(kept);
+    Ok(first)
+}
+
+/// The scores of a run: those that earlier reports were given, then those in its folder.
+pub(crate) fn of_run(run: &Path) -> Result<Vec<Scores>> {
+    let mut all = with_kept(run, Vec::new())?;
+    let found = find(run).into_iter();
+    let found: Vec<Scores> =
+        found.filter(|scores| all.iter().all(|other| other.name != scores.name)).collect();
+    all.extend(found);
+    Ok(all)
+}
+
 /// The result files in a run's folder, its `eval` folder and the folders in that, sorted by phase: before training
 /// first.
-pub(crate) fn find(run: &Path) -> Vec<Scores> {
+fn find(run: &Path) -> Vec<Scores> {
     let eval = run.join("eval");
     let inner = files(&eval).into_iter().filter(|path| path.is_dir());
     let folders = [run.to_path_buf(), eval.clone()].into_iter().chain(inner);
@@ -80,11 +120,11 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 }
 
 /// A run's result after training: the last one named so, else the last one.
-pub(crate) fn last(run: &Path) -> Option<Scores> {
-    let mut found = find(run);
+pub(crate) fn last(run: &Path) -> Result<Option<Scores>> {
+    let mut found = of_run(run)?;
     let after = found.iter().rposition(|scores| phase(&scores.name) == 1);
-    let last = after.or_else(|| found.len().checked_sub(1))?;
-    Some(found.swap_remove(last))
+    let last = after.or_else(|| found.len().checked_sub(1));
+    Ok(last.map(|last| found.swap_remove(last)))
 }
 
 /// The phase of an evaluation, from its name: 0 before training, 1 after, 2 unknown, 3 control.
@@ -269,6 +309,25 @@ mod tests {
         }
         let names: Vec<_> = find(run.path()).into_iter().map(|scores| scores.name).collect();
         assert_eq!(names, ["before", "after", "shuffled-after"]);
+    }
+
+    #[test]
+    fn scores_that_a_report_was_given_stay_with_the_run() {
+        let run = tempfile::tempdir().unwrap();
+        let given = |name: &str, overall: f64| {
+            let path = run.path().join(format!("{name}.txt"));
+            std::fs::write(&path, result(overall, "a")).unwrap();
+            format!("{name}={}", path.display())
+        };
+        let shown = || -> Vec<(String, f64)> {
+            let all = of_run(run.path()).unwrap().into_iter();
+            all.map(|scores| (scores.name, scores.result.overall)).collect()
+        };
+        keep_scores(run.path(), &[given("start", 40.0), given("trained", 60.0)]).unwrap();
+        assert_eq!(shown(), [("start".to_owned(), 40.0), ("trained".to_owned(), 60.0)]);
+        keep_scores(run.path(), &[given("trained", 61.0)]).unwrap();
+        assert_eq!(shown(), [("trained".to_owned(), 61.0), ("start".to_owned(), 40.0)]);
+        assert_eq!(last(run.path()).unwrap().unwrap().name, "trained");
     }
 
     #[test]

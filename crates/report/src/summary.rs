@@ -1,6 +1,6 @@
 //! A curve, a count and a time in few characters.
 
-use crate::chart::{Point, mean, number};
+use crate::chart::{Point, number};
 
 /// A number with an SI suffix.
 pub(crate) fn count(value: f64) -> String {
@@ -21,12 +21,11 @@ pub(crate) fn duration(seconds: f64) -> String {
     }
 }
 
-/// Means over the first and the last 5 % of a curve.
-pub(crate) fn ends(points: &[Point]) -> Option<(f64, f64)> {
-    let values: Vec<_> = points.iter().filter_map(|(_, value)| *value).collect();
-    let few = values.len().div_ceil(20);
-    let first = mean(values[..few].iter().copied())?;
-    Some((first, mean(values[values.len() - few..].iter().copied())?))
+/// The first and the last value of a curve.
+pub(crate) fn ends(curve: &[Point]) -> Option<(f64, f64)> {
+    let mut values = curve.iter().filter_map(|(_, value)| *value);
+    let first = values.next()?;
+    Some((first, values.next_back().unwrap_or(first)))
 }
 
 #[cfg(test)]
@@ -34,10 +33,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_ends_of_a_curve_are_means_over_five_percent() {
-        let points: Vec<_> = (0..40).map(|step| (f64::from(step), Some(f64::from(step)))).collect();
-        assert_eq!(ends(&points), Some((0.5, 38.5)));
-        assert_eq!(ends(&[(0.0, None)]), None);
+    fn the_ends_of_a_curve_are_its_first_and_last_values() {
+        let curve = [None, Some(2.0), None, Some(3.0), None].map(|value| (0.0, value));
+        assert_eq!(ends(&curve), Some((2.0, 3.0)));
+        assert_eq!(ends(&curve[..2]), Some((2.0, 2.0)));
+        assert_eq!(ends(&curve[..1]), None);
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::exit::Status;
 use crate::output::{out, outln};
 pub(super) use check::size;
 use check::{Check, State};
-pub(super) use machine::{free_bytes, memory_bytes};
+pub(super) use machine::{description, free_bytes, memory_bytes};
 
 /// What `--json` prints.
 #[derive(Serialize)]

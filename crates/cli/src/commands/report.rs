@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use embodied_r_files::write_atomic;
-use embodied_r_report::{Error, Page, Sources, compare, figure, page};
+use embodied_r_report::{Error, Page, Sources, compare, figure, keep_scores, page};
 
 use crate::args::report::ReportArgs;
 use crate::exit::{self, Status, Usage};
@@ -22,6 +22,9 @@ pub(crate) fn run(args: ReportArgs) -> anyhow::Result<Status> {
     let title = args.title.as_deref();
     let (Page { html, skipped_lines }, out) = match args.run.as_slice() {
         [run] => {
+            if !args.eval.is_empty() {
+                keep_scores(run, &args.eval).map_err(explained)?;
+            }
             let page = page(&Sources { run, evals: &args.eval, title });
             (page.map_err(explained)?, run.join("report.html"))
         }

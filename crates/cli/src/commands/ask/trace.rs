@@ -47,7 +47,8 @@ pub(super) const PAGE: &str = "index.html";
 
 const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:52rem;margin:2rem auto;padding:0 1rem;\
     color:#222;background:#fff}figure{display:flex;gap:1rem;margin:1rem 0}img{width:16rem;height:auto;\
-    align-self:start}figcaption small{color:#666}pre{white-space:pre-wrap;background:#f5f5f5;padding:1rem}\
+    align-self:start}figcaption{min-width:0}figcaption small{color:#666}\
+    h1,pre,figcaption,p{overflow-wrap:anywhere}pre{white-space:pre-wrap;background:#f5f5f5;padding:1rem}\
     @media(prefers-color-scheme:dark){body{color:#ddd;background:#181818}pre{background:#242424}}";
 
 /// Writes the frames, the JSON object and the page, over those of an earlier stage.

@@ -35,9 +35,21 @@ fn vector_instructions() -> Option<&'static str> {
     }
 }
 
-fn processor() -> Check {
+/// The processor, its widest usable instructions, and the cores.
+pub(crate) fn description() -> String {
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let widest = vector_instructions().map(|widest| format!(", {widest}")).unwrap_or_default();
+    let plural = if cores == 1 { "" } else { "s" };
+    format!("{}{widest}, {cores} core{plural}", model_name())
+}
+
+fn model_name() -> String {
     let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = field(&cpuinfo, "model name").unwrap_or(std::env::consts::ARCH);
+    field(&cpuinfo, "model name").unwrap_or(std::env::consts::ARCH).to_owned()
+}
+
+fn processor() -> Check {
+    let model = model_name();
     match vector_instructions() {
         Some(widest) => Check::ok(AREA, "processor", format!("{model}, {widest}")),
         None => Check::warning(

@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use candle_core::Device;
+use embodied_r_files::write_json;
 use embodied_r_grpo::Error;
 use embodied_r_grpo::checkpoint::Checkpoint;
 use embodied_r_grpo::estimate::memory_plan::{MemoryPlan, RankDevice, Workload};
-use embodied_r_grpo::events::Sink;
+use embodied_r_grpo::events::{ENVIRONMENT_FILE, Environment, Sink};
 use embodied_r_grpo::images::disk_cache::DiskCache;
 use embodied_r_grpo::images::table::ImageTable;
 use embodied_r_grpo::images::{ReferenceTower, RunImages};
@@ -24,6 +25,7 @@ use super::progress::{finish, progress};
 use super::session::Session;
 use super::settings::TrainingSettings;
 use crate::args::run::RunArgs;
+use crate::commands::doctor;
 use crate::device;
 use crate::exit::{Status, Usage};
 use crate::interrupt::on_interrupt;
@@ -162,6 +164,9 @@ impl<'a, T: TrainingSettings> Job<'a, T> {
     ) -> anyhow::Result<Status> {
         self.report_memory(memory)?;
         let lock = self.session.prepare(self.process_group)?;
+        if self.process_group.is_rank_zero() {
+            self.write_environment()?;
+        }
         let settings_text = settings::text(self.settings())?;
         let stop = on_interrupt("stopping after a checkpoint")?;
         let bar = Bar::default();
@@ -183,6 +188,32 @@ impl<'a, T: TrainingSettings> Job<'a, T> {
         };
         let outcome = train(self, inputs, sinks).map_err(explain)?;
         finish(&outcome, T::COMMAND, self.process_group)
+    }
+
+    /// Writes the program and the machine, if they have changed since the run's last start: a run that is killed while it
+    /// writes leaves a temporary file.
+    fn write_environment(&self) -> anyhow::Result<()> {
+        let path = self.settings().run().output.join(ENVIRONMENT_FILE);
+        let environment = self.environment();
+        let written = std::fs::read(&path).ok();
+        let written = written.and_then(|bytes| serde_json::from_slice::<Environment>(&bytes).ok());
+        if written.as_ref() != Some(&environment) {
+            write_json(&path, &environment)?;
+        }
+        Ok(())
+    }
+
+    /// The program and the machine.
+    fn environment(&self) -> Environment {
+        let gpus = match self.device.is_cpu() {
+            true => String::new(),
+            false => format!(", {} GPUs", self.ranks()),
+        };
+        Environment {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            commit: option_env!("EMBODIED_R_COMMIT").map(str::to_owned),
+            machine: doctor::description() + &gpus,
+        }
     }
 
     /// Prints the memory that each rank needs, and warns if a rank has less.
