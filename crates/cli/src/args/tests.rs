@@ -15,6 +15,38 @@ fn the_command_line_is_consistent() {
     command().debug_assert();
 }
 
+/// The names of the commands below `command` that have an option, after `path`.
+fn with_option(command: &clap::Command, option: &str, path: &str) -> Vec<String> {
+    let own = command.get_arguments().any(|argument| argument.get_long() == Some(option));
+    let below = command.get_subcommands().flat_map(|sub| {
+        let path = format!("{path} {}", sub.get_name());
+        with_option(sub, option, path.trim_start())
+    });
+    own.then(|| path.to_owned()).into_iter().chain(below).collect()
+}
+
+#[test]
+fn the_page_about_cuda_names_the_commands_with_a_device() {
+    let page = include_str!("../../../../docs/cuda.md");
+    let rows = page.split("| commands | options |").nth(1).unwrap().lines().skip(2);
+    let rows = rows.take_while(|row| row.starts_with('|'));
+    // Only the words before an option name a command.
+    let cells = rows.flat_map(|row| row.split('|').nth(1).unwrap().split('`').skip(1).step_by(2));
+    let named: Vec<&str> = cells.map(|cell| cell.split(" --").next().unwrap_or_default()).collect();
+    let mut commands = with_option(&command(), "device", "");
+    // It only estimates.
+    commands.retain(|command| command != "plan");
+    let is_below = |command: &str, name: &str| {
+        command == name || command.strip_prefix(name).is_some_and(|rest| rest.starts_with(' '))
+    };
+    for command in &commands {
+        assert!(named.iter().any(|name| is_below(command, name)), "{command}");
+    }
+    for name in named {
+        assert!(commands.iter().any(|command| is_below(command, name)), "{name}");
+    }
+}
+
 #[test]
 fn perceive_takes_the_official_spellings() {
     for [data, output, videos, captioner] in [

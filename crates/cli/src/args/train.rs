@@ -9,7 +9,8 @@ use super::run::RunArgs;
 /// Settings come from defaults (the paper's run), then `--config`, `--set` and flags; later ones override earlier ones.
 #[derive(Debug, clap::Args)]
 pub(crate) struct TrainArgs {
-    /// Training questions with captions, as written by `perceive`.
+    /// Training questions: JSON with captions, as `perceive` writes it, or questions with images and videos in a format of
+    /// `docs/guide/data.md`. A text model reads their text alone.
     #[arg(long, value_name = "FILE")]
     pub(crate) data: Option<PathBuf>,
     /// Validation questions, evaluated every `eval_steps` steps.

@@ -84,7 +84,7 @@ const PEERS: &[(&str, &str)] = &[
     ("ref_model_sync_steps", "same; TRL counts optimizer steps"),
     (
         "num_mini_batches",
-        "TRL's `PPOConfig` has it; verl's `ppo_mini_batch_size` and EasyR1's `global_batch_size` are the questions of one",
+        "own; verl's `ppo_mini_batch_size` and EasyR1's `global_batch_size` are the questions of one",
     ),
     ("delta", "same; verl's `clip_ratio_c` and EasyR1's `clip_ratio_dual`"),
     (
@@ -94,6 +94,7 @@ const PEERS: &[(&str, &str)] = &[
     ("learning_rate", "TRL 1e-6; 5e-7 is the paper's"),
     ("lr_scheduler_type", "TRL `linear`; `cosine` is ms-swift's default"),
     ("warmup_ratio", "ms-swift's; TRL has only `warmup_steps`"),
+    ("warmup_steps", "TRL also takes a fraction, as a ratio"),
     ("optim", "TRL `adamw_torch_fused`, the same update as `adamw`; `muon` is our own"),
     ("adam_beta2", "TRL 0.999; 0.95 is ms-swift's default"),
     ("weight_decay", "TRL 0; 0.1 is ms-swift's default"),
@@ -210,7 +211,7 @@ fn defaults(settings: &impl Serialize) -> Table {
 
 /// The default in `table`; what the documentation says of one that is unset.
 fn default_of(table: &Table, field: &Field) -> String {
-    match table.get(&field.name) {
+    let value = match table.get(&field.name) {
         None if matches!(field.default.as_str(), "" | "none") => "–".to_owned(),
         None => field.default.clone(),
         Some(Value::String(text)) if text.is_empty() => "required".to_owned(),
@@ -219,6 +220,11 @@ fn default_of(table: &Table, field: &Field) -> String {
             format!("`{number:e}`")
         }
         Some(value) => format!("`{value}`"),
+    };
+    // "`f32`; on a GPU `bf16`": what the value alone does not say.
+    match field.default.split_once("; ") {
+        Some((_, more)) if table.contains_key(&field.name) => format!("{value}; {more}"),
+        _ => value,
     }
 }
 

@@ -31,8 +31,8 @@ pub struct RolloutSettings {
     pub dynamic_sample: bool,
     /// Maximum resampling attempts per step with `dynamic_sample`. Default: 3.
     pub max_resample_times: u64,
-    /// Leave zero-variance groups out of the update: of the loss, the counts that it is divided by, and the KL penalty.
-    /// With `dynamic_sample` those left after the last attempt. Default: false.
+    /// Leave zero-variance groups out of the update: they count neither in the loss and its normalizers nor in the KL
+    /// penalty. With `dynamic_sample`, these are the groups that the last attempt has not replaced. Default: false.
     pub filter_groups: bool,
     /// Matmul precision of the rollout. A lower one than `precision` is faster; see `importance_sampling_correction`.
     /// Default: `precision`.

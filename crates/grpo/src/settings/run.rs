@@ -16,7 +16,8 @@ use crate::model::Precision;
 pub struct RunSettings {
     /// Model directory, or model ID on the Hugging Face Hub.
     pub model: String,
-    /// Training data. GRPO: questions, JSON as `perceive` writes it. SFT: conversations, JSONL of `{"messages": [{"role",
+    /// Training data. GRPO: questions, as `perceive` writes them, or in a [format](guide/data.md#questions-with-images-and-videos) of other
+    /// trainers. SFT: conversations, JSONL of `{"messages": [{"role",
     /// "content"}]}`; or such questions, to train on their answers without reasoning.
     pub data: PathBuf,
     /// Evaluation data: questions, answered greedily every `eval_steps`; for SFT conversations, evaluated before the first
