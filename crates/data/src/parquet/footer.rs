@@ -76,7 +76,8 @@ pub(super) fn check_values(
     }
 }
 
-fn read(file: &mut File) -> Option<FileMetaData> {
+/// The footer of `file`; `None` if it cannot be read.
+pub(super) fn read(file: &mut File) -> Option<FileMetaData> {
     let length = file.seek(SeekFrom::End(0)).ok()?;
     file.seek(SeekFrom::Start(length.checked_sub(TAIL as u64)?)).ok()?;
     let mut tail = [0; TAIL];
@@ -96,17 +97,17 @@ fn parse(footer: &[u8]) -> Option<FileMetaData> {
     FileMetaData::read_from_in_protocol(&mut protocol).ok()
 }
 
-/// The parquet file `bytes` with one entry of key-value metadata, in place of all others; `None` if it is none.
+/// The parquet file `bytes` with `entry` as its only key-value metadata; `None` if it is none.
 ///
 /// Without the Arrow schema among them, pyarrow takes the schema and the entries from the footer itself.
-pub(super) fn with_metadata(mut bytes: Vec<u8>, key: &str, value: &str) -> Option<Vec<u8>> {
+pub(super) fn with_metadata(mut bytes: Vec<u8>, entry: Option<(&str, &str)>) -> Option<Vec<u8>> {
     const MAGIC: &[u8] = b"PAR1";
     let end = bytes.len().checked_sub(TAIL)?;
     let length = u32::from_le_bytes(bytes.get(end..end + 4)?.try_into().ok()?) as usize;
     let start = end.checked_sub(length)?;
     let mut footer = parse(bytes.get(start..end)?)?;
-    let entry = KeyValue { key: key.to_owned(), value: Some(value.to_owned()) };
-    footer.key_value_metadata = Some(vec![entry]);
+    footer.key_value_metadata =
+        entry.map(|(key, value)| vec![KeyValue { key: key.into(), value: Some(value.into()) }]);
     bytes.truncate(start);
     let mut protocol = TCompactOutputProtocol::new(&mut bytes);
     footer.write_to_out_protocol(&mut protocol).ok()?;

@@ -1,8 +1,11 @@
 //! Writing tables.
+//!
+//! polars describes its own types in the Arrow schema of a file's metadata: strings as `string_view`, which pandas refuses in
+//! lists. So files are written without it, and readers take the types from the parquet schema.
 
 use std::path::Path;
 
-use embodied_r_files::{create_parents, write_atomic, write_in_existing_folder_with};
+use embodied_r_files::{create_parents, write_atomic, write_in_existing_folder};
 use polars::prelude::{
     Column as Series, DataFrame, DataType, Float32Type, Int64Type, ListPrimitiveChunkedBuilder,
     ListStringChunkedBuilder, ParquetWriter, PlSmallStr, PolarsError, PolarsResult,
@@ -136,35 +139,38 @@ pub fn write_table(path: &Path, columns: Vec<(&str, Column)>) -> Result<()> {
     write_table_in_existing_folder(path, columns)
 }
 
-/// Like [`write_table`], but never creates parent folders, as [`write_in_existing_folder_with`].
+/// Like [`write_table`], but never creates parent folders, as [`write_in_existing_folder`].
 ///
 /// # Errors
 /// As [`write_table`], also if the folder does not exist.
 pub fn write_table_in_existing_folder(path: &Path, columns: Vec<(&str, Column)>) -> Result<()> {
-    let write_error = |source| Error::ParquetWrite { path: path.into(), source };
-    let mut frame = data_frame(columns).map_err(write_error)?;
-    write_in_existing_folder_with(path, |out| {
-        ParquetWriter::new(out).finish(&mut frame).map(|_| ()).map_err(write_error)
-    })
+    Ok(write_in_existing_folder(path, &encoded(path, columns, None)?)?)
 }
 
-/// Like [`write_table`], with an entry in the file's key-value metadata, such as pandas' description of an index. The table
-/// is built in memory.
+/// Like [`write_table`], with an entry in the file's key-value metadata, such as pandas' description of an index.
 ///
 /// # Errors
 /// As [`write_table`].
 pub fn write_table_with_metadata(
     path: &Path,
     columns: Vec<(&str, Column)>,
-    (key, value): (&str, &str),
+    entry: (&str, &str),
 ) -> Result<()> {
+    Ok(write_atomic(path, &encoded(path, columns, Some(entry))?)?)
+}
+
+/// The bytes of the file at `path`, with an entry of key-value metadata.
+fn encoded(
+    path: &Path,
+    columns: Vec<(&str, Column)>,
+    entry: Option<(&str, &str)>,
+) -> Result<Vec<u8>> {
     let write_error = |source| Error::ParquetWrite { path: path.into(), source };
     let mut bytes = Vec::new();
     let mut frame = data_frame(columns).map_err(write_error)?;
     ParquetWriter::new(&mut bytes).finish(&mut frame).map_err(write_error)?;
     let unreadable = || PolarsError::ComputeError("its footer cannot be written".into());
-    let bytes = footer::with_metadata(bytes, key, value).ok_or_else(unreadable);
-    Ok(write_atomic(path, &bytes.map_err(write_error)?)?)
+    footer::with_metadata(bytes, entry).ok_or_else(unreadable).map_err(write_error)
 }
 
 fn data_frame(columns: Vec<(&str, Column)>) -> PolarsResult<DataFrame> {
@@ -174,8 +180,51 @@ fn data_frame(columns: Vec<(&str, Column)>) -> PolarsResult<DataFrame> {
 
 #[cfg(test)]
 mod tests {
+    use polars_parquet_format::{ConvertedType, Type};
+
     use super::*;
     use crate::parquet::Table;
+
+    /// A column of each kind, with one row.
+    fn every_kind() -> Vec<(&'static str, Column)> {
+        let text = || "a".to_owned();
+        vec![
+            ("text", Column::Strings(vec![text()])),
+            ("optional text", Column::OptionalStrings(vec![None])),
+            ("integers", Column::Integers(vec![1])),
+            ("floats", Column::Floats(vec![0.5])),
+            ("optional floats", Column::OptionalFloats(vec![None])),
+            ("ids", Column::IdLists(vec![vec![7]])),
+            ("texts", Column::OptionalStringLists(vec![Some(vec![text()])])),
+            ("floats of 32 bits", Column::Floats32(vec![0.5])),
+            ("lists of 32 bits", Column::Floats32Lists { values: vec![0.5, 1.0], width: 2 }),
+            ("integer lists", Column::IntegerLists(vec![vec![1]])),
+            ("float lists", Column::FloatLists(vec![vec![0.5]])),
+            ("nested", Column::NestedFloatLists { rows: vec![vec![0.5]], depth: 2 }),
+        ]
+    }
+
+    #[test]
+    fn no_written_schema_has_view_types_not_even_nested() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("table.parquet");
+        for write in [
+            write_table,
+            write_table_in_existing_folder,
+            |path: &Path, columns: Vec<(&str, Column)>| {
+                write_table_with_metadata(path, columns, ("key", "value"))
+            },
+        ] {
+            write(&path, every_kind()).unwrap();
+            let footer = footer::read(&mut std::fs::File::open(&path).unwrap()).unwrap();
+            // Views are types of Arrow. The parquet schema has none, and an Arrow schema would have precedence over it.
+            let entries = footer.key_value_metadata.unwrap_or_default();
+            assert!(entries.iter().all(|entry| entry.key != "ARROW:schema"), "{entries:?}");
+            let texts = footer.schema.iter().filter(|leaf| leaf.type_ == Some(Type::BYTE_ARRAY));
+            let texts: Vec<_> = texts.map(|leaf| leaf.converted_type).collect();
+            assert_eq!(texts, [Some(ConvertedType::UTF8); 3]);
+        }
+    }
 
     #[test]
     fn an_entry_of_metadata_is_the_only_one_and_the_table_is_read() {
