@@ -76,7 +76,7 @@ def key_points(is_open, still):
     return found
 
 
-def splits(episodes, held_out, seed):
+def splits(episodes, held_out, shares, seed):
     held_out = {task.strip().lower() for task in held_out}
     result = {episode: "held_out" for episode, task in episodes if task.lower() in held_out}
     others = [(episode, task) for episode, task in episodes if episode not in result]
@@ -84,7 +84,9 @@ def splits(episodes, held_out, seed):
     if n < 3:
         totals = [min(n, 1), 0, max(n - 1, 0)]
     else:
-        val, test = (max(1, int(np.floor(share * n + 0.5))) for share in (0.05, 0.1))
+        val, test = (max(1, int(np.floor(shares[split] / 100 * n + 0.5))) for split in ("val", "test"))
+        test = min(test, n - 2)
+        val = min(val, n - 1 - test)
         totals = [n - val - test, val, test]
     left, given, done = list(totals), [0, 0, 0], 0
     for task in sorted({task for _, task in others}):
@@ -131,9 +133,8 @@ def main(demos, output):
     written = [json.loads(line) for line in (output / "episodes.jsonl").read_text().splitlines()]
     episodes = list(episodes_of(demos, keys))
     assert [row["episode_index"] for row in written] == [episode for episode, _, _ in episodes]
-    expected = splits(
-        [(episode, task) for episode, task, _ in episodes], settings["held_out_tasks"], options["seed"]
-    )
+    of_episodes = [(episode, task) for episode, task, _ in episodes]
+    expected = splits(of_episodes, settings["held_out_tasks"], settings["split"], options["seed"])
     starts = {}
     count = 0
     for row, (episode, task, arrays) in zip(written, episodes):

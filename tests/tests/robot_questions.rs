@@ -56,7 +56,8 @@ fn write_demos(dir: &Path, version: Version, episodes: usize) {
     for episode in 0..episodes {
         let rows = positions(episode);
         let frames: Vec<RgbImage> = (0..rows.len()).map(|index| frame(episode, index)).collect();
-        let values = rows.iter().flat_map(|([x, y, z], width)| [*x, *y, *z, *width]).collect();
+        let row = |([x, y, z], width): &([f32; 3], f32)| [*x, *y, *z, *width].map(f64::from);
+        let values = rows.iter().flat_map(row).collect();
         let state = Column { width: 4, values };
         let columns = BTreeMap::from([("observation.state".to_owned(), state)]);
         writer.episode(TASKS[episode % 2], &columns, frames.into_iter()).unwrap();

@@ -57,9 +57,9 @@ fn write(dir: &Path, version: Version, codec: VideoCodec) -> Result<(), Box<dyn 
     };
     let mut writer = Writer::create(dir, options)?;
     for (episode, length) in LENGTHS.into_iter().enumerate() {
-        let state = |at: usize| episode as f32 + (at / 3) as f32 / 8.0 + (at % 3) as f32 / 64.0;
+        let state = |at: usize| episode as f64 + (at / 3) as f64 / 8.0 + (at % 3) as f64 / 64.0;
         let state = Column { width: 3, values: (0..3 * length).map(state).collect() };
-        let action = Column { width: 1, values: (0..length).map(|at| (at % 2) as f32).collect() };
+        let action = Column { width: 1, values: (0..length).map(|at| (at % 2) as f64).collect() };
         let columns = [("observation.state".to_owned(), state), ("action".to_owned(), action)];
         let frames = (0..length).map(|frame| image(episode, frame));
         writer.episode(
@@ -103,7 +103,7 @@ fn read(dir: &Path, frames: &Path) -> Result<(), Box<dyn Error>> {
         .map(|(key, _)| key.as_str())
         .collect();
     dataset.read_episodes(&columns, |episode| {
-        let columns: BTreeMap<&String, &Vec<f32>> =
+        let columns: BTreeMap<&String, &Vec<f64>> =
             episode.columns.iter().map(|(key, column)| (key, &column.values)).collect();
         let (index, task, timestamps) = (episode.index, &episode.task, &episode.timestamps);
         println!(

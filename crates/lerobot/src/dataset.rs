@@ -112,7 +112,7 @@ impl Dataset {
     }
 
     /// Calls `each` with the episodes in order of their indices, with the features `columns`, the only columns that are
-    /// read besides timestamps and indices. Values are narrowed to `f32`, so integers beyond 2^24 are rounded.
+    /// read besides timestamps and indices. Integers beyond 2^53 are rounded.
     ///
     /// # Errors
     /// Those of `each`; a feature does not exist or is not numeric, a column has another width than its feature, a value

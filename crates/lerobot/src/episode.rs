@@ -26,18 +26,18 @@ pub struct Episode {
     pub columns: BTreeMap<String, Column>,
 }
 
-/// The values of a feature over an episode. All are finite.
+/// The values of a feature over an episode. All are finite, also as `f32`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Column {
     /// Values per frame: the product of the feature's shape.
     pub width: usize,
     /// The values, frames × width, row by row.
-    pub values: Vec<f32>,
+    pub values: Vec<f64>,
 }
 
 impl Column {
     /// The values of frame `frame`; empty beyond the last one.
-    pub fn row(&self, frame: usize) -> &[f32] {
+    pub fn row(&self, frame: usize) -> &[f64] {
         let start = frame.saturating_mul(self.width);
         self.values.get(start..start.saturating_add(self.width)).unwrap_or_default()
     }

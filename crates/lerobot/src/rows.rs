@@ -106,8 +106,8 @@ impl DataFile {
         })
     }
 
-    /// The values of a column, which must be finite.
-    fn values(&self, table: &Table, name: &str, width: usize) -> Result<Vec<f32>> {
+    /// The values of a column, which must be finite, also as `f32`: what is computed from them does not overflow.
+    fn values(&self, table: &Table, name: &str, width: usize) -> Result<Vec<f64>> {
         let values = table.number_rows(name, width)?;
         if let Some(at) = values.iter().position(|value| !(*value as f32).is_finite()) {
             let row = at / width.max(1);
@@ -119,7 +119,7 @@ impl DataFile {
             );
             return Err(Error::episode(self.file.path(), episode, name, reason));
         }
-        Ok(values.into_iter().map(|value| value as f32).collect())
+        Ok(values)
     }
 }
 

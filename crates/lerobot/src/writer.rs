@@ -188,7 +188,7 @@ impl Writer {
             if rows != expected {
                 return wrong(key, format!("has {rows} frames, but the first feature {expected}"));
             }
-            if let Some(at) = column.values.iter().position(|value| !value.is_finite()) {
+            if let Some(at) = column.values.iter().position(|value| !(*value as f32).is_finite()) {
                 let (value, frame) = (column.values[at], at / width);
                 return wrong(key, format!("is {value} at frame {frame}"));
             }

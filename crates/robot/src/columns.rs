@@ -106,10 +106,9 @@ impl Columns {
         let rows = |key: &str| episode.columns.get(key).map(rows).unwrap_or_default();
         let state = rows(&self.state_key);
         // A column has the width that its feature was checked to have.
-        let at = |row: &&[f32], dim: usize| row.get(dim).copied().map_or(f64::NAN, f64::from);
-        let position = |row: &&[f32]| self.position_dims.map(|dim| at(row, dim));
-        let fastest =
-            |row: &[f32]| row.iter().fold(0.0, |fastest: f64, v| fastest.max(f64::from(*v).abs()));
+        let at = |row: &&[f64], dim: usize| row.get(dim).copied().unwrap_or(f64::NAN);
+        let position = |row: &&[f64]| self.position_dims.map(|dim| at(row, dim));
+        let fastest = |row: &[f64]| row.iter().fold(0.0, |fastest: f64, v| fastest.max(v.abs()));
         let velocities = self.velocity_key.as_deref().map(rows).unwrap_or_default();
         Demonstration {
             episode: episode.index,
@@ -126,7 +125,7 @@ impl Columns {
 }
 
 /// The rows of a column.
-fn rows(column: &Column) -> Vec<&[f32]> {
+fn rows(column: &Column) -> Vec<&[f64]> {
     column.values.chunks_exact(column.width.max(1)).collect()
 }
 
@@ -394,7 +393,7 @@ mod tests {
             gripper_dim: Some(3),
             velocity_key: Some("v".to_owned()),
         };
-        let column = |width, values: &[f32]| Column { width, values: values.to_vec() };
+        let column = |width, values: &[f64]| Column { width, values: values.to_vec() };
         let episode = Episode {
             index: 4,
             task: " push \n".to_owned(),

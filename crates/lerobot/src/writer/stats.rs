@@ -205,7 +205,7 @@ pub(super) fn of_episode(
 ) -> EpisodeStats {
     let mut all = EpisodeStats::new();
     for (key, column) in columns {
-        let values: Vec<f64> = column.values.iter().map(|value| f64::from(*value)).collect();
+        let values: Vec<f64> = column.values.iter().map(|value| f64::from(*value as f32)).collect();
         all.insert(key.clone(), Stats::of_rows(Kind::Floats, column.width, &values));
     }
     let rows = |value: &dyn Fn(usize) -> f64| (0..episode.length).map(value).collect::<Vec<f64>>();

@@ -87,7 +87,10 @@ impl DataWriter {
         }
         for (key, _) in &self.widths {
             if let Some(column) = columns.get(key) {
-                self.columns.entry(key.clone()).or_default().extend(&column.values);
+                self.columns
+                    .entry(key.clone())
+                    .or_default()
+                    .extend(column.values.iter().map(|value| *value as f32));
             }
         }
         let fps = f64::from(self.fps);

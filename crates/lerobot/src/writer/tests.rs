@@ -21,7 +21,7 @@ fn written(folder: &Path, codec: VideoCodec, data_bytes: u64, video_bytes: u64) 
     writer.data.set_max_bytes(data_bytes);
     writer.videos.set_max_bytes(video_bytes);
     for episode in 0..5_u8 {
-        let column = Column { width: 1, values: vec![f32::from(episode); 4] };
+        let column = Column { width: 1, values: vec![f64::from(episode); 4] };
         let columns = BTreeMap::from([("action".to_owned(), column)]);
         let frame = RgbImage::from_pixel(32, 32, Rgb([40 * episode; 3]));
         writer.episode("push", &columns, std::iter::repeat_n(frame, 4)).unwrap();

@@ -30,8 +30,10 @@ fn values_times_and_tasks_are_those_that_lerobot_was_given() {
                 assert_eq!(dataset.episodes()[episode.index].tasks.join("|"), episode.task);
                 for (key, column) in &episode.columns {
                     let values = expected["columns"][key].as_array().unwrap();
-                    let values: Vec<f32> =
-                        values.iter().map(|value| value.as_f64().unwrap() as f32).collect();
+                    let values: Vec<f64> = values
+                        .iter()
+                        .map(|value| f64::from(value.as_f64().unwrap() as f32))
+                        .collect();
                     assert_eq!(column.values, values, "{version} {key}");
                 }
                 let times =

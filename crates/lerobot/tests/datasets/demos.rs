@@ -34,9 +34,9 @@ pub(crate) fn options(version: Version, codec: VideoCodec) -> WriterOptions {
 
 pub(crate) fn columns(episode: usize) -> BTreeMap<String, Column> {
     let frames = LENGTHS[episode];
-    let value = |at: usize| (at as f32).sin() + episode as f32;
+    let value = |at: usize| f64::from((at as f32).sin() + episode as f32);
     let state = Column { width: 3, values: (0..3 * frames).map(value).collect() };
-    let action = Column { width: 1, values: (0..frames).map(|at| (at % 2) as f32).collect() };
+    let action = Column { width: 1, values: (0..frames).map(|at| (at % 2) as f64).collect() };
     BTreeMap::from([(STATE.to_owned(), state), ("action".to_owned(), action)])
 }
 

@@ -176,7 +176,7 @@ fn wrong_episodes_are_refused_with_the_field() {
         ),
         (refusal("a", &|it| it.get_mut(STATE).unwrap().values.truncate(13), 5), "13 values"),
         (
-            refusal("a", &|it| it.get_mut(STATE).unwrap().values[4] = f32::NAN, 5),
+            refusal("a", &|it| it.get_mut(STATE).unwrap().values[4] = f64::NAN, 5),
             "is NaN at frame 1",
         ),
         (

@@ -304,19 +304,17 @@ fn recorded(demonstration: Demonstration, renderer: &mut Renderer) -> Recorded {
 }
 
 /// The state of a moment, in the order of [`STATE_NAMES`].
-fn state(step: &Step) -> impl Iterator<Item = f32> {
-    let values = step.position.into_iter().chain(step.rotation).chain([step.gripper_open]);
-    values.map(|value| value as f32)
+fn state(step: &Step) -> impl Iterator<Item = f64> {
+    step.position.into_iter().chain(step.rotation).chain([step.gripper_open])
 }
 
 fn columns(steps: &[Step]) -> BTreeMap<String, Column> {
     // The action is the next state; the last one is to stay.
     let next = steps.iter().skip(1).chain(steps.last());
-    let velocity = |step: &Step| step.joint_velocities.map(|value| value as f32);
     let columns = [
         (STATE, STATE_NAMES.len(), steps.iter().flat_map(state).collect()),
         (ACTION, STATE_NAMES.len(), next.flat_map(state).collect()),
-        (VELOCITY, JOINTS, steps.iter().flat_map(velocity).collect()),
+        (VELOCITY, JOINTS, steps.iter().flat_map(|step| step.joint_velocities).collect()),
     ];
     let columns = columns.map(|(key, width, values)| (key.to_owned(), Column { width, values }));
     columns.into_iter().collect()

@@ -60,15 +60,15 @@ fn the_data_set_has_the_states_of_the_demonstrations() {
             for (frame, step) in expected.steps.iter().enumerate() {
                 let row = episode.columns[STATE].row(frame);
                 let position = gripper(&step.joints).position;
-                assert!((0..3).all(|axis| (f64::from(row[axis]) - position[axis]).abs() < 1e-6));
-                assert_eq!(f64::from(row[7]), step.gripper_open);
+                assert!((0..3).all(|axis| (row[axis] - position[axis]).abs() < 1e-6));
+                assert_eq!(row[7], step.gripper_open);
                 let following = (frame + 1).min(expected.steps.len() - 1);
                 assert_eq!(
                     episode.columns[ACTION].row(frame),
                     episode.columns[STATE].row(following)
                 );
                 let velocities = episode.columns[VELOCITY].row(frame);
-                assert!((f64::from(velocities[0]) - step.joint_velocities[0]).abs() < 1e-6);
+                assert!((velocities[0] - step.joint_velocities[0]).abs() < 1e-6);
             }
             frames += expected.steps.len() as u64;
             next += 1;

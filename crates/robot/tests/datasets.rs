@@ -1,0 +1,143 @@
+//! Questions about LeRobot data sets of other layouts than the program's own.
+
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::path::Path;
+
+use embodied_r_data::parquet::{Column, write_table};
+use embodied_r_lerobot::Dataset;
+use embodied_r_robot::{
+    AnswerForm, ColumnOptions, Demonstration, Distractors, Movement, Prepared, PromptStyle,
+    QuestionOptions, Robot, Settings, Shares, Stillness, key_points,
+};
+use serde_json::{Value, json};
+
+const FPS: f64 = 10.0;
+const FRAMES: usize = 60;
+const TASKS: [&str; 2] = ["reach the cup", "carry the cup"];
+
+/// A feature: its key, type and names.
+type Described<'a> = (&'a str, &'a str, &'a [&'a str]);
+
+/// An episode: the task of each frame, and a column for each feature.
+struct Episode {
+    tasks: Vec<usize>,
+    columns: Vec<Column>,
+}
+
+/// Writes a data set of version 2.1 without videos, and opens it.
+fn data_set(dir: &Path, features: &[Described<'_>], episodes: Vec<Episode>) -> Dataset {
+    let mut described = json!({
+        "observation.images.front": {"dtype": "image", "shape": [4, 4, 3], "names": null},
+    });
+    for (key, dtype, names) in features {
+        described[*key] = json!({"dtype": dtype, "shape": [names.len()], "names": names});
+    }
+    let info = json!({
+        "codebase_version": "v2.1", "robot_type": "franka", "fps": FPS, "chunks_size": 1000,
+        "total_episodes": episodes.len(), "total_frames": FRAMES * episodes.len(),
+        "total_tasks": TASKS.len(), "features": described, "video_path": null,
+        "data_path": "data/{episode_index:06d}.parquet",
+    });
+    let lines = |lines: Vec<Value>| lines.iter().map(|it| format!("{it}\n")).collect::<String>();
+    fs::create_dir_all(dir.join("meta")).unwrap();
+    fs::write(dir.join("meta/info.json"), info.to_string()).unwrap();
+    let named = (0..).zip(TASKS).map(|(index, task)| json!({"task_index": index, "task": task}));
+    fs::write(dir.join("meta/tasks.jsonl"), lines(named.collect())).unwrap();
+    let line = |index| json!({"episode_index": index, "tasks": [TASKS[0]], "length": FRAMES});
+    let listed = (0..episodes.len()).map(line);
+    fs::write(dir.join("meta/episodes.jsonl"), lines(listed.collect())).unwrap();
+    for (index, Episode { tasks, columns }) in episodes.into_iter().enumerate() {
+        let integers = |of: &dyn Fn(usize) -> usize| {
+            Column::Integers((0..FRAMES).map(|frame| of(frame) as i64).collect())
+        };
+        let keys = features.iter().map(|(key, ..)| *key);
+        let mut table: Vec<(&str, Column)> = keys.zip(columns).collect();
+        let times = (0..FRAMES).map(|frame| frame as f64 / FPS);
+        table.push(("timestamp", Column::Floats(times.collect())));
+        table.push(("frame_index", integers(&|frame| frame)));
+        table.push(("episode_index", integers(&|_| index)));
+        table.push(("index", integers(&|frame| index * FRAMES + frame)));
+        table.push(("task_index", integers(&|frame| tasks[frame])));
+        write_table(&dir.join(format!("data/{index:06}.parquet")), table).unwrap();
+    }
+    Dataset::open(dir).unwrap()
+}
+
+fn settings(columns: ColumnOptions) -> Settings {
+    Settings {
+        columns,
+        still_velocity: None,
+        still_epsilon: None,
+        gripper_threshold: None,
+        shares: Shares::default(),
+        held_out_tasks: Vec::new(),
+        annotations: None,
+        questions: QuestionOptions {
+            stride: 3,
+            form: AnswerForm::MultipleChoice,
+            distractors: Distractors::Keypoints,
+            min_distance: 0.01,
+            movement_epsilon: 0.005,
+            seed: 0,
+        },
+        style: PromptStyle::Paper,
+        decimals: 3,
+        robot: Robot::default(),
+    }
+}
+
+fn prepared(dataset: &Dataset) -> Prepared {
+    Prepared::new(dataset, &settings(ColumnOptions::default())).unwrap()
+}
+
+/// An episode whose positions are on a grid of 5 mm, the bound on displacements at this frame rate.
+fn raw(episode: usize) -> Demonstration {
+    let cell = |at: usize| (at * 7 + episode * 13) % 97;
+    let position = |frame: usize| {
+        let x = frame / 2 + cell(frame / 9) * usize::from(frame % 20 > 12);
+        let on_grid = |steps: usize| (40 + steps) as f64 * 5.0 / 1000.0;
+        [on_grid(x), on_grid(cell(3)) - 0.3, on_grid(frame / 3) + 0.6]
+    };
+    let opening = |frame: usize| f64::from(u8::from(frame % 25 < 14));
+    Demonstration {
+        episode,
+        task: TASKS[0].to_owned(),
+        positions: (0..FRAMES).map(position).collect(),
+        gripper: (0..FRAMES).map(opening).collect(),
+        joint_speeds: Vec::new(),
+        annotations: Vec::new(),
+    }
+}
+
+/// The state of all frames: position and gripper.
+fn states(raw: &Demonstration) -> Column {
+    let rows = raw.positions.iter().zip(&raw.gripper);
+    Column::FloatLists(rows.map(|([x, y, z], open)| vec![*x, *y, *z, *open]).collect())
+}
+
+fn episodes(columns: impl Fn(Demonstration) -> Vec<Column>) -> Vec<Episode> {
+    let episode = |index| Episode { tasks: vec![0; FRAMES], columns: columns(raw(index)) };
+    (0..8).map(episode).collect()
+}
+
+#[test]
+fn key_points_and_movements_of_float64_columns_are_those_of_the_raw_arrays() {
+    let folder = tempfile::tempdir().unwrap();
+    let features: [Described<'_>; 1] =
+        [("observation.state", "float64", &["x", "y", "z", "gripper"])];
+    let columns = |raw: Demonstration| vec![states(&raw)];
+    let prepared = prepared(&data_set(folder.path(), &features, episodes(columns)));
+    for (episode, found) in prepared.key_points.iter().enumerate() {
+        assert_eq!(prepared.demonstrations[episode], raw(episode));
+        assert_eq!(*found, key_points(&raw(episode), Stillness::Displacement(0.005), 0.5));
+    }
+    assert!(!prepared.questions.questions.is_empty());
+    for question in &prepared.questions.questions {
+        let start = question.start;
+        let positions = raw(start.source).positions;
+        let expected = Movement::between(positions[start.frame], positions[start.key_point], 0.005);
+        assert_eq!(start.movement, expected);
+    }
+}
