@@ -129,7 +129,8 @@ def main(demos, output):
     settings = json.loads((output / "settings.json").read_text())
     columns, rule, options = settings["columns"], settings["key_points"], settings["options"]
     is_compact = settings["prompt"] == "compact"
-    keys = [columns["state_key"]] + ([columns["velocity_key"]] if columns["velocity_key"] else [])
+    keys = {columns["state_key"]} | ({columns["gripper"]["key"]} if columns["gripper"] else set())
+    keys = sorted(keys | ({columns["velocity_key"]} if columns["velocity_key"] else set()))
     written = [json.loads(line) for line in (output / "episodes.jsonl").read_text().splitlines()]
     episodes = list(episodes_of(demos, keys))
     assert [row["episode_index"] for row in written] == [episode for episode, _, _ in episodes]
@@ -139,10 +140,10 @@ def main(demos, output):
     count = 0
     for row, (episode, task, arrays) in zip(written, episodes):
         position = arrays[columns["state_key"]][:, columns["position_dims"]]
-        if columns["gripper_dim"] is None:
+        if columns["gripper"] is None:
             is_open = np.ones(len(position), bool)
         else:
-            gripper = arrays[columns["state_key"]][:, columns["gripper_dim"]]
+            gripper = arrays[columns["gripper"]["key"]].reshape(len(position), -1)[:, columns["gripper"]["dim"]]
             is_open = gripper > rule["gripper_threshold"]
         if "joint_velocity" in rule["still"]:
             speeds = np.abs(arrays[columns["velocity_key"]]).max(axis=1)

@@ -284,6 +284,11 @@ fn wrong_options_are_refused_before_anything_is_written() {
         (&["--state-key", "state"], "`--state-key` names no feature of numbers: `state`"),
         (&["--position-dims", "0,1,9"], "three different indices below 4"),
         (&["--gripper-dim", "4"], "must be an index below 4"),
+        (&["--gripper-key", "g"], "`--gripper-key` names no feature of numbers or booleans: `g`"),
+        (
+            &["--gripper-key", "observation.state", "--gripper-dim", "none"],
+            "`--gripper-key` names a feature, and `--gripper-dim none` says that there is none",
+        ),
         (&["--velocity-key", "v"], "`--velocity-key` names no feature of numbers: `v`"),
         (&["--min-distance", "-1"], "`--min-distance` must be a length of 0 m or more"),
         (&["--decimals", "9"], "`--decimals` must be from 1 to 6"),

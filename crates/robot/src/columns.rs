@@ -1,5 +1,7 @@
 //! Which columns of a LeRobot data set are the gripper's position, its opening and the joints' velocities.
 
+mod gripper;
+
 use std::collections::BTreeMap;
 
 use embodied_r_lerobot::{Column, Dataset, Episode, Feature};
@@ -7,6 +9,8 @@ use serde::Serialize;
 
 use crate::demonstration::Demonstration;
 use crate::error::{Error, Result};
+use gripper::gripper;
+pub use gripper::{Gripper, GripperColumn};
 
 /// The feature with the robot's state.
 pub const STATE_KEY: &str = "observation.state";
@@ -16,26 +20,14 @@ pub const STATE_KEY: &str = "observation.state";
 pub struct ColumnOptions {
     /// The camera of the questions' images.
     pub camera: Option<String>,
-    /// The feature with the position and the gripper; `None` is [`STATE_KEY`].
+    /// The feature with the position; `None` is [`STATE_KEY`], or another one by its names.
     pub state_key: Option<String>,
     /// Where in the state x, y and z are.
     pub position_dims: Option<[usize; 3]>,
-    /// Where in the state the gripper's opening is.
+    /// Where the gripper's opening is.
     pub gripper: GripperColumn,
     /// Whether joint velocities are read, and from which feature.
     pub velocity: VelocityColumn,
-}
-
-/// Where in the state the gripper's opening is.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum GripperColumn {
-    /// Its name says so.
-    #[default]
-    ByName,
-    /// At this index.
-    Dim(usize),
-    /// Nowhere: the gripper never changes.
-    Absent,
 }
 
 /// Whether joint velocities are read.
@@ -55,12 +47,12 @@ pub enum VelocityColumn {
 pub struct Columns {
     /// The camera of the questions' images.
     pub camera: String,
-    /// The feature with the position and the gripper.
+    /// The feature with the position.
     pub state_key: String,
     /// Where in the state x, y and z are.
     pub position_dims: [usize; 3],
-    /// Where in the state the gripper's opening is.
-    pub gripper_dim: Option<usize>,
+    /// Where the gripper's opening is, if it is recorded.
+    pub gripper: Option<Gripper>,
     /// The feature of the joints' velocities.
     pub velocity_key: Option<String>,
 }
@@ -74,12 +66,15 @@ impl Columns {
     pub fn new(dataset: &Dataset, options: &ColumnOptions) -> Result<Self> {
         let features = dataset.features();
         let camera = camera(&dataset.cameras(), options.camera.as_deref())?;
-        let state_key = options.state_key.as_deref().unwrap_or(STATE_KEY);
+        let state_key = match options.state_key.as_deref() {
+            Some(key) => key,
+            None => state_key(features, options.position_dims),
+        };
         let state = numbers(features, "--state-key", state_key)?;
         Ok(Self {
             camera,
             position_dims: position_dims(state_key, state, options.position_dims)?,
-            gripper_dim: gripper_dim(state_key, state, options.gripper)?,
+            gripper: gripper(features, state_key, &options.gripper)?,
             velocity_key: velocity_key(features, &options.velocity)?,
             state_key: state_key.to_owned(),
         })
@@ -91,6 +86,7 @@ impl Columns {
     /// Those of [`Dataset::read_episodes`], or an episode has no frames or a number that is not finite.
     pub fn read(&self, dataset: &Dataset) -> Result<Vec<Demonstration>> {
         let mut keys = vec![self.state_key.as_str()];
+        keys.extend(self.gripper.as_ref().map(|gripper| gripper.key.as_str()));
         keys.extend(self.velocity_key.as_deref());
         let mut read = Vec::with_capacity(dataset.episodes().len());
         dataset.read_episodes(&keys, |episode| -> Result<()> {
@@ -107,7 +103,8 @@ impl Columns {
         let state = rows(&self.state_key);
         // A column has the width that its feature was checked to have.
         let at = |row: &&[f64], dim: usize| row.get(dim).copied().unwrap_or(f64::NAN);
-        let position = |row: &&[f64]| self.position_dims.map(|dim| at(row, dim));
+        let position =
+            |row: &&[f64]| self.position_dims.map(|dim| at(row, dim));
         let fastest = |row: &[f64]| row.iter().fold(0.0, |fastest: f64, v| fastest.max(v.abs()));
         let velocities = self.velocity_key.as_deref().map(rows).unwrap_or_default();
         Demonstration {
@@ -115,9 +112,10 @@ impl Columns {
             task: episode.task.trim().to_owned(),
             positions: state.iter().map(position).collect(),
             gripper: self
-                .gripper_dim
-                .map(|dim| state.iter().map(|row| at(row, dim)).collect())
-                .unwrap_or_default(),
+                .gripper
+                .iter()
+                .flat_map(|gripper| rows(&gripper.key).into_iter().map(|row| at(&row, gripper.dim)))
+                .collect(),
             joint_speeds: velocities.into_iter().map(fastest).collect(),
             annotations: Vec::new(),
         }
@@ -168,21 +166,37 @@ pub fn camera(cameras: &[&str], wanted: Option<&str>) -> Result<String> {
     })
 }
 
+/// Whether a feature holds numbers.
+fn is_number(feature: &Feature) -> bool {
+    ["float", "int", "uint"].iter().any(|kind| feature.dtype.starts_with(kind))
+}
+
 /// The feature `key`, if it holds numbers.
 fn numbers<'a>(
     features: &'a BTreeMap<String, Feature>,
     option: &'static str,
     key: &str,
 ) -> Result<&'a Feature> {
-    let is_number = |feature: &Feature| {
-        ["float", "int", "uint"].iter().any(|kind| feature.dtype.starts_with(kind))
-    };
     let found = features.get(key).filter(|feature| is_number(feature));
     found.ok_or_else(|| {
         let all = features.iter().filter(|(_, feature)| is_number(feature));
         let all = list(all.map(|(key, _)| key.as_str()));
         fault(option, format!("names no feature of numbers: `{key}`; there are {all}"))
     })
+}
+
+/// The feature with the position if none is named: [`STATE_KEY`], or the only other observation with the names x, y and z
+/// if it has none.
+fn state_key(features: &BTreeMap<String, Feature>, wanted: Option<[usize; 3]>) -> &str {
+    let has_position = |key: &str| {
+        features.get(key).is_some_and(|it| is_number(it) && position_dims(key, it, None).is_ok())
+    };
+    let keys = features.keys().map(String::as_str);
+    let mut others = keys.filter(|key| key.starts_with("observation.") && has_position(key));
+    match (others.next(), others.next()) {
+        (Some(other), None) if wanted.is_none() && !has_position(STATE_KEY) => other,
+        _ => STATE_KEY,
+    }
 }
 
 /// The indices of x, y and z.
@@ -227,37 +241,6 @@ fn position_dims(key: &str, state: &Feature, wanted: Option<[usize; 3]>) -> Resu
     })
 }
 
-/// The index of the gripper's opening.
-fn gripper_dim(key: &str, state: &Feature, wanted: GripperColumn) -> Result<Option<usize>> {
-    const OPTION: &str = "--gripper-dim";
-    match wanted {
-        GripperColumn::Absent => Ok(None),
-        GripperColumn::Dim(dim) if dim < state.width() => Ok(Some(dim)),
-        GripperColumn::Dim(_) => {
-            let width = state.width();
-            Err(fault(OPTION, format!("must be an index below {width}, the width of `{key}`")))
-        }
-        GripperColumn::ByName => {
-            let names = state.names.as_deref().unwrap_or_default();
-            let is_gripper = |dim: &usize| names[*dim].to_ascii_lowercase().contains("gripper");
-            let found: Vec<usize> = (0..names.len()).filter(is_gripper).collect();
-            match found.as_slice() {
-                [dim] => Ok(Some(*dim)),
-                _ => {
-                    let count = if found.is_empty() { "no name" } else { "more than one name" };
-                    Err(fault(
-                        OPTION,
-                        format!(
-                            "is needed, or `none`: {count} of `{key}` has `gripper`: {}",
-                            list(names.iter().map(String::as_str))
-                        ),
-                    ))
-                }
-            }
-        }
-    }
-}
-
 /// The feature of the joints' velocities.
 fn velocity_key(
     features: &BTreeMap<String, Feature>,
@@ -289,10 +272,10 @@ fn velocity_key(
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn feature(names: &[&str]) -> Feature {
+    pub(super) fn feature(names: &[&str]) -> Feature {
         Feature {
             dtype: "float32".to_owned(),
             shape: vec![names.len()],
@@ -300,7 +283,7 @@ mod tests {
         }
     }
 
-    fn reason<T: std::fmt::Debug>(result: Result<T>) -> String {
+    pub(super) fn reason<T: std::fmt::Debug>(result: Result<T>) -> String {
         result.unwrap_err().to_string()
     }
 
@@ -351,19 +334,21 @@ mod tests {
             let error = reason(position_dims("s", &state, Some(dims)));
             assert!(error.contains("three different indices below 4"), "{error}");
         }
-        assert_eq!(gripper_dim("s", &state, GripperColumn::Dim(3)).unwrap(), Some(3));
-        assert!(reason(gripper_dim("s", &state, GripperColumn::Dim(4))).contains("below 4"));
     }
 
     #[test]
-    fn the_gripper_is_found_by_name_or_left_out() {
-        let state = feature(&["x", "Gripper_open"]);
-        assert_eq!(gripper_dim("s", &state, GripperColumn::ByName).unwrap(), Some(1));
-        assert_eq!(gripper_dim("s", &state, GripperColumn::Absent).unwrap(), None);
-        for names in [&["x"][..], &["gripper.left", "gripper.right"]] {
-            let error = reason(gripper_dim("s", &feature(names), GripperColumn::ByName));
-            assert!(error.contains("`--gripper-dim` is needed, or `none`"), "{error}");
-        }
+    fn without_a_name_the_position_is_in_the_only_feature_that_has_one() {
+        let features = |keys: &[(&str, &[&str])]| -> BTreeMap<String, Feature> {
+            keys.iter().map(|(key, names)| ((*key).to_owned(), feature(names))).collect()
+        };
+        let (joints, xyz) = (&["joint_0", "gripper"][..], &["x", "y", "z"][..]);
+        let own = "observation.state.cartesian_position";
+        let droid = features(&[(STATE_KEY, joints), (own, xyz), ("action.cartesian", xyz)]);
+        assert_eq!(state_key(&droid, None), own);
+        assert_eq!(state_key(&droid, Some([0, 1, 2])), STATE_KEY);
+        let two = features(&[(STATE_KEY, joints), (own, xyz), ("observation.ee", xyz)]);
+        assert_eq!(state_key(&two, None), STATE_KEY);
+        assert_eq!(state_key(&features(&[(STATE_KEY, xyz), (own, xyz)]), None), STATE_KEY);
     }
 
     #[test]
@@ -390,7 +375,7 @@ mod tests {
             camera: "front".to_owned(),
             state_key: "s".to_owned(),
             position_dims: [1, 2, 0],
-            gripper_dim: Some(3),
+            gripper: Some(Gripper { key: "g".to_owned(), dim: 1 }),
             velocity_key: Some("v".to_owned()),
         };
         let column = |width, values: &[f64]| Column { width, values: values.to_vec() };
@@ -399,7 +384,8 @@ mod tests {
             task: " push \n".to_owned(),
             timestamps: vec![0.0, 0.1],
             columns: BTreeMap::from([
-                ("s".to_owned(), column(4, &[3.0, 1.0, 2.0, 0.5, 6.0, 4.0, 5.0, 1.0])),
+                ("s".to_owned(), column(3, &[3.0, 1.0, 2.0, 6.0, 4.0, 5.0])),
+                ("g".to_owned(), column(2, &[9.0, 0.5, 9.0, 1.0])),
                 ("v".to_owned(), column(2, &[0.25, -0.5, 0.0, 0.125])),
             ]),
         };

@@ -36,7 +36,7 @@ pub mod robot;
 mod scripted;
 pub mod split;
 
-pub use columns::{ColumnOptions, Columns, GripperColumn, VelocityColumn};
+pub use columns::{ColumnOptions, Columns, Gripper, GripperColumn, VelocityColumn};
 pub use demonstration::{Annotation, AnnotationKind, Demonstration, Position};
 pub use error::{Error, Result};
 pub use key_points::{Cause, KeyPoint, Stillness, key_points};

@@ -144,7 +144,8 @@ impl Prepared {
                 }
             },
             gripper_threshold: columns
-                .gripper_dim
+                .gripper
+                .as_ref()
                 .map(|_| settings.gripper_threshold.unwrap_or_else(|| middle(&demonstrations))),
         };
         let found: Vec<Vec<KeyPoint>> = demonstrations
@@ -221,6 +222,7 @@ fn splits(demonstrations: &[Demonstration], settings: &Settings) -> Result<Vec<S
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::columns::Gripper;
     use crate::prompt::AnswerForm;
     use crate::questions::Distractors;
     use crate::scripted::{Scripted, TASKS};
@@ -253,7 +255,7 @@ pub(crate) mod tests {
             camera: "observation.images.front".to_owned(),
             state_key: "observation.state".to_owned(),
             position_dims: [0, 1, 2],
-            gripper_dim: Some(3),
+            gripper: Some(Gripper { key: "observation.state".to_owned(), dim: 3 }),
             velocity_key: None,
         }
     }

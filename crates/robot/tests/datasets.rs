@@ -8,8 +8,9 @@ use std::path::Path;
 use embodied_r_data::parquet::{Column, write_table};
 use embodied_r_lerobot::Dataset;
 use embodied_r_robot::{
-    AnswerForm, ColumnOptions, Demonstration, Distractors, Movement, Prepared, PromptStyle,
-    QuestionOptions, Robot, Settings, Shares, Stillness, key_points,
+    AnswerForm, ColumnOptions, Demonstration, Distractors, Gripper, GripperColumn, Movement,
+    Position, Prepared, PromptStyle, QuestionOptions, Robot, Settings, Shares, Stillness,
+    key_points,
 };
 use serde_json::{Value, json};
 
@@ -117,6 +118,10 @@ fn states(raw: &Demonstration) -> Column {
     Column::FloatLists(rows.map(|([x, y, z], open)| vec![*x, *y, *z, *open]).collect())
 }
 
+fn lists(positions: &[Position]) -> Column {
+    Column::FloatLists(positions.iter().map(|it| it.to_vec()).collect())
+}
+
 fn episodes(columns: impl Fn(Demonstration) -> Vec<Column>) -> Vec<Episode> {
     let episode = |index| Episode { tasks: vec![0; FRAMES], columns: columns(raw(index)) };
     (0..8).map(episode).collect()
@@ -139,5 +144,49 @@ fn key_points_and_movements_of_float64_columns_are_those_of_the_raw_arrays() {
         let positions = raw(start.source).positions;
         let expected = Movement::between(positions[start.frame], positions[start.key_point], 0.005);
         assert_eq!(start.movement, expected);
+    }
+}
+
+/// A data set with the layout of DROID. The action closes the gripper a frame later.
+fn droid(dir: &Path) -> Dataset {
+    let features: [Described<'_>; 4] = [
+        ("action", "float32", &["dx", "grip"]),
+        ("observation.state", "float32", &["joint_0", "joint_1", "gripper"]),
+        ("observation.state.cartesian_position", "float64", &["x", "y", "z"]),
+        ("observation.state.gripper_position", "float32", &["gripper"]),
+    ];
+    let columns = |raw: Demonstration| {
+        let action = (0..FRAMES).map(|frame| vec![0.0, raw.gripper[frame.saturating_sub(1)]]);
+        vec![
+            Column::FloatLists(action.collect()),
+            Column::FloatLists(vec![vec![0.0; 3]; FRAMES]),
+            lists(&raw.positions),
+            Column::Floats(raw.gripper),
+        ]
+    };
+    data_set(dir, &features, episodes(columns))
+}
+
+#[test]
+fn position_and_gripper_in_features_of_their_own_are_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let prepared = prepared(&droid(folder.path()));
+    assert_eq!(prepared.columns.state_key, "observation.state.cartesian_position");
+    let own = Gripper { key: "observation.state.gripper_position".to_owned(), dim: 0 };
+    assert_eq!(prepared.columns.gripper, Some(own));
+    for (episode, found) in prepared.key_points.iter().enumerate() {
+        assert_eq!(*found, key_points(&raw(episode), Stillness::Displacement(0.005), 0.5));
+        assert!(found.iter().any(|it| it.frame == 14), "the gripper closes");
+    }
+}
+
+#[test]
+fn the_gripper_is_read_from_an_action() {
+    let folder = tempfile::tempdir().unwrap();
+    let gripper = GripperColumn::Key { key: "action".to_owned(), dim: Some(1) };
+    let columns = ColumnOptions { gripper, ..ColumnOptions::default() };
+    let prepared = Prepared::new(&droid(folder.path()), &settings(columns)).unwrap();
+    for of in &prepared.key_points {
+        assert!(of.iter().any(|it| it.frame == 15) && of.iter().all(|it| it.frame != 14));
     }
 }

@@ -9,10 +9,10 @@ use crate::args::value::at_least_one;
 
 /// Make questions about the next key point from demonstrations, as in Robot-R1.
 ///
-/// Reads a LeRobot data set, v2.1 or v3.0. Every `--stride` frames there is a question of each kind: the position of the
-/// next key point (`waypoint`), the current position (`state`) and the movement to the next key point in words
-/// (`movement`), each with four options. The options' text alone does not give the answer away: four questions of a task
-/// share their four options, each of which is the answer to one.
+/// Reads a LeRobot data set, v2.1 or v3.0, that records the gripper's Cartesian position. Every `--stride` frames there is
+/// a question of each kind: the position of the next key point (`waypoint`), the current position (`state`) and the
+/// movement to the next key point in words (`movement`), each with four options. The options' text alone does not give the
+/// answer away: four questions of a task share their four options, each of which is the answer to one.
 ///
 /// Writes `train.json`, `val.json` and `test.json` (`--split`), which `sft`, `train`, `infer` and
 /// `eval` read; the same as `.parquet` in EasyR1's format; `sft_direct.json` and `sft_reasoned.json`, worked examples of the
@@ -49,14 +49,18 @@ pub(crate) struct ColumnArgs {
     /// one].
     #[arg(long, value_name = "NAME")]
     pub(crate) camera: Option<String>,
-    /// Feature with the gripper's position and opening [default: observation.state].
+    /// Feature with the gripper's position [default: `observation.state`, or the only observation with the names x, y and z].
     #[arg(long, value_name = "KEY")]
     pub(crate) state_key: Option<String>,
     /// Indices of x, y and z in the state, in metres [default: by the feature's names].
     #[arg(long, value_name = "X,Y,Z", value_parser = dims)]
     pub(crate) position_dims: Option<Dims>,
-    /// Index of the gripper's opening in the state, or `none` if the gripper never changes [default: by the feature's
-    /// names].
+    /// Feature with the gripper's opening, numbers or booleans: an observation or `action` [default: the one whose names or
+    /// key have `gripper`, first the feature of `--state-key`, then observations].
+    #[arg(long, value_name = "KEY")]
+    pub(crate) gripper_key: Option<String>,
+    /// Index of the gripper's opening in the feature of `--gripper-key`, without it in that of `--state-key`; or `none` if
+    /// the gripper never changes [default: by the feature's names].
     #[arg(long, value_name = "INDEX", value_parser = gripper)]
     pub(crate) gripper_dim: Option<GripperDim>,
     /// Feature with the joints' velocities in rad/s [default: the one whose key has `joint` and `vel`, if there is one].
@@ -77,7 +81,7 @@ fn dims(text: &str) -> Result<Dims, String> {
 /// Where the gripper's opening is.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum GripperDim {
-    /// At this index of the state.
+    /// At this index of its feature.
     At(usize),
     /// Nowhere.
     Absent,

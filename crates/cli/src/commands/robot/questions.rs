@@ -58,11 +58,7 @@ fn settings(
             camera: columns.camera,
             state_key: columns.state_key,
             position_dims: columns.position_dims.map(|dims| dims.0),
-            gripper: match columns.gripper_dim {
-                None => GripperColumn::ByName,
-                Some(GripperDim::At(dim)) => GripperColumn::Dim(dim),
-                Some(GripperDim::Absent) => GripperColumn::Absent,
-            },
+            gripper: gripper(columns.gripper_key, columns.gripper_dim)?,
             velocity,
         },
         still_velocity: key_points.still_velocity,
@@ -94,6 +90,21 @@ fn settings(
             Some(path) => Robot::read(&path).map_err(advise)?,
             None => Robot::default(),
         },
+    })
+}
+
+/// Where the gripper's opening is.
+fn gripper(key: Option<String>, dim: Option<GripperDim>) -> anyhow::Result<GripperColumn> {
+    Ok(match (key, dim) {
+        (None, None) => GripperColumn::ByName,
+        (None, Some(GripperDim::At(dim))) => GripperColumn::Dim(dim),
+        (None, Some(GripperDim::Absent)) => GripperColumn::Absent,
+        (Some(key), None) => GripperColumn::Key { key, dim: None },
+        (Some(key), Some(GripperDim::At(dim))) => GripperColumn::Key { key, dim: Some(dim) },
+        (Some(_), Some(GripperDim::Absent)) => {
+            let reason = "`--gripper-key` names a feature, and `--gripper-dim none` says that there is none; leave one out";
+            return Err(Usage(reason.to_owned()).into());
+        }
     })
 }
 
