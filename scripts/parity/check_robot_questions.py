@@ -55,7 +55,7 @@ def episodes_of(demos, keys):
     for episode in sorted(rows):
         order = sorted(rows[episode], key=lambda index: table["frame_index"][index])
         columns = {key: np.array([table[key][index] for index in order], np.float64) for key in keys}
-        yield episode, tasks[table["task_index"][order[0]]].strip(), columns
+        yield episode, [tasks[table["task_index"][index]].strip() for index in order], columns
 
 
 def key_points(is_open, still):
@@ -77,9 +77,10 @@ def key_points(is_open, still):
 
 
 def splits(episodes, held_out, shares, seed):
-    held_out = {task.strip().lower() for task in held_out}
-    result = {episode: "held_out" for episode, task in episodes if task.lower() in held_out}
-    others = [(episode, task) for episode, task in episodes if episode not in result]
+    """The split of each episode, given with the tasks of its frames, of which the first counts."""
+    is_held_out = {episode for episode, tasks in episodes if held_out & {task.lower() for task in tasks}}
+    result = dict.fromkeys(is_held_out, "held_out")
+    others = [(episode, tasks[0]) for episode, tasks in episodes if episode not in result]
     n = len(others)
     if n < 3:
         totals = [min(n, 1), 0, max(n - 1, 0)]
@@ -134,12 +135,13 @@ def main(demos, output):
     written = [json.loads(line) for line in (output / "episodes.jsonl").read_text().splitlines()]
     episodes = list(episodes_of(demos, keys))
     assert [row["episode_index"] for row in written] == [episode for episode, _, _ in episodes]
-    of_episodes = [(episode, task) for episode, task, _ in episodes]
-    expected = splits(of_episodes, settings["held_out_tasks"], settings["split"], options["seed"])
+    held_out = {task.strip().lower() for task in settings["held_out_tasks"]}
+    of_frames = [(episode, tasks) for episode, tasks, _ in episodes]
+    expected = splits(of_frames, held_out, settings["split"], options["seed"])
     starts = {}
     count = 0
-    for row, (episode, task, arrays) in zip(written, episodes):
-        position = arrays[columns["state_key"]][:, columns["position_dims"]]
+    for row, (episode, tasks, arrays) in zip(written, episodes):
+        position = arrays[columns["state_key"]][:, columns["position_dims"]] * columns["position_scale"]
         if columns["gripper"] is None:
             is_open = np.ones(len(position), bool)
         else:
@@ -152,13 +154,16 @@ def main(demos, output):
             moved = np.linalg.norm(np.diff(position, axis=0), axis=1)
             still = np.concatenate([moved[:1], moved]) <= rule["still"]["displacement"]
         found = key_points(is_open, still)
-        assert (row["task"], row["frames"]) == (task, len(position)), episode
+        assert (row["task"], row["frames"]) == (tasks[0], len(position)), episode
+        changes = [frame for frame in range(1, len(tasks)) if tasks[frame] != tasks[frame - 1]]
+        later = [(it["frame_index"], it["task"]) for it in row.get("later_tasks", [])]
+        assert later == [(frame, tasks[frame]) for frame in changes], episode
         assert row["split"] == expected[episode], (episode, row["split"], expected[episode])
         assert [point["frame"] for point in row["key_points"]] == found, (episode, row["key_points"], found)
         count += len(found)
         for frame in range(0, found[-1] if found else 0, options["stride"]):
             target = min(point for point in found if point > frame)
-            starts[episode, frame] = (task, position[frame], position[target], target)
+            starts[episode, frame] = (tasks[frame], position[frame], position[target], target)
     print(f"{len(episodes)} episodes, {count} key points and all splits agree")
 
     asked = defaultdict(int)
@@ -178,6 +183,7 @@ def main(demos, output):
             episode, frame, kind = record["episode_index"], record["frame_index"], record["kind"]
             task, state, target, point = starts[episode, frame]
             assert expected[episode] == split and record["task"] == task, record["Question_id"]
+            assert split != "held_out" or task.lower() in held_out, record["Question_id"]
             assert record["keypoint_index"] == point, record["Question_id"]
             assert np.allclose(record["state"], state, atol=1e-6, rtol=0), record["Question_id"]
             assert np.allclose(record["target"], target, atol=1e-6, rtol=0), record["Question_id"]

@@ -262,6 +262,30 @@ fn held_out_tasks_have_a_file_of_their_own() {
 }
 
 #[test]
+fn images_of_another_size_than_the_shape_are_used_with_a_warning() {
+    let dir = workspace(12);
+    let path = dir.path().join("demos/meta/info.json");
+    let mut info: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    info["features"]["observation.images.front"]["shape"] = json!([32, 64, 3]);
+    fs::write(&path, info.to_string()).unwrap();
+    let output = run(dir.path(), &[]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let warning = "are 64 × 64 pixels, but 64 × 32 by `shape` in `meta/info.json`";
+    assert!(stderr(&output).contains(warning), "{}", stderr(&output));
+}
+
+#[test]
+fn positions_that_are_no_metres_give_a_warning() {
+    let dir = workspace(12);
+    let scaled = run(dir.path(), &["--position-scale", "1000"]);
+    let error = stderr(&scaled);
+    assert!(error.contains("m from the origin: if they are not in metres"), "{error}");
+    let _ = fs::remove_dir_all(dir.path().join("q"));
+    let as_recorded = run(dir.path(), &[]);
+    assert!(!stderr(&as_recorded).contains("origin"), "{}", stderr(&as_recorded));
+}
+
+#[test]
 fn open_ended_questions_ask_for_positions() {
     let dir = workspace(12);
     stdout_of(&mut questions(dir.path(), &["--open-ended"]));
@@ -289,6 +313,7 @@ fn wrong_options_are_refused_before_anything_is_written() {
             &["--gripper-key", "observation.state", "--gripper-dim", "none"],
             "`--gripper-key` names a feature, and `--gripper-dim none` says that there is none",
         ),
+        (&["--position-scale", "0"], "`--position-scale` must be a number above 0"),
         (&["--velocity-key", "v"], "`--velocity-key` names no feature of numbers: `v`"),
         (&["--min-distance", "-1"], "`--min-distance` must be a length of 0 m or more"),
         (&["--decimals", "9"], "`--decimals` must be from 1 to 6"),

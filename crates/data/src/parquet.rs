@@ -7,9 +7,11 @@ mod footer;
 mod rows;
 mod write;
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use polars::prelude::{
     Column as Series, DataFrame, DataType, ParquetReader, PolarsError, SerReader,
@@ -29,6 +31,8 @@ const MAX_ROWS: usize = 20_000_000;
 pub struct Table {
     path: PathBuf,
     frame: DataFrame,
+    /// The columns of float16, which polars reads as binary values.
+    halves: Arc<BTreeSet<String>>,
 }
 
 impl Table {
@@ -45,7 +49,7 @@ impl Table {
         let frame = read
             .unwrap_or_else(|_| Err(PolarsError::ComputeError("its footer is corrupt".into())))
             .map_err(|source| Error::Parquet { path: path.into(), source })?;
-        Ok(Self { path: path.into(), frame })
+        Ok(Self { path: path.into(), frame, halves: Arc::default() })
     }
 
     /// The path of the file.

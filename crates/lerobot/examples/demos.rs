@@ -105,7 +105,8 @@ fn read(dir: &Path, frames: &Path) -> Result<(), Box<dyn Error>> {
     dataset.read_episodes(&columns, |episode| {
         let columns: BTreeMap<&String, &Vec<f64>> =
             episode.columns.iter().map(|(key, column)| (key, &column.values)).collect();
-        let (index, task, timestamps) = (episode.index, &episode.task, &episode.timestamps);
+        let tasks: Vec<&str> = episode.tasks.iter().map(|span| span.task.as_str()).collect();
+        let (index, task, timestamps) = (episode.index, tasks.join("|"), &episode.timestamps);
         println!(
             "{}",
             json!({ "index": index, "task": task, "timestamps": timestamps, "columns": columns })

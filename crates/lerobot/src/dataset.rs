@@ -162,7 +162,7 @@ impl Dataset {
     ///
     /// # Errors
     /// Those of `each`; there is no such camera, episode or frame; a file is missing or cannot be decoded, has another
-    /// frame rate or size than the data set, or no frame at a frame's time, or ends before its episodes; or FFmpeg is
+    /// frame rate than the data set, or no frame at a frame's time, or ends before its episodes; or FFmpeg is
     /// missing or lacks the decoder.
     pub fn for_each_frame<E: From<Error> + Send>(
         &self,

@@ -18,12 +18,21 @@ pub struct EpisodeInfo {
 pub struct Episode {
     /// Its `episode_index`.
     pub index: usize,
-    /// The instruction of its first frame.
-    pub task: String,
+    /// The instructions of its frames, in order: the first from frame 0 on, each until the next one.
+    pub tasks: Vec<TaskSpan>,
     /// The time of each frame in seconds from the start of the episode, ascending.
     pub timestamps: Vec<f64>,
     /// The columns by feature.
     pub columns: BTreeMap<String, Column>,
+}
+
+/// An instruction that holds from a frame of an episode on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TaskSpan {
+    /// The first frame that it is of.
+    pub start: usize,
+    /// The instruction.
+    pub task: String,
 }
 
 /// The values of a feature over an episode. All are finite, also as `f32`.

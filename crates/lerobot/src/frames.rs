@@ -51,17 +51,3 @@ pub(crate) fn for_each<E: From<Error> + Send>(
         false => images::for_each(dataset, camera, &wanted, each),
     }
 }
-
-/// Checks the size of a camera's images.
-///
-/// # Errors
-/// What is wrong, as the rest of a sentence.
-fn check_size(expected: Option<(u32, u32)>, found: (u32, u32)) -> Result<(), String> {
-    match expected {
-        Some(expected) if expected != found => Err(format!(
-            "is {} × {} pixels, but {} × {} in `meta/info.json`",
-            found.0, found.1, expected.0, expected.1
-        )),
-        _ => Ok(()),
-    }
-}

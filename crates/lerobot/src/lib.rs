@@ -13,7 +13,7 @@
 //! let dataset = Dataset::open("demos".as_ref())?;
 //! dataset.read_episodes(&["observation.state"], |episode| {
 //!     let state = &episode.columns["observation.state"];
-//!     println!("{}: {} ends at {:?}", episode.index, episode.task, state.row(state.frames() - 1));
+//!     println!("{}: {:?} ends at {:?}", episode.index, episode.tasks, state.row(state.frames() - 1));
 //!     Ok::<_, Error>(())
 //! })?;
 //! let first = dataset.frames(dataset.cameras()[0], 0, &[0])?;
@@ -34,7 +34,7 @@ mod template;
 mod writer;
 
 pub use dataset::Dataset;
-pub use episode::{Column, Episode, EpisodeInfo};
+pub use episode::{Column, Episode, EpisodeInfo, TaskSpan};
 pub use error::{Error, Result};
 pub use frames::FrameId;
 pub use info::{Feature, Info, Version};

@@ -7,7 +7,7 @@ use std::path::Path;
 use embodied_r_data::parquet::{ColumnFile, Table};
 
 use crate::dataset::Dataset;
-use crate::episode::{Column, Episode};
+use crate::episode::{Column, Episode, TaskSpan};
 use crate::error::{Error, Result};
 use crate::template::FileIndex;
 
@@ -144,18 +144,24 @@ impl Rows {
         let Some(rows) = self.episodes.get(&index) else {
             return Err(Error::episode(path, index, "episode_index", "has no rows"));
         };
-        let task_index = self.tasks[rows.start];
-        let task = tasks.get(&task_index).ok_or_else(|| {
-            let reason = format!("is {task_index}, which is none of the tasks of the metadata");
-            Error::episode(path, index, "task_index", reason)
-        })?;
+        let mut start = 0;
+        let spans = self.tasks[rows.clone()].chunk_by(|a, b| a == b).map(|same| {
+            let first = start;
+            start += same.len();
+            let task = tasks.get(&same[0]).ok_or_else(|| {
+                let reason = format!("is {}, which is none of the tasks of the metadata", same[0]);
+                Error::episode(path, index, "task_index", reason)
+            })?;
+            Ok(TaskSpan { start: first, task: task.clone() })
+        });
+        let spans: Vec<TaskSpan> = spans.collect::<Result<_>>()?;
         let part = |column: &Column| Column {
             width: column.width,
             values: column.values[rows.start * column.width..rows.end * column.width].to_vec(),
         };
         Ok(Episode {
             index,
-            task: task.clone(),
+            tasks: spans,
             timestamps: self.timestamps[rows.clone()].to_vec(),
             columns: self.columns.iter().map(|(key, column)| (key.clone(), part(column))).collect(),
         })

@@ -1,10 +1,11 @@
 //! Which columns of a LeRobot data set are the gripper's position, its opening and the joints' velocities.
 
 mod gripper;
+mod plausible;
 
 use std::collections::BTreeMap;
 
-use embodied_r_lerobot::{Column, Dataset, Episode, Feature};
+use embodied_r_lerobot::{Column, Dataset, Episode, Feature, TaskSpan};
 use serde::Serialize;
 
 use crate::demonstration::Demonstration;
@@ -24,6 +25,8 @@ pub struct ColumnOptions {
     pub state_key: Option<String>,
     /// Where in the state x, y and z are.
     pub position_dims: Option<[usize; 3]>,
+    /// What coordinates are multiplied by to be metres; `None` is 1.
+    pub position_scale: Option<f64>,
     /// Where the gripper's opening is.
     pub gripper: GripperColumn,
     /// Whether joint velocities are read, and from which feature.
@@ -43,7 +46,7 @@ pub enum VelocityColumn {
 }
 
 /// The columns of a data set.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Columns {
     /// The camera of the questions' images.
     pub camera: String,
@@ -51,6 +54,8 @@ pub struct Columns {
     pub state_key: String,
     /// Where in the state x, y and z are.
     pub position_dims: [usize; 3],
+    /// What coordinates are multiplied by to be metres.
+    pub position_scale: f64,
     /// Where the gripper's opening is, if it is recorded.
     pub gripper: Option<Gripper>,
     /// The feature of the joints' velocities.
@@ -74,10 +79,23 @@ impl Columns {
         Ok(Self {
             camera,
             position_dims: position_dims(state_key, state, options.position_dims)?,
+            position_scale: options.position_scale.unwrap_or(1.0),
             gripper: gripper(features, state_key, &options.gripper)?,
             velocity_key: velocity_key(features, &options.velocity)?,
             state_key: state_key.to_owned(),
         })
+    }
+
+    /// What may be wrong with the positions of `demonstrations`, as warnings with what to do.
+    pub(crate) fn doubts(
+        &self,
+        dataset: &Dataset,
+        demonstrations: &[Demonstration],
+    ) -> Vec<String> {
+        let names = dataset.features().get(&self.state_key).and_then(|it| it.names.as_deref());
+        let joints = plausible::joints(&self.state_key, self.position_dims, names);
+        let far = plausible::far(&self.state_key, demonstrations);
+        joints.into_iter().chain(far).collect()
     }
 
     /// The demonstrations of `dataset` in order of their episodes.
@@ -104,12 +122,12 @@ impl Columns {
         // A column has the width that its feature was checked to have.
         let at = |row: &&[f64], dim: usize| row.get(dim).copied().unwrap_or(f64::NAN);
         let position =
-            |row: &&[f64]| self.position_dims.map(|dim| at(row, dim));
+            |row: &&[f64]| self.position_dims.map(|dim| at(row, dim) * self.position_scale);
         let fastest = |row: &[f64]| row.iter().fold(0.0, |fastest: f64, v| fastest.max(v.abs()));
         let velocities = self.velocity_key.as_deref().map(rows).unwrap_or_default();
         Demonstration {
             episode: episode.index,
-            task: episode.task.trim().to_owned(),
+            tasks: episode.tasks.iter().map(trimmed).collect(),
             positions: state.iter().map(position).collect(),
             gripper: self
                 .gripper
@@ -120,6 +138,10 @@ impl Columns {
             annotations: Vec::new(),
         }
     }
+}
+
+fn trimmed(span: &TaskSpan) -> TaskSpan {
+    TaskSpan { start: span.start, task: span.task.trim().to_owned() }
 }
 
 /// The rows of a column.
@@ -375,13 +397,14 @@ pub(super) mod tests {
             camera: "front".to_owned(),
             state_key: "s".to_owned(),
             position_dims: [1, 2, 0],
+            position_scale: 0.5,
             gripper: Some(Gripper { key: "g".to_owned(), dim: 1 }),
             velocity_key: Some("v".to_owned()),
         };
         let column = |width, values: &[f64]| Column { width, values: values.to_vec() };
         let episode = Episode {
             index: 4,
-            task: " push \n".to_owned(),
+            tasks: vec![TaskSpan { start: 0, task: " push \n".to_owned() }],
             timestamps: vec![0.0, 0.1],
             columns: BTreeMap::from([
                 ("s".to_owned(), column(3, &[3.0, 1.0, 2.0, 6.0, 4.0, 5.0])),
@@ -390,8 +413,8 @@ pub(super) mod tests {
             ]),
         };
         let read = columns.demonstration(&episode);
-        assert_eq!((read.episode, read.task.as_str()), (4, "push"));
-        assert_eq!(read.positions, [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]);
+        assert_eq!((read.episode, read.task(0)), (4, "push"));
+        assert_eq!(read.positions, [[0.5, 1.0, 1.5], [2.0, 2.5, 3.0]]);
         assert_eq!((read.gripper, read.joint_speeds), (vec![0.5, 1.0], vec![0.5, 0.125]));
     }
 }

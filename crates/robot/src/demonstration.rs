@@ -1,5 +1,7 @@
 //! A demonstration as numbers.
 
+use embodied_r_lerobot::TaskSpan;
+
 use crate::error::{Error, Result};
 
 /// A position of the gripper in the world frame: x, y and z in metres.
@@ -10,8 +12,8 @@ pub type Position = [f64; 3];
 pub struct Demonstration {
     /// The number of the episode in its data set.
     pub episode: usize,
-    /// The instruction.
-    pub task: String,
+    /// The instructions of its frames, in order; the first from frame 0 on.
+    pub tasks: Vec<TaskSpan>,
     /// The gripper's position in each frame.
     pub positions: Vec<Position>,
     /// How far the gripper is open in each frame, in any unit, larger being wider; empty if it is not recorded.
@@ -46,6 +48,18 @@ impl Demonstration {
     /// The number of frames.
     pub fn frames(&self) -> usize {
         self.positions.len()
+    }
+
+    /// The instruction of `frame`.
+    pub fn task(&self, frame: usize) -> &str {
+        let span = self.tasks.iter().rev().find(|span| span.start <= frame);
+        span.map_or("", |span| span.task.as_str())
+    }
+
+    /// All instructions, for a title.
+    pub fn title(&self) -> String {
+        let tasks: Vec<&str> = self.tasks.iter().map(|span| span.task.as_str()).collect();
+        tasks.join(", then ")
     }
 
     /// The text of `kind` that holds in `frame`.
@@ -102,7 +116,7 @@ mod tests {
     fn demonstration() -> Demonstration {
         Demonstration {
             episode: 7,
-            task: "pick up the cup".to_owned(),
+            tasks: vec![TaskSpan { start: 0, task: "pick up the cup".to_owned() }],
             positions: vec![[0.0; 3]; 4],
             gripper: vec![1.0; 4],
             joint_speeds: vec![0.0; 4],
@@ -131,6 +145,15 @@ mod tests {
         short.joint_speeds.pop();
         let error = short.check().unwrap_err().to_string();
         assert_eq!(error, "episode 7: the joint speed has 3 frames, the position 4");
+    }
+
+    #[test]
+    fn a_frame_has_the_instruction_that_starts_last_before_it() {
+        let span = |start, task: &str| TaskSpan { start, task: task.to_owned() };
+        let tasks = vec![span(0, "reach"), span(2, "carry")];
+        let changing = Demonstration { tasks, ..demonstration() };
+        assert_eq!([0, 1, 2, 3].map(|it| changing.task(it)), ["reach", "reach", "carry", "carry"]);
+        assert_eq!(changing.title(), "reach, then carry");
     }
 
     #[test]

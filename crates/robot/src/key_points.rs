@@ -217,7 +217,7 @@ mod tests {
         let x = [0.0, 0.001, 0.1, 0.2, 0.3, 0.304, 0.4, 0.5];
         Demonstration {
             episode: 0,
-            task: String::new(),
+            tasks: Vec::new(),
             positions: x.map(|x| [x, 0.0, 0.0]).to_vec(),
             gripper: vec![0.9, 0.8, 0.7, 0.4, 0.3, 0.2, 0.1, 0.0],
             joint_speeds: x.map(|x| if x == 0.2 { 0.11 } else { 0.1 }).to_vec(),

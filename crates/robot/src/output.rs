@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use embodied_r_data::parquet::{Column, write_table};
 use embodied_r_data::{Progress, Question};
 use embodied_r_files::{Error as FileError, Staging, write_atomic_with, write_json, write_lines};
-use embodied_r_lerobot::{Dataset, FrameId};
+use embodied_r_lerobot::{Dataset, Feature, FrameId};
 use image::RgbImage;
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use image::{ExtendedColorType, ImageEncoder as _};
@@ -86,14 +87,27 @@ fn write_images(
         .into_iter()
         .map(|(source, frame)| FrameId { episode: episode(source), frame })
         .collect();
+    let camera = &prepared.columns.camera;
+    let stated = dataset.features().get(camera).and_then(Feature::image_size);
+    let other_size = OnceLock::new();
     progress.start("decoding frames", Some(frames.len() as u64));
-    dataset.for_each_frame(&prepared.columns.camera, &frames, |index, image| -> Result<()> {
+    dataset.for_each_frame(camera, &frames, |index, image| -> Result<()> {
         let FrameId { episode, frame } = frames[index];
+        if stated.is_some_and(|stated| stated != image.dimensions()) {
+            other_size.get_or_init(|| image.dimensions());
+        }
         write_png(&folder.join(image_path(episode, frame)), &image)?;
         progress.advance(1);
         Ok(())
     })?;
     progress.finish();
+    if let (Some((width, height)), Some(found)) = (stated, other_size.get()) {
+        progress.warn(&format!(
+            "images of `{camera}` are {} × {} pixels, but {width} × {height} by `shape` in `meta/info.json`; they are used as \
+             they are",
+            found.0, found.1
+        ));
+    }
     Ok(())
 }
 
@@ -153,17 +167,34 @@ fn write_files(prepared: &Prepared, settings: &Settings, name: &str, folder: &Pa
 #[derive(Serialize)]
 struct EpisodeLine<'a> {
     episode_index: usize,
+    /// That of the first frame.
     task: &'a str,
+    /// The frames from which on others hold.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    later_tasks: Vec<LaterTask<'a>>,
     split: Split,
     frames: usize,
     key_points: &'a [KeyPoint],
+}
+
+/// A task that holds from a frame on.
+#[derive(Serialize)]
+struct LaterTask<'a> {
+    frame_index: usize,
+    task: &'a str,
 }
 
 fn episodes(prepared: &Prepared) -> impl Iterator<Item = EpisodeLine<'_>> {
     let rows = prepared.demonstrations.iter().zip(&prepared.splits).zip(&prepared.key_points);
     rows.map(|((demonstration, split), key_points)| EpisodeLine {
         episode_index: demonstration.episode,
-        task: &demonstration.task,
+        task: demonstration.task(0),
+        later_tasks: demonstration
+            .tasks
+            .iter()
+            .skip(1)
+            .map(|span| LaterTask { frame_index: span.start, task: &span.task })
+            .collect(),
         split: *split,
         frames: demonstration.frames(),
         key_points,

@@ -31,7 +31,7 @@ pub fn plot(demonstration: &Demonstration, key_points: &[KeyPoint], stride: usiz
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" font-family=\"sans-serif\" \
          font-size=\"12\">\n<rect width=\"{WIDTH}\" height=\"{height}\" fill=\"#ffffff\"/>\n"
     );
-    let title = format!("episode {}: {}", demonstration.episode, demonstration.task);
+    let title = format!("episode {}: {}", demonstration.episode, demonstration.title());
     text(&mut svg, (LEFT, 16.0), "start", &title);
     for (row, (name, color, values)) in curves.iter().enumerate() {
         let top = GAP + row as f64 * (CURVE + GAP);
@@ -108,7 +108,7 @@ mod tests {
     #[test]
     fn key_points_and_start_frames_are_marked() {
         let mut demonstration = demonstration(0, 3);
-        demonstration.task = "put <it> in & out".to_owned();
+        demonstration.tasks[0].task = "put <it> in & out".to_owned();
         let found = key_points(&demonstration, Stillness::Displacement(0.005), 0.5);
         let svg = plot(&demonstration, &found, 10);
         let last = found.last().unwrap().frame;

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use embodied_r_data::Progress;
 use embodied_r_lerobot::Dataset;
 use serde::Serialize;
 
@@ -12,7 +13,7 @@ use crate::demonstration::Demonstration;
 use crate::error::{Error, Result};
 use crate::key_points::{KeyPoint, STILL_SPEED, STILL_VELOCITY, Stillness, key_points};
 use crate::prompt::{PromptStyle, Prompts};
-use crate::questions::{QuestionOptions, Questions, Source, questions};
+use crate::questions::{QuestionOptions, Questions, Source, is_same_task, questions};
 use crate::records::Records;
 use crate::robot::Robot;
 use crate::split::{Shares, Split, split};
@@ -94,6 +95,9 @@ impl Settings {
                 return fault(option, "must be a number of 0 or more".to_owned());
             }
         }
+        if self.columns.position_scale.is_some_and(|scale| !scale.is_finite() || scale <= 0.0) {
+            return fault("--position-scale", "must be a number above 0".to_owned());
+        }
         if self.gripper_threshold.is_some_and(|value| !value.is_finite()) {
             return fault("--gripper-threshold", "must be a number".to_owned());
         }
@@ -112,18 +116,20 @@ impl Settings {
 }
 
 impl Prepared {
-    /// Reads the demonstrations of `dataset` and makes questions.
+    /// Reads the demonstrations of `dataset` and makes questions. Warns `progress` of positions that can hardly be those of a
+    /// gripper in metres.
     ///
     /// # Errors
     /// A setting is out of range or names what the data set does not have, the data set cannot be read, a number is not
     /// finite, or there are no questions.
-    pub fn new(dataset: &Dataset, settings: &Settings) -> Result<Self> {
+    pub fn new(dataset: &Dataset, settings: &Settings, progress: &dyn Progress) -> Result<Self> {
         settings.check()?;
         let columns = Columns::new(dataset, &settings.columns)?;
         let mut demonstrations = columns.read(dataset)?;
         if let Some(path) = &settings.annotations {
             annotate(&mut demonstrations, path)?;
         }
+        columns.doubts(dataset, &demonstrations).iter().for_each(|doubt| progress.warn(doubt));
         Self::of(columns, dataset.fps(), demonstrations, settings)
     }
 
@@ -161,6 +167,7 @@ impl Prepared {
                 demonstration,
                 key_points,
                 split: *split,
+                held_out_tasks: &settings.held_out_tasks,
             })
             .collect();
         let questions = questions(&sources, &settings.prompts(), &settings.questions)?;
@@ -173,12 +180,15 @@ impl Prepared {
         frames.collect::<BTreeSet<_>>().into_iter().collect()
     }
 
-    /// The numbers of episodes by task and split.
+    /// The numbers of episodes by task and split; an episode counts for each of its tasks.
     pub fn episodes(&self) -> BTreeMap<&str, BTreeMap<Split, usize>> {
         let mut counts: BTreeMap<&str, BTreeMap<Split, usize>> = BTreeMap::new();
         for (demonstration, split) in self.demonstrations.iter().zip(&self.splits) {
-            let of_task = counts.entry(demonstration.task.as_str()).or_default();
-            *of_task.entry(*split).or_default() += 1;
+            let tasks: BTreeSet<&str> =
+                demonstration.tasks.iter().map(|it| it.task.as_str()).collect();
+            for task in tasks {
+                *counts.entry(task).or_default().entry(*split).or_default() += 1;
+            }
         }
         counts
     }
@@ -194,10 +204,10 @@ fn middle(demonstrations: &[Demonstration]) -> f64 {
 
 /// The splits of the demonstrations: held-out tasks, and the others by episode.
 fn splits(demonstrations: &[Demonstration], settings: &Settings) -> Result<Vec<Split>> {
-    let tasks: BTreeSet<&str> = demonstrations.iter().map(|it| it.task.as_str()).collect();
-    let same = |a: &str, b: &str| a.trim().to_lowercase() == b.trim().to_lowercase();
+    let tasks = demonstrations.iter().flat_map(|it| &it.tasks).map(|span| span.task.as_str());
+    let tasks: BTreeSet<&str> = tasks.collect();
     for held_out in &settings.held_out_tasks {
-        if !tasks.iter().any(|task| same(task, held_out)) {
+        if !tasks.iter().any(|task| is_same_task(task, held_out)) {
             let tasks: Vec<String> = tasks.iter().map(|task| format!("`{task}`")).collect();
             let tasks = tasks.join(", ");
             return Err(Error::Option {
@@ -207,10 +217,11 @@ fn splits(demonstrations: &[Demonstration], settings: &Settings) -> Result<Vec<S
         }
     }
     let is_held_out = |it: &Demonstration| {
-        settings.held_out_tasks.iter().any(|held_out| same(&it.task, held_out))
+        let mut tasks = it.tasks.iter().map(|span| span.task.as_str());
+        tasks.any(|task| settings.held_out_tasks.iter().any(|other| is_same_task(task, other)))
     };
     let others = demonstrations.iter().filter(|it| !is_held_out(it));
-    let others: Vec<(usize, &str)> = others.map(|it| (it.episode, it.task.as_str())).collect();
+    let others: Vec<(usize, &str)> = others.map(|it| (it.episode, it.task(0))).collect();
     let mut of_others = split(&others, settings.shares, settings.questions.seed).into_iter();
     let splits = demonstrations.iter().map(|it| match is_held_out(it) {
         true => Split::HeldOut,
@@ -255,6 +266,7 @@ pub(crate) mod tests {
             camera: "observation.images.front".to_owned(),
             state_key: "observation.state".to_owned(),
             position_dims: [0, 1, 2],
+            position_scale: 1.0,
             gripper: Some(Gripper { key: "observation.state".to_owned(), dim: 3 }),
             velocity_key: None,
         }
@@ -292,7 +304,7 @@ pub(crate) mod tests {
         let held_out = vec![TASKS[1].to_uppercase()];
         let prepared = prepare(&Settings { held_out_tasks: held_out, ..settings() }).unwrap();
         for (demonstration, split) in prepared.demonstrations.iter().zip(&prepared.splits) {
-            assert_eq!(*split == Split::HeldOut, demonstration.task == TASKS[1]);
+            assert_eq!(*split == Split::HeldOut, demonstration.task(0) == TASKS[1]);
         }
         let held_out = prepared.questions.questions.iter().filter(|it| it.split == Split::HeldOut);
         assert!(held_out.count() > 100);
@@ -326,6 +338,16 @@ pub(crate) mod tests {
             (Settings { still_velocity: Some(-1.0), ..base.clone() }, "--still-velocity"),
             (Settings { still_epsilon: Some(f64::NAN), ..base.clone() }, "--still-epsilon"),
             (Settings { gripper_threshold: Some(f64::NAN), ..base.clone() }, "--gripper-threshold"),
+            (
+                Settings {
+                    columns: ColumnOptions {
+                        position_scale: Some(0.0),
+                        ..ColumnOptions::default()
+                    },
+                    ..base.clone()
+                },
+                "--position-scale",
+            ),
             (
                 Settings {
                     questions: QuestionOptions { stride: 0, ..base.questions },

@@ -66,6 +66,22 @@ pub struct Source<'a> {
     pub key_points: &'a [KeyPoint],
     /// What it is for.
     pub split: Split,
+    /// In [`Split::HeldOut`], the tasks that questions are about: the episode may have others. Empty for all.
+    pub held_out_tasks: &'a [String],
+}
+
+impl Source<'_> {
+    fn is_asked(&self, task: &str) -> bool {
+        let tasks = self.held_out_tasks;
+        self.split != Split::HeldOut
+            || tasks.is_empty()
+            || tasks.iter().any(|held_out| is_same_task(held_out, task))
+    }
+}
+
+/// Whether two instructions are the same, case and outer spaces aside.
+pub(crate) fn is_same_task(a: &str, b: &str) -> bool {
+    a.trim().to_lowercase() == b.trim().to_lowercase()
 }
 
 /// A frame that questions are about.
@@ -156,7 +172,8 @@ pub fn questions(
     let mut pools = Pools::new();
     for (source, of) in sources.iter().enumerate() {
         let demonstration = of.demonstration;
-        let pool = pools.entry((of.split, demonstration.task.as_str())).or_default();
+        // Splits without questions are counted, too.
+        pools.entry((of.split, demonstration.task(0))).or_default();
         let at = |(frame, key_point): (usize, KeyPoint)| {
             let (from, to) = (
                 demonstration.positions.get(frame)?,
@@ -171,7 +188,12 @@ pub fn questions(
                 movement: Movement::between(*from, *to, options.movement_epsilon),
             })
         };
-        pool.extend(start_frames(of.key_points, options.stride).filter_map(at));
+        for start in start_frames(of.key_points, options.stride).filter_map(at) {
+            let task = demonstration.task(start.frame);
+            if of.is_asked(task) {
+                pools.entry((of.split, task)).or_default().push(start);
+            }
+        }
     }
     let mut made = Questions { questions: Vec::new(), counts: BTreeMap::new() };
     for (index, (&(split, _), pool)) in pools.iter().enumerate() {

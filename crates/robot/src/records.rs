@@ -41,7 +41,7 @@ impl Records<'_> {
         let mut extra = Map::from_iter([
             ("images".to_owned(), json!([image_path(episode, frame)])),
             ("kind".to_owned(), json!(kind)),
-            ("task".to_owned(), json!(demonstration.task)),
+            ("task".to_owned(), json!(demonstration.task(frame))),
             ("episode_index".to_owned(), json!(episode)),
             ("frame_index".to_owned(), json!(frame)),
             ("keypoint_index".to_owned(), json!(key_point)),
@@ -72,7 +72,7 @@ impl Records<'_> {
     /// The prompt of a question.
     pub fn prompt(&self, question: &RobotQuestion, demonstration: &Demonstration) -> String {
         let RobotQuestion { kind, start, options, .. } = question;
-        self.prompts.prompt(*kind, &demonstration.task, start.state, options)
+        self.prompts.prompt(*kind, demonstration.task(start.frame), start.state, options)
     }
 
     /// The reference answer: a letter, or a position.
@@ -179,6 +179,8 @@ fn metres(position: Position) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use embodied_r_lerobot::TaskSpan;
+
     use super::*;
     use crate::demonstration::Annotation;
     use crate::movement::Movement;
@@ -189,7 +191,7 @@ mod tests {
         let note = |kind, text: &str| Annotation { frame: 0, kind, text: text.to_owned() };
         Demonstration {
             episode: 12,
-            task: "pick up the cup".to_owned(),
+            tasks: vec![TaskSpan { start: 0, task: "pick up the cup".to_owned() }],
             positions: Vec::new(),
             gripper: Vec::new(),
             joint_speeds: Vec::new(),

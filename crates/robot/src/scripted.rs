@@ -1,5 +1,6 @@
 //! Scripted demonstrations for tests: reach, grasp, carry and release, with noise.
 
+use embodied_r_lerobot::TaskSpan;
 use embodied_r_random::Rng;
 use embodied_r_sim::arm;
 
@@ -34,7 +35,7 @@ pub(crate) fn demonstration(seed: u64, episode: usize) -> Demonstration {
     };
     let mut made = Demonstration {
         episode,
-        task: TASKS[task].to_owned(),
+        tasks: vec![TaskSpan { start: 0, task: TASKS[task].to_owned() }],
         positions: vec![home],
         gripper: vec![1.0],
         joint_speeds: Vec::new(),
@@ -56,7 +57,7 @@ fn simulated(seed: u64, episode: usize) -> Demonstration {
     };
     Demonstration {
         episode,
-        task: made.instruction.to_owned(),
+        tasks: vec![TaskSpan { start: 0, task: made.instruction.to_owned() }],
         positions: made.steps.iter().map(|step| step.position).collect(),
         gripper: made.steps.iter().map(|step| step.gripper_open).collect(),
         joint_speeds: made.steps.iter().map(fastest).collect(),
@@ -116,6 +117,7 @@ impl Scripted {
                 demonstration,
                 key_points,
                 split: split(demonstration.episode),
+                held_out_tasks: &[],
             })
             .collect()
     }

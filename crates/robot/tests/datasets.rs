@@ -4,12 +4,15 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Mutex;
 
+use embodied_r_data::Progress;
 use embodied_r_data::parquet::{Column, write_table};
-use embodied_r_lerobot::Dataset;
+use embodied_r_data::progress::Silent;
+use embodied_r_lerobot::{Dataset, TaskSpan};
 use embodied_r_robot::{
-    AnswerForm, ColumnOptions, Demonstration, Distractors, Gripper, GripperColumn, Movement,
-    Position, Prepared, PromptStyle, QuestionOptions, Robot, Settings, Shares, Stillness,
+    AnswerForm, ColumnOptions, Demonstration, Distractors, Error, Gripper, GripperColumn, Movement,
+    Position, Prepared, PromptStyle, QuestionOptions, Robot, Settings, Shares, Split, Stillness,
     key_points,
 };
 use serde_json::{Value, json};
@@ -90,7 +93,7 @@ fn settings(columns: ColumnOptions) -> Settings {
 }
 
 fn prepared(dataset: &Dataset) -> Prepared {
-    Prepared::new(dataset, &settings(ColumnOptions::default())).unwrap()
+    Prepared::new(dataset, &settings(ColumnOptions::default()), &Silent).unwrap()
 }
 
 /// An episode whose positions are on a grid of 5 mm, the bound on displacements at this frame rate.
@@ -104,7 +107,7 @@ fn raw(episode: usize) -> Demonstration {
     let opening = |frame: usize| f64::from(u8::from(frame % 25 < 14));
     Demonstration {
         episode,
-        task: TASKS[0].to_owned(),
+        tasks: vec![TaskSpan { start: 0, task: TASKS[0].to_owned() }],
         positions: (0..FRAMES).map(position).collect(),
         gripper: (0..FRAMES).map(opening).collect(),
         joint_speeds: Vec::new(),
@@ -185,8 +188,85 @@ fn the_gripper_is_read_from_an_action() {
     let folder = tempfile::tempdir().unwrap();
     let gripper = GripperColumn::Key { key: "action".to_owned(), dim: Some(1) };
     let columns = ColumnOptions { gripper, ..ColumnOptions::default() };
-    let prepared = Prepared::new(&droid(folder.path()), &settings(columns)).unwrap();
+    let prepared = Prepared::new(&droid(folder.path()), &settings(columns), &Silent).unwrap();
     for of in &prepared.key_points {
         assert!(of.iter().any(|it| it.frame == 15) && of.iter().all(|it| it.frame != 14));
     }
+}
+
+#[test]
+fn a_task_that_changes_within_an_episode_is_that_of_each_frame() {
+    let folder = tempfile::tempdir().unwrap();
+    let features: [Described<'_>; 1] =
+        [("observation.state", "float32", &["x", "y", "z", "gripper"])];
+    let is_carried = |episode: usize, frame: usize| episode > 3 && frame >= 20;
+    let expected = |episode, frame| TASKS[usize::from(is_carried(episode, frame))];
+    let columns = |raw: Demonstration| vec![states(&raw)];
+    let mut changing = episodes(columns);
+    for (episode, it) in changing.iter_mut().enumerate() {
+        it.tasks = (0..FRAMES).map(|frame| usize::from(is_carried(episode, frame))).collect();
+    }
+    let dataset = data_set(folder.path(), &features, changing);
+    let found = prepared(&dataset);
+    let with_defaults = settings(ColumnOptions::default());
+    let mut carried = 0;
+    for question in &found.questions.questions {
+        let (source, frame) = (question.start.source, question.start.frame);
+        let record = with_defaults.records().question(question, &found.demonstrations[source]);
+        assert_eq!(record.extra["task"], expected(source, frame), "{source} {frame}");
+        assert!(record.question.contains(expected(source, frame)), "{}", record.question);
+        carried += usize::from(is_carried(source, frame));
+    }
+    assert!(carried > 10, "{carried}");
+
+    let held_out = Settings { held_out_tasks: vec!["Carry the cup".to_owned()], ..with_defaults };
+    for question in Prepared::new(&dataset, &held_out, &Silent).unwrap().questions.questions {
+        let (source, frame) = (question.start.source, question.start.frame);
+        assert_eq!(question.split == Split::HeldOut, source > 3, "{source}");
+        assert!(source <= 3 || is_carried(source, frame), "{source} {frame}");
+    }
+}
+
+/// Keeps warnings.
+#[derive(Default)]
+struct Warnings(Mutex<Vec<String>>);
+
+impl Progress for Warnings {
+    fn start(&self, _: &str, _: Option<u64>) {}
+    fn advance(&self, _: u64) {}
+    fn message(&self, _: &str) {}
+    fn warn(&self, text: &str) {
+        self.0.lock().unwrap().push(text.to_owned());
+    }
+    fn finish(&self) {}
+}
+
+#[test]
+fn millimetres_are_doubted_and_converted_on_request() {
+    let folder = tempfile::tempdir().unwrap();
+    let features: [Described<'_>; 2] = [
+        ("observation.state", "float64", &["x", "y", "z"]),
+        ("observation.gripper", "bool", &["open"]),
+    ];
+    let columns = |raw: Demonstration| {
+        let scaled: Vec<Position> = raw.positions.iter().map(|it| it.map(|x| x * 1e3)).collect();
+        let open = raw.gripper.into_iter().map(|open| open as i64);
+        vec![lists(&scaled), Column::Integers(open.collect())]
+    };
+    let dataset = data_set(folder.path(), &features, episodes(columns));
+    let read = |position_scale| {
+        let columns = ColumnOptions { position_scale, ..ColumnOptions::default() };
+        let warnings = Warnings::default();
+        let prepared = Prepared::new(&dataset, &settings(columns), &warnings);
+        (prepared, warnings.0.into_inner().unwrap())
+    };
+    let (_, warnings) = read(None);
+    assert!(warnings[0].contains("`--position-scale`, such as 0.001"), "{warnings:?}");
+    let (converted, warnings) = read(Some(0.001));
+    assert_eq!(warnings, Vec::<String>::new());
+    let converted = converted.unwrap();
+    for (found, expected) in converted.demonstrations[3].positions.iter().zip(raw(3).positions) {
+        assert!((0..3).all(|axis| (found[axis] - expected[axis]).abs() < 1e-9));
+    }
+    assert!(matches!(read(Some(-1.0)).0, Err(Error::Option { option: "--position-scale", .. })));
 }

@@ -1,11 +1,15 @@
 //! Some columns of a file, some rows at a time.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use polars::prelude::{DataType, FileMetadataRef, ParquetReader, SerReader as _, Series as Values};
+use polars::prelude::{
+    DataType, FileMetadataRef, NamedFrom as _, ParquetReader, PolarsResult, SerReader as _,
+    Series as Values,
+};
 
 use super::rows::caught;
 use super::{Table, footer};
@@ -22,6 +26,7 @@ pub struct ColumnFile {
     metadata: FileMetadataRef,
     columns: Vec<String>,
     groups: Vec<usize>,
+    halves: Arc<BTreeSet<String>>,
 }
 
 impl ColumnFile {
@@ -43,7 +48,8 @@ impl ColumnFile {
             let names = reader.schema()?.iter_names().map(ToString::to_string).collect();
             Ok((metadata, names))
         })?;
-        Ok(Self { path: path.into(), file, metadata, columns, groups })
+        let halves = Arc::new(footer::halves(&mut file));
+        Ok(Self { path: path.into(), file, metadata, columns, groups, halves })
     }
 
     /// The path of the file.
@@ -98,7 +104,7 @@ impl ColumnFile {
             reader.set_metadata(Arc::clone(&self.metadata));
             reader.finish()
         })?;
-        Ok(Table { path: self.path.clone(), frame })
+        Ok(Table { path: self.path.clone(), frame, halves: Arc::clone(&self.halves) })
     }
 }
 
@@ -127,6 +133,9 @@ impl Table {
             };
             per_row = length.saturating_mul(per_row);
             values = inner;
+        }
+        if *values.dtype() == DataType::Binary && self.halves.contains(name) {
+            values = widened(&values).map_err(|_| wrong_type())?;
         }
         if !(values.dtype().is_primitive_numeric() || *values.dtype() == DataType::Boolean) {
             return Err(wrong_type());
@@ -171,7 +180,7 @@ enum Lists {
     Uneven { item: usize, length: usize },
 }
 
-fn flattened(lists: &Values) -> polars::prelude::PolarsResult<Lists> {
+fn flattened(lists: &Values) -> PolarsResult<Lists> {
     let lists = lists.list()?;
     if let Some(item) = (lists.null_count() > 0)
         .then(|| lists.is_null().iter().position(|null| null == Some(true)))
@@ -190,6 +199,15 @@ fn flattened(lists: &Values) -> polars::prelude::PolarsResult<Lists> {
         }
     }
     Ok(Lists::Of(lists.get_inner(), first.unwrap_or(0)))
+}
+
+/// Values of float16, which polars reads as two bytes each, as numbers.
+fn widened(halves: &Values) -> PolarsResult<Values> {
+    let widen = |bytes: &[u8]| {
+        <[u8; 2]>::try_from(bytes).ok().map(|bytes| f64::from(half::f16::from_le_bytes(bytes)))
+    };
+    let values = halves.binary()?.iter().map(|bytes| bytes.and_then(widen));
+    Ok(Values::new(halves.name().clone(), values.collect::<Vec<Option<f64>>>()))
 }
 
 #[cfg(test)]
@@ -227,6 +245,19 @@ mod tests {
         let second = file.read(&["list"], 1..2).unwrap();
         assert_eq!(second.number_rows("list", 2).unwrap(), [3.0, 4.0]);
         assert_eq!(second.column_names(), ["list"]);
+    }
+
+    /// A file by pyarrow: `scripts/parity/make_column_fixtures.py`.
+    #[test]
+    fn float16_columns_are_read_as_the_same_numbers() {
+        let path =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/columns/float16.parquet");
+        let file = ColumnFile::open(&path).unwrap();
+        assert_eq!(numbers(&file, "scalar", 1).unwrap(), [0.5, -2.0]);
+        let tenth = f64::from(half::f16::from_f64(0.1));
+        assert_eq!(numbers(&file, "list", 2).unwrap(), [tenth, 1.0, 2.0, 65504.0]);
+        let error = numbers(&file, "bytes", 1).unwrap_err().to_string();
+        assert!(error.contains("numbers or lists of numbers"), "{error}");
     }
 
     #[test]

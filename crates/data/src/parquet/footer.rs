@@ -1,12 +1,13 @@
 //! Limits on what a file's footer announces, checked before polars reads it.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::Path;
 
 use polars::prelude::PolarsError;
 use polars_parquet_format::thrift::protocol::{TCompactInputProtocol, TCompactOutputProtocol};
-use polars_parquet_format::{FileMetaData, KeyValue};
+use polars_parquet_format::{FileMetaData, KeyValue, LogicalType};
 
 use super::MAX_ROWS;
 use crate::error::{Error, Result};
@@ -88,6 +89,23 @@ pub(super) fn read(file: &mut File) -> Option<FileMetaData> {
     file.take(footer_length).read_to_end(&mut footer).ok()?;
     file.rewind().ok()?;
     parse(&footer)
+}
+
+/// The columns of `file` with values of float16.
+pub(super) fn halves(file: &mut File) -> BTreeSet<String> {
+    let (mut found, mut column, mut left) = (BTreeSet::new(), String::new(), 0);
+    // Elements are in depth-first order after the root; a column ends when no children are left.
+    for element in read(file).map(|footer| footer.schema).unwrap_or_default().into_iter().skip(1) {
+        if left == 0 {
+            column.clone_from(&element.name);
+            left = 1;
+        }
+        left += i64::from(element.num_children.unwrap_or(0)) - 1;
+        if matches!(element.logical_type, Some(LogicalType::FLOAT16(_))) {
+            found.insert(column.clone());
+        }
+    }
+    found
 }
 
 fn parse(footer: &[u8]) -> Option<FileMetaData> {

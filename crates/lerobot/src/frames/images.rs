@@ -6,7 +6,7 @@ use std::io::Cursor;
 use image::{ImageReader, Limits, RgbImage};
 
 use super::parallel::try_for_each;
-use super::{Sink, Wanted, check_size};
+use super::{Sink, Wanted};
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::rows::DataFile;
@@ -55,8 +55,6 @@ pub(super) fn for_each<E: From<Error> + Send>(
                     row,
                     source: Box::new(source),
                 })?;
-                let expected = dataset.camera(camera)?.image_size();
-                check_size(expected, image.dimensions()).map_err(fault)?;
                 each(position, image)?;
             }
         }

@@ -7,7 +7,7 @@ use embodied_r_video::{self as video, Limits, Timestamps, Video};
 use image::RgbImage;
 
 use super::parallel::try_for_each;
-use super::{Sink, Wanted, check_size};
+use super::{Sink, Wanted};
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::rows::DataFile;
@@ -87,8 +87,6 @@ impl File<'_> {
     ) -> Result<(), E> {
         let limits = Limits::default();
         let video = video::probe_within(&self.path, &limits).map_err(named)?;
-        check_size(dataset.camera(self.camera)?.image_size(), (video.width, video.height))
-            .map_err(|reason| Error::field(&self.path, self.camera, reason))?;
         let mut indices = self.indices(dataset, times, &video, tolerance_s)?;
         indices.sort_unstable();
         let mut distinct: Vec<usize> = indices.iter().map(|(index, _)| *index).collect();

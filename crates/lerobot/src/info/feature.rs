@@ -47,16 +47,20 @@ impl Feature {
         ["float", "int", "uint", "bool"].iter().any(|kind| self.dtype.starts_with(kind))
     }
 
-    /// Width and height of the images; `None` if it is not a camera or the shape says nothing.
-    pub(crate) fn image_size(&self) -> Option<(u32, u32)> {
+    /// Width and height of the images by the shape, whose axes are in the order of the names, if it has such names; `None`
+    /// if it is not a camera or the shape says nothing. Some public data sets have images of another size.
+    pub fn image_size(&self) -> Option<(u32, u32)> {
         let [a, b, c] = self.shape[..] else { return None };
-        let is_first = self
-            .names
-            .as_ref()
-            .and_then(|names| names.first())
-            .map(|name| name.starts_with("channel"));
-        let is_channels_first = is_first.unwrap_or(matches!(a, 1 | 3) && !matches!(c, 1 | 3));
-        let (height, width) = if is_channels_first { (b, c) } else { (a, b) };
+        let named = |axis: &str| {
+            let names = self.names.as_ref()?;
+            let at = names.iter().position(|name| name.to_ascii_lowercase().starts_with(axis))?;
+            self.shape.get(at).copied()
+        };
+        let (height, width) = match (named("height"), named("width")) {
+            (Some(height), Some(width)) => (height, width),
+            _ if matches!(a, 1 | 3) && !matches!(c, 1 | 3) => (b, c),
+            _ => (a, b),
+        };
         let size = (u32::try_from(width).ok()?, u32::try_from(height).ok()?);
         self.is_camera().then_some(size)
     }

@@ -139,6 +139,21 @@ fn images_with_channels_first_have_their_size() {
 }
 
 #[test]
+fn the_size_of_images_follows_the_names_of_the_axes_in_any_order() {
+    let size = |shape: Value, names: Value| {
+        let mut info = valid();
+        info["features"]["c"] = json!({"dtype": "video", "shape": shape, "names": names});
+        parsed(&info).unwrap().features()["c"].image_size()
+    };
+    assert_eq!(size(json!([32, 24, 3]), json!(["width", "height", "channels"])), Some((32, 24)));
+    assert_eq!(size(json!([3, 32, 24]), json!(["channel", "width", "height"])), Some((32, 24)));
+    assert_eq!(size(json!([24, 3, 32]), json!(["Height", "Channels", "Width"])), Some((32, 24)));
+    // Names that contradict the numbers are followed, as LeRobot does.
+    assert_eq!(size(json!([24, 32, 3]), json!(["channels", "height", "width"])), Some((3, 32)));
+    assert_eq!(size(json!([3, 24, 32]), json!(["a", "b", "c"])), Some((32, 24)));
+}
+
+#[test]
 fn the_needed_files_are_metadata_data_and_the_videos_of_the_cameras() {
     let info = parsed(&valid()).unwrap();
     let metadata = ["meta/info.json", "meta/episodes/*/*.parquet", "meta/tasks.parquet"];

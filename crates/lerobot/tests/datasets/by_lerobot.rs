@@ -26,8 +26,9 @@ fn values_times_and_tasks_are_those_that_lerobot_was_given() {
         dataset
             .read_episodes(&["observation.state", "action"], |episode| {
                 let expected = &expected[episode.index];
-                assert_eq!(expected["task"], episode.task);
-                assert_eq!(dataset.episodes()[episode.index].tasks.join("|"), episode.task);
+                assert_eq!(expected["task"], episode.tasks[0].task);
+                let tasks: Vec<String> = episode.tasks.into_iter().map(|it| it.task).collect();
+                assert_eq!(dataset.episodes()[episode.index].tasks, tasks);
                 for (key, column) in &episode.columns {
                     let values = expected["columns"][key].as_array().unwrap();
                     let values: Vec<f64> = values

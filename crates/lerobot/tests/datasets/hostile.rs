@@ -365,23 +365,32 @@ fn a_frame_beyond_the_tolerance_is_named_and_within_it_is_read() {
 }
 
 #[test]
-fn a_video_of_another_frame_rate_or_size_is_named() {
-    for (arguments, parts) in [
-        ("-s 64x64 -r 20", &["has 20.000 fps", "`fps` of `meta/info.json` is 10"][..]),
-        ("-s 32x64 -r 10", &["32 × 64 pixels, but 64 × 64 in `meta/info.json`"]),
-    ] {
-        let (_folder, dir) = demos(Version::V21);
-        let path = dir.join(format!("videos/chunk-000/{CAMERA}/episode_000001.mp4"));
-        let source = "-v error -y -f lavfi -i testsrc2=r=10 -frames:v 40";
-        let status = Command::new("ffmpeg")
-            .args(source.split(' '))
-            .args(arguments.split(' '))
-            .args(["-pix_fmt", "yuv420p"])
-            .arg(&path)
-            .status();
-        assert!(status.unwrap().success());
-        assert_names(&frames_error(&dir), parts);
-    }
+fn a_video_of_another_frame_rate_is_named() {
+    let (_folder, dir) = demos(Version::V21);
+    encode(&dir, "-s 64x64 -r 20");
+    let parts = ["has 20.000 fps", "`fps` of `meta/info.json` is 10"];
+    assert_names(&frames_error(&dir), &parts);
+}
+
+#[test]
+fn a_video_of_another_size_is_read_as_lerobot_reads_it() {
+    let (_folder, dir) = demos(Version::V21);
+    encode(&dir, "-s 32x64 -r 10");
+    let dataset = Dataset::open(&dir).unwrap();
+    assert_eq!(dataset.features()[CAMERA].image_size(), Some((64, 64)));
+    assert_eq!(dataset.frames(CAMERA, 1, &[0]).unwrap()[0].dimensions(), (32, 64));
+}
+
+/// Replaces the video of episode 1 by one that FFmpeg encodes with `arguments`.
+fn encode(dir: &Path, arguments: &str) {
+    let source = "-v error -y -f lavfi -i testsrc2=r=10 -frames:v 40";
+    let status = Command::new("ffmpeg")
+        .args(source.split(' '))
+        .args(arguments.split(' '))
+        .args(["-pix_fmt", "yuv420p"])
+        .arg(dir.join(format!("videos/chunk-000/{CAMERA}/episode_000001.mp4")))
+        .status();
+    assert!(status.unwrap().success());
 }
 
 #[test]

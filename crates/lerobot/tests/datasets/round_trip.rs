@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
-use embodied_r_lerobot::{Dataset, Error, FrameId, Version, VideoCodec, Writer};
+use embodied_r_lerobot::{Dataset, Error, FrameId, TaskSpan, Version, VideoCodec, Writer};
 use image::RgbImage;
 
 use crate::demos::{
@@ -36,7 +36,8 @@ fn metadata_and_columns_round_trip() {
         let mut seen = 0;
         dataset
             .read_episodes(&[STATE, "action"], |episode| {
-                assert_eq!((episode.index, episode.task.as_str()), (seen, TASKS[seen]));
+                let task = TaskSpan { start: 0, task: TASKS[seen].to_owned() };
+                assert_eq!((episode.index, episode.tasks), (seen, vec![task]));
                 assert_eq!(episode.columns, columns(seen));
                 let times: Vec<f64> =
                     (0..LENGTHS[seen]).map(|it| f64::from(it as f32 / 10.0)).collect();

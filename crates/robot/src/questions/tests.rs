@@ -75,8 +75,8 @@ fn distractors_are_key_points_or_states_of_the_same_task_and_split() {
     let scripted = Scripted::new(3, 60);
     let made = made(&scripted, &OPTIONS);
     let pool = |question: &RobotQuestion| {
-        let task = &scripted.demonstrations[question.start.source].task;
-        let key = (question.split, question.kind, task.clone());
+        let task = scripted.demonstrations[question.start.source].task(question.start.frame);
+        let key = (question.split, question.kind, task.to_owned());
         (key, question.options[question.answer].clone())
     };
     let mut answers: BTreeMap<_, BTreeSet<String>> = BTreeMap::new();

@@ -52,9 +52,12 @@ pub(crate) struct ColumnArgs {
     /// Feature with the gripper's position [default: `observation.state`, or the only observation with the names x, y and z].
     #[arg(long, value_name = "KEY")]
     pub(crate) state_key: Option<String>,
-    /// Indices of x, y and z in the state, in metres [default: by the feature's names].
+    /// Indices of x, y and z in the state, in metres with `--position-scale` [default: by the feature's names].
     #[arg(long, value_name = "X,Y,Z", value_parser = dims)]
     pub(crate) position_dims: Option<Dims>,
+    /// What coordinates are multiplied by to be metres, such as 0.001 for millimetres [default: 1].
+    #[arg(long, value_name = "FACTOR", allow_negative_numbers = true)]
+    pub(crate) position_scale: Option<f64>,
     /// Feature with the gripper's opening, numbers or booleans: an observation or `action` [default: the one whose names or
     /// key have `gripper`, first the feature of `--state-key`, then observations].
     #[arg(long, value_name = "KEY")]

@@ -27,7 +27,7 @@ pub(super) fn write(
     let folder = folder.join(FOLDER);
     let mut of_task: BTreeMap<&str, usize> = BTreeMap::new();
     for (demonstration, key_points) in prepared.demonstrations.iter().zip(&prepared.key_points) {
-        let done = of_task.entry(demonstration.task.as_str()).or_default();
+        let done = of_task.entry(demonstration.task(0)).or_default();
         if *done >= shown.unwrap_or_default() {
             continue;
         }
@@ -51,7 +51,7 @@ pub(super) fn write(
             note: cause,
             is_outlined: *frame > 0,
         });
-        let title = format!("episode {}: {}", demonstration.episode, demonstration.task);
+        let title = format!("episode {}: {}", demonstration.episode, demonstration.title());
         let sheet = contact_sheet::sheet(&title, &cells.collect::<Vec<_>>());
         let mut png = Cursor::new(Vec::new());
         let path = folder.join(format!("{name}.png"));

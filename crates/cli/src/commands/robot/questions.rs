@@ -34,7 +34,7 @@ pub(super) fn run(args: QuestionsArgs) -> anyhow::Result<Status> {
     let folder = hub::dataset(&args.demos, args.revision.as_deref(), camera)?;
     let dataset = Dataset::open(&folder)?;
     bar.start("reading demonstrations", None);
-    let prepared = Prepared::new(&dataset, &settings).map_err(advise)?;
+    let prepared = Prepared::new(&dataset, &settings, &bar).map_err(advise)?;
     bar.finish();
     let extra = |folder: &Path| key_points::write(&prepared, &dataset, &settings, shown, folder);
     write(&prepared, &dataset, &settings, &args.demos, &args.output, &bar, extra)?;
@@ -58,6 +58,7 @@ fn settings(
             camera: columns.camera,
             state_key: columns.state_key,
             position_dims: columns.position_dims.map(|dims| dims.0),
+            position_scale: columns.position_scale,
             gripper: gripper(columns.gripper_key, columns.gripper_dim)?,
             velocity,
         },

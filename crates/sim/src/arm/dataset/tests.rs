@@ -55,7 +55,8 @@ fn the_data_set_has_the_states_of_the_demonstrations() {
         .read_episodes(&[STATE, VELOCITY, ACTION], |episode| -> embodied_r_lerobot::Result<()> {
             let task = made.tasks[next % 2];
             let expected = demonstration(3, task, next as u64 / 2);
-            assert_eq!((episode.index, episode.task.as_str()), (next, task.instruction()));
+            let instructions: Vec<&str> = episode.tasks.iter().map(|it| it.task.as_str()).collect();
+            assert_eq!((episode.index, instructions), (next, vec![task.instruction()]));
             assert_eq!(episode.timestamps.len(), expected.steps.len());
             for (frame, step) in expected.steps.iter().enumerate() {
                 let row = episode.columns[STATE].row(frame);
