@@ -262,6 +262,43 @@ fn held_out_tasks_have_a_file_of_their_own() {
 }
 
 #[test]
+fn the_papers_movement_labels_name_each_axis_that_changes() {
+    let dir = workspace(24);
+    let moved = |record: &Value| {
+        let (from, to) = (&record["state"], &record["target"]);
+        (0..3).filter(|&axis| from[axis] != to[axis]).count()
+    };
+    let named = |record: &Value| record["movement"].as_str().unwrap_or("").matches("move").count();
+    stdout_of(&mut questions(dir.path(), &["--movement-labels", "paper"]));
+    for record in read(&dir.path().join("q/train.json")) {
+        assert!(named(&record) >= moved(&record), "{record}");
+    }
+    fs::remove_dir_all(dir.path().join("q")).unwrap();
+    stdout_of(&mut questions(dir.path(), &["--movement-epsilon", "0.05"]));
+    let records = read(&dir.path().join("q/train.json"));
+    assert!(records.iter().any(|record| named(record) < moved(record)));
+}
+
+#[test]
+fn balanced_kinds_are_as_many_of_each_in_training() {
+    let dir = tempfile::tempdir().unwrap();
+    // The episodes of `workspace` move so much alike that no movement is an option beside others.
+    let mut arm = Command::new(binary());
+    arm.args(["sim", "arm", "--tasks", "push_button,pick_up_cup", "--episodes", "12"]);
+    arm.args(["--image-size", "64x48", "--bench-frames", "0", "--output"]);
+    stdout_of(arm.arg(dir.path().join("demos")));
+    let output = stdout_of(&mut questions(dir.path(), &["--balance-kinds"]));
+    assert!(output.contains("questions are left out: `--balance-kinds`"), "{output}");
+    let mut of_kind: BTreeMap<String, usize> = BTreeMap::new();
+    for record in read(&dir.path().join("q/train.json")) {
+        *of_kind.entry(record["kind"].as_str().unwrap().to_owned()).or_default() += 1;
+    }
+    let counts: Vec<usize> = of_kind.values().copied().collect();
+    assert!(counts.len() == 3 && counts[0] >= 4, "{of_kind:?}");
+    assert_eq!(counts, [counts[0]; 3]);
+}
+
+#[test]
 fn images_of_another_size_than_the_shape_are_used_with_a_warning() {
     let dir = workspace(12);
     let path = dir.path().join("demos/meta/info.json");
@@ -314,6 +351,10 @@ fn wrong_options_are_refused_before_anything_is_written() {
             "`--gripper-key` names a feature, and `--gripper-dim none` says that there is none",
         ),
         (&["--position-scale", "0"], "`--position-scale` must be a number above 0"),
+        (
+            &["--movement-labels", "paper", "--movement-epsilon", "0.01"],
+            "`--movement-epsilon` is of `--movement-labels epsilon`",
+        ),
         (&["--velocity-key", "v"], "`--velocity-key` names no feature of numbers: `v`"),
         (&["--min-distance", "-1"], "`--min-distance` must be a length of 0 m or more"),
         (&["--decimals", "9"], "`--decimals` must be from 1 to 6"),

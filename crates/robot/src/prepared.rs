@@ -253,6 +253,7 @@ pub(crate) mod tests {
                 distractors: Distractors::Keypoints,
                 min_distance: 0.05,
                 movement_epsilon: 0.005,
+                balance_kinds: false,
                 seed: 0,
             },
             style: PromptStyle::Paper,

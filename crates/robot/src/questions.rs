@@ -4,6 +4,7 @@
 //! of all four (`blocks`), so that a rule that sees the options alone is right in a quarter of them. `movements` says
 //! how movements differ.
 
+mod balance;
 mod movements;
 
 use std::collections::BTreeMap;
@@ -53,6 +54,8 @@ pub struct QuestionOptions {
     /// Axes that move less than this, in metres, are not in movements.
     #[serde(rename = "movement_epsilon_m")]
     pub movement_epsilon: f64,
+    /// Whether each split has as many questions of each kind.
+    pub balance_kinds: bool,
     /// Seed of splits, options and letters.
     pub seed: u64,
 }
@@ -123,6 +126,8 @@ pub struct Count {
     pub questions: usize,
     /// Start frames without a question of the kind: their answers fit into no set of balanced options, or nothing moves.
     pub left_out: usize,
+    /// Questions that were left out because there are fewer of another kind.
+    pub surplus: usize,
 }
 
 /// Questions in order of split, episode, frame and kind.
@@ -215,6 +220,9 @@ pub fn questions(
             }
         };
         return Err(Error::NoQuestions { reason: reason.to_owned() });
+    }
+    if options.balance_kinds {
+        balance::balance(&mut made, options.seed);
     }
     let key = |question: &RobotQuestion| {
         let StartFrame { source, frame, .. } = question.start;

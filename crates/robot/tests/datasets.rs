@@ -84,6 +84,7 @@ fn settings(columns: ColumnOptions) -> Settings {
             distractors: Distractors::Keypoints,
             min_distance: 0.01,
             movement_epsilon: 0.005,
+            balance_kinds: false,
             seed: 0,
         },
         style: PromptStyle::Paper,

@@ -12,7 +12,8 @@ const OPTIONS: QuestionOptions = QuestionOptions {
     form: AnswerForm::MultipleChoice,
     distractors: Distractors::Keypoints,
     min_distance: 0.05,
-    movement_epsilon: 0.005,
+    movement_epsilon: 0.0,
+    balance_kinds: false,
     seed: 0,
 };
 
@@ -191,9 +192,58 @@ fn small_splits_and_held_out_tasks_have_movement_questions_too() {
     };
     let made = questions(&scripted.sources(split), &prompts, &OPTIONS).unwrap();
     for split in [Split::Train, Split::Val, Split::HeldOut] {
-        let Count { questions, left_out } = made.counts[&(split, Kind::Movement)];
+        let Count { questions, left_out, .. } = made.counts[&(split, Kind::Movement)];
         assert!(questions * 10 >= (questions + left_out) * 3, "{split:?}: {questions}, {left_out}");
     }
+}
+
+#[test]
+fn balanced_kinds_are_as_many_of_each_in_each_split_in_whole_blocks() {
+    let scripted = Scripted::new(15, 200);
+    let all = made(&scripted, &OPTIONS);
+    let balanced = made(&scripted, &QuestionOptions { balance_kinds: true, ..OPTIONS });
+    for split in [Split::Train, Split::Test] {
+        let of = |kind| (all.counts[&(split, kind)], balanced.counts[&(split, kind)]);
+        let rarest = Kind::ALL.map(|kind| of(kind).0.questions).into_iter().min().unwrap() / 4 * 4;
+        assert!(rarest > 100, "{rarest}");
+        for kind in Kind::ALL {
+            let (before, after) = of(kind);
+            assert_eq!((after.questions, after.left_out), (rarest, before.left_out));
+            assert_eq!(after.surplus, before.questions - rarest);
+            let kept = balanced.questions.iter().filter(|it| (it.split, it.kind) == (split, kind));
+            let letters: Vec<usize> = kept.clone().map(|it| it.answer).collect();
+            let of_letter = |letter| letters.iter().filter(|it| **it == letter).count();
+            assert_eq!([0, 1, 2, 3].map(of_letter), [rarest / 4; 4]);
+            if kind != Kind::Movement || split == Split::Train {
+                let mut answers: BTreeMap<Vec<&String>, BTreeMap<&String, usize>> = BTreeMap::new();
+                for question in kept {
+                    let mut set: Vec<&String> = question.options.iter().collect();
+                    set.sort_unstable();
+                    let answer = &question.options[question.answer];
+                    *answers.entry(set).or_default().entry(answer).or_default() += 1;
+                }
+                let is_even = |of: &BTreeMap<_, usize>| {
+                    of.len() == 4 && of.values().all(|n| *n == of.values().copied().min().unwrap())
+                };
+                assert!(answers.values().all(is_even), "{split:?} {kind:?}");
+            }
+        }
+    }
+}
+
+/// Five tasks with 50 demonstrations each, as in the paper.
+#[test]
+fn the_papers_movement_labels_leave_few_start_frames_without_a_question() {
+    let scripted = Scripted::simulated(1, 250);
+    let share = |movement_epsilon| {
+        let made = made(&scripted, &QuestionOptions { movement_epsilon, ..OPTIONS });
+        let of = made.counts.iter().filter(|((_, kind), _)| *kind == Kind::Movement);
+        let (asked, left_out) =
+            of.fold((0, 0), |(a, b), (_, count)| (a + count.questions, b + count.left_out));
+        asked as f64 / (asked + left_out) as f64
+    };
+    let (paper, epsilon) = (share(0.0), share(0.005));
+    assert!(paper > 0.8 && paper > 2.0 * epsilon, "{paper} {epsilon}");
 }
 
 #[test]

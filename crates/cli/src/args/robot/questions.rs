@@ -150,9 +150,15 @@ pub(crate) struct MadeArgs {
         allow_negative_numbers = true
     )]
     pub(crate) min_distance: f64,
-    /// Axes that move less than this, in metres, are left out of movements.
-    #[arg(long, value_name = "M", default_value_t = 0.005, allow_negative_numbers = true)]
-    pub(crate) movement_epsilon: f64,
+    /// Which axes movements name [default: paper, or epsilon with `--movement-epsilon`].
+    #[arg(long, value_enum)]
+    pub(crate) movement_labels: Option<MovementLabels>,
+    /// Axes that move less than this, in metres, are left out of movements [default: 0.005 with `--movement-labels epsilon`].
+    #[arg(long, value_name = "M", allow_negative_numbers = true)]
+    pub(crate) movement_epsilon: Option<f64>,
+    /// Leave as many questions of each kind in each split as of its rarest kind.
+    #[arg(long)]
+    pub(crate) balance_kinds: bool,
     /// Ask for positions without options, for the reward `waypoint_distance`. There are no `movement` questions then.
     #[arg(long)]
     pub(crate) open_ended: bool,
@@ -193,6 +199,15 @@ pub(crate) enum DistractorsName {
     Keypoints,
     /// Random positions in the workspace of `--robot`.
     Box,
+}
+
+/// Which axes movements name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum MovementLabels {
+    /// Each that changes at all, as in the paper.
+    Paper,
+    /// Those that move at least `--movement-epsilon`.
+    Epsilon,
 }
 
 /// How long prompts are.

@@ -13,12 +13,16 @@ use embodied_r_robot::{
 
 use super::key_points;
 use crate::args::robot::questions::{
-    ColumnArgs, DistractorsName, GripperDim, KeyPointArgs, MadeArgs, PromptName, QuestionsArgs,
+    ColumnArgs, DistractorsName, GripperDim, KeyPointArgs, MadeArgs, MovementLabels, PromptName,
+    QuestionsArgs,
 };
 use crate::exit::{Status, Usage};
 use crate::hub;
 use crate::output::outln;
 use crate::progress::Bar;
+
+/// The bound of `--movement-labels epsilon` without `--movement-epsilon`.
+const MOVEMENT_EPSILON_M: f64 = 0.005;
 
 /// Make questions from demonstrations.
 pub(super) fn run(args: QuestionsArgs) -> anyhow::Result<Status> {
@@ -79,7 +83,8 @@ fn settings(
                 DistractorsName::Box => Distractors::Box,
             },
             min_distance: made.min_distance,
-            movement_epsilon: made.movement_epsilon,
+            movement_epsilon: movement_epsilon(made.movement_labels, made.movement_epsilon)?,
+            balance_kinds: made.balance_kinds,
             seed: made.seed,
         },
         style: match made.prompt {
@@ -92,6 +97,20 @@ fn settings(
             None => Robot::default(),
         },
     })
+}
+
+/// The displacement below which an axis is in no movement, in metres.
+fn movement_epsilon(labels: Option<MovementLabels>, epsilon: Option<f64>) -> anyhow::Result<f64> {
+    match (labels, epsilon) {
+        (None | Some(MovementLabels::Epsilon), Some(epsilon)) => Ok(epsilon),
+        (Some(MovementLabels::Epsilon), None) => Ok(MOVEMENT_EPSILON_M),
+        (None | Some(MovementLabels::Paper), None) => Ok(0.0),
+        (Some(MovementLabels::Paper), Some(_)) => {
+            let reason =
+                "`--movement-epsilon` is of `--movement-labels epsilon`: leave one of them out";
+            Err(Usage(reason.to_owned()).into())
+        }
+    }
 }
 
 /// Where the gripper's opening is.
@@ -142,10 +161,14 @@ fn report(prepared: &Prepared, form: AnswerForm, bar: &Bar) -> anyhow::Result<()
             ));
         }
     }
+    let surplus: usize = counts.values().map(|count| count.surplus).sum();
+    if surplus > 0 {
+        outln!("{surplus} questions are left out: `--balance-kinds` leaves as many of each kind")?;
+    }
     for kind in Kind::ALL {
         let of_kind = counts.iter().filter(|((_, other), _)| *other == kind);
         let (left_out, all) = of_kind.fold((0, 0), |(left_out, all), (_, count)| {
-            (left_out + count.left_out, all + count.left_out + count.questions)
+            (left_out + count.left_out, all + count.left_out + count.questions + count.surplus)
         });
         if left_out > 0 {
             outln!(
