@@ -178,6 +178,33 @@ fn robot_r1_takes_the_memory_that_its_header_says() {
     assert!(number(&without_images, "/memory/total_gb") > 100.0, "{without_images}");
 }
 
+/// The values of an option among `words`.
+fn values<'a>(words: &[&'a str], option: &str) -> Vec<&'a str> {
+    let next = words.iter().zip(words.iter().skip(1));
+    next.filter(|(word, _)| **word == option).map(|(_, value)| *value).collect()
+}
+
+#[test]
+fn the_training_command_of_the_robot_page_fits_four_gpus_of_80_gb() {
+    let page = std::fs::read_to_string("../docs/robot-r1.md").unwrap().replace("\\\n", " ");
+    let command = page.lines().find(|line| line.starts_with("embodied-r train")).unwrap();
+    let words: Vec<&str> = command.split_whitespace().collect();
+    assert_eq!(values(&words, "--gpus"), ["4"]);
+    let [output] = values(&words, "--output")[..] else { panic!("{command}") };
+    let config = format!("../{}", values(&words, "--config")[0]);
+    let model = values(&words, "--model")[0];
+    let mut arguments = vec!["--config", &config, "--model", model, "--gpus", "4"];
+    arguments.extend(["--gpu-memory", "80", "--images", "1", "--image-pixels", "50176"]);
+    for set in values(&words, "--set") {
+        arguments.extend(["--set", set]);
+    }
+    let report = json(&arguments);
+    assert_eq!(report["memory"]["fits"], true, "{report}");
+    // What the next commands evaluate is what this one writes.
+    let trained = page.matches(&format!("--model {output}/final")).count();
+    assert_eq!(trained, 2, "{output}");
+}
+
 /// The GPUs that each recipe is for.
 const RECIPES: [(&str, &str); 4] = [
     ("embodied-r.toml", "40"),

@@ -2,6 +2,7 @@ use embodied_r_grpo::loss::ImportanceSamplingMode;
 use embodied_r_policy::Precision;
 use embodied_r_rewards::Format;
 use embodied_r_rewards::stages::StageLength;
+use embodied_r_vision::{PixelLimits, smart_resize};
 
 use super::*;
 
@@ -281,6 +282,19 @@ fn robot_r1_has_the_batches_and_clips_of_easyr1() {
     assert_eq!(train.rewards.format, Format::Official);
     assert!(train.vision.frozen_parts().is_some_and(|frozen| !frozen.vision_tower));
     assert_eq!(train.stages().unwrap().stages()[0].length, StageLength::Epochs(5.0));
+}
+
+#[test]
+fn robot_r1_gives_an_image_the_papers_324_tokens() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/robot-r1.toml");
+    let train: GrpoSettings = Layers::default().file(&file).unwrap().resolve(&[]).unwrap();
+    let limits = PixelLimits {
+        min_pixels: train.vision.min_pixels.unwrap(),
+        max_pixels: train.vision.max_pixels.unwrap(),
+    };
+    // Of 14 x 14 pixels a patch, of 2 x 2 patches a token.
+    let (width, height) = smart_resize((224, 224), 28, limits).unwrap();
+    assert_eq!((width, height, width / 28 * (height / 28)), (504, 504, 324));
 }
 
 #[test]
