@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The arm's base model knows no answers: accuracy by kind after SFT on the answers of 45 questions, or of all, without
+# The arm's base model knows no answers: accuracy by kind after SFT on the answers of 60 questions, or of all, without
 # reasoning. QUICKSTART is the output of `embodied-r quickstart --robot`, whose questions it takes.
 #
 #     EMBODIED_R=target/release/embodied-r scripts/learning/arm_answers_only.sh QUICKSTART [DIR]
@@ -12,7 +12,7 @@ dir=${2:-results/learning}
 questions=$quickstart/questions
 system_prompt='You are a helpful assistant.'
 mkdir -p "$dir"
-for worked in 45 all; do
+for worked in 60 all; do
     # As many as the quickstart's worked examples take the epochs of its configuration.
     count=$worked
     settings=()

@@ -107,12 +107,15 @@ fn a_full_run_adds_baselines_and_json_prints_the_results_alone() {
 fn a_run_from_frames_compares_the_model_with_three_that_do_not_see_them() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("quickstart");
-    let stdout = quickstart(&out, &["--vision", "--rooms", "45", "--json"]);
+    let stdout = quickstart(&out, &["--vision", "--full", "--rooms", "45", "--json"]);
     let results: serde_json::Value = serde_json::from_str(&stdout).unwrap();
     let rows = results["rows"].as_array().unwrap();
     let names: Vec<&str> = rows.iter().map(|row| row["name"].as_str().unwrap()).collect();
     let blind = ["frames of other rooms", "grey frames", "no images"];
-    assert_eq!(names, [&["cold start", "trained"][..], &blind].concat());
+    assert_eq!(
+        names,
+        [&["cold start", "trained"][..], &blind, &["sft", "random rewards"]].concat()
+    );
     assert!(rows.iter().all(|row| row["n"] == 15));
     assert!(std::fs::read_to_string(out.join("train/report.html")).unwrap().contains("</html>"));
 

@@ -38,10 +38,10 @@ fn a_full_run_on_the_robot_arm_has_rows_by_kind_and_grey_controls() {
     let expected = [
         "cold start",
         "trained",
+        "sft",
         "grey images",
         "cold start, held-out tasks",
         "trained, held-out tasks",
-        "sft",
         "trained on grey images",
         "random rewards",
     ];

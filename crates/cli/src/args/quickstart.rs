@@ -32,7 +32,7 @@ pub(crate) struct QuickstartArgs {
     pub(crate) seed: u64,
     /// Train a small vision-language model on questions about frames of the rooms, without captions. The controls are
     /// frames of other rooms, grey frames, and no images.
-    #[arg(long, conflicts_with_all = ["full", "robot"])]
+    #[arg(long, conflicts_with = "robot")]
     pub(crate) vision: bool,
     /// Train a small vision-language model on questions about the next key point of a simulated robot arm, as in Robot-R1:
     /// demonstrations, questions, cold start, GRPO, evaluation by kind of question on held-out episodes and tasks, and
@@ -83,18 +83,18 @@ pub(crate) struct QuickstartArgs {
     #[arg(long, default_value_t)]
     pub(crate) device: DeviceName,
     /// Number of worked examples of the cold start, uniform over categories; with `--robot` uniform over the kinds of
-    /// questions, and the default is 45.
+    /// questions, and the default is 60.
     #[arg(
         long,
         value_name = "N",
         value_parser = super::value::at_least_one,
         default_value_t = 40,
-        default_value_if("robot", "true", "45")
+        default_value_if("robot", "true", "60")
     )]
     pub(crate) examples: usize,
     /// Also train and evaluate baselines and controls: SFT of any length, SFT on answers alone, rejection sampling, GRPO
-    /// with random rewards and with shuffled captions. With `--robot`: SFT of any length, GRPO on grey images, and GRPO
-    /// with random rewards.
+    /// with random rewards and with shuffled captions. With `--vision`: SFT of any length, and GRPO with random rewards.
+    /// With `--robot`, which always compares with SFT of any length: GRPO on grey images, and GRPO with random rewards.
     #[arg(long)]
     pub(crate) full: bool,
     /// Print only `results.json` to standard output, and everything else to standard error.

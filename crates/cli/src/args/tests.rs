@@ -176,7 +176,7 @@ fn the_quickstart_from_pixels_has_defaults_of_its_own() {
 #[test]
 fn the_quickstart_of_the_robot_has_defaults_and_options_of_its_own() {
     let Command::Quickstart(args) = parsed(&["quickstart", "--robot", "--full"]) else { panic!() };
-    assert_eq!((args.episodes, args.examples), (60, 45));
+    assert_eq!((args.episodes, args.examples), (60, 60));
     let examples = format!("{} worked examples, {} of each kind", args.examples, args.examples / 3);
     let page = include_str!("../../../../docs/robot-r1.md");
     for text in [include_str!("../../../../configs/quickstart-robot-sft.toml"), page] {

@@ -4,10 +4,8 @@ use std::path::Path;
 
 use super::row::Row;
 use super::steps::words;
+use super::world::World;
 use super::{Quickstart, controls, scores};
-
-/// Epochs of the shortest SFT run of `--full`; they double as long as the validation accuracy rises.
-const SFT_EPOCHS: u64 = 8;
 
 /// Batch size of SFT, as in its settings.
 const SFT_BATCH_SIZE: usize = 16;
@@ -15,29 +13,46 @@ const SFT_BATCH_SIZE: usize = 16;
 /// Epochs of SFT on many examples: answers without reasoning, and accepted samples.
 const BASELINE_EPOCHS: [u64; 2] = [1, 3];
 
+/// The names of the rows.
+pub(super) const SFT: &str = "sft";
+pub(super) const RANDOM_REWARDS: &str = "random rewards";
+
 impl Quickstart<'_> {
     /// The rows of `--full`: what other uses of the same data reach, and controls of the reinforcement.
     pub(super) fn baseline_rows(&self) -> anyhow::Result<Vec<Row>> {
-        let (test, train) = (self.test(), self.path("perceived/train_data.json"));
-        let supervised = self.supervised();
-        let lengths = std::iter::successors(Some(SFT_EPOCHS), |epochs| Some(2 * epochs));
-        let sft =
-            self.best_sft("sft", "base", "conversations.jsonl", lengths, &self.args.sft_set)?;
+        let (test, train, supervised) = (self.test(), self.split("train"), self.supervised());
+        let sft = self.row(SFT, &self.sft_of_any_length()?, &test, supervised)?;
+        let random = self.row(RANDOM_REWARDS, self.random_rewards()?, &test, supervised)?;
+        if self.world == World::Frames {
+            return Ok(vec![sft, random]);
+        }
         let (answers, answered) = self.sft_on_answers()?;
         let (tuned, accepted) = self.rejection_sampling(&train)?;
-        let random = self.path("perceived/train_random.json");
-        controls::with_random_answers(&train, &random, self.args.seed)?;
-        self.train("random-rewards", &random, &self.split("val"))?;
-        let shuffled = self.path("perceived/train_shuffled.json");
+        let shuffled = self.in_data("train_shuffled.json");
         controls::with_other_captions(&train, &shuffled, self.args.seed)?;
         self.train("shuffled-in-training", &shuffled, &self.split("val"))?;
         Ok(vec![
-            self.row("sft", &sft, &test, supervised)?,
+            sft,
             self.row("sft answers", &answers, &test, answered)?,
             self.row("rejection sampling", &tuned, &test, supervised + accepted)?,
-            self.row("random rewards", "random-rewards/final", &test, supervised)?,
+            random,
             self.row("shuffled in training", "shuffled-in-training/final", &test, supervised)?,
         ])
+    }
+
+    /// SFT of the base on the worked examples of the cold start, as long as is best on validation: the model.
+    pub(super) fn sft_of_any_length(&self) -> anyhow::Result<String> {
+        let shortest = self.world.shortest_sft();
+        let lengths = std::iter::successors(Some(shortest), |epochs| Some(2 * epochs));
+        self.best_sft(SFT, "base", "conversations.jsonl", lengths, &self.args.sft_set)
+    }
+
+    /// GRPO on random answers: the model at the end, as the best checkpoint may be the start.
+    pub(super) fn random_rewards(&self) -> anyhow::Result<&'static str> {
+        let random = self.in_data("train_random.json");
+        controls::with_random_answers(&self.split("train"), &random, self.args.seed)?;
+        self.train("random-rewards", &random, &self.split("val"))?;
+        Ok("random-rewards/final")
     }
 
     /// The model with the best validation accuracy among SFT runs of `epochs`, which increase until it no longer rises.
@@ -74,7 +89,7 @@ impl Quickstart<'_> {
             let mut words =
                 words(["sim", "conversations", "--answers-only", "--judge-examples", "0"]);
             words.extend(["--questions".into(), usize::MAX.to_string().into(), "--data".into()]);
-            words.push(self.path("perceived/train_data.json").into());
+            words.push(self.split("train").into());
             words.extend(["--seed".into(), self.seed(), "--output".into(), data.clone().into()]);
             words
         })?;
@@ -106,7 +121,6 @@ impl Quickstart<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::world::World;
     use super::*;
 
     #[test]

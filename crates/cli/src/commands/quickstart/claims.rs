@@ -1,5 +1,6 @@
 //! What the quickstart claims, compared with its results.
 
+use super::baselines::{RANDOM_REWARDS, SFT};
 use super::row::Row;
 
 /// A claim with its measured value.
@@ -29,6 +30,23 @@ impl Claims {
         let gain = trained.scores.accuracy_of_parsable - start.scores.accuracy_of_parsable;
         self.at_least(gain, least, "trained over cold start, accuracy of parsable replies");
     }
+
+    /// That `trained` is above the baseline of this name, if it was run.
+    fn over_baseline(&mut self, trained: &Row, rows: &[Row], name: &str) {
+        if let Some(baseline) = named(rows, name) {
+            let over = trained.scores.accuracy_of_parsable - baseline.scores.accuracy_of_parsable;
+            let what = format!("trained over {name}, accuracy of parsable replies");
+            self.at_least(over, 5.0, &what);
+        }
+    }
+
+    /// That random rewards teach nothing, if they were run.
+    fn random_rewards(&mut self, start: &Row, rows: &[Row]) {
+        if let Some(random) = named(rows, RANDOM_REWARDS) {
+            let gain = random.scores.accuracy - start.scores.accuracy;
+            self.at_most(gain, 6.0, "random rewards over cold start, accuracy");
+        }
+    }
 }
 
 fn named<'a>(rows: &'a [Row], name: &str) -> Option<&'a Row> {
@@ -47,25 +65,15 @@ pub(super) fn claims(rows: &[Row], blind_guess: f64) -> Vec<Claim> {
     claims.at_least(start.reasons, 95.0, "cold start, replies that reason");
     claims.at_least(start.scores.parsable, 95.0, "cold start, parsable replies");
     claims.gain([start, trained], 15.0);
-    for name in ["sft", "sft answers", "rejection sampling"] {
-        if let Some(baseline) = named(rows, name) {
-            let over = trained.scores.accuracy_of_parsable - baseline.scores.accuracy_of_parsable;
-            claims.at_least(
-                over,
-                5.0,
-                &format!("trained over {name}, accuracy of parsable replies"),
-            );
-        }
+    for name in [SFT, "sft answers", "rejection sampling"] {
+        claims.over_baseline(trained, rows, name);
     }
     let sound = trained.sound_at_1 - start.sound_at_1;
     let half = (trained.scores.accuracy - start.scores.accuracy) / 2.0;
     claims.at_least(sound, half, "trained over cold start, sound@1");
     let sound = trained.sound_at_8 - start.sound_at_8;
     claims.at_least(sound, -3.0, "trained over cold start, sound@8");
-    if let Some(random) = named(rows, "random rewards") {
-        let gain = random.scores.accuracy - start.scores.accuracy;
-        claims.at_most(gain, 6.0, "random rewards over cold start, accuracy");
-    }
+    claims.random_rewards(start, rows);
     if let Some(shuffled) = named(rows, "captions shuffled") {
         let off = (shuffled.scores.accuracy - blind_guess).abs();
         claims.at_most(off, 6.0, "captions shuffled, distance from a blind guess");
@@ -87,6 +95,8 @@ pub(super) fn vision_claims(rows: &[Row], blind_guess: f64) -> Vec<Claim> {
     claims.at_least(start.reasons, SIGHTS, "cold start, replies that reason from a true sighting");
     claims.at_least(start.scores.parsable, 95.0, "cold start, parsable replies");
     claims.gain([start, trained], 10.0);
+    claims.over_baseline(trained, rows, SFT);
+    claims.random_rewards(start, rows);
     for blind in BLIND.into_iter().filter_map(|name| named(rows, name)) {
         let off = (blind.scores.accuracy_of_parsable - blind_guess).abs();
         claims.at_most(off, 6.0, &format!("{}, distance from a blind guess", blind.name));
@@ -159,6 +169,11 @@ mod tests {
         assert_eq!(vision_claims(&all, 25.0).len(), 6);
         assert_eq!(failing(&all), Vec::<String>::new());
 
+        for (name, accuracy) in [(SFT, 81.0), (RANDOM_REWARDS, 77.0)] {
+            let failed = failing(&[start.clone(), trained.clone(), row(name, accuracy, 0.0)]);
+            assert_eq!(failed.len(), 1, "{failed:?}");
+            assert!(failed[0].contains(name), "{failed:?}");
+        }
         let small = failing(&[start.clone(), row("trained", 79.0, 70.0)]);
         assert_eq!(small.len(), 1, "{small:?}");
         assert!(small[0].starts_with("trained over cold start"), "{small:?}");

@@ -12,6 +12,7 @@ use embodied_r_sim::arm::{EPSILON_M, Split, Task};
 
 use self::row::KindRow;
 use self::selection::{PerKind, select};
+use super::baselines::SFT;
 use super::steps::words;
 use super::{MAX_NEW_TOKENS, Outcome, Quickstart, controls, table};
 
@@ -137,14 +138,16 @@ impl Quickstart<'_> {
         self.sft("sft", "base", "conversations.jsonl", &self.args.sft_set)
     }
 
-    /// The rows of the cold start and of `best`, on held-out episodes with and without images, and on held-out tasks.
+    /// The rows of the cold start, of `best`, and of the best SFT on the same worked examples, on held-out episodes; of
+    /// `best` without images; and on held-out tasks.
     fn robot_rows(&self, best: &str) -> anyhow::Result<Vec<KindRow>> {
         let (test, held_out) = (self.split("test"), self.split("held_out"));
-        let grey = self.grey("test")?;
+        let (grey, sft) = (self.grey("test")?, self.sft_of_any_length()?);
         let mut rows = Vec::new();
         for (name, model, questions) in [
             (COLD_START, "sft/final", &test),
             (TRAINED, best, &test),
+            (SFT, &sft, &test),
             (GREY, best, &grey),
             (COLD_START_HELD_OUT, "sft/final", &held_out),
             (TRAINED_HELD_OUT, best, &held_out),

@@ -58,6 +58,15 @@ impl World {
         }
     }
 
+    /// Epochs of the shortest SFT that `--full` compares with; they double as long as the validation accuracy rises.
+    pub(super) fn shortest_sft(self) -> u64 {
+        match self {
+            Self::Captions | Self::Frames => 8,
+            // Those of the cold start: less is worse.
+            Self::Robot => 32,
+        }
+    }
+
     /// The folder of the questions.
     pub(super) fn folder(self) -> &'static str {
         match self {
@@ -102,6 +111,15 @@ impl World {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_shortest_sft_is_not_longer_than_the_cold_start() {
+        for world in [World::Captions, World::Frames, World::Robot] {
+            let sft: toml::Table = toml::from_str(world.configs().sft).unwrap();
+            let epochs = sft["num_train_epochs"].as_integer().unwrap();
+            assert!(world.shortest_sft() as i64 <= epochs, "{world:?}: {epochs}");
+        }
+    }
 
     #[test]
     fn grpo_has_the_system_prompt_of_the_other_steps() {

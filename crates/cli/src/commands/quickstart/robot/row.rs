@@ -122,7 +122,7 @@ mod tests {
             name: "trained",
             kind,
             scores: Tally::default().scores(),
-            supervised_examples: 45,
+            supervised_examples: 60,
         };
         let json = |kind| serde_json::to_value(row(kind)).unwrap();
         assert_eq!(json(Scope::All)["kind"], "all");
