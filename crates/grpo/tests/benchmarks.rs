@@ -59,6 +59,25 @@ fn own_rows(heading: &str, least: usize) -> Vec<Row> {
     own
 }
 
+/// README's first claim is about TRL's fastest and leanest micro-batches.
+#[test]
+fn the_readme_compares_speed_with_the_fastest_trl_and_memory_with_the_leanest() {
+    let all = rows("TRL's micro-batches");
+    let of = |program: &str, column: &str| -> Vec<f64> {
+        let of_program = all.iter().filter(|row| cell(row, "program") == program);
+        of_program.flat_map(|row| numbers(row, column)).collect()
+    };
+    let mean = |numbers: Vec<f64>| numbers.iter().sum::<f64>() / numbers.len() as f64;
+    let least = |numbers: Vec<f64>| numbers.into_iter().fold(f64::INFINITY, f64::min);
+    let [step, memory] = ["step, s", "peak memory, GB"];
+    assert_eq!(of("TRL", "completions per micro-batch"), [16.0, 8.0, 4.0, 2.0]);
+    let speed = least(of("TRL", step)) / mean(of("embodied-r", step));
+    let share = 100.0 * mean(of("embodied-r", memory)) / least(of("TRL", memory));
+    let claim = format!("**{speed:.1} times TRL's step rate in {share:.0} % of its memory**");
+    let readme = include_str!("../../../README.md");
+    assert!(readme.contains(&claim), "{claim}");
+}
+
 fn cell(row: &Row, column: &str) -> &'static str {
     row.get(column).copied().unwrap_or_else(|| panic!("no column `{column}` in {row:?}"))
 }
