@@ -21,7 +21,7 @@ use crate::question::Question;
 /// What a model is given to answer a question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Given {
-    /// Captions with bearings and distances, such as those of the built-in rooms.
+    /// Captions with bearings and distances, for example of the built-in rooms.
     Bearings,
     /// Captions of a vision-language model.
     Captions,

@@ -34,7 +34,7 @@ pub(crate) enum SystemPromptPresetName {
     Auto,
     /// Captions of a vision-language model.
     Captions,
-    /// Captions with bearings and distances, such as those of the built-in rooms.
+    /// Captions with bearings and distances, for example of the built-in rooms.
     Bearings,
     /// Frames of a video.
     Frames,

@@ -62,8 +62,8 @@ pub(crate) struct ColumnArgs {
     /// key have `gripper`, first the feature of `--state-key`, then observations].
     #[arg(long, value_name = "KEY")]
     pub(crate) gripper_key: Option<String>,
-    /// Index of the gripper's opening in the feature of `--gripper-key`, without it in that of `--state-key`; or `none` if
-    /// the gripper never changes [default: by the feature's names].
+    /// Index of the gripper's opening in the feature of `--gripper-key`, or of `--state-key` if no gripper feature is given.
+    /// `none`: the gripper never changes [default: by the feature's names].
     #[arg(long, value_name = "INDEX", value_parser = gripper)]
     pub(crate) gripper_dim: Option<GripperDim>,
     /// Feature with the joints' velocities in rad/s [default: the one whose key has `joint` and `vel`, if there is one].

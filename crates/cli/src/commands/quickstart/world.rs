@@ -62,7 +62,7 @@ impl World {
     pub(super) fn shortest_sft(self) -> u64 {
         match self {
             Self::Captions | Self::Frames => 8,
-            // Those of the cold start: less is worse.
+            // As long as the cold start.
             Self::Robot => 32,
         }
     }
