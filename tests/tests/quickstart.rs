@@ -45,7 +45,19 @@ fn a_run_ends_with_a_table_and_a_report_and_is_not_repeated() {
     let model = |name: &str| std::fs::read(out.join(name).join("model.safetensors")).unwrap();
     let trained = model("train/final");
     assert_ne!(trained, model("sft/final"), "GRPO changed nothing");
-    let second = quickstart(&out, &[]);
+    let results = std::fs::read_to_string(out.join("results.json")).unwrap();
+    let results: serde_json::Value = serde_json::from_str(&results).unwrap();
+    let claims = results["claims"].as_array().unwrap();
+    for claim in claims {
+        let outcome = if claim["holds"] == true { "holds" } else { "FAILS" };
+        let line = format!("{outcome}  {}\n", claim["text"].as_str().unwrap());
+        assert!(stdout.contains(&line), "{line}{stdout}");
+    }
+    assert!(claims.iter().any(|claim| claim["holds"] == false), "two steps hold all: {stdout}");
+
+    // Claims are about the default numbers and settings, so that one that fails here is no failure.
+    let second = quickstart(&out, &["--strict"]);
+    assert!(second.contains("with others `--strict` does not fail"), "{second}");
     let table = |stdout: &str| {
         stdout[stdout.find("| rooms never seen").unwrap()..]
             .lines()

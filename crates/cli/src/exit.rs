@@ -1,4 +1,4 @@
-//! Exit codes: 0 for success, 1 for failure, 2 for a usage or configuration error.
+//! Exit codes: 0 for success, 1 for failure, 2 for a usage or configuration error, 3 for a claim that fails.
 
 use std::process::ExitCode;
 
@@ -11,6 +11,8 @@ pub(crate) enum Status {
     Partial,
     /// A rank launched by the command ended with a usage error, which it has printed.
     UsageError,
+    /// `quickstart --strict`: a claim fails, and is printed already.
+    ClaimFailed,
 }
 
 /// A usage or configuration error: exit code 2.
@@ -92,6 +94,7 @@ pub(crate) fn code(result: anyhow::Result<Status>) -> ExitCode {
         Ok(Status::Done) => return ExitCode::SUCCESS,
         Ok(Status::Partial) => return ExitCode::from(1),
         Ok(Status::UsageError) => return ExitCode::from(2),
+        Ok(Status::ClaimFailed) => return ExitCode::from(3),
         Err(error) if is_closed_stdout(&error) => return ExitCode::SUCCESS,
         Err(error) => error,
     };
@@ -111,6 +114,14 @@ mod tests {
         assert_eq!(message(&error), "cannot read `a`: no such file");
         let error = error.context("question 3");
         assert_eq!(message(&error), "question 3: cannot read `a`: no such file");
+    }
+
+    #[test]
+    fn a_claim_that_fails_has_an_exit_code_of_its_own() {
+        let codes = [(Status::Done, 0), (Status::Partial, 1), (Status::UsageError, 2)];
+        for (status, expected) in codes.into_iter().chain([(Status::ClaimFailed, 3)]) {
+            assert_eq!(code(Ok(status)), ExitCode::from(expected), "{status:?}");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ use embodied_r_data::prompts::question_part;
 use crate::caption_trace::{Action, CaptionTrace, captions_in, faced};
 use crate::geometry::{Octant, wrap_whole};
 use crate::question_template::{letter, parse_with_choices};
+use crate::rationale::conclusion;
 use crate::statement::{Sighting, Statement, Which, parsed};
 
 /// What of a reply's reasoning the captions bear out.
@@ -13,7 +14,8 @@ pub struct Grounding {
     /// It quotes a true sighting (frame and bearing) of an object that the question or its choices name.
     pub reasons: bool,
     /// It is in the statements of [`crate::rationale`], all of them hold in the captions or follow from the statements
-    /// before, and its conclusion is the content of the answered option. Such a reply can still be wrong.
+    /// before, its conclusion follows from the last of them, and is the content of the answered option. Such a reply can
+    /// still be wrong.
     pub sound: bool,
 }
 
@@ -23,7 +25,7 @@ pub struct Grounding {
 pub fn grounding(prompt: &str, think: &str, answer: char) -> Option<Grounding> {
     let trace = CaptionTrace::from_captions(&captions_in(prompt)?)?;
     let question = question_part(prompt);
-    let (_, options) = parse_with_choices(question)?;
+    let (template, options) = parse_with_choices(question)?;
     let named: Vec<&str> = question.split(|c: char| !c.is_alphanumeric()).collect();
     let is_true_quote = |text: &str| match Statement::parse(text) {
         Some(
@@ -34,9 +36,10 @@ pub fn grounding(prompt: &str, think: &str, answer: char) -> Option<Grounding> {
     let reasons = think.trim().trim_end_matches('.').split(". ").any(is_true_quote);
     let sound = parsed(think).is_some_and(|statements| {
         let concluded = match statements.split_last() {
-            Some((Statement::So { content, letter: named }, grounds)) if !grounds.is_empty() => {
+            Some((Statement::So { content, letter: named }, grounds)) => {
+                let follows = conclusion(&template, &options, grounds).as_ref() == Some(content);
                 let index = options.iter().position(|option| option == content);
-                index.filter(|index| letter(*index) == *named)
+                index.filter(|index| follows && letter(*index) == *named)
             }
             _ => None,
         };
@@ -211,6 +214,28 @@ mod tests {
         assert_eq!(checked(right, 'A'), (true, false));
         assert_eq!(checked("so right B.", 'B'), (false, false));
         assert_eq!(checked("last lamp right 50, frame 1.", 'B'), (true, false));
+    }
+
+    #[test]
+    fn a_conclusion_that_does_not_follow_from_the_last_statement_is_unsound() {
+        let guessed = RIGHT.replace("so behind right D", "so left A");
+        assert_eq!(checked(&guessed, 'A'), (true, false), "another direction");
+        let early = RIGHT.replace("right 140 is behind right. ", "");
+        assert_eq!(checked(&early, 'D'), (true, false), "the direction is not stated");
+        let other = "last lamp right 50, frame 1. last sofa ahead, frame 2. next none: ahead. \
+                     ahead is ahead. so ahead C.";
+        assert_eq!(checked(other, 'C'), (true, false), "another object");
+    }
+
+    #[test]
+    fn an_order_of_some_of_the_objects_is_unsound() {
+        let (captions, _) = PROMPT.split_once("Question:").unwrap();
+        let prompt = format!(
+            "{captions}Question: What will be the first-time appearance order of the following categories in the \
+             video: sofa, lamp?\n\nChoices:\nA. lamp\nB. sofa, lamp"
+        );
+        let partial = "first lamp left 10, frame 0. order lamp 0. so lamp A.";
+        assert!(!grounding(&prompt, partial, 'A').unwrap().sound);
     }
 
     #[test]

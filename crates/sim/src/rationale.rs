@@ -56,10 +56,11 @@ pub(crate) fn derive_rationale(
     options: &[String],
     trace: &CaptionTrace,
 ) -> Option<Rationale> {
-    let (mut statements, content) = match template {
+    let mut statements = match template {
         QuestionTemplate::Order { names } => order(names, trace)?,
-        QuestionTemplate::Position { name } => position(name, trace, Octant::direction)?,
-        QuestionTemplate::Action { name } => position(name, trace, Octant::action)?,
+        QuestionTemplate::Position { name } | QuestionTemplate::Action { name } => {
+            position(name, trace)?
+        }
         QuestionTemplate::Progress { route } => progress(route, trace)?,
         QuestionTemplate::Counterfactual { moment, turn_deg } => {
             counterfactual(*moment, *turn_deg, options, trace)?
@@ -69,14 +70,73 @@ pub(crate) fn derive_rationale(
         }
         QuestionTemplate::Distance { to, among } => distance(to, among, trace)?,
     };
+    let content = conclusion(template, options, &statements)?;
     let index = options.iter().position(|option| *option == content)?;
     let answer = letter(index);
     statements.push(Statement::So { content, letter: answer });
     Some(Rationale { statements, answer })
 }
 
-/// Statements and the content of the resulting option.
-type Reasoning = (Vec<Statement>, String);
+/// The content of the option that follows from the last of `statements`, if they are about what the question asks for.
+pub(crate) fn conclusion(
+    template: &QuestionTemplate,
+    options: &[String],
+    statements: &[Statement],
+) -> Option<String> {
+    match (template, statements.last()?) {
+        (QuestionTemplate::Order { names }, Statement::Order { firsts }) => {
+            let ordered: Vec<&str> = firsts.iter().map(|(name, _)| name.as_str()).collect();
+            let all = names.iter().all(|name| ordered.contains(&name.as_str()));
+            (all && ordered.len() == names.len()).then(|| ordered.join(", "))
+        }
+        (QuestionTemplate::Position { name }, Statement::Octant { octant, .. }) => {
+            is_tracked(name, statements).then(|| octant.direction().to_owned())
+        }
+        (QuestionTemplate::Action { name }, Statement::Octant { octant, .. }) => {
+            is_tracked(name, statements).then(|| octant.action().to_owned())
+        }
+        (
+            QuestionTemplate::Progress { .. },
+            Statement::Sighting { which: Which::Faced, name, at: Some(_) },
+        ) => Some(step_text(name)),
+        (
+            QuestionTemplate::Counterfactual { .. } | QuestionTemplate::Distance { .. },
+            Statement::Off { .. },
+        ) => nearest(options, statements),
+        (
+            QuestionTemplate::Direction { face, target, .. },
+            Statement::Between { from, to, turn_deg },
+        ) => {
+            let side = if *turn_deg > 0 { "left" } else { "right" };
+            ([from, to] == [face, target]).then(|| side.to_owned())
+        }
+        _ => None,
+    }
+}
+
+/// Whether the object that is tracked is the one of this name.
+fn is_tracked(name: &str, statements: &[Statement]) -> bool {
+    let mut sightings = statements.iter().rev().filter_map(|statement| match statement {
+        Statement::Sighting { which: Which::Last, name, at: Some(_) } => Some(name),
+        _ => None,
+    });
+    sightings.next().is_some_and(|tracked| tracked == name)
+}
+
+/// The option at the smallest stated angle; `None` for a tie, or if an option's angle is not stated.
+fn nearest(options: &[String], statements: &[Statement]) -> Option<String> {
+    let angle = |option: &String| {
+        statements.iter().find_map(|statement| match statement {
+            Statement::Off { name, angle_deg } if name == option => Some(*angle_deg),
+            _ => None,
+        })
+    };
+    let mut angles: Vec<(i32, &String)> =
+        options.iter().map(|option| Some((angle(option)?, option))).collect::<Option<_>>()?;
+    angles.sort_unstable();
+    let clear = angles.windows(2).next().is_none_or(|two| two[0].0 < two[1].0);
+    angles.first().filter(|_| clear).map(|(_, name)| (*name).clone())
+}
 
 /// A statement about one of the sightings of `name`, given as frame and bearing.
 fn sighting(which: Which, name: &str, at: Option<(usize, i32)>) -> Statement {
@@ -84,13 +144,9 @@ fn sighting(which: Which, name: &str, at: Option<(usize, i32)>) -> Statement {
     Statement::Sighting { which, name: name.to_owned(), at }
 }
 
-/// The last bearing of `name`, updated by every later rotation, and its octant as an option. Moves without rotation
-/// leave the bearing unchanged.
-fn position(
-    name: &str,
-    trace: &CaptionTrace,
-    option: fn(Octant) -> &'static str,
-) -> Option<Reasoning> {
+/// The last bearing of `name`, updated by every later rotation, and its octant. Moves without rotation leave the bearing
+/// unchanged.
+fn position(name: &str, trace: &CaptionTrace) -> Option<Vec<Statement>> {
     let last @ (seen, mut after_deg) = trace.last_sight(name)?;
     let mut statements = vec![sighting(Which::Last, name, Some(last))];
     for (frame, then) in trace.frames.iter().enumerate().skip(seen + 1) {
@@ -103,11 +159,11 @@ fn position(
     statements.push(Statement::End { bearing_deg: after_deg });
     let octant = Octant::of(f64::from(after_deg));
     statements.push(Statement::Octant { bearing_deg: after_deg, octant });
-    Some((statements, option(octant).to_owned()))
+    Some(statements)
 }
 
 /// The first sighting of each name, and after each the order of those so far.
-fn order(names: &[String], trace: &CaptionTrace) -> Option<Reasoning> {
+fn order(names: &[String], trace: &CaptionTrace) -> Option<Vec<Statement>> {
     let (mut statements, mut firsts) = (Vec::new(), Vec::new());
     for name in names {
         let first = trace.first_sight(name)?;
@@ -119,14 +175,12 @@ fn order(names: &[String], trace: &CaptionTrace) -> Option<Reasoning> {
         statements.push(sighting(Which::First, name, Some(first)));
         statements.push(Statement::ordered(firsts.clone()));
     }
-    firsts.sort_by_key(|(_, frame)| *frame);
-    let names: Vec<String> = firsts.into_iter().map(|(name, _)| name).collect();
-    Some((statements, names.join(", ")))
+    Some(statements)
 }
 
 /// From the end of the route back to the first object that was faced: the last step done, if those before it were faced
 /// earlier and in order.
-fn progress(route: &[String], trace: &CaptionTrace) -> Option<Reasoning> {
+fn progress(route: &[String], trace: &CaptionTrace) -> Option<Vec<Statement>> {
     let mut statements = Vec::new();
     for (index, name) in route.iter().enumerate().rev() {
         let faced = trace.last_faced(name);
@@ -136,7 +190,7 @@ fn progress(route: &[String], trace: &CaptionTrace) -> Option<Reasoning> {
             let frames: Vec<usize> =
                 done.map(|at| at.map(|(frame, _)| frame)).collect::<Option<_>>()?;
             let in_order = frames.windows(2).all(|pair| pair[0] < pair[1]);
-            return in_order.then(|| (statements, step_text(name)));
+            return in_order.then_some(statements);
         }
     }
     None
@@ -184,31 +238,22 @@ impl<'a> BearingMap<'a> {
         Some((Statement::Direction { name: name.to_owned(), at, direction_deg }, direction_deg))
     }
 
-    /// The angle of each of `names` from `from_deg`: the statements and the name with the smallest.
-    /// `None` for a tie.
-    fn nearest(&self, names: &[String], from_deg: i32) -> Option<Reasoning> {
-        let mut statements = Vec::with_capacity(2 * names.len());
-        let mut angles = Vec::with_capacity(names.len());
-        for name in names {
-            let (direction, direction_deg) = self.direction(name)?;
-            let angle_deg = wrap_whole(direction_deg - from_deg).abs();
-            statements.extend([direction, Statement::Off { name: name.clone(), angle_deg }]);
-            angles.push((angle_deg, name));
-        }
-        angles.sort_unstable();
-        let clear = angles.windows(2).next().is_none_or(|two| two[0].0 < two[1].0);
-        let (_, name) = angles.first()?;
-        clear.then(|| (statements, (*name).clone()))
-    }
-
-    /// A statement of the direction `from_deg` rotated by `turn_deg`, and of the objects' angles from it.
-    fn nearest_after(&self, names: &[String], from_deg: i32, turn_deg: i32) -> Option<Reasoning> {
+    /// A statement of the direction `from_deg` rotated by `turn_deg`, and of the angle of each of `names` from it.
+    fn angles_after(
+        &self,
+        names: &[String],
+        from_deg: i32,
+        turn_deg: i32,
+    ) -> Option<Vec<Statement>> {
         let to_deg = wrap_whole(from_deg + turn_deg);
-        let (angles, name) = self.nearest(names, to_deg)?;
         let mut statements = self.statements();
         statements.push(Statement::Target { from_deg, turn_deg, to_deg });
-        statements.extend(angles);
-        Some((statements, name))
+        for name in names {
+            let (direction, direction_deg) = self.direction(name)?;
+            let angle_deg = wrap_whole(direction_deg - to_deg).abs();
+            statements.extend([direction, Statement::Off { name: name.clone(), angle_deg }]);
+        }
+        Some(statements)
     }
 }
 
@@ -217,18 +262,23 @@ fn counterfactual(
     turn_deg: i32,
     options: &[String],
     trace: &CaptionTrace,
-) -> Option<Reasoning> {
+) -> Option<Vec<Statement>> {
     let map = BearingMap::new(trace);
     let from_deg = match moment {
         Moment::Start => 0,
         Moment::End => map.heading(),
     };
-    map.nearest_after(options, from_deg, turn_deg)
+    map.angles_after(options, from_deg, turn_deg)
 }
 
 /// If `stand` and `face` are opposite each other, the line of sight passes the camera, so `target`
 /// is on the same side of `face` as seen from the camera.
-fn direction(stand: &str, face: &str, target: &str, trace: &CaptionTrace) -> Option<Reasoning> {
+fn direction(
+    stand: &str,
+    face: &str,
+    target: &str,
+    trace: &CaptionTrace,
+) -> Option<Vec<Statement>> {
     let map = BearingMap::new(trace);
     let mut statements = map.statements();
     let mut directions = [0; 3];
@@ -244,16 +294,16 @@ fn direction(stand: &str, face: &str, target: &str, trace: &CaptionTrace) -> Opt
         return None;
     }
     statements.push(Statement::Between { from: face.to_owned(), to: target.to_owned(), turn_deg });
-    Some((statements, if turn_deg > 0 { "left" } else { "right" }.to_owned()))
+    Some(statements)
 }
 
 /// With all objects around the camera, the closest is the one at the smallest angle.
-fn distance(to: &str, among: &[String], trace: &CaptionTrace) -> Option<Reasoning> {
+fn distance(to: &str, among: &[String], trace: &CaptionTrace) -> Option<Vec<Statement>> {
     let map = BearingMap::new(trace);
     let (direction, direction_deg) = map.direction(to)?;
-    let (mut statements, name) = map.nearest_after(among, direction_deg, 0)?;
+    let mut statements = map.angles_after(among, direction_deg, 0)?;
     statements.insert(map.headings.len().saturating_sub(1), direction);
-    Some((statements, name))
+    Some(statements)
 }
 
 #[cfg(test)]

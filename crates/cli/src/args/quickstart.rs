@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use clap::{Args as _, FromArgMatches as _};
+
 use super::device::DeviceName;
 use super::precision::PrecisionName;
 
@@ -97,7 +99,26 @@ pub(crate) struct QuickstartArgs {
     /// With `--robot`, which always compares with SFT of any length: GRPO on grey images, and GRPO with random rewards.
     #[arg(long)]
     pub(crate) full: bool,
+    /// Exit with code 3 if a claim fails, which is printed as `FAILS`. Claims are about the default numbers of rooms,
+    /// examples and episodes and the default settings: with others the exit code stays 0.
+    #[arg(long)]
+    pub(crate) strict: bool,
     /// Print only `results.json` to standard output, and everything else to standard error.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+impl QuickstartArgs {
+    /// Whether the numbers and settings that the claims are about are the default ones.
+    ///
+    /// # Errors
+    /// Never: the options that are parsed are the struct's own.
+    pub(crate) fn has_default_settings(&self) -> Result<bool, clap::Error> {
+        let world = [("--vision", self.vision), ("--robot", self.robot)];
+        let world = world.into_iter().filter_map(|(flag, set)| set.then_some(flag));
+        let command = Self::augment_args(clap::Command::new("quickstart").no_binary_name(true));
+        let default = Self::from_arg_matches(&command.try_get_matches_from(world)?)?;
+        let numbers = |args: &Self| (args.rooms, args.examples, args.episodes);
+        Ok(numbers(self) == numbers(&default) && self.set.is_empty() && self.sft_set.is_empty())
+    }
 }

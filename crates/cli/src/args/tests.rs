@@ -174,6 +174,32 @@ fn the_quickstart_from_pixels_has_defaults_of_its_own() {
 }
 
 #[test]
+fn claims_of_the_quickstart_are_about_its_default_settings() {
+    let has_default_settings = |words: &[&str]| {
+        let words = [&["quickstart", "--strict"], words].concat();
+        let Command::Quickstart(args) = parsed(&words) else { panic!() };
+        args.has_default_settings().unwrap()
+    };
+    for default in [
+        &[][..],
+        &["--vision"],
+        &["--robot"],
+        &["--seed", "7", "--full"],
+        &["--rooms", "220", "--precision", "bf16"],
+        &["--vision", "--rooms", "1800"],
+    ] {
+        assert!(has_default_settings(default), "{default:?}");
+    }
+    for changed in
+        [["--rooms", "1800"], ["--examples", "41"], ["--set", "beta=0"], ["--sft-set", "seed=3"]]
+    {
+        assert!(!has_default_settings(&changed), "{changed:?}");
+    }
+    assert!(!has_default_settings(&["--robot", "--episodes", "61"]));
+    assert!(!has_default_settings(&["--robot", "--examples", "40"]));
+}
+
+#[test]
 fn the_quickstart_of_the_robot_has_defaults_and_options_of_its_own() {
     let Command::Quickstart(args) = parsed(&["quickstart", "--robot", "--full"]) else { panic!() };
     assert_eq!((args.episodes, args.examples), (60, 60));

@@ -37,6 +37,10 @@ const MAX_NEW_TOKENS: &str = "160";
 pub(crate) fn run(args: QuickstartArgs, run_words: RunWords) -> anyhow::Result<Status> {
     let began = Instant::now();
     let (steps, world) = (Steps::new(&args, run_words)?, World::of(&args));
+    let is_strict = args.strict && args.has_default_settings()?;
+    if args.strict && !is_strict {
+        steps.say("claims are about the default numbers and settings: with others `--strict` does not fail")?;
+    }
     let run = Quickstart { steps, args: &args, world };
     let Outcome { rows, table, claims } = match world {
         World::Captions | World::Frames => run.rooms()?,
@@ -44,7 +48,12 @@ pub(crate) fn run(args: QuickstartArgs, run_words: RunWords) -> anyhow::Result<S
     };
     run.steps.say(&format!("\n{table}\n{}", claims::listed(&claims)))?;
     let seconds = began.elapsed().as_secs_f64();
-    let results = serde_json::to_string_pretty(&Results { seed: args.seed, seconds, rows })?;
+    let status = match is_strict && claims.iter().any(|claim| !claim.holds) {
+        true => Status::ClaimFailed,
+        false => Status::Done,
+    };
+    let results = Results { seed: args.seed, seconds, rows, claims };
+    let results = serde_json::to_string_pretty(&results)?;
     write_atomic(&run.path("results.json"), format!("{results}\n").as_bytes())?;
     run.steps.say(&format!(
         "finished in {seconds:.0} s; all outputs are in {}",
@@ -53,7 +62,7 @@ pub(crate) fn run(args: QuickstartArgs, run_words: RunWords) -> anyhow::Result<S
     if args.json {
         outln!("{results}")?;
     }
-    Ok(Status::Done)
+    Ok(status)
 }
 
 /// What a run ends with.

@@ -1,12 +1,15 @@
 //! What the quickstart claims, compared with its results.
 
+use serde::Serialize;
+
 use super::baselines::{RANDOM_REWARDS, SFT};
 use super::row::Row;
 
 /// A claim with its measured value.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub(super) struct Claim {
     pub(super) holds: bool,
+    /// What is claimed, the measured value and its bound.
     pub(super) text: String,
 }
 

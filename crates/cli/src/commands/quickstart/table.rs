@@ -3,6 +3,8 @@
 use serde::Serialize;
 use serde_json::Value;
 
+use super::claims::Claim;
+
 /// The content of `results.json`.
 #[derive(Debug, Serialize)]
 pub(super) struct Results {
@@ -12,6 +14,8 @@ pub(super) struct Results {
     pub(super) seconds: f64,
     /// One row for each model or control, with `--robot` and each kind of question.
     pub(super) rows: Vec<Value>,
+    /// What the command claims about them.
+    pub(super) claims: Vec<Claim>,
 }
 
 /// A Markdown table; numbers, right-aligned, follow `labels` columns of text.

@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# Runs the quickstart with several seeds and writes one table: each row's accuracy by seed, its mean and standard deviation,
+# claims that fail, commit, processor and seconds. A finished seed is not run again.
+#
+#     EMBODIED_R=target/release/embodied-r scripts/learning/seeds.sh text|vision|robot SEED… [--full]
+#
+# The runs are in $DIR (results/seeds), the table is `WORLD.md` there.
+set -euo pipefail
+# shellcheck source=scripts/learning/lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+usage() {
+    printf 'usage: %s text|vision|robot SEED… [--full]\n' "$0" >&2
+    exit 2
+}
+
+dir=${DIR:-results/seeds}
+world=${1:-}
+options=()
+case $world in
+text) ;;
+vision | robot) options+=("--$world") ;;
+*) usage ;;
+esac
+shift
+seeds=()
+for argument in "$@"; do
+    case $argument in
+    --full) options+=(--full) ;;
+    '' | *[!0-9]*) usage ;;
+    *) seeds+=("$argument") ;;
+    esac
+done
+[ ${#seeds[@]} -gt 0 ] || usage
+runs=()
+for seed in "${seeds[@]}"; do
+    run=$dir/$world-$seed
+    mkdir -p "$run"
+    # The options that a finished run had, so that `--full` adds its rows to one without.
+    done=$(cat "$run/options" 2>/dev/null || true)
+    if [ ! -e "$run/results.json" ] || [ "$done" != "${options[*]-}" ]; then
+        quietly "$run.log" quickstart --json --seed "$seed" --output "$run" "${options[@]}"
+        printf '%s' "${options[*]-}" >"$run/options"
+    fi
+    runs+=("$run")
+done
+python3 "$root/scripts/learning/seeds.py" "${runs[@]}" | tee "$dir/$world.md"
