@@ -56,7 +56,8 @@ def main():
     for run in runs:
         fails = [claim["text"] for claim in run["claims"] if not claim["holds"]]
         machine = run["environment"]
-        print(f"| {run['seed']} | {'; '.join(fails) or 'none'} of {len(run['claims'])} | {machine['commit']} | "
+        count = f"{len(fails)} of {len(run['claims'])}"
+        print(f"| {run['seed']} | {': '.join([count, *filter(None, ['; '.join(fails)])])} | {machine['commit']} | "
               f"{machine['machine']} | {run['seconds']:.0f} |")
 
 

@@ -16,6 +16,7 @@ usage() {
 
 dir=${DIR:-results/seeds}
 world=${1:-}
+full=
 options=()
 case $world in
 text) ;;
@@ -26,7 +27,7 @@ shift
 seeds=()
 for argument in "$@"; do
     case $argument in
-    --full) options+=(--full) ;;
+    --full) full=1 options+=(--full) ;;
     '' | *[!0-9]*) usage ;;
     *) seeds+=("$argument") ;;
     esac
@@ -36,11 +37,10 @@ runs=()
 for seed in "${seeds[@]}"; do
     run=$dir/$world-$seed
     mkdir -p "$run"
-    # The options that a finished run had, so that `--full` adds its rows to one without.
-    done=$(cat "$run/options" 2>/dev/null || true)
-    if [ ! -e "$run/results.json" ] || [ "$done" != "${options[*]-}" ]; then
+    # `--full` adds its rows to a finished run without.
+    if [ ! -e "$run/results.json" ] || { [ -n "$full" ] && [ ! -e "$run/full" ]; }; then
         quietly "$run.log" quickstart --json --seed "$seed" --output "$run" "${options[@]}"
-        printf '%s' "${options[*]-}" >"$run/options"
+        [ -z "$full" ] || touch "$run/full"
     fi
     runs+=("$run")
 done

@@ -48,10 +48,7 @@ pub(crate) fn run(args: QuickstartArgs, run_words: RunWords) -> anyhow::Result<S
     };
     run.steps.say(&format!("\n{table}\n{}", claims::listed(&claims)))?;
     let seconds = began.elapsed().as_secs_f64();
-    let status = match is_strict && claims.iter().any(|claim| !claim.holds) {
-        true => Status::ClaimFailed,
-        false => Status::Done,
-    };
+    let status = claims::status(&claims, is_strict);
     let results = Results { seed: args.seed, seconds, rows, claims };
     let results = serde_json::to_string_pretty(&results)?;
     write_atomic(&run.path("results.json"), format!("{results}\n").as_bytes())?;

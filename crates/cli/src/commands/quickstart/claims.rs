@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::baselines::{RANDOM_REWARDS, SFT};
 use super::row::Row;
+use crate::exit::Status;
 
 /// A claim with its measured value.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -107,6 +108,14 @@ pub(super) fn vision_claims(rows: &[Row], blind_guess: f64) -> Vec<Claim> {
     claims.0
 }
 
+/// How the command ends: with `is_strict`, a claim that fails is a failure.
+pub(super) fn status(claims: &[Claim], is_strict: bool) -> Status {
+    match is_strict && claims.iter().any(|claim| !claim.holds) {
+        true => Status::ClaimFailed,
+        false => Status::Done,
+    }
+}
+
 /// One line per claim.
 pub(super) fn listed(claims: &[Claim]) -> String {
     let line = |claim: &Claim| {
@@ -158,6 +167,16 @@ mod tests {
             row("random rewards", 47.0, 30.0),
         ];
         assert_eq!(failing(&rows), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_claim_that_fails_is_a_failure_if_strict() {
+        let (start, trained) = (row("cold start", 45.0, 30.0), row("trained", 70.0, 60.0));
+        let holding = claims(&[start.clone(), trained], 25.0);
+        let failing = claims(&[start.clone(), Row { name: "trained", ..start }], 25.0);
+        assert_eq!(status(&holding, true), Status::Done);
+        assert_eq!(status(&failing, false), Status::Done);
+        assert_eq!(status(&failing, true), Status::ClaimFailed);
     }
 
     #[test]
