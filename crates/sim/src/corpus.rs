@@ -380,10 +380,12 @@ mod tests {
             let statements: Vec<&str> =
                 statements.split_inclusive(['.', '\n']).map(str::trim).collect();
             let mut found: Vec<&str> = statements.iter().map(|statement| kind(statement)).collect();
-            // An octant and an order at the end of a chat are made up.
+            // Octants beside an order are made up.
+            let kinds = found.clone();
             for at in 1..found.len() {
-                if (found[at - 1], found[at]) == ("octant", "order") {
-                    found[at - 1..=at].fill("note");
+                if (kinds[at - 1], kinds[at]) == ("octant", "order") {
+                    let after = usize::from(kinds.get(at + 1) == Some(&"octant"));
+                    found[at - 1..=at + after].fill("note");
                 }
             }
             for (pair, kinds) in statements.windows(2).zip(found.windows(2)) {

@@ -102,11 +102,11 @@ impl Checker<'_> {
                     self.tracked.is_some_and(|tracked| tracked.bearing_deg == *bearing_deg);
                 tracked && *octant == Octant::of(f64::from(*bearing_deg))
             }
-            Statement::Order { firsts } => {
+            Statement::Order { firsts, .. } => {
                 let seen = |(name, frame): &(String, usize)| {
                     self.trace.first_sight(name).is_some_and(|(first, _)| first == *frame)
                 };
-                firsts.iter().all(seen) && Statement::ordered(firsts.clone()) == *statement
+                firsts.iter().all(seen) && Statement::order(firsts.clone()) == *statement
             }
             Statement::Heading { frame, turn_deg, heading_deg } => {
                 self.turn(*frame) == Some(*turn_deg) && self.heading(*frame) == Some(*heading_deg)
@@ -234,7 +234,7 @@ mod tests {
             "{captions}Question: What will be the first-time appearance order of the following categories in the \
              video: sofa, lamp?\n\nChoices:\nA. lamp\nB. sofa, lamp"
         );
-        let partial = "first lamp left 10, frame 0. order lamp 0. so lamp A.";
+        let partial = "first lamp left 10, frame 0. order lamp 0: lamp. so lamp A.";
         assert!(!grounding(&prompt, partial, 'A').unwrap().sound);
     }
 
@@ -269,10 +269,10 @@ mod tests {
             "{captions}Question: What will be the first-time appearance order of the following categories in the \
              video: sofa, lamp?\n\nChoices:\nA. lamp, sofa\nB. sofa, lamp"
         );
-        let right = "first sofa ahead, frame 2. order sofa 2. first lamp left 10, frame 0. order lamp 0, sofa 2. \
-                     so lamp, sofa A.";
+        let right = "first sofa ahead, frame 2. order sofa 2: sofa. first lamp left 10, frame 0. \
+                     order sofa 2, lamp 0: lamp, sofa. so lamp, sofa A.";
         assert!(grounding(&prompt, right, 'A').unwrap().sound);
-        for (from, to) in [("lamp 0", "lamp 1"), ("lamp 0, sofa 2", "sofa 2, lamp 0")] {
+        for (from, to) in [("lamp 0", "lamp 1"), (": lamp, sofa", ": sofa, lamp")] {
             assert!(!grounding(&prompt, &right.replace(from, to), 'A').unwrap().sound, "{to}");
         }
     }

@@ -84,10 +84,9 @@ pub(crate) fn conclusion(
     statements: &[Statement],
 ) -> Option<String> {
     match (template, statements.last()?) {
-        (QuestionTemplate::Order { names }, Statement::Order { firsts }) => {
-            let ordered: Vec<&str> = firsts.iter().map(|(name, _)| name.as_str()).collect();
-            let all = names.iter().all(|name| ordered.contains(&name.as_str()));
-            (all && ordered.len() == names.len()).then(|| ordered.join(", "))
+        (QuestionTemplate::Order { names: asked }, Statement::Order { names, .. }) => {
+            let all = asked.iter().all(|name| names.contains(name));
+            (all && names.len() == asked.len()).then(|| names.join(", "))
         }
         (QuestionTemplate::Position { name }, Statement::Octant { octant, .. }) => {
             is_tracked(name, statements).then(|| octant.direction().to_owned())
@@ -173,7 +172,7 @@ fn order(names: &[String], trace: &CaptionTrace) -> Option<Vec<Statement>> {
         }
         firsts.push((name.clone(), first.0));
         statements.push(sighting(Which::First, name, Some(first)));
-        statements.push(Statement::ordered(firsts.clone()));
+        statements.push(Statement::order(firsts.clone()));
     }
     Some(statements)
 }
@@ -351,8 +350,8 @@ mod tests {
         .unwrap();
         assert_eq!(
             found.think(),
-            "first sofa ahead, frame 2. order sofa 2. first lamp left 10, frame 0. order lamp 0, sofa 2. \
-             so lamp, sofa A."
+            "first sofa ahead, frame 2. order sofa 2: sofa. first lamp left 10, frame 0. \
+             order sofa 2, lamp 0: lamp, sofa. so lamp, sofa A."
         );
         assert_eq!(found.answer, 'A');
     }

@@ -17,8 +17,8 @@ pub(crate) enum Statement {
     End { bearing_deg: i32 },
     /// `left 60 is ahead left`: the octant of the tracked object's bearing.
     Octant { bearing_deg: i32, octant: Octant },
-    /// `order bed 1, lamp 3`: objects by the frames in which they are first visible.
-    Order { firsts: Vec<(String, usize)> },
+    /// `order lamp 3, bed 1: bed, lamp`: the frames in which objects are first visible, and the objects by these frames.
+    Order { firsts: Vec<(String, usize)>, names: Vec<String> },
     /// `heading 2, left 60: left 150`: the rotation before a frame, and the heading after it relative to frame 0.
     Heading { frame: usize, turn_deg: i32, heading_deg: i32 },
     /// `direction lamp left 30, frame 1: left 90`: a sighting, and the object's direction relative to frame 0.
@@ -86,10 +86,10 @@ impl fmt::Display for Statement {
             Self::Octant { bearing_deg, octant } => {
                 write!(f, "{} is {}", text(*bearing_deg), octant.direction())
             }
-            Self::Order { firsts } => {
+            Self::Order { firsts, names } => {
                 let firsts: Vec<_> =
                     firsts.iter().map(|(name, frame)| format!("{name} {frame}")).collect();
-                write!(f, "order {}", firsts.join(", "))
+                write!(f, "order {}: {}", firsts.join(", "), names.join(", "))
             }
             Self::Heading { frame, turn_deg, heading_deg } => {
                 write!(f, "heading {frame}, {}: {}", text(*turn_deg), text(*heading_deg))
@@ -110,10 +110,12 @@ impl fmt::Display for Statement {
 }
 
 impl Statement {
-    /// The order of `firsts` by frame.
-    pub(crate) fn ordered(mut firsts: Vec<(String, usize)>) -> Self {
-        firsts.sort_by_key(|(_, frame)| *frame);
-        Self::Order { firsts }
+    /// The order of objects by the frames in which they are first visible.
+    pub(crate) fn order(firsts: Vec<(String, usize)>) -> Self {
+        let mut by_frame: Vec<&(String, usize)> = firsts.iter().collect();
+        by_frame.sort_by_key(|(_, frame)| *frame);
+        let names = by_frame.into_iter().map(|(name, _)| name.clone()).collect();
+        Self::Order { firsts, names }
     }
 
     /// Parses a statement without its full stop; `None` for any other text.
@@ -132,14 +134,6 @@ impl Statement {
             let (content, letter) = rest.rsplit_once(' ')?;
             let letter = letter.parse().ok().filter(char::is_ascii_uppercase)?;
             return Some(Self::So { content: content.to_owned(), letter });
-        }
-        if word == "order" {
-            let first = |text: &str| {
-                let (name, frame) = text.split_once(' ')?;
-                Some((name.to_owned(), frame.parse().ok()?))
-            };
-            let firsts = rest.split(", ").map(first).collect::<Option<_>>()?;
-            return Some(Self::Order { firsts });
         }
         let (operands, result) = rest.rsplit_once(": ")?;
         match word {
@@ -177,6 +171,15 @@ impl Statement {
                     turn_deg: parse_bearing(turn)?,
                     to_deg: parse_bearing(result)?,
                 })
+            }
+            "order" => {
+                let first = |text: &str| {
+                    let (name, frame) = text.split_once(' ')?;
+                    Some((name.to_owned(), frame.parse().ok()?))
+                };
+                let firsts = operands.split(", ").map(first).collect::<Option<_>>()?;
+                let names = result.split(", ").map(str::to_owned).collect();
+                Some(Self::Order { firsts, names })
             }
             "off" => Some(Self::Off { name: operands.to_owned(), angle_deg: result.parse().ok()? }),
             from => Some(Self::Between {
@@ -229,7 +232,7 @@ mod tests {
             },
             Statement::Octant { bearing_deg: 0, octant: Octant::of(0.0) },
             Statement::Octant { bearing_deg: -140, octant: Octant::of(-140.0) },
-            Statement::Order { firsts: vec![("bed".into(), 1), (name(), 3)] },
+            Statement::order(vec![(name(), 3), ("bed".into(), 1)]),
             Statement::Heading { frame: 2, turn_deg: 60, heading_deg: -150 },
             Statement::Direction { name: name(), at, direction_deg: 0 },
             Statement::Target { from_deg: 0, turn_deg: -90, to_deg: -90 },
@@ -255,7 +258,8 @@ mod tests {
             "so",
             "so left.",
             "left 30 is near.",
-            "order lamp, bed 1.",
+            "order lamp, bed 1: bed, lamp.",
+            "order lamp 3, bed 1.",
             "next none.",
         ] {
             assert_eq!(parsed(text), None, "{text}");

@@ -24,8 +24,8 @@ pub(super) enum NoteStep {
     Next,
     /// `lamp left 30 in frame 2. left 30 is ahead left.`
     Octant,
-    /// `order bed 1, sofa 4. lamp left 30, frame 2. order bed 1, lamp 2, sofa 4.`: an object's place in an order that is
-    /// made up.
+    /// `sofa ahead, frame 4. lamp left 30, frame 2. left 90 is left. order sofa 4, lamp 2: lamp, sofa.`: the order of
+    /// several notes. The octant between leads nowhere; it separates the order from a sighting.
     Order,
 }
 
@@ -103,14 +103,10 @@ fn next(trace: &CaptionTrace, rng: &mut Rng) -> (String, Statement) {
 fn order(rng: &mut Rng) -> (String, Statement) {
     let count = rng.pick(&ORDERED).copied().unwrap_or(1);
     let names = rng.sample(&KINDS, count).into_iter().map(|kind| kind.name.to_owned());
-    let mut firsts: Vec<(String, usize)> = names.zip(frames(count, rng)).collect();
-    let after = Statement::ordered(firsts.clone());
-    let (name, frame) = firsts.pop().unwrap_or_default();
-    let note = sighting(&name, angle(rng), frame);
-    if firsts.is_empty() {
-        return (note, after);
-    }
-    (format!("{}. {note}", Statement::ordered(firsts)), after)
+    let firsts: Vec<(String, usize)> = names.zip(frames(count, rng)).collect();
+    let notes = firsts.iter().map(|(name, frame)| sighting(name, angle(rng), *frame));
+    let notes = notes.collect::<Vec<_>>().join(" ");
+    (format!("{notes} {}", octant(rng)), Statement::order(firsts))
 }
 
 /// Different random frames.
@@ -130,9 +126,10 @@ pub(super) fn of_option(content: &str, rng: &mut Rng) -> String {
         let names: Vec<String> = content.split(", ").map(str::to_owned).collect();
         let mut at = frames(names.len(), rng);
         at.sort_unstable();
-        let order = Statement::Order { firsts: names.into_iter().zip(at).collect() };
-        // An octant that leads nowhere separates the order from a sighting.
-        return format!("{} {order}.", octant(rng));
+        let by_frame: Vec<(String, usize)> = names.into_iter().zip(at).collect();
+        let order = Statement::order(rng.sample(&by_frame, by_frame.len()));
+        // Octants that lead nowhere separate the order from a sighting, and from the option.
+        return format!("{} {order}. {}", octant(rng), octant(rng));
     }
     sighting(named_in_step(content).unwrap_or(content), angle(rng), rng.below(FRAMES))
 }
@@ -198,18 +195,17 @@ mod tests {
     #[test]
     fn an_order_is_that_of_the_frames() {
         for (notes, step) in drawn(NoteStep::Order) {
-            let Statement::Order { mut firsts } = step else { panic!("{step}") };
-            assert!(firsts.windows(2).all(|pair| pair[0].1 < pair[1].1));
-            let (before, note) = match notes.rsplit_once(". ") {
-                Some((before, note)) => (Statement::parse(before), note),
-                None => (None, notes.as_str()),
-            };
-            let is_new = |(name, frame): &(String, usize)| {
-                note.starts_with(name.as_str()) && note.ends_with(&format!(", frame {frame}"))
-            };
-            let at = firsts.iter().position(is_new).unwrap();
-            firsts.remove(at);
-            assert_eq!(before, (!firsts.is_empty()).then_some(Statement::Order { firsts }));
+            let Statement::Order { firsts, names } = step else { panic!("{step}") };
+            let (notes, between) = notes.rsplit_once(". ").unwrap();
+            assert!(matches!(Statement::parse(between), Some(Statement::Octant { .. })));
+            let noted = notes.split(". ").map(|note| {
+                let (name, frame) = note.rsplit_once(", frame ").unwrap();
+                (name.split(' ').next().unwrap().to_owned(), frame.parse().unwrap())
+            });
+            assert_eq!(firsts, noted.collect::<Vec<(String, usize)>>());
+            let frame = |name: &String| firsts.iter().find(|first| first.0 == *name).unwrap().1;
+            assert_eq!(names.len(), firsts.len());
+            assert!(names.is_sorted_by_key(frame));
         }
     }
 
@@ -217,10 +213,12 @@ mod tests {
     fn an_option_follows_from_its_statement() {
         let mut rng = Rng::new(&[2]);
         let ordered = of_option("bed, lamp, sofa", &mut rng);
-        let (_, order) = ordered.trim_end_matches('.').rsplit_once(". ").unwrap();
-        let Some(Statement::Order { firsts }) = Statement::parse(order) else { panic!("{order}") };
-        assert!(firsts.is_sorted_by_key(|(_, frame)| *frame));
-        assert!(firsts.iter().map(|(name, _)| name).eq(["bed", "lamp", "sofa"]));
+        let order = ordered.split(". ").nth(1).unwrap();
+        let Some(Statement::Order { firsts, names }) = Statement::parse(order) else {
+            panic!("{order}")
+        };
+        assert_eq!(names, ["bed", "lamp", "sofa"]);
+        assert_eq!(Statement::order(firsts.clone()), Statement::Order { firsts, names });
         for content in ["bed", "face the bed"] {
             let statement = of_option(content, &mut rng);
             assert!(statement.starts_with("bed ") && statement.contains(", frame "), "{statement}");

@@ -67,7 +67,7 @@ impl Practice {
         (Self::Sum, 1),
         (Self::Note(NoteStep::Next), 6),
         (Self::Note(NoteStep::Octant), 3),
-        (Self::Note(NoteStep::Order), 6),
+        (Self::Note(NoteStep::Order), 24),
     ];
 
     /// Kinds that follow each other in a rationale, or do the same as those.

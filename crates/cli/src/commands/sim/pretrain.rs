@@ -57,6 +57,7 @@ pub(super) fn run(args: PretrainArgs) -> anyhow::Result<Status> {
         "parameters": parameters,
         "seconds": began.elapsed().as_secs(),
         "threads": rayon::current_num_threads(),
+        "commit": option_env!("EMBODIED_R_COMMIT"),
     }));
     record(&args.output, &runs)?;
     outln!("loss {loss:.4} after {tokens} tokens; saved to {}", args.output.display())?;

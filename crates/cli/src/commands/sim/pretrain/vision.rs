@@ -78,6 +78,7 @@ fn learn<W: World>(args: &PretrainArgs) -> anyhow::Result<Status> {
         "parameters": parameters,
         "seconds": stages.seconds(),
         "threads": rayon::current_num_threads(),
+        "commit": option_env!("EMBODIED_R_COMMIT"),
     }));
     record(out, &runs)?;
     stages.finish()?;
