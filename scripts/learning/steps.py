@@ -20,10 +20,8 @@ TEMPLATE = "<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n{prompt}<|
 
 
 def step(statement, before):
-    """The kind of a statement, and where its answer begins; None for what is made up, as an order or octant without a note before."""
+    """The kind of a statement, and where its answer begins; None for what is made up, as an octant without a note before."""
     word = statement.split(" ")[0]
-    if word == "order" and ", frame " not in before:
-        return None
     if word in {"first", "last", "faced"}:
         return word, len(" ".join(statement.split(" ")[:2]))
     if word in {"all", "view"}:
@@ -31,7 +29,7 @@ def step(statement, before):
     if word in {"frame", "next"}:
         return word, len(" ".join(statement.split(" ")[:2 if word == "frame" else 1]))
     if word == "order":
-        return word, len(word)
+        return word, statement.index(": ") + 1
     if word == "so":
         return word, len(word)
     if re.search(r"[A-D]\.$", statement):

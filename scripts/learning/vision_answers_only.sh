@@ -15,7 +15,7 @@ for worked in 40 1080; do
     epochs=$([ "$worked" = 40 ] && echo 24 || echo 3)
     quietly "$dir/answers.log" sim conversations --answers-only --judge-examples 0 --questions "$worked" --seed 1 \
         --data "$views/train_data.json" --output "$views/answers-$worked.jsonl"
-    quietly "$dir/sft.log" sft --resume auto --config "$root/configs/quickstart-sft.toml" \
+    quietly "$dir/sft.log" sft --resume auto --config "$root/configs/quickstart-vision-sft.toml" \
         --model "${BASE:-$root/crates/cli/base/vision}" --data "$views/answers-$worked.jsonl" \
         --output "$dir/vision-answers-only-$worked" --set seed=1 --set "num_train_epochs=$epochs"
     quietly "$dir/eval.log" infer --direct --system-prompt-preset bearings --max-new-tokens 160 --model "$dir/vision-answers-only-$worked/final" \

@@ -30,21 +30,29 @@ fn a_run_ends_with_a_table_and_a_report_and_is_not_repeated() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("quickstart");
     let stdout = quickstart(&out, &[]);
-    for row in ["| cold start |", "| trained |", "| captions shuffled |"] {
+    for row in ["| cold start |", "| trained |", "| sft |", "| captions shuffled |"] {
         assert!(stdout.contains(row), "{stdout}");
     }
     for step in ["sim rooms", "preprocess", "perceive", "sft", "train", "infer", "eval", "report"] {
         assert!(stdout.contains(&format!("$ embodied-r {step} ")), "{step}: {stdout}");
     }
     assert!(stdout.contains("the judge approves "), "{stdout}");
-    assert!(stdout.contains("trained over cold start, accuracy of parsable replies: "), "{stdout}");
+    assert!(stdout.contains("trained over sft, accuracy of parsable replies: "), "{stdout}");
     let page = std::fs::read_to_string(out.join("train/report.html")).unwrap();
     assert!(page.contains("</html>"), "{page}");
     assert!(std::fs::read_to_string(out.join("curves.svg")).unwrap().contains("</svg>"));
 
     let model = |name: &str| std::fs::read(out.join(name).join("model.safetensors")).unwrap();
     let trained = model("train/final");
-    assert_ne!(trained, model("sft/final"), "GRPO changed nothing");
+    Command::new(binary())
+        .args(["merge".into(), "--model".into(), out.join("base"), "--adapter".into()])
+        .args([out.join("sft/final"), "--output".into(), out.join("cold-start")])
+        .args(["--dtype", "float32"])
+        .assert()
+        .success();
+    let start = model("cold-start");
+    assert_eq!(trained.len(), start.len());
+    assert_ne!(trained, start, "GRPO changed nothing");
     let results = std::fs::read_to_string(out.join("results.json")).unwrap();
     let results: serde_json::Value = serde_json::from_str(&results).unwrap();
     let claims = results["claims"].as_array().unwrap();
@@ -61,7 +69,7 @@ fn a_run_ends_with_a_table_and_a_report_and_is_not_repeated() {
     let table = |stdout: &str| {
         stdout[stdout.find("| rooms never seen").unwrap()..]
             .lines()
-            .take(5)
+            .take(6)
             .map(str::to_owned)
             .collect::<Vec<_>>()
     };
@@ -83,8 +91,8 @@ fn a_full_run_adds_baselines_and_json_prints_the_results_alone() {
     let expected = [
         "cold start",
         "trained",
-        "captions shuffled",
         "sft",
+        "captions shuffled",
         "sft answers",
         "rejection sampling",
         "random rewards",
@@ -126,7 +134,7 @@ fn a_run_from_frames_compares_the_model_with_three_that_do_not_see_them() {
     let blind = ["frames of other rooms", "grey frames", "no images"];
     assert_eq!(
         names,
-        [&["cold start", "trained"][..], &blind, &["sft", "random rewards"]].concat()
+        [&["cold start", "trained", "sft"][..], &blind, &["random rewards"]].concat()
     );
     assert!(rows.iter().all(|row| row["n"] == 15));
     assert!(std::fs::read_to_string(out.join("train/report.html")).unwrap().contains("</html>"));

@@ -62,7 +62,7 @@ pub(crate) struct QuickstartArgs {
         default_value_if("vision", "true", "1800")
     )]
     pub(crate) rooms: u64,
-    /// Pretrain the base model with `sim pretrain` instead of using the bundled one: about 80 minutes, with `--vision` 120,
+    /// Pretrain the base model with `sim pretrain` instead of using the bundled one: about 110 minutes, with `--vision` 150,
     /// with `--robot` 90.
     #[arg(long)]
     pub(crate) from_scratch: bool,
@@ -84,19 +84,19 @@ pub(crate) struct QuickstartArgs {
     /// Device to run on.
     #[arg(long, default_value_t)]
     pub(crate) device: DeviceName,
-    /// Number of worked examples of the cold start, uniform over categories; with `--robot` uniform over the kinds of
-    /// questions, and the default is 60.
+    /// Number of worked examples of the cold start, uniform over categories; with `--vision` the default is 40. With
+    /// `--robot` they are uniform over the kinds of questions, and the default is 60.
     #[arg(
         long,
         value_name = "N",
         value_parser = super::value::at_least_one,
-        default_value_t = 40,
-        default_value_if("robot", "true", "60")
+        default_value_t = 32,
+        default_value_ifs([("vision", "true", "40"), ("robot", "true", "60")])
     )]
     pub(crate) examples: usize,
-    /// Also train and evaluate baselines and controls: SFT of any length, SFT on answers alone, rejection sampling, GRPO
-    /// with random rewards and with shuffled captions. With `--vision`: SFT of any length, and GRPO with random rewards.
-    /// With `--robot`, which always compares with SFT of any length: GRPO on grey images, and GRPO with random rewards.
+    /// Also train and evaluate baselines and controls: SFT on answers alone, rejection sampling, GRPO with random rewards
+    /// and with shuffled captions. With `--vision`: GRPO with random rewards. With `--robot`: GRPO on grey images, and GRPO
+    /// with random rewards. SFT of the best length on the same worked examples is in every run.
     #[arg(long)]
     pub(crate) full: bool,
     /// Exit with code 3 if a claim fails, which is printed as `FAILS`. Claims are about the default numbers of rooms,

@@ -107,7 +107,7 @@ pub(crate) struct PretrainArgs {
     #[arg(long, value_name = "DIR")]
     pub(crate) from: Option<PathBuf>,
     /// Number of optimizer steps.
-    #[arg(long, value_name = "N", default_value_t = 17_000)]
+    #[arg(long, value_name = "N", default_value_t = 25_000)]
     pub(crate) steps: u64,
     /// Number of steps at the start, included in `--steps`, that train only on looking up names in plain lists.
     #[arg(long, value_name = "N", default_value_t = 2000)]
@@ -116,7 +116,7 @@ pub(crate) struct PretrainArgs {
     #[arg(long, value_name = "N", default_value_t = 2000)]
     pub(crate) naming_steps: u64,
     /// Number of steps at the end, included in `--steps`, on text that is mostly chats in the format of the quickstart.
-    #[arg(long, value_name = "N", default_value_t = 5000)]
+    #[arg(long, value_name = "N", default_value_t = 13_000)]
     pub(crate) chat_steps: u64,
     /// Number of tokens per step.
     #[arg(long, value_name = "N", default_value_t = 2048)]

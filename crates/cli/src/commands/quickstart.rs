@@ -138,17 +138,30 @@ impl Quickstart<'_> {
         self.steps.command(&["sim", "pretrain", "--vision"], [("--from", text), output])
     }
 
-    /// SFT of `model` on the conversations in `data`.
-    fn sft(&self, name: &str, model: &str, data: &str, sets: &[String]) -> anyhow::Result<()> {
+    /// SFT of `model` on the conversations in `data`, with the loss on those in `eval_data`.
+    fn sft(
+        &self,
+        name: &str,
+        model: &str,
+        (data, eval_data): (&str, Option<&str>),
+        sets: &[String],
+    ) -> anyhow::Result<()> {
         let config = self.path("sft.toml");
         write_atomic(&config, self.world.configs().sft.as_bytes())?;
         let mut sft = words(["sft", "--resume", "auto", "--config"]);
         sft.extend([config.into(), "--model".into(), self.path(model).into()]);
         sft.extend(["--data".into(), self.conversations(data).into()]);
-        let validation = self.conversations("conversations-val.jsonl");
-        sft.extend(["--eval-data".into(), validation.into()]);
+        if let Some(eval_data) = eval_data {
+            sft.extend(["--eval-data".into(), self.conversations(eval_data).into()]);
+        }
         sft.extend(["--output".into(), self.path(name).into()]);
         self.steps.run_training(sft, sets)
+    }
+
+    /// SFT of the base on the worked examples.
+    fn sft_on_worked_examples(&self) -> anyhow::Result<()> {
+        let data = ("conversations.jsonl", Some("conversations-val.jsonl"));
+        self.sft("sft", "base", data, &self.args.sft_set)
     }
 
     /// GRPO from the cold start, on questions with nothing but answers.

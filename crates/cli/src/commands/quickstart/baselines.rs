@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use anyhow::Context as _;
+
 use super::row::Row;
 use super::steps::words;
 use super::world::World;
@@ -13,18 +15,27 @@ const SFT_BATCH_SIZE: usize = 16;
 /// Epochs of SFT on many examples: answers without reasoning, and accepted samples.
 const BASELINE_EPOCHS: [u64; 2] = [1, 3];
 
+/// Learning rates of SFT on accepted samples: a fifth of the cold start's, and the same.
+const REJECTION_SAMPLING_RATES: [&str; 2] = ["1e-3", "5e-3"];
+
 /// The names of the rows.
 pub(super) const SFT: &str = "sft";
 pub(super) const RANDOM_REWARDS: &str = "random rewards";
+
+/// A model of SFT.
+struct Tuned {
+    model: String,
+    /// On validation, per cent.
+    accuracy: f64,
+}
 
 impl Quickstart<'_> {
     /// The rows of `--full`: what other uses of the same data reach, and controls of the reinforcement.
     pub(super) fn baseline_rows(&self) -> anyhow::Result<Vec<Row>> {
         let (test, train, supervised) = (self.test(), self.split("train"), self.supervised());
-        let sft = self.row(SFT, &self.sft_of_any_length()?, &test, supervised)?;
         let random = self.row(RANDOM_REWARDS, self.random_rewards()?, &test, supervised)?;
         if self.world == World::Frames {
-            return Ok(vec![sft, random]);
+            return Ok(vec![random]);
         }
         let (answers, answered) = self.sft_on_answers()?;
         let (tuned, accepted) = self.rejection_sampling(&train)?;
@@ -32,7 +43,6 @@ impl Quickstart<'_> {
         controls::with_other_captions(&train, &shuffled, self.args.seed)?;
         self.train("shuffled-in-training", &shuffled, &self.split("val"))?;
         Ok(vec![
-            sft,
             self.row("sft answers", &answers, &test, answered)?,
             self.row("rejection sampling", &tuned, &test, supervised + accepted)?,
             random,
@@ -40,11 +50,38 @@ impl Quickstart<'_> {
         ])
     }
 
-    /// SFT of the base on the worked examples of the cold start, as long as is best on validation: the model.
+    /// SFT of the base on the worked examples of the cold start, as long as is best on validation: the model. From the
+    /// cold start's epochs on they are doubled as long as the validation accuracy rises; if it never does, they are halved.
     pub(super) fn sft_of_any_length(&self) -> anyhow::Result<String> {
-        let shortest = self.world.shortest_sft();
-        let lengths = std::iter::successors(Some(shortest), |epochs| Some(2 * epochs));
-        self.best_sft(SFT, "base", "conversations.jsonl", lengths, &self.args.sft_set)
+        let cold_start = self.cold_start_epochs()?;
+        let mut best = self.validated("sft/final", cold_start)?;
+        let mut is_better = |epochs: u64| -> anyhow::Result<bool> {
+            let tuned =
+                self.tuned(SFT, "base", "conversations.jsonl", epochs, &self.args.sft_set)?;
+            let is_better = tuned.accuracy > best.accuracy;
+            if is_better {
+                best = tuned;
+            }
+            Ok(is_better)
+        };
+        let mut epochs = cold_start;
+        while is_better(2 * epochs)? {
+            epochs *= 2;
+        }
+        if epochs == cold_start {
+            while epochs > 1 && is_better(epochs / 2)? {
+                epochs /= 2;
+            }
+        }
+        Ok(best.model)
+    }
+
+    /// Epochs of the cold start, from its settings.
+    fn cold_start_epochs(&self) -> anyhow::Result<u64> {
+        let settings = controls::settings(&self.path("sft"))?;
+        let epochs = settings.get("num_train_epochs").and_then(toml::Value::as_integer);
+        let epochs = epochs.context("the cold start's settings have no `num_train_epochs`")?;
+        Ok(u64::try_from(epochs)?)
     }
 
     /// GRPO on random answers: the model at the end, as the best checkpoint may be the start.
@@ -56,30 +93,47 @@ impl Quickstart<'_> {
     }
 
     /// The model with the best validation accuracy among SFT runs of `epochs`, which increase until it no longer rises.
-    pub(super) fn best_sft(
+    fn best_sft(
         &self,
         name: &str,
         model: &str,
         data: &str,
         epochs: impl IntoIterator<Item = u64>,
         sets: &[String],
-    ) -> anyhow::Result<String> {
-        let mut best = (f64::NEG_INFINITY, String::new());
+    ) -> anyhow::Result<Tuned> {
+        let mut best: Option<Tuned> = None;
         for epochs in epochs {
-            let run = format!("{name}-{epochs}");
-            let sets = [sets, &[format!("num_train_epochs={epochs}")]].concat();
-            self.sft(&run, model, data, &sets)?;
-            let tuned = format!("{run}/final");
-            let answers = self.path(&format!("answers/{run}-val.json"));
-            self.answer(&tuned, &self.split("val"), &answers)?;
-            let accuracy = scores::accuracy(&answers)?;
-            self.steps.say(&format!("{epochs} epochs: validation accuracy {accuracy:.1} %"))?;
-            if accuracy <= best.0 {
+            let tuned = self.tuned(name, model, data, epochs, sets)?;
+            if best.as_ref().is_some_and(|best| tuned.accuracy <= best.accuracy) {
                 break;
             }
-            best = (accuracy, tuned);
+            best = Some(tuned);
         }
-        Ok(best.1)
+        best.context("no SFT run")
+    }
+
+    /// SFT of `model` on the conversations in `data`, with its validation accuracy.
+    fn tuned(
+        &self,
+        name: &str,
+        model: &str,
+        data: &str,
+        epochs: u64,
+        sets: &[String],
+    ) -> anyhow::Result<Tuned> {
+        let run = format!("{name}-{epochs}");
+        let sets = [sets, &[format!("num_train_epochs={epochs}")]].concat();
+        self.sft(&run, model, (data, None), &sets)?;
+        self.validated(&format!("{run}/final"), epochs)
+    }
+
+    /// A model of SFT with its validation accuracy.
+    fn validated(&self, model: &str, epochs: u64) -> anyhow::Result<Tuned> {
+        let answers = self.path(&format!("answers/{}-val.json", model.replace("/final", "")));
+        self.answer(model, &self.split("val"), &answers)?;
+        let accuracy = scores::accuracy(&answers)?;
+        self.steps.say(&format!("{epochs} epochs: validation accuracy {accuracy:.1} %"))?;
+        Ok(Tuned { model: model.to_owned(), accuracy })
     }
 
     /// SFT of the base on the training questions' answers without reasoning: the model, and their number.
@@ -95,11 +149,11 @@ impl Quickstart<'_> {
         })?;
         let tuned =
             self.best_sft("sft-answers", "base", "answers-only.jsonl", BASELINE_EPOCHS, &[])?;
-        Ok((tuned, controls::lines(&data)?))
+        Ok((tuned.model, controls::lines(&data)?))
     }
 
-    /// SFT of the cold start on its own correct samples, out of as many as GRPO draws: the model, and the number of
-    /// accepted samples. Without any the model is the cold start.
+    /// SFT of the cold start on its own correct samples, out of as many as GRPO draws, with the rate and the epochs that are
+    /// best on validation: the model, and the number of accepted samples. Without any the model is the cold start.
     fn rejection_sampling(&self, train: &Path) -> anyhow::Result<(String, usize)> {
         let samples = controls::samples_per_question(&self.path("train"), train)?;
         self.sample("sft/final", train, samples, &self.path("rejection-sampling-samples"))?;
@@ -110,12 +164,39 @@ impl Quickstart<'_> {
         if accepted == 0 {
             return Ok(("sft/final".to_owned(), 0));
         }
-        let few = accepted < SFT_BATCH_SIZE;
-        let sets = few.then(|| format!("train_batch_size={accepted}"));
-        let sets: Vec<String> = sets.into_iter().collect();
-        let (name, data) = ("rejection-sampling", "accepted.jsonl");
-        let tuned = self.best_sft(name, "sft/final", data, BASELINE_EPOCHS, &sets)?;
-        Ok((tuned, accepted))
+        let batch_size = format!("train_batch_size={}", accepted.min(SFT_BATCH_SIZE));
+        let model = self.whole_cold_start()?;
+        let mut best: Option<Tuned> = None;
+        for rate in REJECTION_SAMPLING_RATES {
+            let name = format!("rejection-sampling-{rate}");
+            let sets = [batch_size.clone(), format!("learning_rate={rate}")];
+            let tuned = self.best_sft(&name, model, "accepted.jsonl", BASELINE_EPOCHS, &sets)?;
+            if best.as_ref().is_none_or(|best| tuned.accuracy > best.accuracy) {
+                best = Some(tuned);
+            }
+        }
+        Ok((best.context("no SFT run")?.model, accepted))
+    }
+
+    /// The cold start as a model that SFT can start from: an adapter is merged into the base.
+    fn whole_cold_start(&self) -> anyhow::Result<&'static str> {
+        let cold_start = self.path("sft/final");
+        if !cold_start.join("adapter_config.json").exists() {
+            return Ok("sft/final");
+        }
+        let merged = self.path("sft-merged");
+        if !merged.exists() {
+            self.steps.command(
+                &["merge"],
+                [
+                    ("--model", self.path("base").into()),
+                    ("--adapter", cold_start.into()),
+                    ("--output", merged.into()),
+                    ("--dtype", "float32".into()),
+                ],
+            )?;
+        }
+        Ok("sft-merged")
     }
 }
 

@@ -109,17 +109,22 @@ pub(super) fn without_images(from: &Path, to: &Path) -> anyhow::Result<()> {
 
 /// The samples per question with which as many completions are drawn as in the GRPO run in `run`.
 pub(super) fn samples_per_question(run: &Path, questions: &Path) -> anyhow::Result<usize> {
-    let read = |name: &str| {
-        let path = run.join(name);
-        std::fs::read_to_string(&path).with_context(|| format!("cannot read `{}`", path.display()))
-    };
-    let settings: toml::Table = toml::from_str(&read("settings.toml")?)?;
-    let per_step = settings.get("generation_batch_size").and_then(toml::Value::as_integer);
+    let per_step = settings(run)?;
+    let per_step = per_step.get("generation_batch_size").and_then(toml::Value::as_integer);
     let per_step = per_step.context("the run's settings have no `generation_batch_size`")?;
     let is_step = |line: &&str| line.contains(r#""event":"step""#);
-    let steps = read("events.jsonl")?.lines().filter(is_step).count();
+    let steps = read(&run.join("events.jsonl"))?.lines().filter(is_step).count();
     let questions = read_questions(questions)?.len().max(1);
     Ok((steps * usize::try_from(per_step)?).div_ceil(questions).max(1))
+}
+
+/// The settings of a training run.
+pub(super) fn settings(run: &Path) -> anyhow::Result<toml::Table> {
+    Ok(toml::from_str(&read(&run.join("settings.toml"))?)?)
+}
+
+fn read(path: &Path) -> anyhow::Result<String> {
+    std::fs::read_to_string(path).with_context(|| format!("cannot read `{}`", path.display()))
 }
 
 /// Writes the correct, well-formed and distinct samples as SFT conversations; returns their number.
@@ -145,8 +150,7 @@ pub(super) fn accept(sampled: &Path, to: &Path) -> anyhow::Result<usize> {
 
 /// The number of lines of a file.
 pub(super) fn lines(path: &Path) -> anyhow::Result<usize> {
-    let text = std::fs::read_to_string(path);
-    Ok(text.with_context(|| format!("cannot read `{}`", path.display()))?.lines().count())
+    Ok(read(path)?.lines().count())
 }
 
 /// The accuracy of guessing among the choices, per cent.

@@ -135,7 +135,7 @@ impl Quickstart<'_> {
                 ],
             )?;
         }
-        self.sft("sft", "base", "conversations.jsonl", &self.args.sft_set)
+        self.sft_on_worked_examples()
     }
 
     /// The rows of the cold start, of `best`, and of the best SFT on the same worked examples, on held-out episodes; of

@@ -23,9 +23,14 @@ pub(super) struct Configs {
     pub(super) train: &'static str,
 }
 
-const ROOMS: Configs = Configs {
+const CAPTIONS: Configs = Configs {
     sft: include_str!("../../../../../configs/quickstart-sft.toml"),
     train: include_str!("../../../../../configs/quickstart-train.toml"),
+};
+
+const FRAMES: Configs = Configs {
+    sft: include_str!("../../../../../configs/quickstart-vision-sft.toml"),
+    train: include_str!("../../../../../configs/quickstart-vision.toml"),
 };
 
 const ROBOT: Configs = Configs {
@@ -53,17 +58,9 @@ impl World {
 
     pub(super) fn configs(self) -> Configs {
         match self {
-            Self::Captions | Self::Frames => ROOMS,
+            Self::Captions => CAPTIONS,
+            Self::Frames => FRAMES,
             Self::Robot => ROBOT,
-        }
-    }
-
-    /// Epochs of the shortest SFT that `--full` compares with; they double as long as the validation accuracy rises.
-    pub(super) fn shortest_sft(self) -> u64 {
-        match self {
-            Self::Captions | Self::Frames => 8,
-            // As long as the cold start.
-            Self::Robot => 32,
         }
     }
 
@@ -111,15 +108,6 @@ impl World {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_shortest_sft_is_not_longer_than_the_cold_start() {
-        for world in [World::Captions, World::Frames, World::Robot] {
-            let sft: toml::Table = toml::from_str(world.configs().sft).unwrap();
-            let epochs = sft["num_train_epochs"].as_integer().unwrap();
-            assert!(world.shortest_sft() as i64 <= epochs, "{world:?}: {epochs}");
-        }
-    }
 
     #[test]
     fn grpo_has_the_system_prompt_of_the_other_steps() {
