@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The gain of reinforcement after 40, 60, 100 and 300 worked examples. Prints a Markdown table.
+# The gain of reinforcement after 16, 24, 32 and 40 worked examples. Prints a Markdown table.
 #
 #     EMBODIED_R=target/release/embodied-r scripts/learning/examples.sh [DIR]
 set -euo pipefail
@@ -14,7 +14,7 @@ column() {
 }
 mkdir -p "$dir"
 printf '| worked examples | cold start | trained | gain |\n|--:|--:|--:|--:|\n'
-for count in ${EXAMPLES:-40 60 100 300}; do
+for count in ${EXAMPLES:-16 24 32 40}; do
     run=$dir/examples-$count
     quietly "$dir/examples.log" quickstart --json --seed "$seed" --examples "$count" --output "$run"
     start=$(column 'cold start' accuracy_of_parsable "$run/results.json")

@@ -90,13 +90,14 @@ pub(crate) struct QuickstartArgs {
         long,
         value_name = "N",
         value_parser = super::value::at_least_one,
-        default_value_t = 24,
+        default_value_t = 32,
         default_value_ifs([("vision", "true", "40"), ("robot", "true", "60")])
     )]
     pub(crate) examples: usize,
-    /// Also train and evaluate baselines and controls: SFT on answers alone, rejection sampling, GRPO with random rewards
-    /// and with shuffled captions. With `--vision`: GRPO with random rewards. With `--robot`: GRPO on grey images, and GRPO
-    /// with random rewards. SFT of the best length on the same worked examples is in every run.
+    /// Also train and evaluate baselines and controls: SFT of the best length on the same worked examples, SFT on answers
+    /// alone, rejection sampling, GRPO with random rewards and with shuffled captions. With `--vision`: SFT of the best
+    /// length, and GRPO with random rewards. With `--robot`, which always compares with SFT of the best length: GRPO on grey
+    /// images, and GRPO with random rewards.
     #[arg(long)]
     pub(crate) full: bool,
     /// Exit with code 3 if a claim fails, which is printed as `FAILS`. Claims are about the default numbers of rooms,

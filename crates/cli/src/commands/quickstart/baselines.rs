@@ -33,9 +33,10 @@ impl Quickstart<'_> {
     /// The rows of `--full`: what other uses of the same data reach, and controls of the reinforcement.
     pub(super) fn baseline_rows(&self) -> anyhow::Result<Vec<Row>> {
         let (test, train, supervised) = (self.test(), self.split("train"), self.supervised());
+        let sft = self.row(SFT, &self.sft_of_any_length()?, &test, supervised)?;
         let random = self.row(RANDOM_REWARDS, self.random_rewards()?, &test, supervised)?;
         if self.world == World::Frames {
-            return Ok(vec![random]);
+            return Ok(vec![sft, random]);
         }
         let (answers, answered) = self.sft_on_answers()?;
         let (tuned, accepted) = self.rejection_sampling(&train)?;
@@ -43,6 +44,7 @@ impl Quickstart<'_> {
         controls::with_other_captions(&train, &shuffled, self.args.seed)?;
         self.train("shuffled-in-training", &shuffled, &self.split("val"))?;
         Ok(vec![
+            sft,
             self.row("sft answers", &answers, &test, answered)?,
             self.row("rejection sampling", &tuned, &test, supervised + accepted)?,
             random,
@@ -205,8 +207,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_batch_size_is_that_of_the_settings() {
+    fn batch_size_and_learning_rate_are_those_of_the_settings() {
         let settings: toml::Table = toml::from_str(World::Captions.configs().sft).unwrap();
         assert_eq!(settings["train_batch_size"].as_integer(), Some(SFT_BATCH_SIZE as i64));
+        let rate: f64 = REJECTION_SAMPLING_RATES[1].parse().unwrap();
+        assert_eq!(settings["learning_rate"].as_float(), Some(rate));
     }
 }

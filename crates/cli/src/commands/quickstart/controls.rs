@@ -109,8 +109,8 @@ pub(super) fn without_images(from: &Path, to: &Path) -> anyhow::Result<()> {
 
 /// The samples per question with which as many completions are drawn as in the GRPO run in `run`.
 pub(super) fn samples_per_question(run: &Path, questions: &Path) -> anyhow::Result<usize> {
-    let per_step = settings(run)?;
-    let per_step = per_step.get("generation_batch_size").and_then(toml::Value::as_integer);
+    let settings = settings(run)?;
+    let per_step = settings.get("generation_batch_size").and_then(toml::Value::as_integer);
     let per_step = per_step.context("the run's settings have no `generation_batch_size`")?;
     let is_step = |line: &&str| line.contains(r#""event":"step""#);
     let steps = read(&run.join("events.jsonl"))?.lines().filter(is_step).count();

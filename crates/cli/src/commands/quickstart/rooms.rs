@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use super::baselines::SFT;
 use super::row::{Replies, Row, SAMPLES};
 use super::steps::words;
 use super::world::World;
@@ -110,7 +109,7 @@ impl Quickstart<'_> {
         self.sft_on_worked_examples()
     }
 
-    /// The rows of every run: before training, after, of the best SFT, and with the captions of other rooms.
+    /// The rows of every run: before training, after, and with the captions of other rooms.
     fn main_rows(&self) -> anyhow::Result<Vec<Row>> {
         let (test, shuffled) = (self.test(), self.path("perceived/test_shuffled.json"));
         controls::with_other_captions(&test, &shuffled, self.args.seed)?;
@@ -118,7 +117,6 @@ impl Quickstart<'_> {
         Ok(vec![
             self.row("cold start", "sft/final", &test, supervised)?,
             self.row("trained", "train/final", &test, supervised)?,
-            self.row(SFT, &self.sft_of_any_length()?, &test, supervised)?,
             self.row("captions shuffled", "train/final", &shuffled, supervised)?,
         ])
     }

@@ -1,6 +1,5 @@
 //! The part of the quickstart that is about frames: `--vision`.
 
-use super::baselines::SFT;
 use super::claims::BLIND;
 use super::row::Row;
 use super::{Quickstart, controls};
@@ -22,7 +21,7 @@ impl Quickstart<'_> {
         )
     }
 
-    /// The rows before and after training, of the best SFT, and of the trained model without the frames of the questions.
+    /// The rows before and after training, and of the trained model without the frames of the questions.
     pub(super) fn vision_rows(&self) -> anyhow::Result<Vec<Row>> {
         let (test, supervised) = (self.test(), self.supervised());
         let [other, grey, none] =
@@ -33,7 +32,6 @@ impl Quickstart<'_> {
         let mut rows = vec![
             self.row("cold start", "sft/final", &test, supervised)?,
             self.row("trained", "train/final", &test, supervised)?,
-            self.row(SFT, &self.sft_of_any_length()?, &test, supervised)?,
         ];
         for (name, questions) in BLIND.into_iter().zip([other, grey, none]) {
             rows.push(self.row(name, "train/final", &questions, supervised)?);
