@@ -148,6 +148,15 @@ def curve(run):
     return {"steps": points, "validation": evaluations}
 
 
+def check_settings(folder):
+    """Refuses a folder whose runs have other settings: resumed runs would mix them."""
+    for name in ("quickstart-sft.toml", "quickstart-train.toml"):
+        used, current = folder / name, (CONFIGS / name).read_text()
+        if used.exists() and used.read_text() != current:
+            sys.exit(f"error: the runs in `{folder}` have another `{name}` than the configs today\nhint: give a new folder")
+        used.write_text(current)
+
+
 def finished(results):
     if not results.exists():
         return []
@@ -158,9 +167,10 @@ def run(args, arms):
     names = {arm["name"]: arm for arm in arms["arm"]}
     unknown = [name for name in args.arms if name not in names]
     if unknown:
-        sys.exit(f"error: no arm is called `{unknown[0]}`\nhint: the arms are {', '.join(names)}")
+        sys.exit(f"error: no arm is called `{unknown[0]}`\nhint: the arms are {'; '.join(names)}")
     chosen = [names[name] for name in args.arms or names]
     args.folder.mkdir(parents=True, exist_ok=True)
+    check_settings(args.folder)
     results = args.folder / "results.jsonl"
     done = {(line["arm"], line["seed"]) for line in finished(results)}
     seeds = [int(seed) for seed in args.seeds.split(",")] if args.seeds else arms["seeds"]

@@ -29,6 +29,31 @@ struct Tuned {
     accuracy: f64,
 }
 
+/// The best of `tuned` at `start` epochs and at its doubles as long as the accuracy rises, or at its halves if twice is no
+/// better.
+fn best_length(
+    start: u64,
+    mut tuned: impl FnMut(u64) -> anyhow::Result<Tuned>,
+) -> anyhow::Result<Tuned> {
+    let mut best = tuned(start)?;
+    let directions: [fn(u64) -> u64; 2] = [|epochs| 2 * epochs, |epochs| epochs / 2];
+    for next in directions {
+        let mut epochs = next(start);
+        while epochs > 0 {
+            let found = tuned(epochs)?;
+            if found.accuracy <= best.accuracy {
+                break;
+            }
+            best = found;
+            epochs = next(epochs);
+        }
+        if epochs != next(start) {
+            break;
+        }
+    }
+    Ok(best)
+}
+
 impl Quickstart<'_> {
     /// The rows of `--full`: what other uses of the same data reach, and controls of the reinforcement.
     pub(super) fn baseline_rows(&self) -> anyhow::Result<Vec<Row>> {
@@ -56,25 +81,10 @@ impl Quickstart<'_> {
     /// cold start's epochs on they are doubled as long as the validation accuracy rises; if it never does, they are halved.
     pub(super) fn sft_of_any_length(&self) -> anyhow::Result<String> {
         let cold_start = self.cold_start_epochs()?;
-        let mut best = self.validated("sft/final", cold_start)?;
-        let mut is_better = |epochs: u64| -> anyhow::Result<bool> {
-            let tuned =
-                self.tuned(SFT, "base", "conversations.jsonl", epochs, &self.args.sft_set)?;
-            let is_better = tuned.accuracy > best.accuracy;
-            if is_better {
-                best = tuned;
-            }
-            Ok(is_better)
-        };
-        let mut epochs = cold_start;
-        while is_better(2 * epochs)? {
-            epochs *= 2;
-        }
-        if epochs == cold_start {
-            while epochs > 1 && is_better(epochs / 2)? {
-                epochs /= 2;
-            }
-        }
+        let best = best_length(cold_start, |epochs| match epochs == cold_start {
+            true => self.validated("sft/final", epochs),
+            false => self.tuned(SFT, "base", "conversations.jsonl", epochs, &self.args.sft_set),
+        })?;
         Ok(best.model)
     }
 
@@ -205,6 +215,25 @@ impl Quickstart<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The best length from 8 epochs on, and those that were tried, for accuracies by epochs.
+    fn search(accuracy: impl Fn(u64) -> f64) -> (String, Vec<u64>) {
+        let mut tried = Vec::new();
+        let best = best_length(8, |epochs| {
+            tried.push(epochs);
+            Ok(Tuned { model: epochs.to_string(), accuracy: accuracy(epochs) })
+        });
+        (best.unwrap().model, tried)
+    }
+
+    #[test]
+    fn epochs_are_doubled_while_the_accuracy_rises_or_else_halved() {
+        let near = |best: f64| move |epochs: u64| -(epochs as f64 - best).abs();
+        assert_eq!(search(near(32.0)), ("32".to_owned(), vec![8, 16, 32, 64]));
+        assert_eq!(search(near(8.0)), ("8".to_owned(), vec![8, 16, 4]));
+        assert_eq!(search(near(2.0)), ("2".to_owned(), vec![8, 16, 4, 2, 1]));
+        assert_eq!(search(near(0.0)), ("1".to_owned(), vec![8, 16, 4, 2, 1]));
+    }
 
     #[test]
     fn batch_size_and_learning_rate_are_those_of_the_settings() {
