@@ -108,7 +108,8 @@ class Lab:
         began = time.monotonic()
         self.run("train", "--resume", "auto", "--config", CONFIGS / "quickstart-train.toml", "--model", start,
                  "--data", self.rooms() / "train_data.json", "--eval-data", self.rooms() / "val_data.json",
-                 "--output", run, *settings([f"seed={self.seed}", *arm.get("train", [])]))
+                 "--output", run,
+                 *settings([f"seed={self.seed}", *self.arms["train"], *arm.get("train", [])]))
         found = {"arm": arm["name"], "seed": self.seed, "start": self.accuracy(start), "end": self.accuracy(run / "final"),
                  "seconds": round(time.monotonic() - began), "curve": curve(run)}
         environment = json.loads((run / "environment.json").read_text())

@@ -20,7 +20,7 @@ import tomllib
 import ablations
 
 ARM = "beside TRL"
-STEPS = 60
+STEPS = 40
 WEIGHTS = {"accuracy": 0.9, "format": 0.1}
 # Steps in each mean of the table.
 WINDOW = 6
@@ -77,7 +77,7 @@ def run(folder, seed):
         callbacks=[Record()],
         args=GRPOConfig(
             output_dir=str(out / "trainer"), seed=seed, use_cpu=True, report_to=[], save_strategy="no", logging_steps=1,
-            per_device_train_batch_size=128, gradient_accumulation_steps=1, num_generations=8, max_steps=STEPS,
+            per_device_train_batch_size=32, gradient_accumulation_steps=4, num_generations=8, max_steps=STEPS,
             max_completion_length=160, temperature=1.0, beta=0.01, loss_type="grpo", scale_rewards="group",
             reward_weights=[WEIGHTS["accuracy"], WEIGHTS["format"]], learning_rate=4e-4, lr_scheduler_type="cosine",
             warmup_steps=5, weight_decay=0.0, max_grad_norm=1.0, adam_beta1=0.9, adam_beta2=0.95,
