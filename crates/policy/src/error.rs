@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::chat_template::TemplateFault;
 use crate::config::ConfigFault;
 use crate::faults::{join_faults, join_first_faults};
 use crate::gguf::GgufFault;
@@ -307,7 +308,7 @@ pub enum Error {
     },
     /// The tokenizer's two files disagree about a token's id.
     #[error(
-        "`added_tokens_decoder` in `{}` maps `{token}` to the id {id}, `tokenizer.json` to {}",
+        "`{}` maps `{token}` to the id {id}, `tokenizer.json` to {}",
         path.display(),
         found.map_or("none".to_owned(), |id| id.to_string())
     )]
@@ -357,12 +358,12 @@ pub enum Error {
         found: String,
     },
     /// A chat template is invalid or rejected a conversation.
-    #[error("the chat template of `{}` failed: {source:#}", path.display())]
+    #[error("the chat template of `{}` failed: {source}", path.display())]
     ChatTemplate {
         /// The template's file.
         path: PathBuf,
-        /// The template engine's error, with the line.
-        source: minijinja::Error,
+        /// Why, with the line.
+        source: TemplateFault,
     },
     /// A model is neither a local path nor a Hub ID.
     #[error(

@@ -32,6 +32,7 @@ pub mod trainable;
 pub mod weights;
 
 pub use activation_cache::{ActivationCache, ActivationCacheOptions};
+pub use chat_template::TemplateFault;
 pub use config::{DecoderSizes, ModelConfig, ModelType, Rope, SlidingWindow, WeightDtype};
 pub use embodied_r_kernels::Precision;
 pub use embodied_r_kernels::WeightPlacement;

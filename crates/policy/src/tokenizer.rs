@@ -4,6 +4,7 @@ mod bounded;
 mod bytes;
 mod chat;
 mod content;
+mod declared;
 mod files;
 mod from_gguf;
 mod placeholders;
@@ -18,7 +19,6 @@ use std::sync::OnceLock;
 
 use embodied_r_files::write_in_existing_folder;
 use serde_json::{Map, Value};
-use tokenizers::AddedToken;
 
 use crate::chat_template::ChatTemplate;
 pub use crate::chat_template::{ChatMessage, GenerationPrompt};
@@ -29,6 +29,7 @@ pub use bounded::BoundedIds;
 pub use bytes::{Placeholders, write_byte_tokenizer};
 pub use chat::RenderedChat;
 use content::Contents;
+use declared::Declared;
 pub(crate) use files::{FILES, GENERATION_CONFIG_FILE};
 use files::{TOKENIZER_CONFIG_FILE, TOKENIZER_FILE};
 pub use stop::stop_ids;
@@ -62,7 +63,8 @@ impl Tokenizer {
     /// Loads the tokenizer of `model`, a folder or a GGUF file.
     ///
     /// Only `tokenizer.json` is required; without it, the tokenizer of the GGUF file or of an adapter's base model is
-    /// used. An invalid chat template is an error here, a missing one only in [`Tokenizer::apply_chat_template`].
+    /// used. The other files are read as by `transformers`. A missing or invalid chat template is
+    /// an error only in [`Tokenizer::apply_chat_template`].
     ///
     /// # Errors
     /// A file cannot be read, or the files are inconsistent.
@@ -76,7 +78,7 @@ impl Tokenizer {
                 Some(file) => Self::from_gguf(file),
                 None => match lora::base_model_dir(model)? {
                     Some(base) => Self::from_dir(&base),
-                    None => Err(Error::NoTokenizer { dir: dir.to_owned() }),
+                    None => Err(declared::no_tokenizer(dir)),
                 },
             };
         }
@@ -84,15 +86,11 @@ impl Tokenizer {
         let mut inner = tokenizers::Tokenizer::from_file(&path).map_err(Error::tokenizer(&path))?;
         // Saved truncation or padding would silently change prompts.
         inner.with_padding(None).with_truncation(None).map_err(Error::tokenizer(&path))?;
-        let config = match files.iter().find(|(name, _)| *name == TOKENIZER_CONFIG_FILE) {
-            Some((name, bytes)) => {
-                serde_json::from_slice(bytes).map_err(Error::json(dir.join(name)))?
-            }
-            None => Value::Null,
-        };
-        add_declared_tokens(&mut inner, dir, &config)?;
+        let declared = Declared::read(dir, &files)?;
+        declared.add_to(&mut inner)?;
+        let config = declared.config;
         let stop_ids = stop::all_stop_ids(model, &config, |token| inner.token_to_id(token))?;
-        let template = ChatTemplate::find(dir, &config)?;
+        let template = ChatTemplate::find(dir, &config);
         let (contents, text_bounds) = (contents(&inner), OnceLock::new());
         Ok(Self { dir: dir.to_owned(), inner, stop_ids, template, contents, text_bounds, files })
     }
@@ -151,7 +149,7 @@ impl Tokenizer {
             Some((_, bytes)) => serde_json::from_slice(bytes).map_err(Error::json(path))?,
             None => Map::new(),
         };
-        if let Some(template) = &self.template {
+        if let Some(template) = self.template.as_ref().filter(|it| !it.source().is_empty()) {
             config.insert("chat_template".to_owned(), template.source().into());
         }
         Ok(config)
@@ -188,33 +186,4 @@ fn read_files(dir: &Path) -> Result<Vec<(&'static str, Vec<u8>)>> {
     present
         .map(|(name, path)| Ok((name, std::fs::read(&path).map_err(Error::io("read", &path))?)))
         .collect()
-}
-
-/// Adds tokens that are only declared in `tokenizer_config.json`.
-fn add_declared_tokens(
-    inner: &mut tokenizers::Tokenizer,
-    dir: &Path,
-    config: &Value,
-) -> Result<()> {
-    let Some(declared) = config.get("added_tokens_decoder").and_then(Value::as_object) else {
-        return Ok(());
-    };
-    let mut declared: Vec<(u32, AddedToken)> = declared
-        .iter()
-        .filter_map(|(id, token)| {
-            Some((id.parse().ok()?, serde_json::from_value(token.clone()).ok()?))
-        })
-        .collect();
-    declared.sort_by_key(|(id, _)| *id);
-    for (id, token) in declared {
-        if inner.token_to_id(&token.content).is_none() {
-            inner.add_tokens([token.clone()]).map_err(Error::tokenizer(dir))?;
-        }
-        let found = inner.token_to_id(&token.content);
-        if found != Some(id) {
-            let path = dir.join(TOKENIZER_CONFIG_FILE);
-            return Err(Error::AddedToken { path, token: token.content, id, found });
-        }
-    }
-    Ok(())
 }

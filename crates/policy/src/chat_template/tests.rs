@@ -1,14 +1,14 @@
+mod expressions;
 mod hostile;
+mod statements;
 
-use minijinja::context;
-use minijinja::value::Serde;
 use serde_json::json;
 
 use super::*;
 
 fn template(source: &str) -> ChatTemplate {
     let config = json!({ "eos_token": "<|im_end|>", "bos_token": { "content": "<s>" } });
-    ChatTemplate::compile(PathBuf::from("t.jinja"), source.to_owned(), &config).unwrap()
+    ChatTemplate::new(PathBuf::from("t.jinja"), Source::Jinja(source.to_owned()), &config)
 }
 
 fn rendered(source: &str, messages: &[ChatMessage]) -> String {
@@ -124,14 +124,32 @@ fn the_date_follows_the_format_string() {
 }
 
 #[test]
-fn an_invalid_template_is_rejected_when_it_is_loaded() {
-    let error = ChatTemplate::compile(PathBuf::from("t.jinja"), "{% if %}".to_owned(), &json!({}))
-        .unwrap_err();
-    assert!(matches!(error, Error::ChatTemplate { .. }), "{error}");
+fn an_invalid_template_is_reported_when_it_is_used() {
+    let dir = tempfile::tempdir().unwrap();
+    let jinja = dir.path().join("chat_template.jinja");
+    for (bytes, expected) in [
+        (&b"a\n{% if %}"[..], "failed: unexpected `%}`, expected an expression (line 2"),
+        (b"\xff", "cannot be read: stream did not contain valid UTF-8"),
+    ] {
+        std::fs::write(&jinja, bytes).unwrap();
+        let template = ChatTemplate::find(dir.path(), &json!({})).unwrap();
+        let rendered = template.render(&json!([]), GenerationPrompt::None, &json!({}));
+        let message = rendered.unwrap_err().to_string();
+        assert!(
+            message.contains("chat_template.jinja` failed") && message.contains(expected),
+            "{message}"
+        );
+    }
+    std::fs::remove_file(jinja).unwrap();
+    std::fs::write(dir.path().join("chat_template.json"), "{").unwrap();
+    let template = ChatTemplate::find(dir.path(), &json!({})).unwrap();
+    let rendered = template.render(&json!([]), GenerationPrompt::None, &json!({}));
+    let message = rendered.unwrap_err().to_string();
+    assert!(message.contains("chat_template.json` failed"), "{message}");
 }
 
 fn found(dir: &Path, config: &serde_json::Value) -> Result<Option<String>> {
-    let template = ChatTemplate::find(dir, config)?;
+    let template = ChatTemplate::find(dir, config);
     template
         .map(|template| template.render(&json!([]), GenerationPrompt::None, &json!({})))
         .transpose()

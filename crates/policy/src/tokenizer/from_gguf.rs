@@ -19,7 +19,7 @@ impl Tokenizer {
         let tokenizer = bytes(&tokenizer)?;
         let inner =
             tokenizers::Tokenizer::from_bytes(&tokenizer).map_err(Error::tokenizer(path))?;
-        let template = ChatTemplate::in_config(path, &config)?;
+        let template = ChatTemplate::in_config(path, &config);
         let files = vec![
             (TOKENIZER_FILE, tokenizer),
             (TOKENIZER_CONFIG_FILE, bytes(&config)?),

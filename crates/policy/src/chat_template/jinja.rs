@@ -1,0 +1,36 @@
+//! Jinja as Python's jinja2 3.1 renders it in the environment of `transformers`: a sandbox without mutation, trimmed
+//! blocks, loop controls, `{% generation %}`, and `tojson` with the options of `json.dumps`.
+//!
+//! Values are Python's: integers and floats are apart, text is indexed by character, and `str()` and `repr()` are
+//! Python's. What is not supported is an error with its name. A template is not trusted: [`limits`] bounds what it uses.
+
+mod arguments;
+mod ast;
+mod calls;
+mod checks;
+mod compare;
+mod conversions;
+mod escapes;
+mod expressions;
+mod fault;
+mod filters;
+mod format;
+mod functions;
+mod json;
+mod lexer;
+mod limits;
+mod literals;
+mod lookup;
+mod methods;
+mod operators;
+mod parser;
+mod printf;
+mod repr;
+mod scope;
+mod statements;
+mod template;
+mod text;
+mod value;
+
+pub use fault::TemplateFault;
+pub(super) use template::Template;
