@@ -5,6 +5,7 @@
 
 mod fault;
 mod file;
+mod head;
 mod map;
 mod multimodal;
 mod names;
@@ -18,6 +19,7 @@ mod write;
 
 pub use fault::{SafetensorsFault, WeightFault};
 pub(crate) use file::WeightFile;
+pub(crate) use head::has_own_head;
 pub(crate) use map::map;
 pub(crate) use multimodal::Multimodal;
 pub use names::tensor_shapes;

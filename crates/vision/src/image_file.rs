@@ -1,8 +1,9 @@
-//! Decodes image files as the reference does, `ImageOps.exif_transpose(image).convert("RGB")` of Pillow: with the EXIF
-//! orientation applied, as RGB, without alpha. Of an animation the first frame counts. Of 16 bits the upper 8 count, also
-//! those of gray images, which Pillow clips.
+//! Decodes image files as the reference does, `ImageOps.exif_transpose(image).convert("RGB")` of Pillow: with the
+//! orientation of EXIF or XMP applied, as RGB, without alpha. Of an animation the first frame counts. Of 16 bits the upper
+//! 8 count, also those of gray images, which Pillow clips.
 
 mod jpeg_end;
+mod orientation;
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Cursor, Seek};
@@ -93,12 +94,14 @@ fn broken(name: &str) -> impl Fn(ImageError) -> Error {
     move |source| Error::Image { name: name.to_owned(), source: Box::new(source) }
 }
 
-/// A decoder that has read the header, and the EXIF orientation.
+/// A decoder that has read the header, and the orientation.
 fn opened<'a>(
-    source: impl BufRead + Seek + 'a,
+    mut source: impl BufRead + Seek + 'a,
     name: &str,
 ) -> Result<(impl ImageDecoder + 'a, Orientation)> {
     let broken = broken(name);
+    let orientation = orientation::find(&mut source);
+    let orientation = orientation.map_err(|error| broken(ImageError::IoError(error)))?;
     let reader = ImageReader::new(source).with_guessed_format();
     let mut reader = reader.map_err(|error| broken(ImageError::IoError(error)))?;
     let mut limits = Limits::no_limits();
@@ -112,7 +115,6 @@ fn opened<'a>(
     let mut limits = Limits::no_limits();
     limits.max_alloc = Some(16 * MAX_PIXELS);
     decoder.set_limits(limits).map_err(&broken)?;
-    let orientation = decoder.orientation().map_err(&broken)?;
     Ok((decoder, orientation))
 }
 

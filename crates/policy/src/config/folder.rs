@@ -9,11 +9,14 @@ use super::{CONFIG_FILE, ModelConfig};
 use crate::error::{Error, Result};
 use crate::gguf::{self, GgufModel};
 use crate::lora;
+use crate::weights;
 
 impl ModelConfig {
     /// Reads `config.json` of the model in `dir`.
     ///
     /// Supports the flat format of the hub and the nested one of `transformers` 5 (`text_config`, `rope_parameters`).
+    /// If it ties the LM head to the embedding matrix but the weights have another LM head, that one is used, as in
+    /// `transformers`, and a warning says so.
     ///
     /// # Errors
     /// If the file cannot be read, and [`Error::Config`] with every field that is missing, invalid or unsupported.
@@ -21,7 +24,17 @@ impl ModelConfig {
         let path = dir.join(CONFIG_FILE);
         let text = std::fs::read(&path).map_err(Error::io("read", &path))?;
         let value: Value = serde_json::from_slice(&text).map_err(Error::json(&path))?;
-        Self::from_json(&value).map_err(|faults| Error::Config { path, faults })
+        let mut config = Self::from_json(&value)
+            .map_err(|faults| Error::Config { path: path.clone(), faults })?;
+        if config.tie_word_embeddings && weights::has_own_head(dir) {
+            tracing::warn!(
+                "`lm_head.weight` in `{}` differs from the embedding matrix and is used, although `{CONFIG_FILE}` ties \
+                 them: set `tie_word_embeddings` to false",
+                dir.display()
+            );
+            config.tie_word_embeddings = false;
+        }
+        Ok(config)
     }
 
     /// The configuration of the model at `path`: a folder in Hugging Face's layout, a GGUF file or a folder with one,

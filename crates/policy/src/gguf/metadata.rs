@@ -147,6 +147,15 @@ impl Metadata {
         in_range.transpose()
     }
 
+    /// A flag.
+    pub(super) fn flag(&self, key: &str) -> Result<Option<bool>> {
+        match self.values.get(key) {
+            None => Ok(None),
+            Some(Value::Bool(flag)) => Ok(Some(*flag)),
+            Some(_) => Err(self.wrong(key, "a boolean")),
+        }
+    }
+
     /// A float with the shortest decimal representation of the stored value: 1e-6 in f32 is not 1e-6 in f64.
     pub(super) fn number(&self, key: &str) -> Result<Option<f64>> {
         match self.values.get(key) {

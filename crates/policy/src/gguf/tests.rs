@@ -1,3 +1,5 @@
+mod tokenizer;
+
 use embodied_r_kernels::quantized::BlockFormat;
 use proptest::prelude::*;
 

@@ -1,8 +1,12 @@
 //! Converts a GGUF file's tokenizer to a `tokenizer.json`.
+//!
+//! As in llama.cpp, `add_bos_token` and `add_eos_token` concern raw texts, and byte-level BPE ignores `add_space_prefix`,
+//! `remove_extra_whitespaces`, `add_sep_token`, `scores` and the special tokens of other models (`unknown_token_id`,
+//! `seperator_token_id`, `mask_token_id`). The tokens of code infilling (`fim_…`) end no completion, as in `transformers`.
 
 use std::collections::BTreeMap;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::fault::{GgufFault, Result};
 use super::metadata::Metadata;
@@ -16,17 +20,21 @@ const TOKENS: &str = "tokenizer.ggml.tokens";
 const TOKEN_TYPES: &str = "tokenizer.ggml.token_type";
 const MERGES: &str = "tokenizer.ggml.merges";
 const EOS: &str = "tokenizer.ggml.eos_token_id";
+const ADD_BOS: &str = "tokenizer.ggml.add_bos_token";
+const ADD_EOS: &str = "tokenizer.ggml.add_eos_token";
 const PADDING: &str = "tokenizer.ggml.padding_token_id";
 const TEMPLATE: &str = "tokenizer.chat_template";
 
 /// End tokens, the primary one first: end of sequence, of turn, of message.
 const ENDS: [&str; 3] = [EOS, "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"];
 
-/// Control tokens that end a turn or a document in the supported families; files declare only one of them.
+/// Tokens that end a turn or a document in the supported families. Files declare only one of them, and some give others
+/// another type than control.
 const END_TOKENS: [&str; 5] =
     ["<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>"];
 
 /// Token types.
+const UNKNOWN: i32 = 2;
 const CONTROL: i32 = 3;
 const USER_DEFINED: i32 = 4;
 const UNUSED: i32 = 5;
@@ -56,6 +64,8 @@ struct PreTokenizer {
     normalizer: Value,
     /// Whether a word in the vocabulary becomes one token without applying merges.
     ignore_merges: bool,
+    /// Whether raw texts begin with the BOS token if the file does not say.
+    adds_bos: bool,
 }
 
 /// The stop token ids, deduplicated.
@@ -67,7 +77,7 @@ pub(super) fn end_ids(metadata: &Metadata) -> Result<Vec<u32>> {
     let tokens = metadata.texts(TOKENS)?.unwrap_or_default();
     let types = metadata.integers(TOKEN_TYPES)?.unwrap_or_default();
     for (id, (token, kind)) in (0..).zip(tokens.iter().zip(types)) {
-        if kind == CONTROL && END_TOKENS.contains(token) {
+        if kind != UNUSED && END_TOKENS.contains(token) {
             ids.push(id);
         }
     }
@@ -97,7 +107,8 @@ pub(super) fn read(metadata: &Metadata) -> Result<Option<Files>> {
     let stop_ids = end_ids(metadata)?;
     let config = config(metadata, &tokens)?;
     let generation = json!({ "eos_token_id": stop_ids, "bos_token_id": metadata.id(BOS)? });
-    let tokenizer = tokenizer(&pre_tokenizer, &tokens, &types, &merges)?;
+    let mut tokenizer = tokenizer(&pre_tokenizer, &tokens, &types, &merges)?;
+    tokenizer["post_processor"] = post_processor(metadata, &tokens, pre_tokenizer.adds_bos)?;
     Ok(Some(Files { tokenizer, config, generation, stop_ids }))
 }
 
@@ -115,11 +126,13 @@ fn pre_tokenizer(metadata: &Metadata) -> Result<PreTokenizer> {
             pattern: QWEN2_PATTERN,
             normalizer: json!({ "type": "NFC" }),
             ignore_merges: false,
+            adds_bos: false,
         }),
         "llama-bpe" | "llama3" | "llama-v3" => Ok(PreTokenizer {
             pattern: LLAMA3_PATTERN,
             normalizer: Value::Null,
             ignore_merges: true,
+            adds_bos: true,
         }),
         found => Err(GgufFault::Unsupported {
             key: PRE.to_owned(),
@@ -130,7 +143,7 @@ fn pre_tokenizer(metadata: &Metadata) -> Result<PreTokenizer> {
 }
 
 fn tokenizer(
-    PreTokenizer { pattern, normalizer, ignore_merges }: &PreTokenizer,
+    PreTokenizer { pattern, normalizer, ignore_merges, .. }: &PreTokenizer,
     tokens: &[&str],
     types: &[i32],
     merges: &[&str],
@@ -146,10 +159,11 @@ fn tokenizer(
             let found = format!("`{token}` as {first} and as {id}");
             return Err(wrong(TOKENS, found, "every token once"));
         }
-        if matches!(*kind, CONTROL | USER_DEFINED) {
+        let is_special = matches!(*kind, UNKNOWN | CONTROL) || END_TOKENS.contains(token);
+        if is_special || *kind == USER_DEFINED {
             added.push(json!({
                 "id": id, "content": token, "single_word": false, "lstrip": false, "rstrip": false,
-                "normalized": false, "special": *kind == CONTROL,
+                "normalized": false, "special": is_special,
             }));
         }
     }
@@ -199,13 +213,54 @@ fn pair<'a>(merge: &'a str, vocabulary: &BTreeMap<&str, usize>) -> Result<[&'a s
     }
 }
 
-fn config(metadata: &Metadata, tokens: &[&str]) -> Result<Value> {
-    let named = |key: &str| -> Result<Option<&str>> {
-        let Some(id) = metadata.id(key)? else { return Ok(None) };
-        let token = tokens.get(id as usize).copied();
-        let want = || format!("the id of one of the {} tokens", tokens.len());
-        token.map(Some).ok_or_else(|| wrong(key, id.to_string(), want()))
+/// What is added to raw texts: the BOS token before and the EOS token after them, as the file says.
+fn post_processor(metadata: &Metadata, tokens: &[&str], adds_bos: bool) -> Result<Value> {
+    let token = |flag: &str, default: bool, key: &str| -> Result<Option<(u32, &str)>> {
+        let is_added = metadata.flag(flag)?;
+        if !is_added.unwrap_or(default) {
+            return Ok(None);
+        }
+        let Some(id) = metadata.id(key)? else {
+            // A default needs no token.
+            return is_added.map_or(Ok(None), |_| Err(GgufFault::Missing { key: key.to_owned() }));
+        };
+        Ok(Some((id, named(metadata, tokens, key)?.unwrap_or_default())))
     };
+    let (bos, eos) = (token(ADD_BOS, adds_bos, BOS)?, token(ADD_EOS, false, EOS)?);
+    let added = || bos.iter().chain(&eos);
+    if added().next().is_none() {
+        return Ok(Value::Null);
+    }
+    let text = |name: &str| {
+        let special =
+            |(_, token): &(u32, &str)| json!({ "SpecialToken": { "id": token, "type_id": 0 } });
+        let sequence = json!({ "Sequence": { "id": name, "type_id": 0 } });
+        let parts = bos.iter().map(special).chain([sequence]).chain(eos.iter().map(special));
+        parts.collect::<Vec<_>>()
+    };
+    let tokens: Map<String, Value> = added()
+        .map(|(id, token)| {
+            let special = json!({ "id": token, "ids": [id], "tokens": [token] });
+            ((*token).to_owned(), special)
+        })
+        .collect();
+    let pair = [text("A"), text("B")].concat();
+    Ok(json!({
+        "type": "TemplateProcessing", "single": text("A"), "pair": pair,
+        "special_tokens": tokens,
+    }))
+}
+
+/// The token whose id a key has.
+fn named<'a>(metadata: &Metadata, tokens: &[&'a str], key: &str) -> Result<Option<&'a str>> {
+    let Some(id) = metadata.id(key)? else { return Ok(None) };
+    let token = tokens.get(id as usize).copied();
+    let want = || format!("the id of one of the {} tokens", tokens.len());
+    token.map(Some).ok_or_else(|| wrong(key, id.to_string(), want()))
+}
+
+fn config(metadata: &Metadata, tokens: &[&str]) -> Result<Value> {
+    let named = |key: &str| named(metadata, tokens, key);
     let mut config = json!({
         "add_prefix_space": false,
         "bos_token": named(BOS)?,

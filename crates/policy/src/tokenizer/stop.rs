@@ -50,7 +50,8 @@ fn unique(mut ids: Vec<u32>) -> Vec<u32> {
     ids
 }
 
-fn eos_token(tokenizer_config: &Value) -> Option<&str> {
+/// The token that ends a sequence, by the settings of a tokenizer.
+pub(super) fn eos_token(tokenizer_config: &Value) -> Option<&str> {
     let token = tokenizer_config.get("eos_token")?;
     token.as_str().or_else(|| token.get("content")?.as_str())
 }

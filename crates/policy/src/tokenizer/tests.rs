@@ -30,7 +30,7 @@ fn pieces(tokenizer: &Tokenizer, text: &str) -> Vec<String> {
     ids.into_iter().map(|id| tokenizer.decode(&[id], SpecialTokens::Keep).unwrap()).collect()
 }
 
-fn with_files(files: &[(&str, serde_json::Value)]) -> tempfile::TempDir {
+pub(super) fn with_files(files: &[(&str, serde_json::Value)]) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     trained(dir.path());
     for (name, value) in files {

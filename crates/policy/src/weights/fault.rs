@@ -24,6 +24,12 @@ pub enum WeightFault {
         /// Its canonical name.
         name: String,
     },
+    /// The configuration ties the LM head to the embedding matrix, but the files have another.
+    #[error("`{name}` differs from the embedding matrix, although `tie_word_embeddings` is true")]
+    OwnHead {
+        /// Its canonical name.
+        name: String,
+    },
     /// The tensor's shape does not match the configuration.
     #[error("`{name}` must have the shape {want:?}, not {found:?}")]
     ShapeMismatch {

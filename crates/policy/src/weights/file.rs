@@ -101,6 +101,11 @@ impl WeightFile {
         self.metadata.get(name).map(String::as_str)
     }
 
+    /// Forgets the tensors for which `keep` is false.
+    pub(super) fn retain(&mut self, keep: impl Fn(&str) -> bool) {
+        Arc::make_mut(&mut self.tensors).retain(|name, _| keep(name));
+    }
+
     pub(crate) fn get(&self, name: &str) -> Option<&TensorInfo> {
         self.tensors.get(name)
     }

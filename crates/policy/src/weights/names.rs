@@ -4,6 +4,18 @@ use indexmap::IndexMap;
 
 use crate::config::ModelConfig;
 
+/// The embedding matrix.
+pub(super) const EMBEDDING: &str = "model.embed_tokens.weight";
+
+/// The LM head, unless it shares the embedding matrix.
+pub(super) const HEAD: &str = "lm_head.weight";
+
+/// Ends of the names of tensors that no decoder needs. All others that the configuration does not have are faults.
+///
+/// - `.rotary_emb.inv_freq`: the RoPE frequencies, in old Llama checkpoints. The configuration determines them;
+///   `transformers` drops them too.
+const WITHOUT_USE: [&str; 1] = [".rotary_emb.inv_freq"];
+
 /// The tensors of a decoder in the model's order, by canonical name.
 ///
 /// # Shapes
@@ -13,7 +25,7 @@ pub fn tensor_shapes(config: &ModelConfig) -> IndexMap<String, Vec<usize>> {
     let queries = config.num_attention_heads * config.head_dim;
     let keys = config.num_key_value_heads * config.head_dim;
     let mut shapes = IndexMap::new();
-    shapes.insert("model.embed_tokens.weight".to_owned(), vec![config.vocab_size, hidden]);
+    shapes.insert(EMBEDDING.to_owned(), vec![config.vocab_size, hidden]);
     for layer in 0..config.num_hidden_layers {
         let mut add = |name: &str, shape: Vec<usize>| {
             shapes.insert(format!("model.layers.{layer}.{name}"), shape);
@@ -33,18 +45,17 @@ pub fn tensor_shapes(config: &ModelConfig) -> IndexMap<String, Vec<usize>> {
     }
     shapes.insert("model.norm.weight".to_owned(), vec![hidden]);
     if !config.tie_word_embeddings {
-        shapes.insert("lm_head.weight".to_owned(), vec![config.vocab_size, hidden]);
+        shapes.insert(HEAD.to_owned(), vec![config.vocab_size, hidden]);
     }
     shapes
 }
 
-/// The canonical name of a checkpoint's tensor; `None` if it does not belong to the decoder.
+/// The canonical name of a checkpoint's tensor; `None` if it belongs to the vision tower or is [`WITHOUT_USE`].
 ///
 /// Qwen2.5-VL uses `model.…` and `visual.…` on the hub, and `model.language_model.…` and `model.visual.…` when saved by
 /// `transformers` 4.52 or later.
 pub(crate) fn canonical(name: &str) -> Option<String> {
-    // Old Llama checkpoints store the RoPE frequencies, which the configuration determines.
-    if is_vision(name) || name.ends_with(".rotary_emb.inv_freq") {
+    if is_vision(name) || WITHOUT_USE.iter().any(|end| name.ends_with(end)) {
         return None;
     }
     for prefix in ["model.language_model.", "language_model.model."] {

@@ -1,6 +1,8 @@
 //! Reads the weight files of a folder.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::path::{Component, Path, PathBuf};
 
 use candle_core::{Device, Tensor};
@@ -10,7 +12,7 @@ use safetensors::tensor::Dtype;
 use serde::Deserialize;
 
 use super::file::{TensorInfo, WeightFile};
-use super::names::{canonical, tensor_shapes};
+use super::names::{EMBEDDING, HEAD, canonical, tensor_shapes};
 use super::{INDEX_FILE, SINGLE_FILE, WeightFault};
 use crate::config::ModelConfig;
 use crate::error::{Error, Result, TensorContext};
@@ -19,12 +21,12 @@ use crate::tensor_parallel::TensorSlice;
 /// Loads the decoder's weights from the folder `dir` as f32 on the CPU.
 ///
 /// The result has the names, the order and the shapes of [`tensor_shapes`]. Weights are read from `model.safetensors`,
-/// or from the shards of `model.safetensors.index.json`. Tensors of a vision tower are skipped, and so is a stored copy
-/// of a tied LM head.
+/// or from the shards of `model.safetensors.index.json`, which decides the shard of each tensor. Tensors of a vision
+/// tower are skipped, and so is a stored copy of a tied LM head. A tied model may have the LM head alone.
 ///
 /// # Errors
 /// [`Error::NoWeights`], [`Error::CorruptWeights`] for a truncated or corrupt file, and [`Error::Weights`] with every
-/// missing, misshapen, duplicate or unexpected tensor.
+/// missing, misshapen, duplicate or unexpected tensor, and a tied LM head that differs from the embedding matrix.
 pub fn load(dir: &Path, config: &ModelConfig) -> Result<IndexMap<String, Tensor>> {
     decoder(dir, &open(dir)?, config)
 }
@@ -40,7 +42,7 @@ pub struct StoredDecoder {
     pub parameters: u64,
 }
 
-/// Checks, as [`load`] does but from the files' headers alone, that the folder `dir` has the weights of `config`.
+/// Checks, as [`load`] does but from the files' headers and a tied LM head alone, that the folder `dir` has the weights of `config`.
 ///
 /// # Errors
 /// As [`load`].
@@ -57,19 +59,25 @@ pub fn check_headers(dir: &Path, config: &ModelConfig) -> Result<StoredDecoder> 
     })
 }
 
-/// Opens the weight files of the folder `dir` and validates its index.
+/// Opens the weight files of the folder `dir` and validates its index. A shard's copies of tensors that the index maps to
+/// another shard are forgotten: checkpoints with an overlay keep the old tensors in their shards.
 pub(crate) fn open(dir: &Path) -> Result<Vec<WeightFile>> {
     let WeightFiles { files, index } = weight_files(dir)?;
-    let opened = files.iter().map(|path| WeightFile::open(path)).collect::<Result<Vec<_>>>()?;
-    let mut faults = Vec::new();
-    for (name, shard) in index {
-        let file = opened.iter().zip(&files).find(|(_, path)| path.ends_with(&shard));
-        if file.is_none_or(|(file, _)| file.get(&name).is_none()) {
-            faults.push(WeightFault::NotInShard { name, shard });
-        }
+    let mut opened = IndexMap::new();
+    for path in files {
+        let mut file = WeightFile::open(&path)?;
+        let shard = path.file_name().and_then(OsStr::to_str).unwrap_or_default().to_owned();
+        file.retain(|name| index.get(name).is_none_or(|indexed| *indexed == shard));
+        opened.insert(shard, file);
     }
+    let is_missing = |(name, shard): &(String, String)| {
+        opened.get(shard).is_none_or(|file| file.get(name).is_none())
+    };
+    let missing = index.into_iter().filter(is_missing);
+    let faults: Vec<_> =
+        missing.map(|(name, shard)| WeightFault::NotInShard { name, shard }).collect();
     match faults.is_empty() {
-        true => Ok(opened),
+        true => Ok(opened.into_values().collect()),
         false => Err(Error::Weights { dir: dir.to_owned(), faults }),
     }
 }
@@ -166,6 +174,9 @@ pub(crate) fn find(
     for file in files {
         find_in_file(file, &wanted, &mut found, &mut faults);
     }
+    if config.tie_word_embeddings {
+        tie(&mut found, &mut faults);
+    }
     let mut tensors = IndexMap::with_capacity(wanted.len());
     for name in wanted.keys() {
         match found.remove(name) {
@@ -177,6 +188,18 @@ pub(crate) fn find(
         }
     }
     if faults.is_empty() { Ok(tensors) } else { Err(failed(faults)) }
+}
+
+/// Leaves one matrix of a tied model: the embedding, of which a stored LM head must be a copy, or the LM head alone.
+fn tie(found: &mut BTreeMap<String, LazyTensor>, faults: &mut Vec<WeightFault>) {
+    let Some(head) = found.remove(HEAD) else { return };
+    match found.get(EMBEDDING) {
+        Some(embedding) if embedding.equals(&head) => {}
+        Some(_) => faults.push(WeightFault::OwnHead { name: HEAD.to_owned() }),
+        None => {
+            found.insert(EMBEDDING.to_owned(), head);
+        }
+    }
 }
 
 /// The weight files of the model in `dir`.
@@ -232,36 +255,31 @@ fn find_in_file(
     stored.sort_by_key(|(name, _)| *name);
     for (name, stored) in stored {
         let Some(canonical) = canonical(name) else { continue };
-        match check(name, &canonical, stored, wanted) {
-            Err(fault) => faults.push(fault),
-            Ok(Disposition::Skip) => {}
-            Ok(Disposition::Take) => match found.contains_key(&canonical) {
-                true => faults.push(WeightFault::Duplicate { name: canonical }),
-                false => {
-                    let lazy = LazyTensor { file: file.clone(), stored: stored.clone() };
-                    found.insert(canonical, lazy);
-                }
-            },
+        if let Err(fault) = check(name, &canonical, stored, wanted) {
+            faults.push(fault);
+            continue;
+        }
+        match found.entry(canonical) {
+            Entry::Occupied(known) => {
+                faults.push(WeightFault::Duplicate { name: known.key().clone() });
+            }
+            Entry::Vacant(place) => {
+                place.insert(LazyTensor { file: file.clone(), stored: stored.clone() });
+            }
         }
     }
 }
 
-enum Disposition {
-    Take,
-    Skip,
-}
-
+/// Checks a stored tensor against the configuration. A tied model may have an LM head, which has the embedding's shape.
 fn check(
     name: &str,
     canonical: &str,
     stored: &TensorInfo,
     wanted: &IndexMap<String, Vec<usize>>,
-) -> Result<Disposition, WeightFault> {
-    let Some(want) = wanted.get(canonical) else {
-        return match canonical {
-            "lm_head.weight" => Ok(Disposition::Skip),
-            _ => Err(WeightFault::Unexpected { name: name.to_owned() }),
-        };
+) -> Result<(), WeightFault> {
+    let as_embedding = || wanted.get(EMBEDDING).filter(|_| canonical == HEAD);
+    let Some(want) = wanted.get(canonical).or_else(as_embedding) else {
+        return Err(WeightFault::Unexpected { name: name.to_owned() });
     };
     if !is_float(stored.dtype) {
         return Err(WeightFault::Dtype { name: name.to_owned(), found: stored.dtype.to_string() });
@@ -270,7 +288,7 @@ fn check(
         let (found, want) = (stored.shape.clone(), want.clone());
         return Err(WeightFault::ShapeMismatch { name: name.to_owned(), found, want });
     }
-    Ok(Disposition::Take)
+    Ok(())
 }
 
 /// Whether `fault` already explains why the tensor `name` is missing.

@@ -1,3 +1,4 @@
+use std::collections::HashMap;
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
@@ -174,11 +175,96 @@ fn both_layouts_of_qwen2_5_vl_load_the_decoder_without_the_vision_tower() {
     }
 }
 
-#[test]
-fn a_stored_copy_of_a_tied_lm_head_is_skipped() {
+/// A folder with `config.json` and these tensors, each in its own dtype.
+fn model(config: &ModelConfig, tensors: &Tensors) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
-    write(dir.path(), &tensors(&config(false)), &SaveOptions::default());
-    assert!(!load(dir.path(), &config(true)).unwrap().contains_key("lm_head.weight"));
+    config.save(dir.path()).unwrap();
+    let tensors: HashMap<_, _> = tensors.iter().map(|(name, it)| (name, it.clone())).collect();
+    candle_core::safetensors::save(&tensors, dir.path().join(SINGLE_FILE)).unwrap();
+    dir
+}
+
+/// The tensors of a tied model and this LM head.
+fn with_head(head: Tensor) -> Tensors {
+    let mut all = tensors(&config(true));
+    all.insert("lm_head.weight".to_owned(), head);
+    all
+}
+
+#[test]
+fn a_stored_copy_of_a_tied_lm_head_is_skipped_in_any_dtype() {
+    let embedding = tensors(&config(true))["model.embed_tokens.weight"].clone();
+    for dtype in [DType::F32, DType::BF16, DType::F16] {
+        let dir = model(&config(true), &with_head(embedding.to_dtype(dtype).unwrap()));
+        let read = ModelConfig::from_dir(dir.path()).unwrap();
+        assert!(read.tie_word_embeddings, "{dtype:?}");
+        assert_same(&load(dir.path(), &read).unwrap(), &tensors(&config(true)));
+    }
+}
+
+#[test]
+fn a_stored_lm_head_that_differs_from_the_embedding_is_used_although_the_configuration_ties_them() {
+    let embedding = tensors(&config(true))["model.embed_tokens.weight"].clone();
+    // All of it, and its last element.
+    let mut last = vec![0f32; 11 * 8];
+    last[11 * 8 - 1] = 1.0;
+    let last = Tensor::from_vec(last, (11, 8), &Device::Cpu).unwrap();
+    for head in [(&embedding * -2.0).unwrap(), (&embedding + &last).unwrap()] {
+        let all = with_head(head);
+        let dir = model(&config(true), &all);
+        let read = ModelConfig::from_dir(dir.path()).unwrap();
+        assert!(!read.tie_word_embeddings);
+        assert_same(&load(dir.path(), &read).unwrap(), &all);
+        // Without this look at the weights, it would be dropped.
+        let error = load(dir.path(), &config(true)).unwrap_err().to_string();
+        assert!(error.contains("`lm_head.weight` differs from the embedding"), "{error}");
+    }
+}
+
+#[test]
+fn a_tied_model_with_an_lm_head_alone_uses_it_as_its_embedding() {
+    let want = tensors(&config(true));
+    let head = |name: &str| name.replace("model.embed_tokens.weight", "lm_head.weight");
+    let dir = model(&config(true), &renamed(&want, head));
+    assert_same(&load(dir.path(), &ModelConfig::from_dir(dir.path()).unwrap()).unwrap(), &want);
+    let message = load(dir.path(), &config(false)).unwrap_err().to_string();
+    assert!(message.ends_with(": `model.embed_tokens.weight` is missing"), "{message}");
+}
+
+#[test]
+fn a_tied_lm_head_of_another_shape_or_dtype_is_reported_by_name() {
+    for (head, fault) in [
+        (Tensor::zeros((12, 8), DType::F32, &Device::Cpu), "the shape [11, 8], not [12, 8]"),
+        (Tensor::zeros((11, 8), DType::U8, &Device::Cpu), "the dtype F32, BF16 or F16, not U8"),
+    ] {
+        let dir = model(&config(true), &with_head(head.unwrap()));
+        let read = ModelConfig::from_dir(dir.path()).unwrap();
+        let message = load(dir.path(), &read).unwrap_err().to_string();
+        assert!(message.contains(&format!("`lm_head.weight` must have {fault}")), "{message}");
+    }
+}
+
+#[test]
+fn rope_frequencies_of_old_checkpoints_are_the_only_tensors_without_a_use() {
+    let config = config(true);
+    for (name, is_read) in [
+        ("model.layers.1.self_attn.rotary_emb.inv_freq", true),
+        ("model.rotary_emb.inv_freq", true),
+        ("model.rotary_emb.cos_cached", false),
+        ("v_head.summary.weight", false),
+    ] {
+        let mut all = tensors(&config);
+        all.insert(name.to_owned(), Tensor::zeros(2, DType::F32, &Device::Cpu).unwrap());
+        let dir = model(&config, &all);
+        match load(dir.path(), &config) {
+            Ok(found) => assert!(is_read && found.keys().eq(tensors(&config).keys()), "{name}"),
+            Err(error) => {
+                let message = error.to_string();
+                assert!(!is_read, "{message}");
+                assert!(message.ends_with(&format!("`{name}` is unexpected")), "{message}");
+            }
+        }
+    }
 }
 
 #[test]
@@ -319,6 +405,62 @@ fn more_layers_than_tensors_are_rejected_before_allocation() {
     let Error::Weights { faults, .. } = &error else { panic!("{error}") };
     let tensors = tensor_shapes(&config(true)).len();
     assert_eq!(faults, &[WeightFault::Layers { layers, tensors }]);
+}
+
+/// Writes tensors as shards, and an index that maps them to shards.
+fn write_shards(dir: &Path, shards: &[(&str, Tensors)], index: &[(&str, &str)]) {
+    for (shard, tensors) in shards {
+        let tensors = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor));
+        save_file(&dir.join(shard), tensors, WeightDtype::F32).unwrap();
+    }
+    let map: std::collections::BTreeMap<_, _> = index.iter().copied().collect();
+    let index = serde_json::json!({ "metadata": { "total_size": 1 }, "weight_map": map });
+    std::fs::write(dir.join(INDEX_FILE), index.to_string()).unwrap();
+}
+
+#[test]
+fn the_index_decides_from_which_shard_a_tensor_is_read() {
+    let config = config(false);
+    let base = tensors(&config);
+    let (norm, head) = ("model.norm.weight", "lm_head.weight");
+    let doubled = |name: &str| {
+        let tensor = (&base[name] * 2.0).unwrap();
+        Tensors::from_iter([(name.to_owned(), tensor)])
+    };
+    // Names before and after the one of the base.
+    for (first, second) in [("a.safetensors", "z.safetensors"), ("z.safetensors", "a.safetensors")]
+    {
+        let dir = tempfile::tempdir().unwrap();
+        let shards = [
+            ("m.safetensors", base.clone()),
+            (first, doubled(norm)),
+            (second, [doubled(head), doubled(norm)].into_iter().flatten().collect()),
+        ];
+        let mut index: Vec<_> = base.keys().map(|name| (name.as_str(), "m.safetensors")).collect();
+        index.retain(|(name, _)| ![norm, head].contains(name));
+        write_shards(dir.path(), &shards, &[&index[..], &[(norm, first), (head, second)]].concat());
+        let mut want = base.clone();
+        want.extend(doubled(norm).into_iter().chain(doubled(head)));
+        assert_same(&load(dir.path(), &config).unwrap(), &want);
+    }
+}
+
+#[test]
+fn tensors_that_no_index_maps_are_read_unless_two_shards_have_them() {
+    let config = config(true);
+    let (base, norm) = (tensors(&config), "model.norm.weight");
+    let mut rest = base.clone();
+    let last = Tensors::from_iter([(norm.to_owned(), rest.shift_remove(norm).unwrap())]);
+    let index = [("model.embed_tokens.weight", "a.safetensors"), (norm, "b.safetensors")];
+    let dir = tempfile::tempdir().unwrap();
+    write_shards(dir.path(), &[("a.safetensors", rest), ("b.safetensors", last)], &index);
+    assert_same(&load(dir.path(), &config).unwrap(), &base);
+    let dir = tempfile::tempdir().unwrap();
+    let shards = [("a.safetensors", base.clone()), ("b.safetensors", base)];
+    write_shards(dir.path(), &shards, &index);
+    let message = load(dir.path(), &config).unwrap_err().to_string();
+    assert!(message.contains("`model.layers.0.input_layernorm.weight` is duplicated"), "{message}");
+    assert!(!message.contains(norm), "{message}");
 }
 
 proptest! {

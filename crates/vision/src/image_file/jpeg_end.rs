@@ -3,7 +3,7 @@
 use std::io::{BufRead, Seek, SeekFrom};
 
 /// The marker that begins a JPEG.
-const START: [u8; 2] = [0xff, 0xd8];
+pub(super) const START: [u8; 2] = [0xff, 0xd8];
 
 /// Whether the source at its beginning is a JPEG without an end-of-image marker. The source is at its beginning again.
 ///
@@ -39,7 +39,7 @@ fn has_end(source: &mut (impl BufRead + Seek)) -> std::io::Result<bool> {
 }
 
 /// The byte after the next 0xff, or after several; `None` at the end.
-fn next_marker(source: &mut impl BufRead) -> std::io::Result<Option<u8>> {
+pub(super) fn next_marker(source: &mut impl BufRead) -> std::io::Result<Option<u8>> {
     loop {
         let buffer = source.fill_buf()?;
         if buffer.is_empty() {
