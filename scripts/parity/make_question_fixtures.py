@@ -6,6 +6,7 @@ Usage: make_question_fixtures.py [OUT]
   verl.parquet     `prompt`, `images`, `reward_model`, `extra_info`; a row without images
   trl.parquet      `prompt` with typed parts, and one `image`
   types.parquet    a question and a column of every type
+  variants.parquet images and other columns as views, dictionaries, lists of a fixed size and small types
   groups.parquet   five questions in row groups of two
   deep.parquet     a question and a column of lists that are nested 200 deep
 """
@@ -15,6 +16,7 @@ import io
 import pathlib
 import sys
 
+import numpy
 import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset, Features, Image, Sequence, Value
@@ -79,6 +81,33 @@ def columns():
     }
 
 
+def variants():
+    image = {"bytes": png("red"), "path": "red.png"}
+    plain = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    large = pa.struct([("bytes", pa.large_binary()), ("path", pa.large_string())])
+    views = pa.struct([("bytes", pa.binary_view()), ("path", pa.string_view())])
+    day = datetime.datetime(2026, 1, 2, 3, 4, 5, 600000)
+    zone = pa.timestamp("us", "Europe/Berlin")
+    texts = pa.dictionary(pa.int8(), pa.string())
+    names = pa.array(["a", "b", "a"]).dictionary_encode()
+    tensors = pa.FixedShapeTensorArray.from_numpy_ndarray(numpy.arange(4, dtype="float32").reshape(1, 2, 2))
+    return {
+        "in_list": pa.array([[image]], pa.list_(plain)), "in_large_list": pa.array([[image]], pa.large_list(large)),
+        "in_fixed_list": pa.array([[image]], pa.list_(plain, 1)), "in_list_view": pa.array([[image]], pa.list_view(views)),
+        "alone": pa.array([image], views), "bare": pa.array([image["bytes"]], pa.binary_view()),
+        "bbox": pa.array([[1.0, 2.0, 30.0, 40.5]], pa.list_(pa.float32(), 4)), "halves": pa.array([[0.5, -2.0]], pa.list_(pa.float16(), 2)),
+        "boxes": pa.array([[[1, 2], [3, 4]]], pa.large_list(pa.list_(pa.int16(), 2))), "fixed_null": pa.array([None], pa.list_(pa.int8(), 2)),
+        "unsigned": pa.array([[255]], pa.list_(pa.uint8())), "unsigned32": pa.array([[2**32 - 1]], pa.list_view(pa.uint32())),
+        "tags": pa.ListArray.from_arrays([0, 3], names), "codes": pa.array([7]).dictionary_encode(), "in_struct": pa.array([{"a": "x", "b": 3}], pa.struct([("a", texts), ("b", pa.uint16())])),
+        "prices": pa.array([[decimal.Decimal("-1.25"), None]], pa.list_(pa.decimal128(9, 2))), "whole": pa.array([decimal.Decimal("12")], pa.decimal128(20, 0)),
+        "wide": pa.array([decimal.Decimal("-0.1")], pa.decimal256(60, 1)), "small": pa.array([decimal.Decimal("1.5")], pa.decimal32(5, 1)),
+        "days": pa.array([[day.date(), datetime.date(1969, 12, 31), datetime.date(2024, 2, 29)]], pa.list_(pa.date32())),
+        "times": pa.array([{"at": day, "zoned": day, "time": day.time()}], pa.struct([("at", pa.timestamp("ns")), ("zoned", zone), ("time", pa.time32("ms"))])),
+        "uuid": pa.array([bytes(range(16))], pa.uuid()), "json": pa.array(['{"a": 1}'], pa.json_()), "bool8": pa.array([1], pa.int8()).cast(pa.bool8()),
+        "tensor": tensors, "empty": pa.array([[]], pa.list_(pa.null())), "nothing": pa.array([{"a": None, "b": 1}], pa.struct([("a", pa.null()), ("b", pa.int8())])),
+    }
+
+
 def nested(depth):
     kind, value = pa.int64(), 1
     for _ in range(depth):
@@ -95,6 +124,7 @@ def main():
     trl(out)
     question = {"problem": pa.array(["q"]), "answer": pa.array(["a"])}
     pq.write_table(pa.table(question | columns()), out / "types.parquet")
+    pq.write_table(pa.table(question | variants()), out / "variants.parquet", use_deprecated_int96_timestamps=True)
     rows = [{"problem": "<image>q", "answer": i, "images": [{"bytes": png((i, 0, 0)), "path": f"{i}.png"}]} for i in range(5)]
     pq.write_table(pa.Table.from_pylist(rows), out / "groups.parquet", row_group_size=2)
     pq.write_table(pa.table(question | {"deep": nested(200)}), out / "deep.parquet")

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use embodied_r_files::read_text;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::duplicates::find_duplicate;
 use crate::error::{Error, Result};
@@ -31,9 +31,9 @@ pub(crate) const ID: &str = "q_uid";
 const OPTIONS: [&str; 5] = ["option 0", "option 1", "option 2", "option 3", "option 4"];
 
 /// The questions with the index of their records; those without an answer are skipped.
-pub(crate) fn read(
-    path: &Path,
-    values: &[Value],
+pub(crate) fn read<'a>(
+    path: &'a Path,
+    records: &'a [(usize, Map<String, Value>)],
     answers: Option<&Path>,
 ) -> Result<Vec<(usize, Question)>> {
     let default = path.with_file_name(ANSWERS);
@@ -43,14 +43,18 @@ pub(crate) fn read(
         None => return Err(Error::MissingAnswers { path: path.into() }),
     };
     let correct_options = read_answers(answers)?;
-    let read = |(index, value)| {
-        let record = Record::new(path, index, value)?;
+    let read = |(index, fields): &'a (usize, Map<String, Value>)| {
+        let record = Record { path, index: *index, fields };
         Ok((record, question(&record)?))
     };
-    let questions = values.iter().enumerate().map(read).collect::<Result<Vec<_>>>()?;
+    let questions = records.iter().map(read).collect::<Result<Vec<_>>>()?;
     if let Some((first, second)) = find_duplicate(questions.iter().map(|(_, it)| it.id())) {
         let (record, question) = &questions[second];
-        let reason = format!("`{}` is a duplicate of record {}", question.id(), first + 1);
+        let reason = format!(
+            "`{}` is a duplicate of record {}",
+            question.id(),
+            questions[first].0.index + 1
+        );
         return Err(record.field_error(ID, reason));
     }
     let answered = |(record, mut question): (Record<'_>, Question)| {

@@ -121,16 +121,32 @@ pub enum Error {
         found: String,
     },
     /// The first record of a question file has the fields of no format.
-    #[error(
-        "`{}` is in no known format: a record needs `Question_id` and `question`, `problem`, `messages`, `prompt` or \
-         `conversations`; it has: `{found}`; `--columns` renames columns",
-        path.display()
-    )]
+    #[error("`{}` is in no known format: a record needs {needed}; it has: `{found}`", path.display())]
     UnknownFormat {
         /// The file.
         path: PathBuf,
+        /// The columns of the formats that are read.
+        needed: &'static str,
         /// The columns of the first record.
         found: String,
+    },
+    /// A question file has no records, such as a CSV file.
+    #[error(
+        "`{}` is not a question file: it starts with `{start}`; a JSON list of records, JSON lines or a parquet table \
+         is needed",
+        path.display()
+    )]
+    NotRecords {
+        /// The file.
+        path: PathBuf,
+        /// Its first line.
+        start: String,
+    },
+    /// A folder was given for a question file.
+    #[error("`{}` is a directory; pass a question file in it", path.display())]
+    QuestionFolder {
+        /// The folder.
+        path: PathBuf,
     },
     /// A folder has no question file with a known name.
     #[error(

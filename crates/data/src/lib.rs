@@ -23,8 +23,10 @@
 //! assert_eq!(question_part(&prompt), "Question: Where is the lamp?");
 //! ```
 
+mod answer;
 pub mod benchmark;
 pub mod captions;
+mod container;
 pub mod duplicates;
 pub mod egoschema;
 pub mod error;

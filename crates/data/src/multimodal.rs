@@ -31,7 +31,6 @@
 //! ```
 
 mod build;
-mod container;
 mod conversation;
 mod format;
 mod hugging_face;
@@ -50,16 +49,14 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+use crate::container::{self, Raw};
 use crate::duplicates::find_duplicate;
 use crate::error::{Error, Result};
-use crate::parquet::Bytes;
 use crate::question::Question;
-use crate::record::json_type;
+use crate::record::column_names;
 use build::Context;
-use container::Raw;
 pub use format::SampleFormat;
 use media::Folder;
-use options::column_names;
 pub use options::{Columns, MediaUse, ReadOptions};
 use row::Row;
 pub use sample::{Media, MediaFile, Message, Part, Role, Sample, Video};
@@ -108,8 +105,8 @@ impl SampleSet {
 /// Files are checked to exist, not to be images or videos. Fields that are null are absent.
 ///
 /// # Errors
-/// The file cannot be read, is empty, or has an unknown format. A record is bad: a field is missing or has the wrong
-/// type, a file is missing or not a file, or markers do not match; with
+/// The file cannot be read, is empty or a folder, or has an unknown format. A record is bad: a field is missing or has
+/// the wrong type, a file is missing or not a file, or markers do not match; with
 /// [`skip_bad_records`](ReadOptions::skip_bad_records) only if all records are bad. Errors name the file, the record
 /// (from 1; in JSON lines, its line) and the field.
 pub fn read_samples(path: &Path, options: &ReadOptions) -> Result<SampleSet> {
@@ -123,43 +120,49 @@ pub fn read_samples(path: &Path, options: &ReadOptions) -> Result<SampleSet> {
     };
     let (mut format, mut first_bad) = (None, None);
     let mut renames = options.columns.check();
-    container::for_each(
-        path,
-        |name| options.columns.uses(name),
-        |index, raw| {
-            let read = match fields(path, index, raw) {
-                Err(error) => Err(error),
-                Ok((mut fields, mut bytes)) => {
-                    renames.see(&fields);
-                    options.columns.rename(&mut fields, &mut bytes);
-                    let format = match format {
-                        Some(format) => format,
-                        // That of the first record that is an object. An unknown one is an error of the file.
-                        None => *format.insert(detect(path, &fields)?),
-                    };
-                    sample(&Row::new(path, index, &fields, &bytes), format, context)
-                }
-            };
-            match read {
-                Ok(sample) => {
-                    set.samples.push(sample);
-                    set.record_indices.push(index);
-                }
-                Err(error) if options.skip_bad_records => {
-                    set.skipped.push((index, error.to_string()));
-                    first_bad.get_or_insert(error);
-                }
-                Err(error) => return Err(error),
+    container::for_each(path, |index, raw| {
+        let read = match raw.into_fields(path, index) {
+            Err(error) => Err(error),
+            Ok((mut fields, mut bytes)) => {
+                renames.see(&fields);
+                options.columns.rename(&mut fields, &mut bytes);
+                let format = match format {
+                    Some(format) => format,
+                    // That of the first record that is an object. An unknown one is an error of the file.
+                    None => *format.insert(detect(path, &fields)?),
+                };
+                sample(&Row::new(path, index, &fields, &bytes), format, context)
             }
-            Ok(())
-        },
-    )?;
+        };
+        match read {
+            Ok(sample) => {
+                set.samples.push(sample);
+                set.record_indices.push(index);
+            }
+            Err(error) if options.skip_bad_records => {
+                set.skipped.push((index, error.to_string()));
+                first_bad.get_or_insert(error);
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    })?;
     renames.finish(path)?;
     match (format, first_bad) {
         (_, Some(error)) if set.samples.is_empty() => Err(error),
         (Some(format), _) => Ok(SampleSet { format, ..set }),
         (None, _) => Err(Error::EmptyQuestionFile { path: path.into() }),
     }
+}
+
+/// The columns of the file at `path` that rewards do not get: those with binary values, which are null in
+/// [`Question::extra`], unless a format reads them, as images.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn left_out_columns(path: &Path, columns: &Columns) -> Result<Vec<String>> {
+    let binary = container::binary_columns(path)?;
+    Ok(binary.into_iter().filter(|name| !columns.uses(name)).collect())
 }
 
 /// The sample of a question that [`read_question_set`](crate::read_question_set) has read from the file at `path`, with its
@@ -175,7 +178,7 @@ pub fn sample_of_question(
 ) -> Result<Sample> {
     let json_error = |source| Error::Json { path: path.into(), source };
     let record = serde_json::to_value(question).map_err(json_error)?;
-    let (fields, bytes) = fields(path, index, Raw::Json(record))?;
+    let (fields, bytes) = Raw::Json(record).into_fields(path, index)?;
     official::read(&Row::new(path, index, &fields, &bytes), context(path, options))
 }
 
@@ -185,21 +188,13 @@ fn context<'a>(path: &'a Path, options: &'a ReadOptions) -> Context<'a> {
     Context { options, folder: Folder { image_dir: options.image_dir.as_deref(), beside } }
 }
 
-/// The fields of a record.
-fn fields(path: &Path, index: usize, raw: Raw) -> Result<(Map<String, Value>, Bytes)> {
-    let fault = |reason| Error::Record { path: path.into(), record: index + 1, reason };
-    match raw {
-        Raw::Row(fields, bytes) => Ok((fields, bytes)),
-        Raw::Json(Value::Object(fields)) => Ok((fields, Bytes::new())),
-        Raw::Json(value) => Err(fault(format!("must be an object, not {}", json_type(&value)))),
-        Raw::Damaged(error) => Err(fault(format!("is not JSON: {error}"))),
-    }
-}
-
 /// The format of the first record.
 fn detect(path: &Path, fields: &Map<String, Value>) -> Result<SampleFormat> {
-    SampleFormat::of(fields)
-        .ok_or_else(|| Error::UnknownFormat { path: path.into(), found: column_names(fields) })
+    SampleFormat::of(fields).ok_or_else(|| {
+        let needed = "`Question_id` and `question`, `problem`, `messages`, `prompt` or `conversations`, maybe under \
+                      another name (`--columns question=NAME`)";
+        Error::UnknownFormat { path: path.into(), needed, found: column_names(fields) }
+    })
 }
 
 /// A record as a sample.

@@ -3,7 +3,7 @@
 
 use std::path::{Component, Path};
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::error::Result;
 use crate::prompts::multiple_choice_text;
@@ -23,9 +23,14 @@ pub(crate) const CANDIDATES: &str = "candidates";
 const MAX_CANDIDATES: usize = 8;
 
 /// The questions with the index of their records.
-pub(crate) fn read(path: &Path, values: &[Value]) -> Result<Vec<(usize, Question)>> {
-    let question = |(index, value)| Ok((index, question(&Record::new(path, index, value)?)?));
-    values.iter().enumerate().map(question).collect()
+pub(crate) fn read(
+    path: &Path,
+    records: &[(usize, Map<String, Value>)],
+) -> Result<Vec<(usize, Question)>> {
+    let question = |(index, fields): &(usize, Map<String, Value>)| {
+        Ok((*index, question(&Record { path, index: *index, fields })?))
+    };
+    records.iter().map(question).collect()
 }
 
 fn question(record: &Record<'_>) -> Result<Question> {

@@ -2,37 +2,28 @@
 //!
 //! A thin layer over polars with typed columns and errors that name the file, column and row.
 
+mod cast;
 mod columns;
+mod file;
 mod footer;
 mod rows;
 mod write;
 
-use std::collections::BTreeSet;
-use std::fs::File;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use polars::prelude::{
-    Column as Series, DataFrame, DataType, ParquetReader, PolarsError, SerReader,
-};
+use polars::prelude::{Column as Series, DataFrame, DataType};
 
 use crate::error::{Error, Result};
 pub use columns::ColumnFile;
+use file::ParquetFile;
 pub(crate) use rows::{Bytes, NestedTable};
 pub use write::{Column, write_table, write_table_in_existing_folder, write_table_with_metadata};
-
-/// Rows of a file that is read: thousands of times those of the benchmarks. Run-length encoding puts billions into
-/// a few bytes.
-const MAX_ROWS: usize = 20_000_000;
 
 /// A parquet file in memory. Row indices are 0-based.
 #[derive(Debug, Clone)]
 pub struct Table {
     path: PathBuf,
     frame: DataFrame,
-    /// The columns of float16, which polars reads as binary values.
-    halves: Arc<BTreeSet<String>>,
 }
 
 impl Table {
@@ -42,14 +33,9 @@ impl Table {
     /// The file cannot be opened, is not a readable parquet file, has more than 20 million rows or 32 GiB, or columns
     /// that are nested more than 48 deep.
     pub fn read(path: &Path) -> Result<Self> {
-        let mut file = File::open(path).map_err(Error::io("read", path))?;
-        footer::check(path, &mut file)?;
-        // polars panics on some corrupt footers.
-        let read = catch_unwind(AssertUnwindSafe(|| ParquetReader::new(file).finish()));
-        let frame = read
-            .unwrap_or_else(|_| Err(PolarsError::ComputeError("its footer is corrupt".into())))
-            .map_err(|source| Error::Parquet { path: path.into(), source })?;
-        Ok(Self { path: path.into(), frame, halves: Arc::default() })
+        let file = ParquetFile::open(path)?;
+        let frame = file.read(&file.columns, 0..file.len())?;
+        Ok(Self { path: path.into(), frame })
     }
 
     /// The path of the file.
@@ -94,14 +80,19 @@ impl Table {
         Ok(texts.iter().map(|text| text.map(str::to_owned)).collect())
     }
 
-    /// An integer column of any width whose values fit into 64 bits.
+    /// A column of integers, or of floats without a fraction, that fit into 64 bits.
     ///
     /// # Errors
     /// The column is missing, has the wrong type or contains nulls.
     pub fn integers(&self, name: &str) -> Result<Vec<i64>> {
         let expected = "integers";
         let column = self.column(name)?;
-        if !column.dtype().is_integer() {
+        if !column.dtype().is_primitive_numeric() {
+            return Err(self.wrong_type(name, column, expected));
+        }
+        // pandas makes floats of integers beside a null.
+        let fits = |number: f64| number.fract() == 0.0 && number.abs() < (1_u64 << 53) as f64;
+        if column.dtype().is_float() && !self.floats(name)?.into_iter().all(fits) {
             return Err(self.wrong_type(name, column, expected));
         }
         let numbers = column
@@ -147,12 +138,15 @@ impl Table {
             return Ok(vec![None; self.len()]);
         }
         let lists = match column.list() {
-            Ok(lists) if *lists.inner_dtype() == DataType::String => lists,
+            Ok(lists) if matches!(lists.inner_dtype(), DataType::String | DataType::Null) => lists,
             _ => return Err(self.wrong_type(name, column, "lists of strings")),
         };
         (0..lists.len())
             .map(|row| {
                 let Some(texts) = lists.get_as_series(row) else { return Ok(None) };
+                if texts.is_empty() {
+                    return Ok(Some(Vec::new()));
+                }
                 let texts = texts.str().map_err(|_| self.absent(name, row))?;
                 texts
                     .iter()
@@ -250,6 +244,43 @@ mod tests {
     }
 
     #[test]
+    fn floats_without_a_fraction_are_integers() {
+        let (_folder, table) = written(vec![
+            ("whole", Column::Floats(vec![1.0, -2.0])),
+            ("parts", Column::Floats(vec![1.0, 0.5])),
+            ("large", Column::Floats(vec![1.0, 1e300])),
+        ]);
+        assert_eq!(table.integers("whole").unwrap(), [1, -2]);
+        for name in ["parts", "large"] {
+            assert!(matches!(table.integers(name), Err(Error::ColumnType { .. })), "{name}");
+        }
+    }
+
+    /// A file by pyarrow: `scripts/parity/make_question_fixtures.py`.
+    #[test]
+    fn dictionaries_and_small_types_are_texts_and_numbers() {
+        let table = |name: &str| {
+            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/multimodal");
+            Table::read(&folder.join(name)).unwrap()
+        };
+        let types = table("types.parquet");
+        assert_eq!(types.strings("dictionary").unwrap(), ["a"]);
+        assert_eq!(types.strings("large_string").unwrap(), ["ü"]);
+        for (name, value) in [("int8", 1), ("int16", -2), ("uint8", 4), ("uint16", 5)] {
+            assert_eq!(types.integers(name).unwrap(), [value], "{name}");
+            assert_eq!(types.floats(name).unwrap(), [value as f64], "{name}");
+        }
+        assert_eq!(types.floats("float16").unwrap(), [1.5]);
+        assert_eq!(types.floats("decimal").unwrap(), [1.25]);
+        assert_eq!(types.optional_strings("null").unwrap(), [None]);
+        let texts = |items: &[&str]| Some(items.iter().map(|&item| item.to_owned()).collect());
+        assert_eq!(types.optional_string_lists("large_list").unwrap(), [texts(&["a"])]);
+        let variants = table("variants.parquet");
+        assert_eq!(variants.optional_string_lists("tags").unwrap(), [texts(&["a", "b", "a"])]);
+        assert_eq!(variants.optional_string_lists("empty").unwrap(), [texts(&[])]);
+    }
+
+    #[test]
     fn a_missing_column_is_reported_with_the_available_ones() {
         let (_folder, table) = written(vec![("a", text(&["x"])), ("b", text(&["y"]))]);
         let error = table.strings("question").unwrap_err().to_string();
@@ -287,7 +318,7 @@ mod tests {
     fn a_few_bytes_with_too_many_rows_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("table.parquet");
-        write_table(&path, vec![("n", Column::Integers(vec![7; MAX_ROWS + 1]))]).unwrap();
+        write_table(&path, vec![("n", Column::Integers(vec![7; footer::MAX_ROWS + 1]))]).unwrap();
         assert!(path.metadata().unwrap().len() < 1 << 20);
         let error = Table::read(&path).unwrap_err().to_string();
         assert!(error.contains("it has 20000001 rows"), "{error}");

@@ -4,12 +4,13 @@
 
 use std::path::{Path, PathBuf};
 
-use embodied_r_files::read_text;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
+use crate::container::for_each;
 use crate::duplicates::reject_duplicates;
 use crate::error::{Error, Result};
-use crate::question::Question;
+use crate::question::{QUESTION_ID, Question};
+use crate::record::{Record, column_names};
 use crate::{egoschema, mvbench};
 
 /// The format of a question file.
@@ -21,6 +22,25 @@ pub enum QuestionFormat {
     EgoSchema,
     /// MVBench: `video`, `question`, `candidates`, `answer`.
     MvBench,
+}
+
+impl QuestionFormat {
+    /// The format of a file by its first record.
+    fn of(path: &Path, fields: &Map<String, Value>) -> Result<Self> {
+        let has = |name: &str| fields.get(name).is_some_and(|value| !value.is_null());
+        if has(QUESTION_ID) {
+            Ok(Self::Official)
+        } else if has(egoschema::ID) {
+            Ok(Self::EgoSchema)
+        } else if has(mvbench::CANDIDATES) {
+            Ok(Self::MvBench)
+        } else {
+            let needed =
+                "`Question_id` and `question`, EgoSchema's `q_uid` or MVBench's `candidates`";
+            let found = column_names(fields);
+            Err(Error::UnknownFormat { path: path.into(), needed, found })
+        }
+    }
 }
 
 /// The questions of a file.
@@ -57,7 +77,7 @@ impl QuestionSet {
     }
 }
 
-/// Reads questions in any [`QuestionFormat`] from a file or a benchmark's folder.
+/// Reads questions in any [`QuestionFormat`] from a file (a JSON list, JSON lines or a parquet table) or a benchmark's folder.
 ///
 /// `answers` is EgoSchema's answer file, by default `subset_answers.json` next to the questions.
 /// Questions without an answer are skipped and counted.
@@ -68,31 +88,52 @@ impl QuestionSet {
 /// format.
 pub fn read_question_set(path: &Path, answers: Option<&Path>) -> Result<QuestionSet> {
     let path = question_file(path)?;
-    let text = read_text(&path)?;
-    let source = match serde_json::from_str::<Vec<Question>>(&text) {
-        Ok(_) if answers.is_some() => return Err(Error::AnswersUnused { path }),
-        Ok(questions) => {
-            let record_indices = (0..questions.len()).collect();
-            let format = QuestionFormat::Official;
+    let (mut format, mut records) = (None, Vec::new());
+    let (mut questions, mut record_indices) = (Vec::new(), Vec::new());
+    for_each(&path, |index, raw| {
+        let (fields, _) = raw.into_fields(&path, index)?;
+        let format = match format {
+            Some(format) => format,
+            // That of the first record.
+            None => *format.insert(QuestionFormat::of(&path, &fields)?),
+        };
+        if format == QuestionFormat::Official {
+            let record = Record { path: &path, index, fields: &fields };
+            questions.push(Question::from_record(&record)?);
+            record_indices.push(index);
+        } else {
+            records.push((index, fields));
+        }
+        Ok(())
+    })?;
+    let format = format.unwrap_or(QuestionFormat::Official);
+    if answers.is_some() && format != QuestionFormat::EgoSchema {
+        return Err(Error::AnswersUnused { path });
+    }
+    let read = match format {
+        QuestionFormat::Official => {
             return Ok(QuestionSet { path, format, questions, record_indices, unanswered: 0 });
         }
-        Err(source) => source,
+        QuestionFormat::EgoSchema => egoschema::read(&path, &records, answers)?,
+        QuestionFormat::MvBench => mvbench::read(&path, &records)?,
     };
-    let values: Vec<Value> = serde_json::from_str(&text).unwrap_or_default();
-    let has = |field: &str| values.first().is_some_and(|first| first.get(field).is_some());
-    let (format, read) = if has(egoschema::ID) {
-        (QuestionFormat::EgoSchema, egoschema::read(&path, &values, answers)?)
-    } else if !has(mvbench::CANDIDATES) {
-        // Unknown formats are reported as invalid official JSON.
-        return Err(Error::Json { path, source });
-    } else if answers.is_some() {
-        return Err(Error::AnswersUnused { path });
-    } else {
-        (QuestionFormat::MvBench, mvbench::read(&path, &values)?)
-    };
-    let unanswered = values.len() - read.len();
+    let unanswered = records.len() - read.len();
     let (record_indices, questions) = read.into_iter().unzip();
     Ok(QuestionSet { path, format, questions, record_indices, unanswered })
+}
+
+/// The records of a question file as they are, with their 0-based indices, as in [`QuestionSet::record_indices`]. Binary
+/// values are null.
+///
+/// # Errors
+/// The file cannot be read, is empty, or has other records.
+pub fn read_records(path: &Path) -> Result<Vec<(usize, Map<String, Value>)>> {
+    let mut records = Vec::new();
+    for_each(path, |index, raw| {
+        records.push((index, raw.into_fields(path, index)?.0));
+        Ok(())
+    })?;
+    Ok(records)
 }
 
 /// `path`, or the question file in it if it is a benchmark's folder.

@@ -1,10 +1,18 @@
-//! The records of question files in other formats than the official one.
+//! The records of question files, and their values.
 
 use std::path::Path;
 
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
+use crate::question::QUESTION_ID;
+
+/// What is wrong with a field of a record.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Fault {
+    pub(crate) field: String,
+    pub(crate) reason: String,
+}
 
 /// One record of a file, with its location for errors.
 #[derive(Debug, Clone, Copy)]
@@ -16,19 +24,21 @@ pub(crate) struct Record<'a> {
 }
 
 impl<'a> Record<'a> {
-    pub(crate) fn new(path: &'a Path, index: usize, value: &'a Value) -> Result<Self> {
-        let fields = value.as_object().ok_or_else(|| Error::Record {
-            path: path.into(),
-            record: index + 1,
-            reason: format!("must be an object, not {}", json_type(value)),
-        })?;
-        Ok(Self { path, index, fields })
+    /// An [`Error::RecordField`] about this record, with its `Question_id`.
+    pub(crate) fn field_error(&self, field: &str, reason: impl Into<String>) -> Error {
+        let id = self.fields.get(QUESTION_ID).and_then(scalar_text);
+        let id = id.map(|id| format!(" (`{QUESTION_ID}` `{id}`)")).unwrap_or_default();
+        Error::RecordField {
+            path: self.path.into(),
+            record: self.index + 1,
+            field: field.to_owned(),
+            reason: format!("{}{id}", reason.into()),
+        }
     }
 
-    /// An [`Error::RecordField`] about this record.
-    pub(crate) fn field_error(&self, field: &str, reason: impl Into<String>) -> Error {
-        let (path, record) = (self.path.into(), self.index + 1);
-        Error::RecordField { path, record, field: field.to_owned(), reason: reason.into() }
+    /// The same of a fault.
+    pub(crate) fn fault(&self, Fault { field, reason }: Fault) -> Error {
+        self.field_error(&field, reason)
     }
 
     /// A non-blank string field.
@@ -51,7 +61,7 @@ impl<'a> Record<'a> {
     /// All fields except those in `used` and those named like a field of [`Question`].
     pub(crate) fn extra_fields(&self, used: &[&str]) -> Map<String, Value> {
         const QUESTION_FIELDS: [&str; 8] = [
-            "Question_id",
+            QUESTION_ID,
             "video_id",
             "question_category",
             "question",
@@ -71,6 +81,22 @@ impl<'a> Record<'a> {
 /// The letter of the option at `index`.
 pub(crate) fn letter(index: usize) -> String {
     ('A'..='Z').nth(index).map(String::from).unwrap_or_default()
+}
+
+/// A string or a number as text.
+pub(crate) fn scalar_text(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    }
+}
+
+/// The names of a record's columns, for messages.
+pub(crate) fn column_names(fields: &Map<String, Value>) -> String {
+    const MAX_NAMES: usize = 40;
+    let names: Vec<&str> = fields.keys().map(String::as_str).take(MAX_NAMES).collect();
+    names.join("`, `")
 }
 
 /// The type of a JSON value, for messages.

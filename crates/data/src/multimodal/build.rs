@@ -10,6 +10,7 @@ use super::row::{Answer, Row};
 use super::sample::{Media, MediaFile, Sample, Video};
 use crate::error::Result;
 use crate::question::Question;
+use crate::record::scalar_text;
 
 /// Where records and their media are read from.
 #[derive(Debug, Clone, Copy)]
@@ -54,13 +55,13 @@ pub(super) fn sample(row: &Row<'_>, context: Context<'_>, draft: Draft<'_>) -> R
         used.iter().copied().chain(columns).chain(id.map(|(name, _)| name)).collect();
     let mut question = Question {
         question_id: id.map_or_else(|| row.record.index.into(), |(_, id)| id.clone()),
-        video_id: row.get("video_id").and_then(Value::as_str).map(str::to_owned),
+        video_id: row.get("video_id").and_then(scalar_text),
         question_category: category(row),
-        answer: without_tags(&answer.text).to_owned(),
-        scene_name: row.optional_text("scene_name")?.map(str::to_owned),
+        scene_name: row.optional_scalar("scene_name")?,
         extra: row.record.extra_fields(&used),
         ..Question::default()
     };
+    question.set_answers(answer.texts.iter().map(|text| without_tags(text).to_owned()).collect());
     if context.options.media == MediaUse::Ignored {
         question.question = question_text(&conversation, false);
         let messages = conversation.messages;

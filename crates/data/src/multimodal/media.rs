@@ -11,10 +11,14 @@ use serde_json::Value;
 
 use super::row::Row;
 use super::sample::{MediaFile, Video};
+use crate::container::excerpt;
 use crate::error::Result;
 
 /// Images and frames of one record: Qwen2.5-VL takes at most 768 frames of a video.
 const MAX_FILES: usize = 4096;
+
+/// Frames per second of frames without a rate, as in ms-swift and `qwen-vl-utils`.
+const DEFAULT_FPS: f64 = 2.0;
 
 /// The fields of an object that have a video's frames: that of `inspect`'s batches, and Qwen's.
 pub(super) const FRAME_FIELDS: [&str; 2] = ["frames", "video"];
@@ -89,10 +93,10 @@ fn video(row: &Row<'_>, field: &str, value: &Value, folder: Folder<'_>) -> Resul
         check_count(row, values.len(), "frames in a video")?;
         let frame = |(index, value)| file(row, &format!("{field}[{index}]"), value, folder);
         let frames = values.iter().enumerate().map(frame).collect::<Result<_>>()?;
-        Ok(Video::Frames { frames, fps })
+        Ok(Video::Frames { frames, fps: Some(fps) })
     };
     let fields = match value {
-        Value::Array(values) => return frames(field, values, None),
+        Value::Array(values) => return frames(field, values, DEFAULT_FPS),
         Value::Object(fields) => fields,
         value => return file(row, field, value, folder).map(Video::File),
     };
@@ -107,10 +111,10 @@ fn video(row: &Row<'_>, field: &str, value: &Value, folder: Folder<'_>) -> Resul
     }
 }
 
-fn fps(row: &Row<'_>, field: &str, value: Option<&Value>) -> Result<Option<f64>> {
-    let Some(value) = value.filter(|value| !value.is_null()) else { return Ok(None) };
+fn fps(row: &Row<'_>, field: &str, value: Option<&Value>) -> Result<f64> {
+    let Some(value) = value.filter(|value| !value.is_null()) else { return Ok(DEFAULT_FPS) };
     match value.as_f64() {
-        Some(fps) if fps.is_finite() && fps > 0.0 => Ok(Some(fps)),
+        Some(fps) if fps.is_finite() && fps > 0.0 => Ok(fps),
         _ => Err(row.record.field_error(&format!("{field}.fps"), "must be a number above 0")),
     }
 }
@@ -214,14 +218,5 @@ fn existing(path: &Path) -> std::result::Result<(), String> {
         Ok(_) => Err("is not a regular file".to_owned()),
         Err(error) if error.kind() == ErrorKind::NotFound => Err(MISSING.to_owned()),
         Err(error) => Err(format!("cannot be read: {error}")),
-    }
-}
-
-/// The start of a long text, for messages.
-fn excerpt(text: &str) -> String {
-    const MAX_CHARS: usize = 200;
-    match text.char_indices().nth(MAX_CHARS) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
     }
 }

@@ -1,7 +1,5 @@
 //! This project's own question files: `Question_id`, `question`, `answer`, with `images` and `videos`.
 
-use serde_json::Value;
-
 use super::build::{Context, keep_sources};
 use super::conversation::Conversation;
 use super::markers;
@@ -16,9 +14,7 @@ use crate::video_file::{VideoFolders, find_video};
 /// A record as a sample; a question with captions is shown without them. `videos` that is a string is looked up as
 /// `perceive` does, as is `video_id` alone of a question without images; a list of videos, as in other formats.
 pub(super) fn read(row: &Row<'_>, context: Context<'_>) -> Result<Sample> {
-    let fields = Value::Object(row.record.fields.clone());
-    let mut question: Question = serde_json::from_value(fields)
-        .map_err(|error| row.error(format!("is not a question: {error}")))?;
+    let mut question = Question::from_record(&row.record)?;
     if context.options.media == MediaUse::Ignored {
         return Ok(Sample::from_text(question));
     }

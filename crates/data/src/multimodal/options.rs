@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
 use crate::parquet::Bytes;
+use crate::record::column_names;
 
 /// What [`read_samples`](super::read_samples) does with images and videos.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -156,13 +157,6 @@ impl ColumnCheck<'_> {
             _ => Ok(()),
         }
     }
-}
-
-/// The names of a record's columns, for messages.
-pub(super) fn column_names(fields: &Map<String, Value>) -> String {
-    const MAX_NAMES: usize = 40;
-    let names: Vec<&str> = fields.keys().map(String::as_str).take(MAX_NAMES).collect();
-    names.join("`, `")
 }
 
 #[cfg(test)]

@@ -44,10 +44,10 @@ pub(super) fn read_verl(row: &Row<'_>, context: Context<'_>) -> Result<Sample> {
     const ANSWER: &str = "reward_model.ground_truth";
     let truth = row.get("reward_model").and_then(|model| model.get("ground_truth"));
     let truth = truth.filter(|value| !value.is_null());
-    let truth = truth.map(|value| row.text_or_number(ANSWER, value)).transpose()?;
+    let texts = truth.map(|value| row.answer_texts(ANSWER, value)).transpose()?;
     let draft = Draft {
         conversation: conversation::read(row, "prompt", context.options.media)?,
-        answer: Answer { column: None, text: truth.unwrap_or_default() },
+        answer: Answer { column: None, texts: texts.unwrap_or_default() },
         images: media::sources(row, &IMAGES)?,
         videos: media::sources(row, &VIDEOS)?,
         used: &["prompt"],

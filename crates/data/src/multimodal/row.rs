@@ -5,24 +5,25 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::options::COLUMNS;
+use crate::answer::answer_texts;
 use crate::error::{Error, Result};
 use crate::parquet::Bytes;
-use crate::record::{Record, json_type};
+use crate::record::{Record, json_type, scalar_text};
 
 /// A reference answer, in tags or not.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Answer {
     /// The column that it is in; `None` if it is in none or has a place of its own.
     pub(super) column: Option<&'static str>,
-    /// Its text, empty without an answer.
-    pub(super) text: String,
+    /// Its texts, of which any counts; none without an answer.
+    pub(super) texts: Vec<String>,
 }
 
 impl Answer {
     /// The answer, or that of a final assistant's turn without one.
     pub(super) fn or_reply(self, reply: Option<String>) -> Self {
         match (self.column, reply) {
-            (None, Some(text)) => Self { column: None, text },
+            (None, Some(text)) => Self { column: None, texts: vec![text] },
             _ => self,
         }
     }
@@ -82,23 +83,27 @@ impl<'a> Row<'a> {
         }
     }
 
-    /// The first of these columns that is there, a string or a number.
+    /// A field of a string or a number, as text, that may be absent.
+    pub(super) fn optional_scalar(&self, field: &str) -> Result<Option<String>> {
+        let text = |value| {
+            scalar_text(value).ok_or_else(|| self.type_error(field, "a string or a number", value))
+        };
+        self.get(field).map(text).transpose()
+    }
+
+    /// The first of these columns that is there: a string, a number, or a list of them.
     pub(super) fn answer(&self, names: &[&'static str]) -> Result<Answer> {
         match names.iter().find_map(|&name| Some((name, self.get(name)?))) {
             None => Ok(Answer::default()),
             Some((name, value)) => {
-                Ok(Answer { column: Some(name), text: self.text_or_number(name, value)? })
+                Ok(Answer { column: Some(name), texts: self.answer_texts(name, value)? })
             }
         }
     }
 
-    /// `value`, which is or belongs to `field`, as text.
-    pub(super) fn text_or_number(&self, field: &str, value: &Value) -> Result<String> {
-        match value {
-            Value::String(text) => Ok(text.clone()),
-            Value::Number(number) => Ok(number.to_string()),
-            _ => Err(self.type_error(field, "a string or a number", value)),
-        }
+    /// The texts of the answer `value`, which is or belongs to `field`.
+    pub(super) fn answer_texts(&self, field: &str, value: &Value) -> Result<Vec<String>> {
+        answer_texts(field, value).map_err(|fault| self.record.fault(fault))
     }
 
     /// The error that `field` is missing.

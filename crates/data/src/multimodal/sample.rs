@@ -109,7 +109,7 @@ pub enum Video {
     Frames {
         /// The frames in time order; at least one.
         frames: Vec<MediaFile>,
-        /// Frames per second, if the question file gives them.
+        /// Frames per second: those of the question file, or else 2.
         fps: Option<f64>,
     },
 }

@@ -17,7 +17,8 @@ pub(super) fn read(row: &Row<'_>, context: Context<'_>) -> Result<Sample> {
     let mut conversation = Conversation::user(&with_options(row, text)?, context.options.media);
     let answer = row.answer(&ANSWERS)?;
     if let Some(process) = row.optional_text("process")? {
-        conversation.reply(&format!("{process}\n{}", answer.text));
+        let text = answer.texts.first().map_or("", String::as_str);
+        conversation.reply(&format!("{process}\n{text}"));
     }
     let sources = media::sources(row, &["path"])?;
     let (images, videos) = match row.optional_text("data_type")? {

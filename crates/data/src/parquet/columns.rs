@@ -1,18 +1,12 @@
 //! Some columns of a file, some rows at a time.
 
-use std::collections::BTreeSet;
-use std::fs::File;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 
-use polars::prelude::{
-    DataType, FileMetadataRef, NamedFrom as _, ParquetReader, PolarsResult, SerReader as _,
-    Series as Values,
-};
+use polars::prelude::{DataType, PolarsResult, Series as Values};
 
-use super::rows::caught;
-use super::{Table, footer};
+use super::Table;
+use super::file::ParquetFile;
 use crate::error::{Error, Result};
 
 /// Values of the columns that are read at once: 1 GiB as floats. Run-length encoding puts billions into a few bytes.
@@ -21,12 +15,7 @@ const MAX_VALUES: i64 = 1 << 27;
 /// A parquet file of which some columns are read.
 #[derive(Debug)]
 pub struct ColumnFile {
-    path: PathBuf,
-    file: File,
-    metadata: FileMetadataRef,
-    columns: Vec<String>,
-    groups: Vec<usize>,
-    halves: Arc<BTreeSet<String>>,
+    file: ParquetFile,
 }
 
 impl ColumnFile {
@@ -35,31 +24,17 @@ impl ColumnFile {
     /// # Errors
     /// As [`Table::read`].
     pub fn open(path: &Path) -> Result<Self> {
-        let mut file = File::open(path).map_err(Error::io("read", path))?;
-        let groups = footer::check(path, &mut file)?;
-        let (metadata, columns) = caught(path, "its footer is corrupt", || {
-            let mut reader = ParquetReader::new(file.try_clone()?);
-            let mut metadata = reader.get_metadata()?.as_ref().clone();
-            // The Arrow schema names types that polars is not built with, such as lists of a fixed size.
-            metadata.key_value_metadata = None;
-            let metadata = Arc::new(metadata);
-            let mut reader = ParquetReader::new(file.try_clone()?);
-            reader.set_metadata(Arc::clone(&metadata));
-            let names = reader.schema()?.iter_names().map(ToString::to_string).collect();
-            Ok((metadata, names))
-        })?;
-        let halves = Arc::new(footer::halves(&mut file));
-        Ok(Self { path: path.into(), file, metadata, columns, groups, halves })
+        Ok(Self { file: ParquetFile::open(path)? })
     }
 
     /// The path of the file.
     pub fn path(&self) -> &Path {
-        &self.path
+        &self.file.path
     }
 
     /// The number of rows.
     pub fn len(&self) -> usize {
-        self.metadata.num_rows
+        self.file.len()
     }
 
     /// Whether there are no rows.
@@ -69,17 +44,12 @@ impl ColumnFile {
 
     /// The rows of each row group.
     pub fn row_groups(&self) -> Vec<Range<usize>> {
-        let starts = self.groups.iter().scan(0_usize, |next, rows| {
-            let start = *next;
-            *next = next.saturating_add(*rows);
-            Some(start..*next)
-        });
-        starts.collect()
+        self.file.row_groups()
     }
 
     /// Whether the file has the column.
     pub fn has(&self, column: &str) -> bool {
-        self.columns.iter().any(|name| name == column)
+        self.file.columns.iter().any(|name| name == column)
     }
 
     /// Reads `rows` of `columns` into memory.
@@ -87,24 +57,17 @@ impl ColumnFile {
     /// # Errors
     /// A column is missing or has more than 134 million values, or the file is corrupt.
     pub fn read(&self, columns: &[&str], rows: Range<usize>) -> Result<Table> {
+        let path = &self.file.path;
         if let Some(missing) = columns.iter().find(|column| !self.has(column)) {
             return Err(Error::MissingColumn {
-                path: self.path.clone(),
+                path: path.clone(),
                 column: (*missing).to_owned(),
-                found: self.columns.join(", "),
+                found: self.file.columns.join(", "),
             });
         }
-        let mut file = self.file.try_clone().map_err(Error::io("read", &self.path))?;
-        footer::check_values(&self.path, &mut file, columns, MAX_VALUES)?;
-        let columns = columns.iter().map(|&column| column.to_owned()).collect();
-        let frame = caught(&self.path, "it cannot be decoded", || {
-            let mut reader = ParquetReader::new(file)
-                .with_slice(Some((rows.start, rows.len())))
-                .with_columns(Some(columns));
-            reader.set_metadata(Arc::clone(&self.metadata));
-            reader.finish()
-        })?;
-        Ok(Table { path: self.path.clone(), frame, halves: Arc::clone(&self.halves) })
+        self.file.check_values(columns, MAX_VALUES)?;
+        let columns: Vec<String> = columns.iter().map(|&column| column.to_owned()).collect();
+        Ok(Table { path: path.clone(), frame: self.file.read(&columns, rows)? })
     }
 }
 
@@ -133,9 +96,6 @@ impl Table {
             };
             per_row = length.saturating_mul(per_row);
             values = inner;
-        }
-        if *values.dtype() == DataType::Binary && self.halves.contains(name) {
-            values = widened(&values).map_err(|_| wrong_type())?;
         }
         if !(values.dtype().is_primitive_numeric() || *values.dtype() == DataType::Boolean) {
             return Err(wrong_type());
@@ -199,15 +159,6 @@ fn flattened(lists: &Values) -> PolarsResult<Lists> {
         }
     }
     Ok(Lists::Of(lists.get_inner(), first.unwrap_or(0)))
-}
-
-/// Values of float16, which polars reads as two bytes each, as numbers.
-fn widened(halves: &Values) -> PolarsResult<Values> {
-    let widen = |bytes: &[u8]| {
-        <[u8; 2]>::try_from(bytes).ok().map(|bytes| f64::from(half::f16::from_le_bytes(bytes)))
-    };
-    let values = halves.binary()?.iter().map(|bytes| bytes.and_then(widen));
-    Ok(Values::new(halves.name().clone(), values.collect::<Vec<Option<f64>>>()))
 }
 
 #[cfg(test)]
@@ -292,8 +243,7 @@ mod tests {
     fn too_many_values_are_refused_by_the_footer() {
         let values = vec![0.0; 3000];
         let (_folder, file) = written(vec![("list", Column::Floats32Lists { values, width: 3 })]);
-        let mut open = File::open(file.path()).unwrap();
-        let mut check = |most| footer::check_values(file.path(), &mut open, &["list"], most);
+        let check = |most| file.file.check_values(&["list"], most);
         assert!(check(3000).is_ok());
         let error = check(2999).unwrap_err().to_string();
         assert!(error.contains("3000 values, more than 2999"), "{error}");

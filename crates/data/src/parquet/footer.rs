@@ -1,16 +1,20 @@
 //! Limits on what a file's footer announces, checked before polars reads it.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::Path;
 
 use polars::prelude::PolarsError;
 use polars_parquet_format::thrift::protocol::{TCompactInputProtocol, TCompactOutputProtocol};
-use polars_parquet_format::{FileMetaData, KeyValue, LogicalType};
+use polars_parquet_format::{FileMetaData, KeyValue, Type};
 
-use super::MAX_ROWS;
+use super::cast::Leaf;
 use crate::error::{Error, Result};
+
+/// Rows of a file that is read: thousands of times those of the benchmarks. Run-length encoding puts billions into
+/// a few bytes.
+pub(super) const MAX_ROWS: usize = 20_000_000;
 
 /// Nested columns: polars reads their schema recursively, and a deep one would overflow the stack.
 const MAX_DEPTH: usize = 48;
@@ -18,16 +22,18 @@ const MAX_DEPTH: usize = 48;
 /// Bytes that the columns of a file may take in memory. A page of zeros is compressed a thousand times.
 pub(super) const MAX_BYTES: u64 = 32 << 30;
 
+/// The first and the last bytes of a file.
+const MAGIC: &[u8] = b"PAR1";
+
 /// The length of the footer's length and of the last four bytes.
 const TAIL: usize = 8;
 
-/// Checks the footer of `file`, and returns the numbers of rows of its row groups. A footer that cannot be read has
-/// none, and is left for polars to report.
+/// Checks the footer of `file`. One that cannot be read is left for polars to report.
 ///
 /// # Errors
 /// It has too many rows, takes too much memory, or nests its columns too deeply.
-pub(super) fn check(path: &Path, file: &mut File) -> Result<Vec<usize>> {
-    let Some(footer) = read(file) else { return Ok(Vec::new()) };
+pub(super) fn check(path: &Path, file: &mut File) -> Result<()> {
+    let Some(footer) = read(file) else { return Ok(()) };
     let fault = |what: String| {
         Err(Error::Parquet { path: path.into(), source: PolarsError::ComputeError(what.into()) })
     };
@@ -47,8 +53,7 @@ pub(super) fn check(path: &Path, file: &mut File) -> Result<Vec<usize>> {
     if depth > MAX_DEPTH {
         return fault(format!("its columns are nested {depth} deep, more than {MAX_DEPTH}"));
     }
-    let rows = footer.row_groups.iter().map(|group| usize::try_from(group.num_rows).unwrap_or(0));
-    Ok(rows.collect())
+    Ok(())
 }
 
 /// Checks how many values the footer of `file` announces for `columns`.
@@ -91,21 +96,38 @@ pub(super) fn read(file: &mut File) -> Option<FileMetaData> {
     parse(&footer)
 }
 
-/// The columns of `file` with values of float16.
-pub(super) fn halves(file: &mut File) -> BTreeSet<String> {
-    let (mut found, mut column, mut left) = (BTreeSet::new(), String::new(), 0);
+/// The meanings of the leaves of columns, by the columns' names; without those that polars reads as they are.
+pub(super) type Leaves = BTreeMap<String, Vec<Leaf>>;
+
+/// A file with the footer of `file` alone, in which columns have the types that they are stored as, and what their values
+/// mean. `None` if the footer cannot be read.
+pub(super) fn as_stored(file: &mut File) -> Option<(Vec<u8>, Leaves)> {
+    let mut footer = read(file)?;
+    let (mut leaves, mut column, mut left) = (Leaves::new(), String::new(), 0);
     // Elements are in depth-first order after the root; a column ends when no children are left.
-    for element in read(file).map(|footer| footer.schema).unwrap_or_default().into_iter().skip(1) {
+    for element in footer.schema.iter_mut().skip(1) {
         if left == 0 {
             column.clone_from(&element.name);
             left = 1;
         }
         left += i64::from(element.num_children.unwrap_or(0)) - 1;
-        if matches!(element.logical_type, Some(LogicalType::FLOAT16(_))) {
-            found.insert(column.clone());
+        if element.type_.is_some() {
+            leaves.entry(column.clone()).or_default().push(Leaf::take(element));
         }
     }
-    found
+    leaves.retain(|_, leaves| leaves.iter().any(|leaf| *leaf != Leaf::Plain));
+    for chunk in footer.row_groups.iter_mut().flat_map(|group| &mut group.columns) {
+        if let Some(data) = &mut chunk.meta_data {
+            data.statistics = None;
+            if data.type_ == Type::INT96 {
+                data.type_ = Type::FIXED_LEN_BYTE_ARRAY;
+            }
+        }
+    }
+    (footer.column_orders, footer.key_value_metadata) = (None, None);
+    let mut bytes = MAGIC.to_vec();
+    append(&mut bytes, &footer)?;
+    Some((bytes, leaves))
 }
 
 fn parse(footer: &[u8]) -> Option<FileMetaData> {
@@ -119,7 +141,6 @@ fn parse(footer: &[u8]) -> Option<FileMetaData> {
 ///
 /// Without the Arrow schema among them, pyarrow takes the schema and the entries from the footer itself.
 pub(super) fn with_metadata(mut bytes: Vec<u8>, entry: Option<(&str, &str)>) -> Option<Vec<u8>> {
-    const MAGIC: &[u8] = b"PAR1";
     let end = bytes.len().checked_sub(TAIL)?;
     let length = u32::from_le_bytes(bytes.get(end..end + 4)?.try_into().ok()?) as usize;
     let start = end.checked_sub(length)?;
@@ -127,12 +148,19 @@ pub(super) fn with_metadata(mut bytes: Vec<u8>, entry: Option<(&str, &str)>) -> 
     footer.key_value_metadata =
         entry.map(|(key, value)| vec![KeyValue { key: key.into(), value: Some(value.into()) }]);
     bytes.truncate(start);
-    let mut protocol = TCompactOutputProtocol::new(&mut bytes);
+    append(&mut bytes, &footer)?;
+    Some(bytes)
+}
+
+/// Ends a file with its footer.
+fn append(bytes: &mut Vec<u8>, footer: &FileMetaData) -> Option<()> {
+    let start = bytes.len();
+    let mut protocol = TCompactOutputProtocol::new(&mut *bytes);
     footer.write_to_out_protocol(&mut protocol).ok()?;
     let length = u32::try_from(bytes.len() - start).ok()?;
     bytes.extend(length.to_le_bytes());
     bytes.extend(MAGIC);
-    Some(bytes)
+    Some(())
 }
 
 /// The depth of a tree by the numbers of its nodes' children, in depth-first order.

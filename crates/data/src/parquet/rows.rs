@@ -1,31 +1,22 @@
 //! Rows of tables with nested columns, as JSON.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::File;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
-use polars::prelude::{
-    AnyValue, ArrowDataType, ParquetReader, PolarsError, PolarsResult, SerReader as _,
-};
+use polars::prelude::{AnyValue, DataType, PolarsError, PolarsResult};
 use serde_json::{Map, Number, Value};
 
-use super::footer::{self, MAX_BYTES};
-use crate::error::{Error, Result};
+use super::file::{ParquetFile, caught};
+use super::footer::MAX_BYTES;
+use crate::error::Result;
 
 /// Binary values of a row by field, such as `images[0].bytes`.
 pub(crate) type Bytes = HashMap<String, Arc<[u8]>>;
 
 /// A parquet file with nested columns, read one row group at a time.
 pub(crate) struct NestedTable {
-    path: PathBuf,
-    file: File,
-    columns: Vec<String>,
-    /// The columns of types that are not read, with their types: dates, times, decimals, and numbers of 8 or 16 bits.
-    pub(crate) left_out: Vec<(String, String)>,
-    /// The numbers of rows of the row groups.
-    groups: Vec<usize>,
+    file: ParquetFile,
 }
 
 impl NestedTable {
@@ -34,21 +25,17 @@ impl NestedTable {
     /// # Errors
     /// As [`Table::read`](super::Table::read).
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        let mut file = File::open(path).map_err(Error::io("read", path))?;
-        let groups = footer::check(path, &mut file)?;
-        let (mut columns, mut left_out) = (Vec::new(), Vec::new());
-        caught(path, "its footer is corrupt", || {
-            for field in ParquetReader::new(file.try_clone()?).schema()?.iter_values() {
-                match is_read(field.dtype()) {
-                    true => columns.push(field.name.to_string()),
-                    false => {
-                        left_out.push((field.name.to_string(), format!("{:?}", field.dtype())))
-                    }
-                }
-            }
-            Ok(())
-        })?;
-        Ok(Self { path: path.into(), file, columns, left_out, groups })
+        Ok(Self { file: ParquetFile::open(path)? })
+    }
+
+    /// The columns with binary values, also nested.
+    ///
+    /// # Errors
+    /// The file is corrupt.
+    pub(crate) fn binary_columns(&self) -> Result<Vec<String>> {
+        let frame = self.file.read(&self.file.columns, 0..0)?;
+        let binary = frame.columns().iter().filter(|column| has_binary(column.dtype()));
+        Ok(binary.map(|column| column.name().to_string()).collect())
     }
 
     /// Calls `each` with the index of each row, its columns, and its binary values, which are null in the columns.
@@ -60,15 +47,12 @@ impl NestedTable {
         &self,
         mut each: impl FnMut(usize, Map<String, Value>, Bytes) -> Result<()>,
     ) -> Result<()> {
-        let (mut shared, mut first) = (Shared::default(), 0);
-        for &rows in &self.groups {
-            let frame = caught(&self.path, "it cannot be decoded", || {
-                let reader =
-                    ParquetReader::new(self.file.try_clone()?).with_slice(Some((first, rows)));
-                reader.with_columns(Some(self.columns.clone())).finish()
-            })?;
+        let mut shared = Shared::default();
+        for rows in self.file.row_groups() {
+            let first = rows.start;
+            let frame = self.file.read(&self.file.columns, rows)?;
             for row in 0..frame.height() {
-                let (fields, bytes) = caught(&self.path, "its values are corrupt", || {
+                let (fields, bytes) = caught(&self.file.path, "its values are corrupt", || {
                     let (mut fields, mut bytes) = (Map::new(), Bytes::new());
                     for column in frame.columns() {
                         let name = column.name().as_str();
@@ -80,37 +64,17 @@ impl NestedTable {
                 })?;
                 each(first + row, fields, bytes)?;
             }
-            first += rows;
         }
         Ok(())
     }
 }
 
-/// Whether polars is built with the type; others are errors or panics.
-fn is_read(dtype: &ArrowDataType) -> bool {
-    use ArrowDataType as Type;
+fn has_binary(dtype: &DataType) -> bool {
     match dtype {
-        Type::Null | Type::Boolean => true,
-        Type::Int32 | Type::Int64 | Type::UInt32 | Type::UInt64 => true,
-        Type::Float32 | Type::Float64 => true,
-        Type::Utf8 | Type::LargeUtf8 | Type::Utf8View => true,
-        Type::Binary | Type::LargeBinary | Type::BinaryView | Type::FixedSizeBinary(_) => true,
-        Type::List(field) | Type::LargeList(field) | Type::Map(field, _) => is_read(field.dtype()),
-        Type::Struct(fields) => fields.iter().all(|field| is_read(field.dtype())),
-        Type::Dictionary(_, values, _) => is_read(values),
-        _ => false,
+        DataType::List(inner) => has_binary(inner),
+        DataType::Struct(fields) => fields.iter().any(|field| has_binary(field.dtype())),
+        other => *other == DataType::Binary,
     }
-}
-
-/// The result of `work`, in which polars may panic on corrupt files.
-pub(super) fn caught<T>(
-    path: &Path,
-    what: &'static str,
-    work: impl FnOnce() -> PolarsResult<T>,
-) -> Result<T> {
-    catch_unwind(AssertUnwindSafe(work))
-        .unwrap_or_else(|_| Err(PolarsError::ComputeError(what.into())))
-        .map_err(|source| Error::Parquet { path: path.into(), source })
 }
 
 /// The binary values so far, and their size with that of all texts.
@@ -196,7 +160,7 @@ fn json(
             let names: Vec<&str> = fields.iter().map(|field| field.name().as_str()).collect();
             object(names, values.into_iter(), field, bytes, shared)?
         }
-        // Dictionaries of texts; no other types are read.
+        // No other types are read.
         other => other.get_str().map_or(Value::Null, Value::from),
     })
 }

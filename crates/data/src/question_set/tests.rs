@@ -1,4 +1,4 @@
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::*;
 
@@ -253,10 +253,36 @@ fn the_official_format_is_read_unchanged() {
     assert_eq!((set.format, set.is_raw()), (QuestionFormat::Official, false));
     assert_eq!(set.questions[0].extra["candidates"], json!(["mine"]));
     let bad = message(read_question_set(&folder.path().join("bad.json"), None));
-    assert!(bad.contains("missing field `question`"), "{bad}");
+    assert_eq!(bad, "`question` in record 1 of `bad.json`: is missing (`Question_id` `1`)");
     let answers = folder.path().join("a.json");
     let unused = read_question_set(&folder.path().join("q.json"), Some(&answers));
     assert!(matches!(unused, Err(Error::AnswersUnused { .. })));
+}
+
+#[test]
+fn an_unknown_format_is_named_with_its_columns() {
+    let folder = folder(&[("q.json", json!([{"problem": "q", "answer": "A"}]))]);
+    assert_eq!(
+        message(read_question_set(&folder.path().join("q.json"), None)),
+        "`q.json` is in no known format: a record needs `Question_id` and `question`, EgoSchema's `q_uid` or MVBench's \
+         `candidates`; it has: `problem`, `answer`"
+    );
+}
+
+#[test]
+fn json_lines_are_read_with_the_numbers_of_their_lines() {
+    let folder = folder(&[]);
+    let path = folder.path().join("q.jsonl");
+    let record = |id: u32| json!({"Question_id": id, "question": "q", "answer": id});
+    std::fs::write(&path, format!("{}\n\n{}\n", record(1), record(2))).unwrap();
+    let set = read_question_set(&path, None).unwrap();
+    assert_eq!((set.questions.len(), set.record_indices), (2, vec![0, 2]));
+    assert_eq!(set.questions[1].answer, "2");
+    let records = read_records(&path).unwrap();
+    assert_eq!(records[1], (2, record(2).as_object().unwrap().clone()));
+    std::fs::write(&path, format!("{}\n{}\n", navigation(), navigation())).unwrap();
+    let set = read_question_set(&path, None).unwrap();
+    assert_eq!((set.format, set.record_indices), (QuestionFormat::MvBench, vec![0, 1]));
 }
 
 #[test]

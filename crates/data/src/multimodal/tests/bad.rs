@@ -92,7 +92,7 @@ fn a_missing_official_video_is_named() {
     assert_eq!(
         found,
         "`videos` in record 1 of `DIR/questions`: the video `x/gone.mp4` does not exist; pass the folder of the videos \
-         with `--video-dir`"
+         with `--video-dir` (`Question_id` `1`)"
     );
 }
 
@@ -126,8 +126,8 @@ fn bad_texts_and_roles_are_named() {
             "`images` in record 1 of `DIR/questions`: `image` is there too; keep one of them",
         ),
         (
-            json!({"problem": "q", "answer": [1]}),
-            "`answer` in record 1 of `DIR/questions`: must be a string or a number, not an array",
+            json!({"problem": "q", "answer": ["1", [2]]}),
+            "`answer[1]` in record 1 of `DIR/questions`: must be a string or a number, not an array",
         ),
         (
             json!({"problem": "q", "options": ["a", 1]}),
@@ -139,7 +139,7 @@ fn bad_texts_and_roles_are_named() {
         ),
         (
             json!({"Question_id": 1, "question": 3}),
-            "record 1 of `DIR/questions` is not a question: invalid type: integer `3`, expected a string",
+            "`question` in record 1 of `DIR/questions`: must be a string, not a number (`Question_id` `1`)",
         ),
         (
             json!({"messages": [{"role": "tool", "content": "q"}]}),
@@ -186,12 +186,12 @@ fn bad_texts_and_roles_are_named() {
         (
             json!({"text": "q"}),
             "`DIR/questions` is in no known format: a record needs `Question_id` and `question`, `problem`, `messages`, \
-             `prompt` or `conversations`; it has: `text`; `--columns` renames columns",
+             `prompt` or `conversations`, maybe under another name (`--columns question=NAME`); it has: `text`",
         ),
         (
             json!({"question": "q", "candidates": ["a"], "answer": "a"}),
             "`DIR/questions` is in no known format: a record needs `Question_id` and `question`, `problem`, `messages`, \
-             `prompt` or `conversations`; it has: `question`, `candidates`, `answer`; `--columns` renames columns",
+             `prompt` or `conversations`, maybe under another name (`--columns question=NAME`); it has: `question`, `candidates`, `answer`",
         ),
     ] {
         assert_eq!(files.message(record), expected);
@@ -237,15 +237,33 @@ fn files_without_records_or_in_no_format_are_refused() {
     }
     assert!(error(b"[{\"problem\": \"q\"}").starts_with("cannot parse `DIR/questions`: EOF"));
     assert!(error(b"[{\"problem\": \"q\"}] 3").contains("trailing characters"));
-    assert!(
-        error(b"{\n\"problem\": \"q\"}").starts_with("record 1 of `DIR/questions` is not JSON")
-    );
+    assert!(error(b"{\n\"problem\": \"q\"").starts_with("record 1 of `DIR/questions` is not JSON"));
+    for (text, start) in
+        [("id,question,answer\n1,Where?,A\n", "id,question,answer"), ("\n  \"a\"\n", "\"a\"")]
+    {
+        let expected = format!(
+            "`DIR/questions` is not a question file: it starts with `{start}`; a JSON list of records, JSON lines or a \
+             parquet table is needed"
+        );
+        assert_eq!(error(text.as_bytes()), expected);
+    }
+    let folder = read_samples(files.0.path(), &ReadOptions::default()).unwrap_err().to_string();
+    assert!(folder.ends_with("is a directory; pass a question file in it"), "{folder}");
     assert!(error(b"{\"problem\": \"\xff\"}").contains("valid UTF-8"));
     let deep = "[".repeat(100_000);
     assert!(error(deep.as_bytes()).contains("recursion limit exceeded"));
     assert!(
         error(format!("{{\"problem\": {deep}").as_bytes()).contains("recursion limit exceeded")
     );
+}
+
+#[test]
+fn one_object_over_several_lines_is_a_record() {
+    let files = Files::new();
+    let set = files.read_text(b"{\n\"problem\": \"q\"}", &ReadOptions::default()).unwrap();
+    assert_eq!((set.samples.len(), set.record_indices), (1, vec![0]));
+    let error = files.read_text(b"{\n\"data\": []}", &ReadOptions::default()).unwrap_err();
+    assert!(error.to_string().ends_with("it has: `data`"), "{error}");
 }
 
 #[test]

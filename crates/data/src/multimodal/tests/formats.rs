@@ -40,7 +40,45 @@ fn an_official_video_is_found_as_by_perceive() {
     let listed = video(record(json!(["v.mp4", ["a.png", "b.png"]])), &plain);
     assert_eq!(listed[0], found("v.mp4")[0]);
     let frames = vec![files.image("a.png"), files.image("b.png")];
-    assert_eq!(listed[1], Video::Frames { frames, fps: None });
+    assert_eq!(listed[1], Video::Frames { frames, fps: Some(2.0) });
+}
+
+#[test]
+fn frames_without_a_rate_are_two_per_second() {
+    let files = Files::new();
+    let frames = || vec![files.image("a.png"), files.image("b.png")];
+    for (video, fps) in [
+        (json!(["a.png", "b.png"]), 2.0),
+        (json!({"frames": ["a.png", "b.png"]}), 2.0),
+        (json!({"video": ["a.png", "b.png"], "fps": null}), 2.0),
+        (json!({"video": ["a.png", "b.png"], "fps": 0.5}), 0.5),
+    ] {
+        let messages = json!([{"role": "user", "content": "<video>Which?"}]);
+        let sample = files.sample(json!({"messages": messages, "videos": [video]}));
+        assert_eq!(sample.media.videos, [Video::Frames { frames: frames(), fps: Some(fps) }]);
+    }
+}
+
+#[test]
+fn of_several_answers_in_a_list_any_counts() {
+    let files = Files::new();
+    let messages = json!([{"role": "user", "content": "q"}]);
+    for record in [
+        json!({"problem": "q", "answer": ["4", "<answer>four</answer>"]}),
+        json!({"Question_id": 1, "question": "q", "answer": [4, "four"]}),
+        json!({"messages": messages, "solution": ["4", "four"]}),
+        json!({"prompt": messages, "reward_model": {"ground_truth": ["4", "four"]}}),
+    ] {
+        let question = files.sample(record.clone()).question;
+        assert_eq!(question.answer, "4", "{record}");
+        assert_eq!(question.accepted_answers(), ["4", "four"], "{record}");
+        // Also after it was written.
+        let written = serde_json::to_value(question).unwrap();
+        let read: Question = serde_json::from_value(written).unwrap();
+        assert_eq!(read.accepted_answers(), ["4", "four"], "{record}");
+    }
+    let one = files.sample(json!({"problem": "q", "answer": ["A"]})).question;
+    assert_eq!((one.accepted_answers(), one.extra.len()), (vec!["A"], 0));
 }
 
 #[test]

@@ -71,28 +71,88 @@ fn columns_of_a_table_are_renamed_with_their_bytes() {
     assert!(set.skipped[0].1.contains("2 `<image>` markers but 0 images"), "{:?}", set.skipped);
 }
 
+/// The extra columns of the only record of a fixture.
+fn extra(name: &str) -> serde_json::Map<String, Value> {
+    read(name).samples[0].question.extra.clone()
+}
+
 #[test]
-fn columns_of_other_types_are_extra_or_left_out() {
-    let set = read("types.parquet");
-    let extra = Value::Object(set.samples[0].question.extra.clone());
+fn columns_of_every_type_are_extra() {
     assert_eq!(
-        extra,
+        Value::Object(extra("types.parquet")),
         json!({
-            "int32": 3, "uint32": 6, "uint64": 9223372036854775808_u64, "float32": 2.5, "float64": null, "bool": true,
-            "null": null, "large_string": "ü", "large_binary": null, "fixed_binary": null, "dictionary": "a",
-            "map": [{"key": "k", "value": 1}], "nested": [[{"a": [{"b": 1}]}]], "large_list": ["a"],
-            "empty_struct_list": [],
+            "int8": 1, "int16": -2, "int32": 3, "uint8": 4, "uint16": 5, "uint32": 6,
+            "uint64": 9223372036854775808_u64, "float16": 1.5, "float32": 2.5, "float64": null, "bool": true,
+            "null": null, "large_string": "ü", "large_binary": null, "fixed_binary": null,
+            "date32": "2026-01-02", "timestamp": "2026-01-02T03:04:05",
+            "timestamp_tz": "2026-01-02T03:04:05+00:00", "time": "03:04:05", "duration": 1000, "decimal": 1.25,
+            "dictionary": "a", "fixed_list": [1, 2], "map": [{"key": "k", "value": 1}],
+            "nested": [[{"a": [{"b": 1}]}]], "large_list": ["a"], "empty_struct_list": [],
         })
     );
-    let columns = "answer=int8".parse().unwrap();
-    let options = ReadOptions { columns, ..ReadOptions::default() };
-    let error = read_samples(&fixture("types.parquet"), &options).unwrap_err().to_string();
-    assert!(error.starts_with("column `int8` of"), "{error}");
-    assert!(error.ends_with("but has type Int8"), "{error}");
     let columns = "images=nested".parse().unwrap();
     let options = ReadOptions { columns, ..ReadOptions::default() };
     let error = read_samples(&fixture("types.parquet"), &options).unwrap_err().to_string();
     assert!(error.starts_with("`images[0]` in record 1 of"), "{error}");
+}
+
+#[test]
+fn columns_of_arrows_other_types_have_their_values() {
+    let mut extra = extra("variants.parquet");
+    for image in ["in_list", "in_large_list", "in_fixed_list", "in_list_view", "alone", "bare"] {
+        extra.remove(image).unwrap();
+    }
+    assert_eq!(
+        Value::Object(extra),
+        json!({
+            "bbox": [1.0, 2.0, 30.0, 40.5], "halves": [0.5, -2.0], "boxes": [[1, 2], [3, 4]], "fixed_null": null,
+            "unsigned": [255], "unsigned32": [4294967295_u32], "tags": ["a", "b", "a"], "codes": 7,
+            "in_struct": {"a": "x", "b": 3}, "prices": [-1.25, null], "whole": 12, "wide": -0.1, "small": 1.5,
+            "days": ["2026-01-02", "1969-12-31", "2024-02-29"],
+            "times": {
+                "at": "2026-01-02T03:04:05.600", "zoned": "2026-01-02T03:04:05.600",
+                "time": "03:04:05.600",
+            },
+            "uuid": "00010203-0405-0607-0809-0a0b0c0d0e0f", "json": "{\"a\": 1}", "bool8": 1,
+            "tensor": [0.0, 1.0, 2.0, 3.0], "empty": [], "nothing": {"a": null, "b": 1},
+        })
+    );
+}
+
+#[test]
+fn images_are_read_from_every_kind_of_column() {
+    for (column, name) in [
+        ("in_list", "red.png"),
+        ("in_large_list", "red.png"),
+        ("in_fixed_list", "red.png"),
+        ("in_list_view", "red.png"),
+        ("alone", "red.png"),
+        ("bare", "images"),
+    ] {
+        let columns = format!("images={column}").parse().unwrap();
+        let options = ReadOptions { columns, ..ReadOptions::default() };
+        let set = read_samples(&fixture("variants.parquet"), &options).unwrap();
+        let media = &set.samples[0].media;
+        assert_eq!(media.image_names(), [name], "{column}");
+        assert!(bytes(&media.images[0]).starts_with(b"\x89PNG\r\n"), "{column}");
+    }
+}
+
+#[test]
+fn columns_that_rewards_do_not_get_are_named() {
+    let left_out = |name: &str, columns: &str| {
+        let columns = columns.parse().unwrap_or_default();
+        left_out_columns(&fixture(name), &columns).unwrap()
+    };
+    assert_eq!(left_out("types.parquet", ""), ["large_binary", "fixed_binary"]);
+    assert_eq!(left_out("types.parquet", "image=large_binary"), ["fixed_binary"]);
+    assert_eq!(left_out("easyr1.parquet", ""), Vec::<String>::new());
+    let images = ["in_list", "in_large_list", "in_fixed_list", "in_list_view", "alone", "bare"];
+    assert_eq!(left_out("variants.parquet", ""), images);
+    let files = Files::new();
+    std::fs::write(files.path("q.jsonl"), "{}").unwrap();
+    let none = left_out_columns(&files.path("q.jsonl"), &Columns::default()).unwrap();
+    assert_eq!(none, Vec::<String>::new());
 }
 
 #[test]

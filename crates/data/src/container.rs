@@ -7,17 +7,18 @@ use std::path::Path;
 
 use embodied_r_files::read_text;
 use serde::Deserializer;
-use serde::de::{DeserializeSeed, Error as _, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Error as _, IgnoredAny, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
 use crate::parquet::{Bytes, NestedTable};
+use crate::record::json_type;
 
 /// The first bytes of a parquet file.
 const PARQUET: &[u8] = b"PAR1";
 
 /// A record before it is known to be one.
-pub(super) enum Raw {
+pub(crate) enum Raw {
     /// A JSON value.
     Json(Value),
     /// A row of a parquet table, with its binary values by field.
@@ -26,43 +27,92 @@ pub(super) enum Raw {
     Damaged(serde_json::Error),
 }
 
-/// Calls `read` with each record and its 0-based index; in JSON lines, that of its line. Columns of types that are not
-/// read are left out, unless they are `needed`.
+impl Raw {
+    /// The fields of the record with this 0-based index, and its binary values.
+    ///
+    /// # Errors
+    /// It is not an object.
+    pub(crate) fn into_fields(
+        self,
+        path: &Path,
+        index: usize,
+    ) -> Result<(Map<String, Value>, Bytes)> {
+        let fault = |reason| Error::Record { path: path.into(), record: index + 1, reason };
+        match self {
+            Self::Row(fields, bytes) => Ok((fields, bytes)),
+            Self::Json(Value::Object(fields)) => Ok((fields, Bytes::new())),
+            Self::Json(value) => {
+                Err(fault(format!("must be an object, not {}", json_type(&value))))
+            }
+            Self::Damaged(error) => Err(fault(format!("is not JSON: {error}"))),
+        }
+    }
+}
+
+/// Calls `read` with each record and its 0-based index; in JSON lines, that of its line.
 ///
 /// # Errors
-/// The file cannot be read, or is neither of the three, or a needed column has a type that is not read; or those of
-/// `read`.
-pub(super) fn for_each(
-    path: &Path,
-    needed: impl Fn(&str) -> bool,
-    mut read: impl FnMut(usize, Raw) -> Result<()>,
-) -> Result<()> {
+/// The file cannot be read, is a folder or empty, or is neither of the three; or those of `read`.
+pub(crate) fn for_each(path: &Path, mut read: impl FnMut(usize, Raw) -> Result<()>) -> Result<()> {
     if is_parquet(path)? {
         let table = NestedTable::open(path)?;
-        if let Some((column, found)) = table.left_out.iter().find(|(name, _)| needed(name)).cloned()
-        {
-            let expected =
-                "text, numbers of 32 or 64 bits, booleans, bytes, or lists or structs of them";
-            return Err(Error::ColumnType { path: path.into(), column, expected, found });
-        }
         return table.for_each_row(|index, fields, bytes| read(index, Raw::Row(fields, bytes)));
     }
     let text = read_text(path)?;
-    if text.trim_start().starts_with('[') {
+    let start = text.trim_start();
+    if start.starts_with('[') {
         return list(path, &text, &mut |index, value| read(index, Raw::Json(value)));
     }
-    for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+    if !start.starts_with('{') {
+        let start = start.lines().next().map(excerpt);
+        return Err(match start {
+            Some(start) => Error::NotRecords { path: path.into(), start },
+            None => Error::EmptyQuestionFile { path: path.into() },
+        });
+    }
+    let lines = || text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    // One object over several lines.
+    let is_damaged = |line: &str| serde_json::from_str::<IgnoredAny>(line).is_err();
+    if lines().next().is_some_and(|(_, line)| is_damaged(line))
+        && let Ok(value) = serde_json::from_str(&text)
+    {
+        return read(0, Raw::Json(value));
+    }
+    for (index, line) in lines() {
         read(index, serde_json::from_str(line).map_or_else(Raw::Damaged, Raw::Json))?;
     }
     Ok(())
 }
 
+/// The columns of a parquet table with binary values; none of another file.
+///
+/// # Errors
+/// The file cannot be read.
+pub(crate) fn binary_columns(path: &Path) -> Result<Vec<String>> {
+    match is_parquet(path)? {
+        true => NestedTable::open(path)?.binary_columns(),
+        false => Ok(Vec::new()),
+    }
+}
+
 fn is_parquet(path: &Path) -> Result<bool> {
+    if path.is_dir() {
+        return Err(Error::QuestionFolder { path: path.into() });
+    }
     let mut start = Vec::new();
     let mut file = File::open(path).map_err(Error::io("read", path))?;
     let length = file.by_ref().take(PARQUET.len() as u64).read_to_end(&mut start);
     length.map_err(Error::io("read", path))?;
     Ok(start == PARQUET)
+}
+
+/// The start of a long text, for messages.
+pub(crate) fn excerpt(text: &str) -> String {
+    const MAX_CHARS: usize = 200;
+    match text.char_indices().nth(MAX_CHARS) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
 }
 
 /// Reads a JSON list one record at a time, so that only one is in memory besides the text.

@@ -1,0 +1,63 @@
+//! Reference answers of records in any format.
+
+use serde_json::Value;
+
+use crate::record::{Fault, json_type, scalar_text};
+
+/// The texts of the reference answer `value` in `field`: of several in a list, any counts. A list of numbers alone is one
+/// answer, such as a position or a box; an empty list is none.
+///
+/// # Errors
+/// It is neither text nor a number, nor a list of them.
+pub(crate) fn answer_texts(field: &str, value: &Value) -> Result<Vec<String>, Fault> {
+    let text = |field: String, value: &Value| {
+        let reason = || format!("must be a string or a number, not {}", json_type(value));
+        scalar_text(value).ok_or_else(|| Fault { field, reason: reason() })
+    };
+    let Value::Array(values) = value else { return Ok(vec![text(field.to_owned(), value)?]) };
+    let texts = values.iter().enumerate();
+    let texts = texts.map(|(index, value)| text(format!("{field}[{index}]"), value));
+    let texts: Vec<String> = texts.collect::<Result<_, _>>()?;
+    match texts.len() > 1 && values.iter().all(Value::is_number) {
+        true => Ok(vec![format!("[{}]", texts.join(", "))]),
+        false => Ok(texts),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_answer_is_a_text_a_number_or_a_list_of_which_any_counts() {
+        for (value, expected) in [
+            (json!("A"), vec!["A"]),
+            (json!(4), vec!["4"]),
+            (json!(2.5), vec!["2.5"]),
+            (json!(-0.5), vec!["-0.5"]),
+            (json!(["4", "four"]), vec!["4", "four"]),
+            (json!([4, "four"]), vec!["4", "four"]),
+            (json!([4]), vec!["4"]),
+            (json!([]), vec![]),
+            (json!([0.5, -1, 2]), vec!["[0.5, -1, 2]"]),
+        ] {
+            assert_eq!(answer_texts("answer", &value).unwrap(), expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn other_types_are_named_with_their_place() {
+        for (value, field, found) in [
+            (json!(true), "answer", "a boolean"),
+            (json!({"text": "A"}), "answer", "an object"),
+            (json!(["A", ["B"]]), "answer[1]", "an array"),
+            (json!([null]), "answer[0]", "null"),
+        ] {
+            let fault = answer_texts("answer", &value).unwrap_err();
+            let reason = format!("must be a string or a number, not {found}");
+            assert_eq!(fault, Fault { field: field.to_owned(), reason });
+        }
+    }
+}
