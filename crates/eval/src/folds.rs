@@ -164,6 +164,7 @@ fn coverage(folds: &[Report]) -> Coverage {
         all.missing += coverage.missing;
         all.unanswered += coverage.unanswered;
         all.without_answer_tag += coverage.without_answer_tag;
+        all.unscored_answers.extend(coverage.unscored_answers.iter().cloned());
         for (category, count) in &coverage.unscored_categories {
             *all.unscored_categories.entry(category.clone()).or_default() += count;
         }

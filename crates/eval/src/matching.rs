@@ -69,7 +69,7 @@ pub fn match_questions<T: Answered>(questions: &[Question], records: Vec<T>) -> 
             _ => return Err(Error::AmbiguousQuestion { id: asked.id.to_owned() }),
         };
         let question = &questions[index];
-        other_solutions += usize::from(asked.solution != question.answer);
+        other_solutions += usize::from(asked.solution != question.solution());
         if found.insert(index, record.of(question)).is_some() {
             return Err(Error::Duplicate {
                 id: question.id(),
@@ -117,7 +117,7 @@ impl Answered for Prediction {
             id: question.id(),
             video: question.key().video,
             category: question.category().to_owned(),
-            solution: question.answer.clone(),
+            solution: question.solution(),
             answer_type: AnswerType::of_columns(&question.extra),
             output: PredictionOutput::Unanswered,
         }

@@ -66,7 +66,8 @@ pub fn score_samples(
     report.coverage.unanswered /= samples;
 
     let mut by_category: BTreeMap<&str, Mean> = BTreeMap::new();
-    for question in questions {
+    let is_scored = |it: &&SampledQuestion| !report.coverage.unscored_answers.contains(&it.id);
+    for question in questions.iter().filter(is_scored) {
         let Some(category) = protocol.scored_category(&question.category) else { continue };
         let mut correct = 0;
         for prediction in question.predictions(samples) {

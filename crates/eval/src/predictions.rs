@@ -137,7 +137,7 @@ fn prediction(record: &Record) -> Result<Prediction> {
             id: record.text_or_number("Question_id")?,
             video,
             category: official_category(record)?.to_owned(),
-            solution: record.text_or_number("answer")?,
+            solution: record.answer("answer")?,
             answer_type: AnswerType::of_columns(record.fields()),
             output: match record.optional_text("content")? {
                 Some(text) => PredictionOutput::Completion(text.to_owned()),
@@ -149,7 +149,7 @@ fn prediction(record: &Record) -> Result<Prediction> {
         id: record.text_or_number("id")?,
         video,
         category: record.text("category")?.to_owned(),
-        solution: record.text_or_number("solution")?,
+        solution: record.answer("solution")?,
         answer_type: AnswerType::of_columns(record.fields()),
         output: match record.optional_text_or_number("prediction")? {
             Some(text) => PredictionOutput::Answer(text),

@@ -243,8 +243,8 @@ impl Protocol {
                 }
             }
             Self::VsiBench if NUMERIC.contains(&category.as_str()) => {
-                let target = match solution.trim().parse::<f64>() {
-                    Ok(target) if target.is_finite() => target,
+                let target = match fuzzy::float(solution) {
+                    Some(target) if target.is_finite() => target,
                     _ => return Err(wrong_solution(prediction, "a number")),
                 };
                 let number = output.answer().and_then(fuzzy::number);

@@ -1,6 +1,6 @@
 //! Scores by category and their means.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
@@ -72,6 +72,8 @@ pub struct Coverage {
     pub without_answer_tag: usize,
     /// Skipped questions by category, for categories outside the protocol.
     pub unscored_categories: BTreeMap<String, usize>,
+    /// Questions whose reference answer [`Protocol::Accuracy`] cannot score, skipped.
+    pub unscored_answers: BTreeSet<String>,
     /// The protocol's categories without questions.
     pub empty_categories: Vec<&'static str>,
 }
@@ -104,6 +106,7 @@ impl Report {
             unrecorded,
             without_answer_tag,
             unscored_categories,
+            unscored_answers,
             empty_categories,
         } = &self.coverage;
         let mut warnings = Vec::new();
@@ -147,6 +150,16 @@ impl Report {
                 questions(unscored_categories.values().sum()),
                 self.protocol.name(),
                 names.join(", ")
+            ));
+        }
+        if !unscored_answers.is_empty() {
+            let ids: Vec<String> =
+                unscored_answers.iter().take(3).map(|id| format!("`{id}`")).collect();
+            warnings.push(format!(
+                "{} whose reference answer is neither an option letter nor a number, skipped, such as {}; give them an \
+                 `answer_type`, such as `text`",
+                questions(unscored_answers.len()),
+                ids.join(", ")
             ));
         }
         if !empty_categories.is_empty() {

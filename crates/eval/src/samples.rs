@@ -39,7 +39,7 @@ impl SampledQuestion {
             id: question.id(),
             video: question.key().video,
             category: question.category().to_owned(),
-            solution: question.answer.clone(),
+            solution: question.solution(),
             answer_type: AnswerType::of_columns(&question.extra),
             question: question.question.clone(),
             samples,

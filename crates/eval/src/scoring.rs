@@ -29,18 +29,28 @@ impl Tally {
 /// and unparsable predictions and other categories count.
 ///
 /// # Errors
-/// A solution is of the wrong kind for its category, or nothing can be scored.
+/// A solution is of the wrong kind for its category, or nothing can be scored. [`Protocol::Accuracy`] leaves such questions
+/// out.
 pub fn score(protocol: Protocol, predictions: &[Prediction]) -> Result<Report> {
     let mut coverage = Coverage::default();
     // Levels are tallied separately and combined at the end.
     let mut tallies: BTreeMap<&str, BTreeMap<&str, Tally>> = BTreeMap::new();
+    // Of the first question that the accuracy reward cannot score.
+    let mut unscored = None;
     for prediction in predictions {
         let level = prediction.category.as_str();
         let Some(category) = protocol.scored_category(level) else {
             *coverage.unscored_categories.entry(level.to_owned()).or_default() += 1;
             continue;
         };
-        let score = protocol.score_prediction(prediction)?;
+        let score = match protocol.score_prediction(prediction) {
+            Err(error @ Error::Solution { .. }) if protocol == Protocol::Accuracy => {
+                coverage.unscored_answers.insert(prediction.id.clone());
+                unscored.get_or_insert(error);
+                continue;
+            }
+            score => score?,
+        };
         match &prediction.output {
             PredictionOutput::Missing => coverage.missing += 1,
             PredictionOutput::Unanswered => coverage.unanswered += 1,
@@ -67,10 +77,10 @@ pub fn score(protocol: Protocol, predictions: &[Prediction]) -> Result<Report> {
         return Err(Error::NoPredictions { records: predictions.len() });
     }
     if by_category.is_empty() {
-        return Err(Error::NothingToScore {
+        return Err(unscored.unwrap_or_else(|| Error::NothingToScore {
             protocol: protocol.name(),
             found: coverage.unscored_categories.into_keys().collect(),
-        });
+        }));
     }
 
     let all = pooled(tallies.values().flat_map(BTreeMap::values));

@@ -23,7 +23,7 @@ impl Reward for Accuracy {
     }
 
     fn score(&self, batch: &[RewardInput<'_>]) -> Result<Vec<Score>> {
-        Ok(batch.iter().map(accuracy).collect())
+        Ok(batch.iter().map(|input| best_score(input, accuracy)).collect())
     }
 }
 
@@ -37,13 +37,42 @@ pub enum Solution {
 }
 
 impl Solution {
-    /// Parses a reference answer: a number, or one option letter in any form that [`answer`] accepts.
+    /// Parses a reference answer: a number, or one option letter in any form that [`answer`] accepts. Of [`alternatives`],
+    /// the first that is one.
     pub fn parse(text: &str) -> Option<Self> {
-        match text.trim().parse::<f64>() {
-            Ok(number) if number.is_finite() => Some(Self::Number(number)),
-            _ => answer::option_letter(text).map(Self::Letter),
+        if let Some(alternatives) = alternatives(text) {
+            return alternatives.iter().find_map(|text| Self::parse(text));
+        }
+        let text = answer::answer_tag(text).unwrap_or(text);
+        match answer::whole_number(text) {
+            Some(number) => Some(Self::Number(number)),
+            None => answer::option_letter(text).map(Self::Letter),
         }
     }
+}
+
+/// The reference answers of a question with several, of which any is right: a JSON list of texts, as `["3", "three"]`.
+/// `None` if `solution` is anything else.
+pub fn alternatives(solution: &str) -> Option<Vec<String>> {
+    let list = solution.trim().starts_with('[').then_some(solution)?;
+    serde_json::from_str(list).ok().filter(|texts: &Vec<String>| !texts.is_empty())
+}
+
+/// The score for the reference answer, or the best one if there are several, out of its `<answer>` tag.
+pub(crate) fn best_score(
+    input: &RewardInput<'_>,
+    score: impl Fn(&RewardInput<'_>) -> Score,
+) -> Score {
+    let of = |solution: &str| {
+        let solution = answer::answer_tag(solution).unwrap_or(solution);
+        score(&RewardInput { solution, ..*input })
+    };
+    let Some(solutions) = alternatives(input.solution) else { return of(input.solution) };
+    let best = solutions
+        .iter()
+        .map(|solution| of(solution))
+        .reduce(|best, next| if next.value > best.value { next } else { best });
+    best.unwrap_or_else(|| of(input.solution))
 }
 
 fn accuracy(input: &RewardInput<'_>) -> Score {
@@ -56,7 +85,13 @@ fn accuracy(input: &RewardInput<'_>) -> Score {
             text(input, |answer, right| if is_same_text(answer, right) { 1.0 } else { 0.0 })
         }
         Some(AnswerType::Position) => waypoint_distance::score(input),
-        Some(AnswerType::Choice) | None => letter_or_number(input),
+        Some(AnswerType::Choice) => letter_or_number(input),
+        None => match AnswerType::of_solution(input.solution) {
+            Some(kind @ (AnswerType::Number | AnswerType::Text | AnswerType::Position)) => {
+                accuracy(&RewardInput { answer_type: Some(kind), ..*input })
+            }
+            _ => letter_or_number(input),
+        },
     }
 }
 
@@ -192,6 +227,49 @@ mod tests {
             Score { value: Some(0.9), reason: Some("answered 9, expected 10".to_owned()) }
         );
         assert_eq!(score("10", "<answer>ten</answer>").value, Some(0.0));
+    }
+
+    #[test]
+    fn a_solution_counts_in_any_form() {
+        for (solution, answer) in [
+            ("−3", "-3"),
+            ("－３", "–3"),
+            ("1,200", "1200 cm"),
+            ("<answer>3</answer>", "3个"),
+            ("Ｂ", "答案是B"),
+            ("答案：B", "b"),
+            ("<answer>B</answer>", "B．灯"),
+            ("B. 3 lamps", "B"),
+        ] {
+            assert_eq!(score(solution, &format!("<answer>{answer}</answer>")), Score::full());
+        }
+        for (solution, answer) in [("3", "−3"), ("10", "10^3"), ("1", "1/2"), ("-3", "± 3")] {
+            let found = score(solution, &format!("<answer>{answer}</answer>"));
+            assert_eq!(found.value, Some(0.0), "{answer}");
+        }
+    }
+
+    #[test]
+    fn any_of_several_solutions_counts() {
+        for (solution, answer, value) in [
+            (r#"["3", "three"]"#, "3", Some(1.0)),
+            (r#"["10", "20"]"#, "18", Some(0.9)),
+            (r#"["B", "C"]"#, "c", Some(1.0)),
+            (r#"["B", "C"]"#, "A", Some(0.0)),
+            (r#"["B", "C"]"#, "B or C", Some(0.0)),
+            (r#"["left", "right"]"#, "left", None),
+        ] {
+            let found = score(solution, &format!("<answer>{answer}</answer>"));
+            assert_eq!(found.value, value, "{answer} of {solution}");
+        }
+        assert_eq!(typed(AnswerType::Text, r#"["sofa", "couch"]"#, "Couch."), Score::full());
+        let positions = r#"["[0, 0, 0]", "[1, 1, 1]"]"#;
+        assert_eq!(typed(AnswerType::Position, positions, "[1, 1, 1]"), Score::full());
+        assert_eq!(typed(AnswerType::Position, "[1, 1, 1]", "[1, 1, 1]"), Score::full());
+        assert_eq!(Solution::parse(r#"["three", "3"]"#), Some(Solution::Number(3.0)));
+        assert_eq!(alternatives("[1, 2, 3]"), None);
+        assert_eq!(alternatives("[[B]]"), None);
+        assert_eq!(alternatives("[]"), None);
     }
 
     #[test]

@@ -12,15 +12,25 @@
 //!    names another option: `(C)`, `C. …`, `option C`, `or C`.
 //! 4. Otherwise every upper-case single-letter word counts, except the article `A`.
 //!
-//! The same letter may occur several times; different letters make the answer ambiguous.
+//! The same letter may occur several times; different letters make the answer ambiguous. Letters and digits may be
+//! full-width, enclosed or mathematical, and stand beside any script: `Ｂ`, `Ⓑ`, `答案是B`. Cyrillic and Greek letters that
+//! look like Latin ones are none: the third option of a Russian list is `В`.
+//!
+//! A number is one with a sign before its digits (`-`, `−` or any dash, or `+`), decimals, thousands separators and an
+//! exponent `e3`, and has a unit or none. With a sign, exponent, fraction, operator or word of scale that is not
+//! understood, as in `10^3`, `1/2`, `3½`, `±3`, `2–4`, `3 thousand`, the answer has no number.
 //!
 //! A position is nothing but three finite numbers, separated by commas or white space, in any brackets or none.
 
+mod characters;
 mod letters;
 mod numbers;
 mod position;
 
 use std::collections::BTreeSet;
+
+pub use characters::decimal_digit;
+pub(crate) use characters::fold;
 
 /// The four tags of a well-formed completion, in order.
 pub const TAGS: [&str; 4] = ["<think>", "</think>", "<answer>", "</answer>"];
@@ -47,6 +57,9 @@ pub enum AnswerError {
     /// The text contains no number.
     #[error("the answer contains no number")]
     NoNumber,
+    /// The text contains a number in a form that is not read.
+    #[error("the number has a form that is not read: write digits, such as `-3.5`")]
+    NumberForm,
     /// The text contains several different numbers.
     #[error("the answer contains several numbers")]
     AmbiguousNumbers,
@@ -118,16 +131,24 @@ pub fn letter(completion: &str) -> Result<char, AnswerError> {
 /// Why no unique answer can be extracted.
 pub fn number(completion: &str) -> Result<f64, AnswerError> {
     let tags = present_tags(completion)?;
-    let found = tags.iter().flat_map(|tag| numbers::parse_numbers(tag)).collect();
+    let mut found = Vec::new();
+    for tag in &tags {
+        found.extend(numbers::parse_numbers(tag)?);
+    }
     single_number(found, tags.iter().all(|tag| tag.trim().is_empty()))
 }
 
 /// The number that `text` contains.
 ///
 /// # Errors
-/// [`AnswerError::Empty`], [`AnswerError::NoNumber`] or [`AnswerError::AmbiguousNumbers`].
+/// [`AnswerError::Empty`], [`AnswerError::NoNumber`], [`AnswerError::NumberForm`] or [`AnswerError::AmbiguousNumbers`].
 pub fn read_number(text: &str) -> Result<f64, AnswerError> {
-    single_number(numbers::parse_numbers(text), text.trim().is_empty())
+    single_number(numbers::parse_numbers(text)?, text.trim().is_empty())
+}
+
+/// The number that the whole of `text` is, without a unit: `-3`, `−3`, `1,200`, `2.5e-1`, `３`.
+pub fn whole_number(text: &str) -> Option<f64> {
+    numbers::whole_number(text)
 }
 
 /// The trimmed text in the `<answer>` tag of `completion`. Several tags must agree.

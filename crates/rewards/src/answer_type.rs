@@ -3,10 +3,13 @@
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
+use crate::accuracy::{Solution, alternatives};
+use crate::answer;
+use crate::text_match::is_same_text;
+
 /// How an answer is compared with the reference answer, as a question's data says.
 ///
-/// Without a type, a reference answer that is an option letter or a number is compared as one, and any other is not
-/// scored.
+/// Without a type, a reference answer that [shows one](AnswerType::of_solution) is compared by it, and any other is not scored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum AnswerType {
     /// An option letter.
@@ -63,6 +66,42 @@ impl AnswerType {
         name.and_then(Self::parse)
     }
 
+    /// The type of a question: the one that its `columns` name, or else the one that its reference answer shows. `None` if it
+    /// shows none, as a sentence.
+    pub fn of_question(columns: &Map<String, Value>, solution: &str) -> Option<Self> {
+        Self::of_columns(columns).or_else(|| Self::of_solution(solution))
+    }
+
+    /// The type that a reference answer shows: an option letter, a number, with a unit or without, a position in brackets,
+    /// or a yes or no, which is compared as a text.
+    pub fn of_solution(solution: &str) -> Option<Self> {
+        const WORDS: [&str; 4] = ["yes", "no", "true", "false"];
+        if let Some(known) = Solution::parse(solution) {
+            return Some(match known {
+                Solution::Letter(_) => Self::Choice,
+                Solution::Number(_) => Self::Number,
+            });
+        }
+        let is_word = |text: &str| WORDS.iter().any(|word| is_same_text(text, word));
+        let has_unit = |text: &str| {
+            let unit = text.trim().split_once(char::is_whitespace).map(|(number, unit)| {
+                answer::whole_number(number).is_some()
+                    && unit.trim().chars().all(char::is_alphabetic)
+            });
+            unit.unwrap_or_default() && answer::read_number(text).is_ok()
+        };
+        match alternatives(solution) {
+            Some(texts) => texts.iter().all(|text| is_word(text)).then_some(Self::Text),
+            None if is_word(solution) => Some(Self::Text),
+            None if solution.trim_start().starts_with('[')
+                && answer::read_position(solution).is_ok() =>
+            {
+                Some(Self::Position)
+            }
+            None => has_unit(solution).then_some(Self::Number),
+        }
+    }
+
     /// What the questions are called in messages.
     pub(crate) fn questions(self) -> &'static str {
         match self {
@@ -114,6 +153,36 @@ mod tests {
         ] {
             assert_eq!(of(json!({"problem_type": name})), Some(expected), "{name}");
         }
+    }
+
+    #[test]
+    fn an_answer_shows_its_type_where_it_is_sure() {
+        for (answer, expected) in [
+            ("B", Some(AnswerType::Choice)),
+            ("(C) the lamp", Some(AnswerType::Choice)),
+            ("4", Some(AnswerType::Number)),
+            ("12,000", Some(AnswerType::Number)),
+            ("−2.5", Some(AnswerType::Number)),
+            ("5 cm", Some(AnswerType::Number)),
+            ("Yes", Some(AnswerType::Text)),
+            ("false.", Some(AnswerType::Text)),
+            (r#"["yes", "true"]"#, Some(AnswerType::Text)),
+            (r#"["3", "three"]"#, Some(AnswerType::Number)),
+            ("[0.25, 0, -0.75]", Some(AnswerType::Position)),
+            ("[0.25, 0]", None),
+            ("1/2", None),
+            (r"$\frac{1}{2}$", None),
+            ("5 or 6", None),
+            ("10^3", None),
+            ("the red lamp", None),
+            ("", None),
+        ] {
+            assert_eq!(AnswerType::of_solution(answer), expected, "`{answer}`");
+        }
+        assert_eq!(
+            AnswerType::of_question(json!({"problem_type": "OCR"}).as_object().unwrap(), "4"),
+            Some(AnswerType::Ocr)
+        );
     }
 
     #[test]

@@ -17,6 +17,7 @@
 //! | [`numeric`] | mean relative accuracy of numeric answers |
 //! | [`registry`] | reward lookup by name |
 //! | [`stages`] | reward weights per training stage |
+//! | [`prompt_end`] | replies whose `<think>` is in the prompt |
 //! | [`outputs`], [`records`] | reading and scoring saved outputs |
 //!
 //! ```
@@ -45,6 +46,7 @@ pub mod judge;
 mod names;
 pub mod numeric;
 pub mod outputs;
+pub mod prompt_end;
 pub mod records;
 pub mod registry;
 pub mod repetition;

@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use serde::Serialize;
+use serde_json::Value;
 
-use crate::accuracy::Solution;
 use crate::error::Result;
+use crate::prompt_end::whole_reply;
 use crate::records::{self, Record};
 use crate::{Accuracy, AnswerType, Consistency, Format, Judge, Reward, RewardInput, Score, answer};
 
@@ -18,7 +19,7 @@ pub struct Output {
     pub solution: String,
     /// How the answer is compared with the reference answer, if the record says so.
     pub answer_type: Option<AnswerType>,
-    /// The model's full output.
+    /// The model's full output, with the `<think>` that its prompt opened.
     pub completion: String,
 }
 
@@ -40,16 +41,22 @@ fn output(record: &Record) -> Result<Output> {
     let official = record.has("content") || record.has("Question_id");
     let (solution, completion) =
         if official { ("answer", "content") } else { ("solution", "completion") };
+    let question = record.text("question")?;
+    // A prompt as text may have begun the reply; of messages, the template is not known.
+    let prompt = record.fields().get("prompt").and_then(Value::as_str).unwrap_or(question);
     let output = Output {
-        question: record.text("question")?.to_owned(),
-        solution: record.text_or_number(solution)?,
+        question: question.to_owned(),
+        solution: record.answer(solution)?,
         answer_type: AnswerType::of_columns(record.fields()),
-        completion: record.text(completion)?.to_owned(),
+        completion: whole_reply(prompt, record.text(completion)?).into_owned(),
     };
-    let is_typed = !matches!(output.answer_type, None | Some(AnswerType::Choice));
-    match is_typed || Solution::parse(&output.solution).is_some() {
-        true => Ok(output),
-        false => Err(record.field_error(solution, "must be an option letter or a number")),
+    let kind = output.answer_type.filter(|kind| *kind != AnswerType::Choice);
+    match kind.or_else(|| AnswerType::of_solution(&output.solution)) {
+        Some(_) => Ok(output),
+        None => Err(record.field_error(
+            solution,
+            "must be an option letter or a number, or the record needs an `answer_type`, such as `text`",
+        )),
     }
 }
 
@@ -125,18 +132,15 @@ pub fn score(outputs: &[Output], judge: Option<Box<dyn Judge>>) -> Result<Vec<Sc
 
 /// The completion's answer, read as the solution is.
 fn extracted_answer(input: &RewardInput<'_>) -> Option<String> {
-    match input.answer_type {
-        Some(AnswerType::Number | AnswerType::Regression) => {
-            return answer::number(input.completion).ok().map(|number| number.to_string());
+    let known = input.answer_type.filter(|kind| *kind != AnswerType::Choice);
+    match known.or_else(|| AnswerType::of_solution(input.solution))? {
+        AnswerType::Choice => answer::letter(input.completion).ok().map(String::from),
+        AnswerType::Number | AnswerType::Regression => {
+            answer::number(input.completion).ok().map(|number| number.to_string())
         }
-        Some(AnswerType::Ocr | AnswerType::FreeForm | AnswerType::Text | AnswerType::Position) => {
-            return answer::text(input.completion).ok().map(str::to_owned);
+        AnswerType::Ocr | AnswerType::FreeForm | AnswerType::Text | AnswerType::Position => {
+            answer::text(input.completion).ok().map(str::to_owned)
         }
-        Some(AnswerType::Choice) | None => {}
-    }
-    match Solution::parse(input.solution)? {
-        Solution::Letter(_) => answer::letter(input.completion).ok().map(String::from),
-        Solution::Number(_) => answer::number(input.completion).ok().map(|n| n.to_string()),
     }
 }
 
@@ -213,6 +217,15 @@ mod tests {
             record("OCR", "exit only", "exit"),
             r#"{"accuracy":0.5,"format":1.0,"consistency":null,"answer":"exit","why":{"accuracy":"answered `exit`, expected `exit only`","consistency":"not applicable to questions with texts as answers"}}"#
         );
+    }
+
+    #[test]
+    fn a_prompt_that_opens_the_reasoning_is_a_part_of_the_reply() {
+        let record = serde_json::json!({
+            "prompt": "assistant\n<think>\n", "question": "q", "solution": "B", "completion": "so</think><answer>B</answer>",
+        });
+        let outputs = read_text(&record.to_string()).unwrap();
+        assert_eq!(outputs[0].completion, "<think>\nso</think><answer>B</answer>");
     }
 
     #[test]

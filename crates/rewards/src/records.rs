@@ -122,6 +122,17 @@ impl Record {
         }
     }
 
+    /// A reference answer: a string, a number, or several in a list, as its JSON.
+    ///
+    /// # Errors
+    /// [`Error::Field`] if it is missing, null or of any other type.
+    pub fn answer(&self, field: &str) -> Result<String> {
+        match self.fields.get(field) {
+            Some(list @ Value::Array(_)) => Ok(list.to_string()),
+            _ => self.text_or_number(field),
+        }
+    }
+
     /// A field that is a list of strings.
     ///
     /// # Errors

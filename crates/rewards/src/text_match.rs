@@ -1,10 +1,12 @@
 //! Texts compared with each other: equality and word error rate.
 
-/// Whether two texts are equal but for case, white space and a final full stop.
+use crate::answer::fold;
+
+/// Whether two texts are equal but for case, white space, the width of characters and a final full stop.
 pub fn is_same_text(answer: &str, reference: &str) -> bool {
     let normal = |text: &str| {
-        let text = text.trim();
-        let text = text.strip_suffix('.').unwrap_or(text).to_lowercase();
+        let text = fold(text.trim());
+        let text = text.strip_suffix(['.', '。']).unwrap_or(&text).to_lowercase();
         text.split_whitespace().collect::<Vec<_>>().join(" ")
     };
     normal(answer) == normal(reference)
@@ -40,6 +42,7 @@ mod tests {
         assert!(is_same_text(" The  red\ndoor. ", "the red door"));
         assert!(!is_same_text("the red doors", "the red door"));
         assert!(!is_same_text("3.5", "35"));
+        assert!(is_same_text("３号门。", "3号门") && is_same_text("Ｅxit", "exit"));
         assert!(is_same_text("", " ."));
     }
 

@@ -1,5 +1,6 @@
 //! The reward of an open answer that is a position: the closer to the reference answer, the higher.
 
+use crate::accuracy::best_score;
 use crate::answer;
 use crate::error::Result;
 use crate::reward::{Reward, RewardInput, Score};
@@ -21,7 +22,7 @@ impl Reward for WaypointDistance {
     }
 
     fn score(&self, batch: &[RewardInput<'_>]) -> Result<Vec<Score>> {
-        Ok(batch.iter().map(score).collect())
+        Ok(batch.iter().map(|input| best_score(input, score)).collect())
     }
 }
 

@@ -1,5 +1,7 @@
 //! VSI-Bench's answer matching, as in its official scorer (the `vsibench` task of lmms-eval): the
-//! first word, without trailing full stops.
+//! first word, without trailing full stops; a number as Python's `float` reads it.
+
+use embodied_r_rewards::answer::decimal_digit;
 
 /// Whether the first word of `answer` is `solution`, ignoring case.
 pub(super) fn matches(answer: &str, solution: &str) -> bool {
@@ -8,7 +10,22 @@ pub(super) fn matches(answer: &str, solution: &str) -> bool {
 
 /// The first word of `answer` as a number.
 pub(super) fn number(answer: &str) -> Option<f64> {
-    first_word(answer).parse().ok()
+    float(first_word(answer))
+}
+
+/// Python's `float(text)`: digits of any script, `_` between digits, and no minus sign but `-`.
+pub(super) fn float(text: &str) -> Option<f64> {
+    let text: String =
+        text.trim().chars().map(|char| decimal_digit(char).unwrap_or(char)).collect();
+    let bytes = text.as_bytes();
+    let is_digit =
+        |at: Option<usize>| at.and_then(|at| bytes.get(at)).is_some_and(u8::is_ascii_digit);
+    let between_digits =
+        |(at, _): (usize, &str)| is_digit(at.checked_sub(1)) && is_digit(Some(at + 1));
+    if !text.match_indices('_').all(between_digits) {
+        return None;
+    }
+    text.replace('_', "").parse().ok()
 }
 
 /// Split at spaces only, not at all whitespace: an answer with a leading space is empty.
@@ -45,6 +62,29 @@ mod tests {
             assert_eq!(number(answer), Some(value), "`{answer}`");
         }
         for answer in ["", " 3", "3m", "three", "3,5", "about 3"] {
+            assert_eq!(number(answer), None, "`{answer}`");
+        }
+    }
+
+    #[test]
+    fn a_number_is_what_pythons_float_reads() {
+        for (answer, value) in [
+            ("３", 3.0),
+            ("٣.٥", 3.5),
+            ("-3", -3.0),
+            ("+.5", 0.5),
+            ("1_000", 1000.0),
+            ("1_0.0_1e1_0", 1.001e11),
+            ("1e400", f64::INFINITY),
+            ("-inf", f64::NEG_INFINITY),
+            ("Infinity", f64::INFINITY),
+        ] {
+            assert_eq!(number(answer), Some(value), "`{answer}`");
+        }
+        for answer in [
+            "−3", "－3", "–3", "3．5", "_1", "1_", "1__0", "1_.5", "1_e5", "10^3", "3½", "0x10",
+            "1,200", "3个", "３。", "e5", "--3",
+        ] {
             assert_eq!(number(answer), None, "`{answer}`");
         }
     }

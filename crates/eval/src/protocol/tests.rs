@@ -101,6 +101,11 @@ fn any_category_is_scored_by_the_accuracy_reward() {
         ("B", None, completion("B"), 0.0),
         ("B", None, PredictionOutput::Missing, 0.0),
         ("B", None, PredictionOutput::Unanswered, 0.0),
+        ("B", None, answer("选项Ｂ"), 1.0),
+        ("−4", None, answer("–4 m"), 1.0),
+        ("4", None, answer("−4"), 0.0),
+        ("10", None, answer("10^3"), 0.0),
+        (r#"["4", "four"]"#, None, answer("4"), 1.0),
         ("4", None, answer("5"), 0.6),
         ("4", Some(AnswerType::Regression), answer("5"), 0.75),
         ("a cup", Some(AnswerType::Text), answer("A cup."), 1.0),
@@ -121,7 +126,7 @@ fn any_category_is_scored_by_the_accuracy_reward() {
 
 #[test]
 fn embodied_r_parses_letters_by_the_projects_rules() {
-    for text in ["B", "(b)", "B. A tree", "The answer is B"] {
+    for text in ["B", "(b)", "B. A tree", "The answer is B", "答案是B", "Ｂ．灯"] {
         assert_eq!(answer(Protocol::EmbodiedR, "route_planning", "B", text), 1.0, "`{text}`");
     }
     for text in ["A or B", "", "a tree"] {
@@ -140,6 +145,10 @@ fn vsi_bench_parses_only_the_first_word() {
 fn vsi_bench_scores_numbers_by_mean_relative_accuracy() {
     assert_eq!(answer(Protocol::VsiBench, "object_counting", "10", "9 chairs"), 0.9);
     assert_eq!(answer(Protocol::VsiBench, "room_size_estimation", "10.0", "ten"), 0.0);
+    // As Python's `float`.
+    assert_eq!(answer(Protocol::VsiBench, "object_counting", "10", "１０"), 1.0);
+    assert_eq!(answer(Protocol::VsiBench, "object_counting", "-10", "−10"), 0.0);
+    assert_eq!(answer(Protocol::VsiBench, "object_counting", "10", "10个"), 0.0);
 }
 
 #[test]
