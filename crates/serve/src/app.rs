@@ -40,15 +40,15 @@ pub(crate) struct App {
 
 pub(crate) type Shared = Arc<App>;
 
-impl App {
-    /// The size limit of a request body.
-    pub(crate) fn max_body_bytes(&self) -> usize {
-        match self.model.media {
-            Some(_) => MAX_IMAGE_BODY_BYTES,
-            None => MAX_BODY_BYTES,
-        }
+/// The size limit of a request body.
+pub(crate) fn max_body_bytes(model: &Model) -> usize {
+    match model.media {
+        Some(_) => MAX_IMAGE_BODY_BYTES,
+        None => MAX_BODY_BYTES,
     }
+}
 
+impl App {
     /// The response; a refusal is counted.
     pub(crate) fn respond(&self, response: Result<Response, Refusal>) -> Response {
         response.unwrap_or_else(|refusal| {

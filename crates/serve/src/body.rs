@@ -9,8 +9,9 @@ use axum::http::header;
 use futures_util::StreamExt as _;
 use tokio::time::{Instant, timeout_at};
 
-use crate::app::{App, Shared};
-use crate::budget::Reserved;
+use crate::app::{App, Shared, max_body_bytes};
+use crate::budget::{Budget, Reserved};
+use crate::connections::Peer;
 use crate::json_size;
 use crate::refusal::Refusal;
 use crate::request::Model;
@@ -25,29 +26,51 @@ const LARGE_BODY_BYTES: usize = 64 << 10;
 pub(crate) struct Body(Result<Received, Refusal>);
 
 /// A body with its share of the memory for requests.
-struct Received {
-    bytes: Vec<u8>,
+pub(crate) struct Received {
+    pub(crate) bytes: Vec<u8>,
     memory: Reserved,
+}
+
+/// The limits of a body.
+pub(crate) struct BodyLimits<'a> {
+    pub(crate) max_bytes: usize,
+    /// The time limit of an empty body.
+    pub(crate) timeout: Duration,
+    pub(crate) memory: &'a Budget,
 }
 
 impl FromRequest<Arc<App>> for Body {
     type Rejection = Infallible;
 
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Infallible> {
-        Ok(Self(receive(request, app).await))
+        let limits = BodyLimits {
+            max_bytes: max_body_bytes(&app.model),
+            timeout: app.limits.timeout_body,
+            memory: &app.request_memory,
+        };
+        Ok(Self(receive(request, limits).await))
     }
 }
 
-async fn receive(request: Request, app: &App) -> Result<Received, Refusal> {
-    let most = app.max_body_bytes();
+/// Receives the body of a request.
+///
+/// # Errors
+/// It exceeds a limit, or the client has disconnected.
+pub(crate) async fn receive(request: Request, limits: BodyLimits<'_>) -> Result<Received, Refusal> {
+    let most = limits.max_bytes;
     let declared = request.headers().get(header::CONTENT_LENGTH);
     let declared = declared.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     if declared.is_some_and(|length| length > most as u64) {
         return Err(Refusal::too_large(most));
     }
-    let (began, allowed) = (Instant::now(), app.limits.timeout_body);
+    let peer = request.extensions().get::<Peer>().cloned();
+    let (began, allowed) = (Instant::now(), limits.timeout);
     let mut chunks = request.into_body().into_data_stream();
-    let mut received = Received { bytes: Vec::new(), memory: Reserved::default() };
+    let memory = match &peer {
+        Some(peer) => limits.memory.for_client(peer.client()),
+        None => Reserved::default(),
+    };
+    let mut received = Received { bytes: Vec::new(), memory };
     loop {
         let bytes = received.bytes.len() as u64;
         let deadline = began + allowed + Duration::from_secs(bytes / BYTES_PER_SECOND);
@@ -60,8 +83,28 @@ async fn receive(request: Request, app: &App) -> Result<Received, Refusal> {
         if received.bytes.len() + chunk.len() > most {
             return Err(Refusal::too_large(most));
         }
-        app.request_memory.grow(&mut received.memory, bytes + chunk.len() as u64)?;
+        let bytes = bytes + chunk.len() as u64;
+        reserve(limits.memory, &mut received.memory, bytes, peer.as_ref()).await?;
         received.bytes.extend_from_slice(&chunk);
+    }
+}
+
+/// Enlarges `reserved` to `bytes`, if need be at the cost of bodies that are slow or whose client is over its share.
+async fn reserve(
+    budget: &Budget,
+    reserved: &mut Reserved,
+    bytes: u64,
+    peer: Option<&Peer>,
+) -> Result<(), Refusal> {
+    let refused = match budget.grow(reserved, bytes) {
+        Err(refusal) if refusal.is_to_be_retried() => refusal,
+        done => return done,
+    };
+    match peer {
+        Some(peer) if peer.make_room(budget, budget.missing_bytes(reserved, bytes)) => {
+            budget.grow_by_evicted(reserved, bytes).await
+        }
+        _ => Err(refused),
     }
 }
 

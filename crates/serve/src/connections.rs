@@ -3,6 +3,7 @@
 //! `axum::serve` has no limits on connections, so they are served with hyper's connections here.
 
 mod monitored;
+mod pace;
 mod refused;
 mod registry;
 
@@ -12,6 +13,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use hyper::Request;
+use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::TokioIo;
@@ -22,12 +25,14 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use crate::budget::Budget;
+use crate::client::Client;
 use crate::limits::HttpLimits;
 use crate::metrics::Metrics;
 use crate::refusal::Refusal;
-use monitored::{Monitored, WhileBusy};
+use monitored::{Monitored, Receiving, WhileBusy};
 use refused::Refusals;
-use registry::{Connections, Member, Phase, Reason};
+use registry::{Connections, Entered, Member, Queued, Reason};
 
 /// The size limit of a request's header.
 const MAX_HEADER_BYTES: usize = 32 << 10;
@@ -48,6 +53,7 @@ pub(crate) async fn serve(
 ) {
     let connections = Arc::new(Connections::new(limits.limit_concurrency));
     let (limits, refusals) = (Arc::new(limits), Arc::new(Refusals::new(metrics)));
+    let service = Service { router, limits, refusals, closing: closing.clone() };
     let mut tasks = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -56,8 +62,8 @@ pub(crate) async fn serve(
         };
         // Ended tasks are only freed when they are joined.
         while tasks.try_join_next().is_some() {}
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, client) = match accepted {
+            Ok((stream, address)) => (stream, Client::from(address.ip())),
             Err(error) => {
                 tracing::debug!(%error, "cannot accept a connection");
                 if is_out_of_resources(&error) {
@@ -73,14 +79,14 @@ pub(crate) async fn serve(
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "cannot set TCP_NODELAY");
         }
-        match connections.enter() {
-            Some(member) => {
-                let (router, limits, refusals) = (router.clone(), limits.clone(), refusals.clone());
-                tasks.spawn(drive(stream, member, router, limits, refusals, closing.clone()));
+        match connections.enter(client) {
+            Entered::Member(member) => {
+                tasks.spawn(service.clone().drive(stream, member));
             }
-            None => {
-                refusals.refuse(stream, Refusal::too_many_connections(limits.limit_concurrency))
+            Entered::Queued(queued) => {
+                tasks.spawn(service.clone().drive_queued(stream, queued));
             }
+            Entered::Full => service.refuse(stream),
         }
     }
     drop(listener);
@@ -99,80 +105,107 @@ fn is_of_client(error: &std::io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-/// Serves one connection.
-async fn drive(
-    stream: TcpStream,
-    member: Member,
+/// The connection of a request.
+#[derive(Debug, Clone)]
+pub(crate) struct Peer(Arc<Member>);
+
+impl Peer {
+    pub(crate) fn client(&self) -> Client {
+        self.0.client()
+    }
+
+    /// Evicts bodies that have `bytes` of the memory for requests: slow ones, and of clients that are over their share if
+    /// this client is not. Whether there are enough.
+    pub(crate) fn make_room(&self, memory: &Budget, bytes: u64) -> bool {
+        self.0.make_room(memory, bytes)
+    }
+}
+
+/// What all connections share.
+#[derive(Clone)]
+struct Service {
     router: Router,
     limits: Arc<HttpLimits>,
     refusals: Arc<Refusals>,
-    mut closing: watch::Receiver<bool>,
-) {
-    let member = Arc::new(member);
-    let io = TokioIo::new(Monitored::new(stream, member.clone(), limits.timeout_send));
-    let router = TowerToHyperService::new(router);
-    let requests = member.clone();
-    let service = service_fn(move |request| {
-        let (busy, response) = (requests.begin(), router.call(request));
-        async move {
-            let response = response.await?;
-            Ok::<_, Infallible>(response.map(|body: Body| WhileBusy::new(body, busy)))
-        }
-    });
-    let mut http = http1::Builder::new();
-    // The timeouts are those of the member.
-    http.header_read_timeout(None);
-    http.max_header_size(MAX_HEADER_BYTES).max_buf_size(MAX_BUFFER_BYTES);
-    let mut connection = http.serve_connection(io, service);
-    let mut is_closing = false;
-    let reason = loop {
-        let snapshot = member.snapshot();
-        if let Some(reason) = snapshot.ended(&limits, is_closing) {
-            break reason;
-        }
-        let deadline = snapshot.deadline(&limits);
-        tokio::select! {
-            ended = &mut connection => {
-                if let Err(error) = ended {
-                    tracing::debug!(%error, "a connection failed");
-                }
-                return;
-            }
-            () = member.changed() => {}
-            _ = closing.wait_for(|closing| *closing), if !is_closing => {
-                is_closing = true;
-                Pin::new(&mut connection).graceful_shutdown();
-            }
-            () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {}
-        }
-    };
-    if !matches!(member.snapshot().phase, Phase::Header { .. }) {
-        return;
+    closing: watch::Receiver<bool>,
+}
+
+impl Service {
+    fn refuse(&self, stream: TcpStream) {
+        let refusal = Refusal::too_many_connections(self.limits.limit_concurrency);
+        self.refusals.refuse(stream, refusal);
     }
-    let (stream, refusal) =
-        (connection.into_parts().io.into_inner().into_stream(), reason.refusal(&limits));
-    match reason {
-        // Its place is already another's.
-        Reason::Evicted => refusals.refuse(stream, refusal),
-        Reason::TimedOut | Reason::Closing => refusals.send(stream, &refusal).await,
+
+    /// Serves one connection as soon as another makes room for it.
+    async fn drive_queued(mut self, stream: TcpStream, queued: Queued) {
+        let member = tokio::select! {
+            member = queued.member() => member,
+            _ = self.closing.wait_for(|closing| *closing) => {
+                return self.refusals.refuse(stream, Refusal::stopping());
+            }
+        };
+        match member {
+            Some(member) => self.drive(stream, member).await,
+            None => self.refuse(stream),
+        }
+    }
+
+    /// Serves one connection.
+    async fn drive(self, stream: TcpStream, member: Member) {
+        let Self { router, limits, refusals, mut closing } = self;
+        let member = Arc::new(member);
+        let io = TokioIo::new(Monitored::new(stream, member.clone(), limits.timeout_send));
+        let router = TowerToHyperService::new(router);
+        let requests = member.clone();
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            let busy = requests.begin();
+            if !request.body().is_end_stream() {
+                requests.expect_body();
+            }
+            request.extensions_mut().insert(Peer(requests.clone()));
+            let response = router.call(request.map(|body| Receiving::new(body, requests.clone())));
+            async move {
+                let response = response.await?;
+                Ok::<_, Infallible>(response.map(|body: Body| WhileBusy::new(body, busy)))
+            }
+        });
+        let mut http = http1::Builder::new();
+        // The timeouts are those of the member.
+        http.header_read_timeout(None);
+        http.max_header_size(MAX_HEADER_BYTES).max_buf_size(MAX_BUFFER_BYTES);
+        let mut connection = http.serve_connection(io, service);
+        let mut is_closing = false;
+        let (snapshot, reason) = loop {
+            let snapshot = member.snapshot();
+            if let Some(reason) = snapshot.ended(&limits, is_closing) {
+                break (snapshot, reason);
+            }
+            let deadline = snapshot.deadline(&limits);
+            tokio::select! {
+                ended = &mut connection => {
+                    if let Err(error) = ended {
+                        tracing::debug!(%error, "a connection failed");
+                    }
+                    return;
+                }
+                () = member.changed() => {}
+                _ = closing.wait_for(|closing| *closing), if !is_closing => {
+                    is_closing = true;
+                    Pin::new(&mut connection).graceful_shutdown();
+                }
+                () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {}
+            }
+        };
+        let Some(refusal) = snapshot.refusal(reason, &limits) else { return };
+        // What was received of the request is dropped before the response is sent.
+        let stream = connection.into_parts().io.into_inner().into_stream();
+        match reason {
+            // Its place is already another's.
+            Reason::Evicted => refusals.refuse(stream, refusal),
+            Reason::TimedOut | Reason::Closing => refusals.send(stream, &refusal).await,
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::Error;
-
-    use super::*;
-
-    #[test]
-    fn only_a_lack_of_resources_costs_another_client_its_connection() {
-        let error = |code: Errno| Error::from_raw_os_error(code.raw_os_error());
-        for code in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM] {
-            assert!(is_out_of_resources(&error(code)) && !is_of_client(&error(code)), "{code}");
-        }
-        for code in [Errno::PERM, Errno::PROTO, Errno::NETDOWN, Errno::CONNABORTED] {
-            assert!(!is_out_of_resources(&error(code)), "{code}");
-        }
-        assert!(is_of_client(&error(Errno::CONNABORTED)) && !is_of_client(&error(Errno::PERM)));
-    }
-}
+mod tests;

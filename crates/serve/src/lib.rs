@@ -9,6 +9,7 @@
 //! | `server` | [`Server`]: options, start, drain |
 //! | `limits` | [`HttpLimits`] |
 //! | `connections` | accepting connections, closing slow ones |
+//! | `client` | who sends requests |
 //! | `routes` | paths and their handlers |
 //! | `app` | the state that handlers share |
 //! | `body` | receiving request bodies within limits, and parsing them |
@@ -29,6 +30,7 @@ mod app;
 mod body;
 mod budget;
 mod choice;
+mod client;
 mod connections;
 mod error;
 mod images;

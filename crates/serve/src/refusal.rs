@@ -157,6 +157,16 @@ impl Refusal {
         Self::new(StatusCode::REQUEST_TIMEOUT, message).with_code("request_timeout")
     }
 
+    /// The body of a request is slow, and another client needs its connection or its memory.
+    pub(crate) fn slow_body(bytes: u64, elapsed: Duration, min_bytes_per_second: u64) -> Self {
+        let message = format!(
+            "the body of the request was too slow while other clients waited, with {bytes} bytes in {:.1} s: \
+             send {min_bytes_per_second} bytes per second or more, without long pauses",
+            elapsed.as_secs_f64()
+        );
+        Self::new(StatusCode::REQUEST_TIMEOUT, message).with_code("request_timeout")
+    }
+
     /// The client reads a stream so slowly that too many tokens wait for it.
     pub(crate) fn slow_reader() -> Self {
         let message = "the stream is read more slowly than it is generated";
@@ -173,10 +183,17 @@ impl Refusal {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, message).with_code("overloaded")
     }
 
+    /// The client's requests hold so much memory that none is left for other clients.
+    pub(crate) fn over_share() -> Self {
+        let message = "the requests from this address have more than their share of the memory for requests, \
+                       retry later or send less";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, message).with_code("overloaded")
+    }
+
     /// The request needs more than the memory of all requests.
     pub(crate) fn beyond_request_memory(most: u64) -> Self {
         let message = format!(
-            "the request and its response need more than {most} bytes, the memory for all requests, request less"
+            "the request and its response need more than {most} bytes, the memory for one request, request less"
         );
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, message).with_code("request_too_large")
     }
@@ -229,6 +246,11 @@ impl Refusal {
             (500.., _) => Outcome::Failed,
             _ => Outcome::Refused,
         }
+    }
+
+    /// Whether the same request may succeed later.
+    pub(crate) fn is_to_be_retried(&self) -> bool {
+        self.outcome() == Outcome::Overloaded
     }
 
     pub(crate) fn status(&self) -> u16 {
@@ -296,6 +318,7 @@ mod tests {
         for refusal in [
             Refusal::queue_full(),
             Refusal::out_of_request_memory(),
+            Refusal::over_share(),
             Refusal::too_many_connections(7),
         ] {
             assert_eq!(refusal.outcome(), Outcome::Overloaded);

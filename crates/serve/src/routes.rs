@@ -21,6 +21,7 @@ use serde_json::json;
 use crate::admission::Permit;
 use crate::app::Shared;
 use crate::body::{Body, parse};
+use crate::budget::Reserved;
 use crate::metrics::Outcome;
 use crate::refusal::Refusal;
 use crate::request::Settings;
@@ -119,8 +120,10 @@ async fn chat_response(app: &Shared, body: Body) -> Result<Response, Refusal> {
     let (request, memory) = parse(app, body, ChatRequest::parse).await?;
     let ChatRequest { conversation, settings } = request;
     let permit = app.admission.admit(settings.n)?;
+    let logprobs = memory.memory.another();
     let prompt = chat_prompt(app, "messages", conversation, Some(&settings), memory).await?;
-    let input = Input { param: "messages", prompts: vec![prompt], form: Form::Chat };
+    let form = Form::Chat;
+    let input = Input { param: "messages", prompts: vec![prompt], form, logprobs };
     generate(app, input, settings, arrived, permit).await
 }
 
@@ -129,12 +132,13 @@ async fn responses_response(app: &Shared, body: Body) -> Result<Response, Refusa
     let (request, memory) = parse(app, body, ResponsesRequest::parse).await?;
     let ResponsesRequest { conversation, settings, mut repeated } = request;
     let permit = app.admission.admit(settings.n)?;
+    let logprobs = memory.memory.another();
     let prompt = chat_prompt(app, "input", conversation, Some(&settings), memory).await?;
     repeated.insert("temperature".to_owned(), settings.sampling.temperature.into());
     repeated.insert("top_p".to_owned(), settings.sampling.top_p.into());
     let response = Responses::new(&app.model.name, repeated);
     let form = Form::Responses(Box::new(response));
-    let input = Input { param: "input", prompts: vec![prompt], form };
+    let input = Input { param: "input", prompts: vec![prompt], form, logprobs };
     generate(app, input, settings, arrived, permit).await
 }
 
@@ -144,14 +148,15 @@ async fn completions_response(app: &Shared, body: Body) -> Result<Response, Refu
     let CompletionRequest { prompts, special_tokens, echo, cache_salt, settings } = request;
     let permit = app.admission.admit(settings.n.saturating_mul(prompts.len()))?;
     let most = app.model.max_model_len;
-    let logprobs = match settings.sampling.prompt_logprobs {
+    let logprobs = memory.memory.another();
+    let echoed_logprobs = match settings.sampling.prompt_logprobs {
         Some(_) => EchoedLogprobs::Pending,
         None => EchoedLogprobs::None,
     };
     let (ids, echo) = app
         .run_blocking(move |tokenizer| {
             let _memory = memory;
-            let echoed = |text| EchoedPrompt { text, logprobs: logprobs.clone() };
+            let echoed = |text| EchoedPrompt { text, logprobs: echoed_logprobs.clone() };
             let echo = match echo {
                 Echo::On => texts(tokenizer, &prompts)
                     .map(|texts| Some(texts.into_iter().map(echoed).collect())),
@@ -169,14 +174,16 @@ async fn completions_response(app: &Shared, body: Body) -> Result<Response, Refu
     let prompt = |ids| embodied_r_policy::Prompt::from(ids).with_cache_salt(cache_salt.as_deref());
     let prompts = prompts.into_iter().map(prompt).collect();
     let form = Form::Completion { echo, n: settings.n };
-    generate(app, Input { param: "prompt", prompts, form }, settings, arrived, permit).await
+    let input = Input { param: "prompt", prompts, form, logprobs };
+    generate(app, input, settings, arrived, permit).await
 }
 
-/// Prompts, the field that they came from, and the response format.
+/// Prompts, the field that they came from, the response format, and the memory for its log-probabilities.
 struct Input {
     param: &'static str,
     prompts: Vec<embodied_r_policy::Prompt>,
     form: Form,
+    logprobs: Reserved,
 }
 
 async fn generate(
@@ -186,8 +193,8 @@ async fn generate(
     arrived: Instant,
     permit: Permit,
 ) -> Result<Response, Refusal> {
-    let Input { param, prompts, form } = input;
-    let memory = LogprobMemory::of_echo(&app.request_memory, &settings, &prompts)?;
+    let Input { param, prompts, form, logprobs } = input;
+    let memory = LogprobMemory::of_echo(&app.request_memory, logprobs, &settings, &prompts)?;
     let after = |prompt: &embodied_r_policy::Prompt| {
         settings.sampling_after(param, prompt.len(), &app.model)
     };

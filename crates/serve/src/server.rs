@@ -13,7 +13,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::admission::Admission;
 use crate::api_key::ApiKeyHash;
-use crate::app::App;
+use crate::app::{App, max_body_bytes};
 use crate::budget::Budget;
 use crate::connections;
 use crate::error::{Error, Result};
@@ -119,9 +119,10 @@ impl Server {
             max_model_len,
             media,
         };
-        let request_memory = Budget::new(limits.request_memory_bytes as u64);
         let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let workers = Arc::new(Semaphore::new(threads));
+        let (memory, largest) = (limits.request_memory_bytes, max_body_bytes(&model));
+        let request_memory = Budget::of_clients(memory as u64, largest as u64);
         let app = App {
             model,
             engine,

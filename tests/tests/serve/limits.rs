@@ -104,6 +104,28 @@ fn a_body_that_takes_too_long_gets_408() {
 }
 
 #[test]
+fn half_sent_bodies_leave_room_for_other_clients() {
+    let server = Server::start(&["--timeout-body", "3600", "--limit-concurrency", "8"]);
+    let head = "POST /v1/chat/completions HTTP/1.1\r\nHost: here\r\nContent-Length: 1000\r\n\r\n{\"model\"";
+    let waiting: Vec<TcpStream> = (0..8).map(|_| sent(&server, head)).collect();
+    // Those whose headers are not read yet would make room as connections without a request.
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(server.get("/health").status, 200);
+    assert_eq!(server.get("/metrics").status, 200);
+    assert_eq!(server.post(CHAT, &chat("a lamp", json!({"max_tokens": 2}))).status, 200);
+    let evicted = waiting.iter().find_map(|stream| {
+        // The others get nothing.
+        stream.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+        answer(stream)
+    });
+    let evicted = evicted.unwrap();
+    assert!(
+        evicted.starts_with("HTTP/1.1 408 ") && evicted.contains("request_timeout"),
+        "{evicted}"
+    );
+}
+
+#[test]
 fn an_idle_connection_is_closed() {
     let server = Server::start(&["--timeout-keep-alive", "1"]);
     let stream = sent(&server, "GET /health HTTP/1.1\r\nHost: here\r\n\r\n");

@@ -14,24 +14,25 @@ const MAX_ECHOED_LOGPROBS: usize = 1 << 21;
 const LOGPROB_BYTES: u64 = 1 << 10;
 
 /// The share of a response's log-probabilities in the memory for requests.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct LogprobMemory {
     reserved: Reserved,
     count: u64,
 }
 
 impl LogprobMemory {
-    /// Reserves the memory of the prompts' log-probabilities, if they are requested: all at once, since the engine
-    /// returns those of a prompt together.
+    /// Reserves the memory of the prompts' log-probabilities in `reserved`, if they are requested: all at once, since the
+    /// engine returns those of a prompt together.
     ///
     /// # Errors
     /// They are too many, or there is too little memory.
     pub(super) fn of_echo(
         budget: &Budget,
+        reserved: Reserved,
         settings: &Settings,
         prompts: &[Prompt],
     ) -> Result<Self, Refusal> {
-        let mut memory = Self::default();
+        let mut memory = Self { reserved, count: 0 };
         let Some(top) = settings.sampling.prompt_logprobs else { return Ok(memory) };
         let tokens: usize = prompts.iter().map(Prompt::len).sum();
         let count = tokens.saturating_mul(settings.n).saturating_mul(top + 1);
