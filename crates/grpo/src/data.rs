@@ -1,5 +1,6 @@
 //! Training data: questions as prompts, conversations as examples, and their order.
 
+mod assistant_turn;
 pub mod conversations;
 pub(crate) mod fingerprint;
 pub mod length_limit;

@@ -33,6 +33,25 @@ pub enum Error {
         /// What is wrong, and what is expected.
         what: String,
     },
+    /// Questions have answers that the `accuracy` reward cannot score.
+    #[error(
+        "`accuracy` cannot score the answers of {count} of {total} questions, such as {examples}: they are neither option \
+         letters nor numbers; give the questions an `answer_type`, such as `text`, or set `allow_unscored = true`"
+    )]
+    Unscored {
+        /// The number of these questions.
+        count: usize,
+        /// The number of all questions.
+        total: usize,
+        /// The first of them, with their answers.
+        examples: String,
+    },
+    /// What the chat template makes of an assistant's message is not the message.
+    #[error("the chat template changes the assistant's message: {why}")]
+    ChatTemplateChangesReply {
+        /// How.
+        why: String,
+    },
     /// An image cannot be processed or encoded.
     #[error(transparent)]
     Vision(#[from] embodied_r_vision::Error),

@@ -303,6 +303,15 @@ pub fn chat_prompt(text: &dyn ChatTokenizer, system: &str, user: &str) -> Result
     text.encode(&text.apply_chat_template(&messages, GenerationPrompt::Append)?)
 }
 
+/// The text of a prompt's last tokens, enough for a `<think>` that the chat template opens, even one of bytes.
+///
+/// # Errors
+/// The tokenizer fails.
+pub fn prompt_end(text: &dyn ChatTokenizer, prompt: &Prompt) -> Result<String> {
+    let ids = prompt.ids();
+    text.decode(&ids[ids.len().saturating_sub(32)..])
+}
+
 /// The decoded text of a completion, without its stop token.
 ///
 /// # Errors

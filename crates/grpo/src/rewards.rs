@@ -3,3 +3,4 @@
 pub mod judge;
 pub(crate) mod positions;
 pub mod scoring;
+pub(crate) mod unscored;

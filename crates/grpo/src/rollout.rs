@@ -17,7 +17,7 @@ use crate::data::questions::TokenizedQuestion;
 use crate::error::{Error, Result};
 use crate::model::{
     ChatTokenizer, FinishReason, GenerateOptions, GenerationRequest, Group, Model, Prompt,
-    SamplingParams, completion_text,
+    SamplingParams, completion_text, prompt_end,
 };
 use crate::process_group::ProcessGroup;
 use crate::update::packing::GroupLengths;
@@ -33,6 +33,8 @@ pub struct Rollout {
     pub question: String,
     /// The prompt.
     pub prompt: Prompt,
+    /// The text at the prompt's end, which may begin the reply: `<think>`.
+    pub prompt_end: String,
     /// The ground-truth answer.
     pub solution: String,
     /// The group of completions.
@@ -163,7 +165,8 @@ impl<M: Model> Sampler<'_, M> {
                     id: prompted.question.id(),
                     question: prompted.question.question.clone(),
                     prompt: prompted.prompt.clone(),
-                    solution: prompted.question.answer.clone(),
+                    prompt_end: prompt_end(self.tokenizer, &prompted.prompt)?,
+                    solution: prompted.question.solution(),
                     completions: completions.collect::<Result<_>>()?,
                 })
             })
@@ -239,6 +242,7 @@ pub(crate) mod tests {
             id: "q".into(),
             question: "?".into(),
             prompt: vec![1].into(),
+            prompt_end: String::new(),
             solution: "A".into(),
             completions,
         }

@@ -19,6 +19,28 @@ pub enum LrScheduler {
     ConstantWithWarmup,
 }
 
+/// `warmup_steps`, as in TRL 1.16.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "expected a number of steps, or a fraction of them below 1")]
+pub enum WarmupSteps {
+    /// A number of steps.
+    Steps(u64),
+    /// A fraction of all steps if it is below 1, else a number of steps.
+    Fraction(f64),
+}
+
+impl WarmupSteps {
+    /// The number of steps out of `total_steps`; a fraction is rounded up.
+    pub fn of(self, total_steps: u64) -> u64 {
+        match self {
+            Self::Steps(steps) => steps,
+            Self::Fraction(steps) if steps >= 1.0 => steps as u64,
+            // 0.05 * 20 is 1.0000000000000002 in binary; the margin keeps that from counting as two steps.
+            Self::Fraction(ratio) => (ratio * total_steps as f64 - 1e-9).ceil().max(0.0) as u64,
+        }
+    }
+}
+
 impl LrScheduler {
     /// What follows warmup, in a word.
     pub fn decay(self) -> &'static str {
@@ -33,15 +55,13 @@ impl LrScheduler {
     /// rounded up.
     pub fn warmup_steps(
         self,
-        warmup_steps: Option<u64>,
+        warmup_steps: Option<WarmupSteps>,
         warmup_ratio: f64,
         total_steps: u64,
     ) -> u64 {
-        // 0.05 * 20 is 1.0000000000000002 in binary; the margin keeps that from counting as two steps.
-        let of_ratio = || (warmup_ratio * total_steps as f64 - 1e-9).ceil().max(0.0) as u64;
         match self {
             Self::Constant => 0,
-            _ => warmup_steps.unwrap_or_else(of_ratio),
+            _ => warmup_steps.unwrap_or(WarmupSteps::Fraction(warmup_ratio)).of(total_steps),
         }
     }
 }
@@ -119,7 +139,9 @@ mod tests {
     #[test]
     fn warmup_steps_override_the_ratio_and_the_ratio_is_rounded_up() {
         for kind in [LrScheduler::Cosine, LrScheduler::Linear, LrScheduler::ConstantWithWarmup] {
-            assert_eq!(kind.warmup_steps(Some(3), 0.5, 100), 3);
+            assert_eq!(kind.warmup_steps(Some(WarmupSteps::Steps(3)), 0.5, 100), 3);
+            assert_eq!(kind.warmup_steps(Some(WarmupSteps::Fraction(0.05)), 0.5, 21), 2);
+            assert_eq!(kind.warmup_steps(Some(WarmupSteps::Fraction(3.0)), 0.5, 21), 3);
             assert_eq!(kind.warmup_steps(None, 0.05, 20), 1);
             assert_eq!(kind.warmup_steps(None, 0.05, 21), 2);
             assert_eq!(kind.warmup_steps(None, 0.0, 21), 0);

@@ -357,6 +357,15 @@ impl Error {
         }
     }
 
+    /// Whether the question's video does not exist.
+    pub(crate) fn is_missing_video(&self) -> bool {
+        match self {
+            Self::VideoNotFound { .. } => true,
+            Self::Shared(shared) => shared.is_missing_video(),
+            _ => false,
+        }
+    }
+
     /// Whether no server returned a completion, so that the next question may fail too: none is
     /// reachable, or none accepts images.
     pub(crate) fn is_request_failure(&self) -> bool {

@@ -9,10 +9,11 @@ use embodied_r_data::{Question, prompts};
 use embodied_r_files::open_text;
 use serde::Deserialize;
 
+use crate::data::assistant_turn::completion_of;
 use crate::data::length_limit::LengthLimit;
 use crate::data::too_long::TooLong;
 use crate::error::{Error, Result};
-use crate::model::{ChatMessage, ChatTokenizer, GenerationPrompt, RenderedChat};
+use crate::model::{ChatMessage, ChatTokenizer, GenerationPrompt};
 use crate::update::supervised::Example;
 
 /// A line of the file; other fields are ignored.
@@ -125,25 +126,6 @@ pub fn example(messages: &[ChatMessage], text: &dyn ChatTokenizer) -> Result<Exa
     let whole = text.apply_chat_template(messages, GenerationPrompt::None)?;
     let completion = completion_of(&prompt, &whole, &last[0].content, text)?;
     Ok(Example::new(text.encode(&prompt)?.into(), completion))
-}
-
-/// The tokens of an assistant's turn `content`, with a stop token, which makes the conversation `whole` of `prompt`.
-pub(crate) fn completion_of(
-    prompt: &RenderedChat,
-    whole: &RenderedChat,
-    content: &str,
-    text: &dyn ChatTokenizer,
-) -> Result<Vec<u32>> {
-    // Templates may trim or decorate the content, so the completion is what the template appends to the prompt.
-    let appended = whole.strip_prefix(prompt).unwrap_or_else(|| text.plain(content));
-    let mut completion = text.encode(&appended)?;
-    let stop = completion.iter().position(|id| text.stop_ids().contains(id));
-    match (stop, text.stop_ids().first()) {
-        (Some(stop), _) => completion.truncate(stop + 1),
-        (None, Some(stop)) => completion.push(*stop),
-        (None, None) => {}
-    }
-    Ok(completion)
 }
 
 #[cfg(test)]

@@ -5,7 +5,8 @@ use embodied_r_data::prompts;
 use embodied_r_data::system_prompt::{Given, SystemPrompt};
 use embodied_r_vision::{ImageLayout, MultimodalMessage, MultimodalPart, VisionProcessor};
 
-use crate::data::conversations::{SftExamples, completion_of};
+use crate::data::assistant_turn::completion_of;
+use crate::data::conversations::SftExamples;
 use crate::data::length_limit::LengthLimit;
 use crate::data::questions::{Prompts, TokenizedQuestion};
 use crate::data::too_long::TooLong;
@@ -89,7 +90,14 @@ pub fn examples(
         let turns: Vec<usize> =
             turns.filter(|(_, message)| is_turn(message)).map(|(turn, _)| turn).collect();
         for turn in turns.into_iter().filter(|turn| *turn > 0) {
-            let example = sample.example(turn, own, text, processor)?;
+            let of_sample = |error: Error| match error {
+                Error::ChatTemplateChangesReply { .. } => Error::Question {
+                    id: sample.sample.question.id(),
+                    what: format!("cannot be trained on: {error}"),
+                },
+                error => error,
+            };
+            let example = sample.example(turn, own, text, processor).map_err(of_sample)?;
             match limit.allows(example.tokens()) {
                 true => all.push(example),
                 false => {

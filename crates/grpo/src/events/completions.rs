@@ -113,6 +113,7 @@ mod tests {
             id: "q3".into(),
             question: "Question: where?".into(),
             prompt: vec![7, 8].into(),
+            prompt_end: String::new(),
             solution: "B".into(),
             completions: vec![Completion {
                 ids: vec![4, 5, 0],

@@ -1,7 +1,9 @@
 //! Scores completions with the run's rewards and computes their weighted sum.
 
+use std::borrow::Cow;
 use std::sync::atomic::AtomicBool;
 
+use embodied_r_rewards::prompt_end::whole_reply;
 use embodied_r_rewards::registry::{RewardDependencies, build};
 use embodied_r_rewards::stages::{Weights, weight};
 use embodied_r_rewards::{
@@ -128,21 +130,29 @@ impl RewardFunction {
         process_group: &ProcessGroup,
         stop: &AtomicBool,
     ) -> Result<Option<Vec<Score>>> {
-        let batch: Vec<RewardInput<'_>> = rollouts
-            .iter()
-            .flat_map(|rollout| {
+        let completions = || {
+            rollouts
+                .iter()
+                .flat_map(|rollout| rollout.completions.iter().map(move |it| (rollout, it)))
+        };
+        let replies: Vec<Cow<'_, str>> = completions()
+            .map(|(rollout, completion)| whole_reply(&rollout.prompt_end, &completion.text))
+            .collect();
+        let batch: Vec<RewardInput<'_>> = completions()
+            .zip(&replies)
+            .map(|((rollout, completion), reply)| {
                 let question = questions.get(rollout.index);
                 let columns = question.map(|it| &it.question.extra).filter(|it| !it.is_empty());
-                rollout.completions.iter().map(move |completion| RewardInput {
+                RewardInput {
                     id: &rollout.id,
                     question: &rollout.question,
                     solution: &rollout.solution,
-                    completion: &completion.text,
+                    completion: reply,
                     completion_ids: Some(&completion.ids),
                     answer_type: columns.and_then(AnswerType::of_columns),
                     images: question.map_or(&[], |it| &it.images),
                     columns,
-                })
+                }
             })
             .collect();
         let _guard = self.external.then(|| process_group.communicator().heartbeat_guard());
@@ -316,6 +326,17 @@ mod tests {
         assert_eq!(found.scores[1].as_ref().unwrap().value, Some(1.0));
         assert_eq!(found.reward, None);
         assert_eq!(scored(&[logged()], &[("consistency", 0.5)]).reward, Some(0.5));
+    }
+
+    #[test]
+    fn a_reply_begins_with_the_reasoning_that_the_prompt_opens() {
+        let mut rollouts = [rollout(1)];
+        rollouts[0].prompt_end = "assistant\n<think>\n".into();
+        rollouts[0].completions[0].text = "so</think><answer>B</answer>".into();
+        let rewards = [function(Format::Strict, ComputeWhen::Always)];
+        let weights = [("format".into(), 1.0)].into_iter().collect();
+        score(&mut rollouts, &[], &rewards, &weights, &ProcessGroup::default(), &NEVER).unwrap();
+        assert_eq!(rollouts[0].completions[0].reward, Some(1.0));
     }
 
     #[test]

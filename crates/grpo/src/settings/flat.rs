@@ -99,6 +99,7 @@ pub(super) use flat;
 mod tests {
     use super::super::{GrpoSettings, LossSettings, SftSettings};
     use super::*;
+    use crate::schedule::WarmupSteps;
 
     #[test]
     fn settings_that_are_not_given_have_the_defaults_of_the_run_not_of_their_group() {
@@ -111,7 +112,7 @@ mod tests {
         assert_ne!(grpo.loss.beta, LossSettings::default().beta);
         let sft: SftSettings = toml::from_str("warmup_steps = 3\nmodel = 'm'").unwrap();
         let expected = SftSettings::default().with(|s| {
-            s.lr.warmup_steps = Some(3);
+            s.lr.warmup_steps = Some(WarmupSteps::Steps(3));
             s.run.model = "m".into();
         });
         assert_eq!(sft, expected);

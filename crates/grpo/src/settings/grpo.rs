@@ -154,7 +154,7 @@ impl GrpoSettings {
 pub(in crate::settings) mod tests {
     use super::*;
     use crate::advantages::{AdvantageEstimator, ScaleRewards};
-    use crate::schedule::LrScheduler;
+    use crate::schedule::{LrScheduler, WarmupSteps};
 
     /// The faults of the defaults with a `change`.
     pub(in crate::settings) fn faults(change: impl FnOnce(&mut GrpoSettings)) -> Vec<String> {
@@ -231,8 +231,22 @@ pub(in crate::settings) mod tests {
     }
 
     #[test]
+    fn warmup_steps_are_whole_or_a_fraction_below_1() {
+        let found =
+            |steps| faults(|train| train.lr.warmup_steps = Some(WarmupSteps::Fraction(steps)));
+        assert_eq!([found(0.0), found(0.1), found(3.0)].concat(), [""; 0]);
+        for wrong in [-1.0, 1.5] {
+            let expected = format!(
+                "`warmup_steps`: must be a number of steps, or a fraction below 1, not {wrong}"
+            );
+            assert_eq!(found(wrong), [expected]);
+        }
+    }
+
+    #[test]
     fn warmup_steps_that_a_constant_would_ignore_are_a_fault() {
         let found = |lr_scheduler_type: LrScheduler, warmup_steps: Option<u64>| {
+            let warmup_steps = warmup_steps.map(WarmupSteps::Steps);
             faults(|train| {
                 (train.lr.lr_scheduler_type, train.lr.warmup_steps) =
                     (lr_scheduler_type, warmup_steps);

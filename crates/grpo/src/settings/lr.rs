@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::faults::Faults;
-use crate::schedule::{LrSchedule, LrScheduler};
+use crate::schedule::{LrSchedule, LrScheduler, WarmupSteps};
 
 /// The learning rate over a run.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -16,9 +16,9 @@ pub struct LrSettings {
     pub lr_scheduler_type: LrScheduler,
     /// Fraction of the optimizer steps spent on linear warmup. Default: 0.05.
     pub warmup_ratio: f64,
-    /// Warmup steps; overrides `warmup_ratio`. Default: none.
+    /// Warmup steps, or below 1 a fraction of the optimizer steps; overrides `warmup_ratio`. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub warmup_steps: Option<u64>,
+    pub warmup_steps: Option<WarmupSteps>,
 }
 
 impl Default for LrSettings {
@@ -37,11 +37,17 @@ impl LrSettings {
         faults.positive("learning_rate", self.learning_rate);
         faults.fraction("warmup_ratio", self.warmup_ratio);
         let constant = self.lr_scheduler_type == LrScheduler::Constant;
-        let ignored = constant && self.warmup_steps.is_some_and(|steps| steps > 0);
+        let ignored = constant && self.warmup_steps.is_some_and(|steps| steps.of(u64::MAX) > 0);
         faults.unless(!ignored, "warmup_steps", || {
             "has no effect with `lr_scheduler_type = \"constant\"`; use \"constant_with_warmup\""
                 .to_owned()
         });
+        if let Some(WarmupSteps::Fraction(value)) = self.warmup_steps {
+            let is_valid = (0.0..1.0).contains(&value) || value >= 1.0 && value.fract() == 0.0;
+            faults.unless(is_valid, "warmup_steps", || {
+                format!("must be a number of steps, or a fraction below 1, not {value}")
+            });
+        }
     }
 
     /// The schedule over `total_steps` optimizer steps.

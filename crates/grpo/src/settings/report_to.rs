@@ -26,7 +26,10 @@ impl ReportTo {
     fn from_names<E: Error>(names: &[String]) -> Result<Self, E> {
         if let Some(name) = names.iter().find(|name| ![TENSORBOARD, NONE].contains(&name.as_str()))
         {
-            return Err(E::unknown_variant(name, &[TENSORBOARD, NONE]));
+            return Err(E::custom(format!(
+                "`{name}` is not supported; there are `tensorboard`, whose files other trackers read, and `none`; all metrics \
+                 are in `events.jsonl`"
+            )));
         }
         let tensorboard = names.iter().any(|name| name == TENSORBOARD);
         if tensorboard && names.iter().any(|name| name == NONE) {
@@ -102,7 +105,7 @@ mod tests {
     #[test]
     fn unknown_and_contradictory_values_are_refused() {
         let unknown = read(serde_json::json!("wandb")).unwrap_err();
-        assert!(unknown.contains("`wandb`, expected `tensorboard` or `none`"), "{unknown}");
+        assert!(unknown.contains("`wandb` is not supported; there are `tensorboard`"), "{unknown}");
         let both = read(serde_json::json!(["none", "tensorboard"])).unwrap_err();
         assert!(both.contains("keep one of them"), "{both}");
         assert!(read(serde_json::json!(3)).is_err());

@@ -16,6 +16,9 @@ pub struct RewardSettings {
     /// regular expression of ms-swift and the paper's code, which accepts repeated tags; `r1v` is another name of it.
     /// Default: `strict`.
     pub format: Format,
+    /// Train on questions whose answer `accuracy` cannot score: neither an option letter nor a number, and without an
+    /// `answer_type`. Default: false, which is an error that names them.
+    pub allow_unscored: bool,
     /// `soft_overlong`: length in tokens at which the penalty reaches -1. Default: `max_completion_length`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub soft_max_length: Option<usize>,
@@ -48,6 +51,7 @@ impl Default for RewardSettings {
         Self {
             reward: Vec::new(),
             format: Format::Strict,
+            allow_unscored: false,
             soft_max_length: None,
             soft_cache_length: None,
             repetition_n_grams: 3,

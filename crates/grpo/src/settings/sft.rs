@@ -112,7 +112,7 @@ impl SftSettings {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::schedule::LrScheduler;
+    use crate::schedule::{LrScheduler, WarmupSteps};
 
     #[test]
     fn the_defaults_have_no_fault() {
@@ -139,7 +139,7 @@ mod tests {
             s.supervised.max_steps = Some(0);
             s.lr.learning_rate = f64::NAN;
             s.lr.lr_scheduler_type = LrScheduler::Constant;
-            s.lr.warmup_steps = Some(5);
+            s.lr.warmup_steps = Some(WarmupSteps::Steps(5));
         });
         let keys: Vec<_> = sft.faults().into_iter().map(|fault| fault.key).collect();
         assert_eq!(keys, ["num_train_epochs", "max_steps", "learning_rate", "warmup_steps"]);

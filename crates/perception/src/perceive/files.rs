@@ -49,6 +49,7 @@ pub(super) fn open(
             finished: 0,
             failed: 0,
             unsupported: BTreeMap::new(),
+            missing_videos: 0,
             refused: 0,
             over_budget: 0,
             interrupted: 0,

@@ -29,6 +29,9 @@ pub struct PerceiveSummary {
     pub failed: usize,
     /// Failed questions that the annotations cannot support, by category.
     pub unsupported: BTreeMap<String, usize>,
+    /// Failed questions whose video does not exist.
+    #[serde(default)]
+    pub missing_videos: usize,
     /// Failed questions with a frame that the model refused to describe.
     pub refused: usize,
     /// Questions not tried because of the cost limit.
@@ -56,6 +59,7 @@ impl PerceiveSummary {
             (&mut self.already_finished, other.already_finished),
             (&mut self.finished, other.finished),
             (&mut self.failed, other.failed),
+            (&mut self.missing_videos, other.missing_videos),
             (&mut self.refused, other.refused),
             (&mut self.over_budget, other.over_budget),
             (&mut self.interrupted, other.interrupted),

@@ -168,6 +168,7 @@ pub(super) async fn caption_all(
             JobResult::Failed(error) => {
                 summary.failed += 1;
                 summary.refused += usize::from(error.is_refusal());
+                summary.missing_videos += usize::from(error.is_missing_video());
                 if let Error::UnsupportedCategory { category, .. } = &error {
                     *summary.unsupported.entry(category.clone()).or_default() += 1;
                 }

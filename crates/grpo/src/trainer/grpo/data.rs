@@ -7,6 +7,7 @@ use crate::data::questions::Prompts;
 use crate::data::sampler::BatchSampler;
 use crate::error::{Error, Result};
 use crate::rewards::positions::check_positions;
+use crate::rewards::unscored::check_scored;
 use crate::schedule::training_plan::TrainingPlan;
 use crate::settings::GrpoSettings;
 
@@ -25,11 +26,13 @@ impl GrpoData {
     ///
     /// # Errors
     /// There are too few questions, the settings do not fit them, `metric_for_best_model` is no metric of an evaluation,
-    /// or a reward cannot be computed for the answer of a question.
+    /// or a reward cannot be computed for the answer of a question, unless `allow_unscored` is set.
     pub fn new(settings: &GrpoSettings, questions: Prompts, eval: Prompts) -> Result<Self> {
         let stages = settings.stages().map_err(Error::Settings)?;
         check_best_metric(settings, &stages, &eval.questions)?;
         check_positions(settings, &stages, &questions.questions)?;
+        check_scored(settings, &stages, &questions.questions)?;
+        check_scored(settings, &stages, &eval.questions)?;
         let (left, needed) = (questions.questions.len(), settings.rollout.questions_per_step());
         let too_few = Error::TooFew { what: "questions", given: questions.given(), left, needed };
         let sampler = BatchSampler::new(left, needed, settings.run.seed).ok_or(too_few)?;
