@@ -127,7 +127,10 @@ fn images_that_a_model_does_not_see_are_warned_of() {
     };
     let mut blind = Command::new(binary());
     let text = stderr_of(blind.current_dir(dir.path()).args(without(&INFER)), 1);
-    assert!(text.contains("cannot parse `data.jsonl`") && text.contains("`--direct`"), "{text}");
+    assert!(
+        text.contains("`data.jsonl` is in no known format") && text.contains("`--direct`"),
+        "{text}"
+    );
     let own = json!([
         {"Question_id": 1, "question": "<image>What?", "answer": "A", "images": ["a.png"]},
         {"Question_id": 2, "question": "What?", "answer": "A", "images": []},

@@ -75,7 +75,7 @@ fn wrong_settings_cause_no_restart() {
 fn ranks_that_this_build_does_not_support_are_refused_with_a_hint() {
     let dir = workspace("");
     let (code, _, error) = run(train(dir.path(), &["--gpus", "2"]));
-    assert_eq!(code, Some(1), "{error}");
+    assert_eq!(code, Some(2), "{error}");
     assert!(
         error.contains(
             "hint: rebuild with `cargo build --release --package embodied-r-cli --features cuda`"

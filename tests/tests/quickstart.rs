@@ -167,7 +167,7 @@ fn unsupported_devices_are_refused_before_any_work() {
     let out = folder.path().join("quickstart");
     for (arguments, code, reason) in [
         (["--device", "cuda"], 2, "`--features cuda`"),
-        (["--gpus", "2"], 1, "`--gpus` needs CUDA, and this program was built without it"),
+        (["--gpus", "2"], 2, "`--gpus` needs CUDA, and this program was built without it"),
     ] {
         let mut command = Command::new(binary());
         let refused = command.arg("quickstart").args(arguments).arg("--output").arg(&out).assert();

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use assert_cmd::assert::OutputAssertExt as _;
 use embodied_r_tests::small_run::{sft, train};
-use embodied_r_tests::{small_run, stderr_of};
+use embodied_r_tests::{binary, small_run, stderr_of, stdout_of};
 
 /// The inputs of a run.
 fn inputs(dir: &Path) {
@@ -127,4 +127,39 @@ weights = { acuracy = 1 }
         "error: invalid settings: `stage[1].weights.acuracy`: unknown reward; did you mean `accuracy`? (line 12 of \
          `run.toml`)\n"
     );
+}
+
+#[test]
+fn a_setting_is_a_flag_with_the_same_checks() {
+    let dir = tempfile::tempdir().unwrap();
+    inputs(dir.path());
+    let with = |words: &[&str]| {
+        let mut command = train(dir.path());
+        command.args(WEIGHTS).args(words);
+        command
+    };
+    let wrong = fault(|| with(&["--learning_rate", "fast"]));
+    assert!(
+        wrong.contains("`learning_rate`") && wrong.contains("(in `--learning_rate fast`)"),
+        "{wrong}"
+    );
+    let unknown = stderr_of(&mut with(&["--learning_rat", "1"]), 2);
+    assert!(unknown.contains("'--learning_rate'"), "{unknown}");
+    let theirs = fault(|| with(&["--per_device_train_batch_size", "8"]));
+    assert!(theirs.contains("use `generation_batch_size`"), "{theirs}");
+    with(&["--learning-rate", "2e-3", "--use_peft", "--lora_rank", "2", "--max_steps", "1"])
+        .assert()
+        .code(0);
+    let saved = fs::read_to_string(dir.path().join("run/settings.toml")).unwrap();
+    for line in ["learning_rate = 0.002", "use_peft = true", "lora_r = 2", "max_steps = 1"] {
+        assert!(saved.lines().any(|found| found == line), "`{line}` is not in\n{saved}");
+    }
+}
+
+#[test]
+fn a_setting_is_explained_offline() {
+    let text = stdout_of(Command::new(binary()).args(["settings", "beta"]));
+    assert!(text.starts_with("beta (train)\n  default: 0.001\n"), "{text}");
+    let unknown = stderr_of(Command::new(binary()).args(["settings", "bet"]), 2);
+    assert_eq!(unknown, "error: unknown setting `bet`; did you mean `beta`?\n");
 }

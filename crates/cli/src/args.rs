@@ -32,7 +32,10 @@ pub(crate) mod robot;
 pub(crate) mod run;
 pub(crate) mod runs;
 pub(crate) mod serve;
+pub(crate) mod setting_flags;
+pub(crate) mod settings;
 pub(crate) mod sft;
+mod short_help;
 pub(crate) mod show;
 pub(crate) mod sim;
 pub(crate) mod system_prompt;
@@ -49,8 +52,12 @@ use std::ffi::OsString;
 use clap::error::ErrorKind;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
+use embodied_r_grpo::settings::{GrpoSettings, SftSettings};
+
+use crate::settings::flag_names;
 use crate::terminal::escaped;
 pub(crate) use groups::GROUPS;
+use setting_flags::{with_python_spellings, with_setting_flags};
 
 /// Train language models to reason about space in egocentric videos.
 #[derive(Debug, Parser)]
@@ -90,6 +97,7 @@ pub(crate) enum Command {
     Quickstart(quickstart::QuickstartArgs),
     Filter(filter::FilterArgs),
     Robot(robot::RobotArgs),
+    Settings(settings::SettingsArgs),
     Runs(runs::RunsArgs),
     Show(show::ShowArgs),
     Report(report::ReportArgs),
@@ -107,6 +115,9 @@ pub(crate) fn command() -> clap::Command {
         .mut_subcommand("perceive", perceive::with_backend_headings)
         .mut_subcommand("ask", captioner::with_old_name)
         .mut_subcommand("chat", captioner::with_old_name);
+    let command = with_python_spellings(short_help::shortened(command))
+        .mut_subcommand("train", |it| with_setting_flags(it, &flag_names::<GrpoSettings>()))
+        .mut_subcommand("sft", |it| with_setting_flags(it, &flag_names::<SftSettings>()));
     let template = groups::help_template(&command);
     command.help_template(template)
 }
@@ -158,5 +169,17 @@ pub(crate) fn try_parse_from(
             _ => {}
         }
     }
-    Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+    let mut cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
+    let given = |names: &[&'static str]| {
+        matches
+            .subcommand()
+            .map(|(_, matches)| setting_flags::given(matches, names))
+            .unwrap_or_default()
+    };
+    match &mut cli.command {
+        Command::Train(args) => args.run.setting_flags = given(&flag_names::<GrpoSettings>()),
+        Command::Sft(args) => args.run.setting_flags = given(&flag_names::<SftSettings>()),
+        _ => {}
+    }
+    Ok(cli)
 }

@@ -13,9 +13,11 @@ use embodied_r_data::system_prompt::Given;
 use embodied_r_grpo::data::samples::LaidOutSample;
 use embodied_r_grpo::images::store::ImageCounts;
 use embodied_r_grpo::images::table::ImageTable;
+use embodied_r_grpo::model::prompt_end;
 use embodied_r_inference::{BlockingEngine, Completion, Model, PromptRequest};
 use embodied_r_policy::tokenizer::{ChatMessage, Tokenizer};
 use embodied_r_policy::{EngineOptions, FingerprintExtent, Prompt, WeightPlacement, fingerprint};
+use embodied_r_rewards::prompt_end::whole_reply;
 use serde_json::{Map, Value, json};
 
 use crate::args::model::{ModelArgs, QuantizeName};
@@ -125,7 +127,7 @@ impl BatchGenerator {
     }
 
     /// Samples completions of each prompt in batches; `done(position, completions)` is called once for each of `prompts`,
-    /// with its position. The completions of a prompt share its prefill. A prompt that leaves no room for a completion in
+    /// with its position. A completion begins with the `<think>` that its prompt opens. The completions of a prompt share its prefill. A prompt that leaves no room for a completion in
     /// the context has none and is reported.
     ///
     /// The random stream of a completion depends only on the seed, on `index` and on its number.
@@ -171,7 +173,7 @@ impl BatchGenerator {
                     continue;
                 }
                 let stream = embodied_r_random::stream(&[decoding.seed, *index as u64]);
-                positions.push(position);
+                positions.push((position, prompt_end(model.tokenizer.as_ref(), &prompt)?));
                 requests.push(PromptRequest::new(prompt, samples, stream, &sampling));
             }
             let mut finished = 0;
@@ -207,8 +209,12 @@ impl BatchGenerator {
                 .with_context(|| format!("in the batch starting at question {first}"))?;
             tokens += completions.iter().map(|of| of.tokens).sum::<usize>();
             let mut texts = completions.into_iter().map(|of| of.text);
-            for position in positions {
-                done(position, texts.by_ref().take(samples).collect())?;
+            for (position, end) in positions {
+                let replies = texts.by_ref().take(samples);
+                done(
+                    position,
+                    replies.map(|text| whole_reply(&end, &text).into_owned()).collect(),
+                )?;
             }
         }
         progress.finish();

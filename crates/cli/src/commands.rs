@@ -21,6 +21,7 @@ mod rewards;
 mod robot;
 mod runs;
 mod serve;
+mod settings;
 mod sft;
 mod show;
 mod sim;
@@ -64,6 +65,7 @@ fn dispatch(command: Command) -> anyhow::Result<Status> {
         Command::Quickstart(args) => quickstart::run(args, run_words),
         Command::Filter(args) => filter::run(args),
         Command::Robot(args) => robot::run(args),
+        Command::Settings(args) => settings::run(args),
         Command::Runs(args) => runs::run(args),
         Command::Show(args) => show::run(args),
         Command::Report(args) => report::run(args),

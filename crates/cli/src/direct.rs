@@ -288,7 +288,7 @@ fn of_benchmark_or(error: DataError, other: anyhow::Error) -> anyhow::Error {
     let is_unknown =
         matches!(other.downcast_ref::<DataError>(), Some(DataError::UnknownFormat { .. }));
     match (is_unknown, error) {
-        (false, _) | (true, DataError::Json { .. }) => other,
+        (false, _) | (true, DataError::Json { .. } | DataError::UnknownFormat { .. }) => other,
         (true, error) => error.into(),
     }
 }

@@ -32,6 +32,8 @@ impl std::error::Error for Usage {}
 pub(crate) struct Hint {
     message: String,
     hint: String,
+    /// Whether it is a usage error.
+    is_usage: bool,
 }
 
 impl std::fmt::Display for Hint {
@@ -44,7 +46,12 @@ impl std::error::Error for Hint {}
 
 /// An error with a `hint:` line.
 pub(crate) fn hint(message: impl Into<String>, hint: impl Into<String>) -> anyhow::Error {
-    Hint { message: message.into(), hint: hint.into() }.into()
+    Hint { message: message.into(), hint: hint.into(), is_usage: false }.into()
+}
+
+/// A usage error with a `hint:` line.
+pub(crate) fn usage_hint(message: impl Into<String>, hint: impl Into<String>) -> anyhow::Error {
+    Hint { message: message.into(), hint: hint.into(), is_usage: true }.into()
 }
 
 /// The error and its causes, without causes that an earlier message contains.
@@ -99,7 +106,10 @@ pub(crate) fn code(result: anyhow::Result<Status>) -> ExitCode {
         Err(error) => error,
     };
     print(&error);
-    let usage = error.chain().any(|cause| cause.is::<Usage>());
+    let is_usage = |hint: &Hint| hint.is_usage;
+    let usage = error
+        .chain()
+        .any(|cause| cause.is::<Usage>() || cause.downcast_ref::<Hint>().is_some_and(is_usage));
     ExitCode::from(if usage { 2 } else { 1 })
 }
 

@@ -195,12 +195,12 @@ fn run_rank(
 fn explain(error: Error) -> anyhow::Error {
     let message = error.to_string();
     match error {
-        Error::NoMpi => exit::hint(
+        Error::NoMpi => exit::usage_hint(
             message,
             "rebuild with `cargo build --release --package embodied-r-cli --features mpi`; it needs libopenmpi-dev, \
              openmpi-bin and libclang-dev on Debian",
         ),
-        Error::NoCuda => exit::hint(
+        Error::NoCuda => exit::usage_hint(
             message,
             "rebuild with `cargo build --release --package embodied-r-cli --features cuda`; it needs NVIDIA's CUDA \
              toolkit. `--ranks N` trains with several processes on the CPU",

@@ -71,7 +71,7 @@ fn section(command: &mut Command, level: &str, text: &mut String) {
         None => 1,
         Some(_) => 2,
     });
-    let help = command.clone().render_help().to_string();
+    let help = command.clone().render_long_help().to_string();
     for heading in headings {
         let _ = write!(text, "\n{}:\n\n", heading.unwrap_or("Options"));
         let here = |argument: &&Arg| section_of(argument) == heading;

@@ -23,6 +23,7 @@ use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
 use crate::args::device::DeviceName;
+use crate::args::setting_flags::SettingFlag;
 use crate::exit::Usage;
 
 /// Settings that are resolved from layers; every field has a default.
@@ -93,6 +94,12 @@ struct Layer {
 }
 
 impl Layer {
+    /// One value under a dotted key.
+    fn of(key: &str, value: Value, location: String) -> Self {
+        let top = key.split('.').next().unwrap_or(key).to_owned();
+        Self { values: nested(key, value), locations: BTreeMap::from([(top, location)]) }
+    }
+
     /// Replaces TRL's names by ours, where `known` holds ours; returns an error for each setting that is given under
     /// two names.
     fn canonicalize(&mut self, known: &[&str]) -> Vec<String> {
@@ -141,23 +148,27 @@ impl Layers {
         Ok(self)
     }
 
-    /// Adds `key=value` pairs; a value that is not TOML is a string.
+    /// Adds `key=value` pairs; a value that is not TOML is a string, but for Python's `True` and `False`.
     pub(crate) fn pairs(mut self, pairs: &[String]) -> Self {
         for pair in pairs {
             let Some((key, value)) = pair.split_once('=').filter(|(key, _)| !key.is_empty()) else {
                 self.faults.push(format!("`--set` must be `key=value`, not `{pair}`"));
                 continue;
             };
-            let location = format!("in `--set {pair}`");
-            let value = toml::from_str::<Table>(&format!("value = {value}"))
-                .ok()
-                .and_then(|mut table| table.remove("value"))
-                .unwrap_or_else(|| Value::String(value.to_owned()));
-            let mut layer = Layer::default();
-            let top = key.split('.').next().unwrap_or(key);
-            layer.locations.insert(top.to_owned(), location);
-            layer.values = nested(key, value);
-            self.layers.push(layer);
+            self.layers.push(Layer::of(key, parsed(value), format!("in `--set {pair}`")));
+        }
+        self
+    }
+
+    /// Adds settings that are given as flags of their own; several values are a list.
+    pub(crate) fn setting_flags(mut self, flags: &[SettingFlag]) -> Self {
+        for (name, values) in flags {
+            let value = match values.as_slice() {
+                [value] => parsed(value),
+                values => Value::Array(values.iter().map(|value| parsed(value)).collect()),
+            };
+            let location = format!("in `--{name} {}`", values.join(" "));
+            self.layers.push(Layer::of(name, value, location));
         }
         self
     }
@@ -277,6 +288,19 @@ fn parse_file(path: &Path, text: &str) -> anyhow::Result<Layer> {
     Ok(Layer { values, locations })
 }
 
+/// The value that a word on the command line stands for.
+fn parsed(word: &str) -> Value {
+    let toml = match word {
+        "True" => "true",
+        "False" => "false",
+        other => other,
+    };
+    toml::from_str::<Table>(&format!("value = {toml}"))
+        .ok()
+        .and_then(|mut table| table.remove("value"))
+        .unwrap_or_else(|| Value::String(word.to_owned()))
+}
+
 /// A value under a dotted key, as nested tables.
 fn nested(key: &str, value: Value) -> Table {
     match key.split_once('.') {
@@ -301,16 +325,32 @@ fn merge(into: &mut Table, key: String, value: Value) {
     }
 }
 
+/// The message about a setting that there is not.
+pub(crate) fn unknown_setting<T: Settings>(key: &str) -> String {
+    let (known, unknown) = (names::<T>(), format!("unknown setting `{key}`"));
+    match (aliases::replacement(key, known), nearest::nearest(key, known)) {
+        (Some(replacement), _) => format!("{unknown}; {replacement}"),
+        (None, Some(nearest)) => format!("{unknown}; did you mean `{nearest}`?"),
+        (None, None) => format!("{unknown}; available: {}", known.join(", ")),
+    }
+}
+
+/// The name here of a setting under a name of TRL or ms-swift.
+pub(crate) fn canonical_name<T: Settings>(name: &str) -> &str {
+    aliases::canonical(name, names::<T>())
+}
+
+/// All names that a setting may be given under, and those of TRL that an error explains.
+pub(crate) fn flag_names<T: Settings>() -> Vec<&'static str> {
+    let known = names::<T>();
+    known.iter().copied().chain(aliases::of(known)).collect()
+}
+
 /// Errors in one value on its own.
 fn faults_of_value<T: Settings>(key: &str, value: &Value, given: &Table) -> Vec<String> {
     let known = names::<T>();
     if !known.contains(&key) {
-        let unknown = format!("unknown setting `{key}`");
-        return vec![match (aliases::replacement(key, known), nearest::nearest(key, known)) {
-            (Some(replacement), _) => format!("{unknown}; {replacement}"),
-            (None, Some(nearest)) => format!("{unknown}; did you mean `{nearest}`?"),
-            (None, None) => format!("{unknown}; available: {}", known.join(", ")),
-        }];
+        return vec![unknown_setting::<T>(key)];
     }
     if let Some(faults) = T::faults_of(key, value, given) {
         return faults;

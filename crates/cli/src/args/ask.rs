@@ -25,7 +25,7 @@ pub(crate) struct AskArgs {
     pub(crate) options: Vec<String>,
     /// Language model that reasons: a directory in Hugging Face layout, a GGUF file, or a Hub ID [default: the decoder
     /// of a local `--captioner`].
-    #[arg(long, value_name = "MODEL")]
+    #[arg(long, alias = "model", value_name = "MODEL")]
     pub(crate) policy: Option<String>,
     #[command(flatten)]
     pub(crate) weights: WeightArgs,

@@ -73,7 +73,8 @@ impl ValueParserFactory for DeviceName {
         let value = |name: Self, help: &'static str| PossibleValue::new(name.name()).help(help);
         let values = PossibleValuesParser::new([
             value(Self::Cpu, "The CPU"),
-            value(Self::Cuda, "One NVIDIA GPU per process; needs a build with CUDA"),
+            value(Self::Cuda, "One NVIDIA GPU per process; needs a build with CUDA")
+                .aliases(["gpu", "cuda:0"]),
         ]);
         values.map(Self::from_name).try_map(available).into()
     }

@@ -43,12 +43,7 @@ pub(crate) struct EvalArgs {
     pub(crate) name: Option<String>,
     /// Directory for `PROTOCOL.json`, `PROTOCOL.md` and the model's `answers.json`, or its `samples.jsonl` with
     /// `--pass-at`; with `--folds`, completions are in `fold-0` and so on in it [default: scores are only printed].
-    #[arg(
-        long,
-        aliases = ["save-path", "save_path"],
-        value_name = "DIR",
-        display_order = 101
-    )]
+    #[arg(long, alias = "save-path", value_name = "DIR", display_order = 101)]
     pub(crate) output: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) source: Source,

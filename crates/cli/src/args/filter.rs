@@ -91,7 +91,7 @@ pub(crate) struct LimitArgs {
 pub(crate) struct BlindModelArgs {
     /// Model: a directory in Hugging Face layout, a GGUF file, a LoRA adapter, or a Hub ID: `org/name`, or for a GGUF
     /// file `org/name/file.gguf` or `org/name:Q4_K_M`; with `--base-url`, its name on the servers.
-    #[arg(long, aliases = ["model-path", "model_path", "api-model"], value_name = "MODEL")]
+    #[arg(long, aliases = ["model-path", "api-model"], value_name = "MODEL")]
     pub(crate) model: String,
     /// Revision of the model on the Hub: a branch, tag or commit.
     #[arg(long, value_name = "REV", conflicts_with = "base_url")]

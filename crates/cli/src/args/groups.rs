@@ -7,7 +7,10 @@ use clap::Command;
 /// Headings of the top-level help with their commands. Every command stands in exactly one group.
 pub(crate) const GROUPS: [(&str, &[&str]); 5] = [
     ("Data", &["preprocess", "keyframes", "perceive", "filter", "sim", "robot"]),
-    ("Training", &["quickstart", "plan", "sft", "train", "rewards", "runs", "show", "report"]),
+    (
+        "Training",
+        &["quickstart", "plan", "sft", "train", "settings", "rewards", "runs", "show", "report"],
+    ),
     ("Evaluation", &["infer", "eval", "ask"]),
     ("Serving", &["serve", "chat"]),
     ("Tools", &["doctor", "merge", "inspect", "bench", "completions", "man"]),

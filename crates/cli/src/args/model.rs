@@ -14,7 +14,7 @@ use crate::device;
 pub(crate) struct ModelArgs {
     /// Model that answers: a directory in Hugging Face layout, a GGUF file, a LoRA adapter, or a Hub ID: `org/name`, or
     /// for a GGUF file `org/name/file.gguf` or `org/name:Q4_K_M`; with `--base-url`, its name on the servers.
-    #[arg(long, aliases = ["model-path", "model_path"], value_name = "MODEL")]
+    #[arg(long, alias = "model-path", value_name = "MODEL")]
     pub(crate) model: Option<String>,
     /// Revision of the model on the Hub: a branch, tag or commit.
     #[arg(long, value_name = "REV", conflicts_with = "base_url")]
@@ -39,7 +39,7 @@ pub(crate) struct ModelArgs {
 pub(crate) struct StoredModel {
     /// Model: a directory in Hugging Face layout, a GGUF file, a LoRA adapter, or a Hub ID: `org/name`, or for a GGUF
     /// file `org/name/file.gguf` or `org/name:Q4_K_M`.
-    #[arg(long, aliases = ["model-path", "model_path"], value_name = "MODEL")]
+    #[arg(long, alias = "model-path", value_name = "MODEL")]
     pub(crate) model: String,
     /// Revision of the model on the Hub: a branch, tag or commit.
     #[arg(long, value_name = "REV")]

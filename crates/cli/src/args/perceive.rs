@@ -35,7 +35,7 @@ pub(crate) struct PerceiveArgs {
     #[command(flatten)]
     pub(crate) data: DataArgs,
     /// Directory of the videos [default: as the questions say, else `videos` beside the data file].
-    #[arg(long, aliases = ["folder-path", "folder_path"], value_name = "DIR")]
+    #[arg(long, alias = "folder-path", value_name = "DIR")]
     pub(crate) video_dir: Option<PathBuf>,
     /// Captioning backend.
     #[arg(long, value_enum, default_value_t = Backend::Openai)]
@@ -98,7 +98,7 @@ pub(crate) struct DataArgs {
     /// (`egocentric_navigation.json`). Several are allowed.
     #[arg(
         long,
-        aliases = ["data-paths", "data_paths"],
+        alias = "data-paths",
         num_args = 1..,
         value_name = "FILE",
         default_values = [
@@ -112,12 +112,7 @@ pub(crate) struct DataArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) answers: Option<PathBuf>,
     /// Output directory.
-    #[arg(
-        long,
-        aliases = ["save-path", "save_path"],
-        value_name = "DIR",
-        default_value = "results/inter"
-    )]
+    #[arg(long, alias = "save-path", value_name = "DIR", default_value = "results/inter")]
     pub(crate) output: PathBuf,
 }
 
@@ -153,7 +148,7 @@ pub(crate) struct VisionModelArgs {
     /// Vision-language model that captions the key frames. With `--backend local`: a directory in Hugging Face layout,
     /// a GGUF file with its `mmproj`, or a Hub ID; required. With `--backend openai`: its name on the servers
     /// [default: Qwen/Qwen2.5-VL-72B-Instruct].
-    #[arg(long, aliases = ["model-path", "model_path", "perceiver"], value_name = "MODEL")]
+    #[arg(long, aliases = ["model-path", "perceiver"], value_name = "MODEL")]
     pub(crate) captioner: Option<String>,
     /// Sampling temperature; 0 is greedy [default: the server's, or the model's own].
     #[arg(long, value_name = "T")]

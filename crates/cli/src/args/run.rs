@@ -9,6 +9,7 @@ use embodied_r_grpo::settings::Recompute;
 use super::device::DeviceName;
 use super::media::MediaArgs;
 use super::precision::PrecisionName;
+use super::setting_flags::SettingFlag;
 
 /// A training run: settings, model and output directory.
 #[derive(Debug, clap::Args)]
@@ -17,7 +18,7 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// Initial model: a directory in Hugging Face layout, or a Hub ID.
-    #[arg(long, aliases = ["model-path", "model_path"], value_name = "MODEL")]
+    #[arg(long, alias = "model-path", value_name = "MODEL")]
     pub(crate) model: Option<String>,
     /// Output directory of the run: checkpoints, events and the final model.
     #[arg(long, value_name = "DIR")]
@@ -33,6 +34,9 @@ pub(crate) struct RunArgs {
     /// Override one setting, such as `learning_rate=1e-6`; repeatable.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(crate) sets: Vec<String>,
+    /// Settings given as flags of their own, such as `--learning_rate 1e-6`.
+    #[arg(skip)]
+    pub(crate) setting_flags: Vec<SettingFlag>,
     /// `--reward-funcs` of `train`.
     #[arg(skip)]
     pub(crate) reward_funcs: Vec<String>,

@@ -59,8 +59,8 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     pub(crate) drain_timeout: u64,
     /// Maximum number of connections, at most the process's limit of open files less some for its own [default: 4096].
-    /// At the limit, a new connection replaces the one that has been without a complete request for longest; if all
-    /// have one in progress, the new one gets status 503.
+    /// At the limit, a new connection replaces the one that has been without a request for longest, or else the one whose
+    /// body is slowest, below 4 KiB per second (status 408). If there is none within 1.5 s, the new one gets status 503.
     #[arg(long, value_name = "N", help_heading = "Limits on clients")]
     pub(crate) limit_concurrency: Option<usize>,
     /// Seconds in which a client must send the header of a request; status 408 after that.
@@ -84,7 +84,8 @@ pub(crate) struct ServeArgs {
     #[arg(value_parser = value_parser!(u64).range(1..=MAX_SECONDS))]
     pub(crate) timeout_media: u64,
     /// Memory in GB (10^9 bytes) of the request bodies and files that are received and parsed at a time; status 503
-    /// beyond. A body has at most 16 MiB, 128 MiB with a vision-language model, an image file 32 MiB, a video 96 MiB.
+    /// beyond. A client's share is half, or the largest body if that is more; beyond it, a client leaves a sixteenth free. A
+    /// body has at most 16 MiB, 128 MiB with a vision-language model, an image file 32 MiB, a video 96 MiB.
     #[arg(long, value_name = "GB", default_value_t = 0.5, help_heading = "Limits on clients")]
     pub(crate) request_memory_gb: f64,
     /// Maximum number of pixels of a prompt's images and selected frames before they are resized. An image has at most 2^26 (8192 × 8192),

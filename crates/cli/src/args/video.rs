@@ -13,12 +13,7 @@ use crate::exit::Usage;
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct VideoArgs {
     /// Directory of the videos [default: as the questions say, else `videos` beside the data file].
-    #[arg(
-        long,
-        aliases = ["folder-path", "folder_path"],
-        value_name = "DIR",
-        help_heading = "Captioner"
-    )]
+    #[arg(long, alias = "folder-path", value_name = "DIR", help_heading = "Captioner")]
     pub(crate) video_dir: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) captioner: CaptionerArgs,

@@ -11,6 +11,7 @@ use anyhow::Context as _;
 use embodied_r_data::prompts::multiple_choice_text;
 use embodied_r_data::system_prompt::Given;
 use embodied_r_policy::tokenizer::{ChatMessage, Tokenizer};
+use embodied_r_rewards::prompt_end::whole_reply;
 
 use crate::args::ask::AskArgs;
 use crate::args::model::StoredModel;
@@ -98,7 +99,7 @@ pub(crate) fn run(args: AskArgs) -> anyhow::Result<Status> {
     Ok(Status::Done)
 }
 
-/// The policy's completion, and the seconds that it took without loading.
+/// The policy's completion, with the `<think>` that its prompt opens, and the seconds that it took without loading.
 ///
 /// # Errors
 /// It cannot be loaded, or the prompt is too long for it.
@@ -121,7 +122,9 @@ fn answer(args: &AskArgs, stored: &StoredModel, prompt: &str) -> anyhow::Result<
              `--caption-tokens`), or give a `--policy` with a longer context",
         ));
     }
-    Ok((session.answer(prompt)?, began.elapsed().as_secs_f64()))
+    let rendered = prompt.chat.text().to_owned();
+    let completion = session.answer(prompt)?;
+    Ok((whole_reply(&rendered, &completion).into_owned(), began.elapsed().as_secs_f64()))
 }
 
 fn print(args: &AskArgs, answered: &AnswerTrace) -> anyhow::Result<()> {

@@ -5,11 +5,12 @@ mod journal;
 mod question;
 mod summary;
 
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
-use embodied_r_data::question_set::QuestionSet;
+use embodied_r_data::question_set::{QuestionSet, read_records};
 use embodied_r_eval::blind as rules;
-use embodied_r_files::{read_text, write_json};
+use embodied_r_files::write_json;
 use serde_json::Value;
 
 use super::infer::paths::beside;
@@ -132,21 +133,28 @@ fn write_kept(
     filtered: &[FilteredQuestion],
     out: &Path,
 ) -> anyhow::Result<()> {
-    let records: Vec<Value> = match asked {
+    let records: HashMap<usize, Value> = match asked {
         Some(asked) => {
-            let records = asked.into_records();
-            records.iter().map(serde_json::to_value).collect::<Result<_, _>>()?
+            let records = asked.into_records().into_iter().map(serde_json::to_value);
+            set.record_indices
+                .iter()
+                .copied()
+                .zip(records.collect::<Result<Vec<_>, _>>()?)
+                .collect()
         }
-        None => serde_json::from_str(&read_text(&set.path)?)?,
+        None => {
+            let records = read_records(&set.path)?.into_iter();
+            records.map(|(index, fields)| (index, Value::Object(fields))).collect()
+        }
     };
-    let dropped: std::collections::HashSet<usize> =
+    let dropped: HashSet<usize> =
         filtered.iter().filter(|filtered| !filtered.kept).map(|filtered| filtered.index).collect();
     let kept: Vec<&Value> = set
         .record_indices
         .iter()
         .enumerate()
         .filter(|(index, _)| !dropped.contains(index))
-        .filter_map(|(_, record)| records.get(*record))
+        .filter_map(|(_, record)| records.get(record))
         .collect();
     Ok(write_json(out, &kept)?)
 }

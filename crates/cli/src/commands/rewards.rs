@@ -9,6 +9,7 @@ use embodied_r_grpo::rewards::judge::{ReferenceJudge, ReferenceModel};
 use embodied_r_openai::{ApiKey, ClientOptions};
 use embodied_r_policy::Policy;
 use embodied_r_policy::tokenizer::Tokenizer;
+use embodied_r_rewards::accuracy::Solution;
 use embodied_r_rewards::http_judge::{HttpJudge, HttpJudgeOptions};
 use embodied_r_rewards::outputs::{self, Output, Scorecard};
 use embodied_r_rewards::service::client_options;
@@ -45,7 +46,8 @@ fn score(args: ScoreArgs) -> anyhow::Result<Status> {
     }
     // Numeric questions have no consistency reward; for a letter it is absent only if the judge failed.
     let unjudged = |(output, card): &(&Output, &Scorecard)| {
-        card.consistency.is_none() && output.solution.trim().parse::<f64>().is_err()
+        let solution = Solution::parse(&output.solution);
+        card.consistency.is_none() && !matches!(solution, Some(Solution::Number(_)))
     };
     let unjudged = outputs.iter().zip(&cards).filter(unjudged).count();
     if judged && unjudged > 0 {

@@ -64,6 +64,7 @@ fn run_as(args: &TrainArgs, process_group: &ProcessGroup) -> anyhow::Result<Stat
     let eval = eval.unwrap_or_default();
     let job = Job::new(&args.run, session, process_group)?;
     let settings = job.settings();
+    data::warn_about_columns(&job, &settings.media)?;
 
     let limit = settings.prompt_limit(job.config.max_position_embeddings);
     let seen = data::seen(&job, &settings.media, &settings.vision)?;

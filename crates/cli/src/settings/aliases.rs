@@ -64,6 +64,18 @@ pub(super) fn replacement(key: &str, known: &[&str]) -> Option<&'static str> {
     advice.map(|(_, _, advice)| *advice)
 }
 
+/// TRL's and ms-swift's names that lead to one of `known`, or to advice about it.
+pub(super) fn of(known: &[&str]) -> impl Iterator<Item = &'static str> {
+    let of_others = OTHER.iter().map(|(theirs, ours, _)| (theirs, ours));
+    let names = SAME.iter().map(|(theirs, ours)| (theirs, ours)).chain(of_others);
+    let names =
+        names.filter(move |(theirs, ours)| known.contains(*ours) && !known.contains(*theirs));
+    let mut names: Vec<&'static str> = names.map(|(theirs, _)| *theirs).collect();
+    names.sort_unstable();
+    names.dedup();
+    names.into_iter()
+}
+
 #[cfg(test)]
 mod tests {
     use embodied_r_grpo::settings::{GrpoSettings, LossSettings, SftSettings, names};

@@ -140,6 +140,7 @@ const PEERS: &[(&str, &str)] = &[
     ("stage", "own: neither can schedule reward weights"),
     ("reward", "own: TRL takes Python functions (`reward_funcs`)"),
     ("format", "own: ms-swift's `format` reward is `official`, as is EasyR1's `r1v`, accepted"),
+    ("allow_unscored", "own: the others' reward functions are the user's"),
     ("soft_max_length", "ms-swift's"),
     ("soft_cache_length", "ms-swift's"),
     ("repetition_n_grams", "ms-swift's"),

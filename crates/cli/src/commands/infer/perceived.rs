@@ -49,7 +49,8 @@ pub(crate) fn read_text(
     limit: Option<usize>,
 ) -> anyhow::Result<QuestionSet> {
     let set = read(path, answers, limit).map_err(|error| {
-        let is_other = matches!(error.downcast_ref(), Some(embodied_r_data::Error::Json { .. }));
+        use embodied_r_data::Error::{Json, UnknownFormat};
+        let is_other = matches!(error.downcast_ref(), Some(Json { .. } | UnknownFormat { .. }));
         match is_other && media::has_known_format(path) {
             true => {
                 exit::hint(error.to_string(), "a vision-language model reads it with `--direct`")

@@ -80,11 +80,17 @@ pub(super) fn report(summaries: &[PerceiveSummary]) -> anyhow::Result<Status> {
     let failed: usize = summaries.iter().map(|summary| summary.failed).sum();
     let unsupported: usize =
         summaries.iter().flat_map(|summary| summary.unsupported.values()).sum();
-    if failed > unsupported {
+    let missing: usize = summaries.iter().map(|summary| summary.missing_videos).sum();
+    if missing > 0 {
         eprintln!(
-            "hint: {} questions failed, see the log for the reasons; run the same command again to \
-             retry them",
-            failed - unsupported
+            "hint: the videos of {missing} questions were not found; give their directory with `--video-dir`, or put them \
+             in `videos` beside the data file"
+        );
+    }
+    let others = failed - unsupported - missing;
+    if others > 0 {
+        eprintln!(
+            "hint: {others} questions failed, see the log for the reasons; run the same command again to retry them"
         );
     }
     let unpaid = summaries.iter().any(|summary| summary.over_budget > 0);

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use embodied_r_data::multimodal::{MediaUse, SampleSet};
+use embodied_r_data::multimodal::{MediaUse, SampleSet, left_out_columns};
 use embodied_r_data::progress::Silent;
 use embodied_r_data::question::read_questions;
 use embodied_r_data::{Progress, Question};
@@ -70,6 +70,26 @@ pub(super) fn warn_about<T: TrainingSettings>(job: &Job<'_, T>, read: &TextQuest
             "{count} questions have `<image>` or `<video>`, which the model does not see: it reads their text alone"
         ));
     }
+}
+
+/// Warns of the columns of the run's data that no reward gets.
+///
+/// # Errors
+/// A file cannot be read.
+pub(super) fn warn_about_columns<T: TrainingSettings>(
+    job: &Job<'_, T>,
+    settings: &MediaSettings,
+) -> anyhow::Result<()> {
+    let columns = media::read_options(settings, MediaUse::Ignored)?.columns;
+    let names = left_out_columns(&job.settings().run().data, &columns)?;
+    if !names.is_empty() {
+        let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+        job.warn(&format!(
+            "the columns {} are binary and do not reach reward commands",
+            names.join(", ")
+        ));
+    }
+    Ok(())
 }
 
 /// Decodes the images and videos of the run's data, a share on each rank, if its model is to see them: as `direct` says, or

@@ -165,7 +165,7 @@ mod tests {
 
     fn text(settings: &GrpoSettings, given: usize, left: usize) -> Result<String> {
         let question = TokenizedQuestion {
-            question: Question::default(),
+            question: Question { answer: "A".into(), ..Question::default() },
             prompt: Prompt::default(),
             images: Vec::new(),
         };

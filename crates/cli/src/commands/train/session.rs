@@ -117,6 +117,7 @@ pub(crate) fn folder<T: TrainingSettings>(args: &RunArgs) -> anyhow::Result<Path
     let layers = layers
         .reward_funcs(&args.reward_funcs)
         .pairs(&args.sets)
+        .setting_flags(&args.setting_flags)
         .flags(&[("output", path_text("--output", given.as_deref())?)]);
     let settings: T = layers.resolve(&["output"])?;
     Ok(settings.run().output.clone())
@@ -149,18 +150,23 @@ fn open_alone<T: TrainingSettings>(
         let media = &args.media;
         let skip = media.skip_bad_records.then(|| "skip_bad_records=true".to_owned());
         let skip: Vec<String> = skip.into_iter().collect();
-        Ok(from.reward_funcs(&args.reward_funcs).pairs(&args.sets).pairs(&skip).flags(&[
-            ("columns", media.columns.clone()),
-            ("image_dir", path_text("--image-dir", media.image_dir.as_deref())?),
-            ("video_dir", path_text("--video-dir", args.video_dir.as_deref())?),
-            ("frames", media.frames()?),
-            ("model", args.model.clone()),
-            ("data", path_text("--data", data.data)?),
-            ("eval_data", path_text("--eval-data", data.eval_data)?),
-            ("output", path_text("--output", args.output.as_deref())?),
-            ("precision", args.precision.map(|precision| precision.name().to_owned())),
-            ("recompute", args.recompute.map(|recompute| recompute.name().to_owned())),
-        ]))
+        Ok(from
+            .reward_funcs(&args.reward_funcs)
+            .pairs(&args.sets)
+            .setting_flags(&args.setting_flags)
+            .pairs(&skip)
+            .flags(&[
+                ("columns", media.columns.clone()),
+                ("image_dir", path_text("--image-dir", media.image_dir.as_deref())?),
+                ("video_dir", path_text("--video-dir", args.video_dir.as_deref())?),
+                ("frames", media.frames()?),
+                ("model", args.model.clone()),
+                ("data", path_text("--data", data.data)?),
+                ("eval_data", path_text("--eval-data", data.eval_data)?),
+                ("output", path_text("--output", args.output.as_deref())?),
+                ("precision", args.precision.map(|precision| precision.name().to_owned())),
+                ("recompute", args.recompute.map(|recompute| recompute.name().to_owned())),
+            ]))
     };
     let new_run = || layers(Layers::default().defaults_on(args.job.device()));
     let Some(resume) = args.resume.as_deref() else {
