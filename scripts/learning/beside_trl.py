@@ -102,7 +102,7 @@ def table(folder):
     print("| steps | this program | TRL |\n|--:|--:|--:|")
     for first in range(0, STEPS, WINDOW):
         means = [[100 * statistics.fmean(curve[first:first + WINDOW]) for curve in curves] for curves in (ours, theirs)]
-        print(f"| {first + 1} to {first + WINDOW} | {' | '.join(map(ablations.with_error, means))} |")
+        print(f"| {first + 1} to {min(first + WINDOW, STEPS)} | {' | '.join(map(ablations.with_error, means))} |")
     print("\n| seed | cold start | this program | TRL |\n|--:|--:|--:|--:|")
     for seed, *accuracies in ends:
         print(f"| {seed} | {' | '.join(f'{accuracy:.1f}' for accuracy in accuracies)} |")

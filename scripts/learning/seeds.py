@@ -14,6 +14,19 @@ import statistics
 import sys
 
 
+# What the rows of `results.json` are called in the table.
+LABELS = {
+    "cold start": "cold start: SFT on the worked examples",
+    "trained": "**then GRPO on answers**",
+    "sft": "best SFT on the same worked examples",
+    "sft answers": "SFT on all answers, without reasoning",
+    "rejection sampling": "rejection sampling: SFT on right samples",
+    "random rewards": "GRPO with random rewards",
+    "shuffled in training": "GRPO with captions of other rooms",
+    "captions shuffled": "trained model, captions of other rooms",
+}
+
+
 def load(run):
     with open(run / "results.json", encoding="utf-8") as file:
         results = json.load(file)
@@ -24,7 +37,7 @@ def load(run):
 
 def label(row):
     """The name of a row, with the kind of question of `--robot`."""
-    return row["name"] + (f", {row['kind']}" if row.get("kind", "all") != "all" else "")
+    return LABELS.get(row["name"], row["name"]) + (f", {row['kind']}" if row.get("kind", "all") != "all" else "")
 
 
 def line(name, values):
@@ -44,13 +57,15 @@ def main():
     names = list(dict.fromkeys(name for table in tables for name in table))
     for name in names:
         line(name, [table[name]["accuracy_of_parsable"] if name in table else None for table in tables])
-    if all("sft" in table for table in tables):
-        line("**trained over the best SFT**", [
-            table["trained"]["accuracy_of_parsable"] - table["sft"]["accuracy_of_parsable"] for table in tables])
+    trained, sft = LABELS["trained"], LABELS["sft"]
+    if all(sft in table for table in tables):
+        line("margin over the best SFT", [
+            table[trained]["accuracy_of_parsable"] - table[sft]["accuracy_of_parsable"] for table in tables])
     for key, head in (("sound_at_1", "sound@1"), ("sound_at_8", "sound@8")):
         for name in ("cold start", "trained"):
-            if all(key in table[name] for table in tables):
-                line(f"{head}, {name}", [table[name][key] for table in tables])
+            rows = [table[LABELS[name]] for table in tables]
+            if all(key in row for row in rows):
+                line(f"{head}, {name}", [row[key] for row in rows])
     print()
     print("| seed | claims that fail | commit | processor | seconds |\n|--:|---|---|---|--:|")
     for run in runs:
