@@ -127,8 +127,8 @@ impl BatchGenerator {
     }
 
     /// Samples completions of each prompt in batches; `done(position, completions)` is called once for each of `prompts`,
-    /// with its position. A completion begins with the `<think>` that its prompt opens. The completions of a prompt share its prefill. A prompt that leaves no room for a completion in
-    /// the context has none and is reported.
+    /// with its position. A completion begins with the `<think>` that its prompt opens. The completions of a prompt share
+    /// its prefill. A prompt that leaves no room for a completion in the context has none and is reported.
     ///
     /// The random stream of a completion depends only on the seed, on `index` and on its number.
     pub(crate) fn sample(
