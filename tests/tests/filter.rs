@@ -85,6 +85,18 @@ async fn questions_that_a_blind_model_answers_are_dropped_and_the_others_are_unc
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn json_lines_are_filtered_too() {
+    let server = Server::start().await;
+    let folder = workspace(&[]);
+    let lines = [question(1, "easy"), question(2, "hard")].map(|question| question.to_string());
+    // A line's number counts empty lines.
+    std::fs::write(folder.path().join("data.json"), lines.join("\n\n")).unwrap();
+    let output = filter(folder.path(), &server, &[]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(ids(&kept(folder.path())), [2]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_blind_model_sees_no_captions_and_each_try_is_a_new_sample() {
     let server = Server::start().await;
     let folder = workspace(&[question(1, "easy"), question(2, "hard")]);

@@ -55,6 +55,19 @@ async fn each_key_frame_is_logged_with_its_action_tokens_and_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_missing_video_is_told_apart_from_what_a_second_run_may_mend() {
+    let server = Server::start([]).await;
+    let mut missing = question(2, "two");
+    missing["video_id"] = json!("nowhere.mp4");
+    let run = Workspace::new(&[question(1, "one"), missing]).run(&server, &[]);
+    assert_eq!(run.code, 1, "{}", run.stderr);
+    let hint =
+        "hint: the videos of 1 questions were not found; give their directory with `--video-dir`";
+    assert!(run.stderr.contains(hint), "{}", run.stderr);
+    assert!(!run.stderr.contains("to retry them"), "{}", run.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_failed_question_is_recorded_and_retried_by_the_next_run() {
     let workspace =
         Workspace::new(&[question(1, "one"), question(2, "forbidden"), question(3, "three")]);

@@ -170,6 +170,12 @@ mod tests {
     }
 
     #[test]
+    fn several_reference_answers_are_a_list() {
+        let text = r#"{"id": 1, "category": "c", "solution": ["4", "four"], "prediction": 4}"#;
+        assert_eq!(read_text(text).unwrap()[0].solution, r#"["4","four"]"#);
+    }
+
+    #[test]
     fn official_records_have_full_completions() {
         let text = r#"[{"Question_id": 7, "video_id": "a.mp4", "question_category": "Causal",
             "question": "q", "answer": "B", "content": "<answer> b </answer>", "response": null}]"#;

@@ -100,6 +100,60 @@ fn the_captioners_servers_have_an_old_name_where_no_other_model_is_on_a_server()
 }
 
 #[test]
+fn options_are_taken_as_users_of_python_type_them() {
+    let ask = [
+        "ask",
+        "a.mp4",
+        "where?",
+        "--model",
+        "m",
+        "--captioner",
+        "vl",
+        "--captioner_base_url",
+        "u",
+    ];
+    let Command::Ask(args) = parsed(&ask) else { panic!() };
+    assert_eq!((args.policy.as_deref(), args.captioner.captioner_base_url.len()), (Some("m"), 1));
+    let infer = ["infer", "--data", "q", "--output", "a", "--max_new_tokens", "7"];
+    let Command::Infer(args) = parsed(&infer) else { panic!() };
+    assert_eq!(args.reasoner.model.decoding.max_new_tokens, 7);
+    // A negative number is a value, which is checked later, and no option.
+    parsed(&["chat", "--model", "m", "--temperature", "-1"]);
+    let error = try_parse_from(["embodied-r", "chat", "--model", "m", "--device", "gpu"]);
+    let error = error.map(|_| String::new()).unwrap_or_else(|error| error.to_string());
+    assert!(!error.contains("possible values"), "{error}");
+}
+
+#[test]
+fn settings_are_flags_and_the_last_one_counts() {
+    let words = [
+        "train",
+        "--beta",
+        "0.1",
+        "--beta=0.2",
+        "--use_peft",
+        "--max-steps",
+        "-1",
+        "--report_to",
+        "a",
+        "b",
+    ];
+    let Command::Train(args) = parsed(&words) else { panic!() };
+    let mut flags = args.run.setting_flags;
+    flags.sort();
+    let expected = [
+        ("beta", vec!["0.2"]),
+        ("max_steps", vec!["-1"]),
+        ("report_to", vec!["a", "b"]),
+        ("use_peft", vec!["true"]),
+    ];
+    let expected = expected.map(|(name, values)| {
+        (name.to_owned(), values.into_iter().map(str::to_owned).collect::<Vec<_>>())
+    });
+    assert_eq!(flags, expected);
+}
+
+#[test]
 fn data_and_output_have_old_names() {
     for flag in ["--data", "--input"] {
         let Command::Preprocess(args) = parsed(&["preprocess", flag, "raw"]) else { panic!() };

@@ -31,6 +31,28 @@ fn micro_is_over_questions_and_macro_over_categories() {
 }
 
 #[test]
+fn answers_that_the_accuracy_reward_cannot_score_are_left_out_and_named() {
+    let of = |id: &str, solution: &str, answer: &str| Prediction {
+        id: id.to_owned(),
+        ..prediction("c", solution, PredictionOutput::Answer(answer.to_owned()))
+    };
+    let unscored = [of("2", "the red lamp", "the red lamp"), of("3", "1/2", "1/2")];
+    let scored = [
+        of("1", "B", "B"),
+        of("4", "12,000", "12000"),
+        of("5", "5 cm", "5"),
+        of("6", "yes", "No"),
+        of("7", r#"["4", "four"]"#, "4"),
+    ];
+    let report = score(Protocol::Accuracy, &[&scored[..], &unscored].concat()).unwrap();
+    assert_eq!((report.n, report.micro), (5, 80.0));
+    let warning = report.warnings().into_iter().find(|it| it.contains("`answer_type`")).unwrap();
+    assert!(warning.starts_with("2 questions ") && warning.contains("`2`, `3`"), "{warning}");
+    let error = score(Protocol::Accuracy, &unscored).unwrap_err().to_string();
+    assert!(error.contains("`the red lamp` of question `2`"), "{error}");
+}
+
+#[test]
 fn overall_is_macro_for_vsi_bench_and_micro_for_the_others() {
     let predictions =
         [answers("route_planning", 3, 0), answers("obj_appearance_order", 0, 1)].concat();

@@ -73,12 +73,25 @@ pub fn prompts(
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use embodied_r_policy::tokenizer::{Tokenizer, TrainOptions, train};
 
     use super::*;
     use crate::data::length_limit::TruncationStrategy;
     use crate::model::tests::toy::Words;
+
+    /// Questions with these answers, in order.
+    pub(crate) fn with_answers(answers: &[&str]) -> Vec<TokenizedQuestion> {
+        let question = |(id, answer): (usize, &&str)| TokenizedQuestion {
+            question: serde_json::from_value(
+                serde_json::json!({"Question_id": id, "question": "x", "answer": answer}),
+            )
+            .unwrap(),
+            prompt: vec![1].into(),
+            images: Vec::new(),
+        };
+        answers.iter().enumerate().map(question).collect()
+    }
 
     /// A trained tokenizer, with ChatML's special tokens 1 and 2 and bytes.
     fn tokenizer() -> Tokenizer {

@@ -21,7 +21,9 @@ pub(crate) fn check_positions(
     if !stages.stages().iter().any(|stage| settings.computes(NAME, stage)) {
         return Ok(());
     }
-    let has_none = |one: &&TokenizedQuestion| read_position(&one.question.answer).is_err();
+    let is_none = |answer: &str| read_position(answer).is_err();
+    let has_none =
+        |one: &&TokenizedQuestion| one.question.accepted_answers().into_iter().any(is_none);
     match questions.iter().find(has_none) {
         None => Ok(()),
         Some(TokenizedQuestion { question, .. }) => {
@@ -37,17 +39,10 @@ pub(crate) fn check_positions(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::questions::tests::with_answers;
 
     fn check(answers: &[&str], weights: &[(&str, f64)], logged: bool) -> Option<String> {
-        let question = |(id, answer): (usize, &&str)| TokenizedQuestion {
-            question: serde_json::from_value(
-                serde_json::json!({"Question_id": id, "question": "x", "answer": answer}),
-            )
-            .unwrap(),
-            prompt: vec![1].into(),
-            images: Vec::new(),
-        };
-        let questions: Vec<_> = answers.iter().enumerate().map(question).collect();
+        let questions = with_answers(answers);
         let settings = GrpoSettings::default().with(|s| {
             let weights = weights.iter().map(|(name, weight)| ((*name).to_owned(), *weight));
             s.stages.reward_weights = weights.collect();

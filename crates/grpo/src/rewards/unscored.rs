@@ -44,18 +44,11 @@ pub(crate) fn check_scored(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::questions::tests::with_answers;
 
     fn check(change: impl FnOnce(&mut GrpoSettings)) -> Option<String> {
-        let question = |(id, answer): (usize, &&str)| TokenizedQuestion {
-            question: serde_json::from_value(
-                serde_json::json!({"Question_id": id, "question": "x", "answer": answer}),
-            )
-            .unwrap(),
-            prompt: vec![1].into(),
-            images: Vec::new(),
-        };
         let answers = ["A", "12,000", "yes", r"\frac{a}{b}", "to the left of it", "b c", "x y"];
-        let questions: Vec<_> = answers.iter().enumerate().map(question).collect();
+        let questions = with_answers(&answers);
         let settings = GrpoSettings::default().with(|s| {
             s.stages.reward_weights = [("accuracy".to_owned(), 1.0)].into_iter().collect();
             change(s);

@@ -91,7 +91,7 @@ impl Parser {
         is_operator
     }
 
-    fn expect(&mut self, operator: &str) -> Result<()> {
+    fn require(&mut self, operator: &str) -> Result<()> {
         match self.skip(operator) {
             true => Ok(()),
             false => Err(self.unexpected(&format!("`{operator}`"))),
@@ -201,10 +201,10 @@ impl Parser {
                 let mut variables = Vec::new();
                 while *self.token() != Token::BlockEnd {
                     if !variables.is_empty() {
-                        self.expect(",")?;
+                        self.require(",")?;
                     }
                     let target = self.target(None, false)?;
-                    self.expect("=")?;
+                    self.require("=")?;
                     variables.push((target, self.expression()?));
                 }
                 let body = self.scope(|it| it.statements_and_end("endwith", "with"))?;
@@ -214,7 +214,7 @@ impl Parser {
                 let mut values = Vec::new();
                 while *self.token() != Token::BlockEnd {
                     if !values.is_empty() {
-                        self.expect(",")?;
+                        self.require(",")?;
                     }
                     values.push(self.expression()?);
                 }
@@ -391,10 +391,10 @@ impl Parser {
 
     fn parameters(&mut self) -> Result<Vec<(Arc<str>, Option<Expr>)>> {
         let mut parameters: Vec<(Arc<str>, Option<Expr>)> = Vec::new();
-        self.expect("(")?;
+        self.require("(")?;
         while !self.skip(")") {
             if !parameters.is_empty() {
-                self.expect(",")?;
+                self.require(",")?;
             }
             let name = self.name()?;
             let default = match self.skip("=") {
@@ -429,7 +429,7 @@ impl Parser {
                     }
                     self.advance();
                     let target = self.deeper(|parser| parser.target(None, false))?;
-                    self.expect(close)?;
+                    self.require(close)?;
                     target
                 }
                 Token::Name(_) => {

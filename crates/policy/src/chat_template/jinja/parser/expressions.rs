@@ -246,7 +246,7 @@ impl Parser {
             Token::Operator("(") => {
                 self.advance();
                 let (mut items, is_tuple) = self.deeper(|parser| parser.tuple_items(true, &[]))?;
-                self.expect(")")?;
+                self.require(")")?;
                 match items.pop() {
                     Some(item) if !is_tuple => return Ok(item),
                     last => Kind::Tuple(items.into_iter().chain(last).collect()),
@@ -260,7 +260,7 @@ impl Parser {
                 self.advance();
                 Kind::Dict(self.items("}", |parser| {
                     let key = parser.expression()?;
-                    parser.expect(":")?;
+                    parser.require(":")?;
                     Ok((key, parser.expression()?))
                 })?)
             }
@@ -274,7 +274,7 @@ impl Parser {
         let mut items = Vec::new();
         while !self.skip(end) {
             if !items.is_empty() {
-                self.expect(",")?;
+                self.require(",")?;
                 if self.skip(end) {
                     break;
                 }
@@ -339,7 +339,7 @@ impl Parser {
                 return fail("a subscript of several slices is not supported");
             }
             if !keys.is_empty() {
-                self.expect(",")?;
+                self.require(",")?;
             }
             let start = match self.token().is_operator(":") {
                 true => None,
@@ -371,11 +371,11 @@ impl Parser {
 
     fn arguments(&mut self) -> Result<Arguments> {
         let mut arguments = Arguments::default();
-        self.expect("(")?;
+        self.require("(")?;
         let mut is_first = true;
         while !self.skip(")") {
             if !is_first {
-                self.expect(",")?;
+                self.require(",")?;
                 if self.skip(")") {
                     break;
                 }
