@@ -7,6 +7,7 @@ mod ask;
 mod bench;
 mod chat;
 mod chat_direct;
+mod data_files;
 mod direct;
 mod direct_benchmarks;
 mod direct_server;

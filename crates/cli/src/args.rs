@@ -171,14 +171,16 @@ pub(crate) fn try_parse_from(
     }
     let mut cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
     let given = |names: &[&'static str]| {
-        matches
-            .subcommand()
-            .map(|(_, matches)| setting_flags::given(matches, names))
-            .unwrap_or_default()
+        let (name, matches) = matches.subcommand()?;
+        Some(setting_flags::given(matches, command.find_subcommand(name)?, names))
     };
     match &mut cli.command {
-        Command::Train(args) => args.run.setting_flags = given(&flag_names::<GrpoSettings>()),
-        Command::Sft(args) => args.run.setting_flags = given(&flag_names::<SftSettings>()),
+        Command::Train(args) => {
+            args.run.setting_flags = given(&flag_names::<GrpoSettings>()).unwrap_or_default();
+        }
+        Command::Sft(args) => {
+            args.run.setting_flags = given(&flag_names::<SftSettings>()).unwrap_or_default();
+        }
         _ => {}
     }
     Ok(cli)

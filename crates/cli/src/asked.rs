@@ -2,11 +2,10 @@
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use embodied_r_data::Question;
-use embodied_r_data::question_set::{QuestionFormat, QuestionSet};
+use embodied_r_data::question_set::QuestionSet;
 use embodied_r_data::system_prompt::Given;
 use embodied_r_grpo::data::samples::LaidOutSample;
 use embodied_r_grpo::images::table::ImageTable;
@@ -45,17 +44,6 @@ impl Asked {
         match self.seen.as_ref().map(|seen| &seen.samples[index]) {
             Some(laid) => Cow::Owned(key(text, laid)),
             None => Cow::Borrowed(text),
-        }
-    }
-
-    /// The questions as a set that was read from `path`.
-    pub(crate) fn question_set(&self, path: PathBuf) -> QuestionSet {
-        QuestionSet {
-            path,
-            format: QuestionFormat::Official,
-            questions: self.questions.clone(),
-            record_indices: (0..self.questions.len()).collect(),
-            unanswered: 0,
         }
     }
 

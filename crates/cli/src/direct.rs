@@ -3,12 +3,13 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use embodied_r_data::data_files::named;
 use embodied_r_data::multimodal::{
-    MediaFile, MediaUse, Part, Sample, SampleFormat, SampleSet, Video, sample_of_question,
+    MediaFile, MediaUse, Part, Sample, SampleSet, Video, sample_of_question,
 };
 use embodied_r_data::progress::Silent;
-use embodied_r_data::question_set::{QuestionSet, read_question_set};
-use embodied_r_data::{Error as DataError, Progress as _, Question};
+use embodied_r_data::question_set::QuestionSet;
+use embodied_r_data::{DataFiles, Error as DataError, Progress as _, Question, RecordPlace};
 use embodied_r_grpo::images::store::{ImageStore, StoreOptions};
 use embodied_r_grpo::images::table::ImageTable;
 use embodied_r_grpo::process_group::ProcessGroup;
@@ -135,27 +136,27 @@ impl Direct {
         }
     }
 
-    /// The first `limit` questions of `path` with their images and videos: any format of questions with images, or that of
+    /// The first `limit` questions of `data` with their images and videos: any format of questions with images, or that of
     /// a benchmark of videos. Files are looked up, but not read.
     ///
     /// # Errors
-    /// The file cannot be read, or a record is bad and bad ones are not to be left out.
+    /// A file cannot be read, or a record is bad and bad ones are not to be left out.
     pub(crate) fn read(
         &self,
-        path: &Path,
+        data: &DataFiles,
         answers: Option<&Path>,
         limit: Option<usize>,
     ) -> anyhow::Result<SampleSet> {
-        let mut set = match read_question_set(path, answers) {
+        let mut set = match QuestionSet::read(data, answers) {
             Ok(set) if set.is_raw() => self.of_benchmark(set)?,
-            Err(error) if path.is_dir() || answers.is_some() => return Err(error.into()),
-            Err(error) => media::read(path, &self.media, MediaUse::Required)
+            Err(error) if answers.is_some() => return Err(error.into()),
+            Err(error) => media::read(data, &self.media, MediaUse::Required)
                 .map_err(|other| of_benchmark_or(error, other))?,
-            Ok(_) => media::read(path, &self.media, MediaUse::Required)?,
+            Ok(_) => media::read(data, &self.media, MediaUse::Required)?,
         };
         set.reject_duplicates()?;
         set.samples.truncate(limit.unwrap_or(usize::MAX));
-        set.record_indices.truncate(set.samples.len());
+        set.places.truncate(set.samples.len());
         Ok(set)
     }
 
@@ -210,21 +211,15 @@ impl Direct {
     fn of_benchmark(&self, set: QuestionSet) -> anyhow::Result<SampleSet> {
         report_unanswered(&set);
         let options = media::read_options(&self.media, MediaUse::Required)?;
-        let mut found = SampleSet {
-            path: set.path,
-            format: SampleFormat::Official,
-            samples: Vec::new(),
-            record_indices: Vec::new(),
-            skipped: Vec::new(),
-        };
-        for (question, index) in set.questions.iter().zip(set.record_indices) {
-            match sample_of_question(question, &found.path, index, &options) {
+        let mut found = SampleSet::empty(set.files);
+        for (question, place) in set.questions.iter().zip(set.places) {
+            match sample_of_question(question, &place, &options) {
                 Ok(sample) => {
                     found.samples.push(sample);
-                    found.record_indices.push(index);
+                    found.places.push(place);
                 }
                 Err(error) if self.media.skip_bad_records => {
-                    found.skipped.push((index, error.to_string()));
+                    found.skipped.push((place, error.to_string()));
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -237,14 +232,14 @@ impl Direct {
     /// # Errors
     /// An image or a video is broken and bad records are not to be left out, or no question is left.
     pub(crate) fn lay_out(&self, set: SampleSet, mut table: ImageTable) -> anyhow::Result<Asked> {
-        let path = set.path.clone();
+        let files = named(&set.files);
         let bar = Bar::default();
         let found = media::lay_out(set, &mut table, &self.media, &ProcessGroup::default(), &bar)?;
-        if let Some(warning) = found.warning(&path) {
+        if let Some(warning) = found.warning() {
             bar.warn(&warning);
         }
         if found.samples.is_empty() {
-            let what = format!("`{}` has no usable questions", path.display());
+            let what = format!("{files} has no usable questions");
             return Err(exit::hint(what, "see the reasons above"));
         }
         Ok(Asked::seen(found.samples, table))
@@ -302,11 +297,9 @@ fn about_video(path: &Path, text: &str) -> SampleSet {
     }
     sample.media.videos.push(Video::File(MediaFile::Path(path.to_owned())));
     SampleSet {
-        path: path.to_owned(),
-        format: SampleFormat::Official,
         samples: vec![sample],
-        record_indices: vec![0],
-        skipped: Vec::new(),
+        places: vec![RecordPlace { path: path.into(), index: 0 }],
+        ..SampleSet::empty(vec![path.to_owned()])
     }
 }
 

@@ -7,10 +7,11 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use embodied_r_data::data_files::named;
 use embodied_r_data::multimodal::{
-    Columns, MediaFile, MediaUse, ReadOptions, Sample, SampleSet, Video, read_samples,
+    Columns, MediaFile, MediaUse, ReadOptions, Sample, SampleSet, Video,
 };
-use embodied_r_data::{Progress, Question};
+use embodied_r_data::{DataFiles, Progress, Question, RecordPlace};
 use embodied_r_grpo::data::samples::LaidOutSample;
 use embodied_r_grpo::images::table::{ImageSource, ImageTable, ReadError, share};
 use embodied_r_grpo::process_group::ProcessGroup;
@@ -29,50 +30,53 @@ const RECENT_FRAMES: usize = 1 << 27;
 /// The questions of a file, with the layouts of their images.
 pub(crate) struct LaidOut {
     pub(crate) samples: Vec<LaidOutSample>,
-    /// The records left out as bad ones: index and reason.
-    pub(crate) skipped: Vec<(usize, String)>,
+    /// The records left out as bad ones: place and reason.
+    pub(crate) skipped: Vec<(RecordPlace, String)>,
 }
 
 impl LaidOut {
-    /// A warning that records of `path` are left out, if some are.
-    pub(crate) fn warning(&self, path: &Path) -> Option<String> {
-        left_out_warning(&self.skipped, path)
+    /// A warning that records are left out, if some are.
+    pub(crate) fn warning(&self) -> Option<String> {
+        left_out_warning(&self.skipped)
     }
 }
 
-/// A warning that the records `skipped` (index and reason) of `path` are left out, if there are any.
-pub(crate) fn left_out_warning(skipped: &[(usize, String)], path: &Path) -> Option<String> {
-    let (index, reason) = skipped.first()?;
-    let (reason, path) = (located(*index, reason, path), path.display());
+/// A warning that the records `skipped` (place and reason) are left out, if there are any.
+pub(crate) fn left_out_warning(skipped: &[(RecordPlace, String)]) -> Option<String> {
+    let (place, reason) = skipped.first()?;
+    let mut files: Vec<PathBuf> =
+        skipped.iter().map(|(place, _)| place.path.to_path_buf()).collect();
+    files.dedup();
+    let (reason, files) = (located(place, reason), named(&files));
     Some(match skipped.len() {
-        1 => format!("left out 1 bad record of `{path}`: {reason}"),
-        count => format!("left out {count} bad records of `{path}`, for example: {reason}"),
+        1 => format!("left out 1 bad record of {files}: {reason}"),
+        count => format!("left out {count} bad records of {files}, for example: {reason}"),
     })
 }
 
 /// `reason` with the record that it is about, unless it names it already.
-fn located(index: usize, reason: &str, path: &Path) -> String {
-    let record = format!("record {} of `{}`", index + 1, path.display());
+fn located(place: &RecordPlace, reason: &str) -> String {
+    let record = place.to_string();
     if reason.contains(&record) { reason.to_owned() } else { format!("{record}: {reason}") }
 }
 
-/// Reads the questions of `path`, with their images and videos for a model that sees them.
+/// Reads the questions of all files, with their images and videos for a model that sees them.
 ///
 /// # Errors
-/// The file cannot be read, or a record is bad and bad ones are not to be skipped.
+/// A file cannot be read, or a record is bad and bad ones are not to be skipped.
 pub(crate) fn read(
-    path: &Path,
+    data: &DataFiles,
     settings: &MediaSettings,
     media: MediaUse,
 ) -> anyhow::Result<SampleSet> {
-    Ok(read_samples(path, &read_options(settings, media)?)?)
+    Ok(SampleSet::read(data, &read_options(settings, media)?)?)
 }
 
-/// Whether records of the file have one of the formats of questions with images.
-pub(crate) fn has_known_format(path: &Path) -> bool {
+/// Whether records of the files have one of the formats of questions with images.
+pub(crate) fn has_known_format(data: &DataFiles) -> bool {
     let options =
         ReadOptions { media: MediaUse::Ignored, skip_bad_records: true, ..Default::default() };
-    read_samples(path, &options).is_ok()
+    SampleSet::read(data, &options).is_ok()
 }
 
 /// How question files are read.
@@ -93,12 +97,12 @@ pub(crate) fn read_options(
     })
 }
 
-/// Whether the questions of `path` have captions.
+/// Whether questions have captions.
 ///
 /// # Errors
-/// The file cannot be read.
-pub(crate) fn is_captioned(path: &Path, settings: &MediaSettings) -> anyhow::Result<bool> {
-    let set = read(path, settings, MediaUse::Ignored)?;
+/// A file cannot be read.
+pub(crate) fn is_captioned(data: &DataFiles, settings: &MediaSettings) -> anyhow::Result<bool> {
+    let set = read(data, settings, MediaUse::Ignored)?;
     Ok(set.questions().any(Question::has_captions))
 }
 
@@ -116,22 +120,22 @@ pub(crate) fn lay_out(
 ) -> anyhow::Result<LaidOut> {
     let reader = MediaReader::new(settings, table.processor().processor())?;
     let mut skipped = set.skipped;
-    let mut bad = |index: usize, reason: String| match settings.skip_bad_records {
+    let mut bad = |place: RecordPlace, reason: String| match settings.skip_bad_records {
         true => {
-            skipped.push((index, reason));
+            skipped.push((place, reason));
             Ok(())
         }
         false => {
-            let what = located(index, &reason, &set.path);
+            let what = located(&place, &reason);
             let hint = "fix the record, or leave bad ones out with `--skip-bad-records`";
             Err(exit::hint(what, hint))
         }
     };
     let (mut kept, mut media) = (Vec::new(), DistinctMedia::default());
-    for (sample, index) in set.samples.into_iter().zip(set.record_indices) {
+    for (sample, place) in set.samples.into_iter().zip(set.places) {
         match media.add(&sample, &reader) {
-            Ok(places) => kept.push(Kept { index, sample, places }),
-            Err(error) => bad(index, error.to_string())?,
+            Ok(sources) => kept.push(Kept { place, sample, sources }),
+            Err(error) => bad(place, error.to_string())?,
         }
     }
     let sources = media.sources();
@@ -144,20 +148,20 @@ pub(crate) fn lay_out(
     let layouts = table.add_shared(sources, process_group, &on_read)?;
     bar.finish();
     let mut samples = Vec::with_capacity(kept.len());
-    for Kept { index, sample, places } in kept {
-        let of = |places: &Range<usize>| -> Result<Vec<ImageLayout>, String> {
+    for Kept { place, sample, sources } in kept {
+        let of = |sources: &Range<usize>| -> Result<Vec<ImageLayout>, String> {
             let layout = |layout: &Result<ImageLayout, ReadError>| match layout {
                 Ok(layout) => Ok(*layout),
                 Err(error) => Err(error.to_string()),
             };
-            layouts[places.clone()].iter().map(layout).collect()
+            layouts[sources.clone()].iter().map(layout).collect()
         };
-        match places.iter().map(of).collect::<Result<Vec<_>, _>>() {
+        match sources.iter().map(of).collect::<Result<Vec<_>, _>>() {
             Ok(mut laid_out) => {
                 let videos = laid_out.split_off(sample.media.images.len());
                 samples.push(LaidOutSample { sample, images: laid_out.concat(), videos });
             }
-            Err(reason) => bad(index, reason)?,
+            Err(reason) => bad(place, reason)?,
         }
     }
     Ok(LaidOut { samples, skipped })
@@ -166,10 +170,10 @@ pub(crate) fn lay_out(
 /// A sample whose media have sources.
 struct Kept {
     /// Of its record.
-    index: usize,
+    place: RecordPlace,
     sample: Sample,
     /// The sources of each image, and then of each video.
-    places: Vec<Range<usize>>,
+    sources: Vec<Range<usize>>,
 }
 
 /// How media become images.

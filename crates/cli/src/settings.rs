@@ -11,7 +11,7 @@ mod reference;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use embodied_r_grpo::settings::{
@@ -193,16 +193,25 @@ impl Layers {
 
     /// Adds the values of the flags that are given.
     pub(crate) fn flags(mut self, flags: &[(&str, Option<String>)]) -> Self {
-        let mut layer = Layer::default();
-        for (key, value) in flags {
-            if let Some(value) = value {
-                layer.values.insert((*key).to_owned(), Value::String(value.clone()));
-                let location = format!("in `--{}`", key.replace('_', "-"));
-                layer.locations.insert((*key).to_owned(), location);
-            }
-        }
-        self.layers.push(layer);
+        let given = flags.iter().filter_map(|(key, value)| Some((*key, value.clone()?)));
+        self.layers.extend(given.map(|(key, value)| of_flag(key, Value::String(value))));
         self
+    }
+
+    /// Adds the paths of a flag that takes several; none if it is not given.
+    ///
+    /// # Errors
+    /// A path is not UTF-8.
+    pub(crate) fn paths(mut self, key: &str, paths: &[PathBuf]) -> anyhow::Result<Self> {
+        let flag = format!("--{}", key.replace('_', "-"));
+        let texts = paths.iter().filter_map(|path| path_text(&flag, Some(path)).transpose());
+        let mut texts = texts.map(|text| text.map(Value::String)).collect::<Result<Vec<_>, _>>()?;
+        match texts.len() {
+            0 => {}
+            1 => self.layers.extend(texts.pop().map(|path| of_flag(key, path))),
+            _ => self.layers.push(of_flag(key, Value::Array(texts))),
+        }
+        Ok(self)
     }
 
     /// Merges the layers; some layer must give each key in `required`.
@@ -230,7 +239,8 @@ impl Layers {
                 }
             }
         }
-        let missing = |key: &&&str| !merged.contains_key(**key);
+        let is_empty = |value: &Value| value.as_array().is_some_and(Vec::is_empty);
+        let missing = |key: &&&str| merged.get(**key).is_none_or(is_empty);
         for key in required.iter().filter(missing) {
             faults.push(format!("`{key}` is missing; give it in the file or as `--{key}`"));
         }
@@ -275,6 +285,11 @@ pub(crate) fn differences(before: &str, now: &str, free: &[&str]) -> anyhow::Res
     let differs =
         |key: &&String| before.get(*key) != now.get(*key) && !free.contains(&key.as_str());
     Ok(keys.into_iter().filter(differs).cloned().collect())
+}
+
+/// The layer of one flag.
+fn of_flag(key: &str, value: Value) -> Layer {
+    Layer::of(key, value, format!("in `--{}`", key.replace('_', "-")))
 }
 
 fn parse_file(path: &Path, text: &str) -> anyhow::Result<Layer> {

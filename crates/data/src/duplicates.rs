@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::Hash;
-use std::path::Path;
 
+use crate::data_files::RecordPlace;
 use crate::error::{Error, Result};
 use crate::question::Question;
+use crate::question_key::QuestionKey;
 
 /// The positions of the first key that occurs twice: its first occurrence and the repeated one.
 pub fn find_duplicate<K: Eq + Hash>(keys: impl IntoIterator<Item = K>) -> Option<(usize, usize)> {
@@ -22,26 +23,29 @@ pub fn find_duplicate<K: Eq + Hash>(keys: impl IntoIterator<Item = K>) -> Option
     None
 }
 
-/// Checks that no question of the file at `path` occurs twice. `questions` are all records of the file,
-/// in order.
+/// Checks that no question occurs twice; `places` are those of their records.
 ///
 /// # Errors
 /// [`Error::DuplicateQuestion`] with the two records of the first duplicate.
-pub fn reject_duplicates(path: &Path, questions: &[Question]) -> Result<()> {
-    match find_duplicate(questions.iter().map(Question::key)) {
-        None => Ok(()),
-        Some((first, second)) => Err(Error::DuplicateQuestion {
-            path: path.into(),
-            unit: "record",
-            first: first + 1,
-            second: second + 1,
-            key: questions[second].key(),
-        }),
-    }
+pub(crate) fn reject_duplicates<'a>(
+    places: &[RecordPlace],
+    questions: impl Iterator<Item = &'a Question>,
+) -> Result<()> {
+    let keys: Vec<QuestionKey> = questions.map(Question::key).collect();
+    let Some((first, second)) = find_duplicate(&keys) else { return Ok(()) };
+    let key = keys[second].clone();
+    let (first, second) = (&places[first], &places[second]);
+    let first = match first.path == second.path {
+        true => format!("record {}", first.index + 1),
+        false => first.to_string(),
+    };
+    Err(Error::DuplicateQuestion { first, second: second.to_string(), key })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use serde_json::json;
 
     use super::*;
@@ -52,7 +56,11 @@ mod tests {
     }
 
     fn check(questions: &[Question]) -> Result<(), String> {
-        reject_duplicates(Path::new("q.json"), questions).map_err(|error| error.to_string())
+        let of = |(index, file): (usize, &str)| RecordPlace { path: Path::new(file).into(), index };
+        // The fourth question is in another file.
+        let places: Vec<RecordPlace> =
+            [(0, "q.json"), (1, "q.json"), (2, "q.json"), (0, "r.json")].map(of).into();
+        reject_duplicates(&places, questions.iter()).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -72,6 +80,12 @@ mod tests {
             check(&twice).unwrap_err(),
             "record 3 of `q.json` repeats record 1: `video_id` `a.mp4`, `Question_id` `7`; remove \
              one of them, or give it another `Question_id`"
+        );
+        let elsewhere: Vec<Question> = [1, 2, 3, 1].map(|id| question(None, json!(id))).into();
+        let error = check(&elsewhere).unwrap_err();
+        assert!(
+            error.starts_with("record 1 of `r.json` repeats record 1 of `q.json`: "),
+            "{error}"
         );
         let error = check(&[question(None, json!(7)), question(None, json!(7))]).unwrap_err();
         assert!(error.contains("no `video_id`, `Question_id` `7`"), "{error}");

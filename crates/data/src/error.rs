@@ -43,19 +43,13 @@ pub enum Error {
     },
     /// A question occurs twice.
     #[error(
-        "{unit} {second} of `{}` repeats {unit} {first}: {key}; remove one of them, or give it another \
-         `Question_id`",
-        path.display()
+        "{second} repeats {first}: {key}; remove one of them, or give it another `Question_id`"
     )]
     DuplicateQuestion {
-        /// The file.
-        path: PathBuf,
-        /// What it consists of: `record`, counted from 1, or `row` of a parquet file, from 0.
-        unit: &'static str,
-        /// The number of the first one.
-        first: usize,
-        /// The number of the one that repeats it.
-        second: usize,
+        /// Where the first one is, such as `record 1`.
+        first: String,
+        /// Where the one is that repeats it, such as ``record 3 of `data.json` ``.
+        second: String,
         /// Their video and id.
         key: QuestionKey,
     },
@@ -148,15 +142,57 @@ pub enum Error {
         /// The folder.
         path: PathBuf,
     },
-    /// A folder has no question file with a known name.
-    #[error(
-        "`{}` has neither `questions.json` (EgoSchema) nor `egocentric_navigation.json` \
-         (MVBench); pass the question file itself",
-        path.display()
-    )]
-    NoQuestions {
+    /// A folder has no data files.
+    #[error("`{}` has no parquet, JSON lines or JSON files; pass the files themselves", path.display())]
+    NoDataFiles {
         /// The folder.
         path: PathBuf,
+    },
+    /// The data files of a folder are not shards of one table.
+    #[error(
+        "`{}` has files of different {what}, such as `{first}` and `{other}`; pass the files to read, or a pattern such \
+         as `'{}'`",
+        path.display(), pattern.display()
+    )]
+    DifferentFiles {
+        /// The folder.
+        path: PathBuf,
+        /// What differs: `splits` or `kinds`.
+        what: &'static str,
+        /// The name of one file.
+        first: String,
+        /// The name of another.
+        other: String,
+        /// A pattern that files of one kind or split match.
+        pattern: PathBuf,
+    },
+    /// A pattern names no files.
+    #[error("`{pattern}` {reason}")]
+    Pattern {
+        /// The pattern.
+        pattern: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A dataset on the Hugging Face Hub is given as data.
+    #[error(
+        "`{id}` is no file; download a dataset of the Hugging Face Hub first: `hf download {id} --repo-type dataset \
+         --local-dir DIR`, then pass its files, such as `'DIR/**/train*.parquet'`"
+    )]
+    HubDataset {
+        /// Its ID.
+        id: String,
+    },
+    /// Two question files to be read together have different formats.
+    #[error(
+        "`{}` and `{}` have different formats; give them to separate commands",
+        first.display(), second.display()
+    )]
+    DifferentFormats {
+        /// One file.
+        first: PathBuf,
+        /// The other.
+        second: PathBuf,
     },
     /// A folder has question files of several benchmarks.
     #[error("`{}` and `{}` are both question files; pass one of them", first.display(), second.display())]

@@ -4,7 +4,7 @@
 //! - Benchmarks: the training benchmarks' tables ([`vsi`], [`urban`], [`parquet`]), their
 //!   preprocessing into one dataset split by scene ([`preprocess`], [`split`], [`videos`]), and the
 //!   out-of-domain benchmarks ([`egoschema`], [`mvbench`]). [`question_set`] reads all formats,
-//!   [`duplicates`] finds questions that occur twice.
+//!   [`duplicates`] finds questions that occur twice. Several files are read as one: [`data_files`].
 //! - Questions with images and videos, in the formats of other trainers: [`multimodal`].
 //! - Text: prompts of the model and the judge ([`prompts`]), which system prompt a question gets ([`system_prompt`]), ground-truth captions of built-in rooms
 //!   ([`scene`]).
@@ -27,6 +27,7 @@ mod answer;
 pub mod benchmark;
 pub mod captions;
 mod container;
+pub mod data_files;
 pub mod duplicates;
 pub mod egoschema;
 pub mod error;
@@ -50,6 +51,7 @@ pub mod videos;
 pub mod vsi;
 
 pub use benchmark::Benchmark;
+pub use data_files::{DataFiles, RecordPlace};
 pub use error::{Error, Result};
 pub use progress::Progress;
 pub use question::Question;

@@ -46,11 +46,13 @@ mod sample;
 mod video_r1;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
 use crate::container::{self, Raw};
-use crate::duplicates::find_duplicate;
+use crate::data_files::{DataFiles, RecordPlace};
+use crate::duplicates::reject_duplicates;
 use crate::error::{Error, Result};
 use crate::question::Question;
 use crate::record::column_names;
@@ -61,22 +63,51 @@ pub use options::{Columns, MediaUse, ReadOptions};
 use row::Row;
 pub use sample::{Media, MediaFile, Message, Part, Role, Sample, Video};
 
-/// The samples of a file.
+/// The samples of one or more files.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SampleSet {
-    /// The file.
-    pub path: PathBuf,
-    /// The format of its records.
+    /// The files.
+    pub files: Vec<PathBuf>,
+    /// The format of the first file's records; each file may have another.
     pub format: SampleFormat,
     /// The samples, in file order.
     pub samples: Vec<Sample>,
-    /// The 0-based index of each sample's record in the file; in JSON lines, of its line.
-    pub record_indices: Vec<usize>,
-    /// The records left out as bad ones: index and error.
-    pub skipped: Vec<(usize, String)>,
+    /// Where each sample's record is.
+    pub places: Vec<RecordPlace>,
+    /// The records left out as bad ones: place and error.
+    pub skipped: Vec<(RecordPlace, String)>,
 }
 
 impl SampleSet {
+    /// No samples yet of these files.
+    pub fn empty(files: Vec<PathBuf>) -> Self {
+        Self {
+            files,
+            format: SampleFormat::Official,
+            samples: Vec::new(),
+            places: Vec::new(),
+            skipped: Vec::new(),
+        }
+    }
+
+    /// Reads the samples of all files.
+    ///
+    /// # Errors
+    /// Those of [`DataFiles::files`] and [`read_samples`].
+    pub fn read(data: &DataFiles, options: &ReadOptions) -> Result<Self> {
+        let mut all = Self::empty(Vec::new());
+        for set in data.read(|file| read_samples(file, options))? {
+            if all.files.is_empty() {
+                all.format = set.format;
+            }
+            all.files.extend(set.files);
+            all.samples.extend(set.samples);
+            all.places.extend(set.places);
+            all.skipped.extend(set.skipped);
+        }
+        Ok(all)
+    }
+
     /// The questions as text.
     pub fn questions(&self) -> impl Iterator<Item = &Question> {
         self.samples.iter().map(|sample| &sample.question)
@@ -87,16 +118,7 @@ impl SampleSet {
     /// # Errors
     /// [`Error::DuplicateQuestion`] with the two records.
     pub fn reject_duplicates(&self) -> Result<()> {
-        match find_duplicate(self.questions().map(Question::key)) {
-            None => Ok(()),
-            Some((first, second)) => Err(Error::DuplicateQuestion {
-                path: self.path.clone(),
-                unit: "record",
-                first: self.record_indices[first] + 1,
-                second: self.record_indices[second] + 1,
-                key: self.samples[second].question.key(),
-            }),
-        }
+        reject_duplicates(&self.places, self.questions())
     }
 }
 
@@ -111,13 +133,8 @@ impl SampleSet {
 /// (from 1; in JSON lines, its line) and the field.
 pub fn read_samples(path: &Path, options: &ReadOptions) -> Result<SampleSet> {
     let context = context(path, options);
-    let mut set = SampleSet {
-        path: path.into(),
-        format: SampleFormat::Official,
-        samples: Vec::new(),
-        record_indices: Vec::new(),
-        skipped: Vec::new(),
-    };
+    let mut set = SampleSet::empty(vec![path.into()]);
+    let shared: Arc<Path> = path.into();
     let (mut format, mut first_bad) = (None, None);
     let mut renames = options.columns.check();
     container::for_each(path, |index, raw| {
@@ -134,13 +151,14 @@ pub fn read_samples(path: &Path, options: &ReadOptions) -> Result<SampleSet> {
                 sample(&Row::new(path, index, &fields, &bytes), format, context)
             }
         };
+        let place = RecordPlace { path: shared.clone(), index };
         match read {
             Ok(sample) => {
                 set.samples.push(sample);
-                set.record_indices.push(index);
+                set.places.push(place);
             }
             Err(error) if options.skip_bad_records => {
-                set.skipped.push((index, error.to_string()));
+                set.skipped.push((place, error.to_string()));
                 first_bad.get_or_insert(error);
             }
             Err(error) => return Err(error),
@@ -165,17 +183,17 @@ pub fn left_out_columns(path: &Path, columns: &Columns) -> Result<Vec<String>> {
     Ok(binary.into_iter().filter(|name| !columns.uses(name)).collect())
 }
 
-/// The sample of a question that [`read_question_set`](crate::read_question_set) has read from the file at `path`, with its
-/// images and its video. `index` is that of its record, from 0, for errors.
+/// The sample of a question that [`read_question_set`](crate::read_question_set) has read, with its images and its video.
 ///
 /// # Errors
 /// A file is missing or not a file, or markers do not match.
 pub fn sample_of_question(
     question: &Question,
-    path: &Path,
-    index: usize,
+    place: &RecordPlace,
     options: &ReadOptions,
 ) -> Result<Sample> {
+    let RecordPlace { path, index } = place;
+    let (path, index) = (path.as_ref(), *index);
     let json_error = |source| Error::Json { path: path.into(), source };
     let record = serde_json::to_value(question).map_err(json_error)?;
     let (fields, bytes) = Raw::Json(record).into_fields(path, index)?;

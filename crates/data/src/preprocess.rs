@@ -173,10 +173,8 @@ fn keep(
     let keys = items[start..].iter().map(|item| item.question.key());
     if let Some((first, second)) = find_duplicate(keys) {
         return Err(Error::DuplicateQuestion {
-            path: path.into(),
-            unit: "row",
-            first: numbers[first],
-            second: numbers[second],
+            first: format!("row {}", numbers[first]),
+            second: format!("row {} of `{}`", numbers[second], path.display()),
             key: items[start + second].question.key(),
         });
     }

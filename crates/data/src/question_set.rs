@@ -3,10 +3,12 @@
 //! The format is detected from the fields of the first record, not from the file name.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
 use crate::container::for_each;
+use crate::data_files::{DataFiles, RecordPlace};
 use crate::duplicates::reject_duplicates;
 use crate::error::{Error, Result};
 use crate::question::{QUESTION_ID, Question};
@@ -43,22 +45,51 @@ impl QuestionFormat {
     }
 }
 
-/// The questions of a file.
+/// The questions of one or more files.
 #[derive(Debug, Clone, PartialEq)]
 pub struct QuestionSet {
-    /// The file, also if a folder was given.
-    pub path: PathBuf,
-    /// Its format.
+    /// The files, also if a folder was given.
+    pub files: Vec<PathBuf>,
+    /// Their format.
     pub format: QuestionFormat,
     /// The questions in the official format, in file order.
     pub questions: Vec<Question>,
-    /// The 0-based index of each question's record in the file.
-    pub record_indices: Vec<usize>,
+    /// Where each question's record is.
+    pub places: Vec<RecordPlace>,
     /// Number of skipped records without a published answer.
     pub unanswered: usize,
 }
 
 impl QuestionSet {
+    /// Reads the questions of all files; `answers` is as for [`read_question_set`].
+    ///
+    /// # Errors
+    /// Those of [`DataFiles::files`] and [`read_question_set`], or the files have different formats.
+    pub fn read(data: &DataFiles, answers: Option<&Path>) -> Result<Self> {
+        let mut all = Self {
+            files: Vec::new(),
+            format: QuestionFormat::Official,
+            questions: Vec::new(),
+            places: Vec::new(),
+            unanswered: 0,
+        };
+        for set in data.read(|file| read_question_set(file, answers))? {
+            match (all.files.first(), set.files.first()) {
+                (None, _) => all.format = set.format,
+                (Some(first), Some(second)) if all.format != set.format => {
+                    let (first, second) = (first.clone(), second.clone());
+                    return Err(Error::DifferentFormats { first, second });
+                }
+                _ => {}
+            }
+            all.files.extend(set.files);
+            all.questions.extend(set.questions);
+            all.places.extend(set.places);
+            all.unanswered += set.unanswered;
+        }
+        Ok(all)
+    }
+
     /// Checks that no question occurs twice.
     ///
     /// # Errors
@@ -66,7 +97,7 @@ impl QuestionSet {
     pub fn reject_duplicates(&self) -> Result<()> {
         // Other formats have no ids that could repeat, or have been checked.
         match self.format {
-            QuestionFormat::Official => reject_duplicates(&self.path, &self.questions),
+            QuestionFormat::Official => reject_duplicates(&self.places, self.questions.iter()),
             QuestionFormat::EgoSchema | QuestionFormat::MvBench => Ok(()),
         }
     }
@@ -77,7 +108,7 @@ impl QuestionSet {
     }
 }
 
-/// Reads questions in any [`QuestionFormat`] from a file (a JSON list, JSON lines or a parquet table) or a benchmark's folder.
+/// Reads questions in any [`QuestionFormat`] from a file: a JSON list, JSON lines or a parquet table.
 ///
 /// `answers` is EgoSchema's answer file, by default `subset_answers.json` next to the questions.
 /// Questions without an answer are skipped and counted.
@@ -87,20 +118,21 @@ impl QuestionSet {
 /// out of range (the error names the record); an id is duplicated; `answers` is given for another
 /// format.
 pub fn read_question_set(path: &Path, answers: Option<&Path>) -> Result<QuestionSet> {
-    let path = question_file(path)?;
     let (mut format, mut records) = (None, Vec::new());
-    let (mut questions, mut record_indices) = (Vec::new(), Vec::new());
-    for_each(&path, |index, raw| {
-        let (fields, _) = raw.into_fields(&path, index)?;
+    let shared: Arc<Path> = path.into();
+    let place = |index| RecordPlace { path: shared.clone(), index };
+    let (mut questions, mut places) = (Vec::new(), Vec::new());
+    for_each(path, |index, raw| {
+        let (fields, _) = raw.into_fields(path, index)?;
         let format = match format {
             Some(format) => format,
             // That of the first record.
-            None => *format.insert(QuestionFormat::of(&path, &fields)?),
+            None => *format.insert(QuestionFormat::of(path, &fields)?),
         };
         if format == QuestionFormat::Official {
-            let record = Record { path: &path, index, fields: &fields };
+            let record = Record { path, index, fields: &fields };
             questions.push(Question::from_record(&record)?);
-            record_indices.push(index);
+            places.push(place(index));
         } else {
             records.push((index, fields));
         }
@@ -108,21 +140,23 @@ pub fn read_question_set(path: &Path, answers: Option<&Path>) -> Result<Question
     })?;
     let format = format.unwrap_or(QuestionFormat::Official);
     if answers.is_some() && format != QuestionFormat::EgoSchema {
-        return Err(Error::AnswersUnused { path });
+        return Err(Error::AnswersUnused { path: path.into() });
     }
+    let files = vec![path.to_owned()];
     let read = match format {
         QuestionFormat::Official => {
-            return Ok(QuestionSet { path, format, questions, record_indices, unanswered: 0 });
+            return Ok(QuestionSet { files, format, questions, places, unanswered: 0 });
         }
-        QuestionFormat::EgoSchema => egoschema::read(&path, &records, answers)?,
-        QuestionFormat::MvBench => mvbench::read(&path, &records)?,
+        QuestionFormat::EgoSchema => egoschema::read(path, &records, answers)?,
+        QuestionFormat::MvBench => mvbench::read(path, &records)?,
     };
     let unanswered = records.len() - read.len();
-    let (record_indices, questions) = read.into_iter().unzip();
-    Ok(QuestionSet { path, format, questions, record_indices, unanswered })
+    let (places, questions) =
+        read.into_iter().map(|(index, question)| (place(index), question)).unzip();
+    Ok(QuestionSet { files, format, questions, places, unanswered })
 }
 
-/// The records of a question file as they are, with their 0-based indices, as in [`QuestionSet::record_indices`]. Binary
+/// The records of a question file as they are, with their 0-based indices, as in [`QuestionSet::places`]. Binary
 /// values are null.
 ///
 /// # Errors
@@ -134,23 +168,6 @@ pub fn read_records(path: &Path) -> Result<Vec<(usize, Map<String, Value>)>> {
         Ok(())
     })?;
     Ok(records)
-}
-
-/// `path`, or the question file in it if it is a benchmark's folder.
-fn question_file(path: &Path) -> Result<PathBuf> {
-    if !path.is_dir() {
-        return Ok(path.to_owned());
-    }
-    let known = [egoschema::QUESTIONS].into_iter().chain(mvbench::QUESTIONS);
-    let found: Vec<PathBuf> =
-        known.map(|name| path.join(name)).filter(|file| file.is_file()).collect();
-    match found.as_slice() {
-        [file] => Ok(file.clone()),
-        [] => Err(Error::NoQuestions { path: path.to_owned() }),
-        [first, second, ..] => {
-            Err(Error::SeveralQuestionFiles { first: first.clone(), second: second.clone() })
-        }
-    }
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
+use embodied_r_data::DataFiles;
 
 use super::direct::DirectArgs;
 use super::reasoner::ReasonerArgs;
@@ -101,8 +102,10 @@ pub(crate) struct Source {
     pub(crate) predictions: Option<PathBuf>,
     /// Questions to answer with `--model`, or those that `--predictions` should answer: Embodied-R's JSON, with or without
     /// captions, or the file or directory of EgoSchema (`questions.json`) or MVBench (`egocentric_navigation.json`).
-    #[arg(long, value_name = "FILE")]
-    pub(crate) data: Option<PathBuf>,
+    ///
+    /// Takes files, folders of shards and globs.
+    #[arg(long, num_args = 1.., value_name = "FILE")]
+    pub(crate) data: Vec<PathBuf>,
     /// EgoSchema's answer file [default: `subset_answers.json` beside its questions].
     #[arg(long, value_name = "FILE", requires = "data")]
     pub(crate) answers: Option<PathBuf>,
@@ -118,6 +121,11 @@ pub(crate) struct Source {
 }
 
 impl Source {
+    /// The questions, if they are given.
+    pub(crate) fn data(&self) -> Option<DataFiles> {
+        (!self.data.is_empty()).then(|| DataFiles::new(self.data.clone()))
+    }
+
     /// The name of the model or of the predictions file.
     pub(crate) fn name(&self) -> String {
         let model = self.reasoner.model.model.as_deref();

@@ -26,9 +26,9 @@ use crate::exit::Usage;
 #[derive(Debug, clap::Args)]
 pub(crate) struct FilterArgs {
     /// Questions: Embodied-R's JSON, with or without captions, or the file or directory of EgoSchema (`questions.json`)
-    /// or MVBench (`egocentric_navigation.json`).
-    #[arg(long, value_name = "FILE")]
-    pub(crate) data: PathBuf,
+    /// or MVBench (`egocentric_navigation.json`). Takes files, folders of shards and globs.
+    #[arg(long, num_args = 1.., required = true, value_name = "FILE")]
+    pub(crate) data: Vec<PathBuf>,
     /// File to write the kept questions to, in the format of `--data`.
     #[arg(long, alias = "out", value_name = "FILE")]
     pub(crate) output: PathBuf,

@@ -19,9 +19,9 @@ use super::video::VideoArgs;
 #[derive(Debug, clap::Args)]
 pub(crate) struct InferArgs {
     /// Questions to answer: Embodied-R's JSON, with or without captions, or the file or directory of EgoSchema
-    /// (`questions.json`) or MVBench (`egocentric_navigation.json`).
-    #[arg(long, alias = "input", value_name = "FILE")]
-    pub(crate) data: PathBuf,
+    /// (`questions.json`) or MVBench (`egocentric_navigation.json`). Takes files, folders of shards and globs.
+    #[arg(long, alias = "input", num_args = 1.., required = true, value_name = "FILE")]
+    pub(crate) data: Vec<PathBuf>,
     /// File to write the answers to.
     #[arg(long, value_name = "FILE")]
     pub(crate) output: PathBuf,

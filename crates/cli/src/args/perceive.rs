@@ -95,7 +95,7 @@ pub(crate) struct MergeShardsArgs {
 #[derive(Debug, clap::Args)]
 pub(crate) struct DataArgs {
     /// Questions: Embodied-R's JSON, or the file or directory of EgoSchema (`questions.json`) or MVBench
-    /// (`egocentric_navigation.json`). Several are allowed.
+    /// (`egocentric_navigation.json`). Takes files, folders of shards and globs; each file has an output of its name.
     #[arg(
         long,
         alias = "data-paths",

@@ -37,9 +37,19 @@ pub(super) fn with_setting_flags(command: Command, settings: &[&'static str]) ->
     command.args(flags)
 }
 
-/// The flags of `settings` in `matches`; the last one counts.
-pub(super) fn given(matches: &ArgMatches, settings: &[&'static str]) -> Vec<SettingFlag> {
+/// The flags of `settings` in the `matches` of `command`, without its own options; the last one counts.
+pub(super) fn given(
+    matches: &ArgMatches,
+    command: &Command,
+    settings: &[&'static str],
+) -> Vec<SettingFlag> {
+    let is_flag = |name: &str| {
+        command.get_arguments().any(|argument| argument.get_id() == name && argument.is_hide_set())
+    };
     let values = |name: &&'static str| {
+        if !is_flag(name) {
+            return None;
+        }
         let mut occurrences = matches.try_get_occurrences::<String>(name).ok().flatten()?;
         Some(((*name).to_owned(), occurrences.next_back()?.cloned().collect()))
     };

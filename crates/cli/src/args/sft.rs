@@ -12,12 +12,12 @@ use super::setting_flags::AFTER_HELP;
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct SftArgs {
     /// Training data: conversations, JSONL of `{"messages": [{"role", "content"}]}`; or questions, JSON as `perceive`
-    /// writes it, to train on their answers without reasoning.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) data: Option<PathBuf>,
+    /// writes it, to train on their answers without reasoning. Takes files, folders of shards and globs.
+    #[arg(long, num_args = 1.., value_name = "FILE")]
+    pub(crate) data: Vec<PathBuf>,
     /// Validation conversations, evaluated before the first step, after every epoch and after the last step.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) eval_data: Option<PathBuf>,
+    #[arg(long, num_args = 1.., value_name = "FILE")]
+    pub(crate) eval_data: Vec<PathBuf>,
     #[command(flatten)]
     pub(crate) run: RunArgs,
 }

@@ -159,7 +159,7 @@ fn data_and_output_have_old_names() {
         let Command::Preprocess(args) = parsed(&["preprocess", flag, "raw"]) else { panic!() };
         assert_eq!(args.data, Path::new("raw"));
         let Command::Infer(args) = parsed(&["infer", flag, "q", "--output", "a"]) else { panic!() };
-        assert_eq!(args.data, Path::new("q"));
+        assert_eq!(args.data, [Path::new("q")]);
         let Command::Inspect(args) = parsed(&["inspect", "logprobs", "--model", "m", flag, "ids"])
         else {
             panic!()
@@ -298,6 +298,7 @@ fn rewards_are_named_as_by_trl() {
     for flag in ["--reward-funcs", "--reward_funcs"] {
         let Command::Train(args) = parsed(&["train", flag, "accuracy", "format"]) else { panic!() };
         assert_eq!(args.reward_funcs, ["accuracy", "format"]);
+        assert_eq!(args.run.setting_flags, [], "an option of its own is no flag of a setting");
     }
 }
 

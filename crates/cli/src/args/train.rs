@@ -12,12 +12,12 @@ use super::setting_flags::AFTER_HELP;
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct TrainArgs {
     /// Training questions: JSON with captions, as `perceive` writes it, or questions with images and videos in a format of
-    /// `docs/guide/data.md`. A text model reads their text alone.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) data: Option<PathBuf>,
+    /// `docs/guide/data.md`. A text model reads their text alone. Takes files, folders of shards and globs.
+    #[arg(long, num_args = 1.., value_name = "FILE")]
+    pub(crate) data: Vec<PathBuf>,
     /// Validation questions, evaluated every `eval_steps` steps.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) eval_data: Option<PathBuf>,
+    #[arg(long, num_args = 1.., value_name = "FILE")]
+    pub(crate) eval_data: Vec<PathBuf>,
     /// Train on these rewards with weight 1 each, instead of the stages and `reward_weights` of the settings, for
     /// `num_train_epochs` epochs (1 by default).
     #[arg(long, num_args = 1.., value_name = "NAME")]

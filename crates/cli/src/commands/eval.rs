@@ -58,7 +58,7 @@ struct Scored {
 impl Scored {
     fn new(mut reports: Vec<Report>, args: &EvalArgs, name: &str) -> anyhow::Result<Self> {
         // Without the questions, answers that the file leaves out cannot be counted.
-        let is_unmatched = args.source.data.is_none();
+        let is_unmatched = args.source.data.is_empty();
         if let ([report], None) = (reports.as_mut_slice(), args.folds.folds) {
             if is_unmatched {
                 report.set_unrecorded();

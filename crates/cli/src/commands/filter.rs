@@ -6,9 +6,11 @@ mod question;
 mod summary;
 
 use std::collections::{HashMap, HashSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use embodied_r_data::question_set::{QuestionSet, read_records};
+use embodied_r_data::question_set::{QuestionFormat, QuestionSet, read_records};
+use embodied_r_data::{DataFiles, RecordPlace};
 use embodied_r_eval::blind as rules;
 use embodied_r_files::write_json;
 use serde_json::Value;
@@ -28,19 +30,22 @@ use summary::{AnswerBias, Summary};
 /// Drop questions that a blind model answers correctly.
 pub(crate) fn run(args: FilterArgs) -> anyhow::Result<Status> {
     let drop_at = drop_at(&args)?;
+    let data = DataFiles::new(args.data.clone());
     let (set, asked, blind) = match args.direct()? {
         Some(direct) => {
             // Fails on a text model before the questions are read.
             let blind = BlindModel::new(&args, Some(&direct))?;
-            let read = direct.read(&args.data, args.answers.as_deref(), args.limit)?;
-            refuse_overwriting(&read.path, &args.output)?;
-            let path = read.path.clone();
+            let read = direct.read(&data, args.answers.as_deref(), args.limit)?;
+            refuse_overwriting(&read.files, &args.output)?;
+            let (files, format) = (read.files.clone(), QuestionFormat::Official);
             let asked = blind.lay_out(read)?;
-            (asked.question_set(path), Some(asked), Some(blind))
+            let questions = asked.questions.clone();
+            let set = QuestionSet { files, format, questions, places: Vec::new(), unanswered: 0 };
+            (set, Some(asked), Some(blind))
         }
         None => {
-            let set = perceived::read(&args.data, args.answers.as_deref(), args.limit)?;
-            refuse_overwriting(&set.path, &args.output)?;
+            let set = perceived::read(&data, args.answers.as_deref(), args.limit)?;
+            refuse_overwriting(&set.files, &args.output)?;
             (set, None, None)
         }
     };
@@ -116,12 +121,14 @@ fn drop_at(args: &FilterArgs) -> Result<usize, Usage> {
     }
 }
 
-fn refuse_overwriting(data: &Path, out: &Path) -> Result<(), Usage> {
-    let same =
-        out.canonicalize().is_ok_and(|out| data.canonicalize().is_ok_and(|data| data == out));
-    match same {
-        true => Err(Usage(format!("`--output` would overwrite the data `{}`", data.display()))),
-        false => Ok(()),
+fn refuse_overwriting(data: &[PathBuf], out: &Path) -> Result<(), Usage> {
+    let Ok(out) = out.canonicalize() else { return Ok(()) };
+    let is_out = |file: &&PathBuf| file.canonicalize().is_ok_and(|file| file == out);
+    match data.iter().find(is_out) {
+        Some(file) => {
+            Err(Usage(format!("`--output` would overwrite the data `{}`", file.display())))
+        }
+        None => Ok(()),
     }
 }
 
@@ -133,28 +140,30 @@ fn write_kept(
     filtered: &[FilteredQuestion],
     out: &Path,
 ) -> anyhow::Result<()> {
-    let records: HashMap<usize, Value> = match asked {
+    let records: Vec<Value> = match asked {
         Some(asked) => {
             let records = asked.into_records().into_iter().map(serde_json::to_value);
-            set.record_indices
-                .iter()
-                .copied()
-                .zip(records.collect::<Result<Vec<_>, _>>()?)
-                .collect()
+            records.collect::<Result<_, _>>()?
         }
         None => {
-            let records = read_records(&set.path)?.into_iter();
-            records.map(|(index, fields)| (index, Value::Object(fields))).collect()
+            let mut records = HashMap::new();
+            for file in &set.files {
+                let path: Arc<Path> = file.as_path().into();
+                let of_file = read_records(file)?.into_iter();
+                records.extend(of_file.map(|(index, fields)| {
+                    (RecordPlace { path: path.clone(), index }, Value::Object(fields))
+                }));
+            }
+            set.places.iter().filter_map(|place| records.remove(place)).collect()
         }
     };
     let dropped: HashSet<usize> =
         filtered.iter().filter(|filtered| !filtered.kept).map(|filtered| filtered.index).collect();
-    let kept: Vec<&Value> = set
-        .record_indices
+    let kept: Vec<&Value> = records
         .iter()
         .enumerate()
         .filter(|(index, _)| !dropped.contains(index))
-        .filter_map(|(_, record)| records.get(record))
+        .map(|(_, record)| record)
         .collect();
     Ok(write_json(out, &kept)?)
 }

@@ -6,6 +6,7 @@ pub(super) mod perceived;
 
 use std::path::Path;
 
+use embodied_r_data::DataFiles;
 use embodied_r_files::write_atomic;
 pub(super) use journal::Journal;
 use serde_json::json;
@@ -43,7 +44,11 @@ pub(crate) fn run(args: InferArgs) -> anyhow::Result<Status> {
 
 /// The questions as text with captions, and the model.
 fn captioned(args: &InferArgs) -> anyhow::Result<(Asked, Reasoner)> {
-    let set = perceived::read_text(&args.data, args.answers.as_deref(), args.limit)?;
+    let set = perceived::read_text(
+        &DataFiles::new(args.data.clone()),
+        args.answers.as_deref(),
+        args.limit,
+    )?;
     let captioning = CaptioningPlan::new(vec![set], &args.video, &args.reasoner.model.weights)?;
     // Fails on a missing model before the slow captioning.
     let reasoner = Reasoner::new(&args.reasoner, None)?;
@@ -55,7 +60,8 @@ fn captioned(args: &InferArgs) -> anyhow::Result<(Asked, Reasoner)> {
 fn seen(args: &InferArgs, direct: &Direct) -> anyhow::Result<(Asked, Reasoner)> {
     // Fails on a text model before the questions are read.
     let reasoner = Reasoner::new(&args.reasoner, Some(direct))?;
-    let set = direct.read(&args.data, args.answers.as_deref(), args.limit)?;
+    let set =
+        direct.read(&DataFiles::new(args.data.clone()), args.answers.as_deref(), args.limit)?;
     Ok((reasoner.lay_out(set)?, reasoner))
 }
 

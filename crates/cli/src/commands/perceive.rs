@@ -10,6 +10,7 @@ mod shards;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use embodied_r_data::DataFiles;
 use embodied_r_perception::captioner::SceneCaptioner;
 use embodied_r_perception::perceive::{self, ChangedSettings, PerceiveOptions, Scope};
 
@@ -32,7 +33,7 @@ pub(crate) fn run(args: PerceiveArgs) -> anyhow::Result<Status> {
     }
     let bar = Bar::default();
     let stop = on_interrupt("waiting for requests in flight")?;
-    let options = options(&args, stop);
+    let options = options(&args, stop)?;
     perceive::check(&options).map_err(explain)?;
     match args.backend {
         Backend::Scene => {
@@ -54,9 +55,9 @@ pub(crate) fn run(args: PerceiveArgs) -> anyhow::Result<Status> {
     }
 }
 
-fn options(args: &PerceiveArgs, stop: Arc<AtomicBool>) -> PerceiveOptions {
-    PerceiveOptions {
-        data_paths: args.data.data.clone(),
+fn options(args: &PerceiveArgs, stop: Arc<AtomicBool>) -> anyhow::Result<PerceiveOptions> {
+    Ok(PerceiveOptions {
+        data_paths: DataFiles::new(args.data.data.clone()).files()?,
         answers: args.data.answers.clone(),
         folder_path: args.video_dir.clone(),
         save_path: args.data.output.clone(),
@@ -78,5 +79,5 @@ fn options(args: &PerceiveArgs, stop: Arc<AtomicBool>) -> PerceiveOptions {
         shard: args.shard,
         replica: None,
         stop,
-    }
+    })
 }

@@ -1,8 +1,8 @@
 //! `embodied-r sft`.
 
-use std::path::Path;
 use std::sync::Arc;
 
+use embodied_r_data::DataFiles;
 use embodied_r_grpo::Error;
 use embodied_r_grpo::checkpoint::Checkpoint;
 use embodied_r_grpo::data::conversations::{self, SftExamples};
@@ -37,7 +37,7 @@ pub(crate) fn run(args: SftArgs) -> anyhow::Result<Status> {
 }
 
 fn run_as(args: &SftArgs, process_group: &ProcessGroup) -> anyhow::Result<Status> {
-    let data = DataArgs { data: args.data.as_deref(), eval_data: args.eval_data.as_deref() };
+    let data = DataArgs { data: &args.data, eval_data: &args.eval_data };
     let session = Session::<SftSettings>::open(&args.run, data, process_group)?;
     let job = Job::new(&args.run, session, process_group)?;
     let settings = job.settings();
@@ -54,7 +54,7 @@ fn run_as(args: &SftArgs, process_group: &ProcessGroup) -> anyhow::Result<Status
         }
         None => {
             let eval = match &settings.run.eval_data {
-                Some(file) => read(&job, file, &limit)?.examples,
+                Some(data) => read(&job, data, &limit)?.examples,
                 None => Vec::new(),
             };
             (read(&job, &settings.run.data, &limit)?, eval, None)
@@ -101,30 +101,29 @@ fn trained<M: Model>(
     }
 }
 
-/// The examples of a file about text.
+/// The examples of files about text.
 fn read(
     job: &Job<'_, SftSettings>,
-    file: &Path,
+    data: &DataFiles,
     limit: &LengthLimit,
 ) -> anyhow::Result<SftExamples> {
     let system = job.settings().prompt.system_prompt();
-    let found = conversations::read(file, job.tokenizer.as_ref(), &system, limit);
+    let found = conversations::read(data, job.tokenizer.as_ref(), &system, limit);
     let found = found.map_err(explain)?;
-    Ok(warned(job, found, file, limit))
+    Ok(warned(job, found, data, limit))
 }
 
-/// The examples of a file, with a warning about those left out because of their length.
+/// The examples of files, with a warning about those left out because of their length.
 fn warned(
     job: &Job<'_, SftSettings>,
     found: SftExamples,
-    file: &Path,
+    data: &DataFiles,
     limit: &LengthLimit,
 ) -> SftExamples {
     if found.too_long > 0 {
         job.warn(&format!(
-            "dropped {} examples of `{}` that exceed {limit}, prompt included",
-            found.too_long,
-            file.display()
+            "dropped {} examples of {data} that exceed {limit}, prompt included",
+            found.too_long
         ));
     }
     found

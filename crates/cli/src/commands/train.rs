@@ -55,12 +55,12 @@ pub(crate) fn run(mut args: TrainArgs) -> anyhow::Result<Status> {
 }
 
 fn run_as(args: &TrainArgs, process_group: &ProcessGroup) -> anyhow::Result<Status> {
-    let data = DataArgs { data: args.data.as_deref(), eval_data: args.eval_data.as_deref() };
+    let data = DataArgs { data: &args.data, eval_data: &args.eval_data };
     let session = Session::<GrpoSettings>::open(&args.run, data, process_group)?;
     let run = &session.settings.run;
     let media = &session.settings.media;
     let questions = data::questions(&run.data, media)?;
-    let eval = run.eval_data.as_deref().map(|eval| data::questions(eval, media)).transpose()?;
+    let eval = run.eval_data.as_ref().map(|eval| data::questions(eval, media)).transpose()?;
     let eval = eval.unwrap_or_default();
     let job = Job::new(&args.run, session, process_group)?;
     let settings = job.settings();

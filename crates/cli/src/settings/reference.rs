@@ -216,6 +216,9 @@ fn default_of(table: &Table, field: &Field) -> String {
         None if matches!(field.default.as_str(), "" | "none") => "–".to_owned(),
         None => field.default.clone(),
         Some(Value::String(text)) if text.is_empty() => "required".to_owned(),
+        Some(Value::Array(paths)) if paths.is_empty() && field.name == "data" => {
+            "required".to_owned()
+        }
         Some(Value::String(text)) => format!("`\"{text}\"`"),
         Some(Value::Float(number)) if number.abs() < 1e-3 && *number != 0.0 => {
             format!("`{number:e}`")

@@ -9,6 +9,11 @@ use serde_json::{Value, json};
 
 use super::*;
 
+/// The indices of the records.
+fn indices(set: &SampleSet) -> Vec<usize> {
+    set.places.iter().map(|place| place.index).collect()
+}
+
 /// A folder with files that questions name.
 struct Files(tempfile::TempDir);
 

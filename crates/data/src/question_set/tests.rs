@@ -35,6 +35,11 @@ fn read_navigation(questions: Value) -> Result<QuestionSet> {
     read_question_set(&folder.path().join("moves.json"), None)
 }
 
+/// The indices of the records.
+fn indices(set: &QuestionSet) -> Vec<usize> {
+    set.places.iter().map(|place| place.index).collect()
+}
+
 /// The error message, with paths reduced to file names.
 fn message(result: Result<QuestionSet>) -> String {
     let text = result.unwrap_err().to_string();
@@ -69,14 +74,14 @@ fn questions_without_a_published_answer_are_skipped_and_counted() {
     let set = read_ego(questions, json!({"c": 0, "b": 4, "elsewhere": 1})).unwrap();
     let answers: Vec<_> = set.questions.iter().map(|q| (q.id(), q.answer.clone())).collect();
     assert_eq!(answers, [("b".into(), "E".into()), ("c".into(), "A".into())]);
-    assert_eq!((set.unanswered, set.record_indices), (1, vec![1, 2]));
+    assert_eq!((set.unanswered, indices(&set)), (1, vec![1, 2]));
 }
 
 #[test]
 fn the_answer_file_may_be_elsewhere_but_must_exist() {
     let folder =
         folder(&[("q/questions.json", json!([ego("a")])), ("right.json", json!({"a": 3}))]);
-    let questions = folder.path().join("q");
+    let questions = folder.path().join("q/questions.json");
     let set = read_question_set(&questions, Some(&folder.path().join("right.json"))).unwrap();
     assert_eq!(set.questions[0].answer, "D");
     assert_eq!(
@@ -146,7 +151,7 @@ fn a_duplicate_answer_is_an_error() {
     let text = "{\"a\": 1, \"a\": 2}";
     std::fs::write(folder.path().join("subset_answers.json"), text).unwrap();
     assert_eq!(
-        message(read_question_set(folder.path(), None)),
+        message(read_question_set(&folder.path().join("questions.json"), None)),
         "the answer to `a` in `subset_answers.json` is duplicated"
     );
 }
@@ -239,10 +244,33 @@ fn a_benchmarks_folder_resolves_to_its_question_file() {
         (vec![("json/egocentric_navigation.json", json!([navigation()]))], QuestionFormat::MvBench),
     ] {
         let folder = folder(&files);
-        assert_eq!(read_question_set(folder.path(), None).unwrap().format, format);
+        assert_eq!(QuestionSet::read(&folder.path().into(), None).unwrap().format, format);
     }
     let empty = folder(&[]);
-    assert!(matches!(read_question_set(empty.path(), None), Err(Error::NoQuestions { .. })));
+    let read = QuestionSet::read(&empty.path().into(), None);
+    assert!(matches!(read, Err(Error::NoDataFiles { .. })));
+}
+
+#[test]
+fn several_files_are_one_set_with_the_places_of_their_records() {
+    let official = |id: u32| json!([{"Question_id": id, "question": "q"}]);
+    let folder = folder(&[
+        ("a.json", official(1)),
+        ("b.json", official(2)),
+        ("moves.json", json!([navigation()])),
+    ]);
+    let data = |names: &[&str]| {
+        DataFiles::new(names.iter().map(|name| folder.path().join(name)).collect())
+    };
+    let set = QuestionSet::read(&data(&["b.json", "a.json"]), None).unwrap();
+    assert_eq!(set.questions.iter().map(Question::id).collect::<Vec<_>>(), ["2", "1"]);
+    let place = |name: &str| RecordPlace { path: folder.path().join(name).into(), index: 0 };
+    assert_eq!(set.places, [place("b.json"), place("a.json")]);
+    set.reject_duplicates().unwrap();
+    let twice = QuestionSet::read(&data(&["a.json", "a.json"]), None).unwrap();
+    assert!(matches!(twice.reject_duplicates(), Err(Error::DuplicateQuestion { .. })));
+    let mixed = QuestionSet::read(&data(&["a.json", "moves.json"]), None);
+    assert!(matches!(mixed, Err(Error::DifferentFormats { .. })), "{mixed:?}");
 }
 
 #[test]
@@ -276,13 +304,13 @@ fn json_lines_are_read_with_the_numbers_of_their_lines() {
     let record = |id: u32| json!({"Question_id": id, "question": "q", "answer": id});
     std::fs::write(&path, format!("{}\n\n{}\n", record(1), record(2))).unwrap();
     let set = read_question_set(&path, None).unwrap();
-    assert_eq!((set.questions.len(), set.record_indices), (2, vec![0, 2]));
+    assert_eq!((set.questions.len(), indices(&set)), (2, vec![0, 2]));
     assert_eq!(set.questions[1].answer, "2");
     let records = read_records(&path).unwrap();
     assert_eq!(records[1], (2, record(2).as_object().unwrap().clone()));
     std::fs::write(&path, format!("{}\n{}\n", navigation(), navigation())).unwrap();
     let set = read_question_set(&path, None).unwrap();
-    assert_eq!((set.format, set.record_indices), (QuestionFormat::MvBench, vec![0, 1]));
+    assert_eq!((set.format, indices(&set)), (QuestionFormat::MvBench, vec![0, 1]));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use embodied_r_data::question::read_questions;
 use embodied_r_data::system_prompt::{Given, SystemPrompt};
-use embodied_r_data::{Question, prompts};
+use embodied_r_data::{DataFiles, Question, prompts};
 use embodied_r_files::open_text;
 use serde::Deserialize;
 
@@ -22,7 +22,7 @@ struct Line {
     messages: Vec<ChatMessage>,
 }
 
-/// The examples of a file.
+/// The examples of one or more files.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SftExamples {
     /// Every assistant turn with its preceding context, or every question with its answer.
@@ -31,35 +31,48 @@ pub struct SftExamples {
     pub too_long: usize,
 }
 
-/// Reads a file of conversations, one per line, or a list of questions as `perceive` writes it.
+/// Reads files of conversations, one per line, or lists of questions as `perceive` writes them.
 ///
 /// Every assistant turn of a conversation becomes an example: the prompt is the preceding conversation with the
 /// generation prompt, the completion is the turn's content with the stop token. A question becomes one too, with GRPO's
 /// prompt, with `system`, and the answer after an empty rationale as the completion. Empty lines are skipped.
 ///
 /// # Errors
-/// The file cannot be read, a line has the wrong schema or an unknown role, there is no assistant turn, a question has no
+/// A file cannot be read, a line has the wrong schema or an unknown role, there is no assistant turn, a question has no
 /// answer, or an example is over a `limit` that raises.
 pub fn read(
-    path: &Path,
+    data: &DataFiles,
     text: &dyn ChatTokenizer,
     system: &SystemPrompt,
     limit: &LengthLimit,
 ) -> Result<SftExamples> {
-    let mut file = open_text(path)?;
     let (mut all, mut too_long) = (Vec::new(), TooLong::default());
     let mut add =
         |example: Example, place: &dyn Fn() -> String| match limit.allows(example.tokens()) {
             true => all.push(example),
             false => too_long.add(place, example.tokens()),
         };
+    for file in data.files().map_err(|error| Error::Data(Box::new(error)))? {
+        read_file(&file, text, system, &mut add)?;
+    }
+    Ok(SftExamples { examples: all, too_long: too_long.left_out(limit)? })
+}
+
+/// Calls `add` with each example of a file and what it is of.
+fn read_file(
+    path: &Path,
+    text: &dyn ChatTokenizer,
+    system: &SystemPrompt,
+    add: &mut dyn FnMut(Example, &dyn Fn() -> String),
+) -> Result<()> {
+    let mut file = open_text(path)?;
     let start = file.fill_buf().map_err(Error::io("read", path))?;
     if start.trim_ascii_start().starts_with(b"[") {
         for question in read_questions(path).map_err(|error| Error::Data(Box::new(error)))? {
             let place = || format!("question `{}` with its answer", question.id());
             add(answer_alone(&question, text, system)?, &place);
         }
-        return Ok(SftExamples { examples: all, too_long: too_long.left_out(limit)? });
+        return Ok(());
     }
     for (index, line) in file.lines().enumerate() {
         let line = line.map_err(Error::io("read", path))?;
@@ -71,7 +84,7 @@ pub fn read(
         let place = || format!("the conversation in line {} of `{}`", index + 1, path.display());
         examples.into_iter().for_each(|example| add(example, &place));
     }
-    Ok(SftExamples { examples: all, too_long: too_long.left_out(limit)? })
+    Ok(())
 }
 
 /// A question with its answer, without reasoning.
@@ -144,7 +157,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("train.jsonl");
         std::fs::write(&path, lines).unwrap();
-        read(&path, &Words::new(), &SystemPrompt::default(), &at_most(max_tokens))
+        read(&path.as_path().into(), &Words::new(), &SystemPrompt::default(), &at_most(max_tokens))
     }
 
     const ONE: &str = r#"{"messages": [{"role": "user", "content": "x"}, {"role": "assistant",
@@ -206,6 +219,22 @@ mod tests {
     }
 
     #[test]
+    fn several_files_are_read_one_after_another() {
+        let dir = tempfile::tempdir().unwrap();
+        let list = r#"[{"Question_id": 7, "question": "x", "answer": "A"}]"#;
+        for (name, text) in [("1.jsonl", one()), ("2.jsonl", list.to_owned())] {
+            std::fs::write(dir.path().join(name), text).unwrap();
+        }
+        let read = |limit: usize| {
+            read(&dir.path().into(), &Words::new(), &SystemPrompt::default(), &at_most(limit))
+                .unwrap()
+        };
+        assert_eq!(read(100).examples.len(), 2);
+        // What is too long is counted over all files.
+        assert_eq!(read(2).too_long, 2);
+    }
+
+    #[test]
     fn a_turn_over_the_length_limit_is_skipped_and_counted() {
         let result = read_text(&one(), 4).unwrap();
         assert_eq!((result.examples.len(), result.too_long), (0, 1));
@@ -216,18 +245,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("train.jsonl");
         std::fs::write(&path, format!("\n{}", one())).unwrap();
-        let limit = |strategy| LengthLimit::of_examples(100, 4, strategy);
-        let found = read(
-            &path,
-            &Words::new(),
-            &SystemPrompt::default(),
-            &limit(TruncationStrategy::Delete),
-        )
-        .unwrap();
+        let read = |strategy| {
+            let limit = LengthLimit::of_examples(100, 4, strategy);
+            read(&path.as_path().into(), &Words::new(), &SystemPrompt::default(), &limit)
+        };
+        let found = read(TruncationStrategy::Delete).unwrap();
         assert_eq!((found.examples.len(), found.too_long), (0, 1));
-        let error =
-            read(&path, &Words::new(), &SystemPrompt::default(), &limit(TruncationStrategy::Raise))
-                .unwrap_err();
+        let error = read(TruncationStrategy::Raise).unwrap_err();
         let expected = format!(
             "the conversation in line 2 of `{}` has 5 tokens, more than 4 tokens (the model's context length, 4)",
             path.display()

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use embodied_r_data::DataFiles;
 use serde::{Deserialize, Serialize};
 
 use super::faults::Faults;
@@ -18,12 +19,13 @@ pub struct RunSettings {
     pub model: String,
     /// Training data. GRPO: questions, as `perceive` writes them, or in a [format](guide/data.md#questions-with-images-and-videos) of other
     /// trainers. SFT: conversations, JSONL of `{"messages": [{"role",
-    /// "content"}]}`; or such questions, to train on their answers without reasoning.
-    pub data: PathBuf,
+    /// "content"}]}`; or such questions, to train on their answers without reasoning. A file, a folder of shards, a glob
+    /// pattern, or a list of them.
+    pub data: DataFiles,
     /// Evaluation data: questions, answered greedily every `eval_steps`; for SFT conversations, evaluated before the first
     /// step, after every epoch and after the last step. Default: no evaluation.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub eval_data: Option<PathBuf>,
+    pub eval_data: Option<DataFiles>,
     /// Output directory of the run: checkpoints, events, completions and the final model.
     pub output: PathBuf,
     /// Random seed of sampling, data order, initialization and dropout. Default: 42.
@@ -57,7 +59,7 @@ impl Default for RunSettings {
     fn default() -> Self {
         Self {
             model: String::new(),
-            data: PathBuf::new(),
+            data: DataFiles::default(),
             eval_data: None,
             output: PathBuf::new(),
             seed: 42,

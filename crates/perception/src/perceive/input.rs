@@ -32,8 +32,7 @@ pub(super) fn read(
     for data_path in data_paths {
         let set = read_question_set(data_path, answers)?;
         set.reject_duplicates()?;
-        let QuestionSet { path: data_path, questions, unanswered, .. } = set;
-        let data_path = &data_path;
+        let QuestionSet { questions, unanswered, .. } = set;
         let output = save_path.join(file_name(data_path));
         if let Some(other) = inputs.iter().find(|other| other.output == output) {
             let (first, second) = (other.data_path.clone(), data_path.clone());

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use embodied_r_data::Question;
+use embodied_r_data::data_files::named;
 use embodied_r_data::multimodal::SampleSet;
 use embodied_r_data::preprocess::strategy_of;
 use embodied_r_data::question_set::QuestionSet;
@@ -79,13 +80,14 @@ fn check_files(option: &str, input: &Path, count: usize) -> anyhow::Result<()> {
 
 /// The options of the files of each fold, and their values.
 fn inputs(source: &Source) -> Vec<(&'static str, &Path)> {
-    let given = [("--predictions", &source.predictions), ("--data", &source.data)];
-    given.into_iter().filter_map(|(option, path)| Some((option, path.as_deref()?))).collect()
+    let predictions = source.predictions.iter().map(|path| ("--predictions", path.as_path()));
+    let data = source.data.iter().map(|path| ("--data", path.as_path()));
+    predictions.chain(data).collect()
 }
 
 fn of_fold(source: &Source, fold: usize) -> Source {
     let mut source = source.clone();
-    for path in [&mut source.predictions, &mut source.data].into_iter().flatten() {
+    for path in source.predictions.iter_mut().chain(&mut source.data) {
         *path = replaced(path, fold);
     }
     if let Some(model) = &mut source.reasoner.model.model {
@@ -103,13 +105,13 @@ fn replaced(path: &Path, fold: usize) -> PathBuf {
 /// # Errors
 /// `preprocess` made a file for another fold or number of folds; a scene or a question is in two folds.
 pub(super) fn check(sets: &[QuestionSet]) -> Result<(), Usage> {
-    let paths: Vec<&Path> = sets.iter().map(|set| set.path.as_path()).collect();
-    check_splits(&paths)?;
+    let files: Vec<&[PathBuf]> = sets.iter().map(|set| set.files.as_slice()).collect();
+    check_splits(&files)?;
     let of_fold = |(fold, set): (usize, &QuestionSet)| {
         let key = |question| Key::new(question, || media_of(question));
         set.questions.iter().map(key).map(|key| (fold, key)).collect::<Vec<_>>()
     };
-    check_keys(&paths, sets.iter().enumerate().flat_map(of_fold))
+    check_keys(&files, sets.iter().enumerate().flat_map(of_fold))
 }
 
 /// As [`check`], but for questions without a scene, which differ by images that are not decoded yet
@@ -118,35 +120,36 @@ pub(super) fn check(sets: &[QuestionSet]) -> Result<(), Usage> {
 /// # Errors
 /// As [`check`].
 pub(super) fn check_scenes(sets: &[SampleSet]) -> Result<(), Usage> {
-    let paths: Vec<&Path> = sets.iter().map(|set| set.path.as_path()).collect();
-    check_splits(&paths)?;
+    let files: Vec<&[PathBuf]> = sets.iter().map(|set| set.files.as_slice()).collect();
+    check_splits(&files)?;
     let of_fold = |(fold, set): (usize, &SampleSet)| {
         let with_scene = set.questions().filter(|question| question.scene_name.is_some());
         let key = |question| (fold, Key::new(question, String::new));
         with_scene.map(key).collect::<Vec<_>>()
     };
-    check_keys(&paths, sets.iter().enumerate().flat_map(of_fold))
+    check_keys(&files, sets.iter().enumerate().flat_map(of_fold))
 }
 
-/// Checks that no question without a scene is in two folds: one with the same text and images. `paths` are the files of
-/// the folds.
+/// Checks that no question without a scene is in two folds: one with the same text and images. `files` are those of
+/// each fold.
 ///
 /// # Errors
 /// A question is.
-pub(super) fn check_images(paths: &[PathBuf], folds: &[Asked]) -> Result<(), Usage> {
-    let paths: Vec<&Path> = paths.iter().map(PathBuf::as_path).collect();
+pub(super) fn check_images(files: &[Vec<PathBuf>], folds: &[Asked]) -> Result<(), Usage> {
+    let files: Vec<&[PathBuf]> = files.iter().map(Vec::as_slice).collect();
     let of_fold = |(fold, asked): (usize, &Asked)| {
         let indexed = asked.questions.iter().enumerate();
         let key = |(index, question)| (fold, Key::new(question, || asked.key(index).into_owned()));
         indexed.map(key).collect::<Vec<_>>()
     };
-    check_keys(&paths, folds.iter().enumerate().flat_map(of_fold))
+    check_keys(&files, folds.iter().enumerate().flat_map(of_fold))
 }
 
 /// Checks that `preprocess` made none of the files for another fold or number of folds.
-fn check_splits(paths: &[&Path]) -> Result<(), Usage> {
-    let count = paths.len();
-    for (fold, path) in paths.iter().enumerate() {
+fn check_splits(files: &[&[PathBuf]]) -> Result<(), Usage> {
+    let count = files.len();
+    let of_folds = files.iter().enumerate();
+    for (fold, path) in of_folds.flat_map(|(fold, of)| of.iter().map(move |path| (fold, path))) {
         let found = match strategy_of(path) {
             Some(SplitStrategy::Fold { fold: f, folds: k }) if (f, k) != (fold, count) => {
                 format!("fold {f} of {k}")
@@ -163,16 +166,16 @@ fn check_splits(paths: &[&Path]) -> Result<(), Usage> {
 }
 
 /// Checks that no key is in two folds.
-fn check_keys(paths: &[&Path], keys: impl Iterator<Item = (usize, Key)>) -> Result<(), Usage> {
+fn check_keys(files: &[&[PathBuf]], keys: impl Iterator<Item = (usize, Key)>) -> Result<(), Usage> {
     let mut folds: HashMap<Key, usize> = HashMap::new();
     for (fold, key) in keys {
         match folds.get(&key) {
             Some(other) if *other != fold => {
                 return Err(Usage(format!(
-                    "{} is in `{}` and in `{}`: the folds of a cross-validation have no scene in common",
+                    "{} is in {} and in {}: the folds of a cross-validation have no scene in common",
                     key.shown,
-                    paths[*other].display(),
-                    paths[fold].display()
+                    named(files[*other]),
+                    named(files[fold])
                 )));
             }
             Some(_) => {}

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use anyhow::Context as _;
 use embodied_r_data::multimodal::SampleSet;
 use embodied_r_data::question_set::{QuestionSet, read_question_set};
-use embodied_r_data::{Progress as _, Question};
+use embodied_r_data::{DataFiles, Progress as _, Question};
 use embodied_r_eval::{
     Answered, Error, Matched, Prediction, Protocol, Report, SampledQuestion, match_questions,
     predictions, samples, score, score_samples,
@@ -85,7 +85,7 @@ fn matched<T: Answered>(questions: &[Question], records: Vec<T>) -> anyhow::Resu
 /// The outputs to score: one for each fold, or the only ones.
 pub(super) fn all(args: &EvalArgs) -> anyhow::Result<Vec<Outputs>> {
     let EvalArgs { source, pass_at, .. } = args;
-    let has_model = source.reasoner.model.model.is_some() && source.data.is_some();
+    let has_model = source.reasoner.model.model.is_some() && !source.data.is_empty();
     if source.predictions.is_none() && !has_model {
         let what = "nothing to score: give `--predictions FILE`, or `--model` and `--data`";
         return Err(Usage(what.into()).into());
@@ -137,8 +137,8 @@ fn read(sources: &[Source], is_sampled: bool, is_folded: bool) -> anyhow::Result
         .collect()
 }
 
-/// Reads the first questions of a file with the published answers.
-type ReadQuestions = fn(&Path, Option<&Path>, Option<usize>) -> anyhow::Result<QuestionSet>;
+/// Reads the first questions of files with the published answers.
+type ReadQuestions = fn(&DataFiles, Option<&Path>, Option<usize>) -> anyhow::Result<QuestionSet>;
 
 /// The question set of each source, if `--data` is given.
 fn question_sets(
@@ -146,8 +146,8 @@ fn question_sets(
     read: ReadQuestions,
 ) -> anyhow::Result<Option<Vec<QuestionSet>>> {
     let read = |source: &Source| {
-        let data = source.data.as_deref()?;
-        Some(read(data, source.answers.as_deref(), source.limit))
+        let data = source.data()?;
+        Some(read(&data, source.answers.as_deref(), source.limit))
     };
     sources.iter().map(read).collect::<Option<anyhow::Result<_>>>().transpose()
 }
@@ -259,19 +259,19 @@ fn seen(
     // Fails on a text model before the questions are read.
     let reasoners = reasoners(sources, request.plan, Some(direct))?;
     let read = |source: &Source| {
-        let data = source.data.as_deref()?;
-        Some(direct.read(data, source.answers.as_deref(), source.limit))
+        let data = source.data()?;
+        Some(direct.read(&data, source.answers.as_deref(), source.limit))
     };
     let sets: Vec<SampleSet> = sources.iter().filter_map(read).collect::<anyhow::Result<_>>()?;
     if request.is_folded {
         folds::check_scenes(&sets)?;
     }
     request.check(sets.iter().map(SampleSet::questions))?;
-    let paths: Vec<PathBuf> = sets.iter().map(|set| set.path.clone()).collect();
+    let files: Vec<Vec<PathBuf>> = sets.iter().map(|set| set.files.clone()).collect();
     let asked = sets.into_iter().zip(&reasoners).map(|(set, reasoner)| reasoner.lay_out(set));
     let asked: Vec<Asked> = asked.collect::<anyhow::Result<_>>()?;
     if request.is_folded {
-        folds::check_images(&paths, &asked)?;
+        folds::check_images(&files, &asked)?;
     }
     Ok((asked, reasoners))
 }

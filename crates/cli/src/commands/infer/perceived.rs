@@ -3,9 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use embodied_r_data::DataFiles;
 use embodied_r_data::captions::ORIGINAL_QUESTION;
+use embodied_r_data::data_files::named;
 use embodied_r_data::question::{Question, read_questions};
-use embodied_r_data::question_set::{QuestionSet, read_question_set};
+use embodied_r_data::question_set::QuestionSet;
 use embodied_r_files::write_atomic;
 use embodied_r_perception::perceive::video_path;
 use serde_json::Value;
@@ -27,31 +29,32 @@ const VIDEO: &str = "<video>";
 /// Reads the first `limit` questions in any supported format; reports dropped ones. Refuses files without questions, and
 /// those in which a question occurs twice.
 pub(crate) fn read(
-    path: &Path,
+    data: &DataFiles,
     answers: Option<&Path>,
     limit: Option<usize>,
 ) -> anyhow::Result<QuestionSet> {
-    let mut set = read_question_set(path, answers)?;
+    let mut set = QuestionSet::read(data, answers)?;
     set.reject_duplicates()?;
     if set.questions.is_empty() {
-        return Err(embodied_r_data::Error::EmptyQuestionFile { path: set.path }.into());
+        let path = set.files.into_iter().next().unwrap_or_default();
+        return Err(embodied_r_data::Error::EmptyQuestionFile { path }.into());
     }
     report_unanswered(&set);
     set.questions.truncate(limit.unwrap_or(usize::MAX));
-    set.record_indices.truncate(set.questions.len());
+    set.places.truncate(set.questions.len());
     Ok(set)
 }
 
 /// [`read`] for a model that reads text: warns if questions have images or videos, which it does not see.
 pub(crate) fn read_text(
-    path: &Path,
+    data: &DataFiles,
     answers: Option<&Path>,
     limit: Option<usize>,
 ) -> anyhow::Result<QuestionSet> {
-    let set = read(path, answers, limit).map_err(|error| {
+    let set = read(data, answers, limit).map_err(|error| {
         use embodied_r_data::Error::{Json, UnknownFormat};
         let is_other = matches!(error.downcast_ref(), Some(Json { .. } | UnknownFormat { .. }));
-        match is_other && media::has_known_format(path) {
+        match is_other && media::has_known_format(data) {
             true => {
                 exit::hint(error.to_string(), "a vision-language model reads it with `--direct`")
             }
@@ -185,7 +188,7 @@ fn uncaptioned(set: &QuestionSet, args: &VideoArgs) -> anyhow::Result<Vec<(usize
             let mut question = question.clone();
             let text = question.question.trim_start().trim_start_matches(VIDEO);
             question.question = text.trim_start().to_owned();
-            match video_path(&question, args.video_dir.as_deref(), &set.path) {
+            match video_path(&question, args.video_dir.as_deref(), &set.places[index].path) {
                 Ok(video) => question.videos = Some(video.to_string_lossy().into_owned()),
                 // Annotations may describe a scene without its video.
                 Err(_) if args.captioner.scenes.is_some() => {}
@@ -203,13 +206,15 @@ fn uncaptioned(set: &QuestionSet, args: &VideoArgs) -> anyhow::Result<Vec<(usize
 }
 
 fn no_captioner(set: &QuestionSet) -> Usage {
-    let path = set.path.display();
+    let files = named(&set.files);
     let what = match set.is_raw() {
-        true => format!("the questions of `{path}` are about videos without captions"),
-        false => format!("some questions of `{path}` start with `{VIDEO}` and have no captions"),
+        true => format!("the questions of {files} are about videos without captions"),
+        false => format!("some questions of {files} start with `{VIDEO}` and have no captions"),
     };
+    let paths: Vec<String> = set.files.iter().map(|file| file.display().to_string()).collect();
+    let paths = paths.join(" ");
     Usage(format!(
-        "{what}; run `embodied-r perceive --data {path}` first and use its output, or give a captioner here: \
+        "{what}; run `embodied-r perceive --data {paths}` first and use its output, or give a captioner here: \
          `--captioner MODEL`, with `--captioner-base-url URL` if it is on a server, or `--scenes DIR`"
     ))
 }

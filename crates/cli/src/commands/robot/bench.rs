@@ -4,10 +4,8 @@ mod judge;
 
 use std::path::{Path, PathBuf};
 
-use embodied_r_data::Question;
-use embodied_r_data::multimodal::{
-    Media, MediaFile, Message, Part, Role, Sample, SampleFormat, SampleSet,
-};
+use embodied_r_data::multimodal::{Media, MediaFile, Message, Part, Role, Sample, SampleSet};
+use embodied_r_data::{Question, RecordPlace};
 use embodied_r_files::{write_atomic, write_json};
 use embodied_r_robot::bench::{
     Agreement, BenchQuestion, Summary, answer_of, exact_score, markdown, read_questions,
@@ -116,12 +114,11 @@ fn samples(path: &Path, questions: &[BenchQuestion]) -> SampleSet {
             captioned: None,
         }
     };
+    let place = |index| RecordPlace { path: path.into(), index };
     SampleSet {
-        path: path.to_owned(),
-        format: SampleFormat::Official,
         samples: questions.iter().enumerate().map(sample).collect(),
-        record_indices: (0..questions.len()).collect(),
-        skipped: Vec::new(),
+        places: (0..questions.len()).map(place).collect(),
+        ..SampleSet::empty(vec![path.to_owned()])
     }
 }
 

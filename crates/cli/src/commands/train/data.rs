@@ -1,11 +1,9 @@
 //! The data of a training run: questions as text, or with the images and videos that a model sees.
 
-use std::path::Path;
-
 use embodied_r_data::multimodal::{MediaUse, SampleSet, left_out_columns};
 use embodied_r_data::progress::Silent;
 use embodied_r_data::question::read_questions;
-use embodied_r_data::{Progress, Question};
+use embodied_r_data::{DataFiles, Progress, Question};
 use embodied_r_grpo::data::samples::LaidOutSample;
 use embodied_r_grpo::images::table::ImageTable;
 use embodied_r_grpo::settings::{MediaSettings, VisionSettings};
@@ -18,7 +16,7 @@ use crate::media;
 use crate::progress::Bar;
 use crate::run_images::image_table;
 
-/// The questions of a file as text.
+/// Questions as text.
 #[derive(Default)]
 pub(super) struct TextQuestions {
     pub(super) questions: Vec<Question>,
@@ -26,25 +24,28 @@ pub(super) struct TextQuestions {
     warning: Option<String>,
 }
 
-/// Reads the questions of a file as text. Other formats than the official one are for models that see, or about text.
+/// Reads the questions of all files as text. Other formats than the official one are for models that see, or about text.
 ///
 /// # Errors
-/// The file cannot be read, has an unknown format, or a record is bad and bad ones are not to be left out.
-pub(super) fn questions(path: &Path, settings: &MediaSettings) -> anyhow::Result<TextQuestions> {
-    let official = match read_questions(path) {
+/// A file cannot be read, has an unknown format, or a record is bad and bad ones are not to be left out.
+pub(super) fn questions(
+    data: &DataFiles,
+    settings: &MediaSettings,
+) -> anyhow::Result<TextQuestions> {
+    let official = match data.read(read_questions) {
         Ok(questions) if settings.columns.is_none() => {
-            return Ok(TextQuestions { questions, warning: None });
+            return Ok(TextQuestions { questions: questions.concat(), warning: None });
         }
         Ok(_) => None,
         Err(error) => Some(error),
     };
-    match (media::read(path, settings, MediaUse::Ignored), official) {
+    match (media::read(data, settings, MediaUse::Ignored), official) {
         (Ok(set), _) => {
-            let warning = media::left_out_warning(&set.skipped, path);
+            let warning = media::left_out_warning(&set.skipped);
             let questions = set.samples.into_iter().map(|sample| sample.question).collect();
             Ok(TextQuestions { questions, warning })
         }
-        (Err(_), Some(error)) if !media::has_known_format(path) => Err(error.into()),
+        (Err(_), Some(error)) if !media::has_known_format(data) => Err(error.into()),
         (Err(error), _) => Err(error),
     }
 }
@@ -81,7 +82,12 @@ pub(super) fn warn_about_columns<T: TrainingSettings>(
     settings: &MediaSettings,
 ) -> anyhow::Result<()> {
     let columns = media::read_options(settings, MediaUse::Ignored)?.columns;
-    let names = left_out_columns(&job.settings().run().data, &columns)?;
+    let mut names = Vec::new();
+    for name in job.settings().run().data.read(|file| left_out_columns(file, &columns))?.concat() {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
     if !names.is_empty() {
         let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
         job.warn(&format!(
@@ -129,13 +135,13 @@ pub(crate) fn seen<T: TrainingSettings>(
     let mut table = image_table(job.folder(), vision)?;
     let train = laid_out(job, set, &mut table, media)?;
     let eval = match &run.eval_data {
-        Some(path) => {
-            laid_out(job, media::read(path, media, MediaUse::Required)?, &mut table, media)?
+        Some(data) => {
+            laid_out(job, media::read(data, media, MediaUse::Required)?, &mut table, media)?
         }
         None => Vec::new(),
     };
     if train.is_empty() {
-        let what = format!("`{}` has no usable questions", run.data.display());
+        let what = format!("{} has no usable questions", run.data);
         return Err(exit::hint(what, "see the reasons above"));
     }
     Ok(Some(SeenData { table, train, eval }))
@@ -147,11 +153,10 @@ fn laid_out<T: TrainingSettings>(
     table: &mut ImageTable,
     settings: &MediaSettings,
 ) -> anyhow::Result<Vec<LaidOutSample>> {
-    let path = set.path.clone();
     let bar = Bar::default();
     let progress: &dyn Progress = if job.process_group.is_rank_zero() { &bar } else { &Silent };
     let found = media::lay_out(set, table, settings, job.process_group, progress)?;
-    if let Some(warning) = found.warning(&path) {
+    if let Some(warning) = found.warning() {
         job.warn(&warning);
     }
     Ok(found.samples)

@@ -33,8 +33,8 @@ pub(crate) struct Session<T> {
 /// `--data` and `--eval-data`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct DataArgs<'a> {
-    pub(crate) data: Option<&'a Path>,
-    pub(crate) eval_data: Option<&'a Path>,
+    pub(crate) data: &'a [PathBuf],
+    pub(crate) eval_data: &'a [PathBuf],
 }
 
 impl<T: TrainingSettings> Session<T> {
@@ -150,8 +150,7 @@ fn open_alone<T: TrainingSettings>(
         let media = &args.media;
         let skip = media.skip_bad_records.then(|| "skip_bad_records=true".to_owned());
         let skip: Vec<String> = skip.into_iter().collect();
-        Ok(from
-            .reward_funcs(&args.reward_funcs)
+        from.reward_funcs(&args.reward_funcs)
             .pairs(&args.sets)
             .setting_flags(&args.setting_flags)
             .pairs(&skip)
@@ -161,12 +160,12 @@ fn open_alone<T: TrainingSettings>(
                 ("video_dir", path_text("--video-dir", args.video_dir.as_deref())?),
                 ("frames", media.frames()?),
                 ("model", args.model.clone()),
-                ("data", path_text("--data", data.data)?),
-                ("eval_data", path_text("--eval-data", data.eval_data)?),
                 ("output", path_text("--output", args.output.as_deref())?),
                 ("precision", args.precision.map(|precision| precision.name().to_owned())),
                 ("recompute", args.recompute.map(|recompute| recompute.name().to_owned())),
-            ]))
+            ])
+            .paths("data", data.data)?
+            .paths("eval_data", data.eval_data)
     };
     let new_run = || layers(Layers::default().defaults_on(args.job.device()));
     let Some(resume) = args.resume.as_deref() else {

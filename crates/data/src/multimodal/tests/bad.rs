@@ -214,8 +214,8 @@ fn bad_records_are_skipped_and_counted_on_request() {
     let lines = "{\"problem\": \"one\"}\n{\"problem\": \"<image>\"}\n{\"problem\n\n3\n{\"problem\": \"two\"}";
     let options = ReadOptions { skip_bad_records: true, ..ReadOptions::default() };
     let set = files.read_text(lines.as_bytes(), &options).unwrap();
-    assert_eq!(set.record_indices, [0, 5]);
-    let skipped: Vec<_> = set.skipped.iter().map(|(index, _)| *index).collect();
+    assert_eq!(indices(&set), [0, 5]);
+    let skipped: Vec<_> = set.skipped.iter().map(|(place, _)| place.index).collect();
     assert_eq!(skipped, [1, 2, 4]);
     assert!(set.skipped[0].1.ends_with("has 1 `<image>` marker but 0 images"), "{:?}", set.skipped);
     assert!(set.skipped[1].1.contains("record 3 of"), "{:?}", set.skipped);
@@ -261,7 +261,7 @@ fn files_without_records_or_in_no_format_are_refused() {
 fn one_object_over_several_lines_is_a_record() {
     let files = Files::new();
     let set = files.read_text(b"{\n\"problem\": \"q\"}", &ReadOptions::default()).unwrap();
-    assert_eq!((set.samples.len(), set.record_indices), (1, vec![0]));
+    assert_eq!((set.samples.len(), indices(&set)), (1, vec![0]));
     let error = files.read_text(b"{\n\"data\": []}", &ReadOptions::default()).unwrap_err();
     assert!(error.to_string().ends_with("it has: `data`"), "{error}");
 }
@@ -282,6 +282,25 @@ fn a_repeated_question_is_reported_by_record() {
     let set = files.read_text(lines.as_bytes(), &ReadOptions::default()).unwrap();
     let error = set.reject_duplicates().unwrap_err().to_string();
     assert!(error.contains("record 3 of") && error.contains("repeats record 1"), "{error}");
+}
+
+#[test]
+fn several_files_may_have_different_formats() {
+    let files = Files::new();
+    let messages = json!([{"messages": [{"role": "user", "content": "one"}], "solution": "A"}]);
+    for (name, records) in
+        [("m.json", messages), ("h.json", json!([{"problem": "<image>"}, {"problem": "two"}]))]
+    {
+        std::fs::write(files.path(name), records.to_string()).unwrap();
+    }
+    let data = DataFiles::new(vec![files.path("m.json"), files.path("h.json")]);
+    let options = ReadOptions { skip_bad_records: true, ..ReadOptions::default() };
+    let set = SampleSet::read(&data, &options).unwrap();
+    let texts: Vec<&str> = set.questions().map(|question| question.question.as_str()).collect();
+    assert_eq!(texts, ["one", "two"]);
+    let place = |name: &str, index| RecordPlace { path: files.path(name).into(), index };
+    assert_eq!(set.places, [place("m.json", 0), place("h.json", 1)]);
+    assert_eq!(set.skipped[0].0, place("h.json", 0));
 }
 
 /// JSON with the fields of question files.

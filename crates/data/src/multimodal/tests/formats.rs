@@ -88,13 +88,14 @@ fn a_benchmarks_question_becomes_a_sample_with_its_video() {
     std::fs::write(files.path("moves.json"), json!([record]).to_string()).unwrap();
     let set = crate::read_question_set(&files.path("moves.json"), None).unwrap();
     let options = ReadOptions::default();
-    let sample = sample_of_question(&set.questions[0], &set.path, 0, &options).unwrap();
+    let sample = sample_of_question(&set.questions[0], &set.places[0], &options).unwrap();
     assert_eq!(sample.media.videos, [Video::File(files.image("videos/w.mp4"))]);
     assert_eq!(sample.question, set.questions[0]);
     let expected = text("Question: Next?\n\nChoices:\nA. Stop\nB. Go");
     assert_eq!(sample.messages, user(&[Part::Video, expected]));
     std::fs::remove_file(files.path("videos/w.mp4")).unwrap();
-    let error = sample_of_question(&set.questions[0], &set.path, 6, &options).unwrap_err();
+    let place = RecordPlace { index: 6, ..set.places[0].clone() };
+    let error = sample_of_question(&set.questions[0], &place, &options).unwrap_err();
     assert!(error.to_string().contains("in record 7 of"), "{error}");
 }
 
@@ -112,7 +113,7 @@ fn an_official_question_about_text_is_read_unchanged() {
     let records =
         json!([{"Question_id": 1, "question": " <image> is a tag\n", "answer": "A", "x": [1]}]);
     let set = files.read_records(&records, &ReadOptions::default()).unwrap();
-    let plain = crate::question::read_questions(&set.path).unwrap();
+    let plain = crate::question::read_questions(&set.files[0]).unwrap();
     assert_eq!(set.samples, [Sample::from_text(plain[0].clone())]);
     assert_eq!(set.samples[0].messages, user(&[text(" <image> is a tag\n")]));
 }
@@ -343,9 +344,9 @@ fn a_list_and_lines_give_the_same_samples() {
     let options = ReadOptions::default();
     let list = files.read_text(list.as_bytes(), &options).unwrap();
     let lines = files.read_text(lines.as_bytes(), &options).unwrap();
-    assert_eq!(list.record_indices, [0, 1]);
+    assert_eq!(indices(&list), [0, 1]);
     // The index in JSON lines is that of the line.
-    assert_eq!(lines.record_indices, [0, 2]);
+    assert_eq!(indices(&lines), [0, 2]);
     let texts = |set: &SampleSet| -> Vec<String> {
         set.questions().map(|question| question.question.clone()).collect()
     };
