@@ -24,12 +24,27 @@ pub(crate) fn file_name(name: &str) -> bool {
     !stem.is_empty() && !matches!(name, "." | "..") && !name.contains(['/', '\\', '\0'])
 }
 
-/// The index of an option by its upper-case letter.
+/// The index of an option by its upper-case letter, of any width.
 pub(crate) fn option_letter(answer: &str) -> Option<usize> {
-    match answer.as_bytes() {
-        [letter @ b'A'..=b'Z'] => Some(usize::from(letter - b'A')),
-        _ => None,
-    }
+    let mut chars = answer.chars();
+    letter_index(chars.next()?).filter(|_| chars.next().is_none())
+}
+
+/// The index of the option whose label `text` begins with, such as `B. left` or `Ｂ．左`.
+pub(crate) fn labelled_option(text: &str) -> Option<usize> {
+    let mut chars = text.chars();
+    let letter = letter_index(chars.next()?)?;
+    matches!(chars.next()?, '.' | '．' | '、' | ')' | '）' | ':' | '：').then_some(letter)
+}
+
+/// The place of an upper-case letter in the alphabet, of any width.
+fn letter_index(letter: char) -> Option<usize> {
+    let first = match letter {
+        'A'..='Z' => 'A',
+        'Ａ'..='Ｚ' => 'Ａ',
+        _ => return None,
+    };
+    Some(letter as usize - first as usize)
 }
 
 /// Makes the error about a value of row `row` of `path`, from its column, the value and what it should be.

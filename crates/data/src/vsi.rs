@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::error::Result;
 use crate::parquet::{Column, Table, write_table};
 use crate::question::Question;
-use crate::row::{Row, file_name, invalid_value, option_letter};
+use crate::row::{Row, file_name, invalid_value, labelled_option, option_letter};
 
 /// The annotation file's name within the benchmark's folder.
 pub const ANNOTATIONS: &str = "test-00000-of-00001.parquet";
@@ -130,10 +130,10 @@ pub fn question_text(question: &str, options: Option<&[String]>) -> String {
     let mut text = format!("Question: {}", question.trim());
     let Some(options) = options else { return text };
     text.push_str("\n\nChoices:");
-    for (letter, option) in ('A'..='Z').zip(options) {
+    for (index, (letter, option)) in ('A'..='Z').zip(options).enumerate() {
         let option = option.trim();
         text.push('\n');
-        if !option.starts_with(&format!("{letter}.")) {
+        if labelled_option(option) != Some(index) {
             text.push(letter);
             text.push_str(". ");
         }
@@ -186,6 +186,11 @@ pub(crate) mod tests {
             question_text(" Where? ", Some(&options)),
             "Question: Where?\n\nChoices:\nA. left\nB. Back"
         );
+        let labelled = ["Ａ．左", "B) rechts", "A. left"].map(str::to_owned);
+        assert_eq!(
+            question_text("Where?", Some(&labelled)),
+            "Question: Where?\n\nChoices:\nＡ．左\nB) rechts\nC. A. left"
+        );
     }
 
     #[test]
@@ -193,6 +198,17 @@ pub(crate) mod tests {
         let question = row(7, "s", None).question(Path::new("x.parquet"), 0).unwrap();
         assert_eq!(question.question, "Question: Where to?");
         assert_eq!(question.answer, "2.5");
+    }
+
+    #[test]
+    fn an_answer_may_be_a_full_width_letter() {
+        let with_answer = |answer: &str| {
+            let ground_truth = answer.to_owned();
+            let row = VsiRow { ground_truth, ..row(7, "s", Some(&["Ａ．左", "Ｂ．右"])) };
+            row.question(Path::new("x.parquet"), 0)
+        };
+        assert_eq!(with_answer("Ｂ").unwrap().answer, "Ｂ");
+        assert!(with_answer("Ｃ").is_err());
     }
 
     #[test]
