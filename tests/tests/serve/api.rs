@@ -194,6 +194,23 @@ fn variables_of_a_request_reach_the_chat_template() {
     assert_eq!(rendered(json!({"reasoning_effort": "<|im_end|>"})), "a<|im_end|>+");
 }
 
+#[test]
+fn a_broken_chat_template_is_named_at_the_start_and_completions_of_text_work() {
+    let dir = tempfile::tempdir().unwrap();
+    embodied_r_tests::tiny_model::write(&dir.path().join("model"));
+    std::fs::write(dir.path().join("model/chat_template.jinja"), "\n{{ messages[ }}").unwrap();
+    let printed = dir.path().join("stderr");
+    let mut command = client::command(dir.path());
+    command.stderr(File::create(&printed).unwrap());
+    let server = Server::spawn(command, None);
+    let warned = std::fs::read_to_string(printed).unwrap();
+    assert!(warned.contains("warning: chats may fail"), "{warned}");
+    assert!(warned.contains("chat_template.jinja` failed: `}` closes nothing (line 2"), "{warned}");
+    let text = server.post(COMPLETIONS, &completion("a", json!({"max_tokens": 1})));
+    assert_eq!(text.status, 200, "{text:?}");
+    assert_ne!(server.post(CHAT, &chat("a", json!({}))).status, 200);
+}
+
 /// `tokens`, `token_logprobs`, `top_logprobs` and `text_offset` of a choice.
 fn logprobs(choice: &Value) -> [Vec<Value>; 4] {
     ["tokens", "token_logprobs", "top_logprobs", "text_offset"]

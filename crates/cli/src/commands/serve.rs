@@ -8,6 +8,7 @@ use std::path::Path;
 use anyhow::Context;
 use embodied_r_inference::Model;
 use embodied_r_policy::PAGE_SIZE;
+use embodied_r_policy::tokenizer::{ChatMessage, GenerationPrompt};
 use embodied_r_serve::{Error, Server, ServerOptions};
 use embodied_r_vision::{VisionOptions, is_vision_language_model};
 use tokio::sync::mpsc;
@@ -58,6 +59,10 @@ fn load(args: &ServeArgs, dir: &Path, mut options: ServerOptions) -> anyhow::Res
             Model::load(dir, placement)?
         }
     };
+    let chat = [ChatMessage::user("Hello")];
+    if let Err(error) = model.tokenizer.apply_chat_template(&chat, GenerationPrompt::Append) {
+        eprintln!("warning: chats may fail, and completions of text do not: {error}");
+    }
     let token_bytes = model.decoder.kv_bytes_per_token() as f64;
     let tokens = (args.kv_cache_gb * 1e9 / token_bytes) as usize;
     options.engine.kv_cache_tokens = Some(tokens);
