@@ -1,9 +1,8 @@
 //! Chat templates: render a conversation as the prompt format that a model was trained on.
 //!
-//! Templates are Jinja, rendered as in `transformers` by [`jinja`]. A template is read with its model and parsed when it
+//! Templates are Jinja, rendered as in `transformers` by [`embodied_r_jinja`]. A template is read with its model and parsed when it
 //! is first used: a model whose template is invalid can still be trained, merged or evaluated on token ids.
 
-mod jinja;
 #[cfg(test)]
 mod tests;
 
@@ -15,8 +14,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
-use jinja::Template;
-pub use jinja::TemplateFault;
+use embodied_r_jinja::Template;
+pub use embodied_r_jinja::TemplateFault;
 
 /// One message of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

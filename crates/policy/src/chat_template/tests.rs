@@ -1,7 +1,3 @@
-mod expressions;
-mod hostile;
-mod statements;
-
 use serde_json::json;
 
 use super::*;
@@ -190,4 +186,19 @@ fn variables_of_a_request_are_defined_in_the_template() {
     let variables = json!({ "enable_thinking": false });
     let text = template(source).render(&json!([]), GenerationPrompt::Append, &variables).unwrap();
     assert_eq!(text, "FalseTrue<|im_end|>");
+}
+
+#[test]
+fn a_long_conversation_is_within_the_limits() {
+    let messages: Vec<ChatMessage> = (0..2000)
+        .flat_map(|_| [ChatMessage::user("x".repeat(500)), ChatMessage::assistant("y".repeat(500))])
+        .collect();
+    let text =
+        template(CHATML).render(&json!(messages), GenerationPrompt::Append, &json!({})).unwrap();
+    assert_eq!(text.matches("<|im_start|>").count(), 2 * 2000 + 2);
+    let long = [ChatMessage::user("x".repeat(40 << 20))];
+    assert!(
+        template(CHATML).render(&json!(long), GenerationPrompt::Append, &json!({})).unwrap().len()
+            > 40 << 20
+    );
 }

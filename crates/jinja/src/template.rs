@@ -20,7 +20,7 @@ use super::statements::Frame;
 use super::value::{Callable, Value};
 
 /// A parsed template.
-pub(crate) struct Template {
+pub struct Template {
     body: Body,
     blocks: HashMap<Arc<str>, Arc<Block>>,
 }
@@ -58,7 +58,7 @@ impl Template {
     ///
     /// # Errors
     /// It is too long, nests too deeply, or has a syntax error.
-    pub(crate) fn parse(source: &str) -> Result<Self> {
+    pub fn parse(source: &str) -> Result<Self> {
         if source.len() > MAX_SOURCE_BYTES {
             let bytes = source.len();
             return fail(format!("the template has {bytes} bytes, more than {MAX_SOURCE_BYTES}"));
@@ -72,7 +72,7 @@ impl Template {
     ///
     /// # Errors
     /// The template fails or exceeds a limit.
-    pub(crate) fn render(&self, variables: &[(&str, &Json)], messages: usize) -> Result<String> {
+    pub fn render(&self, variables: &[(&str, &Json)], messages: usize) -> Result<String> {
         with_stack(|| self.rendered(variables, messages))
     }
 

@@ -2,7 +2,18 @@
 //! blocks, loop controls, `{% generation %}`, and `tojson` with the options of `json.dumps`.
 //!
 //! Values are Python's: integers and floats are apart, text is indexed by character, and `str()` and `repr()` are
-//! Python's. What is not supported is an error with its name. A template is not trusted: [`limits`] bounds what it uses.
+//! Python's. What is not supported is an error with its name. A template is not trusted: nesting, steps, memory and output of
+//! a rendering are bounded.
+//!
+//! ```
+//! use embodied_r_jinja::Template;
+//! use serde_json::json;
+//!
+//! let template = Template::parse("{% for m in messages %}[{{ m.role | upper }}] {{ m.content }}\n{% endfor %}")?;
+//! let messages = json!([{"role": "user", "content": "Where?"}]);
+//! assert_eq!(template.render(&[("messages", &messages)], 1)?, "[USER] Where?\n");
+//! # Ok::<(), embodied_r_jinja::TemplateFault>(())
+//! ```
 
 mod arguments;
 mod ast;
@@ -29,8 +40,10 @@ mod repr;
 mod scope;
 mod statements;
 mod template;
+#[cfg(test)]
+mod tests;
 mod text;
 mod value;
 
 pub use fault::TemplateFault;
-pub(super) use template::Template;
+pub use template::Template;

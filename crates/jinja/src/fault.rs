@@ -13,7 +13,8 @@ pub struct TemplateFault {
 pub(super) type Result<T, E = TemplateFault> = std::result::Result<T, E>;
 
 impl TemplateFault {
-    pub(crate) fn new(message: impl Into<String>) -> Self {
+    /// A fault with this message.
+    pub fn new(message: impl Into<String>) -> Self {
         Self { message: message.into(), line: None }
     }
 

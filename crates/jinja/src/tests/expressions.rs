@@ -292,12 +292,12 @@ const LITERALS: [(&str, &str); 3] = [
 ];
 
 /// What `source` gives with the variables of the tables.
-pub(super) fn with_variables(source: &str) -> Result<String> {
+pub(super) fn with_variables(source: &str) -> Result<String, TemplateFault> {
     let variables = json!({
         "n": 7, "s": "Hello, World", "l": [3, 1, 2], "d": {"b": 1, "a": [2, {"x": null}]},
         "rows": [{"k": "b", "v": 2}, {"k": "A", "v": 1}, {"k": "a", "v": 3}],
     });
-    template(source).render(&json!(conversation()), GenerationPrompt::Append, &variables)
+    render(source, &conversation(), &variables)
 }
 
 #[test]
