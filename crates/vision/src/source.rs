@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::processor::Settings;
 use crate::tower_weights::TowerWeights;
 use folder::Folder;
+pub(crate) use folder::tower_tensors;
 use mmproj::Mmproj;
 
 /// The files of a model's vision encoder.

@@ -13,14 +13,13 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use candle_core::{Device, Tensor};
-use embodied_r_policy::weights::VisionTensors;
 use embodied_r_policy::{LayerHook, Precision};
 use indexmap::IndexMap;
 
 use crate::config::VisionConfig;
 use crate::encoder::VisionEncoder;
 use crate::error::{Error, Result};
-use crate::source::Source;
+use crate::source::{Source, tower_tensors};
 use crate::tower::Tower;
 use crate::vision_processor::VisionProcessor;
 pub use gradients::TowerGradients;
@@ -72,7 +71,7 @@ impl TrainableTower {
         if matches!(source, Source::Mmproj(_)) {
             return Err(Error::GgufTower { model: dir.to_owned() });
         }
-        let files = VisionTensors::open(dir)?;
+        let files = tower_tensors(dir, processor.config())?;
         let mut tensors = IndexMap::new();
         for (name, shape) in processor.config().tensor_shapes() {
             let tensor = files.tensor(&name, &shape)?;
@@ -173,7 +172,7 @@ impl TrainableTower {
     /// # Errors
     /// A file cannot be read, or has other tensors.
     pub fn load_frozen(&self, dir: &Path) -> Result<Self> {
-        let files = VisionTensors::open(dir)?;
+        let files = tower_tensors(dir, self.processor.config())?;
         self.frozen_with(|name, tensor| {
             Ok(files.tensor(tensors::within(name).unwrap_or(name), tensor.dims())?)
         })

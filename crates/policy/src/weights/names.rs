@@ -10,11 +10,16 @@ pub(super) const EMBEDDING: &str = "model.embed_tokens.weight";
 /// The LM head, unless it shares the embedding matrix.
 pub(super) const HEAD: &str = "lm_head.weight";
 
-/// Ends of the names of tensors that no decoder needs. All others that the configuration does not have are faults.
+/// Ends of the names of tensors that no model needs. All others that the configuration does not have are faults.
 ///
-/// - `.rotary_emb.inv_freq`: the RoPE frequencies, in old Llama checkpoints. The configuration determines them;
-///   `transformers` drops them too.
-const WITHOUT_USE: [&str; 1] = [".rotary_emb.inv_freq"];
+/// They are the RoPE frequencies in old checkpoints, of a decoder and of a vision tower. The configuration determines them;
+/// `transformers` drops them too.
+const WITHOUT_USE: [&str; 2] = [".rotary_emb.inv_freq", "rotary_pos_emb.inv_freq"];
+
+/// Whether no model needs the tensor of this name.
+pub(super) fn is_without_use(name: &str) -> bool {
+    WITHOUT_USE.iter().any(|end| name.ends_with(end))
+}
 
 /// The tensors of a decoder in the model's order, by canonical name.
 ///
@@ -55,7 +60,7 @@ pub fn tensor_shapes(config: &ModelConfig) -> IndexMap<String, Vec<usize>> {
 /// Qwen2.5-VL uses `model.…` and `visual.…` on the hub, and `model.language_model.…` and `model.visual.…` when saved by
 /// `transformers` 4.52 or later.
 pub(crate) fn canonical(name: &str) -> Option<String> {
-    if is_vision(name) || WITHOUT_USE.iter().any(|end| name.ends_with(end)) {
+    if is_vision(name) || is_without_use(name) {
         return None;
     }
     for prefix in ["model.language_model.", "language_model.model."] {

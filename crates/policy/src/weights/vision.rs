@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use candle_core::Tensor;
 
 use super::WeightFault;
-use super::names::{VISION, of_vision};
+use super::names::{VISION, is_without_use, of_vision};
 use super::read::{LazyTensor, is_float, open};
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
@@ -51,6 +51,21 @@ impl VisionTensors {
     pub(crate) fn shapes(&self) -> impl Iterator<Item = (&str, &[usize])> {
         let tensors = self.tensors.iter();
         tensors.map(|(name, (_, lazy))| (name.as_str(), lazy.shape()))
+    }
+
+    /// Checks that the tower has no tensors but those whose name within it `is_known`.
+    ///
+    /// # Errors
+    /// [`Error::Weights`] with the names of all others.
+    pub fn check_names(&self, is_known: impl Fn(&str) -> bool) -> Result<()> {
+        let others = self.tensors.keys().filter(|name| !is_known(name) && !is_without_use(name));
+        let unexpected =
+            |name: &String| WeightFault::Unexpected { name: format!("{VISION}{name}") };
+        let faults: Vec<WeightFault> = others.map(unexpected).collect();
+        match faults.is_empty() {
+            true => Ok(()),
+            false => Err(Error::Weights { dir: self.dir.clone(), faults }),
+        }
     }
 
     /// Reads a tensor as f32, by its name within the tower.

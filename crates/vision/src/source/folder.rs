@@ -45,8 +45,19 @@ impl Folder {
 
     pub(super) fn weights(&self, placement: &WeightPlacement) -> Result<FolderWeights> {
         let placement = placement.clone();
-        Ok(FolderWeights { tensors: VisionTensors::open(&self.weights)?, placement })
+        let tensors = tower_tensors(&self.weights, &self.config()?.0)?;
+        Ok(FolderWeights { tensors, placement })
     }
+}
+
+/// The tensors of the tower of `config` in the folder `dir`.
+///
+/// # Errors
+/// A file cannot be read, or has other tensors of a tower, too.
+pub(crate) fn tower_tensors(dir: &Path, config: &VisionConfig) -> Result<VisionTensors> {
+    let (tensors, known) = (VisionTensors::open(dir)?, config.tensor_shapes());
+    tensors.check_names(|name| known.contains_key(name))?;
+    Ok(tensors)
 }
 
 /// A folder's tensors. A matrix whose rows are not a multiple of the quantization block is held in bf16.

@@ -1,9 +1,10 @@
 //! The tower's tensors in checkpoints.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use candle_core::{DType, Device, Tensor};
-use embodied_r_vision::{TrainableTower, VisionProcessor};
+use embodied_r_policy::WeightFormat;
+use embodied_r_vision::{TrainableTower, VisionEncoder, VisionProcessor};
 use indexmap::IndexMap;
 
 use super::{LAYOUTS, folder, options, tower, values};
@@ -30,17 +31,44 @@ fn tensors_have_the_names_shapes_and_values_of_the_checkpoint() {
     }
 }
 
-#[test]
-fn names_are_those_of_the_file() {
+/// A folder of the nested model's tower with these tensors.
+fn folder_of(tensors: &HashMap<String, Tensor>) -> tempfile::TempDir {
     let copy = tempfile::tempdir().unwrap();
     for file in ["config.json", "preprocessor_config.json"] {
         std::fs::copy(folder("nested").join(file), copy.path().join(file)).unwrap();
     }
-    let renamed: std::collections::HashMap<String, Tensor> = stored("nested")
+    candle_core::safetensors::save(tensors, copy.path().join("model.safetensors")).unwrap();
+    copy
+}
+
+#[test]
+fn tensors_that_no_tower_has_are_named_and_stored_frequencies_are_left_out() {
+    let mut tensors: HashMap<String, Tensor> = stored("nested").into_iter().collect();
+    let one = Tensor::zeros(1, DType::F32, &Device::Cpu).unwrap();
+    tensors.insert("model.visual.rotary_pos_emb.inv_freq".to_owned(), one.clone());
+    let load = |tensors: &HashMap<String, Tensor>| {
+        let copy = folder_of(tensors);
+        let processor = VisionProcessor::of_model(copy.path(), None).unwrap();
+        let trainable = TrainableTower::load(copy.path(), processor, &options());
+        let encoder = VisionEncoder::load(copy.path(), &WeightFormat::F32.into());
+        [trainable.err().map(|it| it.to_string()), encoder.err().map(|it| it.to_string())]
+    };
+    assert_eq!(load(&tensors), [None, None]);
+    tensors.insert("model.visual.deepstack_merger_list.0.norm.weight".to_owned(), one);
+    for error in load(&tensors) {
+        let error = error.unwrap();
+        let expected = "`visual.deepstack_merger_list.0.norm.weight` is unexpected";
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+#[test]
+fn names_are_those_of_the_file() {
+    let renamed: HashMap<String, Tensor> = stored("nested")
         .into_iter()
         .map(|(name, tensor)| (format!("model.{}", name.trim_start_matches("model.")), tensor))
         .collect();
-    candle_core::safetensors::save(&renamed, copy.path().join("model.safetensors")).unwrap();
+    let copy = folder_of(&renamed);
     let processor = VisionProcessor::of_model(copy.path(), None).unwrap();
     let found = TrainableTower::load(copy.path(), processor, &options()).unwrap();
     let plain = tower("nested");
