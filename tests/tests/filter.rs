@@ -97,6 +97,23 @@ async fn json_lines_are_filtered_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn several_files_are_filtered_into_one_with_their_records_unchanged() {
+    let server = Server::start().await;
+    let (first, second) = ([question(1, "easy"), question(2, "hard")], [question(3, "odd")]);
+    let folder = workspace(&first);
+    std::fs::write(folder.path().join("more.json"), json!(second).to_string()).unwrap();
+    let output = filter(folder.path(), &server, &["--data", "more.json"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(kept(folder.path()), [first[1].clone(), second[0].clone()]);
+    let onto_itself = filter_bare(
+        folder.path(),
+        &["--data", "more.json", "--output", "more.json", "--base-url", "http://x", "--model", "m"],
+    );
+    assert_eq!(onto_itself.status.code(), Some(2));
+    assert!(stderr(&onto_itself).contains("would overwrite the data `more.json`"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_blind_model_sees_no_captions_and_each_try_is_a_new_sample() {
     let server = Server::start().await;
     let folder = workspace(&[question(1, "easy"), question(2, "hard")]);

@@ -1,5 +1,6 @@
 //! The command line reference as Markdown: `docs/cli.md`.
 
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 
 use clap::{Arg, ArgAction, Command};
@@ -8,6 +9,12 @@ use crate::args::GROUPS;
 
 /// How to regenerate the file.
 const UPDATE: &str = "UPDATE_DOCS=1 cargo test -p embodied-r-cli cli_reference";
+
+/// The heading of the options that several commands have.
+const SHARED: &str = "Shared options";
+
+/// Options of this length that several commands have are documented once: of shorter ones a reference saves nothing.
+const LEAST_SHARED: usize = 100;
 
 /// The reference of all commands under the headings of the top-level help.
 pub(crate) fn markdown(mut command: Command) -> String {
@@ -31,19 +38,61 @@ pub(crate) fn markdown(mut command: Command) -> String {
         text,
         "\nEvery command also has `--help` and `--version`, and this option:\n\n{global}"
     );
+    let shared = Shared::of(&command);
+    let _ = write!(text, "\n## {SHARED}\n\nThe commands below name these options alone.\n\n");
+    shared.0.values().for_each(|option| text.push_str(option));
     for (title, names) in GROUPS {
         let _ = write!(text, "\n## {title}\n");
         for name in names {
             if let Some(subcommand) = command.find_subcommand_mut(name) {
-                section(subcommand, "###", &mut text);
+                section(subcommand, "###", &shared, &mut text);
             }
         }
     }
     text
 }
 
+/// The options that several commands have with the same help, by their labels.
+struct Shared(BTreeMap<String, String>);
+
+impl Shared {
+    fn of(command: &Command) -> Self {
+        let mut counts: HashMap<(String, String), usize> = HashMap::new();
+        count(command, &mut counts);
+        let mut shared: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for ((label, option), count) in counts {
+            if count > 1 && option.len() >= LEAST_SHARED {
+                shared.entry(label).or_default().push(option);
+            }
+        }
+        // An option of two meanings is documented where it is.
+        let sole = |(label, options): (String, Vec<String>)| {
+            <[String; 1]>::try_from(options).ok().map(|[option]| (label, option))
+        };
+        Self(shared.into_iter().filter_map(sole).collect())
+    }
+
+    fn has(&self, argument: &Arg) -> bool {
+        self.0.get(&label(argument)).is_some_and(|shared| *shared == option(argument))
+    }
+}
+
+/// Counts the options of `command` and those below it, by label and text.
+fn count(command: &Command, counts: &mut HashMap<(String, String), usize>) {
+    for argument in command.get_arguments().filter(is_shown).filter(|it| !it.is_positional()) {
+        *counts.entry((label(argument), option(argument))).or_default() += 1;
+    }
+    command.get_subcommands().for_each(|command| count(command, counts));
+}
+
+/// Whether the reference of a command has this argument.
+fn is_shown(argument: &&Arg) -> bool {
+    let automatic = matches!(argument.get_id().as_str(), "help" | "version");
+    !argument.is_hide_set() && !argument.is_global_set() && !automatic
+}
+
 /// One command and its subcommands.
-fn section(command: &mut Command, level: &str, text: &mut String) {
+fn section(command: &mut Command, level: &str, shared: &Shared, text: &mut String) {
     let about = command.get_long_about().or(command.get_about()).map(ToString::to_string);
     let usage = command.render_usage().to_string();
     let usage = usage.trim_start_matches("Usage:").trim();
@@ -56,11 +105,7 @@ fn section(command: &mut Command, level: &str, text: &mut String) {
         usage.join("\n")
     );
     let mut headings: Vec<Option<&str>> = Vec::new();
-    let shown = |argument: &&Arg| {
-        let automatic = matches!(argument.get_id().as_str(), "help" | "version");
-        !argument.is_hide_set() && !argument.is_global_set() && !automatic
-    };
-    for argument in command.get_arguments().filter(shown) {
+    for argument in command.get_arguments().filter(is_shown) {
         if !headings.contains(&section_of(argument)) {
             headings.push(section_of(argument));
         }
@@ -75,12 +120,20 @@ fn section(command: &mut Command, level: &str, text: &mut String) {
     for heading in headings {
         let _ = write!(text, "\n{}:\n\n", heading.unwrap_or("Options"));
         let here = |argument: &&Arg| section_of(argument) == heading;
-        let mut arguments: Vec<&Arg> = command.get_arguments().filter(shown).filter(here).collect();
+        let mut arguments: Vec<&Arg> =
+            command.get_arguments().filter(is_shown).filter(here).collect();
         arguments.sort_by_key(|argument| line_of(argument, &help));
-        arguments.iter().for_each(|argument| text.push_str(&option(argument)));
+        let (named, own): (Vec<&Arg>, Vec<&Arg>) =
+            arguments.into_iter().partition(|argument| shared.has(argument));
+        own.into_iter().for_each(|argument| text.push_str(&option(argument)));
+        if !named.is_empty() {
+            let names: Vec<String> = named.into_iter().map(label).collect();
+            let anchor = SHARED.to_lowercase().replace(' ', "-");
+            let _ = writeln!(text, "- [shared](#{anchor}): {}", names.join(", "));
+        }
     }
     for subcommand in command.get_subcommands_mut().filter(|command| command.get_name() != "help") {
-        section(subcommand, &format!("{level}#"), text);
+        section(subcommand, &format!("{level}#"), shared, text);
     }
 }
 
@@ -99,28 +152,33 @@ fn section_of(argument: &Arg) -> Option<&str> {
     }
 }
 
-/// One option as an item of a list.
-fn option(argument: &Arg) -> String {
+/// The names of an option and its value, as code.
+fn label(argument: &Arg) -> String {
     let mut names: Vec<String> =
         argument.get_short().map(|short| format!("-{short}")).into_iter().collect();
     names.extend(argument.get_long().map(|long| format!("--{long}")));
     names.extend(
         argument.get_visible_aliases().unwrap_or_default().iter().map(|alias| format!("--{alias}")),
     );
-    let takes_value = matches!(argument.get_action(), ArgAction::Set | ArgAction::Append);
     // As clap prints it, with `...` after a value that may be repeated and brackets around an optional one.
     let shown = argument.to_string();
     let value = match argument.is_positional() {
         true => shown.as_str(),
         false => shown.split_once(' ').map_or("", |(_, value)| value),
     };
-    let label = match names.is_empty() {
+    match names.is_empty() {
         true => format!("`{value}`"),
         false if value.is_empty() => format!("`{}`", names.join("`, `")),
         false => format!("`{} {value}`", names.join("`, `")),
-    };
+    }
+}
+
+/// One option as an item of a list.
+fn option(argument: &Arg) -> String {
+    let takes_value = matches!(argument.get_action(), ArgAction::Set | ArgAction::Append);
     let help = argument.get_long_help().or(argument.get_help()).map(ToString::to_string);
-    let mut text = format!("- {label}: {}", help.unwrap_or_default().replace('\n', "\n  "));
+    let mut text =
+        format!("- {}: {}", label(argument), help.unwrap_or_default().replace('\n', "\n  "));
     let defaults: Vec<String> = argument
         .get_default_values()
         .iter()

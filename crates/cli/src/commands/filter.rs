@@ -154,7 +154,7 @@ fn write_kept(
                     (RecordPlace { path: path.clone(), index }, Value::Object(fields))
                 }));
             }
-            set.places.iter().filter_map(|place| records.remove(place)).collect()
+            set.places.iter().filter_map(|place| records.get(place).cloned()).collect()
         }
     };
     let dropped: HashSet<usize> =
