@@ -365,6 +365,17 @@ mod tests {
             name if KINDS.iter().any(|kind| kind.name == name) && statement.contains("frame") => {
                 "note"
             }
+            // `next 2: right 80, lamp: left 30.` and `order sofa 4: right 20.` are made up, and no steps.
+            "next"
+                if KINDS.iter().any(|kind| statement.contains(&format!(", {}: ", kind.name))) =>
+            {
+                "note"
+            }
+            "order"
+                if !KINDS.iter().any(|kind| statement.contains(&format!(": {}", kind.name))) =>
+            {
+                "note"
+            }
             word => word,
         }
     }

@@ -7,6 +7,7 @@
 use embodied_r_random::Rng;
 
 use super::drills::{angle, octant};
+use super::recall::visible_bearing;
 use crate::caption_trace::{CaptionTrace, bearing_text};
 use crate::catalogue::KINDS;
 use crate::geometry::{Octant, wrap_whole};
@@ -20,12 +21,16 @@ const FRAMES: usize = 10;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NoteStep {
     /// `lamp left 30 in frame 2. next 3: left 30, rotate left 60: right 30.`: what the bearing becomes by the rotation before
-    /// the next frame of the video, or `lamp left 30 in frame 7. next none: left 30.`
+    /// the next frame of the video, or `lamp left 30 in frame 7. next none: left 30.` Half of the notes have frame and
+    /// bearing where a step before has them: `next 2: right 80, lamp: left 30. next 3: left 30, rotate left 60: right 30.`
     Next,
     /// `lamp left 30 in frame 2. left 30 is ahead left.`
     Octant,
     /// `sofa ahead, frame 4. lamp left 30, frame 2. left 90 is left. order sofa 4, lamp 2: lamp, sofa.`: the order of
-    /// several notes. The octant between leads nowhere; it separates the order from a sighting.
+    /// several notes. The octant between leads nowhere; it separates the order from a sighting. Half of the notes are
+    /// worded otherwise and have none: `sofa ahead in frame 4. lamp left 30 in frame 2. order sofa 4, lamp 2: lamp, sofa.`
+    /// Of half of the orders, all notes but the last are one that is worded as an order before, with anything as its result:
+    /// `order sofa 4: right 20. lamp left 30 in frame 2. order sofa 4, lamp 2: lamp, sofa.`
     Order,
 }
 
@@ -86,7 +91,7 @@ fn from_frame(trace: &CaptionTrace, rng: &mut Rng) -> usize {
 
 fn next(trace: &CaptionTrace, rng: &mut Rng) -> (String, Statement) {
     let at = from_frame(trace, rng);
-    let (frame, before_deg) = (at + 1, angle(rng));
+    let (frame, before_deg) = (at + 1, bearing(rng));
     let action = trace.frames.get(frame).and_then(|shown| shown.action.as_ref());
     let statement = match action {
         Some(action) => Statement::Next {
@@ -97,16 +102,51 @@ fn next(trace: &CaptionTrace, rng: &mut Rng) -> (String, Statement) {
         },
         None => Statement::End { bearing_deg: before_deg },
     };
-    (note(name(rng), before_deg, at), statement)
+    (frame_note(before_deg, at, rng), statement)
+}
+
+/// A note that the next frame follows on, in either of its two wordings.
+fn frame_note(bearing_deg: i32, frame: usize, rng: &mut Rng) -> String {
+    let name = name(rng);
+    match rng.chance(0.5) {
+        true => note(name, bearing_deg, frame),
+        false => {
+            let [other, bearing] = [angle(rng), bearing_deg].map(bearing_text);
+            format!("next {frame}: {other}, {name}: {bearing}.")
+        }
+    }
 }
 
 fn order(rng: &mut Rng) -> (String, Statement) {
     let count = rng.pick(&ORDERED).copied().unwrap_or(1);
     let names = rng.sample(&KINDS, count).into_iter().map(|kind| kind.name.to_owned());
     let firsts: Vec<(String, usize)> = names.zip(frames(count, rng)).collect();
-    let notes = firsts.iter().map(|(name, frame)| sighting(name, angle(rng), *frame));
-    let notes = notes.collect::<Vec<_>>().join(" ");
-    (format!("{notes} {}", octant(rng)), Statement::order(firsts))
+    let is_sighting = rng.chance(0.5);
+    let word = |(name, frame): &(String, usize), rng: &mut Rng| match is_sighting {
+        true => sighting(name, bearing(rng), *frame),
+        false => note(name, bearing(rng), *frame),
+    };
+    let mut notes = match firsts.split_last() {
+        Some((last, before)) if !before.is_empty() && rng.chance(0.5) => {
+            let before: Vec<String> =
+                before.iter().map(|(name, frame)| format!("{name} {frame}")).collect();
+            let result = bearing_text(angle(rng));
+            vec![format!("order {}: {result}.", before.join(", ")), word(last, rng)]
+        }
+        _ => firsts.iter().map(|first| word(first, rng)).collect(),
+    };
+    if is_sighting {
+        notes.push(octant(rng));
+    }
+    (notes.join(" "), Statement::order(firsts))
+}
+
+/// The bearing of a note: half the time one within the field of view, as those of sightings are.
+fn bearing(rng: &mut Rng) -> i32 {
+    match rng.chance(0.5) {
+        true => visible_bearing(rng),
+        false => angle(rng),
+    }
 }
 
 /// Different random frames.
@@ -131,7 +171,7 @@ pub(super) fn of_option(content: &str, rng: &mut Rng) -> String {
         // Octants that lead nowhere separate the order from a sighting, and from the option.
         return format!("{} {order}. {}", octant(rng), octant(rng));
     }
-    sighting(named_in_step(content).unwrap_or(content), angle(rng), rng.below(FRAMES))
+    sighting(named_in_step(content).unwrap_or(content), bearing(rng), rng.below(FRAMES))
 }
 
 #[cfg(test)]
@@ -162,8 +202,10 @@ mod tests {
 
     #[test]
     fn the_next_frame_changes_the_bearing_of_the_note() {
-        let mut ends = 0;
+        let (mut ends, mut as_steps) = (0, 0);
         for (note, step) in drawn(NoteStep::Next) {
+            let as_step = note.starts_with("next ");
+            as_steps += usize::from(as_step);
             let before = match step {
                 Statement::Next { frame, before_deg, action, after_deg } => {
                     assert_eq!((frame, action.as_str()), (1, "rotate left 60"));
@@ -172,14 +214,19 @@ mod tests {
                 }
                 Statement::End { bearing_deg } => {
                     ends += 1;
-                    assert!(note.ends_with("frame 1"));
+                    assert!(note.ends_with("frame 1") || note.starts_with("next 1: "), "{note}");
                     bearing_deg
                 }
                 other => panic!("{other}"),
             };
-            assert!(note.contains(&format!(" {} in frame", bearing_text(before))), "{note}");
+            let bearing = bearing_text(before);
+            match as_step {
+                true => assert!(note.ends_with(&format!(": {bearing}")), "{note}"),
+                false => assert!(note.contains(&format!(" {bearing} in frame")), "{note}"),
+            }
         }
         assert!((30..150).contains(&ends), "{ends}");
+        assert!((100..200).contains(&as_steps), "{as_steps}");
         assert_eq!(with_step(NoteStep::Next, None, &mut Rng::new(&[1])), None);
     }
 
@@ -194,19 +241,41 @@ mod tests {
 
     #[test]
     fn an_order_is_that_of_the_frames() {
+        let (mut orders, mut sightings) = (0, 0);
         for (notes, step) in drawn(NoteStep::Order) {
             let Statement::Order { firsts, names } = step else { panic!("{step}") };
-            let (notes, between) = notes.rsplit_once(". ").unwrap();
-            assert!(matches!(Statement::parse(between), Some(Statement::Octant { .. })));
-            let noted = notes.split(". ").map(|note| {
-                let (name, frame) = note.rsplit_once(", frame ").unwrap();
-                (name.split(' ').next().unwrap().to_owned(), frame.parse().unwrap())
+            // An octant stands between sightings and their order alone.
+            let notes = match notes.contains(" in frame ") {
+                true => notes.replace(" in frame ", ", frame "),
+                false => {
+                    sightings += 1;
+                    let (notes, between) = notes.rsplit_once(". ").unwrap();
+                    assert!(matches!(Statement::parse(between), Some(Statement::Octant { .. })));
+                    notes.to_owned()
+                }
+            };
+            let noted = notes.split(". ").flat_map(|note| match note.strip_prefix("order ") {
+                Some(order) => {
+                    orders += 1;
+                    let (noted, _) = order.split_once(": ").unwrap();
+                    let of = |noted: &str| {
+                        let (name, frame) = noted.split_once(' ').unwrap();
+                        (name.to_owned(), frame.parse().unwrap())
+                    };
+                    noted.split(", ").map(of).collect()
+                }
+                None => {
+                    let (name, frame) = note.rsplit_once(", frame ").unwrap();
+                    vec![(name.split(' ').next().unwrap().to_owned(), frame.parse().unwrap())]
+                }
             });
             assert_eq!(firsts, noted.collect::<Vec<(String, usize)>>());
             let frame = |name: &String| firsts.iter().find(|first| first.0 == *name).unwrap().1;
             assert_eq!(names.len(), firsts.len());
             assert!(names.is_sorted_by_key(frame));
         }
+        assert!((60..180).contains(&orders), "{orders}");
+        assert!((100..200).contains(&sightings), "{sightings}");
     }
 
     #[test]

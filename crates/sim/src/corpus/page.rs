@@ -65,9 +65,9 @@ impl Practice {
         (Self::Lookup(Lookup::Action), 1),
         (Self::Letter, 3),
         (Self::Sum, 1),
-        (Self::Note(NoteStep::Next), 6),
+        (Self::Note(NoteStep::Next), 12),
         (Self::Note(NoteStep::Octant), 3),
-        (Self::Note(NoteStep::Order), 24),
+        (Self::Note(NoteStep::Order), 20),
     ];
 
     /// Kinds that follow each other in a rationale, or do the same as those.

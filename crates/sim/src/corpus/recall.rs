@@ -35,7 +35,7 @@ fn names(rng: &mut Rng, least: usize, most: usize) -> Vec<String> {
 }
 
 /// A random bearing within the field of view, in steps of ten degrees.
-fn bearing(rng: &mut Rng) -> i32 {
+pub(super) fn visible_bearing(rng: &mut Rng) -> i32 {
     10 * rng.below(9) as i32 - 40
 }
 
@@ -53,7 +53,7 @@ pub(super) fn pairs(rng: &mut Rng) -> Document {
         .into_iter()
         .map(|name| match letters {
             true => format!("{name} {}", letter(rng.below(4))),
-            false => format!("{name} {}", bearing_text(bearing(rng))),
+            false => format!("{name} {}", bearing_text(visible_bearing(rng))),
         })
         .collect();
     Document::plain(items.join("; "), repeated(rng, &items, ". "))
@@ -141,7 +141,7 @@ fn caption(frame: usize, seen: &[VisibleObject], rng: &mut Rng) -> FrameText {
 fn at_random_position(name: &str, rng: &mut Rng) -> VisibleObject {
     VisibleObject {
         name: name.to_owned(),
-        bearing_deg: bearing(rng),
+        bearing_deg: visible_bearing(rng),
         distance_m: 1 + rng.below(5) as u32,
     }
 }
