@@ -10,7 +10,7 @@ set -euo pipefail
 dir=${1:-results/learning}
 rooms "$dir/validation-1000" 1000 100
 data=$dir/validation-1000/perceived
-worked=${WORKED:-16}
+worked=${WORKED:-32}
 quietly "$dir/answers.log" sim conversations --answers-only --judge-examples 0 --questions "$worked" \
     --data "$data/train_data.json" --output "$dir/answers-$worked.jsonl"
 quietly "$dir/sft.log" sft --resume auto --config "$root/configs/quickstart-sft.toml" --model "$(base)" \

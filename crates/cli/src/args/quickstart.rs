@@ -90,7 +90,7 @@ pub(crate) struct QuickstartArgs {
         long,
         value_name = "N",
         value_parser = super::value::at_least_one,
-        default_value_t = 16,
+        default_value_t = 32,
         default_value_ifs([("vision", "true", "40"), ("robot", "true", "60")])
     )]
     pub(crate) examples: usize,
