@@ -10,7 +10,6 @@ mod shards;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use embodied_r_data::DataFiles;
 use embodied_r_perception::captioner::SceneCaptioner;
 use embodied_r_perception::perceive::{self, ChangedSettings, PerceiveOptions, Scope};
 
@@ -33,7 +32,7 @@ pub(crate) fn run(args: PerceiveArgs) -> anyhow::Result<Status> {
     }
     let bar = Bar::default();
     let stop = on_interrupt("waiting for requests in flight")?;
-    let options = options(&args, stop)?;
+    let options = options(&args, stop);
     perceive::check(&options).map_err(explain)?;
     match args.backend {
         Backend::Scene => {
@@ -55,9 +54,9 @@ pub(crate) fn run(args: PerceiveArgs) -> anyhow::Result<Status> {
     }
 }
 
-fn options(args: &PerceiveArgs, stop: Arc<AtomicBool>) -> anyhow::Result<PerceiveOptions> {
-    Ok(PerceiveOptions {
-        data_paths: DataFiles::new(args.data.data.clone()).files()?,
+fn options(args: &PerceiveArgs, stop: Arc<AtomicBool>) -> PerceiveOptions {
+    PerceiveOptions {
+        data_paths: args.data.data.clone(),
         answers: args.data.answers.clone(),
         folder_path: args.video_dir.clone(),
         save_path: args.data.output.clone(),
@@ -79,5 +78,5 @@ fn options(args: &PerceiveArgs, stop: Arc<AtomicBool>) -> anyhow::Result<Perceiv
         shard: args.shard,
         replica: None,
         stop,
-    })
+    }
 }

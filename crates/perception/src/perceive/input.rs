@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use embodied_r_data::captions::ORIGINAL_QUESTION;
-use embodied_r_data::{Question, QuestionSet, VideoFolders, find_video, read_question_set};
+use embodied_r_data::{
+    DataFiles, Question, QuestionSet, VideoFolders, find_video, read_question_set,
+};
 use embodied_r_files::write_json;
 use serde_json::Value;
 
@@ -22,14 +24,15 @@ pub(super) struct Input {
     pub(super) log: PathBuf,
 }
 
-/// Reads all data files and checks that no output overwrites another file and that there are questions.
+/// Reads all data files, those of folders and patterns too, and checks that no output overwrites another file and that there are
+/// questions.
 pub(super) fn read(
     data_paths: &[PathBuf],
     answers: Option<&Path>,
     save_path: &Path,
 ) -> Result<Vec<Input>> {
     let mut inputs: Vec<Input> = Vec::new();
-    for data_path in data_paths {
+    for data_path in &DataFiles::new(data_paths.to_vec()).files()? {
         let set = read_question_set(data_path, answers)?;
         set.reject_duplicates()?;
         let QuestionSet { questions, unanswered, .. } = set;

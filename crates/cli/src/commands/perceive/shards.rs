@@ -1,6 +1,5 @@
 //! `embodied-r perceive merge`.
 
-use embodied_r_data::DataFiles;
 use embodied_r_perception::Error;
 use embodied_r_perception::perceive::{self, MergeOptions, MergeReport};
 
@@ -13,7 +12,7 @@ use crate::progress::Bar;
 /// Merge the outputs of shards.
 pub(super) fn merge(args: MergeShardsArgs) -> anyhow::Result<Status> {
     let options = MergeOptions {
-        data_paths: DataFiles::new(args.data.data).files()?,
+        data_paths: args.data.data,
         answers: args.data.answers,
         save_path: args.data.output,
         shards: args.shards,
