@@ -4,7 +4,7 @@
 #
 #     EMBODIED_R=target/debug/embodied-r scripts/bits.sh [--cuda-host] > before.txt
 #
-# The runs are GRPO on text, with LoRA, on images with a frozen and with a trained vision tower, and on two ranks. Hashes are
+# The build needs the feature `mpi`. The runs are GRPO on text, with LoRA, on images with a frozen and with a trained vision tower, and on two ranks. Hashes are
 # of the weights in `final/`, of `events.jsonl` without times, rates and memory, and of what `inspect` prints of the model.
 # --cuda-host: the first and the fourth again with the kernels of GPUs emulated on the CPU, by a build with that feature.
 set -euo pipefail

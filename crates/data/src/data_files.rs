@@ -5,11 +5,10 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::{Error, Result};
-use crate::{egoschema, mvbench};
+use crate::{egoschema, mvbench, one_or_many};
 
 /// Extensions of files of records.
 const EXTENSIONS: [&str; 3] = ["parquet", "jsonl", "json"];
@@ -105,38 +104,13 @@ pub fn named(paths: &[PathBuf]) -> String {
 
 impl Serialize for DataFiles {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self.0.as_slice() {
-            [path] => path.serialize(serializer),
-            paths => paths.serialize(serializer),
-        }
+        one_or_many::serialize(&self.0, serializer)
     }
 }
 
 impl<'de> Deserialize<'de> for DataFiles {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct OneOrMore;
-
-        impl<'de> Visitor<'de> for OneOrMore {
-            type Value = DataFiles;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a path or a list of paths")
-            }
-
-            fn visit_str<E>(self, path: &str) -> Result<DataFiles, E> {
-                Ok(path.into())
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut paths: A) -> Result<DataFiles, A::Error> {
-                let mut all = Vec::new();
-                while let Some(path) = paths.next_element()? {
-                    all.push(path);
-                }
-                Ok(DataFiles(all))
-            }
-        }
-
-        deserializer.deserialize_any(OneOrMore)
+        one_or_many::deserialize(deserializer, "a path or a list of paths").map(Self)
     }
 }
 

@@ -23,7 +23,7 @@ pub fn find_duplicate<K: Eq + Hash>(keys: impl IntoIterator<Item = K>) -> Option
     None
 }
 
-/// Checks that no question occurs twice; `places` are those of their records.
+/// Checks that no question occurs twice; `places` says where the record of each is.
 ///
 /// # Errors
 /// [`Error::DuplicateQuestion`] with the two records of the first duplicate.

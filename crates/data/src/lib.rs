@@ -8,7 +8,7 @@
 //! - Questions with images and videos, in the formats of other trainers: [`multimodal`].
 //! - Text: prompts of the model and the judge ([`prompts`]), which system prompt a question gets ([`system_prompt`]), ground-truth captions of built-in rooms
 //!   ([`scene`]).
-//! - Shared by all stages: progress reporting ([`progress`]).
+//! - Shared by all stages: progress reporting ([`progress`]), settings that are one value or a list ([`one_or_many`]).
 //!
 //! ```
 //! use embodied_r_data::prompts::{CaptionStyle, FrameText, perceived_prompt, question_part};
@@ -33,6 +33,7 @@ pub mod egoschema;
 pub mod error;
 pub mod multimodal;
 pub mod mvbench;
+pub mod one_or_many;
 pub mod parquet;
 pub mod preprocess;
 pub mod progress;

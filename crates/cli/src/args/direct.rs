@@ -14,14 +14,14 @@ use super::value::at_least_one;
 #[command(next_help_heading = "Images and videos")]
 pub(crate) struct DirectArgs {
     /// Let `--model`, a vision-language model, answer from the images and video frames of the questions, without
-    /// captions. The prompts are those of training. With `--base-url`, images and frames are sent as JPEG
+    /// captions, with the prompts of training. With `--base-url`, images and frames are sent as JPEG
     /// files, each frame of a video as an image of its own.
     #[arg(long)]
     pub(crate) direct: bool,
     /// Columns of the data under other names, such as `answer=label,images=image_paths`.
     #[arg(long, value_name = "NAME=COLUMN,…", requires = "direct")]
     pub(crate) columns: Option<String>,
-    /// Directory of the images and videos that the data names [default: that of the data].
+    /// Directory of the images and videos that the data names [default: the data file's].
     #[arg(long, value_name = "DIR", requires = "direct")]
     pub(crate) image_dir: Option<PathBuf>,
     /// Leave out records that cannot be read, and those with a missing or broken image or video, and count them.

@@ -14,7 +14,7 @@ pub(crate) struct MediaArgs {
     /// Columns of the data under other names, such as `answer=label,images=image_paths`.
     #[arg(long, value_name = "NAME=COLUMN,…")]
     pub(crate) columns: Option<String>,
-    /// Directory of the images and videos that the data names [default: that of the data].
+    /// Directory of the images and videos that the data names [default: the data file's].
     #[arg(long, value_name = "DIR")]
     pub(crate) image_dir: Option<PathBuf>,
     /// Leave out records that cannot be read, and those with a missing or broken image or video, and count them.

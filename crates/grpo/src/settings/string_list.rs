@@ -1,8 +1,6 @@
 //! A setting that is a string or a list of strings.
 
-use std::fmt;
-
-use serde::de::{SeqAccess, Visitor};
+use embodied_r_data::one_or_many;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A string or a list of strings.
@@ -24,35 +22,12 @@ impl From<&str> for StringList {
 
 impl Serialize for StringList {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self.0.as_slice() {
-            [text] => serializer.serialize_str(text),
-            texts => texts.serialize(serializer),
-        }
+        one_or_many::serialize(&self.0, serializer)
     }
 }
 
 impl<'de> Deserialize<'de> for StringList {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct OneOrMany;
-        impl<'de> Visitor<'de> for OneOrMany {
-            type Value = StringList;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a string or a list of strings")
-            }
-
-            fn visit_str<E>(self, text: &str) -> Result<StringList, E> {
-                Ok(StringList::from(text))
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<StringList, A::Error> {
-                let mut texts = Vec::new();
-                while let Some(text) = list.next_element()? {
-                    texts.push(text);
-                }
-                Ok(StringList(texts))
-            }
-        }
-        deserializer.deserialize_any(OneOrMany)
+        one_or_many::deserialize(deserializer, "a string or a list of strings").map(Self)
     }
 }
