@@ -23,6 +23,24 @@ fn without_layers_the_defaults_apply() {
 }
 
 #[test]
+fn data_is_a_path_or_a_list_and_an_empty_list_is_missing() {
+    let of = |text: &str| {
+        let layer = parse_file(Path::new("run.toml"), text).unwrap();
+        Layers { layers: vec![layer], faults: Vec::new() }.resolve::<GrpoSettings>(&["data"])
+    };
+    assert_eq!(of("data = \"a.json\"").unwrap().run.data, "a.json".into());
+    let two = of("data = [\"a.json\", \"b/*.json\"]").unwrap().run.data;
+    assert_eq!(two.paths(), [Path::new("a.json"), Path::new("b/*.json")]);
+    let flags = Layers::default().paths("data", &["c.json".into(), "d".into()]).unwrap();
+    let flags: GrpoSettings = flags.resolve(&["data"]).unwrap();
+    assert_eq!(flags.run.data.paths().len(), 2);
+    for none in ["", "data = []"] {
+        assert!(message(of(none)).contains("`data` is missing"), "{none}");
+    }
+    assert!(message(of("data = 3")).contains("a path or a list of paths"));
+}
+
+#[test]
 fn a_later_layer_overrides_an_earlier_one() {
     let layer = parse_file(Path::new("run.toml"), "seed = 1\nbeta = 0.5\nmodel = \"a\"").unwrap();
     let train: GrpoSettings = Layers { layers: vec![layer], faults: Vec::new() }
