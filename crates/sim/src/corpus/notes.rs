@@ -27,9 +27,8 @@ pub(super) enum NoteStep {
     /// `lamp left 30 in frame 2. left 30 is ahead left.`
     Octant,
     /// `sofa ahead, frame 4. lamp left 30, frame 2. left 90 is left. order sofa 4, lamp 2: lamp, sofa.`: the order of
-    /// several notes. The octant between leads nowhere; it separates the order from a sighting. Half of the notes are
-    /// worded otherwise and have none: `sofa ahead in frame 4. lamp left 30 in frame 2. order sofa 4, lamp 2: lamp, sofa.`
-    /// Of half of the orders, all notes but the last are one that is worded as an order before, with anything as its result:
+    /// several notes. The octant between leads nowhere; it separates the order from a sighting. Notes in one of three
+    /// [`Wording`]s have none: `sofa ahead in frame 4. lamp left 30 in frame 2. order sofa 4, lamp 2: lamp, sofa.` Of half of the orders, all notes but the last are one that is worded as an order before, with anything as its result:
     /// `order sofa 4: right 20. lamp left 30 in frame 2. order sofa 4, lamp 2: lamp, sofa.`
     Order,
 }
@@ -37,14 +36,31 @@ pub(super) enum NoteStep {
 /// How many objects there are after a step. Questions ask for three.
 const ORDERED: [usize; 6] = [1, 2, 2, 3, 3, 4];
 
-/// `lamp left 30 in frame 2.`
-fn note(name: &str, bearing_deg: i32, frame: usize) -> String {
-    format!("{name} {} in frame {frame}.", bearing_text(bearing_deg))
+/// Where a note has its frame. An order after notes of any wording reads the number that belongs to a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wording {
+    /// `lamp left 30, frame 2.`, as in the sightings of rationales.
+    Sighting,
+    /// `lamp left 30 in frame 2.`
+    In,
+    /// `lamp in frame 2, left 30.`
+    Between,
+    /// `lamp left 30 at frame 2.`
+    At,
 }
 
-/// `lamp left 30, frame 2.`, as in the sightings of rationales.
-fn sighting(name: &str, bearing_deg: i32, frame: usize) -> String {
-    format!("{name} {}.", Sighting { bearing_deg, frame })
+impl Wording {
+    const ALL: [Self; 4] = [Self::Sighting, Self::In, Self::Between, Self::At];
+
+    fn note(self, name: &str, bearing_deg: i32, frame: usize) -> String {
+        let bearing = bearing_text(bearing_deg);
+        match self {
+            Self::Sighting => format!("{name} {}.", Sighting { bearing_deg, frame }),
+            Self::In => format!("{name} {bearing} in frame {frame}."),
+            Self::Between => format!("{name} in frame {frame}, {bearing}."),
+            Self::At => format!("{name} {bearing} at frame {frame}."),
+        }
+    }
 }
 
 fn name(rng: &mut Rng) -> &'static str {
@@ -62,7 +78,7 @@ pub(super) fn with_step(
         NoteStep::Octant => {
             let bearing_deg = angle(rng);
             let octant = Octant::of(f64::from(bearing_deg));
-            let note = note(name(rng), bearing_deg, rng.below(FRAMES));
+            let note = Wording::In.note(name(rng), bearing_deg, rng.below(FRAMES));
             (note, Statement::Octant { bearing_deg, octant })
         }
         NoteStep::Order => order(rng),
@@ -109,7 +125,7 @@ fn next(trace: &CaptionTrace, rng: &mut Rng) -> (String, Statement) {
 fn frame_note(bearing_deg: i32, frame: usize, rng: &mut Rng) -> String {
     let name = name(rng);
     match rng.chance(0.5) {
-        true => note(name, bearing_deg, frame),
+        true => Wording::In.note(name, bearing_deg, frame),
         false => {
             let [other, bearing] = [angle(rng), bearing_deg].map(bearing_text);
             format!("next {frame}: {other}, {name}: {bearing}.")
@@ -121,11 +137,9 @@ fn order(rng: &mut Rng) -> (String, Statement) {
     let count = rng.pick(&ORDERED).copied().unwrap_or(1);
     let names = rng.sample(&KINDS, count).into_iter().map(|kind| kind.name.to_owned());
     let firsts: Vec<(String, usize)> = names.zip(frames(count, rng)).collect();
-    let is_sighting = rng.chance(0.5);
-    let word = |(name, frame): &(String, usize), rng: &mut Rng| match is_sighting {
-        true => sighting(name, bearing(rng), *frame),
-        false => note(name, bearing(rng), *frame),
-    };
+    let wording = rng.pick(&Wording::ALL).copied().unwrap_or(Wording::Sighting);
+    let word =
+        |(name, frame): &(String, usize), rng: &mut Rng| wording.note(name, bearing(rng), *frame);
     let mut notes = match firsts.split_last() {
         Some((last, before)) if !before.is_empty() && rng.chance(0.5) => {
             let before: Vec<String> =
@@ -135,7 +149,7 @@ fn order(rng: &mut Rng) -> (String, Statement) {
         }
         _ => firsts.iter().map(|first| word(first, rng)).collect(),
     };
-    if is_sighting {
+    if wording == Wording::Sighting {
         notes.push(octant(rng));
     }
     (notes.join(" "), Statement::order(firsts))
@@ -171,7 +185,8 @@ pub(super) fn of_option(content: &str, rng: &mut Rng) -> String {
         // Octants that lead nowhere separate the order from a sighting, and from the option.
         return format!("{} {order}. {}", octant(rng), octant(rng));
     }
-    sighting(named_in_step(content).unwrap_or(content), bearing(rng), rng.below(FRAMES))
+    let name = named_in_step(content).unwrap_or(content);
+    Wording::Sighting.note(name, bearing(rng), rng.below(FRAMES))
 }
 
 #[cfg(test)]
@@ -241,18 +256,26 @@ mod tests {
 
     #[test]
     fn an_order_is_that_of_the_frames() {
-        let (mut orders, mut sightings) = (0, 0);
+        let mut orders = 0;
+        let mut of_wording = [0; Wording::ALL.len()];
         for (notes, step) in drawn(NoteStep::Order) {
             let Statement::Order { firsts, names } = step else { panic!("{step}") };
+            let marks = [", frame ", " in frame ", " in frame ", " at frame "];
+            let at = notes.contains(" at frame ");
+            let wording = match notes.rsplit_once(" in frame ") {
+                Some((_, after)) if after.contains(", ") => Wording::Between,
+                Some(_) => Wording::In,
+                None if at => Wording::At,
+                None => Wording::Sighting,
+            };
+            of_wording[wording as usize] += 1;
             // An octant stands between sightings and their order alone.
-            let notes = match notes.contains(" in frame ") {
-                true => notes.replace(" in frame ", ", frame "),
-                false => {
-                    sightings += 1;
-                    let (notes, between) = notes.rsplit_once(". ").unwrap();
+            let notes = match notes.rsplit_once(". ") {
+                Some((notes, between)) if wording == Wording::Sighting => {
                     assert!(matches!(Statement::parse(between), Some(Statement::Octant { .. })));
                     notes.to_owned()
                 }
+                _ => notes,
             };
             let noted = notes.split(". ").flat_map(|note| match note.strip_prefix("order ") {
                 Some(order) => {
@@ -265,7 +288,8 @@ mod tests {
                     noted.split(", ").map(of).collect()
                 }
                 None => {
-                    let (name, frame) = note.rsplit_once(", frame ").unwrap();
+                    let (name, frame) = note.split_once(marks[wording as usize]).unwrap();
+                    let frame = frame.split(',').next().unwrap();
                     vec![(name.split(' ').next().unwrap().to_owned(), frame.parse().unwrap())]
                 }
             });
@@ -275,7 +299,7 @@ mod tests {
             assert!(names.is_sorted_by_key(frame));
         }
         assert!((60..180).contains(&orders), "{orders}");
-        assert!((100..200).contains(&sightings), "{sightings}");
+        assert!(of_wording.iter().all(|count| (50..100).contains(count)), "{of_wording:?}");
     }
 
     #[test]
