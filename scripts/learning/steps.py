@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Mean probability that a model gives to each kind of step in chats of the pretraining corpus (seed 99).
 
-    python scripts/learning/steps.py target/release/embodied-r MODEL
+    python scripts/learning/steps.py target/release/embodied-r target/release/embodied-r-pretrain MODEL
 
-Needs `pip install tokenizers`.
+`cargo build --release -p embodied-r-pretraining` builds the second binary, which prints the corpus. Needs `pip install tokenizers`.
 """
 
 import collections
@@ -46,9 +46,9 @@ def step(statement, before):
 
 
 def main():
-    program, model = sys.argv[1:3]
+    program, laboratory, model = sys.argv[1:4]
     tokenizer = Tokenizer.from_file(f"{model}/tokenizer.json")
-    corpus = [program, "sim", "corpus", "--documents", "100", "--seed", "99"]
+    corpus = [laboratory, "corpus", "--documents", "100", "--seed", "99"]
     lines = subprocess.run(corpus, check=True, capture_output=True, text=True).stdout.splitlines()
     sequences, texts = [], []
     for document in map(json.loads, lines):

@@ -4,25 +4,34 @@ use std::fs;
 use std::ops::Range;
 use std::path::Path;
 
-use embodied_r_policy::tokenizer::{TrainOptions, train};
+use embodied_r_policy::tokenizer::Tokenizer;
 use embodied_r_policy::weights::SaveOptions;
 use embodied_r_policy::{ModelConfig, ModelType, Policy, Rope, WeightDtype};
 
 /// Its hidden size.
 pub const HIDDEN_SIZE: usize = 16;
 
+/// Its tokenizer: a byte-level BPE with a few merges, trained on `a lamp is left of the chair`, `Question: where is the
+/// lamp?` and `think answer`.
+const TOKENIZER: [(&str, &[u8]); 3] = [
+    ("tokenizer.json", include_bytes!("tiny_model/tokenizer.json")),
+    ("tokenizer_config.json", include_bytes!("tiny_model/tokenizer_config.json")),
+    ("generation_config.json", include_bytes!("tiny_model/generation_config.json")),
+];
+
 /// Writes the model into `dir`.
 ///
 /// # Panics
 /// The folder cannot be written.
 pub fn write(dir: &Path) {
-    let documents = ["a lamp is left of the chair", "Question: where is the lamp?", "think answer"];
-    let options = TrainOptions { vocab_size: 300, min_frequency: 2, ..TrainOptions::default() };
-    std::fs::create_dir_all(dir).expect("a folder can be created");
-    let trained = train(documents, &options, dir).expect("a tokenizer can be trained");
+    fs::create_dir_all(dir).expect("a folder can be created");
+    for (name, bytes) in TOKENIZER {
+        fs::write(dir.join(name), bytes).expect("a folder that can be written");
+    }
+    let tokenizer = Tokenizer::from_dir(dir).expect("a tokenizer");
     let config = ModelConfig {
         model_type: ModelType::Qwen2,
-        vocab_size: trained.vocab_size,
+        vocab_size: tokenizer.len(),
         hidden_size: HIDDEN_SIZE,
         intermediate_size: 32,
         num_hidden_layers: 2,

@@ -132,7 +132,8 @@ fn section(command: &mut Command, level: &str, shared: &Shared, text: &mut Strin
             let _ = writeln!(text, "- [shared](#{anchor}): {}", names.join(", "));
         }
     }
-    for subcommand in command.get_subcommands_mut().filter(|command| command.get_name() != "help") {
+    let is_shown = |command: &&mut Command| command.get_name() != "help" && !command.is_hide_set();
+    for subcommand in command.get_subcommands_mut().filter(is_shown) {
         section(subcommand, &format!("{level}#"), shared, text);
     }
 }

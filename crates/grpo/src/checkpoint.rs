@@ -22,6 +22,7 @@ use std::path::Path;
 
 pub use damaged::{Damage, DamagedCheckpoint};
 pub use entry_kind::EntryKind;
+pub use finite::non_finite;
 pub use lock::RunLock;
 pub use manifest::MANIFEST_FILE;
 pub use retention::{Milestones, RetentionPolicy};

@@ -2,7 +2,7 @@
 //!
 //! A [`GrpoTrainer`](trainer::grpo::GrpoTrainer) samples a group of completions for each question, scores them and
 //! increases the probability of those with above-average rewards. [`SftTrainer`](trainer::sft::SftTrainer) fine-tunes on
-//! conversations, [`trainer::lm::train`] on plain documents.
+//! conversations.
 //!
 //! The modules in the order of a step:
 //!
@@ -19,7 +19,7 @@
 //! | [`update`] | packing, gradient accumulation, the optimizer, packing verification |
 //! | [`checkpoint`] | checkpoints, the lock of a run's folder, models that are not finite |
 //! | [`events`] | the run's record: events, metrics, completions, skipped steps |
-//! | [`trainer`] | the training loop, what GRPO and SFT compute in it, and pre-training on documents |
+//! | [`trainer`] | the training loop, and what GRPO and SFT compute in it |
 //! | [`estimate`] | memory and step time, for any device |
 //! | [`inspect`] | the loss of a given batch |
 //! | [`model`], [`process_group`] | the model and tokenizer traits; the ranks that train together |

@@ -2,9 +2,7 @@
 //!
 //! A `Trainer` says what a step and an evaluation compute; `train` does the rest, in the same way for all.
 
-pub mod detection;
 pub mod grpo;
-pub mod lm;
 mod recording;
 pub mod sft;
 mod steps;

@@ -18,7 +18,6 @@ pub mod hub;
 mod image_rows;
 mod layer;
 pub mod lora;
-mod mimetic;
 mod packed;
 mod parameters;
 mod policy;

@@ -22,7 +22,6 @@ use crate::error::{Error, Result};
 use crate::gguf::{self, GgufModel};
 use crate::image_rows::{self, ImageGradients};
 use crate::lora::{self, Adapter, Lora};
-use crate::mimetic;
 use crate::packed::{Group, ImageRows, PackedBatch};
 use crate::parameters::{Gradients, Parameters};
 use crate::prompt::{ImageEmbedder, Prompt};
@@ -110,18 +109,6 @@ impl Policy {
     /// The configuration is inconsistent.
     pub fn random(config: &ModelConfig, seed: u64) -> Result<Self> {
         Self::new(config.clone(), Parameters::random(config, seed)?)
-    }
-
-    /// Like [`Policy::random`], with weights of attention that look things up in the context from the start: keys that equal
-    /// queries, and heads of the first layer that attend to the tokens before. A small model then learns lookups after far fewer
-    /// steps.
-    ///
-    /// # Errors
-    /// The configuration is inconsistent.
-    pub fn random_mimetic(config: &ModelConfig, seed: u64) -> Result<Self> {
-        let parameters = Parameters::random(config, seed)?;
-        mimetic::initialize(&parameters, config)?;
-        Self::new(config.clone(), parameters)
     }
 
     /// A model on `device` with the random weights that [`weights::write_random`] writes, of which the host holds one tensor

@@ -3,6 +3,7 @@
 mod bounded;
 mod bytes;
 mod chat;
+mod chatml;
 mod content;
 mod declared;
 mod files;
@@ -12,7 +13,6 @@ mod stop;
 #[cfg(test)]
 mod tests;
 mod text_bounds;
-mod train;
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -28,13 +28,13 @@ use crate::lora;
 pub use bounded::BoundedIds;
 pub use bytes::{Placeholders, write_byte_tokenizer};
 pub use chat::RenderedChat;
+pub use chatml::{SPECIAL_TOKENS, write_chatml_tokenizer};
 use content::Contents;
 use declared::Declared;
 pub(crate) use files::{FILES, GENERATION_CONFIG_FILE};
 use files::{TOKENIZER_CONFIG_FILE, TOKENIZER_FILE};
 pub use stop::stop_ids;
 use text_bounds::TextBounds;
-pub use train::{TokenizerTrainReport, TrainOptions, train};
 
 /// Whether decoding skips special tokens such as `<|im_end|>`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

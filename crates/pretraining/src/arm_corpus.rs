@@ -1,4 +1,4 @@
-//! Pre-training text for a small vision-language model: frames of the arm followed by statements about them.
+//! Pretraining text for a small vision-language model: frames of the arm followed by statements about them.
 //!
 //! Every statement is one step: a position, what the gripper does, a relation of two things, a position at another height,
 //! a displacement, its name, or the letter of a content in an unrelated list. Where a step follows from another, that is a
@@ -11,22 +11,25 @@
 
 mod lists;
 mod page;
-pub(super) mod statement;
 
 use embodied_r_random::Rng;
+use embodied_r_sim::arm::statement::position;
+use embodied_r_sim::arm::{Kind, Scene, hand, relations, things};
+use embodied_r_sim::views::IMAGE;
+use embodied_r_sim::wording::tagged;
 
 use self::lists::{NumberList, PhraseList, PositionList};
 use self::page::{Page, Practice};
-use self::statement::position;
-use super::frames::hand;
-use super::objects::Kind;
-use super::relation::{relations, things};
-use super::scene::Scene;
-use super::space::Vector;
 use crate::corpus::key_phrase::among_filler_words;
 use crate::corpus::{Document, Masked};
-use crate::rationale::tagged;
-use crate::views::IMAGE;
+
+/// A point or a displacement, in metres along x, y and z.
+type Vector = [f64; 3];
+
+/// The displacement from `b` to `a`.
+fn sub(a: Vector, b: Vector) -> Vector {
+    [a[0] - b[0], a[1] - b[1], a[2] - b[2]]
+}
 
 /// The system prompt of chats.
 const SYSTEM_PROMPT: &str = "You are a helpful assistant.";
@@ -69,8 +72,7 @@ const REPLY: &str = "Reply: <think>reasoning</think><answer>letter</answer>";
 const SPACE: [(f64, f64); 3] = [(-0.02, 0.46), (-0.36, 0.36), (0.76, 1.2)];
 
 /// Document `index` of `seed` about a frame that shows `scene`: its context has the frame as `<image>`.
-#[must_use]
-pub fn scene_document(scene: &Scene, seed: u64, index: u64) -> Document {
+pub(crate) fn scene_document(scene: &Scene, seed: u64, index: u64) -> Document {
     let rng = &mut Rng::new(&[seed, index, 54]);
     let relations = relations(scene)
         .into_iter()
@@ -85,15 +87,13 @@ pub fn scene_document(scene: &Scene, seed: u64, index: u64) -> Document {
 }
 
 /// Document `index` of `seed` about things with made-up positions, which its context lists.
-#[must_use]
-pub fn listed_document(seed: u64, index: u64) -> Document {
+pub(crate) fn listed_document(seed: u64, index: u64) -> Document {
     let rng = &mut Rng::new(&[seed, index, 55]);
     document(About::listed(rng), rng)
 }
 
 /// Arithmetic document `index` of `seed`: a displacement or directions.
-#[must_use]
-pub fn arithmetic_document(seed: u64, index: u64) -> Document {
+pub(crate) fn arithmetic_document(seed: u64, index: u64) -> Document {
     let rng = &mut Rng::new(&[seed, index, 57]);
     let About { shown, things, .. } = About::listed(rng);
     let page = Page { things, ..Page::default() };
@@ -107,8 +107,7 @@ pub fn arithmetic_document(seed: u64, index: u64) -> Document {
 
 /// Lookup document `index` of `seed`: a lettered list of positions and letters of many, or a list of phrases of directions and
 /// letters of some. Only the letters are in the loss.
-#[must_use]
-pub fn lettered_document(seed: u64, index: u64) -> Document {
+pub(crate) fn lettered_document(seed: u64, index: u64) -> Document {
     let rng = &mut Rng::new(&[seed, index, 56]);
     if rng.chance(POSITIONS_LOOKED_UP) {
         let list = PositionList::random(rng);
@@ -129,8 +128,7 @@ fn step(context: Option<String>, page: &Page, kind: Practice, rng: &mut Rng) -> 
 /// Number document `index` of `seed`: a lettered list of one or several numbers each, and the letters of numbers. They are
 /// easier to find than longer contents. The numbers that are looked up are in the loss too: without them lookups were not
 /// learned in some runs.
-#[must_use]
-pub fn lettered_numbers_document(seed: u64, index: u64) -> Document {
+pub(crate) fn lettered_numbers_document(seed: u64, index: u64) -> Document {
     let rng = &mut Rng::new(&[seed, index, 58]);
     let numbers = NumberList::random(rng);
     let statements = numbers.lookups(rng).join("\n");
@@ -251,13 +249,12 @@ mod tests {
     use std::cmp::Reverse;
     use std::collections::{BTreeSet, HashSet};
 
-    use super::statement::{direction, rounded};
+    use embodied_r_sim::arm::statement::{direction, rounded};
+    use embodied_r_sim::arm::{
+        AskedFrame, Demonstration, Task, demonstration, random_scene, worked_answer,
+    };
+
     use super::*;
-    use crate::arm::demonstration::{Demonstration, demonstration};
-    use crate::arm::frames::random_scene;
-    use crate::arm::rationale::{AskedFrame, worked_answer};
-    use crate::arm::space::sub;
-    use crate::arm::task::Task;
 
     fn documents() -> impl Iterator<Item = Document> {
         (0..300).map(|index| match index % 4 {
@@ -465,7 +462,7 @@ mod tests {
             after_list += usize::from(!listed.is_empty());
             if let Some(way) = about.strip_prefix("move ") {
                 let way: Vec<f64> = parsed(way).iter().map(|it| f64::from(*it) / 100.0).collect();
-                assert_eq!(result, statement::direction([way[0], way[1], way[2]]), "{context}");
+                assert_eq!(result, direction([way[0], way[1], way[2]]), "{context}");
                 continue;
             }
             let (from, to) = about.split_once(", to ").unwrap();

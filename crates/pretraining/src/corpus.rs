@@ -1,4 +1,4 @@
-//! Pre-training text for a small model: captions of rooms followed by statements about them.
+//! Pretraining text for a small model: captions of rooms followed by statements about them.
 //!
 //! Every statement is one step: a lookup in the captions, a sum of angles, the order of numbers, the name of a direction, or
 //! the letter of a content in an unrelated list. It stands between statements of other kinds, none of which prepares the
@@ -18,16 +18,13 @@ mod recall;
 use embodied_r_data::prompts::{CaptionStyle, FrameText, video_prompt};
 use embodied_r_data::scene::Scene;
 use embodied_r_random::Rng;
+use embodied_r_sim::views::Views;
+use embodied_r_sim::{CaptionTrace, captions_at, keyframes_by_pose, random_room};
 
-pub use self::document::Document;
-pub(crate) use self::document::Masked;
+pub(crate) use self::document::{Document, Masked};
 use self::letters::LetteredList;
 use self::lookups::Lookups;
 use self::page::{Page, Practice};
-use crate::caption_trace::CaptionTrace;
-use crate::captions::captions_at;
-use crate::views::Views;
-use crate::world::{draw, keyframes_by_pose, names};
 
 /// Fraction of documents that are lists for recall.
 const RECALL: f64 = 0.25;
@@ -41,13 +38,13 @@ const VIEWS_CHATS: f64 = 0.4;
 
 /// Recall document `index` of `seed`: a plain list of bearings or letters by name, repeated in
 /// random order.
-pub fn recall_document(seed: u64, index: u64) -> Document {
+pub(crate) fn recall_document(seed: u64, index: u64) -> Document {
     recall::pairs(&mut Rng::new(&[seed, index, 10]))
 }
 
 /// Lookup document `index` of `seed`: lookups by name in a plain list, in a lettered list, or in a
 /// video in which every object is visible once.
-pub fn lookup_document(seed: u64, index: u64) -> Document {
+pub(crate) fn lookup_document(seed: u64, index: u64) -> Document {
     let mut rng = Rng::new(&[seed, index, 11]);
     match rng.below(4) {
         0 => recall::pairs(&mut rng),
@@ -59,18 +56,18 @@ pub fn lookup_document(seed: u64, index: u64) -> Document {
 /// Document `index` of `seed`: a room's captions in the prompt format (`Frame 0: Observe: …`), a
 /// named subject and mostly a lettered list, followed by statements, one per line, of which the
 /// first is about the subject. Some documents have a list or no context in place of captions.
-pub fn document(seed: u64, index: u64) -> Document {
+pub(crate) fn document(seed: u64, index: u64) -> Document {
     page_or_list(&mut Rng::new(&[seed, index, 7]), &[seed, index, 8], Subjects::One)
 }
 
 /// Like [`document`], but without a subject: the statements are about random objects.
-pub fn document_without_subject(seed: u64, index: u64) -> Document {
+pub(crate) fn document_without_subject(seed: u64, index: u64) -> Document {
     page_or_list(&mut Rng::new(&[seed, index, 12]), &[seed, index, 13], Subjects::None)
 }
 
 /// Chat `index` of `seed`. Its kinds are a reply in the quickstart's format: statements about a room, then the letter of an
 /// unrelated content; the judge's task on such statements; and the text of [`document`], which is no chat.
-pub fn chat_document(seed: u64, index: u64) -> Document {
+pub(crate) fn chat_document(seed: u64, index: u64) -> Document {
     let rng = &mut Rng::new(&[seed, index, 14]);
     let scene = &[seed, index, 15];
     let subjects = if rng.chance(0.5) { Subjects::Listed } else { Subjects::One };
@@ -83,7 +80,7 @@ pub fn chat_document(seed: u64, index: u64) -> Document {
 
 /// Document `index` of `seed` about these views: frames as images with the movements between them, followed by
 /// statements about what they show, as lines or as a reply in the quickstart's format.
-pub fn views_document(views: &Views, seed: u64, index: u64) -> Document {
+pub(crate) fn views_document(views: &Views, seed: u64, index: u64) -> Document {
     let rng = &mut Rng::new(&[seed, index, 16]);
     let subjects =
         *rng.pick(&[Subjects::None, Subjects::One, Subjects::Listed]).unwrap_or(&Subjects::One);
@@ -142,7 +139,7 @@ fn room(
     subjects: Subjects,
     write: impl FnOnce(RoomText<'_>, &mut Rng) -> Document,
 ) -> Document {
-    let scene = draw(scene);
+    let scene = random_room(scene);
     let captions = captions_at(&scene, &keyframes_by_pose(&scene));
     about(
         rng,
@@ -161,7 +158,7 @@ fn about(
     subjects: Subjects,
     write: impl FnOnce(RoomText<'_>, &mut Rng) -> Document,
 ) -> Document {
-    let names = names(scene);
+    let names: Vec<String> = scene.objects.iter().map(|object| object.name.clone()).collect();
     let context = context.to_owned();
     let Some(trace) = CaptionTrace::from_captions(captions) else {
         return Document::plain(context, String::new());
@@ -203,11 +200,11 @@ mod tests {
 
     use embodied_r_data::prompts::{judge_system_prompt, judge_user_prompt};
 
+    use embodied_r_sim::views::{IMAGE, views};
+    use embodied_r_sim::wording::{OBJECT_NAMES, bearing_text};
+    use embodied_r_sim::{Category, text_question};
+
     use super::*;
-    use crate::catalogue::KINDS;
-    use crate::question_template::Category;
-    use crate::questions::text_question;
-    use crate::views::{IMAGE, views};
 
     /// A document about frames.
     fn of_views(seed: u64, index: u64) -> Document {
@@ -247,10 +244,8 @@ mod tests {
             let Document { context, statements, .. } = chat_document(1, index);
             let Some((_, behind)) = context.split_once("\n>\n") else { continue };
             let key = behind.lines().next().unwrap();
-            let names: Vec<&str> = key
-                .split([' ', ','])
-                .filter(|word| KINDS.iter().any(|kind| kind.name == *word))
-                .collect();
+            let names: Vec<&str> =
+                key.split([' ', ',']).filter(|word| OBJECT_NAMES.contains(word)).collect();
             if names.len() < 3 {
                 continue;
             }
@@ -285,7 +280,7 @@ mod tests {
             for statement in statements.split(['.', '\n']).filter_map(|s| s.strip_prefix("last ")) {
                 let (name, at) = statement.split_once(' ').unwrap();
                 let seen = trace.last_sight(name).map_or("none".into(), |(frame, bearing_deg)| {
-                    format!("{}, frame {frame}", crate::caption_trace::bearing_text(bearing_deg))
+                    format!("{}, frame {frame}", bearing_text(bearing_deg))
                 });
                 assert_eq!(at, seen);
                 checked += 1;
@@ -315,7 +310,7 @@ mod tests {
     fn masked(text: &str) -> Vec<&str> {
         let mask = |word: &'_ str| match word {
             word if word.bytes().all(|byte| byte.is_ascii_digit()) => "#",
-            word if KINDS.iter().any(|kind| kind.name == word) => "@",
+            word if OBJECT_NAMES.contains(&word) => "@",
             _ => "",
         };
         text.split(|c: char| !c.is_ascii_alphanumeric())
@@ -362,17 +357,15 @@ mod tests {
     fn kind(statement: &str) -> &str {
         match statement.split(' ').next().unwrap_or("") {
             "left" | "right" | "ahead" | "behind" if statement.contains(" is ") => "octant",
-            name if KINDS.iter().any(|kind| kind.name == name) && statement.contains("frame") => {
-                "note"
-            }
+            name if OBJECT_NAMES.contains(&name) && statement.contains("frame") => "note",
             // `next 2: right 80, lamp: left 30.` and `order sofa 4: right 20.` are made up, and no steps.
             "next"
-                if KINDS.iter().any(|kind| statement.contains(&format!(", {}: ", kind.name))) =>
+                if OBJECT_NAMES.iter().any(|name| statement.contains(&format!(", {name}: "))) =>
             {
                 "note"
             }
             "order"
-                if !KINDS.iter().any(|kind| statement.contains(&format!(": {}", kind.name))) =>
+                if !OBJECT_NAMES.iter().any(|name| statement.contains(&format!(": {name}"))) =>
             {
                 "note"
             }

@@ -1,61 +1,60 @@
 //! Pretraining of a vision tower by detecting objects, with a linear head on its tokens that is dropped afterwards.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use candle_core::Tensor;
+use embodied_r_grpo::schedule::LrSchedule;
+use embodied_r_grpo::settings::OptimizerSettings;
+use embodied_r_grpo::{Error, Result};
 use embodied_r_kernels::{AdamwStep, adamw, memory};
 use embodied_r_vision::{Pixels, TrainableTower};
 
-use crate::error::{Error, Result};
-use crate::events::{Event, RankShares, Sink, finite, now_s};
-use crate::schedule::LrSchedule;
-use crate::settings::OptimizerSettings;
+use crate::progress::StepProgress;
 
 /// An image and its objects.
 #[derive(Debug, Clone)]
-pub struct DetectionExample {
+pub(crate) struct DetectionExample {
     /// The image.
-    pub pixels: Pixels,
+    pub(crate) pixels: Pixels,
     /// Its objects, at most one of a class per token.
-    pub objects: Vec<DetectedObject>,
+    pub(crate) objects: Vec<DetectedObject>,
 }
 
 /// An object in an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DetectedObject {
+pub(crate) struct DetectedObject {
     /// The token in which its middle is, in raster order.
-    pub token: usize,
+    pub(crate) token: usize,
     /// Its class.
-    pub class: usize,
+    pub(crate) class: usize,
     /// The bin of each coordinate of its position.
-    pub bins: Vec<usize>,
+    pub(crate) bins: Vec<usize>,
 }
 
 /// Settings of detection training.
 #[derive(Debug, Clone, PartialEq)]
-pub struct DetectionSettings {
+pub(crate) struct DetectionSettings {
     /// Number of object classes.
-    pub classes: usize,
+    pub(crate) classes: usize,
     /// Number of bins of each coordinate of a position; at least one coordinate.
-    pub bins: Vec<usize>,
+    pub(crate) bins: Vec<usize>,
     /// Images per step.
-    pub images_per_step: usize,
+    pub(crate) images_per_step: usize,
     /// The learning-rate schedule; its `total_steps` is the length of the run.
-    pub schedule: LrSchedule,
+    pub(crate) schedule: LrSchedule,
     /// The hyperparameters of AdamW; the optimizer is always that.
-    pub optimizer: OptimizerSettings,
+    pub(crate) optimizer: OptimizerSettings,
 }
 
 /// Summary of the training.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct DetectionReport {
+pub(crate) struct DetectionReport {
     /// Steps done.
-    pub steps: u64,
+    pub(crate) steps: u64,
     /// The loss of the last step.
-    pub loss: f64,
+    pub(crate) loss: f64,
     /// Share of the last steps' objects that were found: class, token and all bins.
-    pub found: f64,
+    pub(crate) found: f64,
 }
 
 /// Weight of a step in the running share of objects found.
@@ -66,23 +65,21 @@ const FOUND_WEIGHT: f64 = 0.02;
 /// over images of the sum of their cross-entropies.
 ///
 /// # Errors
-/// An example does not match the settings or the tower, or a sink fails.
-pub fn train(
+/// An example does not match the settings or the tower, or `progress` fails.
+pub(crate) fn train(
     tower: &TrainableTower,
     examples: impl IntoIterator<Item = DetectionExample>,
     settings: &DetectionSettings,
-    sinks: &mut [&mut dyn Sink],
-    stop: &AtomicBool,
+    progress: &StepProgress<'_>,
 ) -> Result<DetectionReport> {
     let head = Head::new(tower, settings)?;
     let mut optimizer = Adamw::new(tower, &head)?;
     let mut examples = examples.into_iter();
     let total = settings.schedule.total_steps;
-    let mut emit = |event: &Event| sinks.iter_mut().try_for_each(|sink| sink.event(event));
-    emit(&Event::Start { steps: total, done: 0 })?;
+    progress.start(total);
     let mut report = DetectionReport { steps: 0, loss: f64::NAN, found: 0.0 };
     let began = Instant::now();
-    while report.steps < total && !stop.load(Ordering::Relaxed) {
+    while report.steps < total {
         let batch: Vec<DetectionExample> =
             examples.by_ref().take(settings.images_per_step).collect();
         if batch.is_empty() {
@@ -105,24 +102,12 @@ pub fn train(
         report.steps += 1;
         report.loss = pass.loss;
         report.found += (pass.found - report.found) * FOUND_WEIGHT.max(1.0 / report.steps as f64);
-        let elapsed = began.elapsed().as_secs_f64();
-        let metrics = finite([
-            ("loss", pass.loss),
-            ("found", report.found),
-            ("grad_norm", norm),
-            ("learning_rate", learning_rate),
-            ("images_per_second", (report.steps as usize * batch.len()) as f64 / elapsed.max(1e-9)),
-        ]);
-        let epoch = report.steps as f64 / total as f64;
-        emit(&Event::Step {
-            step: report.steps,
-            epoch,
-            time_s: now_s(),
-            ranks: RankShares::default(),
-            metrics,
-        })?;
+        let images = (report.steps as usize * batch.len()) as f64;
+        let rate = images / began.elapsed().as_secs_f64().max(1e-9);
+        let DetectionReport { loss, found, .. } = report;
+        let status = format!("loss {loss:.4}, found {:.1} %, {rate:.0} images/s", 100.0 * found);
+        progress.step(report.steps, &status)?;
     }
-    emit(&Event::End { step: report.steps })?;
     Ok(report)
 }
 

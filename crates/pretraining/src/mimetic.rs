@@ -6,9 +6,7 @@
 //! models is the first half of an induction head (Olsson et al., [2022](https://arxiv.org/abs/2209.11895)).
 
 use embodied_r_kernels::{Result, memory};
-
-use crate::config::ModelConfig;
-use crate::parameters::Parameters;
+use embodied_r_policy::{ModelConfig, Parameters, Policy};
 
 const OP: &str = "mimetic initialization";
 
@@ -24,7 +22,8 @@ const CONTENT: f32 = 0.2;
 
 /// Makes keys equal to queries and, in models with biases of both, some heads of the first layer attend back. In place; other
 /// tensors stay as they are.
-pub(crate) fn initialize(parameters: &Parameters, config: &ModelConfig) -> Result<()> {
+pub(crate) fn initialize(policy: &Policy) -> Result<()> {
+    let (parameters, config) = (policy.weights(), policy.config());
     for layer in 0..config.num_hidden_layers {
         keys_as_queries(parameters, config, layer)?;
     }
@@ -107,15 +106,15 @@ mod tests {
     #[test]
     fn keys_equal_the_first_queries_of_their_group_and_nothing_else_changes() {
         let config = config(3);
-        let random = Parameters::random(&config, 3).unwrap();
-        let mimetic = Parameters::random(&config, 3).unwrap();
-        initialize(&mimetic, &config).unwrap();
+        let [random, mimetic] = [0, 1].map(|_| Policy::random(&config, 3).unwrap());
+        initialize(&mimetic).unwrap();
+        let (random, mimetic) = (random.weights(), mimetic.weights());
         let width = 16 * 16;
         for (name, _) in random.iter() {
-            let (before, after) = (values(&random, name), values(&mimetic, name));
+            let (before, after) = (values(random, name), values(mimetic, name));
             let is_back = name.starts_with("model.layers.0.self_attn.");
             if name.ends_with("k_proj.weight") {
-                let queries = values(&mimetic, &name.replace("k_proj", "q_proj"));
+                let queries = values(mimetic, &name.replace("k_proj", "q_proj"));
                 let first: Vec<f32> =
                     queries.chunks(2 * width).flat_map(|group| &group[..width]).copied().collect();
                 assert_eq!(after, first, "{name}");
@@ -136,8 +135,8 @@ mod tests {
     #[test]
     fn heads_attend_one_and_two_tokens_back() {
         let config = config(2);
-        let parameters = Parameters::random(&config, 3).unwrap();
-        initialize(&parameters, &config).unwrap();
+        let policy = Policy::random(&config, 3).unwrap();
+        initialize(&policy).unwrap();
         let frequencies = config.rope.frequencies(16).inv_freq;
         // As a rotation of pairs at a distance of half a head.
         let rotated = |bias: &[f32], position: usize| -> Vec<f64> {
@@ -149,7 +148,7 @@ mod tests {
             (0..8).flat_map(turned).collect()
         };
         let [queries, keys] = ["q_proj", "k_proj"]
-            .map(|projection| values(&parameters, &name(0, &format!("{projection}.bias"))));
+            .map(|projection| values(policy.weights(), &name(0, &format!("{projection}.bias"))));
         for (head, query) in queries.chunks(16).enumerate() {
             let group = head / 3;
             let query = rotated(query, 40);

@@ -1,30 +1,29 @@
-//! `embodied-r sim pretrain`.
+//! `embodied-r-pretrain model`.
 
 mod phases;
 mod vision;
 
 use std::cell::Cell;
+use std::io::{self, Write as _};
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use anyhow::Context as _;
-use embodied_r_data::Progress;
+use embodied_r_data::Progress as _;
 use embodied_r_data::system_prompt::{Given, SystemPromptPreset};
 use embodied_r_files::write_atomic;
-use embodied_r_grpo::events::{Event, Sink};
-use embodied_r_grpo::trainer::lm;
-use embodied_r_policy::tokenizer::{Tokenizer, TrainOptions, train};
+use embodied_r_policy::tokenizer::Tokenizer;
 use embodied_r_policy::weights::SaveOptions;
 use embodied_r_policy::{ModelConfig, Policy, WeightDtype};
-use embodied_r_sim::corpus::Document;
-use embodied_r_sim::{Category, corpus, judge_example, text_question};
+use embodied_r_sim::{Category, judge_example, text_question};
 use serde_json::json;
 
-use crate::args::sim::PretrainArgs;
-use crate::exit::Status;
-use crate::output::outln;
-use crate::progress::Bar;
+use crate::args::ModelArgs;
+use crate::corpus::{self, Document};
+use crate::exit::Usage;
+use crate::lm;
+use crate::progress::{Bar, StepProgress};
+use crate::tokenizer::{TrainOptions, train};
 use phases::{MAX_POSITIONS, Phase, phases};
 
 /// Documents, and questions, that the tokenizer is trained on.
@@ -34,7 +33,8 @@ const TOKENIZER_TEXTS: u64 = 3000;
 const RECORD: &str = "pretrain.json";
 
 /// Pretrain the quickstart's small base model.
-pub(super) fn run(args: PretrainArgs) -> anyhow::Result<Status> {
+pub(crate) fn run(args: ModelArgs) -> anyhow::Result<()> {
+    vision::check(&args)?;
     std::fs::create_dir_all(&args.output)
         .map_err(embodied_r_files::Error::io("create", args.output.as_path()))?;
     if args.vision.vision {
@@ -46,7 +46,7 @@ pub(super) fn run(args: PretrainArgs) -> anyhow::Result<Status> {
         None => (random(&args)?, Vec::new()),
     };
     let parameters = policy.config().parameter_count();
-    outln!("{:.2} M parameters", parameters as f64 / 1e6)?;
+    writeln!(io::stdout(), "{:.2} M parameters", parameters as f64 / 1e6)?;
     let Trained { tokens, loss } = train_phases(&policy, &args, phases(&args), &args.output)?;
     let mut runs = before;
     runs.push(json!({
@@ -60,8 +60,9 @@ pub(super) fn run(args: PretrainArgs) -> anyhow::Result<Status> {
         "commit": option_env!("EMBODIED_R_COMMIT"),
     }));
     record(&args.output, &runs)?;
-    outln!("loss {loss:.4} after {tokens} tokens; saved to {}", args.output.display())?;
-    Ok(Status::Done)
+    let saved = args.output.display();
+    writeln!(io::stdout(), "loss {loss:.4} after {tokens} tokens; saved to {saved}")?;
+    Ok(())
 }
 
 /// What [`train_phases`] did.
@@ -74,7 +75,7 @@ struct Trained {
 /// Trains a model on one phase after the other, and saves it into `out`, which has its tokenizer.
 fn train_phases(
     policy: &Policy,
-    args: &PretrainArgs,
+    args: &ModelArgs,
     phases: impl IntoIterator<Item = Phase>,
     out: &Path,
 ) -> anyhow::Result<Trained> {
@@ -82,14 +83,13 @@ fn train_phases(
     let bar = Bar::default();
     let save =
         || policy.save(out, &SaveOptions { dtype: WeightDtype::Bf16, ..SaveOptions::default() });
-    let mut shown = ProgressSink { bar: &bar, phase: "pretraining", save: &save };
+    let progress = StepProgress { bar: &bar, phase: "pretraining", save: &save };
     let mut done = Trained { tokens: 0, loss: f64::NAN };
     for phase in phases {
         let settings = phase.settings(args.tokens_per_step);
         let fault = Cell::new(None);
         let documents = phase.documents(&tokenizer, args, &fault);
-        let stop = AtomicBool::new(false);
-        let trained = lm::train(policy, documents, &settings, &mut [&mut shown], &stop);
+        let trained = lm::train(policy, documents, &settings, &progress);
         bar.finish();
         if let Some(fault) = fault.take() {
             return Err(fault.into());
@@ -103,14 +103,11 @@ fn train_phases(
 }
 
 /// A randomly initialized model; trains its tokenizer into the output folder.
-fn random(args: &PretrainArgs) -> anyhow::Result<Policy> {
-    let options = TrainOptions {
-        vocab_size: args.shape.vocab_size,
-        min_frequency: 2,
-        ..TrainOptions::default()
-    };
-    let trained = train(tokenizer_texts(args.seed), &options, &args.output)?;
-    Ok(Policy::random(&config(args, trained.vocab_size)?, args.seed)?)
+fn random(args: &ModelArgs) -> anyhow::Result<Policy> {
+    let options =
+        TrainOptions { vocab_size: args.shape.vocab_size, min_frequency: 2, decimals: false };
+    let vocab_size = train(tokenizer_texts(args.seed), &options, &args.output)?;
+    Ok(Policy::random(&config(args, vocab_size)?, args.seed)?)
 }
 
 /// An earlier run's model and record; copies its tokenizer into the output folder.
@@ -151,7 +148,7 @@ fn tokenizer_texts(seed: u64) -> impl Iterator<Item = String> + Send {
     documents.chain(questions).chain(judged)
 }
 
-fn config(args: &PretrainArgs, vocab_size: usize) -> anyhow::Result<ModelConfig> {
+fn config(args: &ModelArgs, vocab_size: usize) -> anyhow::Result<ModelConfig> {
     let shape = &args.shape;
     let config = json!({
         "model_type": "qwen2",
@@ -170,12 +167,12 @@ fn config(args: &PretrainArgs, vocab_size: usize) -> anyhow::Result<ModelConfig>
     });
     ModelConfig::from_json(&config).map_err(|faults| {
         let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
-        crate::exit::Usage(faults.join("; ")).into()
+        Usage(faults.join("; ")).into()
     })
 }
 
 /// The command line that reproduces this model.
-fn command(args: &PretrainArgs) -> String {
+fn command(args: &ModelArgs) -> String {
     let shape = &args.shape;
     let shape = match &args.from {
         Some(_) => "--from DIR".to_owned(),
@@ -191,7 +188,7 @@ fn command(args: &PretrainArgs) -> String {
         ),
     };
     format!(
-        "embodied-r sim pretrain --steps {} --lookup-steps {} --naming-steps {} \
+        "embodied-r-pretrain model --steps {} --lookup-steps {} --naming-steps {} \
          --chat-steps {} --tokens-per-step {} --learning-rate {} --lookup-learning-rate {} \
          --naming-learning-rate {} --seed {} {shape} --output DIR",
         args.steps,
@@ -204,39 +201,4 @@ fn command(args: &PretrainArgs) -> String {
         args.naming_learning_rate,
         args.seed,
     )
-}
-
-/// Steps between two saves.
-const SAVE_STEPS: u64 = 500;
-
-/// Shows progress, and saves the weights periodically.
-struct ProgressSink<'a> {
-    bar: &'a Bar,
-    phase: &'static str,
-    save: &'a dyn Fn() -> embodied_r_policy::Result<()>,
-}
-
-impl Sink for ProgressSink<'_> {
-    fn event(&mut self, event: &Event) -> embodied_r_grpo::Result<()> {
-        match event {
-            Event::Start { steps, .. } => self.bar.start(self.phase, Some(*steps)),
-            Event::Step { step, metrics, .. } => {
-                if step.is_multiple_of(SAVE_STEPS) {
-                    (self.save)()?;
-                }
-                self.bar.advance(1);
-                let of = |name: &str| metrics.get(name).copied();
-                let loss = of("loss").unwrap_or(f64::NAN);
-                let rate = match (of("found"), of("images_per_second")) {
-                    (Some(found), Some(rate)) => {
-                        format!("found {:.1} %, {rate:.0} images/s", 100.0 * found)
-                    }
-                    _ => format!("{:.0} tokens/s", of("tokens_per_second").unwrap_or(f64::NAN)),
-                };
-                self.bar.message(&format!("loss {loss:.4}, {rate}"));
-            }
-            _ => {}
-        }
-        Ok(())
-    }
 }

@@ -6,8 +6,8 @@
 //! the gripper's path by inverse kinematics. Everything is a pure function of seed, task and episode.
 //!
 //! [`demonstration`] makes a demonstration, [`Renderer`] renders its moments, [`bench_frame`] asks about one.
-//! [`random_scene`], [`descriptions`], [`located`], [`scene_document`], [`listed_document`], [`arithmetic_document`],
-//! [`lettered_document`] and [`lettered_numbers_document`] are for pretraining, and [`worked_answer`] is for a cold start.
+//! [`random_scene`], [`descriptions`], [`located`], [`things`], [`relations`] and [`hand`] are for pretraining, and
+//! [`worked_answer`] is for a cold start; [`statement`] has the words of both.
 //! [`write_arm`] writes a data set, and [`WrittenArm`] repeats its demonstrations.
 //!
 //! ```
@@ -24,7 +24,6 @@
 mod bench;
 mod camera;
 mod chain;
-mod corpus;
 mod dataset;
 mod demonstration;
 mod frames;
@@ -39,24 +38,23 @@ mod render;
 mod scene;
 mod script;
 mod space;
+pub mod statement;
 mod task;
 
 pub use bench::{BenchFrame, BenchQuestion, QUESTION_TYPES, bench_frame};
 pub use camera::image_position;
 pub use chain::{JOINTS, Joints};
-pub use corpus::statement::EPSILON_M;
-pub use corpus::{
-    arithmetic_document, lettered_document, lettered_numbers_document, listed_document,
-    scene_document,
-};
 pub use dataset::{ArmOptions, ArmOutput, ArmSummary, IMAGE_SIZE, WrittenArm, write_arm};
 pub use demonstration::{Demonstration, Step, demonstration};
-pub use frames::{Located, classes, descriptions, located, random_scene};
+pub use frames::{Located, classes, descriptions, hand, located, random_scene};
 pub use objects::{Body, Kind};
 pub use rationale::{AskedFrame, WorkedAnswer, worked_answer};
-pub use relation::{MOVEMENT_EPSILON_M, Relation, directions, movement_sentence};
+pub use relation::{
+    DIRECTIONS, MOVEMENT_EPSILON_M, Relation, directions, movement_sentence, relations, things,
+};
 pub use render::Renderer;
 pub use scene::Scene;
+pub use statement::EPSILON_M;
 pub use task::{Split, Task, UnknownTask};
 
 /// The centre of the table's surface in metres, as in RLBench.

@@ -5,37 +5,39 @@ use embodied_r_data::scene::VisibleObject;
 
 /// The frames of a video as described by their captions.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct CaptionTrace {
-    pub(crate) frames: Vec<Frame>,
+pub struct CaptionTrace {
+    /// In order.
+    pub frames: Vec<Frame>,
 }
 
 /// One frame of a [`CaptionTrace`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Frame {
+pub struct Frame {
     /// The movement since the previous frame; `None` for the first.
-    pub(crate) action: Option<Action>,
-    pub(crate) seen: Vec<VisibleObject>,
+    pub action: Option<Action>,
+    /// The objects that are visible.
+    pub seen: Vec<VisibleObject>,
 }
 
 /// A movement between two frames.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Action {
+pub struct Action {
     /// The caption's wording.
-    pub(crate) text: String,
-    /// Left positive.
-    pub(crate) turn_deg: i32,
+    pub text: String,
+    /// The rotation in degrees, left positive.
+    pub turn_deg: i32,
 }
 
 impl Action {
     /// The wording up to its first part: the rotation, or the move if there is none.
-    pub(crate) fn rotation(&self) -> &str {
+    pub fn rotation(&self) -> &str {
         self.text.split_once(" and ").map_or(&self.text, |(rotation, _)| rotation)
     }
 }
 
 impl CaptionTrace {
     /// Parses captions in the format of `data::scene`; `None` for any other format.
-    pub(crate) fn from_captions(captions: &[FrameText]) -> Option<Self> {
+    pub fn from_captions(captions: &[FrameText]) -> Option<Self> {
         let frames = captions.iter().enumerate().map(|(index, FrameText { action, view })| {
             let action = match (index, action) {
                 (0, None) => None,
@@ -49,22 +51,22 @@ impl CaptionTrace {
     }
 
     /// The bearing of `name` in frame `index`.
-    pub(crate) fn bearing_in(&self, index: usize, name: &str) -> Option<i32> {
+    pub fn bearing_in(&self, index: usize, name: &str) -> Option<i32> {
         self.frames.get(index)?.seen.iter().find(|seen| seen.name == name).map(|s| s.bearing_deg)
     }
 
     /// Frame and bearing at which `name` is first visible.
-    pub(crate) fn first_sight(&self, name: &str) -> Option<(usize, i32)> {
+    pub fn first_sight(&self, name: &str) -> Option<(usize, i32)> {
         (0..self.frames.len()).find_map(|frame| Some((frame, self.bearing_in(frame, name)?)))
     }
 
     /// Frame and bearing at which `name` is last visible.
-    pub(crate) fn last_sight(&self, name: &str) -> Option<(usize, i32)> {
+    pub fn last_sight(&self, name: &str) -> Option<(usize, i32)> {
         (0..self.frames.len()).rev().find_map(|frame| Some((frame, self.bearing_in(frame, name)?)))
     }
 
-    /// Frame and bearing at which `name` is last [`faced`].
-    pub(crate) fn last_faced(&self, name: &str) -> Option<(usize, i32)> {
+    /// Frame and bearing at which `name` is last faced: within 10 degrees of straight ahead.
+    pub fn last_faced(&self, name: &str) -> Option<(usize, i32)> {
         (0..self.frames.len()).rev().find_map(|frame| {
             let bearing = self.bearing_in(frame, name).filter(|bearing| faced(*bearing))?;
             Some((frame, bearing))
@@ -97,7 +99,7 @@ pub fn captions_in(prompt: &str) -> Option<Vec<FrameText>> {
 }
 
 /// A bearing as text: `ahead`, `left 30`, `right 120`, `behind`.
-pub(crate) fn bearing_text(bearing_deg: i32) -> String {
+pub fn bearing_text(bearing_deg: i32) -> String {
     match bearing_deg {
         0 => "ahead".to_owned(),
         180 | -180 => "behind".to_owned(),

@@ -48,6 +48,17 @@ pub(crate) const KINDS: [Kind; 20] = [
     kind("vase", [130, 40, 150], Shape::Cylinder, 1.1),
 ];
 
+/// The names of all object classes, in the order of [`KINDS`].
+pub(crate) const NAMES: [&str; KINDS.len()] = {
+    let mut names = [""; KINDS.len()];
+    let mut index = 0;
+    while index < names.len() {
+        names[index] = KINDS[index].name;
+        index += 1;
+    }
+    names
+};
+
 /// The object class called `name`, if any.
 pub(crate) fn kind_named(name: &str) -> Option<&'static Kind> {
     KINDS.iter().find(|kind| kind.name == name)

@@ -9,7 +9,7 @@ pub(crate) fn wrap(angle_deg: f64) -> f64 {
 }
 
 /// Wraps an angle to (-180, 180].
-pub(crate) fn wrap_whole(angle_deg: i32) -> i32 {
+pub fn wrap_whole(angle_deg: i32) -> i32 {
     let angle = angle_deg.rem_euclid(360);
     if angle > 180 { angle - 360 } else { angle }
 }
@@ -47,11 +47,11 @@ pub(crate) fn turn_at_deg(stand: &SceneObject, face: &SceneObject, target: &Scen
 
 /// One of eight directions around the camera, each 45° wide.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Octant(usize);
+pub struct Octant(usize);
 
 impl Octant {
     /// All, counterclockwise from straight ahead.
-    pub(crate) const ALL: [Self; 8] =
+    pub const ALL: [Self; 8] =
         [Self(0), Self(1), Self(2), Self(3), Self(4), Self(5), Self(6), Self(7)];
 
     /// Name of the direction and of the action that leads there.
@@ -70,7 +70,7 @@ impl Octant {
     pub(crate) const WIDTH_DEG: f64 = 45.0;
 
     /// The octant of a bearing.
-    pub(crate) fn of(bearing_deg: f64) -> Self {
+    pub fn of(bearing_deg: f64) -> Self {
         Self((bearing_deg / Self::WIDTH_DEG).round().rem_euclid(Self::ALL.len() as f64) as usize)
     }
 
@@ -86,12 +86,12 @@ impl Octant {
     }
 
     /// The option of a landmark question.
-    pub(crate) fn direction(self) -> &'static str {
+    pub fn direction(self) -> &'static str {
         Self::TEXTS[self.0].0
     }
 
     /// The option of an action question: the action that leads towards this octant.
-    pub(crate) fn action(self) -> &'static str {
+    pub fn action(self) -> &'static str {
         Self::TEXTS[self.0].1
     }
 }

@@ -50,8 +50,8 @@ pub fn judge_example(seed: u64, index: u64, categories: &[Category]) -> Option<J
     })
 }
 
-/// A sentence that concludes `content`.
-pub(crate) fn sentence(content: &str, rng: &mut Rng) -> String {
+/// A random plain sentence that concludes `content`, as in the judge's examples.
+pub fn sentence(content: &str, rng: &mut Rng) -> String {
     rng.pick(&SENTENCES).copied().unwrap_or("_.").replace('_', content)
 }
 

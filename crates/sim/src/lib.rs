@@ -2,14 +2,13 @@
 //!
 //! Everything is a pure function of seeds. [`room`] generates a room with objects, a camera
 //! trajectory ([`embodied_r_data::scene::Scene`]) and questions. [`rationale`] reasons from captions
-//! alone, and [`grounding`] checks a reply's reasoning against them. [`corpus`] generates pre-training text for a small model. [`rooms()`] renders videos and
-//! writes them in the benchmarks' layout.
+//! alone, and [`grounding`] checks a reply's reasoning against them. [`rooms()`] renders videos and writes them in the
+//! benchmarks' layout. [`statement`] and [`wording`] are what rationales and other text about rooms are made of.
 
 pub mod arm;
 mod caption_trace;
 mod captions;
 mod catalogue;
-pub mod corpus;
 mod error;
 mod geometry;
 mod grounding;
@@ -19,12 +18,13 @@ mod questions;
 mod rationale;
 mod render;
 mod rooms;
-mod statement;
+pub mod statement;
 mod video;
 pub mod views;
+pub mod wording;
 mod world;
 
-pub use caption_trace::captions_in;
+pub use caption_trace::{Action, CaptionTrace, Frame, captions_in};
 pub use captions::captions_at;
 pub use error::{Error, Result};
 pub use grounding::{Grounding, grounding};
@@ -34,4 +34,4 @@ pub use questions::{Room, RoomQuestion, TextQuestion, room, text_question};
 pub use rationale::{Rationale, rationale, rationale_in_prompt};
 pub use rooms::{RoomsOptions, RoomsSummary, rooms};
 pub use video::render_video;
-pub use world::keyframes_by_pose;
+pub use world::{draw as random_room, keyframes_by_pose};

@@ -232,17 +232,17 @@ impl QuestionTemplate {
 }
 
 /// A step of a route.
-pub(crate) fn step_text(name: &str) -> String {
+pub fn step_text(name: &str) -> String {
     format!("face the {name}")
 }
 
 /// The object of [`step_text`].
-pub(crate) fn named_in_step(step: &str) -> Option<&str> {
+pub fn named_in_step(step: &str) -> Option<&str> {
     step.strip_prefix("face the ")
 }
 
 /// The letter of the option at `index`.
-pub(crate) fn letter(index: usize) -> char {
+pub fn letter(index: usize) -> char {
     char::from(b'A'.saturating_add(index.min(25) as u8))
 }
 
@@ -253,7 +253,7 @@ pub(crate) fn with_choices(template: &QuestionTemplate, options: &[String]) -> S
 }
 
 /// `Choices:`, then a line `A. …` per option.
-pub(crate) fn choices(options: &[String]) -> String {
+pub fn choices(options: &[String]) -> String {
     let mut text = "Choices:".to_owned();
     for (index, option) in options.iter().enumerate() {
         text.push_str(&format!("\n{}. {option}", letter(index)));

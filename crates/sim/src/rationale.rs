@@ -30,7 +30,7 @@ impl Rationale {
 }
 
 /// `<think>…</think><answer>B</answer>`
-pub(crate) fn tagged(think: &str, answer: char) -> String {
+pub fn tagged(think: &str, answer: char) -> String {
     format!("<think>{think}</think><answer>{answer}</answer>")
 }
 

@@ -5,37 +5,105 @@ use std::fmt;
 use crate::caption_trace::{bearing_text, parse_bearing};
 use crate::geometry::Octant;
 
-/// One statement of a chain of thought, without its full stop.
+/// One statement of a chain of thought, without its full stop. Its text is that of [`fmt::Display`]. All angles are in
+/// degrees, left positive.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Statement {
+pub enum Statement {
     /// `first lamp left 30, frame 1` or `first lamp none`.
-    Sighting { which: Which, name: String, at: Option<Sighting> },
+    Sighting {
+        /// Which of the object's sightings.
+        which: Which,
+        /// The object.
+        name: String,
+        /// The sighting; `None` if the object is never visible.
+        at: Option<Sighting>,
+    },
     /// `next 2: left 30, rotate left 60: right 30`: the next frame, the bearing of the tracked object, the rotation before
     /// that frame, and the bearing after it.
-    Next { frame: usize, before_deg: i32, action: String, after_deg: i32 },
+    Next {
+        /// The next frame.
+        frame: usize,
+        /// The bearing before the rotation.
+        before_deg: i32,
+        /// The rotation in the caption's words.
+        action: String,
+        /// The bearing after it.
+        after_deg: i32,
+    },
     /// `next none: right 30`: the object is tracked up to the last frame, and its bearing there.
-    End { bearing_deg: i32 },
+    End {
+        /// The bearing in the last frame.
+        bearing_deg: i32,
+    },
     /// `left 60 is ahead left`: the octant of the tracked object's bearing.
-    Octant { bearing_deg: i32, octant: Octant },
+    Octant {
+        /// The bearing.
+        bearing_deg: i32,
+        /// Its octant.
+        octant: Octant,
+    },
     /// `order lamp 3, bed 1: bed, lamp`: the frames in which objects are first visible, and the objects by these frames.
-    Order { firsts: Vec<(String, usize)>, names: Vec<String> },
+    Order {
+        /// Objects with the frames in which they are first visible, in the order of the question.
+        firsts: Vec<(String, usize)>,
+        /// The objects in the order of these frames.
+        names: Vec<String>,
+    },
     /// `heading 2, left 60: left 150`: the rotation before a frame, and the heading after it relative to frame 0.
-    Heading { frame: usize, turn_deg: i32, heading_deg: i32 },
+    Heading {
+        /// The frame.
+        frame: usize,
+        /// The rotation before it.
+        turn_deg: i32,
+        /// The heading in it.
+        heading_deg: i32,
+    },
     /// `direction lamp left 30, frame 1: left 90`: a sighting, and the object's direction relative to frame 0.
-    Direction { name: String, at: Sighting, direction_deg: i32 },
+    Direction {
+        /// The object.
+        name: String,
+        /// Its sighting.
+        at: Sighting,
+        /// Its direction relative to the heading of frame 0.
+        direction_deg: i32,
+    },
     /// `target left 60, right 90: right 30`: a heading, a rotation and their sum.
-    Target { from_deg: i32, turn_deg: i32, to_deg: i32 },
+    Target {
+        /// The heading.
+        from_deg: i32,
+        /// The rotation.
+        turn_deg: i32,
+        /// Their sum.
+        to_deg: i32,
+    },
     /// `off lamp: 60`: the angle between an object's direction and the target.
-    Off { name: String, angle_deg: i32 },
+    Off {
+        /// The object.
+        name: String,
+        /// The angle, not negative.
+        angle_deg: i32,
+    },
     /// `lamp to bed: left 40`: the rotation from one object's direction to another's.
-    Between { from: String, to: String, turn_deg: i32 },
+    Between {
+        /// The object that is faced first.
+        from: String,
+        /// The other.
+        to: String,
+        /// The rotation.
+        turn_deg: i32,
+    },
     /// `so left B`: the content and letter of the chosen option.
-    So { content: String, letter: char },
+    So {
+        /// The option's content.
+        content: String,
+        /// Its letter.
+        letter: char,
+    },
 }
 
 /// Which of an object's sightings a statement is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Which {
+pub enum Which {
     /// The first.
     First,
     /// The last.
@@ -46,10 +114,11 @@ pub(crate) enum Which {
 
 /// Where and when an object is visible.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Sighting {
-    /// Left positive.
-    pub(crate) bearing_deg: i32,
-    pub(crate) frame: usize,
+pub struct Sighting {
+    /// In degrees, left positive.
+    pub bearing_deg: i32,
+    /// The frame, from 0.
+    pub frame: usize,
 }
 
 impl Which {
@@ -111,7 +180,7 @@ impl fmt::Display for Statement {
 
 impl Statement {
     /// The order of objects by the frames in which they are first visible.
-    pub(crate) fn order(firsts: Vec<(String, usize)>) -> Self {
+    pub fn order(firsts: Vec<(String, usize)>) -> Self {
         let mut by_frame: Vec<&(String, usize)> = firsts.iter().collect();
         by_frame.sort_by_key(|(_, frame)| *frame);
         let names = by_frame.into_iter().map(|(name, _)| name.clone()).collect();
@@ -119,7 +188,7 @@ impl Statement {
     }
 
     /// Parses a statement without its full stop; `None` for any other text.
-    pub(crate) fn parse(text: &str) -> Option<Self> {
+    pub fn parse(text: &str) -> Option<Self> {
         if let Some((bearing, direction)) = text.split_once(" is ") {
             let octant = Octant::ALL.into_iter().find(|o| o.direction() == direction)?;
             return Some(Self::Octant { bearing_deg: parse_bearing(bearing)?, octant });

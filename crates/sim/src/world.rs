@@ -27,7 +27,7 @@ const WALL_GAP_M: f64 = 0.5;
 /// A room with its objects and the camera trajectory, generated from `keys`.
 ///
 /// Names are drawn last, so that they are independent of the geometry.
-pub(crate) fn draw(keys: &[u64]) -> Scene {
+pub fn draw(keys: &[u64]) -> Scene {
     let mut rng = Rng::new(keys);
     loop {
         let size = [decimetres(rng.between(6.0, 9.0)), decimetres(rng.between(6.0, 9.0))];
@@ -47,11 +47,6 @@ pub(crate) fn draw(keys: &[u64]) -> Scene {
             camera,
         };
     }
-}
-
-/// The names of the room's objects.
-pub(crate) fn names(scene: &Scene) -> Vec<String> {
-    scene.objects.iter().map(|object| object.name.clone()).collect()
 }
 
 /// The frame indices sampled at one frame per second, including the last frame.

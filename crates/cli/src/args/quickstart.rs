@@ -62,9 +62,8 @@ pub(crate) struct QuickstartArgs {
         default_value_if("vision", "true", "1800")
     )]
     pub(crate) rooms: u64,
-    /// Pretrain the base model with `sim pretrain` instead of using the bundled one: about 110 minutes, with `--vision` 150,
-    /// with `--robot` 90.
-    #[arg(long)]
+    /// Pretrain the base model, which another binary does.
+    #[arg(long, hide = true)]
     pub(crate) from_scratch: bool,
     /// Precision of matrix multiplications; `bf16` is faster on GPUs and on most CPUs with AVX-512 BF16.
     #[arg(long, value_enum, default_value_t)]

@@ -45,7 +45,7 @@ mod tests {
             crate::args::command().get_subcommands().cloned().collect();
         while let Some(command) = commands.pop() {
             expected += 1;
-            commands.extend(command.get_subcommands().cloned());
+            commands.extend(command.get_subcommands().filter(|it| !it.is_hide_set()).cloned());
         }
         assert_eq!(pages, expected);
         for page in ["embodied-r", "embodied-r-train", "embodied-r-sim-rooms"] {

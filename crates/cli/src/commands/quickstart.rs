@@ -27,7 +27,7 @@ use self::steps::{RunWords, Steps, words};
 use self::table::Results;
 use self::world::World;
 use crate::args::quickstart::QuickstartArgs;
-use crate::exit::Status;
+use crate::exit::{self, Status};
 use crate::output::outln;
 
 /// Maximum tokens of an answer.
@@ -35,6 +35,13 @@ const MAX_NEW_TOKENS: &str = "160";
 
 /// Run the pipeline end to end on simulated rooms or a robot arm; `run_words` runs one of its command lines.
 pub(crate) fn run(args: QuickstartArgs, run_words: RunWords) -> anyhow::Result<Status> {
+    if args.from_scratch {
+        return Err(exit::usage_hint(
+            "`--from-scratch` is in another binary, `embodied-r-pretrain`",
+            "build it in a checkout with `cargo build --release -p embodied-r-pretraining`; \
+             `embodied-r-pretrain model` pretrains the base models",
+        ));
+    }
     let began = Instant::now();
     let (steps, world) = (Steps::new(&args, run_words)?, World::of(&args));
     let is_strict = args.strict && args.has_default_settings()?;
@@ -119,23 +126,8 @@ impl Quickstart<'_> {
     /// Writes the small base model, in place of a published one.
     fn make_base(&self) -> anyhow::Result<()> {
         let base = self.path("base");
-        if !self.args.from_scratch {
-            self.world.base().unpack(&base)?;
-            return self
-                .steps
-                .say(&format!("\nwrote the built-in base model to {}", base.display()));
-        }
-        let output = ("--output", base.into());
-        if self.world == World::Robot {
-            let world = ("--world", "arm".into());
-            return self.steps.command(&["sim", "pretrain", "--vision"], [world, output]);
-        }
-        if self.world == World::Captions {
-            return self.steps.command(&["sim", "pretrain"], [output]);
-        }
-        let text = OsString::from(self.path("text-base"));
-        self.steps.command(&["sim", "pretrain"], [("--output", text.clone())])?;
-        self.steps.command(&["sim", "pretrain", "--vision"], [("--from", text), output])
+        self.world.base().unpack(&base)?;
+        self.steps.say(&format!("\nwrote the built-in base model to {}", base.display()))
     }
 
     /// SFT of `model` on the conversations in `data`, with the loss on those in `eval_data`.

@@ -2,31 +2,24 @@
 
 mod arm;
 mod conversations;
-mod pretrain;
 
-use std::io::{self, BufWriter, Write};
-
-use anyhow::Context as _;
-use embodied_r_files::write_atomic_with;
-use embodied_r_sim::corpus::{Document, chat_document};
 use embodied_r_sim::views::{VIEW_CATEGORIES, ViewCounts, write_views};
 use embodied_r_sim::{Category, Error, RoomsOptions, rooms};
-use serde_json::json;
 
-use crate::args::sim::{CorpusArgs, RoomsArgs, SimArgs, SimCommand, ViewsArgs};
+use crate::args::sim::{RoomsArgs, SimArgs, SimCommand, ViewsArgs};
 use crate::exit::{self, Status, Usage};
 use crate::output::outln;
 use crate::progress::Bar;
 
-/// Simulate rooms, videos, questions and training text.
+/// Simulate rooms, videos, questions and conversations.
 pub(crate) fn run(args: SimArgs) -> anyhow::Result<Status> {
     match args.command {
         SimCommand::Rooms(args) => run_rooms(args),
         SimCommand::Views(args) => run_views(args),
-        SimCommand::Corpus(args) => run_corpus(args),
-        SimCommand::Pretrain(args) => pretrain::run(args),
         SimCommand::Conversations(args) => conversations::run(args),
         SimCommand::Arm(args) => arm::run(args),
+        SimCommand::Corpus(_) => Err(moved("corpus", "corpus")),
+        SimCommand::Pretrain(_) => Err(moved("pretrain", "model")),
     }
 }
 
@@ -82,29 +75,13 @@ fn advise(error: Error) -> anyhow::Error {
     }
 }
 
-fn run_corpus(args: CorpusArgs) -> anyhow::Result<Status> {
-    let write = |out: &mut dyn Write| -> io::Result<()> {
-        for index in 0..args.documents {
-            let Document { system, context, statements, .. } = chat_document(args.seed, index);
-            let mut line = json!({ "prompt": context, "completion": statements });
-            if let Some(system) = system {
-                line["system"] = json!(system);
-            }
-            serde_json::to_writer(&mut *out, &line)?;
-            out.write_all(b"\n")?;
-        }
-        out.flush()
-    };
-    let Some(path) = &args.output else {
-        let mut out = BufWriter::new(io::stdout().lock());
-        return match write(&mut out) {
-            // The reader closed the pipe, as `head` does.
-            Err(fault) if fault.kind() == io::ErrorKind::BrokenPipe => Ok(Status::Done),
-            outcome => outcome.context("cannot write to standard output").map(|()| Status::Done),
-        };
-    };
-    write_atomic_with(path, |out| {
-        write(out).map_err(embodied_r_files::Error::io("write", path.as_path()))
-    })?;
-    Ok(Status::Done)
+/// Says which binary has a command that was moved.
+fn moved(name: &str, command: &str) -> anyhow::Error {
+    exit::usage_hint(
+        format!("`sim {name}` is in another binary, `embodied-r-pretrain`"),
+        format!(
+            "build it in a checkout with `cargo build --release -p embodied-r-pretraining`; there it is \
+             `embodied-r-pretrain {command}`"
+        ),
+    )
 }

@@ -21,7 +21,7 @@ const PROBE_TOKENS: usize = 32;
 ///
 /// # Errors
 /// A tensor operation fails, or a rank is lost.
-pub(crate) fn non_finite<M: Model>(
+pub fn non_finite<M: Model>(
     model: &M,
     prompt: &[u32],
     process_group: &ProcessGroup,

@@ -74,7 +74,7 @@ pub fn prompts(
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use embodied_r_policy::tokenizer::{Tokenizer, TrainOptions, train};
+    use embodied_r_policy::tokenizer::Tokenizer;
 
     use super::*;
     use crate::data::length_limit::TruncationStrategy;
@@ -93,12 +93,10 @@ pub(crate) mod tests {
         answers.iter().enumerate().map(question).collect()
     }
 
-    /// A trained tokenizer, with ChatML's special tokens 1 and 2 and bytes.
+    /// The bundled base's tokenizer, with ChatML's special tokens 1 and 2.
     fn tokenizer() -> Tokenizer {
-        let dir = tempfile::tempdir().unwrap();
-        let options = TrainOptions { vocab_size: 259, min_frequency: 9, ..TrainOptions::default() };
-        train(["a"], &options, dir.path()).unwrap();
-        Tokenizer::from_dir(dir.path()).unwrap()
+        let base = concat!(env!("CARGO_MANIFEST_DIR"), "/../cli/base");
+        Tokenizer::from_dir(base.as_ref()).unwrap()
     }
 
     #[test]

@@ -3,19 +3,30 @@ use std::sync::LazyLock;
 
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
+use tokenizers::AddedToken;
+use tokenizers::models::TrainerWrapper;
+use tokenizers::models::bpe::{BPE, BpeTrainer};
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 
 use super::*;
-use crate::tokenizer::{TrainOptions, train};
+use crate::tokenizer::SPECIAL_TOKENS;
 
 fn byte_level() -> Arc<Tokenizer> {
-    let dir = tempfile::tempdir().unwrap();
     let documents = ["a lamp is left of the chair", "</think> <answer> ä 你好 🦀"];
-    train(
-        documents,
-        &TrainOptions { vocab_size: 300, min_frequency: 1, ..TrainOptions::default() },
-        dir.path(),
-    )
-    .unwrap();
+    let bytes = ByteLevel::new(false, false, true);
+    let mut inner = tokenizers::Tokenizer::new(BPE::default());
+    inner.with_pre_tokenizer(Some(bytes)).with_decoder(Some(bytes));
+    let mut trainer: TrainerWrapper = BpeTrainer::builder()
+        .show_progress(false)
+        .vocab_size(300)
+        .min_frequency(1)
+        .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
+        .special_tokens(SPECIAL_TOKENS.map(|token| AddedToken::from(token, true)).into())
+        .build()
+        .into();
+    inner.train(&mut trainer, documents.into_iter()).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    inner.save(dir.path().join("tokenizer.json"), false).unwrap();
     Arc::new(Tokenizer::from_dir(dir.path()).unwrap())
 }
 

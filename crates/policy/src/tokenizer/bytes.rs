@@ -5,12 +5,13 @@ use std::path::Path;
 use tokenizers::models::bpe::{BPE, Vocab};
 use tokenizers::normalizers::NFC;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::{AddedToken, TokenizerBuilder};
+use tokenizers::{
+    AddedToken, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper, TokenizerBuilder,
+    TokenizerImpl,
+};
 
 use super::TOKENIZER_FILE;
-use super::train::{
-    ByteLevelBpe, CHAT_TEMPLATE, SPECIAL_TOKENS, VISION_TEMPLATE, VISION_TOKENS, write,
-};
+use super::chatml::{CHAT_TEMPLATE, SPECIAL_TOKENS, VISION_TEMPLATE, VISION_TOKENS, write};
 use crate::error::{Error, Result};
 
 /// Which placeholders a tokenizer has.
@@ -64,6 +65,9 @@ pub fn write_byte_tokenizer(
     };
     write(&tokenizer, (&tokens, first_special), template, dir)
 }
+
+type ByteLevelBpe =
+    TokenizerImpl<BPE, NormalizerWrapper, PreTokenizerWrapper, PostProcessorWrapper, ByteLevel>;
 
 fn tokenizer(
     vocab_size: usize,

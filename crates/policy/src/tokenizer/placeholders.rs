@@ -6,7 +6,7 @@ use embodied_r_files::write_json_in_existing_folder;
 use serde_json::json;
 use tokenizers::AddedToken;
 
-use super::train::{VISION_TEMPLATE, VISION_TOKENS, declared};
+use super::chatml::{VISION_TEMPLATE, VISION_TOKENS, declared};
 use super::{TOKENIZER_CONFIG_FILE, TOKENIZER_FILE, Tokenizer};
 use crate::error::{Error, Result};
 

@@ -5,29 +5,13 @@ use serde_json::json;
 
 use super::*;
 
-/// Captions of rooms, as training text.
-fn captions() -> Vec<String> {
-    (0..400)
-        .map(|i| {
-            let (left, far) = (i * 7 % 180, i % 12);
-            format!("Frame {i}: Observe: chair left {left}, {far} m; lamp ahead, 4 m.\n<think>so</think>\n")
-        })
-        .collect()
-}
-
+/// Copies a trained tokenizer with ChatML's template into `dir`: that of the bundled base.
 fn trained(dir: &Path) -> Tokenizer {
-    train(
-        captions(),
-        &TrainOptions { vocab_size: 1_500, min_frequency: 1, ..TrainOptions::default() },
-        dir,
-    )
-    .unwrap();
+    let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("../cli/base");
+    for file in [TOKENIZER_FILE, TOKENIZER_CONFIG_FILE, GENERATION_CONFIG_FILE] {
+        std::fs::copy(base.join(file), dir.join(file)).unwrap();
+    }
     Tokenizer::from_dir(dir).unwrap()
-}
-
-fn pieces(tokenizer: &Tokenizer, text: &str) -> Vec<String> {
-    let ids = tokenizer.encode(text).unwrap();
-    ids.into_iter().map(|id| tokenizer.decode(&[id], SpecialTokens::Keep).unwrap()).collect()
 }
 
 pub(super) fn with_files(files: &[(&str, serde_json::Value)]) -> tempfile::TempDir {
@@ -40,78 +24,7 @@ pub(super) fn with_files(files: &[(&str, serde_json::Value)]) -> tempfile::TempD
 }
 
 #[test]
-fn words_and_numbers_are_tokens_and_punctuation_is_separate() {
-    let dir = tempfile::tempdir().unwrap();
-    let tokenizer = trained(dir.path());
-    assert_eq!(
-        pieces(&tokenizer, "Frame 7: chair left 133, 11 m; lamp"),
-        ["Frame", " 7", ":", " chair", " left", " 133", ",", " 11", " m", ";", " lamp"]
-    );
-    assert_eq!(pieces(&tokenizer, "</think>\n"), ["<", "/", "think", ">", "\n"]);
-}
-
-#[test]
-fn signs_and_decimals_are_parts_of_numbers_on_request() {
-    let texts = ["cup 0.25 -0.11, at 1.05: up\nA 0.25 -0.11 1.05."; 3];
-    let pieces_with = |decimals: bool| {
-        let dir = tempfile::tempdir().unwrap();
-        let options = TrainOptions { vocab_size: 400, min_frequency: 1, decimals };
-        train(texts, &options, dir.path()).unwrap();
-        pieces(&Tokenizer::from_dir(dir.path()).unwrap(), "cup 0.25 -0.11, at 1.05.")
-    };
-    assert_eq!(pieces_with(true), ["cup", " 0.25", " -0.11", ",", " at", " 1.05", "."]);
-    let split = pieces_with(false);
-    assert_eq!(split[..9], ["cup", " 0", ".", "25", " ", "-", "0", ".", "11"]);
-}
-
-#[test]
-fn numbers_split_by_a_small_vocabulary_are_reported() {
-    let dir = tempfile::tempdir().unwrap();
-    let whole = train(
-        captions(),
-        &TrainOptions { vocab_size: 1_500, min_frequency: 1, ..TrainOptions::default() },
-        dir.path(),
-    )
-    .unwrap();
-    assert_eq!(whole.split_numbers, [""; 0]);
-    let small = train(
-        captions(),
-        &TrainOptions { vocab_size: 300, min_frequency: 1, ..TrainOptions::default() },
-        dir.path(),
-    )
-    .unwrap();
-    assert_eq!(small.vocab_size, 300);
-    assert!(small.split_numbers.contains(&" 133".to_owned()));
-}
-
-#[test]
-fn training_twice_gives_the_same_files() {
-    let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    trained(first.path());
-    trained(second.path());
-    for file in [TOKENIZER_FILE, TOKENIZER_CONFIG_FILE, GENERATION_CONFIG_FILE] {
-        let read = |dir: &tempfile::TempDir| std::fs::read(dir.path().join(file)).unwrap();
-        assert_eq!(read(&first), read(&second), "{file}");
-    }
-}
-
-#[test]
-fn a_vocabulary_too_small_for_all_bytes_is_rejected() {
-    let dir = tempfile::tempdir().unwrap();
-    let error = train(
-        captions(),
-        &TrainOptions { vocab_size: 258, min_frequency: 1, ..TrainOptions::default() },
-        dir.path(),
-    )
-    .unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "`vocab_size` must be at least 259, for all bytes and the special tokens, not 258"
-    );
-}
-
-#[test]
-fn a_trained_tokenizer_has_a_chatml_template() {
+fn a_chat_is_rendered_and_encoded_with_chatmls_tokens() {
     let dir = tempfile::tempdir().unwrap();
     let tokenizer = trained(dir.path());
     let conversation = [ChatMessage::system("Think."), ChatMessage::user("Where is the lamp?")];

@@ -1,13 +1,12 @@
 //! Lettered lists as in the prompts of robot questions, of positions or of directions, with contents that are made up.
 
 use embodied_r_random::Rng;
+use embodied_r_sim::arm::DIRECTIONS;
+use embodied_r_sim::arm::statement::{lettered, near, number, position};
+use embodied_r_sim::wording::letter;
 
-use super::made_up;
-use super::statement::{lettered, near, number, position};
-use crate::arm::relation::DIRECTIONS;
-use crate::arm::space::{Vector, norm, sub};
+use super::{Vector, made_up, sub};
 use crate::corpus::Masked;
-use crate::question_template::letter;
 
 /// Least distance of two positions of a list in metres, as in robot questions.
 const APART_M: f64 = 0.05;
@@ -137,6 +136,11 @@ impl NumberList {
         };
         order.into_iter().map(lookup).collect()
     }
+}
+
+/// The length of a vector.
+fn norm([x, y, z]: Vector) -> f64 {
+    (x * x + y * y + z * z).sqrt()
 }
 
 /// A direction along an axis, of which there are two, and whether it is slight; `None` if the axis does not move.

@@ -1,14 +1,12 @@
 //! Lines of statements of random kinds.
 
 use embodied_r_random::Rng;
+use embodied_r_sim::arm::statement::{
+    at_height, direction, displacement, lettered, named, near, number, place, position, rounded,
+};
 
 use super::lists::{PhraseList, PositionList};
-use super::made_up;
-use super::statement::{
-    at_height, direction, displacement, lettered, named, near, note, number, place, position,
-    rounded,
-};
-use crate::arm::space::{Vector, sub};
+use super::{Vector, made_up, sub};
 use crate::corpus::Masked;
 
 /// Fraction of steps from a value that a note states before.
@@ -100,9 +98,9 @@ impl Step {
     }
 }
 
-/// A note of a made-up value, then a step from it.
+/// A note of a made-up value, `noted 0.31 0.08 0.93.`, then a step from it.
 fn after_note(value: &str, step: &str) -> Masked {
-    Masked::first(format!("{} {step}", note(value)), value)
+    Masked::first(format!("noted {value}. {step}"), value)
 }
 
 /// What the lines of a document are about.

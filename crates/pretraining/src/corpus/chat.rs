@@ -3,13 +3,11 @@
 use embodied_r_data::prompts::{judge_system_prompt, judge_user_prompt};
 use embodied_r_data::system_prompt::{Given, SystemPromptPreset};
 use embodied_r_random::Rng;
+use embodied_r_sim::wording::{letter, sentence, tagged};
 
 use super::letters::{LetteredList, conclusion};
 use super::notes::of_option;
 use super::{Document, RoomText};
-use crate::judge_examples::sentence;
-use crate::question_template::letter;
-use crate::rationale::tagged;
 
 impl RoomText<'_> {
     /// The prompt, and a reply of statements; the last is made up, and a content and its letter follow from it.

@@ -3,17 +3,17 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-/// A pre-training document.
+/// A pretraining document.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Document {
+pub(crate) struct Document {
     /// The system prompt of a chat, in which the context is the user's message and the statements are the reply.
-    pub system: Option<&'static str>,
+    pub(crate) system: Option<&'static str>,
     /// The context, such as captions. It is unpredictable and thus masked from the loss.
-    pub context: String,
+    pub(crate) context: String,
     /// The statements that follow from it; the loss is computed on these.
-    pub statements: String,
+    pub(crate) statements: String,
     /// Bytes of the statements that are made up, and thus masked from the loss too.
-    pub masked: Vec<Range<usize>>,
+    pub(crate) masked: Vec<Range<usize>>,
 }
 
 impl Document {
@@ -25,8 +25,7 @@ impl Document {
 
     /// The context of a document that is no chat, as it precedes the statements: these start on a new line, or go on with
     /// one that ends with a colon.
-    #[must_use]
-    pub fn before(&self) -> Cow<'_, str> {
+    pub(crate) fn before(&self) -> Cow<'_, str> {
         match self.context.is_empty() || self.context.ends_with(':') {
             true => Cow::Borrowed(&self.context),
             false => Cow::Owned(format!("{}\n", self.context)),

@@ -1,9 +1,7 @@
 //! Practice without a video: one sum of angles, the name of one direction.
 
 use embodied_r_random::Rng;
-
-use crate::caption_trace::bearing_text;
-use crate::geometry::{Octant, wrap_whole};
+use embodied_r_sim::wording::{Octant, bearing_text, wrap_whole};
 
 /// A multiple of 10 within (-180, 180].
 pub(super) fn angle(rng: &mut Rng) -> i32 {

@@ -50,10 +50,9 @@ mod tests {
 
     #[test]
     fn no_filler_word_occurs_in_captions() {
-        use crate::captions::captions_at;
-        use crate::world::{draw, keyframes_by_pose};
+        use embodied_r_sim::{captions_at, keyframes_by_pose, random_room};
         for seed in 0..50 {
-            let scene = draw(&[seed]);
+            let scene = random_room(&[seed]);
             for caption in captions_at(&scene, &keyframes_by_pose(&scene)) {
                 let words = format!("{} {}", caption.view, caption.action.unwrap_or_default());
                 let mut words = words.split([' ', ',', ';']);

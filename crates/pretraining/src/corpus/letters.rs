@@ -1,11 +1,8 @@
 //! Lettered lists of unrelated contents, and the letters of some.
 
 use embodied_r_random::Rng;
-
-use crate::catalogue::KINDS;
-use crate::geometry::Octant;
-use crate::question_template::{choices, letter, step_text};
-use crate::statement::Statement;
+use embodied_r_sim::statement::Statement;
+use embodied_r_sim::wording::{OBJECT_NAMES, Octant, choices, letter, step_text};
 
 /// What may stand between a content and its letter.
 const JOINTS: [&str; 3] = [": ", ". ", " "];
@@ -18,8 +15,7 @@ pub(super) struct LetteredList {
 impl LetteredList {
     /// Contents of a random kind: objects, orders of objects, steps, directions, actions or sides.
     pub(super) fn random(rng: &mut Rng) -> Self {
-        let names: Vec<String> = KINDS.iter().map(|kind| kind.name.to_owned()).collect();
-        let names = rng.sample(&names, 4);
+        let names = rng.sample(&OBJECT_NAMES.map(str::to_owned), 4);
         let texts = |text: fn(Octant) -> &'static str| Octant::ALL.map(|o| text(o).to_owned());
         let options = match rng.below(10) {
             0 | 1 => rng.sample(&texts(Octant::direction), 4),

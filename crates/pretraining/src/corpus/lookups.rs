@@ -1,10 +1,9 @@
 //! Single lookups in the captions of a video.
 
 use embodied_r_random::Rng;
-
-use crate::caption_trace::{CaptionTrace, bearing_text};
-use crate::catalogue::KINDS;
-use crate::statement::{Sighting, Statement, Which};
+use embodied_r_sim::CaptionTrace;
+use embodied_r_sim::statement::{Sighting, Statement, Which};
+use embodied_r_sim::wording::{OBJECT_NAMES, bearing_text};
 
 /// A kind of lookup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,7 +70,7 @@ impl<'a> Lookups<'a> {
 
     /// A name, mostly of a visible object, sometimes of one that is absent.
     fn name(&self, rng: &mut Rng) -> String {
-        let other = rng.pick(&KINDS).map_or("", |kind| kind.name);
+        let other = rng.pick(&OBJECT_NAMES).copied().unwrap_or_default();
         match rng.pick(self.names) {
             Some(name) if !rng.chance(0.1) => name.clone(),
             _ => other.to_owned(),

@@ -5,14 +5,12 @@
 //! option it is worded as a sighting in a rationale, `lamp right 50, frame 2.`, as its frame is else not found there.
 
 use embodied_r_random::Rng;
+use embodied_r_sim::CaptionTrace;
+use embodied_r_sim::statement::{Sighting, Statement};
+use embodied_r_sim::wording::{OBJECT_NAMES, Octant, bearing_text, named_in_step, wrap_whole};
 
 use super::drills::{angle, octant};
 use super::recall::visible_bearing;
-use crate::caption_trace::{CaptionTrace, bearing_text};
-use crate::catalogue::KINDS;
-use crate::geometry::{Octant, wrap_whole};
-use crate::question_template::named_in_step;
-use crate::statement::{Sighting, Statement};
 
 /// Number of different frames of notes.
 const FRAMES: usize = 10;
@@ -64,7 +62,7 @@ impl Wording {
 }
 
 fn name(rng: &mut Rng) -> &'static str {
-    rng.pick(&KINDS).map_or("", |kind| kind.name)
+    rng.pick(&OBJECT_NAMES).copied().unwrap_or_default()
 }
 
 /// One or several notes, and a step from them; `None` if it needs a video and there is none.
@@ -135,7 +133,7 @@ fn frame_note(bearing_deg: i32, frame: usize, rng: &mut Rng) -> String {
 
 fn order(rng: &mut Rng) -> (String, Statement) {
     let count = rng.pick(&ORDERED).copied().unwrap_or(1);
-    let names = rng.sample(&KINDS, count).into_iter().map(|kind| kind.name.to_owned());
+    let names = rng.sample(&OBJECT_NAMES, count).into_iter().map(str::to_owned);
     let firsts: Vec<(String, usize)> = names.zip(frames(count, rng)).collect();
     let wording = rng.pick(&Wording::ALL).copied().unwrap_or(Wording::Sighting);
     let word =

@@ -6,15 +6,14 @@
 use embodied_r_data::prompts::{FrameText, frame_lines};
 use embodied_r_data::scene::{VisibleObject, view_text};
 use embodied_r_random::Rng;
+use embodied_r_sim::CaptionTrace;
+use embodied_r_sim::wording::{OBJECT_NAMES, bearing_text, letter};
 
 use super::document::Document;
 use super::drills::{rotation, rotation_text};
 use super::letters::LetteredList;
 use super::lookups::{Lookup, Lookups};
 use super::page::{Page, Practice};
-use crate::caption_trace::{CaptionTrace, bearing_text};
-use crate::catalogue::KINDS;
-use crate::question_template::letter;
 
 /// Number of times the listed items are repeated.
 const ROUNDS: usize = 4;
@@ -31,7 +30,7 @@ pub(super) fn any(rng: &mut Rng) -> Document {
 
 fn names(rng: &mut Rng, least: usize, most: usize) -> Vec<String> {
     let count = least + rng.below(most - least + 1);
-    rng.sample(&KINDS, count).into_iter().map(|kind| kind.name.to_owned()).collect()
+    rng.sample(&OBJECT_NAMES, count).into_iter().map(str::to_owned).collect()
 }
 
 /// A random bearing within the field of view, in steps of ten degrees.

@@ -6,11 +6,12 @@ use std::ops::Range;
 use embodied_r_grpo::data::conversations;
 use embodied_r_grpo::schedule::{LrSchedule, LrScheduler};
 use embodied_r_grpo::settings::{Optim, OptimizerSettings};
-use embodied_r_grpo::trainer::lm;
+use embodied_r_grpo::update::supervised::Example;
 use embodied_r_policy::tokenizer::{ChatMessage, Tokenizer};
-use embodied_r_sim::corpus::{self, Document};
 
-use crate::args::sim::PretrainArgs;
+use crate::args::ModelArgs;
+use crate::corpus::{self, Document};
+use crate::lm;
 
 /// Context length of the model: twice the quickstart's prompts with completions.
 pub(super) const MAX_POSITIONS: usize = 2048;
@@ -34,7 +35,7 @@ pub(super) struct Phase {
 /// First plain lists; then lookups in lists and videos, which decay to the full corpus by the middle of the phase, as
 /// rare skills are forgotten before other text depends on them; then documents with names, and chats with
 /// one or several names, which would interfere with learning lookups earlier.
-pub(super) fn phases(args: &PretrainArgs) -> impl Iterator<Item = Phase> {
+pub(super) fn phases(args: &ModelArgs) -> impl Iterator<Item = Phase> {
     let lookups = args.lookup_steps.min(args.steps);
     let chat = args.chat_steps.min(args.steps - lookups);
     let naming = args.naming_steps.min(args.steps - lookups - chat);
@@ -90,9 +91,9 @@ impl Phase {
     pub(super) fn documents<'a>(
         &'a self,
         tokenizer: &'a Tokenizer,
-        args: &PretrainArgs,
+        args: &ModelArgs,
         fault: &'a Cell<Option<embodied_r_grpo::Error>>,
-    ) -> impl Iterator<Item = lm::Example> + 'a {
+    ) -> impl Iterator<Item = Example> + 'a {
         Documents {
             tokenizer,
             seed: args.seed,
@@ -151,25 +152,25 @@ impl Documents<'_> {
         text(self.seed, self.index)
     }
 
-    fn example(&self, document: &Document) -> embodied_r_grpo::Result<lm::Example> {
+    fn example(&self, document: &Document) -> embodied_r_grpo::Result<Example> {
         let Document { system, context, statements, .. } = document;
         let masked = masked(document, self.tokenizer)?;
         if let Some(system) = system {
             let messages = [("system", *system), ("user", context), ("assistant", statements)];
             let messages = messages.map(|(role, content)| ChatMessage::new(role, content));
             let example = conversations::example(&messages, self.tokenizer)?;
-            return Ok(lm::Example { masked, ..example });
+            return Ok(Example { masked, ..example });
         }
         let prompt = self.tokenizer.encode(&format!("{END_OF_TEXT}{}", document.before()))?;
         let completion = self.tokenizer.encode(statements)?;
-        Ok(lm::Example { prompt: prompt.into(), completion, masked })
+        Ok(Example { prompt: prompt.into(), completion, masked })
     }
 }
 
 impl Iterator for Documents<'_> {
-    type Item = lm::Example;
+    type Item = Example;
 
-    fn next(&mut self) -> Option<lm::Example> {
+    fn next(&mut self) -> Option<Example> {
         let document = self.document();
         let example = self.example(&document).map_err(|fault| self.fault.set(Some(fault))).ok()?;
         self.index += 1;
@@ -188,17 +189,17 @@ pub(super) mod tests {
     #[derive(clap::Parser)]
     struct Cli {
         #[command(flatten)]
-        args: PretrainArgs,
+        args: ModelArgs,
     }
 
     /// The arguments of a run with these options.
-    pub(in super::super) fn pretrain_args(options: &[&str]) -> PretrainArgs {
+    pub(in super::super) fn pretrain_args(options: &[&str]) -> ModelArgs {
         Cli::parse_from(["pretrain", "--out", "x"].iter().chain(options)).args
     }
 
     /// Asserts that the masked tokens of `example` are those of the masked text of `document`; returns their number.
     pub(in super::super) fn assert_masked(
-        example: &lm::Example,
+        example: &Example,
         document: &Document,
         tokenizer: &Tokenizer,
     ) -> usize {
@@ -214,10 +215,10 @@ pub(super) mod tests {
     /// Whether each document of a phase equals that of `kind` at its index.
     pub(in super::super) fn are(
         phase: &Phase,
-        args: &PretrainArgs,
+        args: &ModelArgs,
         kind: fn(u64, u64) -> Document,
     ) -> Vec<bool> {
-        let base = concat!(env!("CARGO_MANIFEST_DIR"), "/base");
+        let base = concat!(env!("CARGO_MANIFEST_DIR"), "/../cli/base");
         let tokenizer = Tokenizer::from_dir(base.as_ref()).unwrap();
         let fault = Cell::new(None);
         let mut given = 0;
@@ -226,7 +227,7 @@ pub(super) mod tests {
             given += example.tokens();
             given <= budget
         });
-        let is_kind = |(index, example): (u64, lm::Example)| {
+        let is_kind = |(index, example): (u64, Example)| {
             let Document { system, statements, .. } = kind(args.seed, index);
             let end = if system.is_some() { "<|im_end|>" } else { "" };
             let completion = tokenizer.decode(&example.completion, SpecialTokens::Keep).unwrap();

@@ -10,9 +10,9 @@ mod stages;
 mod world;
 
 use std::cell::Cell;
+use std::io::{self, Write as _};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use candle_core::Device;
 use embodied_r_data::progress::Progress as _;
@@ -21,7 +21,6 @@ use embodied_r_grpo::images::{ReferenceTower, RunImages, TowerTraining};
 use embodied_r_grpo::model::{LoadOptions, Model as _, VisionPolicy};
 use embodied_r_grpo::schedule::{LrSchedule, LrScheduler};
 use embodied_r_grpo::settings::{Optim, OptimizerSettings};
-use embodied_r_grpo::trainer::{detection, lm};
 use embodied_r_policy::tokenizer::Tokenizer;
 use embodied_r_policy::weights::SaveOptions;
 use embodied_r_policy::{Policy, Precision, Trainable, WeightDtype, WeightFormat};
@@ -35,29 +34,41 @@ use self::frames::{detection_examples, frame_table};
 use self::stages::Stages;
 use self::world::{Arm, Rooms, World};
 use super::phases::{MAX_POSITIONS, WARMUP_STEPS};
-use super::{ProgressSink, continued, record};
-use crate::args::sim::{PretrainArgs, VisionPretrainArgs, WorldName};
-use crate::base_model::BaseModel;
-use crate::exit::Status;
-use crate::output::outln;
-use crate::progress::Bar;
+use super::{continued, record};
+use crate::args::{ModelArgs, VisionArgs, WorldName};
+use crate::exit::Usage;
+use crate::progress::{Bar, StepProgress};
+use crate::{detection, lm};
 
 /// All of the vision encoder is trained.
 const TRAINED: FrozenParts = FrozenParts { vision_tower: false, aligner: false };
 
+/// Fails if a text model is needed and not given.
+pub(super) fn check(args: &ModelArgs) -> Result<(), Usage> {
+    let is_missing =
+        args.vision.vision && args.vision.world == WorldName::Rooms && args.from.is_none();
+    match is_missing {
+        true => Err(Usage(
+            "`--vision` needs a text model; give one with `--from`, such as `crates/cli/base`, the bundled one".into(),
+        )),
+        false => Ok(()),
+    }
+}
+
 /// Pretrains a vision-language base model.
-pub(super) fn run(args: &PretrainArgs) -> anyhow::Result<Status> {
+pub(super) fn run(args: &ModelArgs) -> anyhow::Result<()> {
     match args.vision.world {
         WorldName::Rooms => learn::<Rooms>(args),
         WorldName::Arm => learn::<Arm>(args),
     }
 }
 
-fn learn<W: World>(args: &PretrainArgs) -> anyhow::Result<Status> {
+fn learn<W: World>(args: &ModelArgs) -> anyhow::Result<()> {
     let (out, vision) = (args.output.as_path(), &args.vision);
     let mut stages = Stages::of(identity(args), out, |model| start(args, model))?;
     if stages.goes_on {
-        outln!("going on with the unfinished run in `{}`", stages.model.display())?;
+        let model = stages.model.display();
+        writeln!(io::stdout(), "going on with the unfinished run in `{model}`")?;
     }
     let bar = Bar::default();
     if vision.detection_steps > 0 && stages.done.found.is_none() {
@@ -83,26 +94,24 @@ fn learn<W: World>(args: &PretrainArgs) -> anyhow::Result<Status> {
     record(out, &runs)?;
     stages.finish()?;
     if let Some(found) = found {
-        outln!("the encoder found {:.1} % of objects", 100.0 * found)?;
+        writeln!(io::stdout(), "the encoder found {:.1} % of objects", 100.0 * found)?;
     }
-    outln!(
+    writeln!(
+        io::stdout(),
         "{:.2} M parameters; loss {:.4} after {} tokens; saved to {}",
         parameters as f64 / 1e6,
         trained.loss,
         trained.tokens,
         out.display()
     )?;
-    Ok(Status::Done)
+    Ok(())
 }
 
 /// Writes the model that the run starts from into `model`, and returns the record of the runs that made it.
-fn start(args: &PretrainArgs, model: &Path) -> anyhow::Result<Vec<serde_json::Value>> {
+fn start(args: &ModelArgs, model: &Path) -> anyhow::Result<Vec<serde_json::Value>> {
     let Some(from) = &args.from else {
         let text = args.output.join("text-base");
-        match args.vision.world {
-            WorldName::Rooms => BaseModel::Text.unpack(&text)?,
-            WorldName::Arm => arm_text::pretrain(args, &text)?,
-        }
+        arm_text::pretrain(args, &text)?;
         let runs = continued(&text)?;
         new_model::write(&text, model, &args.vision, args.seed)?;
         std::fs::remove_dir_all(&text)
@@ -145,12 +154,9 @@ fn schedule(peak: f64, steps: u64) -> LrSchedule {
 }
 
 /// Trains the vision encoder of `model` to detect objects and saves it; returns the share of objects that it finds.
-fn detect<W: World>(args: &PretrainArgs, model: &Path, bar: &Bar) -> anyhow::Result<f64> {
-    let VisionPretrainArgs {
-        detection_steps,
-        images_per_step,
-        detection_learning_rate: learning_rate,
-        ..
+fn detect<W: World>(args: &ModelArgs, model: &Path, bar: &Bar) -> anyhow::Result<f64> {
+    let VisionArgs {
+        detection_steps, images_per_step, detection_learning_rate: learning_rate, ..
     } = args.vision;
     let processor = VisionProcessor::of_model(model, None)?;
     let options = TowerOptions { frozen: TRAINED, precision: Precision::F32, device: Device::Cpu };
@@ -163,9 +169,8 @@ fn detect<W: World>(args: &PretrainArgs, model: &Path, bar: &Bar) -> anyhow::Res
         optimizer: optimizer(Optim::Adamw),
     };
     let examples = detection_examples::<W>(processor, args.seed, images_per_step);
-    let mut sink = ProgressSink { bar, phase: "detecting objects", save: &|| Ok(()) };
-    let stop = AtomicBool::new(false);
-    let report = detection::train(&tower, examples, &settings, &mut [&mut sink], &stop)?;
+    let progress = StepProgress { bar, phase: "detecting objects", save: &|| Ok(()) };
+    let report = detection::train(&tower, examples, &settings, &progress)?;
     bar.finish();
     let tensors = tower.tensors().map(|(name, tensor)| (name.to_owned(), tensor.clone()));
     let trained = Policy::load(model)?.with_vision_tensors(tensors.collect());
@@ -174,7 +179,7 @@ fn detect<W: World>(args: &PretrainArgs, model: &Path, bar: &Bar) -> anyhow::Res
 }
 
 /// Trains encoder and decoder of `base` on text about frames, and saves them into the output directory.
-fn read<W: World>(args: &PretrainArgs, base: &Path, bar: &Bar) -> anyhow::Result<lm::LmReport> {
+fn read<W: World>(args: &ModelArgs, base: &Path, bar: &Bar) -> anyhow::Result<lm::LmReport> {
     let (out, vision) = (args.output.as_path(), &args.vision);
     new_model::copy(base, out)?;
     let (table, places) = frame_table::<W>(out, args.seed, vision.rooms(), bar)?;
@@ -216,9 +221,8 @@ fn read<W: World>(args: &PretrainArgs, base: &Path, bar: &Bar) -> anyhow::Result
     let tokenizer = Tokenizer::from_dir(out)?;
     let fault = Cell::new(None);
     let documents = Documents::new(&tokenizer, table.processor(), &places, args.seed, &fault);
-    let mut sink = ProgressSink { bar, phase: "reading frames", save: &save };
-    let stop = AtomicBool::new(false);
-    let trained = lm::train(&model, documents, &settings, &mut [&mut sink], &stop);
+    let progress = StepProgress { bar, phase: "reading frames", save: &save };
+    let trained = lm::train(&model, documents, &settings, &progress);
     bar.finish();
     if let Some(fault) = fault.take() {
         return Err(fault);
@@ -228,7 +232,7 @@ fn read<W: World>(args: &PretrainArgs, base: &Path, bar: &Bar) -> anyhow::Result
 }
 
 /// The command of this run, with the model that it continues.
-fn identity(args: &PretrainArgs) -> String {
+fn identity(args: &ModelArgs) -> String {
     let command = command(args);
     match &args.from {
         Some(from) => command.replacen("--from DIR", &format!("--from {}", from.display()), 1),
@@ -237,8 +241,8 @@ fn identity(args: &PretrainArgs) -> String {
 }
 
 /// The command line that reproduces this model from the text model.
-fn command(args: &PretrainArgs) -> String {
-    let VisionPretrainArgs {
+fn command(args: &ModelArgs) -> String {
+    let VisionArgs {
         world,
         text_steps,
         detection_steps,
@@ -251,8 +255,7 @@ fn command(args: &PretrainArgs) -> String {
     } = &args.vision;
     let (rooms, vision_steps) = (args.vision.rooms(), args.vision.vision_steps());
     let world = match (world, &args.from) {
-        (WorldName::Rooms, None) => String::new(),
-        (WorldName::Rooms, Some(_)) => " --from DIR".to_owned(),
+        (WorldName::Rooms, _) => " --from DIR".to_owned(),
         (WorldName::Arm, None) => {
             let steps = text_steps.unwrap_or(arm_text::DEFAULT_STEPS);
             format!(" --world arm --text-steps {steps}")
@@ -262,7 +265,7 @@ fn command(args: &PretrainArgs) -> String {
         }
     };
     format!(
-        "embodied-r sim pretrain --vision{world} --rooms {rooms} --detection-steps {detection_steps} \
+        "embodied-r-pretrain model --vision{world} --rooms {rooms} --detection-steps {detection_steps} \
          --images-per-step {images_per_step} --detection-learning-rate {detection_learning_rate} \
          --vision-steps {vision_steps} --vision-learning-rate {vision_learning_rate} \
          --encoder-learning-rate {encoder_learning_rate} --tokens-per-step {} --seed {} \
@@ -286,11 +289,11 @@ mod tests {
     #[derive(clap::Parser)]
     struct Cli {
         #[command(flatten)]
-        args: PretrainArgs,
+        args: ModelArgs,
     }
 
     fn runs(folder: &str) -> Vec<serde_json::Value> {
-        let path = format!("{}/base/{folder}/pretrain.json", env!("CARGO_MANIFEST_DIR"));
+        let path = format!("{}/../cli/base/{folder}/pretrain.json", env!("CARGO_MANIFEST_DIR"));
         serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
     }
 
@@ -298,8 +301,10 @@ mod tests {
     fn the_defaults_are_those_of_the_bundled_models() {
         for (folder, world) in [("vision", "rooms"), ("arm", "arm")] {
             let args = ["pretrain", "--vision", "--world", world, "--output", "x"];
-            let args = Cli::parse_from(args).args;
-            assert_eq!(runs(folder).last().unwrap()["command"], command(&args));
+            let command = command(&Cli::parse_from(args).args).replace(" --from DIR", "");
+            // As it was spelled when the program made them, from its text base.
+            let spelled = command.replace("embodied-r-pretrain model", "embodied-r sim pretrain");
+            assert_eq!(runs(folder).last().unwrap()["command"], spelled);
         }
     }
 
@@ -329,7 +334,7 @@ mod tests {
         assert!(help("vision_steps").contains(&format!("of the arm {steps}]")));
         assert!(help("rooms").contains(&format!("of the arm {rooms}]")));
 
-        let page = include_str!("../../../../../../docs/learning.md").replace('\n', " ");
+        let page = include_str!("../../../../docs/learning.md").replace('\n', " ");
         let thousands = |n: u64| format!("{},{:03}", n / 1000, n % 1000);
         let said = format!(
             "({} steps of text, {} of text about frames, {} scenes)",

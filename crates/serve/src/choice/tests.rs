@@ -1,18 +1,17 @@
 use embodied_r_policy::SamplingParams;
-use embodied_r_policy::tokenizer::{SpecialTokens, TrainOptions, train};
+use embodied_r_policy::tokenizer::{Placeholders, SpecialTokens, write_byte_tokenizer};
 
 use super::*;
 use crate::request::ResponseMode;
 
 fn tokenizer() -> Arc<Tokenizer> {
     let dir = tempfile::tempdir().unwrap();
-    let options = TrainOptions { vocab_size: 259, min_frequency: 9, ..TrainOptions::default() };
-    train(["a"], &options, dir.path()).unwrap();
+    write_byte_tokenizer(dir.path(), 259, 256, Placeholders::None).unwrap();
     Arc::new(Tokenizer::from_dir(dir.path()).unwrap())
 }
 
 fn choice(tokenizer: &Arc<Tokenizer>, stop: &[&str], stop_token_ids: &[u32]) -> Choice {
-    let stop_ids = [&[2], stop_token_ids].concat();
+    let stop_ids = [&[258], stop_token_ids].concat();
     let settings = Settings {
         sampling: SamplingParams { stop_ids, logprobs: Some(1), ..SamplingParams::default() },
         stop_token_ids: stop_token_ids.to_vec(),

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use embodied_r_policy::SamplingDefaults;
-use embodied_r_policy::tokenizer::{SpecialTokens, Tokenizer, TrainOptions, train};
+use embodied_r_policy::tokenizer::{SpecialTokens, Tokenizer};
 use serde_json::{Value, json};
 
 use super::chat::{ChatRequest, Conversation};
@@ -12,14 +12,8 @@ use crate::refusal::Refusal;
 
 /// A model with 300 token ids, a context length of 100, and the stop ids 2 and 0.
 fn model() -> Model {
-    let dir = tempfile::tempdir().unwrap();
-    train(
-        ["a lamp"],
-        &TrainOptions { vocab_size: 300, min_frequency: 1, ..TrainOptions::default() },
-        dir.path(),
-    )
-    .unwrap();
-    let tokenizer = Arc::new(Tokenizer::from_dir(dir.path()).unwrap());
+    let base = concat!(env!("CARGO_MANIFEST_DIR"), "/../cli/base");
+    let tokenizer = Arc::new(Tokenizer::from_dir(base.as_ref()).unwrap());
     let defaults = SamplingDefaults { temperature: 0.7, top_k: 20, ..SamplingDefaults::default() };
     Model {
         name: "m".into(),

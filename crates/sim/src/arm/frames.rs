@@ -4,13 +4,13 @@ use embodied_r_random::Rng;
 
 use super::camera::image_position;
 use super::chain::reach;
-use super::corpus::statement::position;
 use super::demonstration::demonstration;
 use super::objects::Kind;
 use super::relation::{directions, relations, things};
 use super::scene::Scene;
 use super::script::closed_m;
 use super::space::{Rotation, Transform, sub};
+use super::statement::position;
 use super::task::Task;
 use super::{OPEN_M, TABLE_CENTRE};
 
@@ -126,7 +126,8 @@ pub fn descriptions(scene: &Scene) -> Vec<String> {
 }
 
 /// What the gripper does: `gripper open`, `gripper closed` or `gripper holding red cup`.
-pub(crate) fn hand(scene: &Scene) -> String {
+#[must_use]
+pub fn hand(scene: &Scene) -> String {
     match scene.held_body() {
         Some(body) => format!("gripper holding {}", body.kind.name()),
         None if scene.is_open() => "gripper open".to_owned(),

@@ -1,13 +1,11 @@
 //! Worked answers to robot questions about simulated demonstrations, derived from the scene that a frame shows.
 
-use super::corpus::statement::{
-    at_height, direction, displacement, lettered, named, near, place, rounded,
-};
 use super::demonstration::Demonstration;
 use super::frames::hand;
 use super::relation::{Relation, relations, things};
 use super::scene::Scene;
 use super::space::{Vector, norm, sub};
+use super::statement::{at_height, direction, displacement, lettered, named, near, place, rounded};
 use crate::question_template::letter;
 use crate::rationale::tagged;
 
@@ -135,8 +133,8 @@ fn parsed(text: &str) -> Option<Vector> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::arm::corpus::statement::position;
     use crate::arm::demonstration::demonstration;
+    use crate::arm::statement::position;
     use crate::arm::task::Task;
 
     fn options(positions: &[Vector]) -> Vec<String> {

@@ -12,9 +12,8 @@ pub const MOVEMENT_EPSILON_M: f64 = 0.005;
 /// Part of the largest displacement up to which a movement is "slightly".
 const SLIGHT: f64 = 0.5;
 
-/// Words for both directions of each axis.
-pub(crate) const DIRECTIONS: [[&str; 2]; 3] =
-    [["forward", "backward"], ["right", "left"], ["up", "down"]];
+/// Words for both directions of each axis, the positive one first.
+pub const DIRECTIONS: [[&str; 2]; 3] = [["forward", "backward"], ["right", "left"], ["up", "down"]];
 
 /// The directions of a movement, such as `slightly forward`, in order of the axes. An axis that moves at most half as far
 /// as the one that moves most is "slightly"; one that moves less than [`MOVEMENT_EPSILON_M`] is left out.
@@ -116,13 +115,15 @@ impl Relation {
 
 /// The gripper and the objects of a scene with their positions in metres: of the gripper the point between its
 /// fingertips, of an object its middle.
-pub(crate) fn things(scene: &Scene) -> Vec<(&'static str, Vector)> {
+#[must_use]
+pub fn things(scene: &Scene) -> Vec<(&'static str, [f64; 3])> {
     let objects = scene.bodies.iter().map(|body| (body.kind.name(), body.middle()));
     std::iter::once(("gripper", scene.gripper_position())).chain(objects).collect()
 }
 
 /// All clear relations between the things of a scene: the subject, the relation and the object of each.
-pub(crate) fn relations(scene: &Scene) -> Vec<(&'static str, Relation, &'static str)> {
+#[must_use]
+pub fn relations(scene: &Scene) -> Vec<(&'static str, Relation, &'static str)> {
     let things = things(scene);
     let pairs =
         things.iter().flat_map(|subject| things.iter().map(move |object| (subject, object)));

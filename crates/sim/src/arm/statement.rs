@@ -1,68 +1,75 @@
-//! Statements of one step, in the words of worked rationales.
+//! Statements of one step, in the words of worked answers and of pretraining text.
+//!
+//! Positions and displacements are in metres along x, y and z; texts have two decimals.
 
 use crate::arm::relation::directions_above;
-use crate::arm::space::{Vector, sub};
+use crate::arm::space::sub;
 
-/// Axes that move less than this are left out of directions in pre-training text and worked answers, in metres: more than
+/// Axes that move less than this are left out of directions in pretraining text and worked answers, in metres: more than
 /// a small model misreads. Robot questions for worked answers need the same.
 pub const EPSILON_M: f64 = 0.02;
 
 /// A number with two decimals, never `-0.00`.
-pub(crate) fn number(value: f64) -> String {
+#[must_use]
+pub fn number(value: f64) -> String {
     let text = format!("{value:.2}");
     if text == "-0.00" { "0.00".to_owned() } else { text }
 }
 
 /// A position or a displacement: `0.31 -0.08 0.80`.
-pub(crate) fn position(position: Vector) -> String {
+#[must_use]
+pub fn position(position: [f64; 3]) -> String {
     position.map(number).join(" ")
 }
 
 /// Rounded to what its text says.
-pub(crate) fn rounded(position: Vector) -> Vector {
+#[must_use]
+pub fn rounded(position: [f64; 3]) -> [f64; 3] {
     position.map(|value| (value * 100.0).round() / 100.0)
 }
 
 /// `red cup 0.31 -0.08 0.80.`
-pub(crate) fn place(name: &str, at: Vector) -> String {
+#[must_use]
+pub fn place(name: &str, at: [f64; 3]) -> String {
     format!("{name} {}.", position(at))
 }
 
 /// `red cup 0.31 -0.08 0.80, at 0.93: 0.31 -0.08 0.93.`: the same place at another height.
-pub(crate) fn at_height(name: &str, at: Vector, height: f64) -> String {
+#[must_use]
+pub fn at_height(name: &str, at: [f64; 3], height: f64) -> String {
     let [x, y, _] = at;
     format!("{name} {}, at {}: {}.", position(at), number(height), position([x, y, height]))
 }
 
 /// `gripper 0.27 -0.11 1.15, to 0.31 0.08 0.93: 0.04 0.19 -0.22.`: the displacement.
-pub(crate) fn displacement(name: &str, from: Vector, to: Vector) -> String {
+#[must_use]
+pub fn displacement(name: &str, from: [f64; 3], to: [f64; 3]) -> String {
     let way = sub(rounded(to), rounded(from));
     format!("{name} {}, to {}: {}.", position(from), position(to), position(way))
 }
 
 /// The directions of a displacement that is rounded to centimetres: `slightly forward, right, down`.
-pub(crate) fn direction(displacement: Vector) -> String {
+#[must_use]
+pub fn direction(displacement: [f64; 3]) -> String {
     // A hundredth of a millimetre keeps what is rounded to the bound on its side.
     directions_above(displacement, EPSILON_M - 1e-5).join(", ")
 }
 
 /// `move 0.04 0.19 -0.22: slightly forward, right, down.`: the directions of a displacement.
-pub(crate) fn named(displacement: Vector) -> String {
+#[must_use]
+pub fn named(displacement: [f64; 3]) -> String {
     format!("move {}: {}.", position(displacement), direction(displacement))
 }
 
-/// `noted 0.31 0.08 0.93.`: a value that is made up and that the next statement is about.
-pub(crate) fn note(value: &str) -> String {
-    format!("noted {value}.")
-}
-
 /// `near 0.31 0.08 0.93: B.`: the option nearest to a position.
-pub(crate) fn near(at: Vector, letter: char) -> String {
+#[must_use]
+pub fn near(at: [f64; 3], letter: char) -> String {
     format!("near {}: {letter}.", position(at))
 }
 
 /// `slightly forward, right, down: D.`: the letter of directions.
-pub(crate) fn lettered(phrase: &str, letter: char) -> String {
+#[must_use]
+pub fn lettered(phrase: &str, letter: char) -> String {
     format!("{phrase}: {letter}.")
 }
 

@@ -8,7 +8,7 @@ use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, DecoderWrapper, PreTokenizerWrapper};
 
 use super::*;
-use crate::tokenizer::{Placeholders, TrainOptions, train, write_byte_tokenizer};
+use crate::tokenizer::{Placeholders, write_byte_tokenizer};
 
 const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
@@ -56,18 +56,12 @@ fn trained(pre_tokenizer: Value, normalizer: Value) -> Tokenizer {
 static TOKENIZERS: LazyLock<Vec<Tokenizer>> = LazyLock::new(|| {
     let gpt2 = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false,
         "use_regex": true});
-    let own = tempfile::tempdir().unwrap();
-    train(
-        CORPUS,
-        &TrainOptions { vocab_size: 400, min_frequency: 1, ..TrainOptions::default() },
-        own.path(),
-    )
-    .unwrap();
+    let base = concat!(env!("CARGO_MANIFEST_DIR"), "/../cli/base");
     vec![
         trained(split(QWEN2), json!({"type": "NFC"})),
         trained(split(LLAMA3), Value::Null),
         trained(gpt2, Value::Null),
-        Tokenizer::from_dir(own.path()).unwrap(),
+        Tokenizer::from_dir(base.as_ref()).unwrap(),
     ]
 });
 

@@ -1,22 +1,24 @@
-//! The text model of `sim pretrain --vision --world arm`, before it sees frames.
+//! The text model of `--vision --world arm`, before it sees frames.
 
 use std::path::Path;
 use std::time::Instant;
 
 use embodied_r_policy::Policy;
-use embodied_r_policy::tokenizer::{TrainOptions, train};
 use embodied_r_random::Rng;
 use embodied_r_robot::{Kind, PromptStyle, Prompts, Robot};
-use embodied_r_sim::arm::{
-    Task, arithmetic_document, demonstration, lettered_document, lettered_numbers_document,
-    listed_document, random_scene, scene_document,
-};
-use embodied_r_sim::corpus::Document;
+use embodied_r_sim::arm::{Task, demonstration, random_scene};
 use serde_json::{Value, json};
 
 use super::super::phases::Phase;
 use super::super::{TOKENIZER_TEXTS, config, record, train_phases};
-use crate::args::sim::PretrainArgs;
+use crate::args::ModelArgs;
+use crate::arm_corpus::{
+    arithmetic_document, lettered_document, lettered_numbers_document, listed_document,
+    scene_document,
+};
+use crate::corpus::Document;
+use crate::mimetic;
+use crate::tokenizer::{TrainOptions, train};
 
 /// Maximum vocabulary size: numbers with two decimals are one token each.
 const VOCAB_SIZE: usize = 1024;
@@ -39,17 +41,18 @@ const PRACTICE_LEARNING_RATE: f64 = 5e-3;
 const LEARNING_RATE: f64 = 3e-3;
 
 /// Trains a tokenizer and a decoder on text without frames, and writes both into `out`.
-pub(super) fn pretrain(args: &PretrainArgs, out: &Path) -> anyhow::Result<()> {
+pub(super) fn pretrain(args: &ModelArgs, out: &Path) -> anyhow::Result<()> {
     std::fs::create_dir_all(out).map_err(embodied_r_files::Error::io("create", out))?;
     let options = TrainOptions { vocab_size: VOCAB_SIZE, min_frequency: 2, decimals: true };
-    let trained = train(tokenizer_texts(args.seed), &options, out)?;
-    let policy = Policy::random_mimetic(&config(args, trained.vocab_size)?, args.seed)?;
+    let vocab_size = train(tokenizer_texts(args.seed), &options, out)?;
+    let policy = Policy::random(&config(args, vocab_size)?, args.seed)?;
+    mimetic::initialize(&policy)?;
     record(out, &[learn(args, &policy, DEFAULT_STEPS, out)?])
 }
 
 /// Trains a decoder on text without frames if that is asked for, saves it into `out`, and adds this to `runs`.
 pub(super) fn continue_training(
-    args: &PretrainArgs,
+    args: &ModelArgs,
     out: &Path,
     runs: &mut Vec<Value>,
 ) -> anyhow::Result<()> {
@@ -92,7 +95,7 @@ fn phases(steps: u64) -> [Phase; 4] {
 
 /// Trains on all phases; returns the record.
 fn learn(
-    args: &PretrainArgs,
+    args: &ModelArgs,
     policy: &Policy,
     default_steps: u64,
     out: &Path,
@@ -140,7 +143,7 @@ mod tests {
     use embodied_r_policy::tokenizer::Tokenizer;
 
     use super::*;
-    use crate::commands::sim::pretrain::phases::tests::{are, assert_masked, pretrain_args};
+    use crate::pretrain::phases::tests::{are, assert_masked, pretrain_args};
 
     #[test]
     fn lookups_come_first_and_each_phase_begins_with_the_text_of_the_one_before() {
@@ -167,7 +170,7 @@ mod tests {
 
     #[test]
     fn masked_tokens_are_those_of_the_masked_text() {
-        let base = concat!(env!("CARGO_MANIFEST_DIR"), "/base/arm");
+        let base = concat!(env!("CARGO_MANIFEST_DIR"), "/../cli/base/arm");
         let tokenizer = Tokenizer::from_dir(base.as_ref()).unwrap();
         let (args, fault) = (pretrain_args(&[]), Cell::new(None));
         let (mut seen, mut chats) = (0, 0);

@@ -7,15 +7,15 @@ use embodied_r_data::question::Question;
 use embodied_r_data::system_prompt::SystemPrompt;
 use embodied_r_grpo::data::length_limit::{LengthLimit, TruncationStrategy};
 use embodied_r_grpo::data::samples::{self, LaidOutSample};
-use embodied_r_grpo::trainer::lm;
+use embodied_r_grpo::update::supervised::Example;
 use embodied_r_policy::tokenizer::Tokenizer;
-use embodied_r_sim::corpus::Document;
 use embodied_r_sim::views::IMAGE;
 use embodied_r_vision::VisionProcessor;
 
 use super::frames::Shown;
 use super::world::World;
-use crate::commands::sim::pretrain::phases::{END_OF_TEXT, MAX_POSITIONS, masked};
+use crate::corpus::Document;
+use crate::pretrain::phases::{END_OF_TEXT, MAX_POSITIONS, masked};
 
 /// An image in the raw text of a document.
 const PLACEHOLDER: &str = "<|vision_start|><|image_pad|><|vision_end|>";
@@ -41,7 +41,7 @@ impl<'a, W: World> Documents<'a, W> {
         Self { tokenizer, processor, places, seed, index: 0, fault }
     }
 
-    fn example(&self, index: u64) -> anyhow::Result<Option<lm::Example>> {
+    fn example(&self, index: u64) -> anyhow::Result<Option<Example>> {
         if index.is_multiple_of(W::TEXT_EVERY) {
             return self.of(&W::text(self.seed, index), None);
         }
@@ -50,11 +50,7 @@ impl<'a, W: World> Documents<'a, W> {
         self.of(&W::document(&shown.place, self.seed, index), Some(shown))
     }
 
-    fn of(
-        &self,
-        document: &Document,
-        shown: Option<&Shown<W>>,
-    ) -> anyhow::Result<Option<lm::Example>> {
+    fn of(&self, document: &Document, shown: Option<&Shown<W>>) -> anyhow::Result<Option<Example>> {
         let layouts = shown.map(|shown| shown.layouts.clone()).unwrap_or_default();
         let Document { system, context, statements, .. } = document;
         let masked = masked(document, self.tokenizer)?;
@@ -62,7 +58,7 @@ impl<'a, W: World> Documents<'a, W> {
             let before = document.before().replace(IMAGE, PLACEHOLDER);
             let prompt = self.tokenizer.encode(&format!("{END_OF_TEXT}{before}"))?;
             let prompt = self.processor.prompt(&prompt, &layouts)?;
-            return Ok(Some(lm::Example {
+            return Ok(Some(Example {
                 prompt,
                 completion: self.tokenizer.encode(statements)?,
                 masked,
@@ -87,14 +83,14 @@ impl<'a, W: World> Documents<'a, W> {
         let system = SystemPrompt::default();
         let text = (self.tokenizer as _, self.processor);
         let example = samples::examples(vec![sample], text, &system, &limit)?.examples.pop();
-        Ok(example.map(|example| lm::Example { masked, ..example }))
+        Ok(example.map(|example| Example { masked, ..example }))
     }
 }
 
 impl<W: World> Iterator for Documents<'_, W> {
-    type Item = lm::Example;
+    type Item = Example;
 
-    fn next(&mut self) -> Option<lm::Example> {
+    fn next(&mut self) -> Option<Example> {
         loop {
             let example = self.example(self.index);
             self.index += 1;
@@ -117,12 +113,12 @@ mod tests {
     use super::super::frames::frame_table;
     use super::super::world::Arm;
     use super::*;
-    use crate::commands::sim::pretrain::phases::tests::assert_masked;
+    use crate::pretrain::phases::tests::assert_masked;
     use crate::progress::Bar;
 
     #[test]
     fn documents_without_frames_are_mixed_in_and_what_is_made_up_is_masked() {
-        let base = concat!(env!("CARGO_MANIFEST_DIR"), "/base/arm").as_ref();
+        let base = concat!(env!("CARGO_MANIFEST_DIR"), "/../cli/base/arm").as_ref();
         let tokenizer = Tokenizer::from_dir(base).unwrap();
         let (table, places) = frame_table::<Arm>(base, 0, 2, &Bar::default()).unwrap();
         let fault = Cell::new(None);

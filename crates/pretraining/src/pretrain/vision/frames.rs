@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use embodied_r_data::progress::Progress;
 use embodied_r_grpo::images::table::{ImageSource, ImageTable, ReadError};
-use embodied_r_grpo::trainer::detection::DetectionExample;
 use embodied_r_vision::{Frames, ImageLayout, VisionProcessor};
 use rayon::prelude::*;
 
 use super::world::World;
+use crate::detection::DetectionExample;
 
 /// A place with the layouts of its frames.
 pub(super) struct Shown<W: World> {

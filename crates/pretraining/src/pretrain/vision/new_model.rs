@@ -10,19 +10,14 @@ use embodied_r_policy::{ModelConfig, Policy, Rope, WeightDtype};
 use embodied_r_vision::{VisionConfig, model_files};
 use serde_json::{Value, json};
 
-use crate::args::sim::VisionPretrainArgs;
+use crate::args::VisionArgs;
 
 /// Placeholder tokens: start, end, image, video.
 const PLACEHOLDERS: usize = 4;
 
 /// Writes the model into `out`: the decoder of the text model in `text`, with embeddings for the placeholders, and an
 /// encoder with random weights.
-pub(super) fn write(
-    text: &Path,
-    out: &Path,
-    args: &VisionPretrainArgs,
-    seed: u64,
-) -> anyhow::Result<()> {
+pub(super) fn write(text: &Path, out: &Path, args: &VisionArgs, seed: u64) -> anyhow::Result<()> {
     std::fs::create_dir_all(out).map_err(embodied_r_files::Error::io("create", out))?;
     let first = Tokenizer::from_dir(text)?.save_with_placeholders(out)?;
     let decoder = Policy::load(text)?;
@@ -64,7 +59,7 @@ pub(super) fn copy(from: &Path, out: &Path) -> anyhow::Result<()> {
 }
 
 /// The `vision_config`: as Qwen2.5-VL's, with full attention in every block.
-fn vision_config(args: &VisionPretrainArgs, out_hidden_size: usize) -> Value {
+fn vision_config(args: &VisionArgs, out_hidden_size: usize) -> Value {
     let shape = &args.encoder;
     json!({
         "depth": shape.encoder_depth,

@@ -2,13 +2,14 @@
 
 use std::fmt::Debug;
 
-use embodied_r_grpo::trainer::detection::DetectedObject;
 use embodied_r_sim::arm::{self, Located, Renderer, Scene};
-use embodied_r_sim::corpus::{self, Document};
 use embodied_r_sim::views::{self, Sighted, VIEW_SIZE, Views};
 use image::RgbImage;
 
 use super::arm_text;
+use crate::arm_corpus;
+use crate::corpus::{self, Document};
+use crate::detection::DetectedObject;
 
 /// A side of a merged token in pixels.
 const TOKEN_PX: usize = 28;
@@ -154,7 +155,7 @@ impl World for Arm {
     }
 
     fn document(scene: &Scene, seed: u64, index: u64) -> Document {
-        arm::scene_document(scene, seed, index)
+        arm_corpus::scene_document(scene, seed, index)
     }
 
     fn text(seed: u64, index: u64) -> Document {
