@@ -26,7 +26,7 @@ pub(crate) struct Cli {
 /// The commands. Their help is that of their options.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    Model(ModelArgs),
+    Model(Box<ModelArgs>),
     Corpus(CorpusArgs),
 }
 

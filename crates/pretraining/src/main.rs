@@ -32,7 +32,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(&cli.log)?;
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     match cli.command {
-        Command::Model(args) => pretrain::run(args),
+        Command::Model(args) => pretrain::run(&args),
         Command::Corpus(args) => corpus_file::run(args),
     }
 }

@@ -33,24 +33,24 @@ const TOKENIZER_TEXTS: u64 = 3000;
 const RECORD: &str = "pretrain.json";
 
 /// Pretrain the quickstart's small base model.
-pub(crate) fn run(args: ModelArgs) -> anyhow::Result<()> {
-    vision::check(&args)?;
+pub(crate) fn run(args: &ModelArgs) -> anyhow::Result<()> {
+    vision::check(args)?;
     std::fs::create_dir_all(&args.output)
         .map_err(embodied_r_files::Error::io("create", args.output.as_path()))?;
     if args.vision.vision {
-        return vision::run(&args);
+        return vision::run(args);
     }
     let began = Instant::now();
     let (policy, before) = match &args.from {
         Some(from) => continue_from(from, &args.output)?,
-        None => (random(&args)?, Vec::new()),
+        None => (random(args)?, Vec::new()),
     };
     let parameters = policy.config().parameter_count();
     writeln!(io::stdout(), "{:.2} M parameters", parameters as f64 / 1e6)?;
-    let Trained { tokens, loss } = train_phases(&policy, &args, phases(&args), &args.output)?;
+    let Trained { tokens, loss } = train_phases(&policy, args, phases(args), &args.output)?;
     let mut runs = before;
     runs.push(json!({
-        "command": command(&args),
+        "command": command(args),
         "steps": args.steps,
         "tokens": tokens,
         "loss": loss,

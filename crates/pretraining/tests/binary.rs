@@ -1,5 +1,7 @@
 //! `embodied-r-pretrain`.
 
+#![allow(clippy::unwrap_used)]
+
 use std::path::{Path, PathBuf};
 
 use assert_cmd::Command;
@@ -39,8 +41,8 @@ fn runs(model: &Path) -> Vec<Value> {
 #[test]
 fn the_corpus_is_json_lines_and_depends_only_on_the_seed() {
     let corpus = |seed: &str| {
-        let done = embodied_r_pretrain().args(["corpus", "--documents", "8", "--seed", seed]);
-        text(&done.assert().success().get_output().stdout)
+        let arguments = ["corpus", "--documents", "8", "--seed", seed];
+        text(&embodied_r_pretrain().args(arguments).assert().success().get_output().stdout)
     };
     let lines = corpus("1");
     assert_eq!(lines.lines().count(), 8);
