@@ -77,9 +77,10 @@ pub(crate) struct ViewsArgs {
     pub(crate) categories: Vec<Category>,
 }
 
-/// The words of a command that another binary has.
+/// A command of another binary, `embodied-r-pretrain`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct MovedArgs {
+    /// Its options, which are not read.
     #[arg(hide = true, trailing_var_arg = true, allow_hyphen_values = true)]
     pub(crate) words: Vec<OsString>,
 }
