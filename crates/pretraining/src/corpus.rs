@@ -60,13 +60,13 @@ pub(crate) fn document(seed: u64, index: u64) -> Document {
     page_or_list(&mut Rng::new(&[seed, index, 7]), &[seed, index, 8], Subjects::One)
 }
 
-/// Like [`document`], but without a subject: the statements are about random objects.
+/// Like [`document()`], but without a subject: the statements are about random objects.
 pub(crate) fn document_without_subject(seed: u64, index: u64) -> Document {
     page_or_list(&mut Rng::new(&[seed, index, 12]), &[seed, index, 13], Subjects::None)
 }
 
 /// Chat `index` of `seed`. Its kinds are a reply in the quickstart's format: statements about a room, then the letter of an
-/// unrelated content; the judge's task on such statements; and the text of [`document`], which is no chat.
+/// unrelated content; the judge's task on such statements; and the text of [`document()`], which is no chat.
 pub(crate) fn chat_document(seed: u64, index: u64) -> Document {
     let rng = &mut Rng::new(&[seed, index, 14]);
     let scene = &[seed, index, 15];
