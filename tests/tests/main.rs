@@ -46,6 +46,7 @@ mod robot_questions;
 mod run_folders;
 mod run_settings;
 mod runs;
+mod sampling;
 mod security;
 mod serve;
 mod sft;

@@ -16,7 +16,9 @@ use embodied_r_grpo::images::table::ImageTable;
 use embodied_r_grpo::model::prompt_end;
 use embodied_r_inference::{BlockingEngine, Completion, Model, PromptRequest};
 use embodied_r_policy::tokenizer::{ChatMessage, Tokenizer};
-use embodied_r_policy::{EngineOptions, FingerprintExtent, Prompt, WeightPlacement, fingerprint};
+use embodied_r_policy::{
+    EngineOptions, FingerprintExtent, Prompt, SamplingParams, WeightPlacement, fingerprint,
+};
 use embodied_r_rewards::prompt_end::whole_reply;
 use serde_json::{Map, Value, json};
 
@@ -64,7 +66,8 @@ impl BatchGenerator {
     /// The model of the options; its weights are not loaded yet.
     ///
     /// # Errors
-    /// The batch size is 0, `--model` is missing, the model or its tokenizer does not exist, or a text model is to see.
+    /// The batch size is 0, `--model` is missing, the model or its tokenizer does not exist, a sampling
+    /// parameter is out of bounds, or a text model is to see.
     pub(crate) fn new(args: &ModelArgs, direct: Option<Direct>) -> anyhow::Result<Self> {
         if args.batch == 0 {
             return Err(Usage("`--batch` must be at least 1, not 0".into()).into());
@@ -74,6 +77,7 @@ impl BatchGenerator {
             direct.check_model(&new.dir()?, args.model.as_deref().unwrap_or_default())?;
         }
         Tokenizer::from_dir(&new.dir()?)?;
+        new.args.decoding.sampling_params(Some(&new.dir()?))?;
         Ok(new)
     }
 
@@ -121,7 +125,8 @@ impl BatchGenerator {
             ("quantize".to_owned(), json!(weights.quantize.map(QuantizeName::name))),
             ("device".to_owned(), json!(weights.device.name())),
         ]);
-        settings.extend(self.args.decoding.settings());
+        let sampling = self.args.decoding.sampling_params(Some(&self.dir()?))?;
+        settings.extend(self.args.decoding.settings(&sampling));
         settings.extend(self.direct.iter().flat_map(Direct::settings));
         Ok(settings)
     }
@@ -147,7 +152,9 @@ impl BatchGenerator {
             _ => None,
         };
         let ModelArgs { decoding, batch, .. } = &self.args;
-        let sampling = Arc::new(decoding.sampling_params(model.tokenizer.stop_ids()));
+        let stop_ids = model.tokenizer.stop_ids().to_vec();
+        let sampling = decoding.sampling_params(Some(&self.dir()?))?;
+        let sampling = Arc::new(SamplingParams { stop_ids, ..sampling });
         // One engine for all batches: it keeps the prefix that they share.
         let mut engine = BlockingEngine::new(model, EngineOptions::default())?;
         progress.start("answering", Some(prompts.len() as u64));

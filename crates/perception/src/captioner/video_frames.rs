@@ -7,9 +7,10 @@ use std::sync::atomic::AtomicBool;
 
 use tokio::sync::{OnceCell, Semaphore};
 
+use super::frame_image::{FrameImage, ImageForm};
 use crate::error::{Error, Result};
+use crate::keyframes;
 use crate::video;
-use crate::{jpeg, keyframes};
 
 /// Limit on concurrently decoded videos, and what stops them.
 #[derive(Debug, Clone)]
@@ -57,7 +58,7 @@ pub struct VideoFrames {
     decode_limit: DecodeLimit,
     digest: OnceCell<Result<String, Arc<Error>>>,
     key_frames: OnceCell<Result<Vec<KeyFrame>, Arc<Error>>>,
-    jpegs: OnceCell<Result<Vec<Vec<u8>>, Arc<Error>>>,
+    images: OnceCell<Result<Vec<FrameImage>, Arc<Error>>>,
 }
 
 impl VideoFrames {
@@ -76,7 +77,7 @@ impl VideoFrames {
             decode_limit: decode_limit.clone(),
             digest: OnceCell::new(),
             key_frames: OnceCell::new(),
-            jpegs: OnceCell::new(),
+            images: OnceCell::new(),
         }
     }
 
@@ -112,29 +113,28 @@ impl VideoFrames {
         shared(digest.await).map(String::as_str)
     }
 
-    /// A content-based identifier of a key frame's image in [`VideoFrames::jpegs`].
+    /// A content-based identifier of a key frame's image in [`VideoFrames::images`], given in `form`.
     ///
     /// # Errors
     /// As [`VideoFrames::digest`].
-    pub async fn image_id(&self, frame: KeyFrame) -> Result<String> {
+    pub async fn image_id(&self, frame: KeyFrame, form: ImageForm) -> Result<String> {
         let side = self.max_side.map_or_else(|| "whole".to_owned(), |side| side.to_string());
         let (digest, index) = (self.digest().await?, frame.index);
-        Ok(format!("blake3:{digest} frame {index} side {side} jpeg {}", jpeg::QUALITY))
+        Ok(format!("blake3:{digest} frame {index} side {side}{}", form.suffix()))
     }
 
-    /// The key frames as JPEG files, in order.
+    /// The images of the key frames, in order.
     ///
     /// # Errors
     /// The video does not exist or cannot be decoded.
-    pub async fn jpegs(&self) -> Result<&[Vec<u8>]> {
+    pub async fn images(&self) -> Result<&[FrameImage]> {
         let indices: Vec<usize> =
             self.key_frames().await?.iter().map(|frame| frame.index).collect();
-        let decoded = self.jpegs.get_or_init(async || {
+        let decoded = self.images.get_or_init(async || {
             let (max_side, limits) = (self.max_side, self.limits());
             self.decode(move |path| {
                 let images = video::frames(path, &indices, max_side, &limits)?;
-                let failed = |source| Error::Image { action: "encode", path: path.into(), source };
-                images.iter().map(|image| jpeg::encode(image).map_err(failed)).collect()
+                Ok(images.into_iter().map(|image| FrameImage::new(image, path)).collect())
             })
             .await
         });

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use embodied_r_policy::SamplingDefaults;
+use embodied_r_policy::SamplingSettings;
 use embodied_r_policy::tokenizer::{SpecialTokens, Tokenizer, TrainOptions, train};
 use serde_json::{Value, json};
 
@@ -20,7 +20,8 @@ fn model() -> Model {
     )
     .unwrap();
     let tokenizer = Arc::new(Tokenizer::from_dir(dir.path()).unwrap());
-    let defaults = SamplingDefaults { temperature: 0.7, top_k: 20, ..SamplingDefaults::default() };
+    let defaults =
+        SamplingSettings { temperature: Some(0.7), top_k: Some(20), ..SamplingSettings::default() };
     Model {
         name: "m".into(),
         root: "models/m".into(),
