@@ -46,7 +46,6 @@ pub mod inspect;
 pub mod loss;
 pub mod model;
 pub mod non_finite;
-pub mod process_group;
 pub mod rewards;
 pub mod rollout;
 pub mod schedule;

@@ -13,10 +13,10 @@ use super::batch_images::FileVideo;
 use crate::error::{Error, Result};
 use crate::images::table::ImageTable;
 use crate::model::{Group, Prompt};
-use crate::process_group::ProcessGroup;
 use crate::rollout::{Completion, Rollout};
 use crate::settings::LossSettings;
 use crate::update::micro_batch::MicroBatch;
+use embodied_r_dist::ProcessGroup;
 
 /// A batch of groups.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -7,13 +7,13 @@ use crate::checkpoint::finite::non_finite;
 use crate::error::{Error, Result};
 use crate::events::{Event, RankShares, Sink, finite, now_s};
 use crate::model::Model;
-use crate::process_group::ProcessGroup;
 use crate::schedule::LrSchedule;
 use crate::settings::OptimizerSettings;
 use crate::update::optimizer::Optimizer;
 pub use crate::update::supervised::Example;
 use crate::update::supervised::train_step;
 use crate::update::{StepParams, Updater};
+use embodied_r_dist::ProcessGroup;
 
 /// Settings of language-model training.
 #[derive(Debug, Clone, PartialEq)]
