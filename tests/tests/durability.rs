@@ -13,7 +13,9 @@ use std::time::{Duration, Instant};
 
 use assert_cmd::assert::OutputAssertExt as _;
 use embodied_r_tests::small_run::train;
-use embodied_r_tests::{binary, kills as least_kills, skipped, stderr_of, tiny_model, write_lamp_questions};
+use embodied_r_tests::{
+    binary, kills as least_kills, skipped, stderr_of, tiny_model, write_lamp_questions,
+};
 use serde_json::{Value, json};
 
 /// Twelve steps in three epochs and two stages, with a checkpoint after each step. The settings use

@@ -141,8 +141,7 @@ async fn kills_at_random_moments_lose_and_repeat_nothing() {
                 if let Some(status) = child.try_wait().unwrap() {
                     break Some(status);
                 }
-                if kills < all
-                    && moment.has_come(began.elapsed(), server.request_count() - before)
+                if kills < all && moment.has_come(began.elapsed(), server.request_count() - before)
                 {
                     tokio::time::sleep(Duration::from_micros(random.below(5000))).await;
                     break None;

@@ -29,7 +29,7 @@ fn inputs() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     tiny_model::write(&dir.path().join("model"));
     write_lamp_questions(dir.path(), 1);
-    let rooms = ["sim", "rooms", "--output", "raw", "--rooms", "1", "--seed", "7"];
+    let rooms = ["sim", "rooms", "--output", "raw", "--rooms", "2", "--seed", "7"];
     embodied_r(dir.path(), &rooms).assert().code(0);
     dir
 }
@@ -89,7 +89,7 @@ fn reply(dir: &Path, command: &str, options: &[&str]) -> String {
         _ => {
             let video = find(&dir.join("raw"), "mp4").unwrap();
             let asked = ["ask", &video, "Where?", "--scenes", "raw/scenes", "--policy", "model"];
-            let more = ["--max-frames", "2", "--json"];
+            let more = ["--max-frames", "4", "--json"];
             let answer = stdout_of(&mut embodied_r(dir, &[&asked[..], &more, &options].concat()));
             let answer: Value = serde_json::from_str(&answer).unwrap();
             answer["completion"].as_str().unwrap().to_owned()
@@ -169,7 +169,8 @@ fn values_out_of_bounds_are_wrong_usage() {
 fn training_samples_with_them() {
     let completions = |settings: &str| {
         let dir = tempfile::tempdir().unwrap();
-        small_run::write(dir.path(), &format!("max_steps = 1\n{settings}"));
+        let weights = "max_steps = 1\nreward_weights = { accuracy = 0.5, format = 0.5 }\n";
+        small_run::write(dir.path(), &[weights, settings].concat());
         small_run::train(dir.path()).assert().code(0);
         let file = dir.path().join("run/completions/completions_00001.parquet");
         id_lists(&file, "completion_ids")
