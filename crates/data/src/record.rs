@@ -5,7 +5,9 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
-use crate::question::QUESTION_ID;
+
+/// The field of a question's identifier.
+pub(crate) const QUESTION_ID: &str = "Question_id";
 
 /// What is wrong with a field of a record.
 #[derive(Debug, PartialEq)]
