@@ -51,11 +51,11 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use crate::container::{self, Raw};
-use crate::data_files::{DataFiles, RecordPlace};
+use crate::data_files::DataFiles;
 use crate::duplicates::reject_duplicates;
 use crate::error::{Error, Result};
 use crate::question::Question;
-use crate::record::column_names;
+use crate::record::{RecordPlace, column_names};
 use build::Context;
 pub use format::SampleFormat;
 use media::Folder;
