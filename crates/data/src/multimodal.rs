@@ -43,6 +43,7 @@ mod options;
 mod prompt;
 mod row;
 mod sample;
+mod to_record;
 mod video_r1;
 
 use std::path::{Path, PathBuf};
