@@ -8,12 +8,13 @@ use image::RgbImage;
 use crate::episode::{Episode, EpisodeInfo};
 use crate::error::{Error, Result};
 use crate::frames::{self, FrameId};
-use crate::info::{Feature, Info, Version};
+use crate::info::{Feature, Info};
 use crate::json;
 use crate::metadata::{self, Entry, Metadata};
 use crate::root::{INFO, Root};
 use crate::rows::{DataFile, Rows};
 use crate::template::FileIndex;
+use crate::version::Version;
 
 /// How far a video's frame may be from its row in time: LeRobot's `tolerance_s`.
 const TOLERANCE_S: f64 = 1e-4;
