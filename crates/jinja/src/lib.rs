@@ -20,6 +20,7 @@ mod ast;
 mod calls;
 mod checks;
 mod compare;
+mod constructors;
 mod conversions;
 mod escapes;
 mod expressions;
@@ -37,7 +38,6 @@ mod operators;
 mod parser;
 mod printf;
 mod repr;
-mod scope;
 mod statements;
 mod template;
 #[cfg(test)]

@@ -2,12 +2,12 @@
 
 use std::rc::Rc;
 
-use super::compare::{Key, unhashable};
+use super::compare::unhashable;
 use super::fault::{Result, fail};
 use super::limits::Meter;
 use super::methods::has_method;
 use super::template::Rendering;
-use super::value::{Callable, Items, Loop, Missing, Range, Value};
+use super::value::{Callable, Items, Key, Loop, Missing, Range, Value};
 
 /// `value.name`: an attribute, or else an item.
 pub(super) fn attribute(rendering: &Rendering, value: &Value, name: &str) -> Result<Value> {

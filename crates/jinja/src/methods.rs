@@ -9,7 +9,7 @@ use super::compare::{equal, identical};
 use super::fault::{Result, fail};
 use super::functions::from_keys;
 use super::template::Rendering;
-use super::value::{Items, Value, View};
+use super::value::{Items, Key, Value, View};
 
 const STRING: [&str; 47] = [
     "capitalize",
@@ -119,7 +119,7 @@ pub(super) fn call_method(
             "get" => {
                 let [key, default] = given.in_order(name, 1)?;
                 let key = required(key, name, "key")?;
-                let key = super::compare::Key::new(meter, key)?;
+                let key = Key::new(meter, key)?;
                 let found = dict.entries.get(&key).cloned();
                 Ok(found.or(default).unwrap_or(Value::None))
             }

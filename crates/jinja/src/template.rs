@@ -9,15 +9,13 @@ use indexmap::IndexMap;
 use serde_json::Value as Json;
 
 use super::ast::{Block, Body};
-use super::compare::Key;
 use super::fault::{Result, TemplateFault, fail};
 use super::functions::FUNCTIONS;
 use super::limits::{MAX_SOURCE_BYTES, Meter, STACK_BYTES, VALUE_BYTES};
 use super::parser::parse;
 use super::repr::Out;
-use super::scope::Scope;
 use super::statements::Frame;
-use super::value::{Callable, Value};
+use super::value::{Callable, Key, Scope, Value};
 
 /// A parsed template.
 pub struct Template {

@@ -1,7 +1,6 @@
 //! Filters of strings.
 
 use super::super::arguments::{Given, integer, optional_integer, required, size, string};
-use super::super::compare::Key;
 use super::super::conversions::{as_float, parse_float, truncated};
 use super::super::escapes::{quote_url, striptags};
 use super::super::fault::{Result, fail};
@@ -11,7 +10,7 @@ use super::super::printf::printf;
 use super::super::repr::Out;
 use super::super::template::Rendering;
 use super::super::text;
-use super::super::value::Value;
+use super::super::value::{Key, Value};
 use super::sequences::each_attribute;
 use super::wrapping::{Wrapping, wrapped};
 
