@@ -7,9 +7,9 @@ use super::arguments::Given;
 use super::fault::{Result, fail};
 use super::functions::call_function;
 use super::methods::call_method;
+use super::rendering::Rendering;
 use super::repr::Out;
 use super::statements::Frame;
-use super::template::Rendering;
 use super::value::{Callable, Key, Macro, Missing, Scope, Value};
 
 impl Rendering {

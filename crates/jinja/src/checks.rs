@@ -6,7 +6,7 @@ use super::compare::identical;
 use super::fault::{Result, TemplateFault};
 use super::filters::is_filter;
 use super::operators::{compare, contains, math};
-use super::template::Rendering;
+use super::rendering::Rendering;
 use super::value::{Callable, Key, Value};
 
 const TESTS: [&str; 39] = [

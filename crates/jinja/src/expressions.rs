@@ -6,9 +6,9 @@ use super::fault::{Result, TemplateFault, fail};
 use super::format::escape;
 use super::lookup::{attribute, item, slice};
 use super::operators::{compare, math, signed};
+use super::rendering::Rendering;
 use super::repr::{Out, print};
 use super::statements::Frame;
-use super::template::Rendering;
 use super::value::{Key, Missing, Value};
 
 impl Rendering {

@@ -8,8 +8,8 @@ use indexmap::IndexMap;
 
 use super::arguments::{Given, integer, required, string};
 use super::fault::{Result, fail};
+use super::rendering::Rendering;
 use super::repr::to_text;
-use super::template::Rendering;
 use super::value::{Cycler, Items, Joiner, Key, Range, Value};
 
 /// Maximum length of `range`, that of the sandbox.

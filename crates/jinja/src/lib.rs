@@ -37,6 +37,7 @@ mod methods;
 mod operators;
 mod parser;
 mod printf;
+mod rendering;
 mod repr;
 mod statements;
 mod template;

@@ -9,7 +9,7 @@ use super::fault::{Result, fail};
 use super::format::escape;
 use super::limits::Meter;
 use super::printf::printf;
-use super::template::Rendering;
+use super::rendering::Rendering;
 use super::value::{Items, Key, Value};
 
 impl Math {

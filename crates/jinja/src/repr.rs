@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::fault::{Result, fail};
 use super::limits::Meter;
-use super::template::Rendering;
+use super::rendering::Rendering;
 use super::text::is_printable;
 use super::value::{Callable, Key, Value, View};
 

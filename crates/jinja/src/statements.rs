@@ -8,8 +8,8 @@ use super::ast::{self, Body, Expr, Kind, Statement, Target};
 use super::fault::{Result, fail};
 use super::format::escape;
 use super::functions::check_name;
+use super::rendering::Rendering;
 use super::repr::{Out, print, to_text};
-use super::template::Rendering;
 use super::value::{Callable, Items, Key, Loop, Macro, Missing, Scope, Value};
 
 /// Where statements are rendered.

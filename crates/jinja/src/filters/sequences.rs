@@ -8,7 +8,7 @@ use super::super::compare::{equal, sorted_by_keys};
 use super::super::fault::{Result, TemplateFault, fail};
 use super::super::lookup::item;
 use super::super::operators::math;
-use super::super::template::Rendering;
+use super::super::rendering::Rendering;
 use super::super::text::lower;
 use super::super::value::{Dict, Items, Key, Missing, Value};
 use std::rc::Rc;

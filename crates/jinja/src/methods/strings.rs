@@ -8,7 +8,7 @@ use super::super::arguments::{Given, integer, optional_integer, required, size, 
 use super::super::escapes::{striptags, unescape_html};
 use super::super::fault::{Result, fail};
 use super::super::format::{Fields, escape, str_format};
-use super::super::template::Rendering;
+use super::super::rendering::Rendering;
 use super::super::text;
 use super::super::value::{Key, Value};
 
