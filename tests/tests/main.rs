@@ -24,6 +24,7 @@ mod keyframes;
 mod launch;
 mod lora;
 mod merge;
+mod module_cycles;
 mod non_finite;
 mod output;
 mod pass_at;

@@ -19,8 +19,7 @@ use serde_json::{Map, Value, json};
 
 use crate::args::api::ApiArgs;
 use crate::args::model::DecodingArgs;
-use crate::asked::Asked;
-use crate::batch_generator::BatchPrompt;
+use crate::asked::{Asked, BatchPrompt};
 use crate::direct::{self, Direct, FEWER_TOKENS};
 use crate::exit::{self, Usage};
 use crate::interrupt::{interrupted, on_interrupt};

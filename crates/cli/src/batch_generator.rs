@@ -9,10 +9,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use embodied_r_data::Progress;
 use embodied_r_data::multimodal::SampleSet;
-use embodied_r_data::system_prompt::Given;
-use embodied_r_grpo::data::samples::LaidOutSample;
 use embodied_r_grpo::images::store::ImageCounts;
-use embodied_r_grpo::images::table::ImageTable;
 use embodied_r_grpo::model::prompt_end;
 use embodied_r_inference::{BlockingEngine, Completion, Model, PromptRequest};
 use embodied_r_policy::tokenizer::{ChatMessage, Tokenizer};
@@ -23,7 +20,7 @@ use embodied_r_rewards::prompt_end::whole_reply;
 use serde_json::{Map, Value, json};
 
 use crate::args::model::{ModelArgs, QuantizeName};
-use crate::asked::Asked;
+use crate::asked::{Asked, BatchPrompt, SeenPrompt};
 use crate::direct::{self, Direct};
 use crate::exit::{self, Usage};
 use crate::hub;
@@ -31,28 +28,6 @@ use crate::interrupt;
 
 /// The most tokens of prompts with images whose embeddings are in memory at once: 1/4 GB at a hidden size of 2,048.
 const EMBEDDED_TOKENS: usize = 1 << 15;
-
-/// A question to answer.
-pub(crate) struct BatchPrompt<'a> {
-    /// Its index in the question set.
-    pub(crate) index: usize,
-    /// Its identifier, for messages.
-    pub(crate) id: String,
-    /// The user message.
-    pub(crate) text: &'a str,
-    /// What the text has, for the system prompt.
-    pub(crate) given: Given,
-    /// The question with its images and videos, if the model sees them; the text is then not used.
-    pub(crate) seen: Option<SeenPrompt<'a>>,
-}
-
-/// A question with images and videos.
-#[derive(Clone, Copy)]
-pub(crate) struct SeenPrompt<'a> {
-    pub(crate) question: &'a LaidOutSample,
-    /// The table that has its images. Prompts of one call have the same one.
-    pub(crate) images: &'a Arc<ImageTable>,
-}
 
 /// A model in this process, loaded when it is first needed.
 pub(crate) struct BatchGenerator {

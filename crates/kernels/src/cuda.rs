@@ -116,6 +116,7 @@ pub(crate) mod rope;
 pub(crate) mod row_buffer;
 mod row_sums;
 pub(crate) mod sample;
+pub(crate) mod stall;
 pub(crate) mod timer;
 pub(crate) mod weight;
 

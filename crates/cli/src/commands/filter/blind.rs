@@ -10,8 +10,7 @@ use crate::args::filter::{FilterArgs, SamplingArgs};
 use crate::args::model::{DecodingArgs, GenerationConfig, ModelArgs, WeightArgs};
 use crate::args::reasoner::ReasonerArgs;
 use crate::args::system_prompt::SystemPromptArgs;
-use crate::asked::Asked;
-use crate::batch_generator::BatchPrompt;
+use crate::asked::{Asked, BatchPrompt};
 use crate::direct::Direct;
 use crate::reasoner::Reasoner;
 
