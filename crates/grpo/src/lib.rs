@@ -22,7 +22,7 @@
 //! | [`trainer`] | the training loop, what GRPO and SFT compute in it, and pre-training on documents |
 //! | [`estimate`] | memory and step time, for any device |
 //! | [`inspect`] | the loss of a given batch |
-//! | [`model`], [`process_group`] | the model and tokenizer traits; the ranks that train together |
+//! | [`model`] | the model and tokenizer traits |
 //!
 //! A step's random numbers, questions, stage and learning rate depend only on its number and on where the stages began.
 //! A resumed run is therefore identical to an uninterrupted one.
