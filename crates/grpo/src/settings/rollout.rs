@@ -75,10 +75,9 @@ impl RolloutSettings {
         faults.between("num_generations", self.num_generations as u64, fewest..=MAX_PER_STEP);
         faults.between("num_iterations", self.num_iterations as u64, 1..=MAX_PER_STEP);
         faults.at_least("max_prompt_length", self.max_prompt_length as u64, 1);
-        for (SamplingBounds { name, want, .. }, value) in
-            self.sampling().given().filter(|(bounds, value)| !bounds.contains(*value))
-        {
-            faults.unless(false, name, || format!("must be {want}, not {value}"));
+        for (bounds, value) in self.sampling().given() {
+            let SamplingBounds { name, want, .. } = bounds;
+            faults.unless(bounds.contains(value), name, || format!("must be {want}, not {value}"));
         }
         let (batch, group) = (self.generation_batch_size, self.num_generations.max(1));
         let fits = batch as u64 <= MAX_COUNT;

@@ -13,7 +13,6 @@ use crate::tokenizer::GENERATION_CONFIG_FILE as FILE;
 
 /// How tokens are sampled, named as in `transformers` and vLLM; a setting that is not given is `None`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
 #[cfg_attr(feature = "clap", derive(clap::Args))]
 pub struct SamplingSettings {
     /// Sampling temperature; 0 is greedy [default: 0].

@@ -162,13 +162,15 @@ pub(super) fn check_model(fields: &mut Fields, model: &Model) -> Result<(), Refu
 }
 
 fn sampling(fields: &mut Fields, model: &Model) -> Result<SamplingParams, Refusal> {
+    let of_top_k = SamplingSettings::TOP_K;
+    let top_k = fields.integer(of_top_k.name, of_top_k.want, |k| of_top_k.contains(k as f64))?;
     let mut number = |bounds: SamplingBounds| {
         fields.number(bounds.name, bounds.want, |number| bounds.contains(number))
     };
     let requested = SamplingSettings {
         temperature: number(SamplingSettings::TEMPERATURE)?,
         top_p: number(SamplingSettings::TOP_P)?,
-        top_k: number(SamplingSettings::TOP_K)?.map(|k| k as i64),
+        top_k,
         min_p: number(SamplingSettings::MIN_P)?,
         repetition_penalty: number(SamplingSettings::REPETITION_PENALTY)?,
     };

@@ -97,6 +97,7 @@ fn an_invalid_field_is_named() {
         (json!({"temperature": -1}), "temperature"),
         (json!({"top_p": 1.5}), "top_p"),
         (json!({"top_k": -2}), "top_k"),
+        (json!({"top_k": 20.0}), "top_k"),
         (json!({"min_p": 2}), "min_p"),
         (json!({"repetition_penalty": 0}), "repetition_penalty"),
         (json!({"presence_penalty": 3}), "presence_penalty"),
