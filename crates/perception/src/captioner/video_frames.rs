@@ -176,3 +176,26 @@ fn hash(path: &Path) -> std::io::Result<String> {
         };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use embodied_r_video::clips;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_image_is_identified_by_its_frame_and_by_the_form_that_a_model_gets() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = clips::brightening(dir.path(), "video.mp4", 1);
+        let digest = blake3::hash(&std::fs::read(&path).unwrap()).to_hex();
+        let options = keyframes::KeyFrameOptions::default();
+        let frames = VideoFrames::new(Ok(path), &options, Some(48), &DecodeLimit::default());
+        let [frame] = *frames.key_frames().await.unwrap() else { panic!("one frame") };
+        let of = async |form| frames.image_id(frame, form).await.unwrap();
+        // Completions of servers are cached under this text.
+        assert_eq!(of(ImageForm::Jpeg).await, format!("blake3:{digest} frame 0 side 48 jpeg 90"));
+        assert_eq!(of(ImageForm::Pixels).await, format!("blake3:{digest} frame 0 side 48"));
+        let [image] = frames.images().await.unwrap() else { panic!("one image") };
+        assert_eq!(image.jpeg().unwrap(), crate::jpeg::encode(image.pixels()).unwrap());
+    }
+}
