@@ -1,8 +1,7 @@
-//! The ranks of data-parallel training.
+//! The ranks of a job that run the same program, each on its share of the work.
 //!
-//! All ranks run the same program on the same questions and know every completion. Each samples, scores and trains on
-//! its own share. Advantages, stages and the learning rate are computed redundantly on every rank; gradients are
-//! all-reduced. A single process is a group of one.
+//! Collectives return the same on every rank, and work is assigned by cost alone, so that all ranks compute the same
+//! assignment. A single process is a group of one.
 
 use std::sync::Arc;
 
