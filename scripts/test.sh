@@ -4,7 +4,8 @@
 #
 #     scripts/test.sh [--all]
 #
-# --all: also the CUDA build on the stub driver, and the address sanitizer.
+# --all: also the CUDA build on the stub driver, and the address sanitizer; tests that kill the program do so 100 times
+# instead of 10.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -25,6 +26,7 @@ cd "$root"
 # Incremental compilation and many codegen units speed up the next build of a changed crate, at the cost of a build from
 # nothing; line tables serve a debugger.
 export CARGO_INCREMENTAL=0 CARGO_PROFILE_DEV_CODEGEN_UNITS=1 CARGO_PROFILE_DEV_DEBUG=false
+[ "$all" = no ] || export EMBODIED_R_KILLS=100
 
 # One build serves all tests: ranks over MPI, and the CPU emulation of the CUDA kernels, which some tests of kernels turn
 # on themselves, and EMBODIED_R_CUDA_HOST for all.

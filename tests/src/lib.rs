@@ -25,6 +25,15 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
+/// How many times a test kills the program at random moments: `EMBODIED_R_KILLS`, by default 10.
+///
+/// # Panics
+/// The variable is not a number.
+pub fn kills() -> usize {
+    let number = |text: String| text.parse().expect("`EMBODIED_R_KILLS` is a number");
+    std::env::var("EMBODIED_R_KILLS").map_or(10, number)
+}
+
 /// The binary `embodied-r` of this checkout, built on first use, because cargo builds a binary only
 /// for the tests of its own package.
 ///

@@ -1,4 +1,4 @@
-//! `embodied-r perceive` killed at a hundred random moments, with a server that injects every kind of
+//! `embodied-r perceive` killed at random moments, with a server that injects every kind of
 //! fault: no finished work is lost or repeated.
 
 #![cfg(unix)]
@@ -14,7 +14,6 @@ use server::{Random, Server};
 
 use crate::perceive::workspace::{Workspace, question};
 
-const KILLS: usize = 100;
 /// Maximum requests in flight, and so the responses that a kill may lose.
 const CONCURRENCY: usize = 8;
 const QUESTIONS: u32 = 80;
@@ -105,7 +104,7 @@ impl Moment {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hundred_kills_at_random_moments_lose_and_repeat_nothing() {
+async fn kills_at_random_moments_lose_and_repeat_nothing() {
     let seed = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64 | 1;
     let mut random = Random(seed);
     let server = Server::start(random.next()).await;
@@ -126,8 +125,8 @@ async fn a_hundred_kills_at_random_moments_lose_and_repeat_nothing() {
         "--max-retries",
         "9",
     ];
-    let (mut kills, mut workspaces) = (0, 0);
-    while kills < KILLS {
+    let (all, mut kills, mut workspaces) = (embodied_r_tests::kills(), 0, 0);
+    while kills < all {
         let workspace = new_workspace();
         workspaces += 1;
         let mut failures = 0;
@@ -142,8 +141,7 @@ async fn a_hundred_kills_at_random_moments_lose_and_repeat_nothing() {
                 if let Some(status) = child.try_wait().unwrap() {
                     break Some(status);
                 }
-                if kills < KILLS
-                    && moment.has_come(began.elapsed(), server.request_count() - before)
+                if kills < all && moment.has_come(began.elapsed(), server.request_count() - before)
                 {
                     tokio::time::sleep(Duration::from_micros(random.below(5000))).await;
                     break None;

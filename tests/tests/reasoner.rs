@@ -123,7 +123,11 @@ async fn requests_have_the_prompt_and_the_sampling_parameters() {
     let url = server.base_url();
     let sampling =
         ["--temperature", "0.7", "--top-p", "0.9", "--top-k", "20", "--max-new-tokens", "50"];
-    assert_eq!(infer(dir.path(), &url, "org/big", &sampling).status.code(), Some(0));
+    let more = ["--min-p", "0.25", "--repetition-penalty", "1.5"];
+    assert_eq!(
+        infer(dir.path(), &url, "org/big", &[&sampling[..], &more].concat()).status.code(),
+        Some(0)
+    );
     assert_eq!(infer(dir.path(), &url, "org/big", &[]).status.code(), Some(0));
     let mut requests = server.requests();
     let greedy = requests.pop().unwrap();
@@ -134,10 +138,12 @@ async fn requests_have_the_prompt_and_the_sampling_parameters() {
         {"role": "user", "content": "Question 0: easy?"},
     ]);
     let expected = json!({"model": "org/big", "messages": messages, "temperature": 0.7, "top_p": 0.9,
-        "top_k": 20, "max_tokens": 50, "seed": null});
+        "max_tokens": 50, "seed": null, "top_k": 20, "min_p": 0.25, "repetition_penalty": 1.5});
     assert_eq!(sampled, expected);
     assert_eq!((&greedy["temperature"], &greedy["max_tokens"]), (&json!(0.0), &json!(3096)));
-    assert!(greedy.get("top_p").is_none() && greedy.get("top_k").is_none(), "{greedy}");
+    for name in ["top_p", "top_k", "min_p", "repetition_penalty"] {
+        assert!(greedy.get(name).is_none(), "{name} in {greedy}");
+    }
     let answer = &answers(dir.path(), "answers.json")[0];
     assert_eq!(answer["content"], json!("<answer>B</answer>"));
 }

@@ -28,6 +28,9 @@ pub enum Error {
     /// The vision encoder.
     #[error(transparent)]
     Vision(#[from] embodied_r_vision::Error),
+    /// A rank was lost.
+    #[error(transparent)]
+    Ranks(#[from] embodied_r_dist::Error),
     /// A training step.
     #[error(transparent)]
     Grpo(#[from] embodied_r_grpo::Error),

@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use candle_core::Device;
+use embodied_r_dist::ProcessGroup;
 use embodied_r_grpo::advantages::{ScaleRewards, advantages};
 use embodied_r_grpo::estimate::memory_plan::{
     ActivationCachePolicy, MemoryLayout, MemoryPlan, RankDevice, VisionLoad, Workload,
@@ -17,7 +18,6 @@ use embodied_r_grpo::loss::LossType;
 use embodied_r_grpo::model::{
     CompletionOutput, GenerateOptions, GenerationRequest, Group, Model, Precision, Prompt,
 };
-use embodied_r_grpo::process_group::ProcessGroup;
 use embodied_r_grpo::rollout::partition::{GroupPart, completions_per_rank, partition};
 use embodied_r_grpo::settings::{LossSettings, Optim, OptimizerSettings, Recompute};
 use embodied_r_grpo::update::micro_batch::{

@@ -12,14 +12,14 @@ use embodied_r_openai::{
     ApiKey, ChatCompletion, ChatCompletionMessage, ChatCompletionRequest, Client, ClientOptions,
     Error,
 };
+use embodied_r_policy::SamplingParams;
 use embodied_r_random::stream;
 use futures_util::{Stream, StreamExt as _};
 use serde_json::{Map, Value, json};
 
 use crate::args::api::ApiArgs;
 use crate::args::model::DecodingArgs;
-use crate::asked::Asked;
-use crate::batch_generator::BatchPrompt;
+use crate::asked::{Asked, BatchPrompt};
 use crate::direct::{self, Direct, FEWER_TOKENS};
 use crate::exit::{self, Usage};
 use crate::interrupt::{interrupted, on_interrupt};
@@ -47,6 +47,7 @@ pub(crate) struct ApiGenerator {
     concurrency: usize,
     model: String,
     decoding: DecodingArgs,
+    sampling: SamplingParams,
     /// How the model sees images and videos.
     images: Option<RequestImages>,
     /// Whether the model wants the newer name of the token limit, as OpenAI's reasoning models do.
@@ -96,13 +97,14 @@ impl ApiGenerator {
     /// A client of the servers, whose model sees images and videos as `direct` says; nothing is sent yet.
     ///
     /// # Errors
-    /// A base URL is not one.
+    /// A base URL is not one, or a sampling parameter is out of bounds.
     pub(crate) fn new(
         api: &ApiArgs,
         model: &str,
         decoding: &DecodingArgs,
         direct: Option<&Direct>,
     ) -> anyhow::Result<Self> {
+        let sampling = decoding.sampling_params(None)?;
         let concurrency = api.concurrency.unwrap_or(CONCURRENCY);
         let options = ClientOptions {
             api_key: ApiKey::from_env(api.api_key_env.as_deref().unwrap_or(API_KEY_ENV)),
@@ -117,6 +119,7 @@ impl ApiGenerator {
             concurrency,
             model: model.to_owned(),
             decoding: decoding.clone(),
+            sampling,
             images: direct.map(RequestImages::new),
             has_new_limit: AtomicBool::new(false),
         })
@@ -124,7 +127,7 @@ impl ApiGenerator {
 
     /// The settings that completions depend on, by name.
     pub(crate) fn settings(&self) -> Map<String, Value> {
-        let mut settings = self.decoding.settings();
+        let mut settings = self.decoding.settings(&self.sampling);
         settings.insert("model".to_owned(), json!(self.model));
         settings.extend(self.images.iter().flat_map(RequestImages::settings));
         settings
@@ -235,17 +238,17 @@ impl ApiGenerator {
         sample: usize,
         limit: TokenLimit,
     ) -> ChatCompletionRequest {
-        let decoding = &self.decoding;
-        let temperature = decoding.temperature.unwrap_or(0.0);
+        let SamplingParams { temperature, top_p, top_k, min_p, repetition_penalty, .. } =
+            self.sampling;
         let mut request = ChatCompletionRequest {
             temperature: Some(temperature),
             // Greedy decoding ignores it, and some servers accept only one of the two.
-            top_p: (temperature > 0.0).then_some(decoding.top_p),
+            top_p: (temperature > 0.0).then_some(top_p),
             // Distinct seeds, as servers repeat a response for a repeated seed; all accept 31 bits.
-            seed: Some(stream(&[decoding.seed, prompt.index as u64, sample as u64]) >> 33),
+            seed: Some(stream(&[self.decoding.seed, prompt.index as u64, sample as u64]) >> 33),
             ..ChatCompletionRequest::new(&self.model, messages)
         };
-        let max_tokens = u32::try_from(decoding.max_new_tokens).unwrap_or(u32::MAX);
+        let max_tokens = u32::try_from(self.sampling.max_new_tokens).unwrap_or(u32::MAX);
         match limit {
             TokenLimit::MaxTokens => request.max_tokens = Some(max_tokens),
             TokenLimit::MaxCompletionTokens => {
@@ -253,10 +256,14 @@ impl ApiGenerator {
                 request.extra.insert(name, json!(max_tokens));
             }
         }
-        // Not part of OpenAI's API, whose servers refuse it.
-        if decoding.top_k > 0 {
-            request.extra.insert("top_k".to_owned(), json!(decoding.top_k));
-        }
+        // Not part of OpenAI's API, whose servers refuse them.
+        let extensions = [
+            ("top_k", top_k > 0, json!(top_k)),
+            ("min_p", min_p > 0.0, json!(min_p)),
+            ("repetition_penalty", repetition_penalty != 1.0, json!(repetition_penalty)),
+        ];
+        let given = extensions.into_iter().filter(|(_, is_given, _)| *is_given);
+        request.extra.extend(given.map(|(name, _, value)| (name.to_owned(), value)));
         request
     }
 }

@@ -10,8 +10,6 @@ use embodied_r_data::system_prompt::Given;
 use embodied_r_grpo::data::samples::LaidOutSample;
 use embodied_r_grpo::images::table::ImageTable;
 
-use crate::batch_generator::{BatchPrompt, SeenPrompt};
-
 /// Questions to answer.
 pub(crate) struct Asked {
     /// The questions as text.
@@ -24,6 +22,28 @@ pub(crate) struct Asked {
 pub(crate) struct Seen {
     pub(crate) samples: Vec<LaidOutSample>,
     pub(crate) images: Arc<ImageTable>,
+}
+
+/// A question to answer.
+pub(crate) struct BatchPrompt<'a> {
+    /// Its index in the question set.
+    pub(crate) index: usize,
+    /// Its identifier, for messages.
+    pub(crate) id: String,
+    /// The user message.
+    pub(crate) text: &'a str,
+    /// What the text has, for the system prompt.
+    pub(crate) given: Given,
+    /// The question with its images and videos, if the model sees them; the text is then not used.
+    pub(crate) seen: Option<SeenPrompt<'a>>,
+}
+
+/// A question with images and videos.
+#[derive(Clone, Copy)]
+pub(crate) struct SeenPrompt<'a> {
+    pub(crate) question: &'a LaidOutSample,
+    /// The table that has its images. Prompts of one call have the same one.
+    pub(crate) images: &'a Arc<ImageTable>,
 }
 
 impl Asked {

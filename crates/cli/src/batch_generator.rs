@@ -9,19 +9,18 @@ use std::sync::Arc;
 use anyhow::Context;
 use embodied_r_data::Progress;
 use embodied_r_data::multimodal::SampleSet;
-use embodied_r_data::system_prompt::Given;
-use embodied_r_grpo::data::samples::LaidOutSample;
 use embodied_r_grpo::images::store::ImageCounts;
-use embodied_r_grpo::images::table::ImageTable;
 use embodied_r_grpo::model::prompt_end;
 use embodied_r_inference::{BlockingEngine, Completion, Model, PromptRequest};
 use embodied_r_policy::tokenizer::{ChatMessage, Tokenizer};
-use embodied_r_policy::{EngineOptions, FingerprintExtent, Prompt, WeightPlacement, fingerprint};
+use embodied_r_policy::{
+    EngineOptions, FingerprintExtent, Prompt, SamplingParams, WeightPlacement, fingerprint,
+};
 use embodied_r_rewards::prompt_end::whole_reply;
 use serde_json::{Map, Value, json};
 
 use crate::args::model::{ModelArgs, QuantizeName};
-use crate::asked::Asked;
+use crate::asked::{Asked, BatchPrompt, SeenPrompt};
 use crate::direct::{self, Direct};
 use crate::exit::{self, Usage};
 use crate::hub;
@@ -29,28 +28,6 @@ use crate::interrupt;
 
 /// The most tokens of prompts with images whose embeddings are in memory at once: 1/4 GB at a hidden size of 2,048.
 const EMBEDDED_TOKENS: usize = 1 << 15;
-
-/// A question to answer.
-pub(crate) struct BatchPrompt<'a> {
-    /// Its index in the question set.
-    pub(crate) index: usize,
-    /// Its identifier, for messages.
-    pub(crate) id: String,
-    /// The user message.
-    pub(crate) text: &'a str,
-    /// What the text has, for the system prompt.
-    pub(crate) given: Given,
-    /// The question with its images and videos, if the model sees them; the text is then not used.
-    pub(crate) seen: Option<SeenPrompt<'a>>,
-}
-
-/// A question with images and videos.
-#[derive(Clone, Copy)]
-pub(crate) struct SeenPrompt<'a> {
-    pub(crate) question: &'a LaidOutSample,
-    /// The table that has its images. Prompts of one call have the same one.
-    pub(crate) images: &'a Arc<ImageTable>,
-}
 
 /// A model in this process, loaded when it is first needed.
 pub(crate) struct BatchGenerator {
@@ -64,7 +41,8 @@ impl BatchGenerator {
     /// The model of the options; its weights are not loaded yet.
     ///
     /// # Errors
-    /// The batch size is 0, `--model` is missing, the model or its tokenizer does not exist, or a text model is to see.
+    /// The batch size is 0, `--model` is missing, the model or its tokenizer does not exist, a sampling
+    /// parameter is out of bounds, or a text model is to see.
     pub(crate) fn new(args: &ModelArgs, direct: Option<Direct>) -> anyhow::Result<Self> {
         if args.batch == 0 {
             return Err(Usage("`--batch` must be at least 1, not 0".into()).into());
@@ -74,6 +52,7 @@ impl BatchGenerator {
             direct.check_model(&new.dir()?, args.model.as_deref().unwrap_or_default())?;
         }
         Tokenizer::from_dir(&new.dir()?)?;
+        new.args.decoding.sampling_params(Some(&new.dir()?))?;
         Ok(new)
     }
 
@@ -121,7 +100,8 @@ impl BatchGenerator {
             ("quantize".to_owned(), json!(weights.quantize.map(QuantizeName::name))),
             ("device".to_owned(), json!(weights.device.name())),
         ]);
-        settings.extend(self.args.decoding.settings());
+        let sampling = self.args.decoding.sampling_params(Some(&self.dir()?))?;
+        settings.extend(self.args.decoding.settings(&sampling));
         settings.extend(self.direct.iter().flat_map(Direct::settings));
         Ok(settings)
     }
@@ -147,7 +127,9 @@ impl BatchGenerator {
             _ => None,
         };
         let ModelArgs { decoding, batch, .. } = &self.args;
-        let sampling = Arc::new(decoding.sampling_params(model.tokenizer.stop_ids()));
+        let stop_ids = model.tokenizer.stop_ids().to_vec();
+        let sampling = decoding.sampling_params(Some(&self.dir()?))?;
+        let sampling = Arc::new(SamplingParams { stop_ids, ..sampling });
         // One engine for all batches: it keeps the prefix that they share.
         let mut engine = BlockingEngine::new(model, EngineOptions::default())?;
         progress.start("answering", Some(prompts.len() as u64));

@@ -82,8 +82,7 @@ impl ChatSession {
             VisionMode::Enabled { .. } => hub::with_vision_encoder(&stored.model, revision)?,
             _ => hub::decoder(&stored.model, revision)?,
         };
-        let mut sampling = decoding.sampling_params(&[]);
-        sampling.check()?;
+        let mut sampling = decoding.sampling_params(Some(&dir))?;
         let placement = stored.weights.placement()?;
         let model = match vision {
             VisionMode::Enabled { min_pixels, max_pixels } => {

@@ -10,9 +10,9 @@ use embodied_r_data::multimodal::{
 use embodied_r_data::progress::Silent;
 use embodied_r_data::question_set::QuestionSet;
 use embodied_r_data::{DataFiles, Error as DataError, Progress as _, Question, RecordPlace};
+use embodied_r_dist::ProcessGroup;
 use embodied_r_grpo::images::store::{ImageStore, StoreOptions};
 use embodied_r_grpo::images::table::ImageTable;
-use embodied_r_grpo::process_group::ProcessGroup;
 use embodied_r_grpo::settings::{FrameUse, MediaSettings, VisionSettings};
 use embodied_r_perception::sampled_video::{self, FramePlan, FrameSelection};
 use embodied_r_perception::video::Limits;

@@ -12,9 +12,9 @@ use embodied_r_data::multimodal::{
     Columns, MediaFile, MediaUse, ReadOptions, Sample, SampleSet, Video,
 };
 use embodied_r_data::{DataFiles, Progress, Question, RecordPlace};
+use embodied_r_dist::ProcessGroup;
 use embodied_r_grpo::data::samples::LaidOutSample;
 use embodied_r_grpo::images::table::{ImageSource, ImageTable, ReadError, share};
-use embodied_r_grpo::process_group::ProcessGroup;
 use embodied_r_grpo::settings::{FrameUse, MediaSettings};
 use embodied_r_perception::sampled_video::FrameSelection;
 use embodied_r_vision::{ImageLayout, Processor};

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use embodied_r_dist::Launcher;
+use embodied_r_dist::ProcessGroup;
 use embodied_r_grpo::checkpoint::Checkpoints;
-use embodied_r_grpo::process_group::ProcessGroup;
 #[cfg(any(feature = "mpi", feature = "cuda"))]
 use embodied_r_launch::Rank;
 use embodied_r_launch::{

@@ -6,8 +6,8 @@ use serde_json::{Map, Value};
 
 use crate::api_generator::{self, ApiGenerator, Failures};
 use crate::args::reasoner::ReasonerArgs;
-use crate::asked::Asked;
-use crate::batch_generator::{BatchGenerator, BatchPrompt};
+use crate::asked::{Asked, BatchPrompt};
+use crate::batch_generator::BatchGenerator;
 use crate::direct::Direct;
 use crate::exit::{self, Usage};
 

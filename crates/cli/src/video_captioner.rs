@@ -175,6 +175,7 @@ impl VideoCaptioner {
     /// # Errors
     /// The video cannot be decoded.
     pub(crate) fn images(&self, frames: &VideoFrames) -> anyhow::Result<Vec<Vec<u8>>> {
-        Ok(self.runtime.block_on(frames.jpegs())?.to_vec())
+        let images = self.runtime.block_on(frames.images())?;
+        Ok(images.iter().map(|image| image.jpeg().map(<[u8]>::to_vec)).collect::<Result<_, _>>()?)
     }
 }

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -111,22 +110,6 @@ impl Serialize for DataFiles {
 impl<'de> Deserialize<'de> for DataFiles {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         one_or_many::deserialize(deserializer, "a path or a list of paths").map(Self)
-    }
-}
-
-/// Where a record is: its file, and its 0-based index there; in JSON lines, that of its line.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct RecordPlace {
-    /// The file.
-    pub path: Arc<Path>,
-    /// The index.
-    pub index: usize,
-}
-
-impl fmt::Display for RecordPlace {
-    /// `record 3 of `data.json``
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "record {} of `{}`", self.index + 1, self.path.display())
     }
 }
 

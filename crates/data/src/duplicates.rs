@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::Hash;
 
-use crate::data_files::RecordPlace;
 use crate::error::{Error, Result};
 use crate::question::Question;
 use crate::question_key::QuestionKey;
+use crate::record::RecordPlace;
 
 /// The positions of the first key that occurs twice: its first occurrence and the repeated one.
 pub fn find_duplicate<K: Eq + Hash>(keys: impl IntoIterator<Item = K>) -> Option<(usize, usize)> {

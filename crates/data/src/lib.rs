@@ -52,10 +52,11 @@ pub mod videos;
 pub mod vsi;
 
 pub use benchmark::Benchmark;
-pub use data_files::{DataFiles, RecordPlace};
+pub use data_files::DataFiles;
 pub use error::{Error, Result};
 pub use progress::Progress;
 pub use question::Question;
 pub use question_key::QuestionKey;
 pub use question_set::{QuestionSet, read_question_set};
+pub use record::RecordPlace;
 pub use video_file::{VideoFolders, find_video};

@@ -43,6 +43,7 @@ mod options;
 mod prompt;
 mod row;
 mod sample;
+mod to_record;
 mod video_r1;
 
 use std::path::{Path, PathBuf};
@@ -51,11 +52,11 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use crate::container::{self, Raw};
-use crate::data_files::{DataFiles, RecordPlace};
+use crate::data_files::DataFiles;
 use crate::duplicates::reject_duplicates;
 use crate::error::{Error, Result};
 use crate::question::Question;
-use crate::record::column_names;
+use crate::record::{RecordPlace, column_names};
 use build::Context;
 pub use format::SampleFormat;
 use media::Folder;

@@ -9,7 +9,7 @@ use crate::answer::answer_texts;
 use crate::container;
 use crate::error::{Error, Result};
 use crate::question_key::QuestionKey;
-use crate::record::{Fault, Record, column_names, json_type, scalar_text};
+use crate::record::{Fault, QUESTION_ID, Record, column_names, json_type, scalar_text};
 
 /// One question about one video, in the official JSON format.
 ///
@@ -42,9 +42,6 @@ pub struct Question {
     #[serde(flatten)]
     pub extra: Map<String, Value>,
 }
-
-/// The field of the identifier.
-pub(crate) const QUESTION_ID: &str = "Question_id";
 
 /// The field of the path of a video, or of a list of videos.
 pub(crate) const VIDEOS: &str = "videos";

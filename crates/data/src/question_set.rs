@@ -8,11 +8,11 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use crate::container::for_each;
-use crate::data_files::{DataFiles, RecordPlace};
+use crate::data_files::DataFiles;
 use crate::duplicates::reject_duplicates;
 use crate::error::{Error, Result};
-use crate::question::{QUESTION_ID, Question};
-use crate::record::{Record, column_names};
+use crate::question::Question;
+use crate::record::{QUESTION_ID, Record, RecordPlace, column_names};
 use crate::{egoschema, mvbench};
 
 /// The format of a question file.

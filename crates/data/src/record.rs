@@ -1,17 +1,37 @@
 //! The records of question files, and their values.
 
+use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
-use crate::question::QUESTION_ID;
+
+/// The field of a question's identifier.
+pub(crate) const QUESTION_ID: &str = "Question_id";
 
 /// What is wrong with a field of a record.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Fault {
     pub(crate) field: String,
     pub(crate) reason: String,
+}
+
+/// Where a record is: its file, and its 0-based index there; in JSON lines, that of its line.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct RecordPlace {
+    /// The file.
+    pub path: Arc<Path>,
+    /// The index.
+    pub index: usize,
+}
+
+impl fmt::Display for RecordPlace {
+    /// `record 3 of `data.json``
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "record {} of `{}`", self.index + 1, self.path.display())
+    }
 }
 
 /// One record of a file, with its location for errors.

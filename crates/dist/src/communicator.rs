@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::panic::resume_unwind;
 use std::sync::Arc;
-use std::thread;
+use std::thread::{self, ScopedJoinHandle};
 use std::time::Duration;
 
 use candle_core::DeviceLocation;
@@ -78,6 +79,36 @@ impl Communicator {
             peers: None,
             parent: None,
         }))
+    }
+
+    /// What `work` returns on each of `world_size` ranks, which are threads of this process, in order.
+    ///
+    /// # Errors
+    /// As [`Self::threads`].
+    ///
+    /// # Panics
+    /// If `work` panics.
+    pub fn on_threads<T: Send>(
+        world_size: usize,
+        work: impl Fn(Self) -> T + Sync,
+    ) -> Result<Vec<T>> {
+        Ok(Self::on_each(Self::threads(world_size, &CommunicatorOptions::default())?, work))
+    }
+
+    /// What `work` returns on each of `ranks`, each on a thread of its own, in order.
+    ///
+    /// # Panics
+    /// If `work` panics.
+    pub fn on_each<T: Send>(ranks: Vec<Self>, work: impl Fn(Self) -> T + Sync) -> Vec<T> {
+        let work = &work;
+        thread::scope(|scope| {
+            let start = |rank| scope.spawn(move || work(rank));
+            let threads: Vec<_> = ranks.into_iter().map(start).collect();
+            let end = |thread: ScopedJoinHandle<'_, T>| {
+                thread.join().unwrap_or_else(|panic| resume_unwind(panic))
+            };
+            threads.into_iter().map(end).collect()
+        })
     }
 
     /// `world_size` ranks in this process, one per thread, for use without a launcher. Rendezvous and failure detection

@@ -97,6 +97,14 @@ pub enum Error {
     /// A rank failed, so the job was aborted.
     #[error("{0}")]
     RankFailed(Box<FailureReport>),
+    /// A message between ranks cannot be serialized or deserialized.
+    #[error("cannot {what} a message between ranks: {source}")]
+    Exchange {
+        /// The failed operation, as a verb.
+        what: &'static str,
+        /// The serializer's error.
+        source: postcard::Error,
+    },
     /// An operation timed out.
     #[error("rank {rank}: {what} timed out after {:.1} s", waited.as_secs_f64())]
     Timeout {

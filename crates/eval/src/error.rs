@@ -1,6 +1,6 @@
 //! The crate's error type.
 
-use crate::protocol::NO_CATEGORY;
+use crate::category::category_name;
 
 /// Errors of reading and scoring predictions.
 #[derive(Debug, thiserror::Error)]
@@ -130,10 +130,8 @@ pub enum Error {
     },
 }
 
-/// Categories as a list; that of a record without one is [`NO_CATEGORY`].
 fn listed(categories: &[String]) -> String {
-    let shown = categories.iter().map(|name| if name.is_empty() { NO_CATEGORY } else { name });
-    shown.collect::<Vec<_>>().join(", ")
+    categories.iter().map(|name| category_name(name)).collect::<Vec<_>>().join(", ")
 }
 
 /// The crate's result type.

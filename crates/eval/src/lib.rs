@@ -40,6 +40,7 @@
 //! ```
 
 pub mod blind;
+mod category;
 pub mod error;
 pub mod folds;
 pub mod markdown;

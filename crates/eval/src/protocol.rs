@@ -7,6 +7,7 @@ use embodied_r_rewards::accuracy::{Accuracy, Solution};
 use embodied_r_rewards::numeric::mean_relative_accuracy;
 use embodied_r_rewards::{Reward as _, RewardInput};
 
+use crate::category::category_name;
 use crate::error::{Error, Result};
 use crate::predictions::{Prediction, PredictionOutput};
 
@@ -108,9 +109,6 @@ const EGOSCHEMA: [&str; 1] = [embodied_r_data::egoschema::CATEGORY];
 
 const MVBENCH: [&str; 1] = [embodied_r_data::mvbench::CATEGORY];
 
-/// What the category of questions without one is called.
-pub(crate) const NO_CATEGORY: &str = "(none)";
-
 /// The kinds of questions: the next key point, the current state, and the movement between them.
 const ROBOT_R1: [&str; 3] = ["waypoint", "state", "movement"];
 
@@ -178,7 +176,7 @@ impl Protocol {
     /// The scored category for questions of `category`; `None` if they are not scored.
     pub fn scored_category(self, category: &str) -> Option<&str> {
         if self == Self::Accuracy {
-            return Some(if category.is_empty() { NO_CATEGORY } else { category });
+            return Some(category_name(category));
         }
         let merged = if DIRECTION_LEVELS.contains(&category) { DIRECTION } else { category };
         self.categories().iter().copied().find(|&known| known == merged)

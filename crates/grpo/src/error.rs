@@ -113,14 +113,6 @@ pub enum Error {
         /// Its error message.
         what: String,
     },
-    /// A message between ranks cannot be serialized or deserialized.
-    #[error("cannot {what} a message between ranks: {source}")]
-    Exchange {
-        /// The failed operation, as a verb.
-        what: &'static str,
-        /// The serializer's error.
-        source: postcard::Error,
-    },
     /// Communication between ranks failed, or a rank was lost.
     #[error(transparent)]
     Ranks(#[from] embodied_r_dist::Error),

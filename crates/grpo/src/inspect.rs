@@ -10,11 +10,11 @@ use crate::error::{Error, Result};
 use crate::inspect::batch_file::BatchFile;
 use crate::loss::LossType;
 use crate::model::{Model, NamedGradients, Prompt, TrainingPass};
-use crate::process_group::ProcessGroup;
 use crate::settings::LossSettings;
 use crate::update::micro_batch::{self, MicroBatch, UpdateStats};
 use crate::update::packing::{GroupLengths, pack};
 use crate::update::{backward, passes};
+use embodied_r_dist::ProcessGroup;
 
 /// Token budget of a micro-batch. It does not affect the loss.
 const TOKENS_TOGETHER: usize = 8192;

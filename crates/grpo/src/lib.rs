@@ -22,7 +22,7 @@
 //! | [`trainer`] | the training loop, and what GRPO and SFT compute in it |
 //! | [`estimate`] | memory and step time, for any device |
 //! | [`inspect`] | the loss of a given batch |
-//! | [`model`], [`process_group`] | the model and tokenizer traits; the ranks that train together |
+//! | [`model`] | the model and tokenizer traits |
 //!
 //! A step's random numbers, questions, stage and learning rate depend only on its number and on where the stages began.
 //! A resumed run is therefore identical to an uninterrupted one.
@@ -46,7 +46,6 @@ pub mod inspect;
 pub mod loss;
 pub mod model;
 pub mod non_finite;
-pub mod process_group;
 pub mod rewards;
 pub mod rollout;
 pub mod schedule;

@@ -19,8 +19,8 @@ use crate::model::{
     ChatTokenizer, FinishReason, GenerateOptions, GenerationRequest, Group, Model, Prompt,
     SamplingParams, completion_text, prompt_end,
 };
-use crate::process_group::ProcessGroup;
 use crate::update::packing::GroupLengths;
+use embodied_r_dist::ProcessGroup;
 
 /// One question with its group of completions.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -26,11 +26,11 @@ use crate::images::table::ImageTable;
 use crate::inspect::batch_file::BatchFile;
 use crate::model::{ChatTokenizer, LoadOptions, Model};
 use crate::non_finite::Diagnosis;
-use crate::process_group::ProcessGroup;
 use crate::rollout::Rollout;
 use crate::settings::{OptimizerSettings, RunSettings};
 use crate::update::Updater;
 use crate::update::optimizer::Optimizer;
+use embodied_r_dist::ProcessGroup;
 pub(crate) use steps::train;
 
 /// Inputs of every run, except model, settings and data.
@@ -302,7 +302,7 @@ impl<'a, M: Model> Run<'a, M> {
 
     /// Whether a stop was requested on any rank.
     pub(crate) fn stopping(&self) -> Result<bool> {
-        self.process_group.any(self.stop.load(Ordering::Relaxed))
+        Ok(self.process_group.any(self.stop.load(Ordering::Relaxed))?)
     }
 
     fn save_is_due(&self) -> bool {

@@ -19,8 +19,8 @@ use crate::model::{
     GradientReadyHook, Group, Model, NamedGradients as _, Prompt, TokenScores, TrainingPass,
 };
 use crate::non_finite::NonFinite;
-use crate::process_group::ProcessGroup;
 use crate::update::optimizer::{Optimizer, StepResult};
+use embodied_r_dist::ProcessGroup;
 
 /// Gradient norms kept for a diagnosis.
 const NORMS: usize = 5;
@@ -286,7 +286,6 @@ fn non_finite_gradients<M: Model>(model: &M, gradients: &M::Gradients) -> Result
 
 #[cfg(test)]
 mod tests {
-    use crate::process_group::tests::on_ranks;
     use std::time::Duration;
 
     use embodied_r_dist::{Communicator, Operation};
@@ -331,7 +330,12 @@ mod tests {
             communicator.finish().unwrap();
             (early, sent())
         };
-        assert!(on_ranks(2, rank).iter().all(|sent| *sent == (vec![0, 0, 0], 2)));
+        assert!(
+            Communicator::on_threads(2, rank)
+                .unwrap()
+                .iter()
+                .all(|sent| *sent == (vec![0, 0, 0], 2))
+        );
     }
 
     #[test]

@@ -7,12 +7,12 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use embodied_r_dist::ProcessGroup;
 use embodied_r_dist::{Communicator, CommunicatorOptions};
 use embodied_r_grpo::inspect::batch_file::BatchFile;
 use embodied_r_grpo::inspect::{LossReport, loss};
 use embodied_r_grpo::loss::LossType;
 use embodied_r_grpo::model::{Group, TokenScores};
-use embodied_r_grpo::process_group::ProcessGroup;
 use embodied_r_grpo::settings::LossSettings;
 use embodied_r_grpo::update::micro_batch::{
     MicroBatch, TokenSelection, UpdateStats, loss_normalizers,

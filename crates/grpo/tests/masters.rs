@@ -8,8 +8,8 @@ use std::io::Write as _;
 use std::path::Path;
 
 use candle_core::{DType, Device};
+use embodied_r_dist::ProcessGroup;
 use embodied_r_dist::{Communicator, CommunicatorOptions};
-use embodied_r_grpo::process_group::ProcessGroup;
 use embodied_r_grpo::settings::{Optim, OptimizerSettings};
 use embodied_r_grpo::update::optimizer::Optimizer;
 use embodied_r_kernels::device::has_kernels;

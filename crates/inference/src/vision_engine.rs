@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use embodied_r_policy::tokenizer::GenerationPrompt;
-use embodied_r_policy::{Engine, EngineStats, SamplingDefaults, TensorParallel};
-use embodied_r_vision::{EmbeddingCache, MultimodalMessage, image_file};
+use embodied_r_policy::{Engine, EngineStats, SamplingSettings, TensorParallel};
+use embodied_r_vision::{EmbeddingCache, MultimodalMessage};
+use image::RgbImage;
 
 use crate::completion::Completion;
 use crate::engine_core::{EngineClient, EngineCore};
@@ -18,15 +19,15 @@ use crate::error::{Error, Result};
 use crate::generation::{Generation, GenerationOptions};
 use crate::model::Model;
 pub use options::VisionEngineOptions;
-use request::{decoded, one_completion};
-use tensor_parallel::{TensorParallelRequest, TensorParallelWorker};
+use request::one_completion;
+use tensor_parallel::{SentImage, TensorParallelRequest, TensorParallelWorker};
 
 /// A vision-language model with its engine on a thread of its own, which is joined on drop. Image embeddings and shared
 /// prompt prefixes are computed once.
 pub struct VisionEngine {
     model: Model,
     image_cache: Arc<EmbeddingCache>,
-    defaults: SamplingDefaults,
+    defaults: SamplingSettings,
     /// Before `_thread`, which ends when the client is dropped.
     client: Client,
     _thread: JoinOnDrop,
@@ -54,8 +55,8 @@ impl Drop for JoinOnDrop {
 pub struct ImageChat {
     /// The messages, with a placeholder for each image.
     pub messages: Vec<MultimodalMessage>,
-    /// The image files, in order.
-    pub images: Vec<Vec<u8>>,
+    /// The images, in order.
+    pub images: Vec<RgbImage>,
     /// Sampling temperature; `None` uses the model's default.
     pub temperature: Option<f64>,
     /// Maximum tokens of the completion.
@@ -104,7 +105,7 @@ impl VisionEngine {
     /// # Errors
     /// It has no vision encoder, or the KV cache does not fit in memory.
     pub fn new(dir: &Path, model: Model, options: &VisionEngineOptions) -> Result<Self> {
-        let defaults = SamplingDefaults::from_dir(dir)?;
+        let defaults = SamplingSettings::from_dir(dir)?;
         let (image_cache, client, thread) = match model.decoder.ranks().is_single_rank() {
             true => {
                 let image_cache = options.image_cache(dir, &model)?;
@@ -143,21 +144,20 @@ impl VisionEngine {
     /// The chat template rejects the messages, or an image is invalid.
     pub async fn prepare(&self, chat: ImageChat) -> Result<PreparedChat<'_>> {
         let ImageChat { messages, images, temperature, max_tokens, stream } = chat;
-        let temperature = temperature.unwrap_or(self.defaults.temperature);
+        let given = SamplingSettings { temperature, ..SamplingSettings::default() };
+        let sampling = given.or(self.defaults);
         match &self.client {
             Client::SingleRank(client) => {
                 let (model, cache) = (self.model.clone(), self.image_cache.clone());
                 // On a blocking thread, since the vision encoder is slow.
                 let work = move || -> Result<_> {
-                    let images = decoded(&images)?;
                     let embeddings = cache.encode_images(&images.iter().collect::<Vec<_>>())?;
                     Ok(model.prompt(&messages, &embeddings)?.prompt)
                 };
                 let prompt =
                     tokio::task::spawn_blocking(work).await.map_err(Error::TaskFailed)??;
-                let (prompt_tokens, defaults) = (prompt.len(), self.defaults);
-                let request =
-                    one_completion(&self.model, defaults, prompt, temperature, max_tokens, stream);
+                let prompt_tokens = prompt.len();
+                let request = one_completion(&self.model, sampling, prompt, max_tokens, stream);
                 let submit = || client.submit(vec![request], GenerationOptions::default());
                 Ok(PreparedChat { prompt_tokens, submit: Box::new(submit) })
             }
@@ -167,11 +167,11 @@ impl VisionEngine {
                 let ids = tokenizer.encode_chat(&chat)?;
                 let mut prompt_tokens = ids.len() - images.len().min(ids.len());
                 for image in &images {
-                    let size = image_file::size(image)?;
+                    let size = image.dimensions();
                     prompt_tokens += self.image_cache.vision_encoder().image_tokens(size)?;
                 }
-                let request =
-                    TensorParallelRequest { ids, images, temperature, max_tokens, stream };
+                let images = images.into_iter().map(SentImage::from).collect();
+                let request = TensorParallelRequest { ids, images, sampling, max_tokens, stream };
                 let submit = || client.submit(vec![request], GenerationOptions::default());
                 Ok(PreparedChat { prompt_tokens, submit: Box::new(submit) })
             }

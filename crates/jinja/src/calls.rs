@@ -4,15 +4,13 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use super::arguments::Given;
-use super::compare::Key;
 use super::fault::{Result, fail};
 use super::functions::call_function;
 use super::methods::call_method;
+use super::rendering::Rendering;
 use super::repr::Out;
-use super::scope::Scope;
 use super::statements::Frame;
-use super::template::Rendering;
-use super::value::{Callable, Macro, Missing, Value};
+use super::value::{Callable, Key, Macro, Missing, Scope, Value};
 
 impl Rendering {
     /// `callee(…)`.

@@ -2,12 +2,12 @@
 
 use super::arguments::{Given, required};
 use super::ast::{Comparison, Math};
-use super::compare::{Key, identical};
+use super::compare::identical;
 use super::fault::{Result, TemplateFault};
 use super::filters::is_filter;
 use super::operators::{compare, contains, math};
-use super::template::Rendering;
-use super::value::{Callable, Value};
+use super::rendering::Rendering;
+use super::value::{Callable, Key, Value};
 
 const TESTS: [&str; 39] = [
     "odd",

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::fault::{Result, fail};
 use super::limits::Meter;
-use super::value::{Range, Value, View};
+use super::value::{Dict, Key, Range, Value, View};
 
 /// Python's `==`.
 pub(super) fn equal(a: &Value, b: &Value) -> bool {
@@ -163,15 +163,7 @@ pub(super) fn sorted_by_keys<T>(
     Ok(sorted)
 }
 
-/// A value that is hashable.
-#[derive(Clone)]
-pub(super) struct Key(Value);
-
 impl Key {
-    pub(super) fn text(text: Arc<str>) -> Self {
-        Self(Value::Str(text))
-    }
-
     /// The value as a key.
     ///
     /// # Errors
@@ -182,10 +174,6 @@ impl Key {
             Some(class) => fail(format!("unhashable type: `{class}`")),
             None => Ok(Self(value)),
         }
-    }
-
-    pub(super) fn value(&self) -> &Value {
-        &self.0
     }
 }
 
@@ -249,5 +237,11 @@ impl Hash for Name<'_> {
 impl indexmap::Equivalent<Key> for Name<'_> {
     fn equivalent(&self, key: &Key) -> bool {
         key.0.as_str() == Some(self.0)
+    }
+}
+
+impl Dict {
+    pub(super) fn get(&self, key: &str) -> Option<&Value> {
+        self.entries.get(&Name(key))
     }
 }

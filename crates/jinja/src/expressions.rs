@@ -2,15 +2,14 @@
 
 use super::arguments::Given;
 use super::ast::{Arguments, Condition, Expr, Kind, Literal, Math};
-use super::compare::Key;
 use super::fault::{Result, TemplateFault, fail};
 use super::format::escape;
 use super::lookup::{attribute, item, slice};
 use super::operators::{compare, math, signed};
+use super::rendering::Rendering;
 use super::repr::{Out, print};
 use super::statements::Frame;
-use super::template::Rendering;
-use super::value::{Missing, Value};
+use super::value::{Key, Missing, Value};
 
 impl Rendering {
     /// The value of an expression.

@@ -15,7 +15,7 @@ use super::json::{Options, dumps};
 use super::lookup::attribute_only;
 use super::methods::call_method;
 use super::operators::math;
-use super::template::Rendering;
+use super::rendering::Rendering;
 use super::value::Value;
 
 const FILTERS: [&str; 54] = [

@@ -3,8 +3,8 @@
 use super::conversions::as_float;
 use super::fault::{Result, fail};
 use super::lookup::{attribute, item};
+use super::rendering::Rendering;
 use super::repr::{Out, ascii, float, to_repr, to_text};
-use super::template::Rendering;
 use super::text::escape_html;
 use super::value::Value;
 

@@ -7,11 +7,10 @@ use std::rc::Rc;
 use indexmap::IndexMap;
 
 use super::arguments::{Given, integer, required, string};
-use super::compare::Key;
 use super::fault::{Result, fail};
+use super::rendering::Rendering;
 use super::repr::to_text;
-use super::template::Rendering;
-use super::value::{Cycler, Items, Joiner, Range, Value};
+use super::value::{Cycler, Items, Joiner, Key, Range, Value};
 
 /// Maximum length of `range`, that of the sandbox.
 const MAX_RANGE: i128 = 100_000;

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use super::compare::sorted_by_keys;
 use super::fault::{Result, fail};
+use super::rendering::Rendering;
 use super::repr::{Out, float};
-use super::template::Rendering;
 use super::value::Value;
 
 /// The options of `json.dumps`.

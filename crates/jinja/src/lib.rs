@@ -20,6 +20,7 @@ mod ast;
 mod calls;
 mod checks;
 mod compare;
+mod constructors;
 mod conversions;
 mod escapes;
 mod expressions;
@@ -36,8 +37,8 @@ mod methods;
 mod operators;
 mod parser;
 mod printf;
+mod rendering;
 mod repr;
-mod scope;
 mod statements;
 mod template;
 #[cfg(test)]

@@ -7,7 +7,6 @@ use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use super::fault::{Result, TemplateFault, fail};
-use super::value::Value;
 
 /// Maximum length of a template's source. The longest published ones have 30 kB.
 pub(super) const MAX_SOURCE_BYTES: usize = 256 << 10;
@@ -37,9 +36,6 @@ const STEPS_PER_LOOK: u64 = 256;
 
 /// Bytes of a value besides those of its text.
 pub(super) const VALUE_BYTES: usize = 24;
-
-/// Maximum depth of nested lists and maps.
-const MAX_DEPTH: usize = 200;
 
 /// Maximum width, precision or indentation in characters.
 const MAX_WIDTH: usize = 1000;
@@ -112,37 +108,11 @@ impl Meter {
         self.steps(1 + bytes / 1024)
     }
 
-    /// A string.
-    pub(super) fn text(&self, text: impl Into<String>) -> Result<Value> {
-        let text = text.into();
-        self.take(text.len())?;
-        Ok(Value::Str(text.into()))
-    }
-
     /// A width, precision or indentation.
     pub(super) fn width(&self, width: usize) -> Result<usize> {
         match width <= MAX_WIDTH {
             true => Ok(width),
             false => fail(format!("the width {width} is above the limit, {MAX_WIDTH}")),
-        }
-    }
-
-    /// The depth and the bytes of a container of these values.
-    pub(super) fn measure<'v>(
-        &self,
-        values: impl Iterator<Item = &'v Value>,
-    ) -> Result<(usize, usize)> {
-        let (mut depth, mut bytes, mut count) = (0, VALUE_BYTES, 0_usize);
-        for value in values {
-            depth = depth.max(value.depth());
-            bytes = bytes.saturating_add(value.bytes());
-            count += 1;
-        }
-        self.allow(Some(bytes))?;
-        self.take(count.saturating_mul(VALUE_BYTES))?;
-        match depth < MAX_DEPTH {
-            true => Ok((depth + 1, bytes)),
-            false => fail(format!("a list nests more than {MAX_DEPTH} levels deep")),
         }
     }
 

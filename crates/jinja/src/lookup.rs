@@ -2,12 +2,62 @@
 
 use std::rc::Rc;
 
-use super::compare::{Key, unhashable};
+use super::compare::unhashable;
 use super::fault::{Result, fail};
 use super::limits::Meter;
-use super::methods::has_method;
-use super::template::Rendering;
-use super::value::{Callable, Items, Loop, Missing, Range, Value};
+use super::rendering::Rendering;
+use super::value::{Callable, Items, Key, Loop, Missing, Range, Value, View};
+
+/// The methods of a string.
+const STRING: [&str; 47] = [
+    "capitalize",
+    "casefold",
+    "center",
+    "count",
+    "encode",
+    "endswith",
+    "expandtabs",
+    "find",
+    "format",
+    "format_map",
+    "index",
+    "isalnum",
+    "isalpha",
+    "isascii",
+    "isdecimal",
+    "isdigit",
+    "isidentifier",
+    "islower",
+    "isnumeric",
+    "isprintable",
+    "isspace",
+    "istitle",
+    "isupper",
+    "join",
+    "ljust",
+    "lower",
+    "lstrip",
+    "maketrans",
+    "partition",
+    "removeprefix",
+    "removesuffix",
+    "replace",
+    "rfind",
+    "rindex",
+    "rjust",
+    "rpartition",
+    "rsplit",
+    "rstrip",
+    "split",
+    "splitlines",
+    "startswith",
+    "strip",
+    "swapcase",
+    "title",
+    "translate",
+    "upper",
+    "zfill",
+];
 
 /// `value.name`: an attribute, or else an item.
 pub(super) fn attribute(rendering: &Rendering, value: &Value, name: &str) -> Result<Value> {
@@ -104,6 +154,42 @@ fn own_attribute(rendering: &Rendering, value: &Value, name: &str) -> Result<Opt
     let method = has_method(value, name)
         .then(|| Value::Callable(Rc::new(Callable::Method(value.clone(), name.into()))));
     Ok(method)
+}
+
+/// Whether Python's object has the method.
+fn has_method(value: &Value, name: &str) -> bool {
+    match value {
+        Value::Str(_) => STRING.contains(&name),
+        Value::Markup(_) => {
+            STRING.contains(&name) || matches!(name, "unescape" | "striptags" | "escape")
+        }
+        Value::List(_) => matches!(name, "copy" | "count" | "index"),
+        Value::Tuple(_) | Value::Range(_) => matches!(name, "count" | "index"),
+        Value::Dict(_) => matches!(name, "copy" | "fromkeys" | "get" | "items" | "keys" | "values"),
+        Value::View(View::Values, _) => name == "mapping",
+        Value::View(..) => matches!(name, "isdisjoint" | "mapping"),
+        Value::Bool(_) | Value::Int(_) => matches!(
+            name,
+            "as_integer_ratio"
+                | "bit_count"
+                | "bit_length"
+                | "conjugate"
+                | "from_bytes"
+                | "to_bytes"
+        ),
+        Value::Float(_) => {
+            matches!(name, "as_integer_ratio" | "conjugate" | "fromhex" | "hex" | "is_integer")
+        }
+        Value::Loop(_) => matches!(name, "cycle" | "changed"),
+        Value::Cycler(_) => matches!(name, "next" | "reset"),
+        Value::Iterator(stream) => {
+            stream.kind == "generator" && matches!(name, "send" | "throw" | "close")
+        }
+        Value::Callable(callable) => {
+            matches!(**callable, Callable::Function("dict")) && name == "fromkeys"
+        }
+        _ => false,
+    }
 }
 
 fn loop_attribute(of: &Loop, name: &str) -> Option<Value> {

@@ -8,94 +8,8 @@ use super::arguments::{Given, integer, required};
 use super::compare::{equal, identical};
 use super::fault::{Result, fail};
 use super::functions::from_keys;
-use super::template::Rendering;
-use super::value::{Items, Value, View};
-
-const STRING: [&str; 47] = [
-    "capitalize",
-    "casefold",
-    "center",
-    "count",
-    "encode",
-    "endswith",
-    "expandtabs",
-    "find",
-    "format",
-    "format_map",
-    "index",
-    "isalnum",
-    "isalpha",
-    "isascii",
-    "isdecimal",
-    "isdigit",
-    "isidentifier",
-    "islower",
-    "isnumeric",
-    "isprintable",
-    "isspace",
-    "istitle",
-    "isupper",
-    "join",
-    "ljust",
-    "lower",
-    "lstrip",
-    "maketrans",
-    "partition",
-    "removeprefix",
-    "removesuffix",
-    "replace",
-    "rfind",
-    "rindex",
-    "rjust",
-    "rpartition",
-    "rsplit",
-    "rstrip",
-    "split",
-    "splitlines",
-    "startswith",
-    "strip",
-    "swapcase",
-    "title",
-    "translate",
-    "upper",
-    "zfill",
-];
-
-/// Whether Python's object has the method.
-pub(super) fn has_method(value: &Value, name: &str) -> bool {
-    match value {
-        Value::Str(_) => STRING.contains(&name),
-        Value::Markup(_) => {
-            STRING.contains(&name) || matches!(name, "unescape" | "striptags" | "escape")
-        }
-        Value::List(_) => matches!(name, "copy" | "count" | "index"),
-        Value::Tuple(_) | Value::Range(_) => matches!(name, "count" | "index"),
-        Value::Dict(_) => matches!(name, "copy" | "fromkeys" | "get" | "items" | "keys" | "values"),
-        Value::View(View::Values, _) => name == "mapping",
-        Value::View(..) => matches!(name, "isdisjoint" | "mapping"),
-        Value::Bool(_) | Value::Int(_) => matches!(
-            name,
-            "as_integer_ratio"
-                | "bit_count"
-                | "bit_length"
-                | "conjugate"
-                | "from_bytes"
-                | "to_bytes"
-        ),
-        Value::Float(_) => {
-            matches!(name, "as_integer_ratio" | "conjugate" | "fromhex" | "hex" | "is_integer")
-        }
-        Value::Loop(_) => matches!(name, "cycle" | "changed"),
-        Value::Cycler(_) => matches!(name, "next" | "reset"),
-        Value::Iterator(stream) => {
-            stream.kind == "generator" && matches!(name, "send" | "throw" | "close")
-        }
-        Value::Callable(callable) => {
-            matches!(**callable, super::value::Callable::Function("dict")) && name == "fromkeys"
-        }
-        _ => false,
-    }
-}
+use super::rendering::Rendering;
+use super::value::{Items, Key, Value, View};
 
 /// `receiver.name(…)`.
 pub(super) fn call_method(
@@ -119,7 +33,7 @@ pub(super) fn call_method(
             "get" => {
                 let [key, default] = given.in_order(name, 1)?;
                 let key = required(key, name, "key")?;
-                let key = super::compare::Key::new(meter, key)?;
+                let key = Key::new(meter, key)?;
                 let found = dict.entries.get(&key).cloned();
                 Ok(found.or(default).unwrap_or(Value::None))
             }

@@ -3,14 +3,14 @@
 use std::cmp::Ordering;
 
 use super::ast::{Comparison, Math};
-use super::compare::{Key, equal, order};
+use super::compare::{equal, order};
 use super::conversions::as_float;
 use super::fault::{Result, fail};
 use super::format::escape;
 use super::limits::Meter;
 use super::printf::printf;
-use super::template::Rendering;
-use super::value::{Items, Value};
+use super::rendering::Rendering;
+use super::value::{Items, Key, Value};
 
 impl Math {
     fn symbol(self) -> &'static str {

@@ -3,8 +3,8 @@
 use super::conversions::{as_float, truncated};
 use super::fault::{Result, fail};
 use super::format::{Number, Spec, escape, float_digits, radix_digits};
+use super::rendering::Rendering;
 use super::repr::{Out, ascii, to_repr, to_text};
-use super::template::Rendering;
 use super::value::Value;
 
 /// The values of a format, which are taken in order or by name.

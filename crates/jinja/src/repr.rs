@@ -2,12 +2,11 @@
 
 use std::fmt::Write as _;
 
-use super::compare::Key;
 use super::fault::{Result, fail};
 use super::limits::Meter;
-use super::template::Rendering;
+use super::rendering::Rendering;
 use super::text::is_printable;
-use super::value::{Callable, Value, View};
+use super::value::{Callable, Key, Value, View};
 
 /// A text that is being made, within the limits.
 pub(super) struct Out<'m> {

@@ -5,14 +5,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::ast::{self, Body, Expr, Kind, Statement, Target};
-use super::compare::Key;
 use super::fault::{Result, fail};
 use super::format::escape;
 use super::functions::check_name;
+use super::rendering::Rendering;
 use super::repr::{Out, print, to_text};
-use super::scope::Scope;
-use super::template::Rendering;
-use super::value::{Callable, Items, Loop, Macro, Missing, Value};
+use super::value::{Callable, Items, Key, Loop, Macro, Missing, Scope, Value};
 
 /// Where statements are rendered.
 #[derive(Clone)]

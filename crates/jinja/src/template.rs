@@ -5,19 +5,17 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use indexmap::IndexMap;
 use serde_json::Value as Json;
 
 use super::ast::{Block, Body};
-use super::compare::Key;
 use super::fault::{Result, TemplateFault, fail};
 use super::functions::FUNCTIONS;
 use super::limits::{MAX_SOURCE_BYTES, Meter, STACK_BYTES, VALUE_BYTES};
 use super::parser::parse;
+use super::rendering::Rendering;
 use super::repr::Out;
-use super::scope::Scope;
 use super::statements::Frame;
-use super::value::{Callable, Value};
+use super::value::{Callable, Scope, Value};
 
 /// A parsed template.
 pub struct Template {
@@ -28,28 +26,6 @@ pub struct Template {
 impl std::fmt::Debug for Template {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         out.debug_struct("Template").field("statements", &self.body.len()).finish_non_exhaustive()
-    }
-}
-
-/// The state of a rendering.
-pub(super) struct Rendering {
-    pub(super) meter: Meter,
-    pub(super) blocks: HashMap<Arc<str>, Arc<Block>>,
-    /// The variables that the template sets outside of loops and macros.
-    pub(super) root: Rc<Scope>,
-    /// All namespaces, so that they may refer to each other.
-    pub(super) namespaces: RefCell<Vec<IndexMap<Key, Value>>>,
-    /// The scopes that macros refer to, which may have those macros.
-    pub(super) captured: RefCell<Vec<Rc<Scope>>>,
-}
-
-impl Drop for Rendering {
-    fn drop(&mut self) {
-        // Macros and their scopes refer to each other.
-        for scope in self.captured.take() {
-            scope.clear();
-        }
-        self.root.clear();
     }
 }
 

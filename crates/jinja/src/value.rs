@@ -1,18 +1,15 @@
 //! The values of a template, which are Python's.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use indexmap::IndexMap;
-use serde_json::Value as Json;
 
 use super::ast;
-use super::compare::Key;
 use super::fault::{Result, TemplateFault, fail};
 use super::limits::{Meter, VALUE_BYTES};
-use super::scope::Scope;
 
 #[derive(Clone)]
 pub(super) enum Value {
@@ -165,6 +162,53 @@ pub(super) struct Macro {
     pub(super) scope: Rc<Scope>,
 }
 
+/// The variables of a block; those of the blocks around it are visible.
+#[derive(Default)]
+pub(super) struct Scope {
+    variables: RefCell<HashMap<Arc<str>, Value>>,
+    parent: Option<Rc<Scope>>,
+}
+
+impl Scope {
+    pub(super) fn within(parent: &Rc<Self>) -> Rc<Self> {
+        Rc::new(Self { variables: RefCell::default(), parent: Some(parent.clone()) })
+    }
+
+    pub(super) fn set(&self, name: Arc<str>, value: Value) {
+        self.variables.borrow_mut().insert(name, value);
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<Value> {
+        let mut scope = self;
+        loop {
+            if let Some(value) = scope.variables.borrow().get(name) {
+                return Some(value.clone());
+            }
+            scope = scope.parent.as_deref()?;
+        }
+    }
+
+    /// Drops the variables, whose macros may refer to this scope.
+    pub(super) fn clear(&self) {
+        let variables = std::mem::take(&mut *self.variables.borrow_mut());
+        drop(variables);
+    }
+}
+
+/// A value that is hashable.
+#[derive(Clone)]
+pub(super) struct Key(pub(super) Value);
+
+impl Key {
+    pub(super) fn text(text: Arc<str>) -> Self {
+        Self(Value::Str(text))
+    }
+
+    pub(super) fn value(&self) -> &Value {
+        &self.0
+    }
+}
+
 impl Value {
     pub(super) fn text(text: &str) -> Self {
         Self::Str(text.into())
@@ -172,55 +216,6 @@ impl Value {
 
     pub(super) fn undefined(why: Missing) -> Self {
         Self::Undefined(Rc::new(why))
-    }
-
-    pub(super) fn list(meter: &Meter, values: Vec<Self>) -> Result<Self> {
-        Ok(Self::List(Items::new(meter, values)?))
-    }
-
-    pub(super) fn tuple(meter: &Meter, values: Vec<Self>) -> Result<Self> {
-        Ok(Self::Tuple(Items::new(meter, values)?))
-    }
-
-    pub(super) fn dict(meter: &Meter, entries: IndexMap<Key, Self>) -> Result<Self> {
-        Ok(Self::Dict(Dict::new(meter, entries)?))
-    }
-
-    /// An iterator over values, which ends with `fault`.
-    pub(super) fn iterator(
-        meter: &Meter,
-        kind: &'static str,
-        values: Vec<Self>,
-        fault: Option<TemplateFault>,
-    ) -> Result<Self> {
-        let (depth, bytes) = meter.measure(values.iter())?;
-        let (items, fault) = (RefCell::new(values.into()), RefCell::new(fault));
-        Ok(Self::Iterator(Rc::new(Stream { kind, items, fault, depth, bytes })))
-    }
-
-    /// The value of JSON.
-    pub(super) fn from_json(meter: &Meter, json: &Json) -> Result<Self> {
-        Ok(match json {
-            Json::Null => Self::None,
-            Json::Bool(value) => Self::Bool(*value),
-            Json::Number(number) => match (number.as_i64(), number.as_u64(), number.as_f64()) {
-                (Some(whole), ..) => Self::Int(whole.into()),
-                (None, Some(whole), _) => Self::Int(whole.into()),
-                (None, None, Some(float)) => Self::Float(float),
-                _ => return fail(format!("the number {number} is not supported")),
-            },
-            Json::String(text) => Self::text(text),
-            Json::Array(items) => {
-                let items = items.iter().map(|item| Self::from_json(meter, item));
-                Self::list(meter, items.collect::<Result<_>>()?)?
-            }
-            Json::Object(entries) => {
-                let entries = entries.iter().map(|(key, value)| {
-                    Ok((Key::text(key.as_str().into()), Self::from_json(meter, value)?))
-                });
-                Self::dict(meter, entries.collect::<Result<_>>()?)?
-            }
-        })
     }
 
     pub(super) fn as_str(&self) -> Option<&str> {
@@ -373,24 +368,5 @@ impl Value {
         meter.steps(items.len() / 8)?;
         meter.take(items.len().saturating_mul(8))?;
         Ok(Some(items))
-    }
-}
-
-impl Items {
-    pub(super) fn new(meter: &Meter, values: Vec<Value>) -> Result<Rc<Self>> {
-        let (depth, bytes) = meter.measure(values.iter())?;
-        Ok(Rc::new(Self { values, depth, bytes, is_group: false }))
-    }
-}
-
-impl Dict {
-    pub(super) fn new(meter: &Meter, entries: IndexMap<Key, Value>) -> Result<Rc<Self>> {
-        let all = entries.iter().flat_map(|(key, value)| [key.value(), value]);
-        let (depth, bytes) = meter.measure(all)?;
-        Ok(Rc::new(Self { entries, depth, bytes }))
-    }
-
-    pub(super) fn get(&self, key: &str) -> Option<&Value> {
-        self.entries.get(&super::compare::Name(key))
     }
 }

@@ -5,8 +5,89 @@
 //! `cuda-host` they are on the CPU, and the kernels run under CPU emulation (`cuda/host.h`) when switched on
 //! ([`host`]).
 //!
-//! Elements are f32 or bf16. All work of a device is ordered on the stream of its candle device;
-//! [`crate::device::cuda`] opens one with a single stream.
+//! All work of a device is ordered on the stream of its candle device; [`crate::device::cuda`] opens one with a single
+//! stream. A launcher is a C function that takes pointers, sizes, types and the stream, and returns CUDA's error code.
+//!
+//! # Numbers
+//!
+//! Activations are f32 or bf16; statistics, weight gradients, moments and sums are f32. GEMMs are cuBLASLt's: f32
+//! without TF32, bf16 with f32 accumulation. Floating-point reductions have a fixed order: the same inputs in the same
+//! batch give the same bits. Sums over a row are sums over chunks, then over their results, on the CPU too, so that no
+//! thread adds up a whole row.
+//!
+//! - **GEMM** (`gemm`, `blas`). cuBLASLt's heuristic chooses by shape, strides and the alignment of all matrices of a
+//!   batch; layouts and choices are cached. Split-K adds its parts in f32 only. What the library has no algorithm for,
+//!   such as bf16 rows with an odd stride, is copied into aligned memory first. The choice depends on the number of
+//!   rows, so a row's bits depend on the rows that it is computed with.
+//! - **Quantized weights** (`quantized`) stay quantized. Up to 8 rows are multiplied with the blocks, one warp per
+//!   output; up to 128 bf16 rows on tensor cores, with tiles dequantized in shared memory. For more rows, and for f32
+//!   activations, 2^26 weights at a time are dequantized for cuBLASLt; none are cached, as they would cost the memory
+//!   that quantization saves.
+//! - **RoPE** (`rope`). A batch's cos/sin cache is computed once on the GPU, and shared by all layers, forward and
+//!   backward. Angles are rounded to f32 as in transformers; sine and cosine are evaluated in f64.
+//! - **Attention in training** (`attention`) takes chunks of queries with at most 2^25 scores per block. Each block is
+//!   batched GEMMs: queries x keys, masked softmax with log-sum-exp, weights x values. A chunk of completions has an
+//!   unmasked block for the prompt and a causal one per completion, merged by log-sum-exp; fully masked blocks are
+//!   skipped. The backward pass recomputes the blocks.
+//! - **Paged attention** (`paged_attention`). A layer's pages are one tensor (pages, 2, KV heads, 64 tokens, head size
+//!   rounded up to 8). Runs of up to 16 queries, decoding above all, are split over the pages (split-KV): a block takes
+//!   2 pages, one KV head, and up to 32 query heads of neighboring rows with the same pages, so a shared prompt is read
+//!   once for them. A second kernel merges the parts in order. Parts start at fixed positions, so bits do not depend on
+//!   the batch. Longer runs gather keys and values for training's attention, where bits depend on the chunks.
+//! - **bf16 pages** use tensor cores. The rows of an `mma.m16n8k16` tile are 16 pairs of a row and a query head; four
+//!   warps take a quarter of each page's tokens each; pages are copied by `cp.async`, and products with the keys begin
+//!   before the values arrive. Weights are rounded to bf16 for the product with the values and summed before, as in
+//!   FlashAttention: at 4,096 tokens the output is off by at most 2.9e-3 (2.5e-3 with weights in f32), the log-sum-exp
+//!   by 5e-8. `EMBODIED_R_PAGED_ATTENTION=cuda-cores` selects the kernel of f32 pages for them too.
+//! - **LM head** (`lm_head`): logits exist for 256 MiB at a time.
+//! - **Sampling** (`sample`) gives the CPU's draws and log-probabilities bit for bit, given the same logits, except
+//!   that the top-p nucleus sums weights in 44-bit fixed point. Cutoffs are found by radix select, many blocks per row.
+//!
+//! # Speed
+//!
+//! Decoding is bound by launch overhead and weight bandwidth: eleven launches per layer and token, twelve with the
+//! activation cache, which `crates/policy/tests/launches.rs` counts. Query, key and value projections are one GEMM,
+//! gate and up a batch of two; one kernel adds biases, applies RoPE and splits; GEMMs accumulate onto the residual in
+//! place. Kernels must not spill registers (`scripts/kernel_resources.sh`). The tensor-core kernel, at 1 and 2 tiles of
+//! 128 threads; blocks per streaming multiprocessor follow from the limits of the architecture:
+//!
+//! | head size | registers 8.0, 9.0 | shared memory, KiB | blocks, A100 | H100 |
+//! |---|---|---|---|---|
+//! | 128 | 125, 128 | 72, 77 | 2, 2 | 3, 2 |
+//! | 96 | 105, 108 | 55, 59 | 2, 2 | 4, 2 |
+//! | 64 | 86, 90 | 38, 41 | 4, 2 | 5, 2 |
+//!
+//! # Training
+//!
+//! With bf16 weights, rollout and update share the matrices, and AdamW and Muon update f32 master weights; gradients,
+//! norms and biases are f32. Muon's orthogonalization is bf16, as PyTorch's. A gradient bucket is copied into one
+//! tensor, NCCL sends it on a stream of its own, and the result is copied back; weights are all-gathered in f32.
+//!
+//! # Tests without a GPU
+//!
+//! **Tolerances** of [`crate::check`]: the difference relative to the value plus the result's root mean square is at
+//! most 2e-5 in f32 (another order of summation), 2^-7 in bf16 (8 bits, rounded twice where a result accumulates), a
+//! multiple of these for chained products, and 0 where bits must match. The bounds of `bench gpu`'s step `compare` in
+//! bf16 are twice the largest difference between torch's bf16 and f32 (`scripts/parity/make_bf16_bounds.py`).
+//!
+//! **CPU emulation**, feature `cuda-host`: a C++ compiler builds the kernels with `cuda/host.h` for CUDA's language.
+//! Blocks run one after the other; a block's threads are fibers that switch at barriers and warp exchanges. It finds
+//! missed barriers, invalid warp exchanges and launches; values read before they are written (fresh results, shared
+//! memory and the targets of asynchronous copies are NaN); wrong fragments of tensor-core instructions and bank
+//! conflicts of `ldmatrix`; writes past the end of a result; and dependence on the order of threads and blocks, which
+//! tests run ascending, descending and alternating. It has no memory model and finds no races that fibers happen to
+//! order: `compute-sanitizer` on a GPU does.
+//!
+//! ```sh
+//! EMBODIED_R_CUDA_HOST=1 cargo test -p embodied-r-kernels --features cuda-host
+//! EMBODIED_R_CUDA_HOST=1 cargo run -p embodied-r-cli --features cuda-host -- bench ops --check --device cuda
+//! ```
+//!
+//! **Stub driver**: `tests/stub_cuda` implements the functions of driver, runtime, cuBLASLt, cuRAND and NCCL that the
+//! program calls. Memory is host memory, copies and collectives between processes are real, kernels and GEMMs do
+//! nothing. It checks shapes, types and bounds of every product, copy and collective, grid limits and leaks.
+//! `eval "$(scripts/stub_cuda.sh)"` lets a CUDA build run on it; `scripts/stub_nvcc.sh` skips candle's own kernels,
+//! which saves ten minutes.
 
 pub(crate) mod attention;
 #[cfg(feature = "cuda")]
@@ -35,6 +116,7 @@ pub(crate) mod rope;
 pub(crate) mod row_buffer;
 mod row_sums;
 pub(crate) mod sample;
+pub(crate) mod stall;
 pub(crate) mod timer;
 pub(crate) mod weight;
 

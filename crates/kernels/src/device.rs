@@ -93,6 +93,7 @@ pub fn profiled<E: From<crate::Error>>(
     device: &candle_core::Device,
     act: impl FnOnce() -> Result<(), E>,
 ) -> Result<Vec<LauncherTime>, E> {
+    crate::cuda::stall::stall(device)?;
     crate::cuda::profile::profiled(device, act)
 }
 

@@ -3,17 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use image::RgbImage;
-
-use crate::episode::{Episode, EpisodeInfo};
+use crate::episode::EpisodeInfo;
 use crate::error::{Error, Result};
-use crate::frames::{self, FrameId};
-use crate::info::{Feature, Info, Version};
+use crate::info::{Feature, Info};
 use crate::json;
 use crate::metadata::{self, Entry, Metadata};
 use crate::root::{INFO, Root};
-use crate::rows::{DataFile, Rows};
 use crate::template::FileIndex;
+use crate::version::Version;
 
 /// How far a video's frame may be from its row in time: LeRobot's `tolerance_s`.
 const TOLERANCE_S: f64 = 1e-4;
@@ -23,9 +20,9 @@ const TOLERANCE_S: f64 = 1e-4;
 pub struct Dataset {
     root: Root,
     info: Info,
-    metadata: Metadata,
+    pub(crate) metadata: Metadata,
     infos: Vec<EpisodeInfo>,
-    tolerance_s: f64,
+    pub(crate) tolerance_s: f64,
 }
 
 impl Dataset {
@@ -111,75 +108,13 @@ impl Dataset {
         Ok(())
     }
 
-    /// Calls `each` with the episodes in order of their indices, with the features `columns`, the only columns that are
-    /// read besides timestamps and indices. Integers beyond 2^53 are rounded.
-    ///
-    /// # Errors
-    /// Those of `each`; a feature does not exist or is not numeric, a column has another width than its feature, a value
-    /// is not finite, or rows contradict the metadata.
-    pub fn read_episodes<E: From<Error>>(
-        &self,
-        columns: &[&str],
-        mut each: impl FnMut(Episode) -> Result<(), E>,
-    ) -> Result<(), E> {
-        let widths = columns.iter().map(|&key| Ok((key, self.numeric(key)?.width())));
-        let widths: Vec<(&str, usize)> = widths.collect::<Result<_>>()?;
-        let mut loaded: Option<(FileIndex, DataFile, Rows)> = None;
-        for (episode, entry) in self.metadata.entries.iter().enumerate() {
-            let (_, file, rows) = match loaded.take() {
-                Some(same @ (index, ..)) if index == entry.data => loaded.insert(same),
-                _ => {
-                    let file = DataFile::open(self, entry.data)?;
-                    let rows = file.read(&widths, self.fps())?;
-                    loaded.insert((entry.data, file, rows))
-                }
-            };
-            each(rows.episode(episode, &self.metadata.tasks, file.file().path())?)?;
-        }
-        Ok(())
-    }
-
-    /// The frames `frames` of an episode in the given order, from a video or from images in parquet files. Only these are
-    /// decoded. For frames of several episodes, [`for_each_frame`](Self::for_each_frame) is faster.
-    ///
-    /// # Errors
-    /// As [`for_each_frame`](Self::for_each_frame).
-    pub fn frames(&self, camera: &str, episode: usize, frames: &[usize]) -> Result<Vec<RgbImage>> {
-        let wanted: Vec<FrameId> = frames.iter().map(|&frame| FrameId { episode, frame }).collect();
-        let images = std::sync::Mutex::new(BTreeMap::new());
-        self.for_each_frame(camera, &wanted, |position, image| {
-            let mut images = images.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            images.insert(position, image);
-            Ok::<_, Error>(())
-        })?;
-        let images = images.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-        Ok(images.into_values().collect())
-    }
-
-    /// Calls `each` once with each of the frames `wanted` of a camera and its position in `wanted`: a file's frames in
-    /// the order in which they are decoded, files in parallel. Each file is decoded once, and only what the frames
-    /// depend on.
-    ///
-    /// # Errors
-    /// Those of `each`; there is no such camera, episode or frame; a file is missing or cannot be decoded, has another
-    /// frame rate than the data set, or no frame at a frame's time, or ends before its episodes; or FFmpeg is
-    /// missing or lacks the decoder.
-    pub fn for_each_frame<E: From<Error> + Send>(
-        &self,
-        camera: &str,
-        wanted: &[FrameId],
-        each: impl Fn(usize, RgbImage) -> Result<(), E> + Sync,
-    ) -> Result<(), E> {
-        frames::for_each(self, camera, wanted, self.tolerance_s, &each)
-    }
-
     /// The episodes and where they are.
     pub(crate) fn entries(&self) -> &[Entry] {
         &self.metadata.entries
     }
 
     /// The feature of numbers `key`.
-    fn numeric(&self, key: &str) -> Result<&Feature> {
+    pub(crate) fn numeric(&self, key: &str) -> Result<&Feature> {
         self.feature(key, "feature of numbers", Feature::is_numeric)
     }
 

@@ -13,28 +13,10 @@ pub(crate) use feature::check_key;
 use crate::error::{Error, Result};
 use crate::json;
 use crate::template::{FileIndex, Template};
+use crate::version::Version;
 
 /// The highest frame rate; every camera has less.
 const MAX_FPS: f64 = 100_000.0;
-
-/// The version of the format, `codebase_version`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Version {
-    /// v2.1: a parquet file and a video per episode. v2.0, which differs in its statistics alone, is read as v2.1.
-    V21,
-    /// v3.0: several episodes per file.
-    V30,
-}
-
-impl Version {
-    /// As `codebase_version` has it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::V21 => "v2.1",
-            Self::V30 => "v3.0",
-        }
-    }
-}
 
 /// The content of `meta/info.json`.
 #[derive(Debug, Clone, PartialEq)]
@@ -62,7 +44,7 @@ impl Info {
             .map_err(|source| Error::Json { path: path.into(), source })?;
         let wrong = |field: &'static str| move |reason: String| Error::field(path, field, reason);
         let count = |field: &'static str| json::index(fields.get(field)).map_err(wrong(field));
-        let version = version(path, fields.get("codebase_version"))?;
+        let version = Version::of(path, fields.get("codebase_version"))?;
         let fps = fields.get("fps").and_then(Value::as_f64);
         let fps =
             fps.filter(|fps| (f64::MIN_POSITIVE..=MAX_FPS).contains(fps)).ok_or_else(|| {
@@ -175,25 +157,6 @@ impl Info {
     pub fn features(&self) -> &BTreeMap<String, Feature> {
         &self.features
     }
-}
-
-fn version(path: &Path, value: Option<&Value>) -> Result<Version> {
-    let Some(Value::String(text)) = value else {
-        let found = value.map_or("is missing".to_owned(), |value| {
-            format!("is {}, not a text", json::shortened(value))
-        });
-        return Err(Error::field(path, "codebase_version", found));
-    };
-    let number = text.strip_prefix('v').unwrap_or(text);
-    let advice = match number.split('.').next().and_then(|major| major.parse::<u32>().ok()) {
-        _ if matches!(number, "2.0" | "2.1") => return Ok(Version::V21),
-        _ if number == "3.0" => return Ok(Version::V30),
-        Some(0 | 1) => {
-            "convert it with LeRobot 0.3's `python -m lerobot.datasets.v2.convert_dataset_v1_to_v2`"
-        }
-        _ => "v2.0, v2.1 and v3.0 are read",
-    };
-    Err(Error::Version { path: path.into(), found: text.chars().take(40).collect(), advice })
 }
 
 #[cfg(test)]

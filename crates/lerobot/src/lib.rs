@@ -31,11 +31,13 @@ mod metadata;
 mod root;
 mod rows;
 mod template;
+mod version;
 mod writer;
 
 pub use dataset::Dataset;
 pub use episode::{Column, Episode, EpisodeInfo, TaskSpan};
 pub use error::{Error, Result};
 pub use frames::FrameId;
-pub use info::{Feature, Info, Version};
+pub use info::{Feature, Info};
+pub use version::Version;
 pub use writer::{Camera, VectorFeature, VideoCodec, Writer, WriterOptions};

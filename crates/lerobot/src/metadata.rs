@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 
 use crate::episode::EpisodeInfo;
 use crate::error::{Error, Result};
-use crate::info::{Info, Version};
+use crate::info::Info;
 use crate::root::{INFO, Root};
 use crate::template::FileIndex;
+use crate::version::Version;
 
 /// An episode, and where it is.
 #[derive(Debug, Clone, PartialEq)]

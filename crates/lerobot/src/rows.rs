@@ -168,6 +168,36 @@ impl Rows {
     }
 }
 
+impl Dataset {
+    /// Calls `each` with the episodes in order of their indices, with the features `columns`, the only columns that are
+    /// read besides timestamps and indices. Integers beyond 2^53 are rounded.
+    ///
+    /// # Errors
+    /// Those of `each`; a feature does not exist or is not numeric, a column has another width than its feature, a value
+    /// is not finite, or rows contradict the metadata.
+    pub fn read_episodes<E: From<Error>>(
+        &self,
+        columns: &[&str],
+        mut each: impl FnMut(Episode) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let widths = columns.iter().map(|&key| Ok((key, self.numeric(key)?.width())));
+        let widths: Vec<(&str, usize)> = widths.collect::<Result<_>>()?;
+        let mut loaded: Option<(FileIndex, DataFile, Rows)> = None;
+        for (episode, entry) in self.metadata.entries.iter().enumerate() {
+            let (_, file, rows) = match loaded.take() {
+                Some(same @ (index, ..)) if index == entry.data => loaded.insert(same),
+                _ => {
+                    let file = DataFile::open(self, entry.data)?;
+                    let rows = file.read(&widths, self.fps())?;
+                    loaded.insert((entry.data, file, rows))
+                }
+            };
+            each(rows.episode(episode, &self.metadata.tasks, file.file().path())?)?;
+        }
+        Ok(())
+    }
+}
+
 /// Checks that frames are numbered from 0, and that their times ascend at the frame rate.
 fn check_times(path: &Path, episode: usize, times: &[f64], frames: &[f64], fps: f64) -> Result<()> {
     let wrong = |field, reason| Err(Error::episode(path, episode, field, reason));

@@ -5,7 +5,7 @@
 
 use std::path::{Component, Path};
 
-use crate::info::Version;
+use crate::version::Version;
 
 /// The longest template, in bytes.
 const MAX_LENGTH: usize = 1024;

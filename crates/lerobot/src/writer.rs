@@ -15,7 +15,7 @@ use image::RgbImage;
 
 use crate::episode::Column;
 use crate::error::{Error, Result};
-use crate::info::Version;
+use crate::version::Version;
 use encoder::Encoder;
 use metadata::EpisodeRecord;
 pub use options::{Camera, VectorFeature, VideoCodec, WriterOptions};

@@ -7,6 +7,7 @@
 
 mod completion_cache;
 mod cost;
+mod frame_image;
 mod model;
 mod scene;
 mod video_frames;
@@ -20,6 +21,7 @@ use serde_json::{Map, Value};
 use crate::error::Result;
 
 pub use cost::{CostReservation, CostTracker, TokenPrices, UsageTotals};
+pub use frame_image::{FrameImage, ImageForm};
 pub use model::{ChatModel, LocalModel, ModelCaptioner, ModelOptions, RefusalPolicy, RemoteModel};
 pub use scene::SceneCaptioner;
 pub use video_frames::{DecodeLimit, KeyFrame, VideoFrames};

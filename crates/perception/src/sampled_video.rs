@@ -24,10 +24,9 @@ mod plan;
 mod selection;
 
 use embodied_r_vision::Processor;
-pub use frame_list::MAX_FRAMES;
 use image::RgbImage;
 pub use plan::{FramePlan, MAX_VIDEO_PIXELS};
-pub use selection::FrameSelection;
+pub use selection::{FrameSelection, MAX_FRAMES};
 
 use crate::error::Result;
 

@@ -54,7 +54,7 @@ pub use packed::Group;
 pub use parameters::{Gradients, Parameters};
 pub use policy::{LayerHook, Policy, TokenScores};
 pub use prompt::{ImageEmbedder, MropePosition, Prompt, PromptImage};
-pub use sampling::{SampledToken, SamplingDefaults, SamplingParams, TokenLogprobs};
+pub use sampling::{SampledToken, SamplingBounds, SamplingParams, SamplingSettings, TokenLogprobs};
 pub use shared_prompt::{ChunkForward, SharedPrompt};
 pub use tensor_parallel::{ShardBytes, TensorParallel};
 pub use text_stream::TextStream;

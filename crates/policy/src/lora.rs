@@ -16,6 +16,7 @@ mod settings;
 mod tests;
 mod train;
 mod vision;
+mod vision_module;
 mod write;
 
 use std::collections::BTreeMap;
@@ -39,7 +40,7 @@ use read::LowRankUpdate;
 pub use settings::LoraConfig;
 pub(crate) use settings::{A, B};
 pub(crate) use train::Lora;
-pub use vision::VisionModule;
+pub use vision_module::VisionModule;
 pub(crate) use write::BaseModel;
 
 /// An adapter that matches a model.

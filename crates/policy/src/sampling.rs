@@ -1,15 +1,15 @@
 //! Sampling of tokens from logits.
 
-mod defaults;
 mod draw;
 mod edits;
+mod settings;
 
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-pub use defaults::SamplingDefaults;
 pub(crate) use draw::{Row, draw_rows, prompt_token_logprobs};
 pub(crate) use edits::History;
+pub use settings::{SamplingBounds, SamplingSettings};
 
 /// Sampling parameters, named as in `transformers` and vLLM. The default samples from the full
 /// distribution.
@@ -80,18 +80,20 @@ impl SamplingParams {
     /// # Errors
     /// [`Error::Sampling`] with the first invalid field.
     pub fn check(&self) -> Result<()> {
-        const ANY: f64 = f64::MAX;
-        let above_0 = f64::MIN_POSITIVE;
-        for (field, found, range, want) in [
-            ("temperature", self.temperature, 0.0..=ANY, "a number of 0 or more"),
-            ("top_p", self.top_p, above_0..=1.0, "a number above 0 and at most 1"),
-            ("min_p", self.min_p, 0.0..=1.0, "a number from 0 to 1"),
-            ("repetition_penalty", self.repetition_penalty, above_0..=ANY, "a number above 0"),
-            ("presence_penalty", self.presence_penalty, -2.0..=2.0, "a number from -2 to 2"),
-            ("frequency_penalty", self.frequency_penalty, -2.0..=2.0, "a number from -2 to 2"),
+        let settings = SamplingSettings {
+            temperature: Some(self.temperature),
+            top_p: Some(self.top_p),
+            top_k: None,
+            min_p: Some(self.min_p),
+            repetition_penalty: Some(self.repetition_penalty),
+        };
+        settings.check()?;
+        for (field, found) in [
+            ("presence_penalty", self.presence_penalty),
+            ("frequency_penalty", self.frequency_penalty),
         ] {
-            if !range.contains(&found) {
-                return Err(Error::Sampling { field, found, want });
+            if !(-2.0..=2.0).contains(&found) {
+                return Err(Error::Sampling { field, found, want: "a number from -2 to 2" });
             }
         }
         if let Some((_, bias)) = self.logit_bias.iter().find(|(_, x)| !(-100.0..=100.0).contains(x))

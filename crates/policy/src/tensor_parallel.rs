@@ -11,11 +11,9 @@ mod tests;
 
 use std::io;
 use std::ops::Range;
-use std::panic::resume_unwind;
-use std::thread::{self, ScopedJoinHandle};
 
 use candle_core::{DType, Tensor};
-use embodied_r_dist::{Communicator, CommunicatorOptions};
+use embodied_r_dist::Communicator;
 use embodied_r_kernels::memory;
 use rayon::ThreadPoolBuilder;
 
@@ -65,15 +63,7 @@ impl TensorParallel {
             communicator.finish()?;
             Ok(done)
         };
-        let communicators = Communicator::threads(ranks, &CommunicatorOptions::default())?;
-        thread::scope(|scope| {
-            let start = |communicator| scope.spawn(|| of_one(communicator));
-            let threads: Vec<_> = communicators.into_iter().map(start).collect();
-            let end = |thread: ScopedJoinHandle<'_, Result<R>>| {
-                thread.join().unwrap_or_else(|panic| resume_unwind(panic))
-            };
-            threads.into_iter().map(end).collect()
-        })
+        Communicator::on_threads(ranks, of_one)?.into_iter().collect()
     }
 
     /// The number of ranks.

@@ -3,9 +3,9 @@
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
+use embodied_r_dist::ProcessGroup;
 use embodied_r_grpo::checkpoint::non_finite;
 use embodied_r_grpo::model::Model;
-use embodied_r_grpo::process_group::ProcessGroup;
 use embodied_r_grpo::schedule::LrSchedule;
 use embodied_r_grpo::settings::OptimizerSettings;
 use embodied_r_grpo::update::optimizer::Optimizer;

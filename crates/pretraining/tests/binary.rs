@@ -9,7 +9,7 @@ use assert_cmd::assert::Assert;
 use embodied_r_inference::{ImageChat, VisionEngine, VisionEngineOptions};
 use embodied_r_policy::TensorParallel;
 use embodied_r_vision::{MultimodalMessage, MultimodalPart};
-use image::{ImageFormat, RgbImage};
+use image::RgbImage;
 use serde_json::Value;
 
 fn embodied_r_pretrain() -> Command {
@@ -152,13 +152,10 @@ fn a_text_model_learns_to_see_and_is_saved_as_a_vision_language_model() {
 
 /// At most four tokens of a vision-language model about a grey frame.
 fn described(model: &Path) -> embodied_r_inference::Result<embodied_r_inference::Completion> {
-    let mut frame = std::io::Cursor::new(Vec::new());
-    let grey = RgbImage::from_pixel(112, 84, image::Rgb([128; 3]));
-    grey.write_to(&mut frame, ImageFormat::Png).unwrap();
     let content = vec![MultimodalPart::Image, MultimodalPart::Text { text: "lamp".into() }];
     let chat = ImageChat {
         messages: vec![MultimodalMessage { role: "user".into(), content }],
-        images: vec![frame.into_inner()],
+        images: vec![RgbImage::from_pixel(112, 84, image::Rgb([128; 3]))],
         temperature: Some(1.0),
         max_tokens: 4,
         stream: 7,

@@ -4,8 +4,9 @@ use crate::answer;
 use crate::answer_type::AnswerType;
 use crate::error::Result;
 use crate::numeric::{mean_relative_accuracy, relative_accuracy};
-use crate::reward::{Reward, RewardInput, Score};
+use crate::reward::{Reward, RewardInput, Score, best_score};
 use crate::rouge::Rouge;
+pub use crate::solution::{Solution, alternatives};
 use crate::text_match::{is_same_text, word_error_rate};
 use crate::waypoint_distance;
 
@@ -25,54 +26,6 @@ impl Reward for Accuracy {
     fn score(&self, batch: &[RewardInput<'_>]) -> Result<Vec<Score>> {
         Ok(batch.iter().map(|input| best_score(input, accuracy)).collect())
     }
-}
-
-/// A reference answer.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Solution {
-    /// An option letter, upper case.
-    Letter(char),
-    /// A number.
-    Number(f64),
-}
-
-impl Solution {
-    /// Parses a reference answer: a number, or one option letter in any form that [`answer`] accepts. Of [`alternatives`],
-    /// the first that is one.
-    pub fn parse(text: &str) -> Option<Self> {
-        if let Some(alternatives) = alternatives(text) {
-            return alternatives.iter().find_map(|text| Self::parse(text));
-        }
-        let text = answer::answer_tag(text).unwrap_or(text);
-        match answer::whole_number(text) {
-            Some(number) => Some(Self::Number(number)),
-            None => answer::option_letter(text).map(Self::Letter),
-        }
-    }
-}
-
-/// The reference answers of a question with several, of which any is right: a JSON list of texts, as `["3", "three"]`.
-/// `None` if `solution` is anything else.
-pub fn alternatives(solution: &str) -> Option<Vec<String>> {
-    let list = solution.trim().starts_with('[').then_some(solution)?;
-    serde_json::from_str(list).ok().filter(|texts: &Vec<String>| !texts.is_empty())
-}
-
-/// The score for the reference answer, or the best one if there are several, out of its `<answer>` tag.
-pub(crate) fn best_score(
-    input: &RewardInput<'_>,
-    score: impl Fn(&RewardInput<'_>) -> Score,
-) -> Score {
-    let of = |solution: &str| {
-        let solution = answer::answer_tag(solution).unwrap_or(solution);
-        score(&RewardInput { solution, ..*input })
-    };
-    let Some(solutions) = alternatives(input.solution) else { return of(input.solution) };
-    let best = solutions
-        .iter()
-        .map(|solution| of(solution))
-        .reduce(|best, next| if next.value > best.value { next } else { best });
-    best.unwrap_or_else(|| of(input.solution))
 }
 
 fn accuracy(input: &RewardInput<'_>) -> Score {

@@ -3,8 +3,8 @@
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
-use crate::accuracy::{Solution, alternatives};
 use crate::answer;
+use crate::solution::{Solution, alternatives};
 use crate::text_match::is_same_text;
 
 /// How an answer is compared with the reference answer, as a question's data says.

@@ -4,12 +4,12 @@ use std::sync::atomic::AtomicBool;
 
 use embodied_r_data::prompts;
 
-use crate::accuracy::Solution;
 use crate::answer;
 use crate::answer_type::AnswerType;
 use crate::error::{Error, Result};
 use crate::judge::{Judge, JudgePrompt};
 use crate::reward::{Reward, RewardInput, Score};
+use crate::solution::Solution;
 
 /// 1 if the answer is correct and a judge, given only the question and the reasoning, chooses the
 /// same option; else 0 (Embodied-R, arXiv 2504.12680: `a = a' = g`).

@@ -54,6 +54,7 @@ pub mod reward;
 pub mod rouge;
 pub mod service;
 pub mod soft_overlong;
+mod solution;
 pub mod stages;
 pub mod text_match;
 mod validation;

@@ -5,8 +5,10 @@ use std::sync::atomic::AtomicBool;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::answer;
 use crate::answer_type::AnswerType;
 use crate::error::Result;
+use crate::solution::alternatives;
 
 /// One completion to score.
 #[derive(Debug, Clone, Copy, Default)]
@@ -62,6 +64,23 @@ impl Score {
     pub(crate) fn unknown_length() -> Self {
         Self::absent("the token count is unknown")
     }
+}
+
+/// The score for the reference answer, or the best one if there are several, out of its `<answer>` tag.
+pub(crate) fn best_score(
+    input: &RewardInput<'_>,
+    score: impl Fn(&RewardInput<'_>) -> Score,
+) -> Score {
+    let of = |solution: &str| {
+        let solution = answer::answer_tag(solution).unwrap_or(solution);
+        score(&RewardInput { solution, ..*input })
+    };
+    let Some(solutions) = alternatives(input.solution) else { return of(input.solution) };
+    let best = solutions
+        .iter()
+        .map(|solution| of(solution))
+        .reduce(|best, next| if next.value > best.value { next } else { best });
+    best.unwrap_or_else(|| of(input.solution))
 }
 
 /// A reward function.

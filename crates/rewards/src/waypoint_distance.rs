@@ -1,9 +1,8 @@
 //! The reward of an open answer that is a position: the closer to the reference answer, the higher.
 
-use crate::accuracy::best_score;
 use crate::answer;
 use crate::error::Result;
-use crate::reward::{Reward, RewardInput, Score};
+use crate::reward::{Reward, RewardInput, Score, best_score};
 
 /// `clip(1 - L1, 0, 1)`, where L1 is the sum over the axes of the distances between the position in the `<answer>` tag
 /// and the reference answer, in the data's unit (Robot-R1, arXiv 2506.00070, its open-ended variant). 0 without a

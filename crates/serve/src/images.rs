@@ -71,19 +71,19 @@ impl MediaFiles {
                 )
             };
             let file = file.map_err(late)??;
-            let about = |error: VisionError| about(&param, &error);
+            let wrong = |error: VisionError| Refusal::media(&param, &error);
             let encoder = media.embedding_cache.vision_encoder();
             let (content, tokens, pixels) = match (kind, file) {
                 (MediaKind::Image, MediaFile::Bytes(bytes)) => {
-                    let size = image_file::size(&bytes).map_err(about)?;
-                    let tokens = encoder.image_tokens(size).map_err(about)?;
+                    let size = image_file::size(&bytes).map_err(wrong)?;
+                    let tokens = encoder.image_tokens(size).map_err(wrong)?;
                     let pixels = u64::from(size.0) * u64::from(size.1);
                     (Content::Image { bytes, pixels }, tokens, pixels)
                 }
                 (_, file) => {
                     let video = Video::load(media, &param, file).await?;
                     let tokens = encoder.video_tokens(video.frames(), video.size());
-                    let (tokens, pixels) = (tokens.map_err(about)?, video.pixels());
+                    let (tokens, pixels) = (tokens.map_err(wrong)?, video.pixels());
                     (Content::Video(video), tokens, pixels)
                 }
             };
@@ -141,14 +141,10 @@ async fn encode_image(
     let encode = move || {
         // It goes on after the client has disconnected, and keeps its shares until it ends.
         let _shares = (pixels, worker, memory);
-        let image = image_file::from_bytes(&bytes).map_err(|error| about(&param, &error))?;
+        let image =
+            image_file::from_bytes(&bytes).map_err(|error| Refusal::media(&param, &error))?;
         let encoded = cache.encode_images(&[&image]).map_err(Refusal::failed)?;
         encoded.into_iter().next().ok_or_else(|| Refusal::failed("an image has no embeddings"))
     };
     tokio::task::spawn_blocking(encode).await.map_err(Refusal::failed)?
-}
-
-/// The refusal of the image or video in the field `param`.
-pub(crate) fn about(param: &str, error: &impl std::fmt::Display) -> Refusal {
-    Refusal::about(param, format!("`{param}`: {error}"))
 }

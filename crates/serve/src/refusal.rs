@@ -49,6 +49,11 @@ impl Refusal {
         Self { param: Some(param.to_owned()), ..refusal }
     }
 
+    /// Something is wrong with the image or video in a field.
+    pub(crate) fn media(param: &str, error: &impl std::fmt::Display) -> Self {
+        Self::about(param, format!("`{param}`: {error}"))
+    }
+
     /// A required field is missing.
     pub(crate) fn missing(param: &str) -> Self {
         let message = format!("`{param}` is missing");

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use embodied_r_inference::EngineCore;
-use embodied_r_policy::{Engine, EngineOptions, SamplingDefaults};
+use embodied_r_policy::{Engine, EngineOptions, SamplingSettings};
 use embodied_r_vision::EmbeddingCache;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -53,7 +53,7 @@ pub struct ServerOptions {
     /// The required API key; `None` disables authentication.
     pub api_key: Option<ApiKeyHash>,
     /// Defaults of the sampling parameters.
-    pub defaults: SamplingDefaults,
+    pub defaults: SamplingSettings,
     /// Limits on connections and on the memory of requests.
     pub limits: HttpLimits,
     /// The URLs of images and videos that requests may use, if the model accepts them.

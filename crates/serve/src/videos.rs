@@ -13,7 +13,6 @@ use embodied_r_vision::{ImageEmbeddings, Processor, image_file};
 use tempfile::TempPath;
 
 use crate::budget::Reserved;
-use crate::images::about;
 use crate::media::{Media, MediaFile};
 use crate::refusal::Refusal;
 
@@ -56,7 +55,7 @@ impl Video {
     /// It is no video, is corrupt, or takes too long.
     pub(crate) async fn load(media: &Media, param: &str, file: MediaFile) -> Result<Self, Refusal> {
         if let MediaFile::Frames(files) = file {
-            let size = frames_size(&files).map_err(|fault| about(param, &fault))?;
+            let size = frames_size(&files).map_err(|fault| Refusal::media(param, &fault))?;
             return Ok(Self::Frames { files, size });
         }
         let decoder = media.decoders.clone().acquire_owned().await.map_err(Refusal::failed)?;
@@ -115,7 +114,7 @@ impl Video {
     ) -> Result<ImageEmbeddings, Refusal> {
         let processor = media.embedding_cache.vision_encoder().processor();
         let kept = processor.kept_frame_size(self.frames(), self.size());
-        let kept = kept.map_err(|error| about(&param, &error))?;
+        let kept = kept.map_err(|error| Refusal::media(&param, &error))?;
         // The frames that are kept, and the one that is being decoded.
         let pixels = (self.frames() as u64).saturating_mul(area(kept));
         let pixels = media.pixels.wait(pixels.saturating_add(area(self.size()))).await;
@@ -178,7 +177,7 @@ fn decode(files: &[Vec<u8>], kept: (u32, u32)) -> Result<SampledVideo, Error> {
 
 /// The refusal of a video. A message names the field instead of the copy of the file.
 fn refusal(param: &str, error: &Error) -> Refusal {
-    let Error::Video(error) = error else { return about(param, &error.to_string()) };
+    let Error::Video(error) = error else { return Refusal::media(param, &error.to_string()) };
     let fault = match error {
         VideoError::FfmpegMissing { .. } | VideoError::FfmpegRun { .. } => {
             return Refusal::failed(error);
@@ -206,5 +205,5 @@ fn refusal(param: &str, error: &Error) -> Refusal {
         }
         other => other.to_string(),
     };
-    about(param, &fault)
+    Refusal::media(param, &fault)
 }

@@ -13,7 +13,7 @@ use crate::frames::Frames;
 use crate::image_embeddings::ImageEmbeddings;
 use crate::image_layout::ImageLayout;
 use crate::message::MultimodalMessage;
-use crate::model::VisionOptions;
+use crate::options::VisionOptions;
 use crate::processor::{Pixels, Processor};
 use crate::source::Source;
 use crate::tower::{Tower, batch_lengths};

@@ -17,6 +17,7 @@ mod linear;
 mod message;
 mod model;
 mod model_files;
+mod options;
 mod processor;
 mod resize;
 mod source;
@@ -35,8 +36,9 @@ pub use grid::{Grid, PixelLimits, smart_resize};
 pub use image_embeddings::ImageEmbeddings;
 pub use image_layout::ImageLayout;
 pub use message::{MultimodalMessage, MultimodalPart};
-pub use model::{VisionLanguageModel, VisionOptions, check_headers, is_vision_language_model};
+pub use model::{VisionLanguageModel, check_headers, is_vision_language_model};
 pub use model_files::model_files;
+pub use options::VisionOptions;
 pub use processor::{Patch, Pixels, Processor};
 pub use trainable::{
     FrozenParts, SavedTower, TowerBytes, TowerGradients, TowerOptions, TrainableTower,

@@ -8,6 +8,7 @@ use embodied_r_policy::{InferenceModel, TensorParallel, WeightFormat, WeightPlac
 
 use crate::encoder::VisionEncoder;
 use crate::error::Result;
+use crate::options::VisionOptions;
 use crate::processor::Processor;
 use crate::source::Source;
 use crate::tower::Tower;
@@ -17,21 +18,6 @@ use crate::tower::Tower;
 pub struct VisionLanguageModel {
     decoder: Arc<InferenceModel>,
     vision_encoder: Arc<VisionEncoder>,
-}
-
-/// Options for loading a vision-language model.
-#[derive(Debug, Clone)]
-pub struct VisionOptions {
-    /// Weight format and device of decoder and vision tower; weights of GGUF files keep their format.
-    pub placement: WeightPlacement,
-    /// Larger images are reduced to this many pixels. `None` uses the processor's limit.
-    pub max_pixels: Option<usize>,
-}
-
-impl From<WeightFormat> for VisionOptions {
-    fn from(format: WeightFormat) -> Self {
-        Self { placement: format.into(), max_pixels: None }
-    }
 }
 
 /// Whether the model in `dir`, a folder or a GGUF file, is a vision-language model. A GGUF file is if it has an

@@ -151,6 +151,111 @@ fn the_scaling_page_has_the_memory_of_the_captioner() {
     ]);
 }
 
+/// A row of the table *Which GPUs*: model, training, GPUs as the page writes them, recipe, and the options that name the GPUs.
+type GpuRow<'a> = (&'a str, &'a str, &'a str, &'a str, &'a [&'a str]);
+
+#[test]
+fn the_scaling_page_has_the_gpus_that_each_model_needs() {
+    let rtx_4090 = &["--gpus", "1", "--gpu", "4090"][..];
+    let rows: [GpuRow<'_>; 7] = [
+        ("3B", "LoRA", "1 × 24 GB (4090)", "lora-24gb", rtx_4090),
+        ("3B", "full", "1 × 80 GB", "one-80gb", &["--gpus", "1", "--gpu-memory", "80"]),
+        ("3B", "full", "4 × 40 GB", "embodied-r", &["--gpus", "4", "--gpu-memory", "40"]),
+        ("3B", "full", "8 × 40 GB", "embodied-r", &["--gpus", "8", "--gpu-memory", "40"]),
+        ("7B", "LoRA", "1 × 24 GB (4090)", "lora-24gb", rtx_4090),
+        (
+            "7B",
+            "full",
+            "2 × 141 GB (`--gpu H200`)",
+            "embodied-r",
+            &["--gpus", "2", "--gpu", "H200"],
+        ),
+        ("7B", "full", "8 × 80 GB", "embodied-r", &["--gpus", "8", "--gpu-memory", "80"]),
+    ];
+    let report = |size: &str, recipe: &str, gpus: &[&str]| {
+        let config = format!("../configs/{recipe}.toml");
+        let model = format!("Qwen/Qwen2.5-VL-{size}-Instruct");
+        let work =
+            ["--config", &config, "--model", &model, "--prompt", "3072", "--completion", "200"];
+        json(&[&work[..], gpus].concat())
+    };
+    let mut lines: Vec<String> = Vec::new();
+    for (size, training, gpus, recipe, options) in rows {
+        let report = report(size, recipe, options);
+        assert_eq!(report["memory"]["fits"], true, "{report}");
+        let of = |path: &str| number(&report, path);
+        let (total, usable) = (of("/memory/total_gb"), of("/memory/usable_gb"));
+        lines.push(format!(
+            "| {size}, {training} | {gpus} | `{recipe}.toml` | {total:.1} of {usable:.1} | {:.1} |",
+            of("/time/step_s")
+        ));
+    }
+    let four = report("7B", "embodied-r", &["--gpus", "4", "--gpu-memory", "80"]);
+    assert_eq!(four["memory"]["fits"], false, "{four}");
+    lines.push(format!("four GPUs of 80 GB ({:.1} GB)", number(&four, "/memory/total_gb")));
+    assert_on_page(&lines);
+}
+
+#[test]
+fn both_pages_have_the_hours_of_the_papers_run() {
+    let recipe = std::fs::read_to_string("../docs/guide/recipe.md").unwrap();
+    let recipe = recipe.replace('\n', " ");
+    let questions = ["--gpus", "8", "--questions", "3944"];
+    let usual = ["--prompt", "3072", "--completion", "200"];
+    let hours = |more: &[&str]| number(&papers_run(&[&questions[..], more].concat()), "/run/hours");
+    let (usual, longest) = (hours(&usual), hours(&[]));
+    let report = papers_run(&questions);
+    let steps = number(&report, "/run/steps");
+    assert_eq!(steps, 11_832.0);
+    assert_on_page(&[format!(
+        "11,832 steps take {usual:.1} hours at 3,072 + 200 tokens, and {longest:.1} hours at 6,144 + 2,048."
+    )]);
+    let of = |path: &str| number(&report, path);
+    let (total, usable) = (of("/memory/total_gb"), of("/memory/usable_gb"));
+    for text in [
+        format!("11,832 steps, in {total:.1} of {usable:.1} GB"),
+        format!(
+            "{usual:.1} hours at 3,072 prompt and 200 completion tokens, and {longest:.1} hours"
+        ),
+    ] {
+        assert!(recipe.contains(&text), "docs/guide/recipe.md lacks: {text}");
+    }
+}
+
+#[test]
+fn the_recipe_has_the_plan_of_the_7b_model_on_four_gpus() {
+    let recipe = std::fs::read_to_string("../docs/guide/recipe.md").unwrap();
+    let report = |gpus: &str, gigabytes: &str, more: &[&str]| {
+        let model =
+            ["--config", "../configs/direct-vlm.toml", "--model", "Qwen/Qwen2.5-VL-7B-Instruct"];
+        let gpus = ["--gpus", gpus, "--gpu-memory", gigabytes];
+        let work = ["--prompt", "200", "--completion", "200", "--questions", "3944"];
+        json(&[&model[..], &gpus, &work, more].concat())
+    };
+    let mut lines = Vec::new();
+    let full = report("4", "80", &[]);
+    assert_eq!(
+        (&full["memory"]["fits"], &full["time"]["lengths"]["prompt"]),
+        (&false.into(), &2136.into())
+    );
+    lines.push(format!("| full fine-tuning | {:.1} |", number(&full, "/memory/total_gb")));
+    for gigabytes in ["40", "80"] {
+        let adapter = report("4", gigabytes, &["--set", "use_peft=true"]);
+        let of = |path: &str| number(&adapter, path);
+        lines.push(format!(
+            "| LoRA, {gigabytes} GB | {:.1} of {:.1} | {:.1} s per step, {:.1} hours |",
+            of("/memory/total_gb"),
+            of("/memory/usable_gb"),
+            of("/time/step_s"),
+            of("/run/hours")
+        ));
+    }
+    assert_eq!(report("16", "80", &[])["memory"]["fits"], true);
+    for line in lines {
+        assert!(recipe.contains(&line), "docs/guide/recipe.md lacks: {line}");
+    }
+}
+
 /// The memory that the recipe's header gives.
 #[test]
 fn robot_r1_takes_the_memory_that_its_header_says() {

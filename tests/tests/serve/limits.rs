@@ -232,17 +232,19 @@ fn a_server_stops_although_a_client_reads_nothing() {
 
 /// A response of more bytes than a connection buffers, which is complete but not read.
 fn large_unread_response(server: &Server) -> Connection {
-    let fields = json!({"n": 8, "max_tokens": 1000, "logprobs": true, "top_logprobs": 20,
-        "ignore_eos": true, "seed": 1});
-    let connection = server.open("POST", CHAT, &chat("a lamp", fields).to_string());
+    let fields = json!({"n": 8, "max_tokens": 1, "echo": true, "logprobs": 20});
+    let body = completion(vec![7; LARGE_PROMPT], fields);
+    let connection = server.open("POST", COMPLETIONS, &body.to_string());
     server.wait_for("requests_total{outcome=\"completed\"}", 1.0);
     connection
 }
 
+const LARGE_PROMPT: usize = 1000;
+
 fn assert_complete(connection: Connection) {
     let choices = connection.response().json()["choices"].as_array().unwrap().clone();
-    let tokens = |choice: &Value| choice["logprobs"]["content"].as_array().unwrap().len();
-    assert_eq!(choices.iter().map(tokens).collect::<Vec<_>>(), [1000; 8]);
+    let tokens = |choice: &Value| choice["logprobs"]["tokens"].as_array().unwrap().len();
+    assert_eq!(choices.iter().map(tokens).collect::<Vec<_>>(), [LARGE_PROMPT + 1; 8]);
 }
 
 #[test]

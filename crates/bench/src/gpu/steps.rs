@@ -11,7 +11,7 @@ mod vision;
 use std::path::Path;
 
 use candle_core::Device;
-use embodied_r_grpo::process_group::ProcessGroup;
+use embodied_r_dist::ProcessGroup;
 use embodied_r_policy::Policy;
 
 use super::step::Step;

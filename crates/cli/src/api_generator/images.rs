@@ -13,8 +13,7 @@ use indexmap::IndexMap;
 use serde_json::{Map, Value};
 use tokio::sync::{OnceCell, Semaphore};
 
-use crate::asked::Asked;
-use crate::batch_generator::SeenPrompt;
+use crate::asked::{Asked, SeenPrompt};
 use crate::direct::Direct;
 
 /// Bytes of encoded images that are kept, for other samples of a question and for other questions about the same video.

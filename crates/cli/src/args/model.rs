@@ -1,13 +1,18 @@
 //! Options of every command that runs a model.
 
+use std::path::Path;
+
 use embodied_r_data::system_prompt::SystemPrompt;
-use embodied_r_policy::{BlockFormat, Precision, SamplingParams, WeightFormat, WeightPlacement};
+use embodied_r_policy::{
+    BlockFormat, Precision, SamplingParams, SamplingSettings, WeightFormat, WeightPlacement,
+};
 use serde_json::{Map, Value, json};
 
 use super::device::DeviceName;
 use super::precision::PrecisionName;
 use super::system_prompt::SystemPromptArgs;
 use crate::device;
+use crate::exit::Usage;
 
 /// The local model and its decoding options.
 #[derive(Debug, Clone, clap::Args)]
@@ -128,15 +133,11 @@ impl QuantizeName {
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Decoding")]
 pub(crate) struct DecodingArgs {
-    /// Sampling temperature; 0 is greedy [default: 0].
-    #[arg(long, value_name = "T")]
-    pub(crate) temperature: Option<f64>,
-    /// Nucleus sampling: sample from the most likely tokens whose probabilities sum to P; 1 disables it.
-    #[arg(long, value_name = "P", default_value_t = 1.0)]
-    pub(crate) top_p: f64,
-    /// Sample from the K most likely tokens; 0 disables it.
-    #[arg(long, value_name = "K", default_value_t = 0)]
-    pub(crate) top_k: usize,
+    #[command(flatten)]
+    pub(crate) sampling: SamplingSettings,
+    /// Where sampling parameters that are not given come from.
+    #[arg(long, value_enum, default_value_t, value_name = "SOURCE")]
+    pub(crate) generation_config: GenerationConfig,
     /// Maximum number of tokens to generate per completion.
     #[arg(long, visible_alias = "max-tokens", value_name = "N", default_value_t = 3096)]
     pub(crate) max_new_tokens: usize,
@@ -154,31 +155,61 @@ impl DecodingArgs {
         self.system.system_prompt()
     }
 
-    /// The settings that completions depend on, by name; greedy decoding has no others.
-    pub(crate) fn settings(&self) -> Map<String, Value> {
-        let temperature = self.temperature.unwrap_or(0.0);
+    /// The sampling parameters for the model in `dir`, without its stop tokens. A server's model has no `dir`.
+    ///
+    /// # Errors
+    /// An option is out of bounds, or the model's `generation_config.json` is wanted and invalid or a server's.
+    pub(crate) fn sampling_params(&self, dir: Option<&Path>) -> anyhow::Result<SamplingParams> {
+        self.sampling.check().map_err(|error| Usage(error.to_string()))?;
+        let open =
+            SamplingParams { max_new_tokens: self.max_new_tokens, ..SamplingParams::default() };
+        let params = match (self.generation_config, dir) {
+            (GenerationConfig::None, _) => {
+                self.sampling.applied_to(SamplingParams { temperature: 0.0, ..open })
+            }
+            (GenerationConfig::Auto, Some(dir)) => {
+                self.sampling.or(SamplingSettings::from_dir(dir)?).applied_to(open)
+            }
+            (GenerationConfig::Auto, None) => {
+                let what = "`--generation-config auto` reads a file of the model, which a server has; leave it out: the \
+                    server uses it for what a request does not set";
+                return Err(Usage(what.into()).into());
+            }
+        };
+        params.check().map_err(|error| Usage(error.to_string()))?;
+        Ok(params)
+    }
+
+    /// The settings that completions depend on, by name. Settings of sampling are left out if decoding is greedy, and
+    /// those that journals of other versions do not have if they are off.
+    pub(crate) fn settings(&self, params: &SamplingParams) -> Map<String, Value> {
         let mut settings = Map::from_iter([
-            ("temperature".to_owned(), json!(temperature)),
-            ("max_new_tokens".to_owned(), json!(self.max_new_tokens)),
+            ("temperature".to_owned(), json!(params.temperature)),
+            ("max_new_tokens".to_owned(), json!(params.max_new_tokens)),
             ("system_prompt".to_owned(), json!(self.system_prompt())),
         ]);
-        if temperature > 0.0 {
-            settings.insert("top_p".to_owned(), json!(self.top_p));
-            settings.insert("top_k".to_owned(), json!(self.top_k));
-            settings.insert("seed".to_owned(), json!(self.seed));
+        let mut insert = |name: &str, value| settings.insert(name.to_owned(), value);
+        if params.temperature > 0.0 {
+            insert("top_p", json!(params.top_p));
+            insert("top_k", json!(params.top_k));
+            insert("seed", json!(self.seed));
+            if params.min_p > 0.0 {
+                insert("min_p", json!(params.min_p));
+            }
+        }
+        if params.repetition_penalty != 1.0 {
+            insert("repetition_penalty", json!(params.repetition_penalty));
         }
         settings
     }
+}
 
-    /// The sampling parameters, for a model with these stop tokens.
-    pub(crate) fn sampling_params(&self, stop_ids: &[u32]) -> SamplingParams {
-        SamplingParams {
-            temperature: self.temperature.unwrap_or(0.0),
-            top_k: self.top_k,
-            top_p: self.top_p,
-            max_new_tokens: self.max_new_tokens,
-            stop_ids: stop_ids.to_vec(),
-            ..SamplingParams::default()
-        }
-    }
+/// Where sampling parameters that are not given come from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum GenerationConfig {
+    /// The defaults of the options: greedy decoding.
+    #[default]
+    None,
+    /// The model's `generation_config.json`, where it has them, as in vLLM; otherwise temperature 1.
+    Auto,
 }

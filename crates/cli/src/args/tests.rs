@@ -125,6 +125,27 @@ fn options_are_taken_as_users_of_python_type_them() {
 }
 
 #[test]
+fn journals_have_the_sampling_parameters_that_replies_depend_on() {
+    let names = |options: &[&str]| -> Vec<String> {
+        let infer = ["infer", "--data", "q", "--output", "a"];
+        let Command::Infer(args) = parsed(&[&infer[..], options].concat()) else { panic!() };
+        let decoding = &args.reasoner.model.decoding;
+        let params = decoding.sampling_params(None).unwrap();
+        decoding.settings(&params).into_iter().map(|(name, _)| name).collect()
+    };
+    let greedy = ["temperature", "max_new_tokens", "system_prompt"];
+    assert_eq!(names(&[]), greedy);
+    // Of no consequence to greedy decoding.
+    assert_eq!(names(&["--top-k", "5", "--min-p", "0.1", "--seed", "1"]), greedy);
+    let penalized = [&greedy[..], &["repetition_penalty"]].concat();
+    assert_eq!(names(&["--repetition-penalty", "1.5"]), penalized);
+    let sampled = [&greedy[..], &["top_p", "top_k", "seed"]].concat();
+    assert_eq!(names(&["--temperature", "1"]), sampled);
+    let with_min_p = [&sampled[..], &["min_p"]].concat();
+    assert_eq!(names(&["--temperature", "1", "--min-p", "0.1"]), with_min_p);
+}
+
+#[test]
 fn settings_are_flags_and_the_last_one_counts() {
     let words = [
         "train",

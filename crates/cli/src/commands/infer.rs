@@ -12,8 +12,7 @@ pub(super) use journal::Journal;
 use serde_json::json;
 
 use crate::args::infer::InferArgs;
-use crate::asked::Asked;
-use crate::batch_generator::BatchPrompt;
+use crate::asked::{Asked, BatchPrompt};
 use crate::direct::Direct;
 use crate::exit::{self, Status};
 use crate::output::outln;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use embodied_r_data::Progress as _;
-use embodied_r_grpo::process_group::ProcessGroup;
+use embodied_r_dist::ProcessGroup;
 use embodied_r_grpo::rewards::judge::{ReferenceJudge, ReferenceModel};
 use embodied_r_openai::{ApiKey, ClientOptions};
 use embodied_r_policy::Policy;

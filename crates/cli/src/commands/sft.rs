@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use embodied_r_data::DataFiles;
+use embodied_r_dist::ProcessGroup;
 use embodied_r_grpo::Error;
 use embodied_r_grpo::checkpoint::Checkpoint;
 use embodied_r_grpo::data::conversations::{self, SftExamples};
@@ -12,7 +13,6 @@ use embodied_r_grpo::estimate::memory_plan::{MemoryPlan, Workload};
 use embodied_r_grpo::events::Sink;
 use embodied_r_grpo::images::ReferenceTower;
 use embodied_r_grpo::model::{Model, VisionPolicy};
-use embodied_r_grpo::process_group::ProcessGroup;
 use embodied_r_grpo::settings::SftSettings;
 use embodied_r_grpo::trainer::RunOutcome;
 use embodied_r_grpo::trainer::sft::{SftData, SftInputs, SftTrainer};

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use embodied_r_data::Question;
+use embodied_r_dist::ProcessGroup;
 use embodied_r_grpo::Error;
 use embodied_r_grpo::checkpoint::Checkpoint;
 use embodied_r_grpo::data::length_limit::LengthLimit;
@@ -22,7 +23,6 @@ use embodied_r_grpo::estimate::memory_plan::Workload;
 use embodied_r_grpo::events::{Parquet, Sink};
 use embodied_r_grpo::images::table::ImageTable;
 use embodied_r_grpo::model::{Model, VisionPolicy};
-use embodied_r_grpo::process_group::ProcessGroup;
 use embodied_r_grpo::rewards::scoring::reward_names;
 use embodied_r_grpo::settings::{GrpoSettings, JudgeKind};
 use embodied_r_grpo::trainer::RunOutcome;

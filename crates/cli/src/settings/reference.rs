@@ -75,6 +75,7 @@ const PEERS: &[(&str, &str)] = &[
     ("max_prompt_length", "ms-swift's `max_length`; TRL dropped it; 6144 is the paper's"),
     ("truncation_strategy", "ms-swift's; TRL's `SFTConfig` truncates"),
     ("max_completion_length", "TRL 512; 2048 is the paper's"),
+    ("min_p", "TRL unset, which is 0"),
     ("dynamic_sample", "ms-swift's"),
     ("max_resample_times", "ms-swift's"),
     ("filter_groups", "verl's; TRL and ms-swift keep them, with an advantage of 0"),

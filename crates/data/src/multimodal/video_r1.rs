@@ -1,11 +1,9 @@
 //! Video-R1's records: `problem`, `problem_type`, `data_type`, `path`, `options`, and the `solution` in `<answer>`
 //! tags; those of its SFT also have the reasoning, `process`.
 
-use serde_json::Value;
-
 use super::build::{ANSWERS, Context, Draft, sample};
 use super::conversation::Conversation;
-use super::hugging_face::{PROBLEMS, problem};
+use super::hugging_face::{PROBLEMS, problem, with_options};
 use super::media;
 use super::row::Row;
 use super::sample::Sample;
@@ -31,29 +29,4 @@ pub(super) fn read(row: &Row<'_>, context: Context<'_>) -> Result<Sample> {
     };
     let used = [PROBLEMS.as_slice(), &["path", "process"]].concat();
     sample(row, context, Draft { conversation, answer, images, videos, used: &used })
-}
-
-/// The problem with `options`, as Video-R1 asks: `Options:` and a line per option. Options that the text has already,
-/// and those of other types than multiple choice, are not added.
-pub(super) fn with_options(row: &Row<'_>, text: &str) -> Result<String> {
-    let Some(value) = row.get("options") else { return Ok(text.to_owned()) };
-    let options = match value {
-        Value::Array(values) => values
-            .iter()
-            .enumerate()
-            .map(|(index, value)| {
-                let field = format!("options[{index}]");
-                value.as_str().ok_or_else(|| row.type_error(&field, "a string", value))
-            })
-            .collect::<Result<Vec<&str>>>()?,
-        value => return Err(row.type_error("options", "a list of strings", value)),
-    };
-    let kind = row.optional_text("problem_type")?.unwrap_or("multiple choice");
-    let is_choice = matches!(kind, "multiple choice" | "multiple-choice" | "multiple_choice");
-    if !is_choice || options.iter().all(|option| text.contains(option)) {
-        return Ok(text.to_owned());
-    }
-    let line_feed = if text.ends_with(char::is_whitespace) { "" } else { "\n" };
-    let lines: String = options.iter().map(|option| format!("{option}\n")).collect();
-    Ok(format!("{text}{line_feed}Options:\n{lines}"))
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use super::manifest;
 use crate::error::{Error, Result};
-use crate::process_group::ProcessGroup;
+use embodied_r_dist::ProcessGroup;
 
 /// Suffixes of the hidden names: a folder being filled, being replaced, and being removed.
 const FILLED: &str = ".tmp";
@@ -47,8 +47,10 @@ pub(super) fn write(
         (Manifested::No, false) => Ok(()),
     };
     if process_group.is_rank_zero() {
-        let fill =
-            || process_group.barrier().and_then(|()| all_succeeded(fill(&filled), process_group));
+        let fill = || {
+            process_group.barrier()?;
+            all_succeeded(fill(&filled), process_group)
+        };
         write_first(parent, name, &filled, fill, finish)?;
     } else {
         process_group.barrier()?;
@@ -59,7 +61,7 @@ pub(super) fn write(
         finish()?;
     }
     // No rank continues before the folder has its name.
-    process_group.barrier()
+    Ok(process_group.barrier()?)
 }
 
 /// Waits for all ranks and fails on all of them if any failed.

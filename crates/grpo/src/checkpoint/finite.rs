@@ -11,7 +11,7 @@ use embodied_r_kernels::memory;
 use crate::error::{Error, Result};
 use crate::model::{Group, Model};
 use crate::non_finite::NonFiniteModel;
-use crate::process_group::ProcessGroup;
+use embodied_r_dist::ProcessGroup;
 
 /// Tokens that a model is checked with.
 const PROBE_TOKENS: usize = 32;

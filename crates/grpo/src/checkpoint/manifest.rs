@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::damaged::Damage;
 use crate::error::{Error, Result};
-use crate::process_group::ProcessGroup;
+use embodied_r_dist::ProcessGroup;
 
 /// Name of the manifest; it is written last and lists every other file.
 pub const MANIFEST_FILE: &str = "manifest.json";

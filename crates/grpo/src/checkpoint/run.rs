@@ -16,8 +16,9 @@ use crate::error::{Error, Result};
 use crate::events::skipped::SKIPPED_FOLDER;
 use crate::events::{COMPLETIONS_FOLDER, EVENTS_FILE, TENSORBOARD_FOLDER};
 use crate::model::{ChatTokenizer, Model};
-use crate::process_group::ProcessGroup;
 use crate::update::optimizer::Optimizer;
+use embodied_r_dist::ProcessGroup;
+use embodied_r_policy::weights::WriterRank;
 
 /// Suffix of a checkpoint that was set aside.
 const DAMAGED: &str = ".damaged";
@@ -135,7 +136,7 @@ impl Checkpoints {
     /// Runs `act` on rank 0 while the others wait.
     fn on_rank_zero(&self, act: impl FnOnce() -> Result<()>) -> Result<()> {
         let done = if self.process_group.is_rank_zero() { act() } else { Ok(()) };
-        done.and(self.process_group.barrier())
+        done.and(self.process_group.barrier().map_err(Into::into))
     }
 
     /// The steps of all checkpoints, ascending; empty if the folder does not exist.
@@ -265,7 +266,7 @@ impl Checkpoints {
         };
         self.write(&name(state.step), Manifested::Yes, |folder| {
             optimizer.save(model, folder)?;
-            model.save(folder, self.process_group.writer_shard())?;
+            model.save(folder, WriterRank::from(&self.process_group))?;
             if self.process_group.is_rank_zero() { once(folder) } else { Ok(()) }
         })?;
         self.rotate(state)?;
@@ -287,7 +288,7 @@ impl Checkpoints {
     /// A file cannot be written.
     pub fn save_final<M: Model>(&self, model: &M, text: &dyn ChatTokenizer) -> Result<PathBuf> {
         self.write(FINAL_FOLDER, Manifested::No, |folder| {
-            model.save(folder, self.process_group.writer_shard())?;
+            model.save(folder, WriterRank::from(&self.process_group))?;
             if self.process_group.is_rank_zero() { text.save(folder) } else { Ok(()) }
         })?;
         Ok(self.folder.join(FINAL_FOLDER))
@@ -300,7 +301,7 @@ impl Checkpoints {
     pub fn save_reference<M: Model>(&self, model: &M, step: u64) -> Result<String> {
         let name = format!("{REFERENCE_PREFIX}{step}");
         self.write(&name, Manifested::Yes, |folder| {
-            model.save(folder, self.process_group.writer_shard())
+            model.save(folder, WriterRank::from(&self.process_group))
         })?;
         Ok(name)
     }
@@ -315,7 +316,7 @@ impl Checkpoints {
             return Ok(());
         }
         self.write(name, Manifested::Yes, |folder| {
-            model.save(folder, self.process_group.writer_shard())
+            model.save(folder, WriterRank::from(&self.process_group))
         })
     }
 

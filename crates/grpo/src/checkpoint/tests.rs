@@ -8,10 +8,9 @@ use embodied_r_dist::Communicator;
 use super::*;
 use crate::model::tests::toy::{Bigram, Words};
 use crate::model::{ChatMessage, ChatTokenizer, GenerationPrompt, MultimodalMessage, RenderedChat};
-use crate::process_group::ProcessGroup;
-use crate::process_group::tests::on_ranks;
 use crate::settings::{Optim, OptimizerSettings};
 use crate::update::optimizer::{Optimizer, file_name};
+use embodied_r_dist::ProcessGroup;
 
 const SETTINGS: OptimizerSettings = OptimizerSettings {
     optim: Optim::Adamw,
@@ -270,7 +269,7 @@ fn saved_by(run: &Path, ranks: usize, step: u64, model: fn(usize) -> Bigram) -> 
         }
         saved
     };
-    on_ranks(ranks, rank)
+    Communicator::on_threads(ranks, rank).unwrap()
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod layout;
 mod rank_device;
 mod vision;
+mod vision_memory;
 mod workload;
 
 use embodied_r_policy::{ActivationCacheOptions, ModelConfig};
@@ -11,7 +12,8 @@ use crate::settings::Recompute;
 
 pub use layout::{MemoryKind, MemoryLayout, Placement, SamplerWeights};
 pub use rank_device::RankDevice;
-pub use vision::{PromptImages, VisionLoad, VisionMemory};
+pub use vision::{PromptImages, VisionLoad};
+pub use vision_memory::VisionMemory;
 pub use workload::{ActivationCachePolicy, Workload};
 
 /// Bytes of an f32.

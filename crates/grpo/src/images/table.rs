@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::kept_frames::KeptFrames;
 use crate::error::{Error, Result};
-use crate::process_group::ProcessGroup;
+use embodied_r_dist::ProcessGroup;
 
 /// What an image source returns if it cannot be read.
 pub type ReadError = Box<dyn std::error::Error + Send + Sync>;

@@ -9,14 +9,13 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::batch_images::FileVideo;
 use crate::error::{Error, Result};
 use crate::images::table::ImageTable;
 use crate::model::{Group, Prompt};
-use crate::process_group::ProcessGroup;
 use crate::rollout::{Completion, Rollout};
 use crate::settings::LossSettings;
 use crate::update::micro_batch::MicroBatch;
+use embodied_r_dist::ProcessGroup;
 
 /// A batch of groups.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -43,6 +42,16 @@ pub struct FileGroup {
     pub videos: Vec<FileVideo>,
     /// The completions.
     pub completions: Vec<FileCompletion>,
+}
+
+/// A video of a batch file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileVideo {
+    /// The files of its frames.
+    pub frames: Vec<PathBuf>,
+    /// Frames per second.
+    pub fps: f64,
 }
 
 /// A completion. Each list of log-probabilities must be given for all completions of the file or for none.

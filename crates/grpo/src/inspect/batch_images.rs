@@ -4,23 +4,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use embodied_r_vision::ImageLayout;
-use serde::{Deserialize, Serialize};
 
+pub use super::batch_file::FileVideo;
 use super::batch_file::{BatchFile, FileGroup};
 use crate::error::{Error, Result};
 use crate::images::files::{FrameFiles, ImageFile};
 use crate::images::table::{ImageSource, ImageTable};
 use crate::model::Prompt;
-
-/// A video of a batch file.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct FileVideo {
-    /// The files of its frames.
-    pub frames: Vec<PathBuf>,
-    /// Frames per second.
-    pub fps: f64,
-}
 
 impl BatchFile {
     /// Whether any group has images or videos.

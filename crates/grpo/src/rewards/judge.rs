@@ -9,7 +9,7 @@ use crate::model::{
     ChatTokenizer, GenerateOptions, GenerationRequest, Model, SamplingParams, chat_prompt,
     completion_text,
 };
-use crate::process_group::ProcessGroup;
+use embodied_r_dist::ProcessGroup;
 
 /// Maximum number of new tokens of a judgment, as in the official code.
 const MAX_NEW_TOKENS: usize = 10;

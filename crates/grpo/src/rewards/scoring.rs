@@ -13,9 +13,9 @@ use embodied_r_rewards::{
 
 use crate::data::questions::TokenizedQuestion;
 use crate::error::Result;
-use crate::process_group::ProcessGroup;
 use crate::rollout::Rollout;
 use crate::settings::{GrpoSettings, JudgeKind};
+use embodied_r_dist::ProcessGroup;
 
 /// Rewards that every run computes and logs: they are cheap.
 const ALWAYS: [&str; 2] = ["accuracy", "format"];

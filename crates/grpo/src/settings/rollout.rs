@@ -1,5 +1,6 @@
 //! Settings of the rollout.
 
+use embodied_r_policy::{SamplingBounds, SamplingSettings};
 use serde::{Deserialize, Serialize};
 
 use super::faults::{Faults, MAX_COUNT, MAX_PER_STEP};
@@ -27,6 +28,11 @@ pub struct RolloutSettings {
     pub top_p: f64,
     /// Top-k sampling: number of tokens to sample from; 0 disables it. Default: 0.
     pub top_k: usize,
+    /// Minimum probability of a token relative to the most likely one; 0 disables it. Default: 0.
+    pub min_p: f64,
+    /// Divides positive logits, and multiplies negative ones, of tokens in the prompt or the completion; 1 disables it.
+    /// Default: 1.
+    pub repetition_penalty: f64,
     /// Dynamic sampling (DAPO): replace zero-variance groups with groups of other questions. Default: false.
     pub dynamic_sample: bool,
     /// Maximum resampling attempts per step with `dynamic_sample`. Default: 3.
@@ -52,6 +58,8 @@ impl Default for RolloutSettings {
             max_prompt_length: 6144,
             top_p: 1.0,
             top_k: 0,
+            min_p: 0.0,
+            repetition_penalty: 1.0,
             dynamic_sample: false,
             max_resample_times: 3,
             filter_groups: false,
@@ -67,9 +75,10 @@ impl RolloutSettings {
         faults.between("num_generations", self.num_generations as u64, fewest..=MAX_PER_STEP);
         faults.between("num_iterations", self.num_iterations as u64, 1..=MAX_PER_STEP);
         faults.at_least("max_prompt_length", self.max_prompt_length as u64, 1);
-        faults.unless(self.top_p > 0.0 && self.top_p <= 1.0, "top_p", || {
-            format!("must be greater than 0 and at most 1, not {}", self.top_p)
-        });
+        for (bounds, value) in self.sampling().given() {
+            let SamplingBounds { name, want, .. } = bounds;
+            faults.unless(bounds.contains(value), name, || format!("must be {want}, not {value}"));
+        }
         let (batch, group) = (self.generation_batch_size, self.num_generations.max(1));
         let fits = batch as u64 <= MAX_COUNT;
         faults.unless(fits, "generation_batch_size", || {
@@ -109,6 +118,17 @@ impl RolloutSettings {
                 "must divide the questions of a step, `generation_batch_size` / `num_generations` = {questions}, not {parts}"
             )
         });
+    }
+
+    /// How completions are sampled, without the temperature.
+    pub fn sampling(&self) -> SamplingSettings {
+        SamplingSettings {
+            temperature: None,
+            top_p: Some(self.top_p),
+            top_k: Some(i64::try_from(self.top_k).unwrap_or(i64::MAX)),
+            min_p: Some(self.min_p),
+            repetition_penalty: Some(self.repetition_penalty),
+        }
     }
 
     /// Optimizer steps per step.

@@ -10,7 +10,7 @@ use super::RunInputs;
 use crate::error::Result;
 use crate::events::{Event, Sink};
 use crate::model::tests::toy::Words;
-use crate::process_group::ProcessGroup;
+use embodied_r_dist::ProcessGroup;
 
 /// One rank, on the CPU.
 pub(crate) fn run_inputs<'a>(base: &'a Path, stop: &'a AtomicBool) -> RunInputs<'a> {

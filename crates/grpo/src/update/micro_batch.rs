@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 use crate::error::Result;
 use crate::loss::{self, LossBatch, LossNormalizer, LossStats, LossType, entropy_threshold};
 use crate::model::{Group, Model, Prompt, TokenScores};
-use crate::process_group::ProcessGroup;
 use crate::settings::LossSettings;
 use crate::update::{LossGradient, score_all};
+use embodied_r_dist::ProcessGroup;
 
 /// Groups, or parts of groups, with concatenated values per completion or per token.
 #[derive(Debug, Clone, Default, PartialEq)]

@@ -21,8 +21,8 @@ use embodied_r_policy::weights;
 
 use crate::error::{Error, Result};
 use crate::model::{Model, NamedGradients as _};
-use crate::process_group::ProcessGroup;
 use crate::settings::{Optim, OptimizerSettings};
+use embodied_r_dist::ProcessGroup;
 use in_flight::{AllReduceQueue, ReduceScatterQueue};
 use reduction::{Reduced, Reducer};
 pub use reduction::{ReducedGradients, Reduction};

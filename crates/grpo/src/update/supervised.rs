@@ -5,9 +5,9 @@ use std::sync::atomic::AtomicBool;
 
 use crate::error::Result;
 use crate::model::{Group, Model, Prompt};
-use crate::process_group::ProcessGroup;
 use crate::update::packing::{GroupLengths, GroupSlice, pack};
 use crate::update::{LossGradient, StepParams, UpdateOutcome, Updater};
+use embodied_r_dist::ProcessGroup;
 
 /// A training example: only targets of the completion contribute to the loss.
 #[derive(Debug, Clone, PartialEq, Eq)]

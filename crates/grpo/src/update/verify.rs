@@ -147,7 +147,7 @@ mod tests {
             &batches,
             settings.loss_type,
             8,
-            &crate::process_group::ProcessGroup::default(),
+            &embodied_r_dist::ProcessGroup::default(),
         )
         .unwrap();
         let training = TrainingPass { temperature: 0.7, dropout_seed: 1, activation_cache: None };

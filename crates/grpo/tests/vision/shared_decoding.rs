@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use embodied_r_dist::ProcessGroup;
 use embodied_r_dist::{Communicator, CommunicatorOptions};
 use embodied_r_grpo::images::table::{ImageSource, ImageTable, ReadError};
-use embodied_r_grpo::process_group::ProcessGroup;
 use embodied_r_vision::{Frames, ImageLayout, VisionProcessor};
 use image::{Rgb, RgbImage};
 

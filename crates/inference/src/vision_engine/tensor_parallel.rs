@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use embodied_r_policy::{Engine, EngineOutput, EngineStats, Prompt, RequestId, SamplingDefaults};
+use embodied_r_policy::{Engine, EngineOutput, EngineStats, Prompt, RequestId, SamplingSettings};
 use embodied_r_vision::{EmbeddingCache, ImageEmbeddings};
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
 
 use super::options::VisionEngineOptions;
-use super::request::{decoded, one_completion};
+use super::request::one_completion;
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::worker::Worker;
@@ -21,12 +21,35 @@ use crate::worker::Worker;
 pub(super) struct TensorParallelRequest {
     /// The conversation, with a placeholder token for each image.
     pub(super) ids: Vec<u32>,
-    /// The image files.
-    pub(super) images: Vec<Vec<u8>>,
-    pub(super) temperature: f64,
+    /// The images, in order.
+    pub(super) images: Vec<SentImage>,
+    pub(super) sampling: SamplingSettings,
     pub(super) max_tokens: usize,
     /// The random stream.
     pub(super) stream: u64,
+}
+
+/// An image on its way to all ranks.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct SentImage {
+    width: u32,
+    height: u32,
+    /// RGB, by row.
+    bytes: Vec<u8>,
+}
+
+impl From<RgbImage> for SentImage {
+    fn from(image: RgbImage) -> Self {
+        let (width, height) = image.dimensions();
+        Self { width, height, bytes: image.into_raw() }
+    }
+}
+
+impl SentImage {
+    /// The image; an empty one if the bytes are not as many as its size says.
+    fn into_image(self) -> RgbImage {
+        RgbImage::from_raw(self.width, self.height, self.bytes).unwrap_or_default()
+    }
 }
 
 /// What all ranks do before their next step.
@@ -42,7 +65,6 @@ pub(super) struct TensorParallelWorker {
     engine: Engine,
     model: Model,
     image_cache: Arc<EmbeddingCache>,
-    defaults: SamplingDefaults,
     /// Requests by their number, which is the same on all ranks.
     requests: BTreeMap<u64, RequestId>,
     next: u64,
@@ -58,7 +80,6 @@ impl TensorParallelWorker {
             engine: options.engine(model)?,
             model: model.clone(),
             image_cache: options.image_cache(dir, model)?,
-            defaults: SamplingDefaults::from_dir(dir)?,
             requests: BTreeMap::new(),
             next: 0,
         })
@@ -102,18 +123,20 @@ impl TensorParallelWorker {
                 self.engine.cancel(request);
             }
         }
-        let decode = |request: &TensorParallelRequest| -> Result<Vec<RgbImage>> {
-            let images = decoded(&request.images)?;
+        let mut requests = command.requests;
+        let received = |request: &mut TensorParallelRequest| -> Result<Vec<RgbImage>> {
+            let images = std::mem::take(&mut request.images);
+            let images: Vec<RgbImage> = images.into_iter().map(SentImage::into_image).collect();
             for image in &images {
                 self.image_cache.vision_encoder().image_tokens(image.dimensions())?;
             }
             Ok(images)
         };
-        let of_requests: Vec<Result<Vec<RgbImage>>> = command.requests.iter().map(decode).collect();
+        let of_requests: Vec<Result<Vec<RgbImage>>> = requests.iter_mut().map(received).collect();
         let images: Vec<&RgbImage> = of_requests.iter().flatten().flatten().collect();
         let ranks = self.model.decoder.ranks();
         let mut embeddings = self.image_cache.encode_images_over(&images, ranks)?.into_iter();
-        let added = command.requests.into_iter().zip(of_requests).map(|(request, images)| {
+        let added = requests.into_iter().zip(of_requests).map(|(request, images)| {
             self.next += 1;
             let embeddings: Vec<ImageEmbeddings> =
                 embeddings.by_ref().take(images?.len()).collect();
@@ -129,11 +152,10 @@ impl TensorParallelWorker {
         request: TensorParallelRequest,
         embeddings: &[ImageEmbeddings],
     ) -> Result<RequestId> {
-        let TensorParallelRequest { ids, temperature, max_tokens, stream, .. } = request;
+        let TensorParallelRequest { ids, sampling, max_tokens, stream, .. } = request;
         let prompt: Prompt =
             self.image_cache.vision_encoder().expand_placeholders(&ids, embeddings)?;
-        let request =
-            one_completion(&self.model, self.defaults, prompt, temperature, max_tokens, stream);
+        let request = one_completion(&self.model, sampling, prompt, max_tokens, stream);
         Ok(self.engine.add(&request.request, &request.sampling)?)
     }
 

@@ -4,13 +4,13 @@ use indexmap::IndexSet;
 
 use super::super::arguments::{Given, integer, required, size, string};
 use super::super::ast::Math;
-use super::super::compare::{Key, equal, sorted_by_keys};
+use super::super::compare::{equal, sorted_by_keys};
 use super::super::fault::{Result, TemplateFault, fail};
 use super::super::lookup::item;
 use super::super::operators::math;
-use super::super::template::Rendering;
+use super::super::rendering::Rendering;
 use super::super::text::lower;
-use super::super::value::{Dict, Items, Missing, Value};
+use super::super::value::{Dict, Items, Key, Missing, Value};
 use std::rc::Rc;
 
 pub(super) fn filter(

@@ -1,17 +1,16 @@
 //! Filters of strings.
 
 use super::super::arguments::{Given, integer, optional_integer, required, size, string};
-use super::super::compare::Key;
 use super::super::conversions::{as_float, parse_float, truncated};
 use super::super::escapes::{quote_url, striptags};
 use super::super::fault::{Result, fail};
 use super::super::format::{escape, float_digits};
 use super::super::methods::{joined, replaced};
 use super::super::printf::printf;
+use super::super::rendering::Rendering;
 use super::super::repr::Out;
-use super::super::template::Rendering;
 use super::super::text;
-use super::super::value::Value;
+use super::super::value::{Key, Value};
 use super::sequences::each_attribute;
 use super::wrapping::{Wrapping, wrapped};
 

@@ -5,13 +5,12 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 
 use super::super::arguments::{Given, integer, optional_integer, required, size, string};
-use super::super::compare::Key;
 use super::super::escapes::{striptags, unescape_html};
 use super::super::fault::{Result, fail};
 use super::super::format::{Fields, escape, str_format};
-use super::super::template::Rendering;
+use super::super::rendering::Rendering;
 use super::super::text;
-use super::super::value::Value;
+use super::super::value::{Key, Value};
 
 /// A string and what its methods give: markup gives markup.
 struct Receiver<'r> {

@@ -360,9 +360,10 @@ pub(crate) fn upload(indices: &[usize], device: &Device, op: &'static str) -> Re
 /// # Errors
 /// Out of memory.
 pub(crate) fn upload_values<T: WithDType>(values: &[T], device: &Device) -> Result<Tensor> {
+    const OP: &str = "upload";
     match values.is_empty() {
-        true => crate::memory::to_device(&Tensor::from_slice(values, 0, &Device::Cpu)?, device),
-        false => recorded("upload", || Ok(Tensor::from_slice(values, values.len(), device)?)),
+        true => create(device, 0, Dtype::named(T::DTYPE, OP)?, OP, |_| Ok(())),
+        false => recorded(OP, || Ok(Tensor::from_slice(values, values.len(), device)?)),
     }
 }
 

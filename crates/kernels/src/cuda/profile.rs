@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use candle_core::Device;
 
 use super::timer::Mark;
-use super::{Dtype, linear, memory};
 use crate::device::LauncherTime;
 use crate::error::{Error, Result};
 
@@ -53,32 +52,11 @@ pub(crate) fn recorded<T>(launcher: &'static str, launch: impl FnOnce() -> T) ->
     result
 }
 
-/// Rows and columns of the products that [`stall`] queues: a millisecond or two each on a current GPU.
-const STALL_SIZE: usize = 8_192;
-
-/// Products that [`stall`] queues: longer than it takes to launch a decoding step.
-const STALL_PRODUCTS: usize = 12;
-
-/// Occupies a GPU, so that what follows queues up. A GPU that waits for the host between two marks would count the
-/// waiting as work.
-fn stall(device: &Device) -> Result<()> {
-    if device.is_cpu() {
-        return Ok(());
-    }
-    const OP: &str = "stall";
-    let x = memory::zeros(device, (STALL_SIZE, STALL_SIZE), Dtype::Bf16, OP)?;
-    for _ in 0..STALL_PRODUCTS {
-        linear::forward(&x, &x, None, Dtype::Bf16, OP)?;
-    }
-    Ok(())
-}
-
 /// See [`crate::device::profiled`].
 pub(crate) fn profiled<E: From<Error>>(
     device: &Device,
     act: impl FnOnce() -> Result<(), E>,
 ) -> Result<Vec<LauncherTime>, E> {
-    stall(device)?;
     let first = Mark::new(device)?;
     *recording() = Some(Recording { device: device.clone(), launches: Vec::new() });
     IS_ON.store(true, Ordering::Relaxed);

@@ -11,8 +11,8 @@ use super::stats::{EpisodeStats, Kind, QUANTILES, Stats};
 use super::table::{CHUNKS_SIZE, DATA_FILE_MB, Episode};
 use super::videos::{Span, VIDEO_FILE_MB};
 use crate::error::Result;
-use crate::info::Version;
 use crate::template::FileIndex;
+use crate::version::Version;
 
 /// Episodes of a file of `meta/episodes`: some kilobytes each.
 const EPISODES_PER_FILE: usize = 10_000;

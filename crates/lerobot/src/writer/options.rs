@@ -1,7 +1,8 @@
 //! What a new data set contains.
 
 use crate::error::{Error, Result};
-use crate::info::{Version, check_key};
+use crate::info::check_key;
+use crate::version::Version;
 
 /// The columns that every data set has.
 pub(super) const INDEX_COLUMNS: [&str; 5] =

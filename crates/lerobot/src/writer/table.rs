@@ -8,8 +8,8 @@ use embodied_r_data::parquet::{Column as Values, write_table};
 use super::options::WriterOptions;
 use crate::episode::Column;
 use crate::error::Result;
-use crate::info::Version;
 use crate::template::FileIndex;
+use crate::version::Version;
 
 /// Files in a folder: LeRobot's `chunks_size`.
 pub(super) const CHUNKS_SIZE: u64 = 1000;

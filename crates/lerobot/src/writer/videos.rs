@@ -9,8 +9,8 @@ use super::encoder::{Encoder, Encoding, Output};
 use super::options::WriterOptions;
 use super::table::{CHUNKS_SIZE, next};
 use crate::error::{Error, Result};
-use crate::info::Version;
 use crate::template::FileIndex;
+use crate::version::Version;
 
 /// The size of a file of videos of v3.0: LeRobot's `video_files_size_in_mb`.
 pub(super) const VIDEO_FILE_MB: u64 = 200;

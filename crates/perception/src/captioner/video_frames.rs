@@ -7,9 +7,10 @@ use std::sync::atomic::AtomicBool;
 
 use tokio::sync::{OnceCell, Semaphore};
 
+use super::frame_image::{FrameImage, ImageForm};
 use crate::error::{Error, Result};
+use crate::keyframes;
 use crate::video;
-use crate::{jpeg, keyframes};
 
 /// Limit on concurrently decoded videos, and what stops them.
 #[derive(Debug, Clone)]
@@ -57,7 +58,7 @@ pub struct VideoFrames {
     decode_limit: DecodeLimit,
     digest: OnceCell<Result<String, Arc<Error>>>,
     key_frames: OnceCell<Result<Vec<KeyFrame>, Arc<Error>>>,
-    jpegs: OnceCell<Result<Vec<Vec<u8>>, Arc<Error>>>,
+    images: OnceCell<Result<Vec<FrameImage>, Arc<Error>>>,
 }
 
 impl VideoFrames {
@@ -76,7 +77,7 @@ impl VideoFrames {
             decode_limit: decode_limit.clone(),
             digest: OnceCell::new(),
             key_frames: OnceCell::new(),
-            jpegs: OnceCell::new(),
+            images: OnceCell::new(),
         }
     }
 
@@ -112,29 +113,28 @@ impl VideoFrames {
         shared(digest.await).map(String::as_str)
     }
 
-    /// A content-based identifier of a key frame's image in [`VideoFrames::jpegs`].
+    /// A content-based identifier of a key frame's image in [`VideoFrames::images`], given in `form`.
     ///
     /// # Errors
     /// As [`VideoFrames::digest`].
-    pub async fn image_id(&self, frame: KeyFrame) -> Result<String> {
+    pub async fn image_id(&self, frame: KeyFrame, form: ImageForm) -> Result<String> {
         let side = self.max_side.map_or_else(|| "whole".to_owned(), |side| side.to_string());
         let (digest, index) = (self.digest().await?, frame.index);
-        Ok(format!("blake3:{digest} frame {index} side {side} jpeg {}", jpeg::QUALITY))
+        Ok(format!("blake3:{digest} frame {index} side {side}{}", form.suffix()))
     }
 
-    /// The key frames as JPEG files, in order.
+    /// The images of the key frames, in order.
     ///
     /// # Errors
     /// The video does not exist or cannot be decoded.
-    pub async fn jpegs(&self) -> Result<&[Vec<u8>]> {
+    pub async fn images(&self) -> Result<&[FrameImage]> {
         let indices: Vec<usize> =
             self.key_frames().await?.iter().map(|frame| frame.index).collect();
-        let decoded = self.jpegs.get_or_init(async || {
+        let decoded = self.images.get_or_init(async || {
             let (max_side, limits) = (self.max_side, self.limits());
             self.decode(move |path| {
                 let images = video::frames(path, &indices, max_side, &limits)?;
-                let failed = |source| Error::Image { action: "encode", path: path.into(), source };
-                images.iter().map(|image| jpeg::encode(image).map_err(failed)).collect()
+                Ok(images.into_iter().map(|image| FrameImage::new(image, path)).collect())
             })
             .await
         });
@@ -174,5 +174,28 @@ fn hash(path: &Path) -> std::io::Result<String> {
             0 => return Ok(hasher.finalize().to_hex().to_string()),
             n => hasher.update(&buffer[..n]),
         };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use embodied_r_video::clips;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_image_is_identified_by_its_frame_and_by_the_form_that_a_model_gets() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = clips::brightening(dir.path(), "video.mp4", 1);
+        let digest = blake3::hash(&std::fs::read(&path).unwrap()).to_hex();
+        let options = keyframes::KeyFrameOptions::default();
+        let frames = VideoFrames::new(Ok(path), &options, Some(48), &DecodeLimit::default());
+        let [frame] = *frames.key_frames().await.unwrap() else { panic!("one frame") };
+        let of = async |form| frames.image_id(frame, form).await.unwrap();
+        // Completions of servers are cached under this text.
+        assert_eq!(of(ImageForm::Jpeg).await, format!("blake3:{digest} frame 0 side 48 jpeg 90"));
+        assert_eq!(of(ImageForm::Pixels).await, format!("blake3:{digest} frame 0 side 48"));
+        let [image] = frames.images().await.unwrap() else { panic!("one image") };
+        assert_eq!(image.jpeg().unwrap(), crate::jpeg::encode(image.pixels()).unwrap());
     }
 }

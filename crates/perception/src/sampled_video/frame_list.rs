@@ -7,11 +7,8 @@ use image::RgbImage;
 use rayon::prelude::*;
 
 use super::plan::check_pixels;
-use super::{FrameUse, SampledVideo};
+use super::{FrameUse, MAX_FRAMES, SampledVideo};
 use crate::error::{Error, Result};
-
-/// The most frames of a video: that of `qwen-vl-utils` (`FPS_MAX_FRAMES`).
-pub const MAX_FRAMES: usize = 768;
 
 impl SampledVideo {
     /// The video of `frames` at `fps` frames per second. They are sampled already: all are used, as in `qwen-vl-utils`.

@@ -5,7 +5,6 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::frame_list::MAX_FRAMES;
 use crate::error::{Error, Result};
 
 /// Which frames of a video a model sees. Its text form is `key`, `uniform=16` or `fps=2,max_frames=64`.
@@ -25,6 +24,9 @@ pub enum FrameSelection {
         max_frames: usize,
     },
 }
+
+/// The most frames of a video: that of `qwen-vl-utils` (`FPS_MAX_FRAMES`).
+pub const MAX_FRAMES: usize = 768;
 
 /// The frame rate of `qwen-vl-utils`.
 const DEFAULT_FPS: f64 = 2.0;

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::Path;
 
 use candle_core::Tensor;
+use embodied_r_dist::ProcessGroup;
 use embodied_r_files::{write_in_existing_folder_with, write_json_in_existing_folder};
 use embodied_r_kernels::memory;
 use half::{bf16, f16};
@@ -40,6 +41,13 @@ pub struct WriterRank {
     pub rank: usize,
     /// The number of writers.
     pub world_size: usize,
+}
+
+impl From<&ProcessGroup> for WriterRank {
+    /// This rank's shard of a save by all ranks.
+    fn from(process_group: &ProcessGroup) -> Self {
+        Self { rank: process_group.rank(), world_size: process_group.world_size() }
+    }
 }
 
 impl WriterRank {

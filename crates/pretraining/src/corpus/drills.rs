@@ -8,6 +8,11 @@ pub(super) fn angle(rng: &mut Rng) -> i32 {
     wrap_whole(10 * rng.below(36) as i32)
 }
 
+/// A random bearing within the field of view, in steps of ten degrees.
+pub(super) fn visible_bearing(rng: &mut Rng) -> i32 {
+    10 * rng.below(9) as i32 - 40
+}
+
 /// A random rotation as between two key frames.
 pub(super) fn rotation(rng: &mut Rng) -> i32 {
     wrap_whole(30 * (1 + rng.below(11)) as i32)

@@ -9,8 +9,7 @@ use embodied_r_sim::CaptionTrace;
 use embodied_r_sim::statement::{Sighting, Statement};
 use embodied_r_sim::wording::{OBJECT_NAMES, Octant, bearing_text, named_in_step, wrap_whole};
 
-use super::drills::{angle, octant};
-use super::recall::visible_bearing;
+use super::drills::{angle, octant, visible_bearing};
 
 /// Number of different frames of notes.
 const FRAMES: usize = 10;

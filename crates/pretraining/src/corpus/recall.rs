@@ -10,7 +10,7 @@ use embodied_r_sim::CaptionTrace;
 use embodied_r_sim::wording::{OBJECT_NAMES, bearing_text, letter};
 
 use super::document::Document;
-use super::drills::{rotation, rotation_text};
+use super::drills::{rotation, rotation_text, visible_bearing};
 use super::letters::LetteredList;
 use super::lookups::{Lookup, Lookups};
 use super::page::{Page, Practice};
@@ -31,11 +31,6 @@ pub(super) fn any(rng: &mut Rng) -> Document {
 fn names(rng: &mut Rng, least: usize, most: usize) -> Vec<String> {
     let count = least + rng.below(most - least + 1);
     rng.sample(&OBJECT_NAMES, count).into_iter().map(str::to_owned).collect()
-}
-
-/// A random bearing within the field of view, in steps of ten degrees.
-pub(super) fn visible_bearing(rng: &mut Rng) -> i32 {
-    10 * rng.below(9) as i32 - 40
 }
 
 /// `items` in random order, [`ROUNDS`] times, joined by `separator`.

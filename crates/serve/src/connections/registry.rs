@@ -30,6 +30,8 @@ pub(super) struct Connections {
     /// A permit is a connection. Those in the queue get them in order.
     slots: Arc<Semaphore>,
     queue: Arc<Semaphore>,
+    /// A response has been sent, so its connection may make room.
+    sent: Notify,
     state: Mutex<State>,
 }
 
@@ -188,6 +190,7 @@ impl Connections {
             most,
             slots: Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS))),
             queue: Arc::new(Semaphore::new(MAX_QUEUED)),
+            sent: Notify::new(),
             state: Mutex::default(),
         }
     }
@@ -198,8 +201,9 @@ impl Connections {
         if let Some(slot) = slot().or_else(|| self.evict().then(slot).flatten()) {
             return Entered::Member(self.admit(client, slot));
         }
-        match (self.next_slow(), self.queue.clone().try_acquire_owned()) {
-            (Some(_), Ok(place)) => {
+        let may_make_room = self.next_slow().is_some() || self.is_any_sending();
+        match self.queue.clone().try_acquire_owned() {
+            Ok(place) if may_make_room => {
                 Entered::Queued(Queued { connections: self.clone(), client, _place: place })
             }
             _ => Entered::Full,
@@ -236,6 +240,12 @@ impl Connections {
         self.lock().uploads().map(|upload| upload.pace.slow_at).min()
     }
 
+    /// Whether a connection has a complete response of which, for all that is known here, bytes are left to send. A client
+    /// that has read all of it may connect anew before this changes.
+    fn is_any_sending(&self) -> bool {
+        self.lock().entries.values().any(|entry| entry.connection.lock().phase == Phase::Sending)
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -252,6 +262,7 @@ impl Queued {
             tokio::select! {
                 biased;
                 slot = &mut slot => return Some(connections.admit(client, slot.ok()?)),
+                () = connections.sent.notified() => {}
                 () = sleep_until(next) => {}
             }
             // The slot goes to the first in the queue; the others have evicted one each, too.
@@ -386,6 +397,7 @@ impl Member {
             self.connections.lock().wait(self.id);
             let phase = Phase::Idle { since: Instant::now() };
             self.connection.change(|snapshot| snapshot.phase = phase);
+            self.connections.sent.notify_one();
         }
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use embodied_r_policy::tokenizer::SpecialTokens;
-use embodied_r_policy::{SamplingDefaults, SamplingParams, tokenizer::Tokenizer};
+use embodied_r_policy::{SamplingBounds, SamplingParams, SamplingSettings, tokenizer::Tokenizer};
 use serde_json::Value;
 
 use super::fields::Fields;
@@ -27,7 +27,7 @@ pub(crate) struct Model {
     /// Identifies the weights and the settings that answers depend on.
     pub(crate) system_fingerprint: String,
     pub(crate) tokenizer: Arc<Tokenizer>,
-    pub(crate) defaults: SamplingDefaults,
+    pub(crate) defaults: SamplingSettings,
     /// The vocabulary size, an exclusive bound on token ids.
     pub(crate) vocabulary: usize,
     /// The context length: maximum tokens of prompt and completion together.
@@ -162,25 +162,21 @@ pub(super) fn check_model(fields: &mut Fields, model: &Model) -> Result<(), Refu
 }
 
 fn sampling(fields: &mut Fields, model: &Model) -> Result<SamplingParams, Refusal> {
-    let SamplingDefaults { temperature, top_p, top_k, min_p, repetition_penalty } = model.defaults;
-    let finite = |t: f64| t.is_finite() && t >= 0.0;
-    let share = |p: f64| p > 0.0 && p <= 1.0;
+    let of_top_k = SamplingSettings::TOP_K;
+    let top_k = fields.integer(of_top_k.name, of_top_k.want, |k| of_top_k.contains(k as f64))?;
+    let mut number = |bounds: SamplingBounds| {
+        fields.number(bounds.name, bounds.want, |number| bounds.contains(number))
+    };
+    let requested = SamplingSettings {
+        temperature: number(SamplingSettings::TEMPERATURE)?,
+        top_p: number(SamplingSettings::TOP_P)?,
+        top_k,
+        min_p: number(SamplingSettings::MIN_P)?,
+        repetition_penalty: number(SamplingSettings::REPETITION_PENALTY)?,
+    };
     let penalty = |p: f64| (-2.0..=2.0).contains(&p);
     let of_penalty = "a number from -2 to 2";
-    Ok(SamplingParams {
-        temperature: fields
-            .number("temperature", "a number of 0 or more", finite)?
-            .unwrap_or(temperature),
-        top_p: fields.number("top_p", "a number above 0 and at most 1", share)?.unwrap_or(top_p),
-        top_k: fields
-            .integer("top_k", "an integer, 0 or -1 for all tokens", |k| k >= -1)?
-            .map_or(top_k, |k| usize::try_from(k).unwrap_or(0)),
-        min_p: fields
-            .number("min_p", "a number from 0 to 1", |p| (0.0..=1.0).contains(&p))?
-            .unwrap_or(min_p),
-        repetition_penalty: fields
-            .number("repetition_penalty", "a number above 0", |p| p.is_finite() && p > 0.0)?
-            .unwrap_or(repetition_penalty),
+    let params = SamplingParams {
         presence_penalty: fields
             .number("presence_penalty", of_penalty, penalty)?
             .unwrap_or_default(),
@@ -191,7 +187,8 @@ fn sampling(fields: &mut Fields, model: &Model) -> Result<SamplingParams, Refusa
         allowed_token_ids: allowed(fields, model.vocabulary)?,
         min_new_tokens: fields.count("min_tokens", 0)?.unwrap_or_default(),
         ..SamplingParams::default()
-    })
+    };
+    Ok(requested.or(model.defaults).applied_to(params))
 }
 
 fn allowed(fields: &mut Fields, vocabulary: usize) -> Result<Option<Arc<[u32]>>, Refusal> {

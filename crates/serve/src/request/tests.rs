@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use embodied_r_policy::SamplingDefaults;
+use embodied_r_policy::SamplingSettings;
 use embodied_r_policy::tokenizer::{SpecialTokens, Tokenizer};
 use serde_json::{Value, json};
 
@@ -14,7 +14,8 @@ use crate::refusal::Refusal;
 fn model() -> Model {
     let base = concat!(env!("CARGO_MANIFEST_DIR"), "/../cli/base");
     let tokenizer = Arc::new(Tokenizer::from_dir(base.as_ref()).unwrap());
-    let defaults = SamplingDefaults { temperature: 0.7, top_k: 20, ..SamplingDefaults::default() };
+    let defaults =
+        SamplingSettings { temperature: Some(0.7), top_k: Some(20), ..SamplingSettings::default() };
     Model {
         name: "m".into(),
         root: "models/m".into(),
@@ -90,6 +91,7 @@ fn an_invalid_field_is_named() {
         (json!({"temperature": -1}), "temperature"),
         (json!({"top_p": 1.5}), "top_p"),
         (json!({"top_k": -2}), "top_k"),
+        (json!({"top_k": 20.0}), "top_k"),
         (json!({"min_p": 2}), "min_p"),
         (json!({"repetition_penalty": 0}), "repetition_penalty"),
         (json!({"presence_penalty": 3}), "presence_penalty"),

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use embodied_r_grpo::process_group::ProcessGroup;
+use embodied_r_dist::ProcessGroup;
 use embodied_r_kernels::memory;
 
 use super::Options;

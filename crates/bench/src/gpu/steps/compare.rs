@@ -3,9 +3,9 @@
 use std::sync::atomic::AtomicBool;
 
 use candle_core::Device;
+use embodied_r_dist::ProcessGroup;
 use embodied_r_grpo::inspect::batch_file::{BatchFile, FileCompletion, FileGroup};
 use embodied_r_grpo::inspect::{LossReport, loss};
-use embodied_r_grpo::process_group::ProcessGroup;
 use embodied_r_grpo::settings::{LossSettings, OptimizerSettings};
 use embodied_r_grpo::update::optimizer::Optimizer;
 use embodied_r_grpo::update::{LossGradient, StepParams, Updater};

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use embodied_r_dist::ProcessGroup;
 use embodied_r_grpo::estimate::roofline::GpuSpec;
-use embodied_r_grpo::process_group::ProcessGroup;
 use embodied_r_grpo::settings::Recompute;
 use embodied_r_kernels::{Precision, device};
 use embodied_r_policy::{

@@ -2,7 +2,7 @@
 
 use embodied_r_bench::Metrics;
 use embodied_r_bench::caption::{self, Frames};
-use embodied_r_grpo::process_group::ProcessGroup;
+use embodied_r_dist::ProcessGroup;
 use embodied_r_policy::TensorParallel;
 use embodied_r_vision::VisionOptions;
 use serde::Serialize;

@@ -20,10 +20,7 @@ pub(super) fn run(_: &GpuArgs) -> anyhow::Result<Status> {
 }
 
 #[cfg(any(feature = "cuda", feature = "cuda-host"))]
-fn run_as(
-    args: &GpuArgs,
-    process_group: &embodied_r_grpo::process_group::ProcessGroup,
-) -> anyhow::Result<Status> {
+fn run_as(args: &GpuArgs, process_group: &embodied_r_dist::ProcessGroup) -> anyhow::Result<Status> {
     use embodied_r_bench::gpu::{self, Fact, Options};
 
     use crate::base_model::BaseModel;

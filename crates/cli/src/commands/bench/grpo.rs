@@ -1,7 +1,7 @@
 //! `embodied-r bench grpo`.
 
 use embodied_r_bench::grpo::{self, ImageOptions, Options};
-use embodied_r_grpo::process_group::ProcessGroup;
+use embodied_r_dist::ProcessGroup;
 use embodied_r_grpo::settings::VisionSettings;
 use serde_json::json;
 

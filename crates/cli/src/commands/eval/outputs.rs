@@ -92,7 +92,9 @@ pub(super) fn all(args: &EvalArgs) -> anyhow::Result<Vec<Outputs>> {
     }
     let is_sampled = !pass_at.ks.is_empty();
     let plan = match is_sampled && source.predictions.is_none() {
-        true => Some(SamplingPlan::new(pass_at, source.reasoner.model.decoding.temperature)?),
+        true => {
+            Some(SamplingPlan::new(pass_at, source.reasoner.model.decoding.sampling.temperature)?)
+        }
         false => None,
     };
     let sources = folds::sources(source, args.folds.folds)?;
@@ -302,7 +304,7 @@ fn reasoners(
             None => {
                 let mut args: ReasonerArgs = source.reasoner.clone();
                 if let Some(plan) = plan {
-                    args.model.decoding.temperature = Some(plan.temperature);
+                    args.model.decoding.sampling.temperature = Some(plan.temperature);
                 }
                 Rc::new(Reasoner::new(&args, direct)?)
             }

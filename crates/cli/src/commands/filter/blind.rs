@@ -2,15 +2,15 @@
 
 use embodied_r_data::multimodal::SampleSet;
 use embodied_r_data::{Progress, prompts};
+use embodied_r_policy::SamplingSettings;
 use serde_json::{Map, Value, json};
 
 use super::question::BlindQuestion;
 use crate::args::filter::{FilterArgs, SamplingArgs};
-use crate::args::model::{DecodingArgs, ModelArgs, WeightArgs};
+use crate::args::model::{DecodingArgs, GenerationConfig, ModelArgs, WeightArgs};
 use crate::args::reasoner::ReasonerArgs;
 use crate::args::system_prompt::SystemPromptArgs;
-use crate::asked::Asked;
-use crate::batch_generator::BatchPrompt;
+use crate::asked::{Asked, BatchPrompt};
 use crate::direct::Direct;
 use crate::reasoner::Reasoner;
 
@@ -29,9 +29,11 @@ impl BlindModel {
         let blind = direct.is_none().then(|| prompts::blind_system_prompt().to_owned());
         let system_prompt = system_prompt.clone().or(blind);
         let decoding = DecodingArgs {
-            temperature: Some(*temperature),
-            top_p: 1.0,
-            top_k: 0,
+            sampling: SamplingSettings {
+                temperature: Some(*temperature),
+                ..SamplingSettings::default()
+            },
+            generation_config: GenerationConfig::None,
             max_new_tokens: *max_new_tokens,
             seed: *seed,
             system: SystemPromptArgs {

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use embodied_r_data::system_prompt::Given;
 
-use crate::batch_generator::{BatchPrompt, SeenPrompt};
+use crate::asked::{BatchPrompt, SeenPrompt};
 
 /// A multiple-choice question without its captions, or with the images and videos that the model sees.
 pub(super) struct BlindQuestion<'a> {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use embodied_r_grpo::process_group::ProcessGroup;
+use embodied_r_dist::ProcessGroup;
 use embodied_r_policy::tokenizer::{SpecialTokens, Tokenizer};
 use embodied_r_policy::{
     Engine, EngineOptions, EngineOutput, GenerationRequest, Prompt, SamplingParams, TensorParallel,

@@ -1,7 +1,7 @@
 //! `perceive` with a local model: data-parallel replicas, each tensor-parallel over `--tp` ranks.
 
 use embodied_r_data::progress::Silent;
-use embodied_r_grpo::process_group::ProcessGroup;
+use embodied_r_dist::ProcessGroup;
 use embodied_r_perception::perceive::{self, PerceiveOptions, PerceiveSummary, Replica};
 use embodied_r_policy::TensorParallel;
 use serde_json::{Map, Value};

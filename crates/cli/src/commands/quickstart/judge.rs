@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use embodied_r_data::prompts::{judge_system_prompt, judge_user_prompt, question_part};
 use embodied_r_data::question::{Question, read_questions};
+use embodied_r_dist::ProcessGroup;
 use embodied_r_files::write_atomic;
-use embodied_r_grpo::process_group::ProcessGroup;
 use embodied_r_grpo::rewards::judge::{ReferenceJudge, ReferenceModel};
 use embodied_r_policy::Policy;
 use embodied_r_policy::tokenizer::Tokenizer;

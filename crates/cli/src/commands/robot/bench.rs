@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use embodied_r_data::multimodal::{Media, MediaFile, Message, Part, Role, Sample, SampleSet};
 use embodied_r_data::{Question, RecordPlace};
 use embodied_r_files::{write_atomic, write_json};
+use embodied_r_policy::SamplingSettings;
 use embodied_r_robot::bench::{
     Agreement, BenchQuestion, Summary, answer_of, exact_score, markdown, read_questions,
     system_prompt,
@@ -14,7 +15,7 @@ use embodied_r_robot::bench::{
 use serde_json::{Map, Value, json};
 
 use crate::args::direct::{MediaLimits, ViewArgs};
-use crate::args::model::{DecodingArgs, ModelArgs};
+use crate::args::model::{DecodingArgs, GenerationConfig, ModelArgs};
 use crate::args::reasoner::ReasonerArgs;
 use crate::args::robot::bench::BenchArgs;
 use crate::args::system_prompt::SystemPromptArgs;
@@ -71,9 +72,8 @@ fn answer(args: &BenchArgs, questions: &[BenchQuestion]) -> anyhow::Result<Answe
         revision: args.model.revision.clone(),
         weights: args.model.weights.clone(),
         decoding: DecodingArgs {
-            temperature: Some(0.0),
-            top_p: 1.0,
-            top_k: 0,
+            sampling: SamplingSettings::default(),
+            generation_config: GenerationConfig::None,
             max_new_tokens: args.max_new_tokens,
             seed: 0,
             // The questions have their own.

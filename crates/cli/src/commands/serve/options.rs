@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use embodied_r_perception::sampled_video::FrameSelection;
-use embodied_r_policy::{EngineOptions, FingerprintExtent, SamplingDefaults, fingerprint};
+use embodied_r_policy::{EngineOptions, FingerprintExtent, SamplingSettings, fingerprint};
 use embodied_r_serve::{ApiKeyHash, HttpLimits, MAX_IMAGE_BODY_BYTES, MediaOptions, ServerOptions};
 
 use crate::args::serve::ServeArgs;
@@ -94,7 +94,7 @@ pub(super) fn of(args: &ServeArgs, dir: &Path) -> anyhow::Result<ServerOptions> 
         max_queue: args.max_queue,
         drain_timeout: Duration::from_secs(args.drain_timeout),
         api_key: ApiKeyHash::from_env(API_KEY).map_err(|error| Usage(error.to_string()))?,
-        defaults: SamplingDefaults::from_dir(dir)?,
+        defaults: SamplingSettings::from_dir(dir)?,
         limits: limits(args)?,
         media: media(args)?,
     })

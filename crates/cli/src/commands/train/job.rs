@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use candle_core::Device;
+use embodied_r_dist::ProcessGroup;
 use embodied_r_files::write_json;
 use embodied_r_grpo::Error;
 use embodied_r_grpo::checkpoint::Checkpoint;
@@ -12,7 +13,6 @@ use embodied_r_grpo::events::{ENVIRONMENT_FILE, Environment, Sink};
 use embodied_r_grpo::images::disk_cache::DiskCache;
 use embodied_r_grpo::images::table::ImageTable;
 use embodied_r_grpo::images::{ReferenceTower, RunImages};
-use embodied_r_grpo::process_group::ProcessGroup;
 use embodied_r_grpo::settings::VisionSettings;
 use embodied_r_grpo::trainer::{RunInputs, RunOutcome};
 use embodied_r_policy::tokenizer::Tokenizer;

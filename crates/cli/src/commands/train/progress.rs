@@ -2,8 +2,8 @@
 
 use std::io::IsTerminal as _;
 
+use embodied_r_dist::ProcessGroup;
 use embodied_r_grpo::events::{Event, ProgressLine, Sink, describe};
-use embodied_r_grpo::process_group::ProcessGroup;
 use embodied_r_grpo::trainer::RunOutcome;
 
 use crate::exit::Status;

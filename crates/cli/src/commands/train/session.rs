@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use embodied_r_dist::ProcessGroup;
 use embodied_r_grpo::Error;
 use embodied_r_grpo::checkpoint::{
     Checkpoint, Checkpoints, DamagedCheckpoint, LatestIntact, RunLock,
 };
-use embodied_r_grpo::process_group::ProcessGroup;
 
 use super::explain::explain;
 use super::settings::{TrainingSettings, mutable_on_resume};

@@ -10,10 +10,10 @@ use embodied_r_rewards::Judge;
 use super::{GrpoInputs, GrpoTrainer};
 use crate::error::{Error, Result};
 use crate::model::{ChatTokenizer, Model};
-use crate::process_group::ProcessGroup;
 use crate::rewards::judge::{ReferenceJudge, ReferenceModel};
 use crate::rewards::scoring::needs_judge;
 use crate::settings::JudgeKind;
+use embodied_r_dist::ProcessGroup;
 
 /// The reference is loaded only if the KL term or the judge needs it.
 pub(super) fn needs_reference(inputs: &GrpoInputs<'_>) -> bool {

@@ -157,12 +157,11 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
     ) -> Result<SampledRollouts<M>> {
         let params = SamplingParams {
             temperature: self.settings.loss.temperature,
-            top_k: self.settings.rollout.top_k,
-            top_p: self.settings.rollout.top_p,
             max_new_tokens: self.settings.loss.max_completion_length,
             stop_ids: self.run.tokenizer.stop_ids().to_vec(),
             ..SamplingParams::default()
         };
+        let params = self.settings.rollout.sampling().applied_to(params);
         // Each attempt has its own random stream.
         let seed = match draw.attempt {
             0 => self.settings.run.seed,

@@ -104,7 +104,7 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
     fn rank_shares(&self, parts: &[GroupPart], busy_share: f64) -> Result<RankShares> {
         Ok(RankShares {
             completions_per_rank: completions_per_rank(parts, self.run.process_group.world_size()),
-            busy_share_per_rank: self.run.process_group.all_gather(busy_share.clamp(0.0, 1.0))?,
+            busy_share_per_rank: self.run.process_group.all_gather(busy_share)?,
         })
     }
 

@@ -27,11 +27,11 @@ use crate::error::{Error, Result};
 use crate::events::{Event, Parquet, Sink};
 use crate::model::WriterRank;
 use crate::model::tests::toy::{Bigram, Words};
-use crate::process_group::ProcessGroup;
 use crate::rewards::scoring::reward_names;
 use crate::rollout::Rollout;
 use crate::trainer::RunOutcome;
 use crate::trainer::tests::{StopAfter, run_inputs};
+use embodied_r_dist::ProcessGroup;
 
 /// Questions whose answer is always A.
 fn questions(n: usize) -> Vec<TokenizedQuestion> {

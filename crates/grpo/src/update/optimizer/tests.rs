@@ -9,7 +9,6 @@ use super::*;
 use crate::estimate::roofline::{InterNodeLink, IntraNodeLink, Network};
 use crate::model::tests::toy::Bigram;
 use crate::model::{Group, NamedGradients, TokenScores};
-use crate::process_group::tests::on_ranks;
 
 fn settings() -> OptimizerSettings {
     OptimizerSettings {
@@ -170,7 +169,7 @@ fn of_ranks(
         communicator.finish().unwrap();
         (model.values(), applied.grad_norm, early)
     };
-    on_ranks(ranks, rank)
+    Communicator::on_threads(ranks, rank).unwrap()
 }
 
 #[test]
@@ -226,7 +225,7 @@ fn a_step_sends_the_estimated_number_of_bytes() {
             let traffic = communicator.traffic();
             [Operation::ReduceScatter, Operation::AllGather].map(|operation| traffic[&operation])
         };
-        for traffic in on_ranks(ranks, sent).into_iter().flatten() {
+        for traffic in Communicator::on_threads(ranks, sent).unwrap().into_iter().flatten() {
             // Each call also sends a 32-byte header to every other rank, and the last bucket is padded.
             let headers = (32 * (ranks - 1) * traffic.calls as usize) as f64;
             let padding = traffic.bytes_sent as f64 - headers - estimated;

@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 
 use crate::captioner::completion_cache::CompletionCache;
 use crate::captioner::cost::{CostTracker, TokenPrices, UsageTotals};
+use crate::captioner::{FrameImage, ImageForm};
 use crate::error::Result;
 
 /// A chat model with image input.
@@ -24,14 +25,17 @@ pub trait ChatModel: Send + Sync {
         None
     }
 
-    /// The completion of a request that holds image identifiers in place of `jpegs`.
+    /// How the model gets images.
+    fn image_form(&self) -> ImageForm;
+
+    /// The completion of a request that holds image identifiers in place of `images`.
     ///
     /// # Errors
     /// The model cannot be reached or refuses, or the request is invalid.
     fn chat<'a>(
         &'a self,
         request: &'a ChatCompletionRequest,
-        jpegs: &'a [Vec<u8>],
+        images: &'a [FrameImage],
     ) -> BoxFuture<'a, Result<ChatCompletion>>;
 }
 

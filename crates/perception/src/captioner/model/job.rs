@@ -84,9 +84,11 @@ impl<'a, M: ChatModel> CaptionJob<'a, M> {
 
     /// The request for a frame, with identifiers in place of images.
     async fn request(&self, i: usize) -> Result<ChatCompletionRequest> {
+        let form = self.captioner.chat.image_form();
         let mut content = Vec::with_capacity(3);
         for &frame in &self.key_frames[i.saturating_sub(1)..=i] {
-            content.push(ContentPart::Image(self.video_frames.image_id(frame).await?));
+            let id = self.video_frames.image_id(frame, form).await?;
+            content.push(ContentPart::Image(id));
         }
         content.push(ContentPart::Text(match i {
             0 => prompts::first_view(self.question),
@@ -128,8 +130,8 @@ impl<'a, M: ChatModel> CaptionJob<'a, M> {
         if options.stop.load(Ordering::Relaxed) {
             return Err(Error::Interrupted);
         }
-        let jpegs = &self.video_frames.jpegs().await?[i.saturating_sub(1)..=i];
-        let completion = match chat.chat(request, jpegs).await {
+        let images = &self.video_frames.images().await?[i.saturating_sub(1)..=i];
+        let completion = match chat.chat(request, images).await {
             Ok(completion) => {
                 reservation.settle(completion.usage)?;
                 to_cached(completion)

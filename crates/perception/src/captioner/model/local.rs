@@ -20,6 +20,7 @@ use futures_util::future::{BoxFuture, FutureExt as _};
 use serde_json::{Map, Value, json};
 
 use super::ChatModel;
+use crate::captioner::{FrameImage, ImageForm};
 use crate::error::Result;
 
 /// A vision-language model with its engine. Image embeddings and shared prompt prefixes are computed once.
@@ -85,12 +86,12 @@ impl LocalModel {
     async fn complete(
         &self,
         request: &ChatCompletionRequest,
-        jpegs: &[Vec<u8>],
+        images: &[FrameImage],
     ) -> Result<ChatCompletion> {
         let start = Instant::now();
         let chat = ImageChat {
             messages: messages(request),
-            images: jpegs.to_vec(),
+            images: images.iter().map(|image| image.pixels().clone()).collect(),
             temperature: request.temperature,
             max_tokens: request.max_tokens.map_or(MAX_TOKENS, |most| most as usize),
             stream: stream(request),
@@ -98,7 +99,7 @@ impl LocalModel {
         let prepared = self.engine.prepare(chat).await?;
         let prompt_tokens = prepared.prompt_tokens as u64;
         let generation = {
-            let prefix = self.prefix_lock(prefix_hash(jpegs));
+            let prefix = self.prefix_lock(prefix_hash(images));
             let mut is_prefilled = prefix.lock().await;
             let mut generation = prepared.submit();
             if !*is_prefilled {
@@ -146,12 +147,16 @@ impl ChatModel for LocalModel {
         ))
     }
 
+    fn image_form(&self) -> ImageForm {
+        ImageForm::Pixels
+    }
+
     fn chat<'a>(
         &'a self,
         request: &'a ChatCompletionRequest,
-        jpegs: &'a [Vec<u8>],
+        images: &'a [FrameImage],
     ) -> BoxFuture<'a, Result<ChatCompletion>> {
-        self.complete(request, jpegs).boxed()
+        self.complete(request, images).boxed()
     }
 }
 
@@ -181,10 +186,12 @@ fn stream(request: &ChatCompletionRequest) -> u64 {
 }
 
 /// A hash of the images at the start of a prompt.
-fn prefix_hash(jpegs: &[Vec<u8>]) -> u128 {
+fn prefix_hash(images: &[FrameImage]) -> u128 {
     let mut hasher = blake3::Hasher::new();
-    for jpeg in jpegs {
-        hasher.update(blake3::hash(jpeg).as_bytes());
+    for image in images {
+        let (width, height) = image.pixels().dimensions();
+        hasher.update(&[width.to_le_bytes(), height.to_le_bytes()].concat());
+        hasher.update(image.pixels().as_raw());
     }
     let mut bytes = [0; 16];
     hasher.finalize_xof().fill(&mut bytes);

@@ -7,6 +7,7 @@ use futures_util::future::{BoxFuture, FutureExt as _};
 use serde_json::{Map, Value, json};
 
 use super::ChatModel;
+use crate::captioner::{FrameImage, ImageForm};
 use crate::error::Result;
 
 /// A model served by one or several servers.
@@ -30,25 +31,32 @@ impl ChatModel for RemoteModel {
         Map::from_iter([("backend".to_owned(), json!("openai"))])
     }
 
+    fn image_form(&self) -> ImageForm {
+        ImageForm::Jpeg
+    }
+
     fn chat<'a>(
         &'a self,
         request: &'a ChatCompletionRequest,
-        jpegs: &'a [Vec<u8>],
+        images: &'a [FrameImage],
     ) -> BoxFuture<'a, Result<ChatCompletion>> {
-        async move { Ok(self.client.chat(&with_images(request, jpegs)).await?) }.boxed()
+        async move { Ok(self.client.chat(&with_images(request, images)?).await?) }.boxed()
     }
 }
 
 /// The request with images in place of their identifiers.
-fn with_images(request: &ChatCompletionRequest, jpegs: &[Vec<u8>]) -> ChatCompletionRequest {
-    let mut jpegs = jpegs.iter();
+fn with_images(
+    request: &ChatCompletionRequest,
+    images: &[FrameImage],
+) -> Result<ChatCompletionRequest> {
+    let mut images = images.iter();
     let mut request = request.clone();
     for content in request.messages.iter_mut().flat_map(|message| &mut message.content) {
         if let ContentPart::Image(_) = content
-            && let Some(jpeg) = jpegs.next()
+            && let Some(image) = images.next()
         {
-            *content = ContentPart::jpeg(jpeg);
+            *content = ContentPart::jpeg(image.jpeg()?);
         }
     }
-    request
+    Ok(request)
 }

@@ -83,11 +83,32 @@ fn a_connection_is_refused_while_all_have_requests_in_progress() {
     let member = enter(&connections).unwrap();
     let busy = member.begin();
     assert!(matches!(connections.enter(client(1)), Entered::Full));
-    // Until its response is sent, a client must not be disconnected.
     drop(busy);
-    assert!(matches!(connections.enter(client(1)), Entered::Full));
     drop(member);
     assert!(enter(&connections).is_some());
+}
+
+#[tokio::test]
+async fn a_new_connection_waits_for_one_whose_response_is_being_sent() {
+    let connections = Arc::new(Connections::new(1));
+    let member = enter(&connections).unwrap();
+    drop(member.begin());
+    let queued = || match connections.enter(client(1)) {
+        Entered::Queued(queued) => Box::pin(queued.member()),
+        other => panic!("{other:?}"),
+    };
+    // Until the response is sent, its client must not be disconnected.
+    assert!(queued().await.is_none());
+    assert!(!is_evicted(&member));
+    let mut waiting = queued();
+    assert!(timeout(Duration::from_millis(50), &mut waiting).await.is_err());
+    member.flushed();
+    let replaces_at_once = tokio::select! {
+        biased;
+        queued = &mut waiting => queued.is_some(),
+        () = std::future::ready(()) => false,
+    };
+    assert!(replaces_at_once && is_evicted(&member));
 }
 
 #[test]

@@ -4,7 +4,6 @@ use embodied_r_dist::Communicator;
 
 use super::*;
 use crate::advantages::AdvantageEstimator;
-use crate::process_group::tests::on_ranks;
 
 /// Four steps without weight for consistency, then four with it.
 fn late(output: &Path, log_unweighted_rewards: bool) -> GrpoSettings {
@@ -139,7 +138,7 @@ fn ranks_judge_their_own_completions_and_log_the_same() {
             trainer.run().unwrap();
             communicator.finish().unwrap();
         };
-        on_ranks(ranks, rank);
+        Communicator::on_threads(ranks, rank).unwrap();
         let events = events(dir.path());
         // At identical weights the scores are identical.
         [("step", "rewards/consistency/mean"), ("eval", "eval/consistency")]

@@ -6,7 +6,6 @@ use embodied_r_dist::Communicator;
 
 use super::*;
 use crate::model::Model as _;
-use crate::process_group::tests::on_ranks;
 
 #[test]
 fn a_step_with_non_finite_gradients_is_skipped_and_dumped() {
@@ -203,7 +202,7 @@ fn failures_of_two_ranks(
         communicator.finish().unwrap();
         error
     };
-    on_ranks(2, rank)
+    Communicator::on_threads(2, rank).unwrap()
 }
 
 #[test]

@@ -9,7 +9,6 @@ use embodied_r_rewards::external::RewardBackend;
 use super::*;
 use crate::advantages::AdvantageEstimator;
 use crate::loss::LossType;
-use crate::process_group::tests::{on_each, on_ranks};
 use crate::rollout::expected_lengths::ExpectedLengths;
 use crate::settings::Optim;
 
@@ -70,7 +69,7 @@ fn ranks_of(
             Err(error) => panic!("{error}: {}", communicator.fail(&error.to_string())),
         }
     };
-    let outcomes = on_each(communicators, rank);
+    let outcomes = Communicator::on_each(communicators, rank);
     assert!(outcomes.iter().all(|outcome| *outcome == outcomes[0]), "{outcomes:?}");
     let (RunOutcome::Finished(folder) | RunOutcome::Stopped(folder)) = &outcomes[0];
     let completions = std::mem::take(&mut *keep.0.lock().unwrap());
@@ -309,6 +308,6 @@ fn a_failed_rank_aborts_the_run_on_all_ranks() {
         communicator.fail(&error.to_string());
         error.to_string()
     };
-    let errors = on_ranks(2, rank);
+    let errors = Communicator::on_threads(2, rank).unwrap();
     assert!(errors[0].contains("rank 1 on") && errors[0].contains(&errors[1]), "{errors:?}");
 }

@@ -1,4 +1,3 @@
-use std::io::Cursor;
 use std::path::Path;
 
 use embodied_r_openai::{
@@ -6,43 +5,46 @@ use embodied_r_openai::{
 };
 use embodied_r_policy::TensorParallel;
 use futures_util::future::join_all;
-use image::{ImageFormat, Rgb, RgbImage};
+use image::{Rgb, RgbImage};
 
-use super::{ChatModel, LocalModel, Model, VisionEngineOptions};
+use super::{ChatModel, FrameImage, LocalModel, Model, VisionEngineOptions};
 use crate::error::Result;
 
 fn folder() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../vision/tests/fixtures/nested"))
 }
 
-fn jpeg(seed: u32) -> Vec<u8> {
-    let pixel = |x, y| Rgb([(x * seed) as u8, (y + 40 * seed) as u8, (x ^ y) as u8]);
-    let mut bytes = Cursor::new(Vec::new());
-    RgbImage::from_fn(90, 60, pixel).write_to(&mut bytes, ImageFormat::Jpeg).unwrap();
-    bytes.into_inner()
+fn frame(image: RgbImage) -> FrameImage {
+    FrameImage::new(image, Path::new("video.mp4"))
 }
 
-/// Requests with one and with two images, some of them shared, and one with invalid image data.
-fn requests() -> Vec<(ChatCompletionRequest, Vec<Vec<u8>>)> {
-    let request = |number: usize, jpegs: Vec<Vec<u8>>| {
-        let images = jpegs.iter().map(|_| ContentPart::Image("image".into()));
+fn image(seed: u32) -> FrameImage {
+    let pixel = |x, y| Rgb([(x * seed) as u8, (y + 40 * seed) as u8, (x ^ y) as u8]);
+    frame(RgbImage::from_fn(90, 60, pixel))
+}
+
+/// Requests with one and with two images, some of them shared, and one with an image that is too long.
+fn requests() -> Vec<(ChatCompletionRequest, Vec<FrameImage>)> {
+    let request = |number: usize, frames: Vec<FrameImage>| {
+        let images = frames.iter().map(|_| ContentPart::Image("image".into()));
         let text = ContentPart::Text(format!("What is there, {number}?"));
         let message =
             ChatCompletionMessage { role: Role::User, content: images.chain([text]).collect() };
         let request = ChatCompletionRequest::new("m", vec![message]);
         // Sampled, and greedy.
         let temperature = Some(if number.is_multiple_of(2) { 0.0 } else { 1.0 });
-        (ChatCompletionRequest { temperature, max_tokens: Some(6), ..request }, jpegs)
+        (ChatCompletionRequest { temperature, max_tokens: Some(6), ..request }, frames)
     };
-    let mut requests = vec![request(0, vec![jpeg(1)]), request(1, vec![b"not an image".to_vec()])];
-    requests.extend((2..9).map(|i| request(i, vec![jpeg(i as u32 / 2), jpeg(i as u32 / 2 + 1)])));
+    let long = frame(RgbImage::new(1, 400));
+    let mut requests = vec![request(0, vec![image(1)]), request(1, vec![long])];
+    requests.extend((2..9).map(|i| request(i, vec![image(i as u32 / 2), image(i as u32 / 2 + 1)])));
     requests
 }
 
 fn completions(model: &LocalModel) -> Vec<Result<ChatCompletion>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let requests = requests();
-    runtime.block_on(join_all(requests.iter().map(|(request, jpegs)| model.chat(request, jpegs))))
+    runtime.block_on(join_all(requests.iter().map(|(request, images)| model.chat(request, images))))
 }
 
 /// Texts, finish reasons and usage.
@@ -95,14 +97,14 @@ fn a_dropped_request_is_cancelled_on_all_ranks() {
         let options = VisionEngineOptions::default();
         let model = LocalModel::load(folder(), &options, ranks).unwrap()?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-        let (mut request, jpegs) = requests().swap_remove(0);
+        let (mut request, images) = requests().swap_remove(0);
         request.max_tokens = Some(3000);
         let timeout = std::time::Duration::from_millis(300);
-        let long = async { tokio::time::timeout(timeout, model.chat(&request, &jpegs)).await };
+        let long = async { tokio::time::timeout(timeout, model.chat(&request, &images)).await };
         assert!(runtime.block_on(long).is_err());
         // The ranks are still synchronized for the next one.
-        let (request, jpegs) = requests().swap_remove(0);
-        let completion = runtime.block_on(model.chat(&request, &jpegs)).unwrap();
+        let (request, images) = requests().swap_remove(0);
+        let completion = runtime.block_on(model.chat(&request, &images)).unwrap();
         Some((summaries(vec![Ok(completion)]), model.stats().running))
     });
     let alone = summaries(completions(&on_one_rank(&VisionEngineOptions::default())));

@@ -1,17 +1,16 @@
-//! The ranks of data-parallel training.
+//! The ranks of a job that run the same program, each on its share of the work.
 //!
-//! All ranks run the same program on the same questions and know every completion. Each samples, scores and trains on
-//! its own share. Advantages, stages and the learning rate are computed redundantly on every rank; gradients are
-//! all-reduced. A single process is a group of one.
+//! Collectives return the same on every rank, and work is assigned by cost alone, so that all ranks compute the same
+//! assignment. A single process is a group of one.
 
 use std::sync::Arc;
 
-use embodied_r_dist::{Communicator, Reduce};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::communicator::Communicator;
 use crate::error::{Error, Result};
-use crate::model::{LayerHook, WriterRank};
+use crate::operation::Reduce;
 
 /// This rank and its collectives with the others.
 #[derive(Debug, Clone)]
@@ -55,12 +54,6 @@ impl ProcessGroup {
         self.communicator.enter_phase(phase);
     }
 
-    /// This rank's shard of a save by all ranks.
-    #[must_use]
-    pub fn writer_shard(&self) -> WriterRank {
-        WriterRank { rank: self.rank(), world_size: self.world_size() }
-    }
-
     /// Sends a heartbeat.
     pub fn heartbeat(&self) {
         self.communicator.heartbeat();
@@ -68,7 +61,7 @@ impl ProcessGroup {
 
     /// The callback of a model's passes: sends a heartbeat per layer.
     #[must_use]
-    pub fn on_layer(&self) -> LayerHook {
+    pub fn on_layer(&self) -> Arc<dyn Fn() + Send + Sync> {
         let process_group = self.clone();
         Arc::new(move || process_group.heartbeat())
     }
@@ -96,7 +89,7 @@ impl ProcessGroup {
     /// # Errors
     /// A rank is lost.
     pub fn barrier(&self) -> Result<()> {
-        Ok(self.communicator.barrier()?)
+        self.communicator.barrier()
     }
 
     /// Whether `own` is true on any rank.
@@ -118,7 +111,7 @@ impl ProcessGroup {
     pub fn all_reduce_sum(&self, own: Vec<f64>) -> Result<Vec<f64>> {
         match self.world_size() {
             1 => Ok(own),
-            _ => Ok(self.communicator.all_reduce_f64(own, Reduce::Sum)?.wait()?),
+            _ => self.communicator.all_reduce_f64(own, Reduce::Sum)?.wait(),
         }
     }
 
@@ -171,31 +164,9 @@ impl ProcessGroup {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use embodied_r_dist::CommunicatorOptions;
-
+mod tests {
     use super::*;
-
-    /// What `rank` returns on each of `ranks` ranks.
-    pub(crate) fn on_ranks<T: Send>(
-        ranks: usize,
-        rank: impl Fn(Communicator) -> T + Sync,
-    ) -> Vec<T> {
-        on_each(Communicator::threads(ranks, &CommunicatorOptions::default()).unwrap(), rank)
-    }
-
-    /// What `rank` returns on the rank of each communicator.
-    pub(crate) fn on_each<T: Send>(
-        communicators: Vec<Communicator>,
-        rank: impl Fn(Communicator) -> T + Sync,
-    ) -> Vec<T> {
-        let rank = &rank;
-        std::thread::scope(|scope| {
-            let threads: Vec<_> =
-                communicators.into_iter().map(|one| scope.spawn(move || rank(one))).collect();
-            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
-        })
-    }
+    use crate::options::CommunicatorOptions;
 
     fn of(ranks: usize) -> Vec<ProcessGroup> {
         let communicators = Communicator::threads(ranks, &CommunicatorOptions::default()).unwrap();
@@ -214,7 +185,7 @@ pub(crate) mod tests {
 
     #[test]
     fn collectives_return_the_same_on_every_rank() {
-        let results = on_ranks(3, |communicator| {
+        let results = Communicator::on_threads(3, |communicator| {
             let process_group = ProcessGroup::new(communicator);
             let rank = process_group.rank();
             let all = process_group.all_gather((rank, f64::NAN.to_bits())).unwrap();
@@ -223,7 +194,8 @@ pub(crate) mod tests {
             let first = process_group.broadcast(rank).unwrap();
             process_group.communicator().finish().unwrap();
             (all.into_iter().map(|(rank, _)| rank).collect::<Vec<_>>(), any, sums, first)
-        });
+        })
+        .unwrap();
         assert!(
             results.iter().all(|results| *results == (vec![0, 1, 2], true, vec![3.0, 3.0], 0)),
             "{results:?}"
