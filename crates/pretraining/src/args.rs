@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::error::ErrorKind;
+use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 /// Make the small base models that `embodied-r quickstart` starts from.
 #[derive(Debug, Parser)]
@@ -21,6 +22,13 @@ pub(crate) struct Cli {
     pub(crate) log: String,
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+impl Cli {
+    /// The error of options that do not fit together; it ends the program with exit code 2.
+    pub(crate) fn usage_error(message: impl std::fmt::Display) -> clap::Error {
+        Self::command().error(ErrorKind::ValueValidation, message)
+    }
 }
 
 /// The commands. Their help is that of their options.

@@ -110,7 +110,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::progress::Bar;
+    use crate::progress::Lines;
 
     /// A decoder with a vocabulary of four tokens.
     fn policy() -> Policy {
@@ -141,8 +141,8 @@ mod tests {
                 max_grad_norm: 1.0,
             },
         };
-        let bar = Bar::default();
-        let progress = StepProgress { bar: &bar, phase: "pretraining", save: &|| Ok(()) };
+        let lines = Lines::default();
+        let progress = StepProgress { lines: &lines, phase: "pretraining", save: &|| Ok(()) };
         train(&policy(), documents, &settings, &progress)
     }
 

@@ -9,23 +9,23 @@ mod arm_corpus;
 mod corpus;
 mod corpus_file;
 mod detection;
-mod exit;
 mod lm;
 mod mimetic;
 mod pretrain;
 mod progress;
 mod tokenizer;
 
-use std::process::ExitCode;
-
 use clap::Parser as _;
 use tracing_subscriber::EnvFilter;
 
 use args::{Cli, Command};
 
-fn main() -> ExitCode {
+fn main() -> anyhow::Result<()> {
     allocator::keep_freed_pages();
-    exit::code(run(Cli::parse()))
+    run(Cli::parse()).or_else(|error| match error.downcast::<clap::Error>() {
+        Ok(usage) => usage.exit(),
+        Err(error) => Err(error),
+    })
 }
 
 fn run(cli: Cli) -> anyhow::Result<()> {

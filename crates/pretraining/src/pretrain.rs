@@ -18,11 +18,10 @@ use embodied_r_policy::{ModelConfig, Policy, WeightDtype};
 use embodied_r_sim::{Category, judge_example, text_question};
 use serde_json::json;
 
-use crate::args::ModelArgs;
+use crate::args::{Cli, ModelArgs};
 use crate::corpus::{self, Document};
-use crate::exit::Usage;
 use crate::lm;
-use crate::progress::{Bar, StepProgress};
+use crate::progress::{Lines, StepProgress};
 use crate::tokenizer::{TrainOptions, train};
 use phases::{MAX_POSITIONS, Phase, phases};
 
@@ -80,17 +79,17 @@ fn train_phases(
     out: &Path,
 ) -> anyhow::Result<Trained> {
     let tokenizer = Tokenizer::from_dir(out)?;
-    let bar = Bar::default();
+    let lines = Lines::default();
     let save =
         || policy.save(out, &SaveOptions { dtype: WeightDtype::Bf16, ..SaveOptions::default() });
-    let progress = StepProgress { bar: &bar, phase: "pretraining", save: &save };
+    let progress = StepProgress { lines: &lines, phase: "pretraining", save: &save };
     let mut done = Trained { tokens: 0, loss: f64::NAN };
     for phase in phases {
         let settings = phase.settings(args.tokens_per_step);
         let fault = Cell::new(None);
         let documents = phase.documents(&tokenizer, args, &fault);
         let trained = lm::train(policy, documents, &settings, &progress);
-        bar.finish();
+        lines.finish();
         if let Some(fault) = fault.take() {
             return Err(fault.into());
         }
@@ -167,7 +166,7 @@ fn config(args: &ModelArgs, vocab_size: usize) -> anyhow::Result<ModelConfig> {
     });
     ModelConfig::from_json(&config).map_err(|faults| {
         let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
-        Usage(faults.join("; ")).into()
+        Cli::usage_error(faults.join("; ")).into()
     })
 }
 

@@ -1,13 +1,12 @@
-//! The progress bar: an updating line on a terminal, plain lines elsewhere.
+//! Progress as lines on standard error.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, Write as _};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use embodied_r_data::Progress;
-use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// Interval between plain lines.
+/// Interval between lines.
 const LINES_EVERY: Duration = Duration::from_secs(20);
 
 /// Steps between two saves.
@@ -15,7 +14,7 @@ const SAVE_STEPS: u64 = 500;
 
 /// The steps of a training phase: shows them, and saves the weights periodically.
 pub(crate) struct StepProgress<'a> {
-    pub(crate) bar: &'a Bar,
+    pub(crate) lines: &'a Lines,
     pub(crate) phase: &'static str,
     pub(crate) save: &'a dyn Fn() -> embodied_r_policy::Result<()>,
 }
@@ -23,7 +22,7 @@ pub(crate) struct StepProgress<'a> {
 impl StepProgress<'_> {
     /// A phase of so many steps begins.
     pub(crate) fn start(&self, steps: u64) {
-        self.bar.start(self.phase, Some(steps));
+        self.lines.start(self.phase, Some(steps));
     }
 
     /// A step is done: its number, from 1, and what to show of it.
@@ -34,99 +33,57 @@ impl StepProgress<'_> {
         if step.is_multiple_of(SAVE_STEPS) {
             (self.save)()?;
         }
-        self.bar.advance(1);
-        self.bar.message(status);
+        self.lines.advance(1);
+        self.lines.message(status);
         Ok(())
     }
 }
 
-/// Shows progress on standard error.
+/// Writes a line of progress from time to time.
 #[derive(Default)]
-pub(crate) struct Bar {
-    shown: Mutex<Option<Shown>>,
-}
+pub(crate) struct Lines(Mutex<Phase>);
 
-struct Shown {
-    bar: ProgressBar,
-    /// When the last plain line was written; `None` on a terminal, which shows the bar.
+#[derive(Default)]
+struct Phase {
+    name: String,
+    total: Option<u64>,
+    done: u64,
+    status: String,
     line: Option<Instant>,
 }
 
-impl Bar {
-    fn shown(&self) -> MutexGuard<'_, Option<Shown>> {
-        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+impl Lines {
+    fn phase(&self) -> MutexGuard<'_, Phase> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Shown {
-    /// Writes a plain line, unless one was written recently.
-    fn write_line(&mut self) {
-        if self.line.is_none_or(|line| line.elapsed() < LINES_EVERY) {
-            return;
-        }
-        self.line = Some(Instant::now());
-        let bar = &self.bar;
-        let of = bar.length().map_or(String::new(), |length| format!("/{length}"));
-        let (elapsed, left) = (HumanDuration(bar.elapsed()), HumanDuration(bar.eta()));
-        let status = Some(bar.message()).filter(|message| !message.is_empty());
-        let status = status.map_or(String::new(), |message| format!(", {message}"));
-        // There is nowhere to report that standard error is closed.
-        let _ = writeln!(
-            io::stderr(),
-            "{}: {}{of} after {elapsed:#}, about {left:#} left{status}",
-            bar.prefix(),
-            bar.position()
-        );
-    }
-}
-
-impl Progress for Bar {
+impl Progress for Lines {
     fn start(&self, phase: &str, total: Option<u64>) {
-        let bar = total.map_or_else(ProgressBar::no_length, ProgressBar::new);
-        let template = "{prefix} [{bar:30}] {pos}/{len} {elapsed_precise}<{eta_precise} {wide_msg}";
-        let style = ProgressStyle::with_template(template);
-        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-        bar.set_prefix(phase.to_owned());
-        let line = match io::stderr().is_terminal() {
-            true => {
-                bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(5));
-                bar.enable_steady_tick(Duration::from_millis(500));
-                None
-            }
-            false => {
-                bar.set_draw_target(ProgressDrawTarget::hidden());
-                Some(Instant::now())
-            }
-        };
-        *self.shown() = Some(Shown { bar, line });
+        let line = Some(Instant::now());
+        *self.phase() = Phase { name: phase.to_owned(), total, line, ..Phase::default() };
     }
 
     fn advance(&self, units: u64) {
-        if let Some(shown) = self.shown().as_mut() {
-            shown.bar.inc(units);
-            shown.write_line();
+        let mut phase = self.phase();
+        phase.done += units;
+        if phase.line.is_some_and(|line| line.elapsed() < LINES_EVERY) {
+            return;
         }
+        phase.line = Some(Instant::now());
+        let Phase { name, total, done, status, .. } = &*phase;
+        let total = total.map_or(String::new(), |total| format!("/{total}"));
+        // There is nowhere to report that standard error is closed.
+        let _ = writeln!(io::stderr(), "{name}: {done}{total}  {status}");
     }
 
     fn message(&self, text: &str) {
-        if let Some(shown) = self.shown().as_ref() {
-            shown.bar.set_message(text.to_owned());
-        }
+        text.clone_into(&mut self.phase().status);
     }
 
     fn warn(&self, text: &str) {
-        let write = || {
-            let _ = writeln!(io::stderr(), "warning: {text}");
-        };
-        match self.shown().as_ref() {
-            Some(shown) => shown.bar.suspend(write),
-            None => write(),
-        }
+        let _ = writeln!(io::stderr(), "warning: {text}");
     }
 
-    fn finish(&self) {
-        if let Some(shown) = self.shown().take() {
-            shown.bar.finish_and_clear();
-        }
-    }
+    fn finish(&self) {}
 }

@@ -11,7 +11,7 @@ use embodied_r_vision::{Frames, FrozenParts, TowerOptions, VisionProcessor};
 use image::{Rgb, RgbImage};
 
 use super::*;
-use crate::progress::Bar;
+use crate::progress::Lines;
 
 const CLASSES: usize = 2;
 /// Of the two coordinates.
@@ -77,8 +77,8 @@ fn trained(
     examples: impl IntoIterator<Item = DetectionExample>,
     steps: u64,
 ) -> Result<DetectionReport> {
-    let bar = Bar::default();
-    let progress = StepProgress { bar: &bar, phase: "detecting objects", save: &|| Ok(()) };
+    let lines = Lines::default();
+    let progress = StepProgress { lines: &lines, phase: "detecting objects", save: &|| Ok(()) };
     train(tower, examples, &settings(steps), &progress)
 }
 

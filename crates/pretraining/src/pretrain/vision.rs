@@ -35,21 +35,20 @@ use self::stages::Stages;
 use self::world::{Arm, Rooms, World};
 use super::phases::{MAX_POSITIONS, WARMUP_STEPS};
 use super::{continued, record};
-use crate::args::{ModelArgs, VisionArgs, WorldName};
-use crate::exit::Usage;
-use crate::progress::{Bar, StepProgress};
+use crate::args::{Cli, ModelArgs, VisionArgs, WorldName};
+use crate::progress::{Lines, StepProgress};
 use crate::{detection, lm};
 
 /// All of the vision encoder is trained.
 const TRAINED: FrozenParts = FrozenParts { vision_tower: false, aligner: false };
 
 /// Fails if a text model is needed and not given.
-pub(super) fn check(args: &ModelArgs) -> Result<(), Usage> {
+pub(super) fn check(args: &ModelArgs) -> Result<(), clap::Error> {
     let is_missing =
         args.vision.vision && args.vision.world == WorldName::Rooms && args.from.is_none();
     match is_missing {
-        true => Err(Usage(
-            "`--vision` needs a text model; give one with `--from`, such as `crates/cli/base`, the bundled one".into(),
+        true => Err(Cli::usage_error(
+            "`--vision` needs a text model; give one with `--from`, such as `crates/cli/base`, the bundled one",
         )),
         false => Ok(()),
     }
@@ -70,12 +69,12 @@ fn learn<W: World>(args: &ModelArgs) -> anyhow::Result<()> {
         let model = stages.model.display();
         writeln!(io::stdout(), "going on with the unfinished run in `{model}`")?;
     }
-    let bar = Bar::default();
+    let lines = Lines::default();
     if vision.detection_steps > 0 && stages.done.found.is_none() {
-        let found = detect::<W>(args, &stages.model, &bar)?;
+        let found = detect::<W>(args, &stages.model, &lines)?;
         stages = stages.detected(found)?;
     }
-    let trained = read::<W>(args, &stages.model, &bar)?;
+    let trained = read::<W>(args, &stages.model, &lines)?;
     let parameters = Policy::load(out)?.config().parameter_count() + tower_parameters(out)?;
     let found = stages.done.found;
     let mut runs = stages.done.runs.clone();
@@ -154,7 +153,7 @@ fn schedule(peak: f64, steps: u64) -> LrSchedule {
 }
 
 /// Trains the vision encoder of `model` to detect objects and saves it; returns the share of objects that it finds.
-fn detect<W: World>(args: &ModelArgs, model: &Path, bar: &Bar) -> anyhow::Result<f64> {
+fn detect<W: World>(args: &ModelArgs, model: &Path, lines: &Lines) -> anyhow::Result<f64> {
     let VisionArgs {
         detection_steps, images_per_step, detection_learning_rate: learning_rate, ..
     } = args.vision;
@@ -169,9 +168,9 @@ fn detect<W: World>(args: &ModelArgs, model: &Path, bar: &Bar) -> anyhow::Result
         optimizer: optimizer(Optim::Adamw),
     };
     let examples = detection_examples::<W>(processor, args.seed, images_per_step);
-    let progress = StepProgress { bar, phase: "detecting objects", save: &|| Ok(()) };
+    let progress = StepProgress { lines, phase: "detecting objects", save: &|| Ok(()) };
     let report = detection::train(&tower, examples, &settings, &progress)?;
-    bar.finish();
+    lines.finish();
     let tensors = tower.tensors().map(|(name, tensor)| (name.to_owned(), tensor.clone()));
     let trained = Policy::load(model)?.with_vision_tensors(tensors.collect());
     trained.save(model, &SaveOptions::default())?;
@@ -179,10 +178,10 @@ fn detect<W: World>(args: &ModelArgs, model: &Path, bar: &Bar) -> anyhow::Result
 }
 
 /// Trains encoder and decoder of `base` on text about frames, and saves them into the output directory.
-fn read<W: World>(args: &ModelArgs, base: &Path, bar: &Bar) -> anyhow::Result<lm::LmReport> {
+fn read<W: World>(args: &ModelArgs, base: &Path, lines: &Lines) -> anyhow::Result<lm::LmReport> {
     let (out, vision) = (args.output.as_path(), &args.vision);
     new_model::copy(base, out)?;
-    let (table, places) = frame_table::<W>(out, args.seed, vision.rooms(), bar)?;
+    let (table, places) = frame_table::<W>(out, args.seed, vision.rooms(), lines)?;
     let table = Arc::new(table);
     let options = StoreOptions {
         model: base.to_owned(),
@@ -221,9 +220,9 @@ fn read<W: World>(args: &ModelArgs, base: &Path, bar: &Bar) -> anyhow::Result<lm
     let tokenizer = Tokenizer::from_dir(out)?;
     let fault = Cell::new(None);
     let documents = Documents::new(&tokenizer, table.processor(), &places, args.seed, &fault);
-    let progress = StepProgress { bar, phase: "reading frames", save: &save };
+    let progress = StepProgress { lines, phase: "reading frames", save: &save };
     let trained = lm::train(&model, documents, &settings, &progress);
-    bar.finish();
+    lines.finish();
     if let Some(fault) = fault.take() {
         return Err(fault);
     }

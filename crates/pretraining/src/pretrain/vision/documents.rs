@@ -114,13 +114,13 @@ mod tests {
     use super::super::world::Arm;
     use super::*;
     use crate::pretrain::phases::tests::assert_masked;
-    use crate::progress::Bar;
+    use crate::progress::Lines;
 
     #[test]
     fn documents_without_frames_are_mixed_in_and_what_is_made_up_is_masked() {
         let base = concat!(env!("CARGO_MANIFEST_DIR"), "/../cli/base/arm").as_ref();
         let tokenizer = Tokenizer::from_dir(base).unwrap();
-        let (table, places) = frame_table::<Arm>(base, 0, 2, &Bar::default()).unwrap();
+        let (table, places) = frame_table::<Arm>(base, 0, 2, &Lines::default()).unwrap();
         let fault = Cell::new(None);
         let documents = Documents::new(&tokenizer, table.processor(), &places, 0, &fault);
         let (mut images, mut masked) = (Vec::new(), 0);
