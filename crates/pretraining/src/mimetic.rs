@@ -1,6 +1,6 @@
 //! Initial weights of small models that look things up in their context.
 //!
-//! From purely random weights, attention may take thousands of steps to find equal contents (`docs/learning.md`). Here it
+//! From purely random weights, attention may take thousands of steps to find equal contents (this crate's `README.md`). Here it
 //! finds them from the start: keys equal queries, a part of mimetic initialization (Trockman and Kolter,
 //! [2023](https://arxiv.org/abs/2305.09828)), and in the first layer some heads attend to the tokens before, which in trained
 //! models is the first half of an induction head (Olsson et al., [2022](https://arxiv.org/abs/2209.11895)).

@@ -333,7 +333,7 @@ mod tests {
         assert!(help("vision_steps").contains(&format!("of the arm {steps}]")));
         assert!(help("rooms").contains(&format!("of the arm {rooms}]")));
 
-        let page = include_str!("../../../../docs/learning.md").replace('\n', " ");
+        let page = include_str!("../../README.md").replace('\n', " ");
         let thousands = |n: u64| format!("{},{:03}", n / 1000, n % 1000);
         let said = format!(
             "({} steps of text, {} of text about frames, {} scenes)",
