@@ -108,7 +108,7 @@ impl Response {
         }
         let bytes = match self.end {
             End::Whole | End::Endless => Some(self.body.len()),
-            End::Cut(bytes) | End::Hang(bytes) => bytes,
+            End::Cut(bytes) | End::Hang(bytes) => bytes.map(|bytes| bytes.min(self.body.len())),
         };
         if let Some(bytes) = bytes {
             shared.answered.fetch_add(1, Ordering::SeqCst);
