@@ -2,7 +2,6 @@
 
 #![allow(clippy::expect_used)]
 
-mod api;
 mod clip;
 mod events;
 mod id_lists;
@@ -13,7 +12,6 @@ pub mod tiny_model;
 pub mod tiny_run;
 mod vision_model;
 
-pub use api::ChatApi;
 pub use clip::write_clip;
 pub use events::events;
 pub use id_lists::id_lists;

@@ -4,15 +4,11 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
-use std::sync::{Arc, Mutex};
 
-use axum::body::Bytes;
-use axum::http::StatusCode;
-use axum::response::IntoResponse as _;
-use axum::routing::post;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use embodied_r_tests::{ChatApi, VisionModel, stderr_of, stdout_of, write_clip};
+use embodied_r_test_server::{Response, Server};
+use embodied_r_tests::{VisionModel, stderr_of, stdout_of, write_clip};
 use image::{Rgb, RgbImage};
 use serde_json::{Value, json};
 
@@ -103,23 +99,9 @@ fn a_served_model_gives_the_answers_of_the_same_model_in_process() {
     assert!(!dir.path().join("out.json.partial.jsonl").exists());
 }
 
-type Requests = Arc<Mutex<Vec<Value>>>;
-
-/// A server that keeps its requests and answers A, after `on_request` with the number of earlier requests, whose status
-/// it returns.
-async fn recording(
-    on_request: impl Fn(usize) -> StatusCode + Clone + Send + Sync + 'static,
-) -> (ChatApi, Requests) {
-    let requests = Requests::default();
-    let kept = Arc::clone(&requests);
-    let reply = post(async move |body: Bytes| {
-        let mut kept = kept.lock().unwrap();
-        let status = on_request(kept.len());
-        kept.push(serde_json::from_slice(&body).unwrap());
-        let choice = json!({"message": {"content": "<answer>A</answer>"}, "finish_reason": "stop"});
-        (status, json!({"choices": [choice]}).to_string()).into_response()
-    });
-    (ChatApi::start(reply, ()).await, requests)
+/// A server that answers A.
+fn chat_api() -> Server {
+    Server::chat(|_| Response::completion("<answer>A</answer>"))
 }
 
 /// What a request shows, in order: the text of a part, or the size and the first pixel of an image.
@@ -139,8 +121,8 @@ fn shown(message: &Value) -> Vec<String> {
     parts.iter().map(part).collect()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn requests_have_images_and_frames_in_their_places() {
+#[test]
+fn requests_have_images_and_frames_in_their_places() {
     let dir = tempfile::tempdir().unwrap();
     write_gray(&dir.path().join("a.png"), (56, 56), 10);
     write_gray(&dir.path().join("b.png"), (600, 300), 200);
@@ -164,7 +146,7 @@ async fn requests_have_images_and_frames_in_their_places() {
                 "solution": "B"}),
         ],
     );
-    let (server, requests) = recording(|_| StatusCode::OK).await;
+    let server = chat_api();
     let more = [
         "--frames",
         "uniform=2",
@@ -176,7 +158,7 @@ async fn requests_have_images_and_frames_in_their_places() {
         "Think.",
     ];
     stdout_of(&mut infer(dir.path(), &server.base_url(), &more));
-    let requests = requests.lock().unwrap();
+    let requests = server.bodies();
     let shown = |request: &Value| -> Vec<(String, Vec<String>)> {
         let message =
             |message: &Value| (message["role"].as_str().unwrap().to_owned(), shown(message));
@@ -207,8 +189,8 @@ async fn requests_have_images_and_frames_in_their_places() {
     assert_eq!(answers(dir.path())[2]["content"], "<answer>A</answer>");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_video_is_decoded_once_as_a_check_and_once_for_all_requests() {
+#[test]
+fn a_video_is_decoded_once_as_a_check_and_once_for_all_requests() {
     let dir = tempfile::tempdir().unwrap();
     write_video(&dir.path().join("clip.mp4"));
     let record =
@@ -224,10 +206,10 @@ async fn a_video_is_decoded_once_as_a_check_and_once_for_all_requests() {
     fs::write(&program, script).unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
     let path = format!("{}:{path}", programs.display());
-    let (server, requests) = recording(|_| StatusCode::OK).await;
+    let server = chat_api();
     stdout_of(infer(dir.path(), &server.base_url(), &["--concurrency", "8"]).env("PATH", path));
     assert_eq!(fs::read_to_string(calls).unwrap().lines().count(), 2);
-    let requests = requests.lock().unwrap();
+    let requests = server.bodies();
     assert_eq!(requests.len(), 8);
     assert!(
         requests
@@ -236,8 +218,8 @@ async fn a_video_is_decoded_once_as_a_check_and_once_for_all_requests() {
     );
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_image_that_changes_ends_the_run_which_resumes_with_its_question() {
+#[test]
+fn an_image_that_changes_ends_the_run_which_resumes_with_its_question() {
     let dir = tempfile::tempdir().unwrap();
     let (first, second) = (dir.path().join("a.png"), dir.path().join("b.png"));
     write_gray(&first, (56, 56), 10);
@@ -247,13 +229,12 @@ async fn an_image_that_changes_ends_the_run_which_resumes_with_its_question() {
     let other = dir.path().join("other.png");
     write_gray(&other, (56, 56), 30);
     let (changing, changed) = (second.clone(), other.clone());
-    let (server, requests) = recording(move |earlier| {
-        if earlier == 0 {
+    let server = Server::chat(move |request| {
+        if request.index == 0 {
             fs::copy(&changed, &changing).unwrap();
         }
-        StatusCode::OK
-    })
-    .await;
+        Response::completion("<answer>A</answer>")
+    });
     let mut run = infer(dir.path(), &server.base_url(), &["--concurrency", "1"]);
     let text = stderr_of(&mut run, 1);
     assert!(text.contains("error: cannot show question `1`: `"), "{text}");
@@ -261,14 +242,14 @@ async fn an_image_that_changes_ends_the_run_which_resumes_with_its_question() {
     assert!(text.contains("hint: finished questions are kept"), "{text}");
     let text = stderr_of(&mut run, 0);
     assert!(text.contains("resuming: 1 of 2 questions are answered already"), "{text}");
-    let requests = requests.lock().unwrap();
+    let requests = server.bodies();
     let images: Vec<String> =
         requests.iter().map(|it| shown(&it["messages"][1])[0].clone()).collect();
     assert_eq!(images, ["56x56 10", "56x56 30"]);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn eval_and_filter_show_a_server_the_images() {
+#[test]
+fn eval_and_filter_show_a_server_the_images() {
     let dir = tempfile::tempdir().unwrap();
     write_gray(&dir.path().join("a.png"), (56, 56), 10);
     let wrong = json!({"images": ["a.png"], "answer": "B"});
@@ -279,7 +260,7 @@ async fn eval_and_filter_show_a_server_the_images() {
             question("<image>What? A. x B. y", wrong),
         ],
     );
-    let (server, requests) = recording(|_| StatusCode::OK).await;
+    let server = chat_api();
     let url = server.base_url();
     let model = ["--direct", "--data", "data.jsonl", "--model", "m", "--base-url", &url];
     let eval = [&["eval"], &model[..], &["--json", "--pass-at", "2"]].concat();
@@ -291,13 +272,13 @@ async fn eval_and_filter_show_a_server_the_images() {
     let kept: Value =
         serde_json::from_slice(&fs::read(dir.path().join("kept.json")).unwrap()).unwrap();
     assert_eq!((kept.as_array().unwrap().len(), &kept[0]["answer"]), (1, &json!("B")));
-    let requests = requests.lock().unwrap();
+    let requests = server.bodies();
     assert_eq!(requests.len(), 8);
     assert!(requests.iter().all(|it| shown(&it["messages"][1])[0] == "56x56 10"));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_captioned_question_is_shown_without_its_captions() {
+#[test]
+fn a_captioned_question_is_shown_without_its_captions() {
     let dir = tempfile::tempdir().unwrap();
     write_video(&dir.path().join("clip.mp4"));
     let alone = "Question: Which? A. x B. y";
@@ -315,7 +296,7 @@ async fn a_captioned_question_is_shown_without_its_captions() {
         record(3, alone, json!({})),
     ];
     write_records(dir.path(), &records);
-    let (server, requests) = recording(|_| StatusCode::OK).await;
+    let server = chat_api();
     let url = server.base_url();
     stdout_of(&mut infer(dir.path(), &url, &["--frames", "uniform=2"]));
     let model = ["--direct", "--data", "data.jsonl", "--model", "m", "--base-url", &url];
@@ -324,12 +305,12 @@ async fn a_captioned_question_is_shown_without_its_captions() {
     let filter = [&["filter"], &model[..], &["--output", "kept.json", "--tries", "1"]].concat();
     let filter = [&filter[..], &["--system-prompt-preset", "images"]].concat();
     stdout_of(&mut embodied_r(dir.path(), &filter));
-    for request in requests.lock().unwrap().iter() {
+    for request in server.bodies() {
         let texts = shown(&request["messages"][1]);
         assert_eq!(texts.last().unwrap(), alone, "{request}");
         assert!(!request.to_string().contains("elephant"), "{request}");
     }
-    let requests = requests.lock().unwrap();
+    let requests = server.bodies();
     assert_eq!(requests.len(), 9);
     for (index, request) in requests.iter().enumerate() {
         let of = if index < 6 { "about a video. You see frames" } else { "about images." };
@@ -344,8 +325,8 @@ async fn a_captioned_question_is_shown_without_its_captions() {
     assert_eq!(read(&dir.path().join("kept.json"))[..2], records[..2]);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_system_prompt_follows_from_what_the_model_sees() {
+#[test]
+fn the_system_prompt_follows_from_what_the_model_sees() {
     let dir = tempfile::tempdir().unwrap();
     write_video(&dir.path().join("clip.mp4"));
     write_gray(&dir.path().join("a.png"), (56, 56), 10);
@@ -356,28 +337,28 @@ async fn the_system_prompt_follows_from_what_the_model_sees() {
             question("<image>Which side is longer?", json!({"images": ["a.png"]})),
         ],
     );
-    let (server, requests) = recording(|_| StatusCode::OK).await;
+    let server = chat_api();
     let url = server.base_url();
     for more in [&[][..], &["--system-prompt-preset", "bearings"]] {
         let one = ["--frames", "uniform=2", "--concurrency", "1"];
         stdout_of(&mut infer(dir.path(), &url, &[&one[..], more].concat()));
     }
-    let requests = requests.lock().unwrap();
+    let requests = server.bodies();
     let system = |index: usize| shown(&requests[index]["messages"][0]).concat();
     assert!(system(0).starts_with("You answer questions about a video. You see frames"));
     assert!(system(1).starts_with("You answer questions about images. First"));
     assert!(system(2).contains("told in words") && system(3) == system(2));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_a_server_cannot_be_shown_is_said_before_a_request() {
+#[test]
+fn what_a_server_cannot_be_shown_is_said_before_a_request() {
     let dir = tempfile::tempdir().unwrap();
     write_gray(&dir.path().join("a.png"), (56, 56), 10);
     fs::write(dir.path().join("broken.png"), b"no image").unwrap();
     let records =
         ["a.png", "broken.png"].map(|name| question("<image>?", json!({"images": [name]})));
     write_records(dir.path(), &records);
-    let (server, requests) = recording(|_| StatusCode::PAYLOAD_TOO_LARGE).await;
+    let server = Server::chat(|_| Response::new(413, ""));
     let url = server.base_url();
     let text = stderr_of(&mut infer(dir.path(), &url, &["--frame-use", "video"]), 2);
     assert!(text.contains("a server gets the frames of a video as separate images"), "{text}");
@@ -391,7 +372,7 @@ async fn what_a_server_cannot_be_shown_is_said_before_a_request() {
     }
     let text = stderr_of(&mut infer(dir.path(), &url, &[]), 1);
     assert!(text.contains("record 2 of `data.jsonl`") && text.contains("broken.png"), "{text}");
-    assert_eq!(requests.lock().unwrap().len(), 0);
+    assert_eq!(server.requests().len(), 0);
     let text = stderr_of(&mut infer(dir.path(), &url, &["--skip-bad-records"]), 1);
     assert!(text.contains("returned 413"), "{text}");
     assert!(text.contains("hint: show fewer or smaller frames"), "{text}");

@@ -55,9 +55,9 @@ fn tries(folder: &Path) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn questions_that_a_blind_model_answers_are_dropped_and_the_others_are_unchanged() {
-    let server = Server::start().await;
+#[test]
+fn questions_that_a_blind_model_answers_are_dropped_and_the_others_are_unchanged() {
+    let server = Server::start();
     let number = json!({"Question_id": 5, "question": "Question: how many?", "answer": "4"});
     let all = [question(1, "easy"), question(2, "hard"), question(3, "even"), question(4, "odd")];
     let all: Vec<Value> = all.into_iter().chain([number]).collect();
@@ -84,9 +84,9 @@ async fn questions_that_a_blind_model_answers_are_dropped_and_the_others_are_unc
     assert!(summary.contains(last), "{summary}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn json_lines_are_filtered_too() {
-    let server = Server::start().await;
+#[test]
+fn json_lines_are_filtered_too() {
+    let server = Server::start();
     let folder = workspace(&[]);
     let lines = [question(1, "easy"), question(2, "hard")].map(|question| question.to_string());
     // A line's number counts empty lines.
@@ -96,9 +96,9 @@ async fn json_lines_are_filtered_too() {
     assert_eq!(ids(&kept(folder.path())), [2]);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn several_files_are_filtered_into_one_with_their_records_unchanged() {
-    let server = Server::start().await;
+#[test]
+fn several_files_are_filtered_into_one_with_their_records_unchanged() {
+    let server = Server::start();
     let (first, second) = ([question(1, "easy"), question(2, "hard")], [question(3, "odd")]);
     let folder = workspace(&first);
     std::fs::write(folder.path().join("more.json"), json!(second).to_string()).unwrap();
@@ -113,9 +113,9 @@ async fn several_files_are_filtered_into_one_with_their_records_unchanged() {
     assert!(stderr(&onto_itself).contains("would overwrite the data `more.json`"));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_blind_model_sees_no_captions_and_each_try_is_a_new_sample() {
-    let server = Server::start().await;
+#[test]
+fn the_blind_model_sees_no_captions_and_each_try_is_a_new_sample() {
+    let server = Server::start();
     let folder = workspace(&[question(1, "easy"), question(2, "hard")]);
     assert_eq!(filter(folder.path(), &server, &["--tries", "3"]).status.code(), Some(0));
     let requests = server.requests();
@@ -131,9 +131,9 @@ async fn the_blind_model_sees_no_captions_and_each_try_is_a_new_sample() {
     assert_eq!(seeds.len(), 6);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn completions_are_reused_even_with_another_threshold() {
-    let server = Server::start().await;
+#[test]
+fn completions_are_reused_even_with_another_threshold() {
+    let server = Server::start();
     let folder = workspace(&[question(1, "easy"), question(2, "even"), question(3, "hard")]);
     assert_eq!(filter(folder.path(), &server, &["--limit", "1"]).status.code(), Some(0));
     assert_eq!((server.requests().len(), kept(folder.path()).len()), (4, 0));
@@ -151,9 +151,9 @@ async fn completions_are_reused_even_with_another_threshold() {
     assert_eq!(summary["by_category"]["route_planning"]["kept"], json!(1));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_changed_setting_is_named_and_no_request_is_sent() {
-    let server = Server::start().await;
+#[test]
+fn a_changed_setting_is_named_and_no_request_is_sent() {
+    let server = Server::start();
     let folder = workspace(&[question(1, "easy")]);
     assert_eq!(filter(folder.path(), &server, &["--seed", "1"]).status.code(), Some(0));
     let output = filter(folder.path(), &server, &["--seed", "2"]);
@@ -162,9 +162,9 @@ async fn a_changed_setting_is_named_and_no_request_is_sent() {
     assert_eq!(server.requests().len(), 4);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn questions_whose_requests_failed_are_kept_and_retried_by_the_next_run() {
-    let server = Server::start().await;
+#[test]
+fn questions_whose_requests_failed_are_kept_and_retried_by_the_next_run() {
+    let server = Server::start();
     let folder = workspace(&[question(1, "easy one"), question(2, "easy two")]);
     server.refuse(Some("two"));
     let output = filter(folder.path(), &server, &["--tries", "1"]);
@@ -177,9 +177,9 @@ async fn questions_whose_requests_failed_are_kept_and_retried_by_the_next_run() 
     assert_eq!((server.requests().len() - before, kept(folder.path()).len()), (1, 0));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_model_that_favors_one_letter_is_reported() {
-    let server = Server::start().await;
+#[test]
+fn a_model_that_favors_one_letter_is_reported() {
+    let server = Server::start();
     let warnings = |words: [&str; 5]| {
         let all: Vec<Value> = (0..).zip(words).map(|(id, word)| question(id, word)).collect();
         let folder = workspace(&all);
@@ -190,9 +190,9 @@ async fn a_model_that_favors_one_letter_is_reported() {
     assert_eq!(warnings(["easy e", "easy f", "hard g", "hard h", "hard i"]), "");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_benchmark_keeps_its_format() {
-    let server = Server::start().await;
+#[test]
+fn a_benchmark_keeps_its_format() {
+    let server = Server::start();
     let folder = tempfile::tempdir().unwrap();
     let record = |question: &str| {
         json!({"video": "a.mp4", "question": question, "candidates": ["Stop", "Go"],

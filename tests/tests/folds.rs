@@ -116,9 +116,9 @@ fn one_model_answers_every_fold_as_it_answers_that_fold_alone() {
     assert_eq!(left("all"), ["embodied-r.json", "embodied-r.md", "fold-0", "fold-1"]);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn every_fold_has_its_own_model_and_finished_folds_are_kept() {
-    let server = Server::start().await;
+#[test]
+fn every_fold_has_its_own_model_and_finished_folds_are_kept() {
+    let server = Server::start();
     let dir = data(&["easy hard", "easy easy", "hard easy"]);
     let url = server.base_url();
     let words = ["--model", "m-{fold}", "--base-url", &url, "--folds", "3", "--output", "out"];

@@ -4,13 +4,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Arc, Mutex};
 
 use assert_cmd::assert::OutputAssertExt as _;
-use axum::Router;
-use axum::extract::State;
-use axum::http::{HeaderMap, Method, StatusCode, Uri};
-use axum::response::{IntoResponse, Response};
+use embodied_r_test_server::{Request, Response, Server};
 use embodied_r_tests::{VisionModel, binary, stderr_of, stdout_of, tiny_model};
 use serde_json::json;
 use tempfile::TempDir;
@@ -20,34 +16,16 @@ use crate::merge::write_adapter;
 /// A hub that serves the folders `org/name`, and the machine that uses it.
 struct Hub {
     dir: TempDir,
-    url: String,
-    /// The files that were sent, and the tokens that came with the requests.
-    sent: Arc<Mutex<Vec<String>>>,
-    tokens: Arc<Mutex<BTreeSet<String>>>,
-    _runtime: tokio::runtime::Runtime,
-}
-
-#[derive(Clone)]
-struct Served {
-    folder: PathBuf,
-    sent: Arc<Mutex<Vec<String>>>,
-    tokens: Arc<Mutex<BTreeSet<String>>>,
+    server: Server,
 }
 
 impl Hub {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        fs::create_dir_all(dir.path().join("hub/org")).unwrap();
-        let served =
-            Served { folder: dir.path().join("hub"), sent: Arc::default(), tokens: Arc::default() };
-        let (sent, tokens) = (Arc::clone(&served.sent), Arc::clone(&served.tokens));
-        let runtime = tokio::runtime::Runtime::new().unwrap();
-        let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let router = Router::new().fallback(answer).with_state(served);
-        runtime.spawn(async move { axum::serve(listener, router).await.unwrap() });
+        let folder = dir.path().join("hub");
+        fs::create_dir_all(folder.join("org")).unwrap();
         fs::write(dir.path().join("ids.json"), r#"{"sequences": [[5, 6, 7, 8]]}"#).unwrap();
-        Self { dir, url, sent, tokens, _runtime: runtime }
+        Self { dir, server: Server::start(move |request| answer(request, &folder)) }
     }
 
     /// The folder of a repository.
@@ -62,7 +40,7 @@ impl Hub {
         {
             command.env_remove(name);
         }
-        command.env("HF_ENDPOINT", &self.url).env("HF_HOME", self.dir.path().join("home"));
+        command.env("HF_ENDPOINT", self.server.url()).env("HF_HOME", self.dir.path().join("home"));
         command.env("HF_TOKEN", "secret");
         command
     }
@@ -71,45 +49,44 @@ impl Hub {
         self.command(&["inspect", "logprobs", "--json", "--data", "ids.json", "--model", model])
     }
 
+    /// The files that were sent.
     fn sent(&self) -> Vec<String> {
-        let mut sent = self.sent.lock().unwrap().clone();
+        let requests = self.server.requests().into_iter();
+        let files = requests.filter(|it| it.method == "GET" && it.path.contains(RESOLVE));
+        let mut sent: Vec<_> = files.map(|it| it.path[1..].replace(RESOLVE, "")).collect();
         sent.sort();
         sent
     }
+
+    /// The tokens that came with the requests.
+    fn tokens(&self) -> BTreeSet<String> {
+        let requests = self.server.requests().into_iter();
+        requests.map(|it| it.header("authorization").unwrap_or_default().to_owned()).collect()
+    }
 }
 
-async fn answer(
-    State(served): State<Served>,
-    method: Method,
-    uri: Uri,
-    headers: HeaderMap,
-) -> Response {
-    let token = headers.get("authorization").map_or("", |token| token.to_str().unwrap());
-    served.tokens.lock().unwrap().insert(token.to_owned());
-    let path = uri.path().trim_start_matches('/');
+/// Between the name of a repository and that of a file.
+const RESOLVE: &str = "/resolve/c0ffee";
+
+fn answer(request: &Request, folder: &Path) -> Response {
+    let path = &request.path[1..];
     if path.contains("gated") {
-        return (StatusCode::FORBIDDEN, [("x-error-code", "GatedRepo")]).into_response();
+        return Response::new(403, "").header("x-error-code", "GatedRepo");
     }
     if let Some(repo) = path.strip_prefix("api/models/") {
-        let folder = served.folder.join(repo.trim_end_matches("/revision/main"));
-        let Ok(files) = fs::read_dir(folder) else {
-            return (StatusCode::NOT_FOUND, [("x-error-code", "RepoNotFound")]).into_response();
+        let Ok(files) = fs::read_dir(folder.join(repo.trim_end_matches("/revision/main"))) else {
+            return Response::new(404, "").header("x-error-code", "RepoNotFound");
         };
         let name = |file: fs::DirEntry| file.file_name().into_string().unwrap();
         let siblings: Vec<_> =
             files.map(|file| json!({ "rfilename": name(file.unwrap()) })).collect();
-        return json!({ "sha": "c0ffee", "siblings": siblings }).to_string().into_response();
+        return Response::json(&json!({ "sha": "c0ffee", "siblings": siblings }));
     }
-    let file = path.replace("/resolve/c0ffee", "");
-    let bytes = fs::read(served.folder.join(&file)).unwrap();
-    if method == Method::GET {
-        served.sent.lock().unwrap().push(file.clone());
-    }
-    let headers = [
-        ("etag", format!("\"{}\"", file.replace('/', "-"))),
-        ("x-linked-size", bytes.len().to_string()),
-    ];
-    (headers, bytes).into_response()
+    let file = path.replace(RESOLVE, "");
+    let bytes = fs::read(folder.join(&file)).unwrap();
+    let size = bytes.len().to_string();
+    let etag = format!("\"{}\"", file.replace('/', "-"));
+    Response::new(200, bytes).header("etag", etag).header("x-linked-size", size)
 }
 
 #[test]
@@ -118,7 +95,7 @@ fn a_model_is_downloaded_once_into_hf_home_and_then_runs_offline() {
     tiny_model::write(&hub.repo("tiny"));
     let first = stdout_of(&mut hub.logprobs("org/tiny"));
     assert!(hub.dir.path().join("home/hub/models--org--tiny/refs/main").is_file());
-    assert_eq!(*hub.tokens.lock().unwrap(), BTreeSet::from(["Bearer secret".to_owned()]));
+    assert_eq!(hub.tokens(), BTreeSet::from(["Bearer secret".to_owned()]));
     let sent = hub.sent();
     assert!(sent.contains(&"org/tiny/model.safetensors".to_owned()), "{sent:?}");
     let mut offline = hub.logprobs("org/tiny");
@@ -138,7 +115,7 @@ fn hf_hub_cache_and_the_token_file_are_used() {
     command.env("HF_HUB_CACHE", "elsewhere").env_remove("HF_TOKEN").assert().code(0);
     assert!(hub.dir.path().join("elsewhere/models--org--tiny").is_dir());
     assert!(!hub.dir.path().join("home/hub").exists());
-    assert_eq!(*hub.tokens.lock().unwrap(), BTreeSet::from(["Bearer of the file".to_owned()]));
+    assert_eq!(hub.tokens(), BTreeSet::from(["Bearer of the file".to_owned()]));
 }
 
 #[test]
@@ -147,14 +124,14 @@ fn offline_mode_downloads_nothing_and_says_so() {
     tiny_model::write(&hub.repo("tiny"));
     let error = stderr_of(hub.logprobs("org/tiny").env("HF_HUB_OFFLINE", "1"), 1);
     assert!(error.contains("`org/tiny` (main) is not in the Hugging Face cache"), "{error}");
-    assert!(hub.tokens.lock().unwrap().is_empty());
+    assert!(hub.tokens().is_empty());
 }
 
 #[test]
 fn gated_and_unknown_models_say_what_to_do() {
     let hub = Hub::new();
     let gated = stderr_of(&mut hub.logprobs("org/gated"), 1);
-    let page = format!("accept its terms at `{}/org/gated` and set `HF_TOKEN`", hub.url);
+    let page = format!("accept its terms at `{}/org/gated` and set `HF_TOKEN`", hub.server.url());
     assert!(gated.contains(&page), "{gated}");
     let unknown = stderr_of(&mut hub.logprobs("org/unknown"), 1);
     assert!(unknown.contains("cannot download `org/unknown` (main)"), "{unknown}");

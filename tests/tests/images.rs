@@ -4,14 +4,14 @@
 pub(crate) mod test_image;
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Cursor, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::io::Cursor;
 use std::path::Path;
 use std::process::Command;
 
 use assert_cmd::assert::OutputAssertExt as _;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use embodied_r_test_server as http;
 use embodied_r_tests::{VisionModel, binary, tiny_model};
 use image::ImageFormat;
 use serde_json::{Value, json};
@@ -190,43 +190,13 @@ fn a_server_reads_image_files_only_from_the_allowed_folder() {
 }
 
 /// A host with the image `png` at `/a.png`, a redirect to it at `/moved`, and an endless body at `/endless`.
-fn host(png: Vec<u8>) -> std::net::SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    let answer = move |stream: std::io::Result<TcpStream>| -> std::io::Result<()> {
-        let mut stream = stream?;
-        // The whole request is read, since unread bytes would reset the connection on close.
-        let head = BufReader::new(stream.try_clone()?).lines();
-        let head: Vec<String> = head
-            .take_while(|line| !matches!(line, Ok(line) if line.is_empty()))
-            .collect::<Result<_, _>>()?;
-        let request = head.first().map_or("", String::as_str);
-        match request.split_whitespace().nth(1) {
-            Some("/a.png") => {
-                let length = png.len();
-                write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n")?;
-                stream.write_all(&png)
-            }
-            Some("/moved") => {
-                let moved = "HTTP/1.1 302 Found\r\nLocation: /a.png\r\nContent-Length: 0\r\n\r\n";
-                stream.write_all(moved.as_bytes())
-            }
-            Some("/endless") => {
-                stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n")?;
-                loop {
-                    stream.write_all(&[0; 1 << 16])?;
-                }
-            }
-            _ => stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"),
-        }
-    };
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            // Fails when the client closes the connection.
-            let _ = answer(stream);
-        }
-    });
-    address
+fn host(png: Vec<u8>) -> http::Server {
+    http::Server::start(move |request| match request.path.as_str() {
+        "/a.png" => http::Response::new(200, png.clone()),
+        "/moved" => http::Response::new(302, "").header("location", "/a.png"),
+        "/endless" => http::Response::endless(200),
+        _ => http::Response::new(404, ""),
+    })
 }
 
 #[test]
@@ -241,16 +211,16 @@ fn a_server_fetches_images_only_from_allowed_hosts() {
         assert_eq!(answer.status, 200, "{answer:?}");
         answer.json()["choices"][0]["message"]["content"].clone()
     };
-    assert_eq!(reply(format!("http://{host}/a.png")), reply(inline));
+    assert_eq!(reply(format!("{}/a.png", host.url())), reply(inline));
     for (path, why) in [
         ("moved", "returned 302"),
         ("none.png", "returned 404"),
         ("endless", "is too large: it has more than 33554432 bytes"),
     ] {
-        let error = message(&server.post(CHAT, &request(&[format!("http://{host}/{path}")])));
+        let error = message(&server.post(CHAT, &request(&[format!("{}/{path}", host.url())])));
         assert!(error.contains(why), "{path}: {error}");
     }
-    let elsewhere = format!("http://localhost:{}/a.png", host.port());
+    let elsewhere = format!("http://localhost:{}/a.png", host.address().port());
     let error = message(&server.post(CHAT, &request(&[elsewhere])));
     assert!(error.contains("is not an allowed host"), "{error}");
 }
@@ -258,8 +228,8 @@ fn a_server_fetches_images_only_from_allowed_hosts() {
 #[test]
 fn an_image_host_that_is_silent_is_given_up() {
     let dir = workspace();
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}/a.png", listener.local_addr().unwrap());
+    let host = http::Server::start(|_| http::Response::hang());
+    let url = format!("{}/a.png", host.url());
     let options = ["--allowed-media-domains", "127.0.0.1", "--timeout-media", "1"];
     let server = Server::launch(dir, &options, None);
     let answer = server.post(CHAT, &request(&[url]));

@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use server::{Fault, Server};
 use workspace::{Workspace, other_video, question, third_video};
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_faulty_server_fails_no_question() {
+#[test]
+fn a_faulty_server_fails_no_question() {
     let faults = [
         Fault::TooManyRequests,
         Fault::TooManyRequestsUntil,
@@ -23,7 +23,7 @@ async fn a_faulty_server_fails_no_question() {
         Fault::CutConnection,
         Fault::Empty,
     ];
-    let server = Server::start(faults).await;
+    let server = Server::start(faults);
     let workspace = Workspace::new(&[question(1, "one"), question(2, "two"), question(3, "three")]);
     let run = workspace.run(&server, &["--timeout-s", "1", "--max-retries", "8"]);
     assert_eq!(run.code, 0, "{}", run.stderr);
@@ -38,9 +38,9 @@ async fn a_faulty_server_fails_no_question() {
     assert_eq!(workspace.log().len(), 3);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn each_key_frame_is_logged_with_its_action_tokens_and_time() {
-    let server = Server::start([]).await;
+#[test]
+fn each_key_frame_is_logged_with_its_action_tokens_and_time() {
+    let server = Server::start([]);
     let workspace = Workspace::new(&[question(1, "one")]);
     workspace.run(&server, &[]);
     let log = workspace.log();
@@ -54,9 +54,9 @@ async fn each_key_frame_is_logged_with_its_action_tokens_and_time() {
     assert_eq!(frames[0]["prompt_tokens"], json!(100));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_missing_video_is_told_apart_from_what_a_second_run_may_mend() {
-    let server = Server::start([]).await;
+#[test]
+fn a_missing_video_is_told_apart_from_what_a_second_run_may_mend() {
+    let server = Server::start([]);
     let mut missing = question(2, "two");
     missing["video_id"] = json!("nowhere.mp4");
     let run = Workspace::new(&[question(1, "one"), missing]).run(&server, &[]);
@@ -67,11 +67,11 @@ async fn a_missing_video_is_told_apart_from_what_a_second_run_may_mend() {
     assert!(!run.stderr.contains("to retry them"), "{}", run.stderr);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_failed_question_is_recorded_and_retried_by_the_next_run() {
+#[test]
+fn a_failed_question_is_recorded_and_retried_by_the_next_run() {
     let workspace =
         Workspace::new(&[question(1, "one"), question(2, "forbidden"), question(3, "three")]);
-    let server = Server::start([]).await;
+    let server = Server::start([]);
     server.refuse("forbidden");
     let first = workspace.run(&server, &[]);
     assert_eq!(first.code, 1);
@@ -79,7 +79,7 @@ async fn a_failed_question_is_recorded_and_retried_by_the_next_run() {
     assert!(workspace.log()[1]["error"].as_str().unwrap().contains("returned 400: not allowed"));
     assert_eq!(workspace.output().len(), 2);
 
-    let healthy = Server::start([]).await;
+    let healthy = Server::start([]);
     let second = workspace.run(&healthy, &[]);
     assert_eq!(second.code, 0, "{}", second.stderr);
     assert!(second.stdout.contains("1 captioned, 2 cached, 0 failed"), "{}", second.stdout);
@@ -87,24 +87,24 @@ async fn a_failed_question_is_recorded_and_retried_by_the_next_run() {
     assert_eq!(workspace.output().len(), 3);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_killed_run_loses_no_finished_question() {
+#[test]
+fn a_killed_run_loses_no_finished_question() {
     let workspace = Workspace::new(&[question(1, "one"), question(2, "two"), question(3, "three")]);
     // The last frame of the second question is never answered.
-    let server = Server::start([]).await;
+    let server = Server::start([]);
     server.hang_after(7);
     let mut child = workspace.command(&server, &["--concurrency", "1"]).spawn().unwrap();
     let deadline = Instant::now() + Duration::from_secs(60);
     // An answer counts once the program has kept it.
     while workspace.cached() < 7 || workspace.log().is_empty() {
         assert!(Instant::now() < deadline, "no question was finished");
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        std::thread::sleep(Duration::from_millis(20));
     }
     child.kill().unwrap();
     child.wait().unwrap();
     assert_eq!(workspace.log().len(), 1);
 
-    let healthy = Server::start([]).await;
+    let healthy = Server::start([]);
     let run = workspace.run(&healthy, &[]);
     assert!(run.stdout.contains("2 captioned, 1 cached, 0 failed"), "{}", run.stdout);
     // Three frames of the second question were answered before the kill.
@@ -112,10 +112,10 @@ async fn a_killed_run_loses_no_finished_question() {
     assert_eq!(workspace.output().len(), 3);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_interrupted_run_waits_for_requests_in_flight_and_keeps_their_responses() {
+#[test]
+fn an_interrupted_run_waits_for_requests_in_flight_and_keeps_their_responses() {
     let workspace = Workspace::new(&[question(1, "one"), question(2, "two"), question(3, "three")]);
-    let server = Server::start([]).await;
+    let server = Server::start([]);
     server.delay(Duration::from_millis(300));
     let mut command = workspace.command(&server, &["--concurrency", "2"]);
     let command = command.stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -123,11 +123,11 @@ async fn an_interrupted_run_waits_for_requests_in_flight_and_keeps_their_respons
     let deadline = Instant::now() + Duration::from_secs(60);
     while server.request_count() < 2 {
         assert!(Instant::now() < deadline, "no request was sent");
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        std::thread::sleep(Duration::from_millis(5));
     }
     let signal = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
     assert!(signal.success());
-    let output = tokio::task::spawn_blocking(|| child.wait_with_output().unwrap()).await.unwrap();
+    let output = child.wait_with_output().unwrap();
     let stdout = String::from_utf8(output.stdout).unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{stderr}");
@@ -142,9 +142,9 @@ async fn an_interrupted_run_waits_for_requests_in_flight_and_keeps_their_respons
     assert_eq!(server.request_count(), 12);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn several_base_urls_share_the_work() {
-    let servers = [Server::start([]).await, Server::start([]).await];
+#[test]
+fn several_base_urls_share_the_work() {
+    let servers = [Server::start([]), Server::start([])];
     let workspace = Workspace::new(&[question(1, "one"), question(2, "two")]);
     let second = servers[1].base_url();
     let run = workspace.run(&servers[0], &[&second]);
@@ -152,9 +152,9 @@ async fn several_base_urls_share_the_work() {
     assert_eq!(servers.map(|server| server.answered()), [4, 4]);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_key_is_sent_and_never_logged() {
-    let server = Server::start([Fault::InternalError]).await;
+#[test]
+fn the_key_is_sent_and_never_logged() {
+    let server = Server::start([Fault::InternalError]);
     let workspace = Workspace::new(&[question(1, "one")]);
     let mut command = workspace.command(&server, &["--log", "trace"]);
     let output = command.env("OPENAI_API_KEY", "sk-very-secret").output().unwrap();
@@ -165,9 +165,9 @@ async fn the_key_is_sent_and_never_logged() {
     assert!(!workspace.all_outputs().contains("very-secret"), "the key is in an output");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn captions_of_different_models_are_not_mixed() {
-    let server = Server::start([]).await;
+#[test]
+fn captions_of_different_models_are_not_mixed() {
+    let server = Server::start([]);
     let workspace = Workspace::new(&[question(1, "one")]);
     workspace.run(&server, &["--captioner", "small"]);
     let run = workspace.run(&server, &["--captioner", "large"]);
@@ -179,11 +179,11 @@ async fn captions_of_different_models_are_not_mixed() {
     assert_eq!(workspace.log()[0]["settings"]["model"], json!("large"));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn only_the_question_without_a_video_fails() {
+#[test]
+fn only_the_question_without_a_video_fails() {
     let mut without_video = question(2, "two");
     without_video["video_id"] = json!("nowhere.mp4");
-    let server = Server::start([]).await;
+    let server = Server::start([]);
     let workspace = Workspace::new(&[question(1, "one"), without_video]);
     let run = workspace.run(&server, &[]);
     assert_eq!(run.code, 1);
@@ -196,9 +196,9 @@ fn frames(line: &Value) -> &[Value] {
     line["frames"].as_array().unwrap()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_malformed_caption_is_retried_once_and_then_used_as_is() {
-    let server = Server::start([]).await;
+#[test]
+fn a_malformed_caption_is_retried_once_and_then_used_as_is() {
+    let server = Server::start([]);
     server.malform("alpha", 1);
     server.malform("beta", 6);
     let workspace = Workspace::new(&[question(1, "alpha"), question(2, "beta")]);
@@ -214,10 +214,10 @@ async fn a_malformed_caption_is_retried_once_and_then_used_as_is() {
     assert!(run.stdout.contains("3 captions are malformed"), "{}", run.stdout);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_refused_frame_fails_only_its_question_and_is_not_retried_by_default() {
+#[test]
+fn a_refused_frame_fails_only_its_question_and_is_not_retried_by_default() {
     let workspace = Workspace::new(&[question(1, "alpha"), question(2, "beta")]);
-    let server = Server::start([]).await;
+    let server = Server::start([]);
     server.filter("beta");
     let first = workspace.run(&server, &[]);
     assert_eq!(first.code, 1);
@@ -227,16 +227,16 @@ async fn a_refused_frame_fails_only_its_question_and_is_not_retried_by_default()
     assert!(error.contains("not this one"), "{error}");
     assert!(first.stdout.contains("`--retry-refused` retries"), "{}", first.stdout);
 
-    let healthy = Server::start([]).await;
+    let healthy = Server::start([]);
     let second = workspace.run(&healthy, &[]);
     assert_eq!((second.code, healthy.request_count()), (1, 0), "{}", second.stderr);
     let third = workspace.run(&healthy, &["--retry-refused"]);
     assert_eq!((third.code, healthy.request_count()), (0, 4), "{}", third.stderr);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_truncated_caption_is_retried_once_with_twice_the_tokens() {
-    let server = Server::start([]).await;
+#[test]
+fn a_truncated_caption_is_retried_once_with_twice_the_tokens() {
+    let server = Server::start([]);
     server.truncate_below(50);
     let workspace = Workspace::new(&[question(1, "one")]);
     let run = workspace.run(&server, &["--max-tokens", "40"]);
@@ -252,9 +252,9 @@ async fn a_truncated_caption_is_retried_once_with_twice_the_tokens() {
     assert!(run.stdout.contains("4 captions are truncated"), "{}", run.stdout);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn tokens_and_costs_are_summed_over_runs() {
-    let server = Server::start([]).await;
+#[test]
+fn tokens_and_costs_are_summed_over_runs() {
+    let server = Server::start([]);
     let workspace = Workspace::new(&[question(1, "one"), question(2, "two")]);
     let prices = ["--price-in", "1000", "--price-out", "2000"];
     workspace.run(&server, &[&prices[..], &["--limit", "1"]].concat());
@@ -269,9 +269,9 @@ async fn tokens_and_costs_are_summed_over_runs() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_cost_limit_stops_the_run_and_a_higher_one_resumes_it() {
-    let server = Server::start([]).await;
+#[test]
+fn a_cost_limit_stops_the_run_and_a_higher_one_resumes_it() {
+    let server = Server::start([]);
     let workspace = Workspace::new(&[question(1, "one"), question(2, "two"), question(3, "three")]);
     let limit = |cost| ["--price-in", "1000", "--price-out", "0", "--max-cost", cost];
     // A question costs 0.7, so one and part of another fit.
@@ -288,9 +288,9 @@ async fn a_cost_limit_stops_the_run_and_a_higher_one_resumes_it() {
     assert_eq!(server.answered(), 12);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_shared_cache_serves_another_output_folder() {
-    let server = Server::start([]).await;
+#[test]
+fn a_shared_cache_serves_another_output_folder() {
+    let server = Server::start([]);
     let workspace = Workspace::new(&[question(1, "one")]);
     workspace.run(&server, &["--cache", "kept"]);
     std::fs::rename(workspace.path("inter"), workspace.path("first")).unwrap();
@@ -302,9 +302,9 @@ async fn a_shared_cache_serves_another_output_folder() {
     assert_eq!(server.answered(), 8);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_broken_cache_entry_is_requested_again() {
-    let server = Server::start([]).await;
+#[test]
+fn a_broken_cache_entry_is_requested_again() {
+    let server = Server::start([]);
     let workspace = Workspace::new(&[question(1, "one")]);
     workspace.run(&server, &[]);
     let path = workspace.path("inter/cache/replies-1.jsonl");
@@ -316,9 +316,9 @@ async fn a_broken_cache_entry_is_requested_again() {
     assert_eq!((run.code, server.answered()), (0, 5));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn with_scope_video_a_video_is_captioned_once() {
-    let server = Server::start([]).await;
+#[test]
+fn with_scope_video_a_video_is_captioned_once() {
+    let server = Server::start([]);
     let workspace = Workspace::new(&[question(1, "one"), question(2, "two"), question(3, "gamma")]);
     let run = workspace.run(&server, &["--scope", "video"]);
     assert_eq!((run.code, server.answered()), (0, 4), "{}", run.stderr);
@@ -328,9 +328,9 @@ async fn with_scope_video_a_video_is_captioned_once() {
     assert!(!server.requests().iter().any(|request| request.contains("gamma")));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn shards_run_separately_and_are_merged() {
-    let server = Server::start([]).await;
+#[test]
+fn shards_run_separately_and_are_merged() {
+    let server = Server::start([]);
     let workspace =
         Workspace::new(&[question(1, "one"), question(2, "two"), other_video(3, "three")]);
     let shard = |shard: &str| workspace.run(&server, &["--shard", shard]);
@@ -361,9 +361,9 @@ fn questions_about_three_videos() -> Vec<Value> {
     (0..12).map(video).collect()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_run_stops_when_the_server_refuses_every_question() {
-    let server = Server::start([]).await;
+#[test]
+fn a_run_stops_when_the_server_refuses_every_question() {
+    let server = Server::start([]);
     server.refuse("Question: ");
     let workspace = Workspace::new(&questions_about_three_videos());
     let run = workspace.run(&server, &["--concurrency", "1"]);
@@ -373,9 +373,9 @@ async fn a_run_stops_when_the_server_refuses_every_question() {
     assert!(run.stderr.contains("not allowed"), "{}", run.stderr);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_unreachable_server_ends_the_run_with_a_hint() {
-    let gone = Server::start([]).await.base_url();
+#[test]
+fn an_unreachable_server_ends_the_run_with_a_hint() {
+    let gone = Server::start([]).base_url();
     let workspace = Workspace::new(&questions_about_three_videos());
     let run = workspace.run_bare(&["--base-url", &gone, "--max-retries", "0"]);
     assert_eq!(run.code, 1);
@@ -383,9 +383,9 @@ async fn an_unreachable_server_ends_the_run_with_a_hint() {
     assert!(run.stderr.contains("hint: finished captions are kept"), "{}", run.stderr);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_key_ends_the_run_at_once() {
-    let server = Server::start([Fault::Unauthorized; 16]).await;
+#[test]
+fn a_wrong_key_ends_the_run_at_once() {
+    let server = Server::start([Fault::Unauthorized; 16]);
     let workspace = Workspace::new(&[question(1, "one")]);
     let run = workspace.run(&server, &["--concurrency", "1"]);
     assert_eq!((run.code, server.request_count()), (1, 1), "{}", run.stderr);
@@ -456,10 +456,10 @@ fn nothing_is_created_without_questions_or_with_a_question_that_occurs_twice() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_interrupted_run_does_not_wait_for_a_decoder() {
+#[test]
+fn an_interrupted_run_does_not_wait_for_a_decoder() {
     use std::os::unix::fs::PermissionsExt as _;
-    let server = Server::start([]).await;
+    let server = Server::start([]);
     let workspace = Workspace::new(&[question(1, "one")]);
     let bin = workspace.path("bin");
     std::fs::create_dir(&bin).unwrap();
@@ -472,11 +472,11 @@ async fn an_interrupted_run_does_not_wait_for_a_decoder() {
     let begin = Instant::now();
     while !workspace.path("child").exists() {
         assert!(begin.elapsed() < Duration::from_secs(300), "FFmpeg was not started");
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        std::thread::sleep(Duration::from_millis(20));
     }
     let interrupted = Instant::now();
     Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
-    let output = tokio::task::spawn_blocking(|| child.wait_with_output().unwrap()).await.unwrap();
+    let output = child.wait_with_output().unwrap();
     // The time limit of the video is 72 s.
     assert!(interrupted.elapsed() < Duration::from_secs(60));
     let stdout = String::from_utf8(output.stdout).unwrap();

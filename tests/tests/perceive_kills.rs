@@ -103,13 +103,13 @@ impl Moment {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn kills_at_random_moments_lose_and_repeat_nothing() {
+#[test]
+fn kills_at_random_moments_lose_and_repeat_nothing() {
     let seed = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64 | 1;
     let mut random = Random(seed);
-    let server = Server::start(random.next()).await;
+    let server = Server::start(random.next());
     // The second server is unreachable.
-    let unreachable = Server::start(1).await.base_url();
+    let unreachable = Server::start(1).base_url();
     let concurrency = CONCURRENCY.to_string();
     let args = [
         unreachable.as_str(),
@@ -143,10 +143,10 @@ async fn kills_at_random_moments_lose_and_repeat_nothing() {
                 }
                 if kills < all && moment.has_come(began.elapsed(), server.request_count() - before)
                 {
-                    tokio::time::sleep(Duration::from_micros(random.below(5000))).await;
+                    std::thread::sleep(Duration::from_micros(random.below(5000)));
                     break None;
                 }
-                tokio::time::sleep(Duration::from_millis(1)).await;
+                std::thread::sleep(Duration::from_millis(1));
             };
             match status {
                 Some(status) if status.success() => break,

@@ -7,12 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use axum::Json;
-use axum::http::StatusCode;
-use axum::response::IntoResponse as _;
-use axum::routing::post;
 use embodied_r_data::system_prompt::{Given, SystemPromptPreset};
-use embodied_r_tests::{ChatApi, binary, stderr, stdout, tiny_model, write_questions};
+use embodied_r_test_server::{self as http, Response};
+use embodied_r_tests::{binary, stderr, stdout, tiny_model, write_questions};
 use serde_json::{Value, json};
 
 use crate::filter::server::Server;
@@ -116,9 +113,9 @@ fn an_unreachable_server_is_named_and_nothing_is_written() {
     assert!(stderr(&output).contains("`nowhere` is not a base URL"), "{}", stderr(&output));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn requests_have_the_prompt_and_the_sampling_parameters() {
-    let server = Server::start().await;
+#[test]
+fn requests_have_the_prompt_and_the_sampling_parameters() {
+    let server = Server::start();
     let dir = questions(1, "easy");
     let url = server.base_url();
     let sampling =
@@ -148,9 +145,9 @@ async fn requests_have_the_prompt_and_the_sampling_parameters() {
     assert_eq!(answer["content"], json!("<answer>B</answer>"));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn samples_have_seeds_of_their_own_which_depend_on_the_seed_option() {
-    let server = Server::start().await;
+#[test]
+fn samples_have_seeds_of_their_own_which_depend_on_the_seed_option() {
+    let server = Server::start();
     let dir = questions(2, "even");
     let url = server.base_url();
     let seeds = |output: &str, samples: &str, seed: &str| {
@@ -177,9 +174,9 @@ async fn samples_have_seeds_of_their_own_which_depend_on_the_seed_option() {
     assert_eq!(line["samples"].as_array().unwrap().len(), 4);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_failed_question_ends_the_run_which_resumes_with_it_alone() {
-    let server = Server::start().await;
+#[test]
+fn a_failed_question_ends_the_run_which_resumes_with_it_alone() {
+    let server = Server::start();
     let dir = questions(4, "easy");
     let url = server.base_url();
     server.refuse(Some("Question 2"));
@@ -202,18 +199,16 @@ async fn a_failed_question_ends_the_run_which_resumes_with_it_alone() {
     assert_eq!(changed.status.code(), Some(0), "a finished run leaves no settings behind");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_model_that_wants_the_newer_token_limit_gets_it() {
-    let reply = post(async move |Json(request): Json<Value>| {
+#[test]
+fn a_model_that_wants_the_newer_token_limit_gets_it() {
+    let api = http::Server::chat(|request| {
+        let request = request.json();
         if request.get("max_tokens").is_some() {
             let message = "Unsupported parameter: use 'max_completion_tokens' instead.";
-            return (StatusCode::BAD_REQUEST, json!({"error": {"message": message}}).to_string());
+            return Response::new(400, json!({"error": {"message": message}}).to_string());
         }
-        let content = request["max_completion_tokens"].to_string();
-        let choice = json!({"message": {"content": content}, "finish_reason": "stop"});
-        (StatusCode::OK, json!({"choices": [choice]}).to_string())
+        Response::completion(&request["max_completion_tokens"].to_string())
     });
-    let api = ChatApi::start(reply, ()).await;
     let dir = questions(30, "where");
     let output = infer(dir.path(), &api.base_url(), "o1", &["--max-new-tokens", "77"]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
@@ -222,11 +217,10 @@ async fn a_model_that_wants_the_newer_token_limit_gets_it() {
     assert!(answers.iter().all(|answer| answer["content"] == "77"), "{answers:?}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_question_that_a_content_filter_rejects_gets_an_empty_completion() {
+#[test]
+fn a_question_that_a_content_filter_rejects_gets_an_empty_completion() {
     let body = json!({"error": {"code": "content_filter", "message": "not this"}}).to_string();
-    let reply = post(async move || (StatusCode::BAD_REQUEST, body).into_response());
-    let api = ChatApi::start(reply, ()).await;
+    let api = http::Server::chat(move |_| Response::new(400, body.clone()));
     let dir = questions(1, "where");
     let output = infer(dir.path(), &api.base_url(), "m", &[]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
@@ -238,34 +232,27 @@ async fn a_question_that_a_content_filter_rejects_gets_an_empty_completion() {
     assert_eq!(answers(dir.path(), "answers.json")[0]["content"], json!(""));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_fails_every_question_ends_the_run_early() {
-    let count = Arc::new(AtomicUsize::new(0));
-    let requests = Arc::clone(&count);
-    let reply = post(async move || {
-        requests.fetch_add(1, Ordering::Relaxed);
-        (StatusCode::UNPROCESSABLE_ENTITY, "no").into_response()
-    });
-    let api = ChatApi::start(reply, ()).await;
+#[test]
+fn a_server_that_fails_every_question_ends_the_run_early() {
+    let api = http::Server::chat(|_| Response::new(422, "no"));
     let dir = questions(200, "where");
     let output = infer(dir.path(), &api.base_url(), "m", &["--concurrency", "2"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("returned 422: no"), "{}", stderr(&output));
-    assert!(count.load(Ordering::Relaxed) < 20, "{count:?}");
+    let count = api.requests().len();
+    assert!(count < 20, "{count}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn no_more_requests_are_in_flight_than_allowed() {
+#[test]
+fn no_more_requests_are_in_flight_than_allowed() {
     let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let (in_flight, peak) = (Arc::clone(&now), Arc::clone(&most));
-    let reply = post(async move || {
+    let api = http::Server::chat(move |_| {
         peak.fetch_max(in_flight.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-        tokio::time::sleep(Duration::from_millis(30)).await;
+        std::thread::sleep(Duration::from_millis(30));
         in_flight.fetch_sub(1, Ordering::SeqCst);
-        let message = json!({"role": "assistant", "content": "<answer>A</answer>"});
-        json!({"choices": [{"message": message, "finish_reason": "stop"}]}).to_string()
+        Response::completion("<answer>A</answer>")
     });
-    let api = ChatApi::start(reply, ()).await;
     let dir = questions(12, "where");
     let words = ["eval", "--data", "train.json", "--model", "m", "--base-url", &api.base_url()];
     let more = ["--concurrency", "3", "--pass-at", "2"];
@@ -276,17 +263,11 @@ async fn no_more_requests_are_in_flight_than_allowed() {
     assert!((1..=3).contains(&most.load(Ordering::SeqCst)), "{most:?}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn ctrl_c_keeps_the_completions_in_flight_and_the_next_run_asks_for_the_others() {
-    let count = Arc::new(AtomicUsize::new(0));
-    let requests = Arc::clone(&count);
-    let reply = post(async move || {
-        requests.fetch_add(1, Ordering::SeqCst);
-        tokio::time::sleep(Duration::from_millis(400)).await;
-        let message = json!({"role": "assistant", "content": "<answer>A</answer>"});
-        json!({"choices": [{"message": message, "finish_reason": "stop"}]}).to_string()
-    });
-    let api = ChatApi::start(reply, ()).await;
+#[test]
+fn ctrl_c_keeps_the_completions_in_flight_and_the_next_run_asks_for_the_others() {
+    let latency = Duration::from_millis(400);
+    let api =
+        http::Server::chat(move |_| Response::completion("<answer>A</answer>").after(latency));
     let dir = questions(40, "where");
     let url = api.base_url();
     let command = |concurrency: &str| {
@@ -296,8 +277,8 @@ async fn ctrl_c_keeps_the_completions_in_flight_and_the_next_run_asks_for_the_ot
         command
     };
     let child = command("4").stderr(std::process::Stdio::piped()).spawn().unwrap();
-    while count.load(Ordering::SeqCst) == 0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
+    while api.requests().is_empty() {
+        std::thread::sleep(Duration::from_millis(5));
     }
     let id = child.id().to_string();
     assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
@@ -306,16 +287,16 @@ async fn ctrl_c_keeps_the_completions_in_flight_and_the_next_run_asks_for_the_ot
     let message = stderr(&output);
     assert!(message.contains("waiting for requests in flight"), "{message}");
     assert!(message.contains("error: interrupted\nhint: run the same command again"), "{message}");
-    let asked = count.load(Ordering::SeqCst);
+    let asked = api.requests().len();
     assert!(asked < 40, "{asked}");
     let output = command("40").output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-    assert_eq!(count.load(Ordering::SeqCst), 40, "no question is asked twice");
+    assert_eq!(api.requests().len(), 40, "no question is asked twice");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_table_has_the_models_whole_name() {
-    let server = Server::start().await;
+#[test]
+fn the_table_has_the_models_whole_name() {
+    let server = Server::start();
     let dir = questions(1, "easy");
     let words = ["eval", "--data", "train.json", "--model", "Qwen/Qwen2.5-7B-Instruct"];
     let output = run(dir.path(), &[&words[..], &["--base-url", &server.base_url()]].concat());

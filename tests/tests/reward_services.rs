@@ -9,6 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use assert_cmd::assert::OutputAssertExt as _;
+use embodied_r_test_server::{Response, Server};
 use embodied_r_tests::small_run::train;
 use embodied_r_tests::{binary, events, small_run, stderr_of};
 use serde_json::Value;
@@ -130,17 +131,15 @@ fn exit_code(run: &mut Run) -> Option<i32> {
 fn an_interrupt_ends_the_wait_for_a_reward_service() {
     let dir = tempfile::tempdir().unwrap();
     inputs(dir.path(), "");
-    // Accepts connections and never replies.
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}/score", listener.local_addr().unwrap());
+    let service = Server::at("/score", |_| Response::hang());
+    let url = format!("{}/score", service.url());
     let reward = format!("reward=[{{name = 'style', url = '{url}', timeout_s = 600}}]");
     let mut command = train(dir.path());
     command.args(["--set", &reward]).stdout(Stdio::null()).stderr(Stdio::null());
     let mut run = Run(command.spawn().unwrap());
-    let connection = listener.accept().unwrap();
+    wait("the service got no request", || (!service.requests().is_empty()).then_some(()));
     signal(&run, "-INT");
     assert_eq!(exit_code(&mut run), Some(1));
-    drop(connection);
 }
 
 /// A judge is asked about every correct answer; `consistency` is the only other reward.
@@ -158,9 +157,7 @@ fn a_dead_judge_ends_the_run_like_a_dead_reward_service() {
     let dir = tempfile::tempdir().unwrap();
     inputs(dir.path(), "");
     // No server listens where one was.
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}/v1", listener.local_addr().unwrap());
-    drop(listener);
+    let url = Server::chat(|_| Response::hang()).base_url();
     // A question whose every completion is right and has a rationale would need a trained model, so the judge is asked
     // by `rewards score` about one such output, and then by a run from a model that has learned it.
     let output = serde_json::json!({

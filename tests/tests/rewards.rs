@@ -1,11 +1,8 @@
 //! `embodied-r rewards score` on saved outputs, with and without a judge.
 
 use std::process::{Command, Output};
-use std::sync::{Arc, Mutex};
 
-use axum::Json;
-use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
+use embodied_r_test_server::{Response, Server};
 use embodied_r_tests::{binary, stderr, stdout, tiny_model};
 use serde_json::{Value, json};
 
@@ -35,28 +32,6 @@ fn score(text: &str, arguments: &[&str]) -> Output {
         .env_remove("OPENAI_API_KEY")
         .output()
         .unwrap()
-}
-
-/// Starts a judge's server on a free port. Returns its base URL and the requests it receives.
-async fn judge(
-    answer: impl Fn() -> Response + Clone + Send + Sync + 'static,
-) -> (String, Arc<Mutex<Vec<Value>>>) {
-    let requests = Arc::new(Mutex::new(Vec::new()));
-    let received = Arc::clone(&requests);
-    let handler = move |Json(body): Json<Value>| {
-        received.lock().unwrap().push(body);
-        let response = answer();
-        async move { response }
-    };
-    let app = axum::Router::new().route("/v1/chat/completions", axum::routing::post(handler));
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(async move { axum::serve(listener, app).await });
-    (format!("http://{address}/v1"), requests)
-}
-
-fn responds(text: &'static str) -> impl Fn() -> Response + Clone {
-    move || Json(json!({"choices": [{"message": {"content": text}}]})).into_response()
 }
 
 #[test]
@@ -92,9 +67,10 @@ fn the_official_format_is_scored_alike() {
     assert_eq!((&line["accuracy"], &line["answer"]), (&json!(0.9), &json!("9")));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_judge_gets_only_question_and_reasoning_of_correct_answers() {
-    let (url, requests) = judge(responds("B.")).await;
+#[test]
+fn the_judge_gets_only_question_and_reasoning_of_correct_answers() {
+    let judge = Server::chat(|_| Response::completion("B."));
+    let url = judge.base_url();
     let output = score(&outputs(), &["--json", "--judge-base-url", &url, "--judge-model", "ref"]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let scores: Vec<Value> = stdout(&output)
@@ -103,7 +79,7 @@ async fn the_judge_gets_only_question_and_reasoning_of_correct_answers() {
         .collect();
     assert_eq!(scores, [json!(1.0), json!(0.0), json!(0.0)]);
 
-    let requests = requests.lock().unwrap();
+    let requests = judge.bodies();
     assert_eq!(requests.len(), 1);
     let request = &requests[0];
     assert_eq!(request["model"], "ref");
@@ -113,18 +89,20 @@ async fn the_judge_gets_only_question_and_reasoning_of_correct_answers() {
     assert!(!text.contains("elephant") && !text.contains("<answer>"), "{text}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_judge_that_chooses_another_answer_makes_the_score_0() {
-    let (url, _) = judge(responds("A")).await;
+#[test]
+fn a_judge_that_chooses_another_answer_makes_the_score_0() {
+    let judge = Server::chat(|_| Response::completion("A"));
+    let url = judge.base_url();
     let output = score(&outputs(), &["--json", "--judge-base-url", &url, "--judge-model", "ref"]);
     let first: Value = serde_json::from_str(stdout(&output).lines().next().unwrap()).unwrap();
     assert_eq!(first["consistency"], json!(0.0));
     assert_eq!(first["why"]["consistency"], "the judge chose A, the answer is B");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_request_that_the_judge_refuses_has_no_score_and_is_reported() {
-    let (url, _) = judge(|| (StatusCode::BAD_REQUEST, "too long").into_response()).await;
+#[test]
+fn a_request_that_the_judge_refuses_has_no_score_and_is_reported() {
+    let judge = Server::chat(|_| Response::new(400, "too long"));
+    let url = judge.base_url();
     let output = score(&outputs(), &["--json", "--judge-base-url", &url, "--judge-model", "ref"]);
     assert_eq!(output.status.code(), Some(1));
     let first: Value = serde_json::from_str(stdout(&output).lines().next().unwrap()).unwrap();
@@ -132,9 +110,10 @@ async fn a_request_that_the_judge_refuses_has_no_score_and_is_reported() {
     assert!(stderr(&output).contains("the judge failed on 1 of "));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_judge_without_the_model_ends_the_run() {
-    let (url, _) = judge(|| (StatusCode::NOT_FOUND, "no such model").into_response()).await;
+#[test]
+fn a_judge_without_the_model_ends_the_run() {
+    let judge = Server::chat(|_| Response::new(404, "no such model"));
+    let url = judge.base_url();
     let output = score(&outputs(), &["--judge-base-url", &url, "--judge-model", "ref"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("returned 404: no such model"), "{}", stderr(&output));

@@ -3,51 +3,22 @@
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
-use std::sync::{Arc, Mutex};
 
-use axum::Json;
-use axum::extract::State;
-use axum::http::StatusCode;
-use axum::response::{IntoResponse as _, Response};
-use axum::routing::post;
-use embodied_r_tests::{ChatApi, VisionModel, binary, stderr, stdout};
+use embodied_r_test_server::{Response, Server};
+use embodied_r_tests::{VisionModel, binary, stderr, stdout};
 use serde_json::{Value, json};
 
 use crate::images::test_image::test_image;
 
-/// The requests to a judge, and its replies in order; the last one repeats.
-#[derive(Clone, Default)]
-struct Judge {
-    requests: Arc<Mutex<Vec<Value>>>,
-    replies: Arc<Mutex<Vec<String>>>,
-}
-
-impl Judge {
-    fn of(replies: &[&str]) -> Self {
-        let judge = Self::default();
-        judge.replies.lock().unwrap().extend(replies.iter().rev().map(|&it| it.to_owned()));
-        judge
-    }
-
-    async fn start(&self) -> ChatApi {
-        ChatApi::start(post(judge), self.clone()).await
-    }
-
-    fn requests(&self) -> Vec<Value> {
-        self.requests.lock().unwrap().clone()
-    }
-}
-
-async fn judge(State(state): State<Judge>, Json(request): Json<Value>) -> Response {
-    state.requests.lock().unwrap().push(request);
-    let mut replies = state.replies.lock().unwrap();
-    let reply = match replies.len() {
-        0 => return StatusCode::UNAUTHORIZED.into_response(),
-        1 => replies[0].clone(),
-        _ => replies.pop().unwrap(),
-    };
-    let usage = json!({"prompt_tokens": 1000, "completion_tokens": 100});
-    Json(json!({"choices": [{"message": {"content": reply}}], "usage": usage})).into_response()
+/// A chat API with these completions in order, the last one repeated; without any it refuses the key.
+fn chat_api(completions: &'static [&'static str]) -> Server {
+    Server::chat(|request| {
+        let Some(text) = completions.get(request.index).or(completions.last()) else {
+            return Response::new(401, "");
+        };
+        let usage = json!({"prompt_tokens": 1000, "completion_tokens": 100});
+        Response::json(&json!({"choices": [{"message": {"content": text}}], "usage": usage}))
+    })
 }
 
 fn run(dir: &Path, words: &[&str]) -> Output {
@@ -63,7 +34,7 @@ fn run(dir: &Path, words: &[&str]) -> Output {
         .unwrap()
 }
 
-fn judged(dir: &Path, api: &ChatApi, more: &[&str]) -> Output {
+fn judged(dir: &Path, api: &Server, more: &[&str]) -> Output {
     let url = api.base_url();
     let judge = ["--judge-base-url", &url, "--judge-model", "grader", "--judge-concurrency", "1"];
     run(dir, &[&judge[..], more].concat())
@@ -98,16 +69,15 @@ fn lines(path: &Path) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_judge_and_rules_score_the_answers_and_every_reply_is_kept() {
+#[test]
+fn a_judge_and_rules_score_the_answers_and_every_reply_is_kept() {
     let dir = workspace();
-    let judge = Judge::of(&["I think 3.", "Score: 3 Reason: equal.", "Score: 1 Reason: in part."]);
-    let api = judge.start().await;
+    let judge = chat_api(&["I think 3.", "Score: 3 Reason: equal.", "Score: 1 Reason: in part."]);
     let prices = ["--price-in", "2", "--price-out", "10", "--judge", "exact"];
-    let output = judged(dir.path(), &api, &prices);
+    let output = judged(dir.path(), &judge, &prices);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     // The first reply has another form and is asked for again.
-    let requests = judge.requests();
+    let requests = judge.bodies();
     assert_eq!(requests.len(), 5);
     assert_eq!(requests[0], requests[1]);
     assert!(requests.iter().all(|it| it["temperature"] == 1.0 && it["model"] == "grader"));
@@ -136,21 +106,20 @@ async fn a_judge_and_rules_score_the_answers_and_every_reply_is_kept() {
     assert!(answers[2]["content"].is_string());
 
     // A second run judges nothing anew.
-    let again = judged(dir.path(), &api, &prices);
+    let again = judged(dir.path(), &judge, &prices);
     assert_eq!(again.status.code(), Some(0), "{}", stderr(&again));
     assert_eq!(judge.requests().len(), 5);
     assert_eq!(read(&out.join("scores.json")), scores);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_model_on_a_server_answers_from_the_images() {
+#[test]
+fn a_model_on_a_server_answers_from_the_images() {
     let dir = workspace();
-    let model = Judge::of(&["<answer>Move down.</answer>"]);
-    let api = model.start().await;
-    let url = api.base_url();
+    let model = chat_api(&["<answer>Move down.</answer>"]);
+    let url = model.base_url();
     let output = run(dir.path(), &["--judge", "exact", "--base-url", &url, "--max-pixels", "3136"]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-    let requests = model.requests();
+    let requests = model.bodies();
     assert_eq!(requests.len(), 4);
     for request in &requests {
         assert_eq!((&request["model"], &request["temperature"]), (&json!("model"), &json!(0.0)));
@@ -179,11 +148,11 @@ async fn a_model_on_a_server_answers_from_the_images() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_answer_that_instructs_the_judge_stays_data() {
+#[test]
+fn an_answer_that_instructs_the_judge_stays_data() {
     let dir = workspace();
-    let refusing = Judge::default();
-    let output = judged(dir.path(), &refusing.start().await, &[]);
+    let refusing = chat_api(&[]);
+    let output = judged(dir.path(), &refusing, &[]);
     assert_eq!(output.status.code(), Some(1));
     let message = stderr(&output);
     assert!(message.contains("the judge fails") && message.contains("401"), "{message}");
@@ -202,10 +171,10 @@ async fn an_answer_that_instructs_the_judge_stays_data() {
     answers[1]["completions"] = json!([attack]);
     let answers: Vec<String> = answers.iter().map(Value::to_string).collect();
     fs::write(&path, format!("{}\n", answers.join("\n"))).unwrap();
-    let judge = Judge::of(&["Score: 0 Reason: it answers something else."]);
-    let output = judged(dir.path(), &judge.start().await, &[]);
+    let judge = chat_api(&["Score: 0 Reason: it answers something else."]);
+    let output = judged(dir.path(), &judge, &[]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-    let requests = judge.requests();
+    let requests = judge.bodies();
     assert_eq!(requests.len(), 4);
     let system = &requests[1]["messages"][0];
     assert!(requests.iter().all(|it| &it["messages"][0] == system), "instructions are the same");
@@ -225,18 +194,17 @@ async fn an_answer_that_instructs_the_judge_stays_data() {
     assert_eq!(user["answer_to_grade"], inner);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_budget_ends_the_run_and_a_higher_one_resumes_it() {
+#[test]
+fn a_budget_ends_the_run_and_a_higher_one_resumes_it() {
     let dir = workspace();
-    let judge = Judge::of(&["Score: 2 Reason: close."]);
-    let api = judge.start().await;
+    let judge = chat_api(&["Score: 2 Reason: close."]);
     // A reply costs 0.003.
     let prices = ["--price-in", "2", "--price-out", "10"];
-    let output = judged(dir.path(), &api, &[&prices[..], &["--max-cost", "0.0065"]].concat());
+    let output = judged(dir.path(), &judge, &[&prices[..], &["--max-cost", "0.0065"]].concat());
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("raise `--max-cost`"), "{}", stderr(&output));
     assert_eq!(judge.requests().len(), 2);
-    let output = judged(dir.path(), &api, &[&prices[..], &["--max-cost", "1"]].concat());
+    let output = judged(dir.path(), &judge, &[&prices[..], &["--max-cost", "1"]].concat());
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     assert!(stderr(&output).contains("2 of 4 answers are judged already"), "{}", stderr(&output));
     assert_eq!(judge.requests().len(), 4);

@@ -5,8 +5,8 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use axum::routing::post;
-use embodied_r_tests::{ChatApi, VisionModel, binary, tiny_model};
+use embodied_r_test_server::{Response, Server};
+use embodied_r_tests::{VisionModel, binary, tiny_model};
 use serde_json::{Value, json};
 
 /// Sets the window's title and clears the screen, then C1, DEL and a right-to-left override.
@@ -82,55 +82,45 @@ fn json_with_control_characters_is_the_same_data() {
     assert_eq!(line["video"], name);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn captions_and_messages_of_a_server_are_escaped_in_output_and_log() {
+#[test]
+fn captions_and_messages_of_a_server_are_escaped_in_output_and_log() {
     let dir = tempfile::tempdir().unwrap();
     video(&dir.path().join("a.mp4"));
     let path = dir.path().to_owned();
     let hostile = format!("1. Action: turn {HOSTILE}\n2. Observation: a lamp {HOSTILE}");
-    let reply = json!({"choices": [{"message": {"content": hostile}, "finish_reason": "stop"}]});
-    let kind = [("content-type", "application/json")];
-    let captions = ChatApi::start(post(move || async move { (kind, reply.to_string()) }), ()).await;
+    let captions = Server::chat(move |_| Response::completion(&hostile));
     let refusal = json!({"error": {"message": format!("out of memory {HOSTILE}")}}).to_string();
-    let error = (axum::http::StatusCode::INTERNAL_SERVER_ERROR, refusal);
-    let refused = ChatApi::start(post(move || async move { error }), ()).await;
+    let refused = Server::chat(move |_| Response::new(500, refusal.clone()));
     let question = json!([{"Question_id": HOSTILE, "video_id": "a.mp4", "question": "where?",
         "question_category": "route_planning", "answer": "A"}]);
     fs::write(path.join("data.json"), question.to_string()).unwrap();
     tiny_model::write(&path.join("text"));
     let (good, bad) = (captions.base_url(), refused.base_url());
-    tokio::task::spawn_blocking(move || {
-        let ask = |url: &str| {
-            let ask = ["ask", "a.mp4", HOSTILE, "--policy", "text", "--captioner", "m"];
-            run(
-                &path,
-                &[&ask[..], &["--captioner-base-url", url, "--max-new-tokens", "4"]].concat(),
-            )
-        };
-        let output = ask(&good);
-        assert_harmless(&output);
-        assert!(output.status.success(), "{}", said(&output));
-        assert!(said(&output).contains("a lamp \\u001b]0;owned\\u0007"), "{}", said(&output));
-        let perceive = |output: &str, url: &str| {
-            let data = ["--data", "data.json", "--video-dir", ".", "--output", output];
-            let server = ["--base-url", url, "--max-retries", "1", "--log", "debug"];
-            run(&path, &[&["perceive"], &data[..], &server].concat())
-        };
-        let output = perceive("good", &good);
-        assert_harmless(&output);
-        assert!(output.status.success(), "{}", said(&output));
-        // Files keep the characters.
-        let log = fs::read_to_string(path.join("good/data.captions.jsonl")).unwrap();
-        let line: Value = serde_json::from_str(log.lines().next().unwrap()).unwrap();
-        assert_eq!(line["id"], HOSTILE);
-        let output = perceive("bad", &bad);
-        assert_harmless(&output);
-        // The message is in a log line, with the id of the question.
-        let said = said(&output);
-        assert!(said.contains("out of memory \\u001b]0;owned\\u0007"), "{said}");
-    })
-    .await
-    .unwrap();
+    let ask = |url: &str| {
+        let ask = ["ask", "a.mp4", HOSTILE, "--policy", "text", "--captioner", "m"];
+        run(&path, &[&ask[..], &["--captioner-base-url", url, "--max-new-tokens", "4"]].concat())
+    };
+    let output = ask(&good);
+    assert_harmless(&output);
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(said(&output).contains("a lamp \\u001b]0;owned\\u0007"), "{}", said(&output));
+    let perceive = |output: &str, url: &str| {
+        let data = ["--data", "data.json", "--video-dir", ".", "--output", output];
+        let server = ["--base-url", url, "--max-retries", "1", "--log", "debug"];
+        run(&path, &[&["perceive"], &data[..], &server].concat())
+    };
+    let output = perceive("good", &good);
+    assert_harmless(&output);
+    assert!(output.status.success(), "{}", said(&output));
+    // Files keep the characters.
+    let log = fs::read_to_string(path.join("good/data.captions.jsonl")).unwrap();
+    let line: Value = serde_json::from_str(log.lines().next().unwrap()).unwrap();
+    assert_eq!(line["id"], HOSTILE);
+    let output = perceive("bad", &bad);
+    assert_harmless(&output);
+    // The message is in a log line, with the id of the question.
+    let said = said(&output);
+    assert!(said.contains("out of memory \\u001b]0;owned\\u0007"), "{said}");
 }
 
 /// At a high temperature the random model of single bytes writes control characters, too.

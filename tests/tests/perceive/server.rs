@@ -4,12 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
-use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
-use axum::response::{IntoResponse as _, Response};
-use embodied_r_tests::ChatApi;
-use futures_util::StreamExt as _;
+use embodied_r_test_server::{Request, Response};
 use serde_json::{Value, json};
 
 /// A fault returned instead of a response.
@@ -36,7 +31,6 @@ pub(crate) enum Fault {
 #[derive(Default)]
 struct Behavior {
     faults: VecDeque<Fault>,
-    answered: usize,
     hang_after: Option<usize>,
     /// The latency of a response.
     latency: Duration,
@@ -46,24 +40,21 @@ struct Behavior {
     malformed: Vec<(String, usize)>,
     /// Responses to requests for fewer tokens are truncated.
     min_tokens: u64,
-    authorization: Option<String>,
-    /// The text of each request.
-    requests: Vec<String>,
 }
 
-type Shared = Arc<Mutex<Behavior>>;
-
 pub(crate) struct Server {
-    api: ChatApi,
-    behavior: Shared,
+    api: embodied_r_test_server::Server,
+    behavior: Arc<Mutex<Behavior>>,
 }
 
 impl Server {
     /// Starts a server whose first requests get these faults.
-    pub(crate) async fn start(faults: impl IntoIterator<Item = Fault>) -> Self {
+    pub(crate) fn start(faults: impl IntoIterator<Item = Fault>) -> Self {
         let faults = faults.into_iter().collect();
         let behavior = Arc::new(Mutex::new(Behavior { faults, ..Behavior::default() }));
-        let api = ChatApi::start(axum::routing::post(reply), Arc::clone(&behavior)).await;
+        let of_server = Arc::clone(&behavior);
+        let reply = move |request: &Request| reply(request, &mut of_server.lock().unwrap());
+        let api = embodied_r_test_server::Server::chat(reply);
         Self { api, behavior }
     }
 
@@ -103,101 +94,82 @@ impl Server {
 
     /// The number of requests so far, with any outcome.
     pub(crate) fn request_count(&self) -> usize {
-        self.behavior.lock().unwrap().requests.len()
+        self.api.requests().len()
     }
 
     /// The text of each request.
     pub(crate) fn requests(&self) -> Vec<String> {
-        self.behavior.lock().unwrap().requests.clone()
+        self.api.bodies().iter().map(text).collect()
     }
 
+    /// The number of requests that got a response.
     pub(crate) fn answered(&self) -> usize {
-        self.behavior.lock().unwrap().answered
+        self.api.answered()
     }
 
     pub(crate) fn faults_left(&self) -> usize {
         self.behavior.lock().unwrap().faults.len()
     }
 
+    /// The header of the last request.
     pub(crate) fn authorization(&self) -> Option<String> {
-        self.behavior.lock().unwrap().authorization.clone()
+        self.api.requests().last()?.header("authorization").map(str::to_owned)
     }
 }
 
-async fn reply(State(behavior): State<Shared>, headers: HeaderMap, body: Bytes) -> Response {
-    let request: Value = serde_json::from_slice(&body).unwrap();
-    let (fault, latency) = {
-        let mut behavior = behavior.lock().unwrap();
-        let authorization = headers.get("authorization").and_then(|value| value.to_str().ok());
-        behavior.authorization = authorization.map(str::to_owned);
-        let text = text(&request);
-        behavior.requests.push(text.clone());
-        let contains = |word: &Option<String>| word.as_ref().is_some_and(|w| text.contains(w));
-        if contains(&behavior.refused_word) {
-            let error = json!({"error": {"message": "not allowed"}});
-            return (StatusCode::BAD_REQUEST, error.to_string()).into_response();
-        }
-        if contains(&behavior.filtered_word) {
-            let error = json!({"error": {"message": "not this one", "code": "content_filter"}});
-            return (StatusCode::BAD_REQUEST, error.to_string()).into_response();
-        }
-        let hangs = behavior.hang_after.is_some_and(|n| behavior.answered >= n);
-        (behavior.faults.pop_front().or(hangs.then_some(Fault::Hang)), behavior.latency)
+fn reply(request: &Request, behavior: &mut Behavior) -> Response {
+    let body = request.json();
+    let text = text(&body);
+    let contains = |word: &Option<String>| word.as_ref().is_some_and(|w| text.contains(w));
+    if contains(&behavior.refused_word) {
+        return Response::new(400, json!({"error": {"message": "not allowed"}}).to_string());
+    }
+    if contains(&behavior.filtered_word) {
+        let error = json!({"error": {"message": "not this one", "code": "content_filter"}});
+        return Response::new(400, error.to_string());
+    }
+    let hangs = behavior.hang_after.is_some_and(|n| request.index >= n);
+    let fault = behavior.faults.pop_front().or(hangs.then_some(Fault::Hang));
+    let response = match fault {
+        Some(fault) => inject(fault),
+        None => answer(&body, &text, behavior),
     };
-    tokio::time::sleep(latency).await;
-    match fault {
-        Some(fault) => inject(fault).await,
-        None => {
-            let (mut content, images) = describe(&request);
-            let mut behavior = behavior.lock().unwrap();
-            behavior.answered += 1;
-            let text = text(&request);
-            let malformed = behavior.malformed.iter_mut();
-            let mut malformed = malformed
-                .filter(|(word, left)| images > 1 && *left > 0 && text.contains(word.as_str()));
-            if let Some((_, left)) = malformed.next() {
-                *left -= 1;
-                content = "well,\na lamp";
-            }
-            let truncated = request["max_tokens"].as_u64().is_some_and(|n| n < behavior.min_tokens);
-            let finish_reason = if truncated { "length" } else { "stop" };
-            let reply = json!({
-                "choices": [{"message": {"role": "assistant", "content": content},
-                    "finish_reason": finish_reason}],
-                "usage": {"prompt_tokens": 100 * images, "completion_tokens": 12}});
-            reply.to_string().into_response()
-        }
-    }
+    response.after(behavior.latency)
 }
 
-async fn inject(fault: Fault) -> Response {
+fn answer(request: &Value, text: &str, behavior: &mut Behavior) -> Response {
+    let (mut content, images) = describe(request);
+    let mut malformed = behavior.malformed.iter_mut();
+    let is_malformed =
+        |(word, left): &&mut (String, usize)| images > 1 && *left > 0 && text.contains(&**word);
+    if let Some((_, left)) = malformed.find(is_malformed) {
+        *left -= 1;
+        content = "well,\na lamp";
+    }
+    let truncated = request["max_tokens"].as_u64().is_some_and(|n| n < behavior.min_tokens);
+    let finish_reason = if truncated { "length" } else { "stop" };
+    Response::json(&json!({
+        "choices": [{"message": {"role": "assistant", "content": content},
+            "finish_reason": finish_reason}],
+        "usage": {"prompt_tokens": 100 * images, "completion_tokens": 12}}))
+}
+
+fn inject(fault: Fault) -> Response {
+    let busy = Response::new(429, "slow down");
+    let half = Response::json(&json!({"choices": []}));
     match fault {
-        Fault::TooManyRequests => {
-            (StatusCode::TOO_MANY_REQUESTS, [("retry-after", "1")], "slow down").into_response()
-        }
-        Fault::TooManyRequestsUntil => {
-            // A date in the past means no wait.
-            let until = [("retry-after", "Sun, 06 Nov 1994 08:49:37 GMT")];
-            (StatusCode::TOO_MANY_REQUESTS, until, "slow down").into_response()
-        }
-        Fault::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "loading").into_response(),
-        Fault::Unauthorized => (StatusCode::UNAUTHORIZED, "who are you?").into_response(),
-        Fault::HangInBody => {
-            let half = futures_util::stream::iter([Ok::<_, std::io::Error>("{\"choices\": ")]);
-            let rest = futures_util::stream::pending();
-            Body::from_stream(half.chain(rest)).into_response()
-        }
-        Fault::Empty => json!({"choices": [{"message": {"content": ""}, "finish_reason": "stop"}]})
-            .to_string()
-            .into_response(),
-        Fault::InternalError => {
-            (StatusCode::INTERNAL_SERVER_ERROR, "out of memory").into_response()
-        }
-        Fault::Hang => std::future::pending().await,
-        Fault::BrokenJson => "{\"choices\": [{\"message\": {\"content\": \"a red".into_response(),
-        Fault::CutConnection => {
-            let cut = [Ok("{\"choices\": "), Err(std::io::Error::other("cut"))];
-            Body::from_stream(futures_util::stream::iter(cut)).into_response()
+        Fault::TooManyRequests => busy.header("retry-after", "1"),
+        // A date in the past means no wait.
+        Fault::TooManyRequestsUntil => busy.header("retry-after", "Sun, 06 Nov 1994 08:49:37 GMT"),
+        Fault::InternalError => Response::new(500, "out of memory"),
+        Fault::Overloaded => Response::new(503, "loading"),
+        Fault::Unauthorized => Response::new(401, "who are you?"),
+        Fault::Hang => Response::hang(),
+        Fault::HangInBody => half.hang_at(11),
+        Fault::CutConnection => half.cut_at(11),
+        Fault::Empty => Response::completion(""),
+        Fault::BrokenJson => {
+            Response::new(200, "{\"choices\": [{\"message\": {\"content\": \"a red")
         }
     }
 }

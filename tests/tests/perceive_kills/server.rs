@@ -4,12 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
-use axum::extract::State;
-use axum::http::StatusCode;
-use axum::response::{IntoResponse as _, Response};
-use embodied_r_tests::ChatApi;
-use futures_util::StreamExt as _;
+use embodied_r_test_server::{Request, Response};
 use serde_json::{Value, json};
 
 /// A simple random number generator (xorshift).
@@ -29,12 +24,12 @@ impl Random {
     }
 }
 
-/// A response that was sent completely.
+/// A response to a process, which may be killed before it receives it.
 #[derive(Clone, Copy)]
 pub(crate) struct Answer {
     /// Its serial number, which is also its token count, so that it can be identified.
     pub(crate) serial: u64,
-    /// The process that received it.
+    /// The process that sent the request.
     pub(crate) process: usize,
     /// Whether it is final and must be kept: empty responses and refusals are not.
     pub(crate) is_final: bool,
@@ -45,31 +40,29 @@ pub(crate) struct Answer {
 struct Behavior {
     random: Random,
     process: usize,
-    requests: usize,
     next_serial: u64,
     /// By the text of the request.
     answers: BTreeMap<String, Vec<Answer>>,
     faults: BTreeMap<&'static str, usize>,
 }
 
-type Shared = Arc<Mutex<Behavior>>;
-
 pub(crate) struct Server {
-    api: ChatApi,
-    behavior: Shared,
+    api: embodied_r_test_server::Server,
+    behavior: Arc<Mutex<Behavior>>,
 }
 
 impl Server {
-    pub(crate) async fn start(seed: u64) -> Self {
+    pub(crate) fn start(seed: u64) -> Self {
         let behavior = Arc::new(Mutex::new(Behavior {
             random: Random(seed | 1),
             process: 0,
-            requests: 0,
             next_serial: 1000,
             answers: BTreeMap::new(),
             faults: BTreeMap::new(),
         }));
-        let api = ChatApi::start(axum::routing::post(reply), Arc::clone(&behavior)).await;
+        let of_server = Arc::clone(&behavior);
+        let reply = move |request: &Request| reply(request, &mut of_server.lock().unwrap());
+        let api = embodied_r_test_server::Server::chat(reply);
         Self { api, behavior }
     }
 
@@ -86,7 +79,7 @@ impl Server {
 
     /// The number of requests so far.
     pub(crate) fn request_count(&self) -> usize {
-        self.behavior.lock().unwrap().requests
+        self.api.requests().len()
     }
 
     /// The responses to each distinct request since the last call.
@@ -121,66 +114,49 @@ const FAULTS: [&str; 14] = [
 /// Faults that take a second, each injected into one in 400 requests.
 const SLOW_FAULTS: [&str; 4] = ["429 in a second", "429 until a date", "hang", "hang in the body"];
 
-async fn reply(State(behavior): State<Shared>, body: Bytes) -> Response {
-    let (fault, wait) = {
-        let mut behavior = behavior.lock().unwrap();
-        behavior.requests += 1;
-        let slow = SLOW_FAULTS.get(behavior.random.below(400) as usize).copied();
-        let fault = slow.or_else(|| FAULTS.get(behavior.random.below(200) as usize).copied());
-        if let Some(fault) = fault {
-            *behavior.faults.entry(fault).or_default() += 1;
-        }
-        (fault.unwrap_or("none"), Duration::from_millis(behavior.random.below(12)))
-    };
-    tokio::time::sleep(wait).await;
+fn reply(request: &Request, behavior: &mut Behavior) -> Response {
+    let slow = SLOW_FAULTS.get(behavior.random.below(400) as usize).copied();
+    let fault = slow.or_else(|| FAULTS.get(behavior.random.below(200) as usize).copied());
+    if let Some(fault) = fault {
+        *behavior.faults.entry(fault).or_default() += 1;
+    }
+    let wait = Duration::from_millis(behavior.random.below(12));
     let retry_after =
-        |status, wait: String| (status, [("retry-after", wait)], "slow down").into_response();
-    let busy = StatusCode::TOO_MANY_REQUESTS;
-    let text = String::from_utf8(body.into()).unwrap();
-    match fault {
-        "429" => retry_after(busy, "0".into()),
-        "429 in a second" => retry_after(busy, "1".into()),
-        "429 until a past date" => retry_after(busy, "Sun, 06 Nov 1994 08:49:37 GMT".into()),
+        |status, wait: &str| Response::new(status, "slow down").header("retry-after", wait);
+    let half = Response::json(&json!({"choices": []}));
+    let response = match fault.unwrap_or("none") {
+        "429" => retry_after(429, "0"),
+        "429 in a second" => retry_after(429, "1"),
+        "429 until a past date" => retry_after(429, "Sun, 06 Nov 1994 08:49:37 GMT"),
         "429 until a date" => {
             let soon = std::time::SystemTime::now() + Duration::from_secs(1);
-            retry_after(busy, httpdate::fmt_http_date(soon))
+            retry_after(429, &httpdate::fmt_http_date(soon))
         }
-        "500" => (StatusCode::INTERNAL_SERVER_ERROR, "out of memory").into_response(),
-        "503" => (StatusCode::SERVICE_UNAVAILABLE, "loading").into_response(),
-        "503 with Retry-After" => retry_after(StatusCode::SERVICE_UNAVAILABLE, "0".into()),
-        "hang" => std::future::pending().await,
-        "hang in the body" => part(futures_util::stream::pending().boxed()),
-        "connection cut in the body" => {
-            let cut = async { Err(std::io::Error::other("cut")) };
-            part(futures_util::stream::once(cut).boxed())
-        }
-        "broken JSON" => "{\"choices\": [{\"message\": {\"content\": \"a red".into_response(),
-        "no JSON" => "<html>bad gateway</html>".into_response(),
-        "error with status 200" => {
-            json!({"error": {"message": "worker died"}}).to_string().into_response()
-        }
+        "500" => Response::new(500, "out of memory"),
+        "503" => Response::new(503, "loading"),
+        "503 with Retry-After" => retry_after(503, "0"),
+        "hang" => Response::hang(),
+        "hang in the body" => half.hang_at(11),
+        "connection cut in the body" => half.cut_at(11),
+        "broken JSON" => Response::new(200, "{\"choices\": [{\"message\": {\"content\": \"a red"),
+        "no JSON" => Response::new(200, "<html>bad gateway</html>"),
+        "error with status 200" => Response::json(&json!({"error": {"message": "worker died"}})),
         "filter" => {
             let error = json!({"error": {"message": "not this one", "code": "content_filter"}});
-            (StatusCode::BAD_REQUEST, error.to_string()).into_response()
+            Response::new(400, error.to_string())
         }
-        fault => answer(&behavior, text, fault),
-    }
-}
-
-/// Half of a response, then `rest`.
-fn part(rest: futures_util::stream::BoxStream<'static, std::io::Result<&'static str>>) -> Response {
-    let half = futures_util::stream::iter([Ok("{\"choices\": ")]);
-    Body::from_stream(half.chain(rest)).into_response()
+        fault => answer(behavior, request, fault),
+    };
+    response.after(wait)
 }
 
 /// A response with the question's own word and a serial number.
-fn answer(behavior: &Shared, text: String, fault: &str) -> Response {
-    let request: Value = serde_json::from_str(&text).unwrap();
-    let parts = request["messages"][0]["content"].as_array().unwrap();
+fn answer(behavior: &mut Behavior, request: &Request, fault: &str) -> Response {
+    let body = request.json();
+    let parts = body["messages"][0]["content"].as_array().unwrap();
     let images = parts.iter().filter(|part| part["type"] == "image_url").count();
     let prompt = parts.last().unwrap()["text"].as_str().unwrap();
     let word = prompt.split_once("Question: ").unwrap().1.split_once('?').unwrap().0;
-    let mut behavior = behavior.lock().unwrap();
     let serial = behavior.next_serial;
     behavior.next_serial += 1;
     let answer = Answer {
@@ -189,7 +165,7 @@ fn answer(behavior: &Shared, text: String, fault: &str) -> Response {
         is_final: !matches!(fault, "empty" | "refusal"),
         is_cached: fault != "empty",
     };
-    behavior.answers.entry(text).or_default().push(answer);
+    behavior.answers.entry(body.to_string()).or_default().push(answer);
     let caption = match images {
         1 => format!("{word} serial {serial}."),
         _ => format!("1. Rotate left\n2. {word} serial {serial}.\n3. Nothing of it."),
@@ -203,11 +179,9 @@ fn answer(behavior: &Shared, text: String, fault: &str) -> Response {
         }
         _ => (json!(caption), Value::Null, "stop"),
     };
-    json!({
+    Response::json(&json!({
         "id": serial.to_string(),
         "choices": [{"message": {"role": "assistant", "content": content, "refusal": refusal},
             "finish_reason": reason}],
-        "usage": {"prompt_tokens": serial, "completion_tokens": 1}})
-    .to_string()
-    .into_response()
+        "usage": {"prompt_tokens": serial, "completion_tokens": 1}}))
 }

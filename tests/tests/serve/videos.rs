@@ -1,14 +1,14 @@
 //! Videos in requests.
 
 use std::fs;
-use std::io::{Cursor, Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener};
+use std::io::Cursor;
 use std::path::Path;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use embodied_r_policy::tokenizer::{SpecialTokens, Tokenizer};
+use embodied_r_test_server as http;
 use embodied_r_tests::{VisionModel, stderr_of, tiny_model, write_clip};
 use image::ImageFormat;
 use serde_json::{Value, json};
@@ -241,22 +241,6 @@ fn videos_beyond_the_limits_are_refused_before_they_are_decoded() {
     }
 }
 
-/// A host that sends `video` for every request.
-fn host(video: Vec<u8>) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    std::thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            let mut stream = stream;
-            // The head of a request without a body fits one read.
-            let _ = stream.read(&mut [0; 4096]);
-            let _ = write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", video.len());
-            let _ = stream.write_all(&video);
-        }
-    });
-    address
-}
-
 #[test]
 fn videos_come_only_from_allowed_folders_and_hosts() {
     let dir = workspace();
@@ -266,11 +250,12 @@ fn videos_come_only_from_allowed_folders_and_hosts() {
     fs::write(dir.path().join("open/note.mp4"), "no video").unwrap();
     let root = dir.path().canonicalize().unwrap();
     let file = |name: &str| format!("file://{}/{name}", root.display());
-    let host = host(video.clone());
+    let sent = video.clone();
+    let host = http::Server::start(move |_| http::Response::new(200, sent.clone()));
     let options = ["--allowed-local-media-path", "open", "--allowed-media-domains", "127.0.0.1"];
     let server = Server::launch(dir, &options, None);
     let expected = text(&server.post(CHAT, &request(&[data_url(&video)])));
-    for url in [file("open/a.mp4"), format!("http://{host}/a.mp4")] {
+    for url in [file("open/a.mp4"), format!("{}/a.mp4", host.url())] {
         assert_eq!(
             text(&server.post(CHAT, &request(std::slice::from_ref(&url)))),
             expected,
@@ -281,7 +266,7 @@ fn videos_come_only_from_allowed_folders_and_hosts() {
         let message = refusal(&server, &file(name));
         assert!(message.contains("is not a file in the directory"), "{name}: {message}");
     }
-    let message = refusal(&server, &format!("http://localhost:{}/a.mp4", host.port()));
+    let message = refusal(&server, &format!("http://localhost:{}/a.mp4", host.address().port()));
     assert!(message.contains("is not an allowed host"), "{message}");
     let message = refusal(&server, &file("open/note.mp4"));
     assert!(message.contains("is not a video that FFmpeg can read"), "{message}");

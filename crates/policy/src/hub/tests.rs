@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::Mutex;
 
 use super::*;
-use server::{Fault, Host, LIST, Server};
+use server::{Fault, LIST, Server};
 
 /// Records the reports of a download.
 #[derive(Default)]
@@ -31,7 +31,7 @@ impl DownloadProgress for RecordedProgress {
 /// The hub at `server`, or an offline one.
 fn hub(cache: &Path, server: Option<&Server>) -> Hub {
     let environment = Environment {
-        endpoint: server.map_or("http://127.0.0.1:9".to_owned(), |server| server.url.clone()),
+        endpoint: server.map_or("http://127.0.0.1:9".to_owned(), |server| server.hub.url()),
         cache: cache.to_owned(),
         token: Some("secret".to_owned()),
         offline: server.is_none(),

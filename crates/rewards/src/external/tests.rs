@@ -1,10 +1,7 @@
-use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use axum::http::{HeaderMap, StatusCode};
-use axum::response::{IntoResponse, Response};
+use embodied_r_test_server::{Request, Response, Server};
 use serde_json::{Value, json};
 
 use super::*;
@@ -207,84 +204,57 @@ fn a_missing_program_is_an_error_before_the_run() {
     }
 }
 
-/// A service on a free local port that counts its requests.
-struct Service {
-    address: SocketAddr,
-    requests: Arc<AtomicUsize>,
-    seen: Arc<Mutex<(HeaderMap, Value)>>,
-    _runtime: tokio::runtime::Runtime,
-}
-
-impl Service {
-    /// `answer` gets the index of the request.
-    fn start(answer: impl Fn(usize) -> Response + Send + Sync + 'static) -> Self {
-        let mut builder = tokio::runtime::Builder::new_multi_thread();
-        let runtime = builder.worker_threads(1).enable_all().build().unwrap();
-        let requests = Arc::new(AtomicUsize::new(0));
-        let seen = Arc::new(Mutex::new((HeaderMap::new(), Value::Null)));
-        let (count, keep, answer) = (Arc::clone(&requests), Arc::clone(&seen), Arc::new(answer));
-        let handler = move |headers: HeaderMap, axum::Json(body): axum::Json<Value>| {
-            *keep.lock().unwrap() = (headers, body);
-            let response = answer(count.fetch_add(1, Ordering::SeqCst));
-            async move { response }
-        };
-        let app = axum::Router::new().route("/score", axum::routing::post(handler));
-        let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
-        let address = listener.local_addr().unwrap();
-        runtime.spawn(async move { axum::serve(listener, app).await });
-        Self { address, requests, seen, _runtime: runtime }
-    }
-
-    fn reward(&self) -> ExternalRewardConfig {
-        let url = format!("http://{}/score?key=secret", self.address);
-        ExternalRewardConfig {
-            timeout_s: 20.0,
-            ..ExternalRewardConfig::new("help", RewardBackend::Url(url))
-        }
-    }
-
-    fn requests(&self) -> usize {
-        self.requests.load(Ordering::SeqCst)
-    }
+/// A service and the reward that it computes.
+fn service(
+    reply: impl Fn(&Request) -> Response + Send + Sync + 'static,
+) -> (Server, ExternalRewardConfig) {
+    let server = Server::at("/score", reply);
+    let url = RewardBackend::Url(format!("{}/score?key=secret", server.url()));
+    let reward = ExternalRewardConfig { timeout_s: 20.0, ..ExternalRewardConfig::new("help", url) };
+    (server, reward)
 }
 
 fn scores(rewards: Value) -> Response {
-    axum::Json(json!({"rewards": rewards})).into_response()
+    Response::json(&json!({"rewards": rewards}))
 }
 
 #[test]
 fn a_service_gets_the_same_object_as_a_command() {
-    let service = Service::start(|_| scores(json!([1, null, 0.25])));
-    assert_eq!(values(&score(&service.reward()).unwrap()), [Some(1.0), None, Some(0.25)]);
-    let (headers, body) = service.seen.lock().unwrap().clone();
-    assert_eq!(headers["content-type"], "application/json");
+    let (server, reward) = service(|_| scores(json!([1, null, 0.25])));
+    assert_eq!(values(&score(&reward).unwrap()), [Some(1.0), None, Some(0.25)]);
+    let request = &server.requests()[0];
+    assert_eq!(request.header("content-type"), Some("application/json"));
+    let body = request.json();
     assert_eq!(body["completion_ids"], json!([[1], [2, 3], []]));
     assert_eq!(body["ids"], json!(["q1", "q1", "q2"]));
 }
 
+fn busy() -> Response {
+    Response::new(503, "").header("retry-after-ms", "1")
+}
+
 #[test]
 fn a_busy_service_is_retried_and_a_rejected_request_is_not() {
-    let service = Service::start(|request| match request {
-        0 => (StatusCode::SERVICE_UNAVAILABLE, [("retry-after-ms", "1")]).into_response(),
+    let (server, reward) = service(|request| match request.index {
+        0 => busy(),
         _ => scores(json!([1, 1, 1])),
     });
-    assert_eq!(score(&service.reward()).unwrap().len(), 3);
-    assert_eq!(service.requests(), 2);
+    assert_eq!(score(&reward).unwrap().len(), 3);
+    assert_eq!(server.requests().len(), 2);
 
-    let service = Service::start(|_| (StatusCode::BAD_REQUEST, "too long").into_response());
-    let message = failure(&service.reward());
+    let (server, reward) = service(|_| Response::new(400, "too long"));
+    let message = failure(&reward);
     assert!(message.starts_with("reward `help` failed: `http://127.0.0.1:"), "{message}");
     assert!(message.ends_with("/score` returned 400: too long"), "{message}");
-    assert_eq!(service.requests(), 1);
+    assert_eq!(server.requests().len(), 1);
 }
 
 #[test]
 fn a_service_that_stays_busy_fails_after_four_attempts() {
-    let busy = (StatusCode::SERVICE_UNAVAILABLE, [("retry-after-ms", "1")]);
-    let service = Service::start(move |_| busy.into_response());
-    let message = failure(&service.reward());
+    let (server, reward) = service(|_| busy());
+    let message = failure(&reward);
     assert!(message.contains("gave up after 4 attempts"), "{message}");
-    assert_eq!(service.requests(), 4);
+    assert_eq!(server.requests().len(), 4);
 }
 
 #[test]
@@ -294,8 +264,8 @@ fn errors_of_a_service_omit_the_query_of_its_url() {
         (r#"{"rewards": [NaN]}"#, "`NaN` is not valid JSON"),
         ("hello", "it starts with `hello`"),
     ] {
-        let service = Service::start(move |_| reply.into_response());
-        let message = failure(&service.reward());
+        let (_server, reward) = service(move |_| Response::new(200, reply));
+        let message = failure(&reward);
         assert!(message.contains(part), "{part} in {message}");
         assert!(message.contains("/score`") && !message.contains("secret"), "{message}");
     }
@@ -303,9 +273,8 @@ fn errors_of_a_service_omit_the_query_of_its_url() {
 
 #[test]
 fn a_reply_of_a_service_has_the_size_limit_of_a_commands() {
-    let large = "x".repeat(MAX_REPLY_BYTES + 1);
-    let service = Service::start(move |_| large.clone().into_response());
-    let message = failure(&service.reward());
+    let (_server, reward) = service(|_| Response::new(200, vec![b'x'; MAX_REPLY_BYTES + 1]));
+    let message = failure(&reward);
     assert!(message.contains("sent a response of more than 64 MiB"), "{message}");
     let message = failure(&script("head -c 67108865 /dev/zero"));
     assert!(message.contains("the reply is longer than 64 MiB"), "{message}");

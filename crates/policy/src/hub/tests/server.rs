@@ -1,10 +1,9 @@
 //! A hub and its storage server on two local ports. Small files come from the hub, weights from the storage.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
-use std::thread;
+
+use embodied_r_test_server::{Request, Response, Server as HttpServer};
 
 use crate::hub::checksum::Checksum;
 
@@ -32,36 +31,19 @@ pub(super) enum Fault {
     Status(u16, &'static str),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Host {
-    Hub,
-    Storage,
-}
-
-/// A request that was received.
-#[derive(Debug, Clone)]
-pub(super) struct Request {
-    pub(super) host: Host,
-    pub(super) method: String,
-    pub(super) path: String,
-    pub(super) range: Option<String>,
-    pub(super) token: Option<String>,
-}
-
 #[derive(Default)]
 struct State {
     /// The files, as `org/name/file`; those of data sets, as `datasets/org/name/file`.
     files: Mutex<BTreeMap<String, Vec<u8>>>,
     /// The next faults of a file, by name.
     faults: Mutex<Vec<(String, Fault)>>,
-    requests: Mutex<Vec<Request>>,
-    storage: Mutex<String>,
     /// The ETag of all files in place of their hashes.
     etag: Mutex<Option<String>>,
 }
 
 pub(super) struct Server {
-    pub(super) url: String,
+    pub(super) hub: HttpServer,
+    pub(super) storage: HttpServer,
     state: Arc<State>,
 }
 
@@ -71,8 +53,11 @@ impl Server {
         let state = Arc::new(State::default());
         let owned = files.iter().map(|(name, bytes)| ((*name).to_owned(), bytes.clone()));
         state.files.lock().unwrap().extend(owned);
-        *state.storage.lock().unwrap() = listen(Host::Storage, &state);
-        Self { url: listen(Host::Hub, &state), state }
+        let of_storage = Arc::clone(&state);
+        let storage = HttpServer::start(move |request| response(request, &of_storage, None));
+        let (of_hub, url) = (Arc::clone(&state), storage.url());
+        let hub = HttpServer::start(move |request| response(request, &of_hub, Some(&url)));
+        Self { hub, storage, state }
     }
 
     /// Serves the files of `org/model`, each with its name as text.
@@ -95,70 +80,26 @@ impl Server {
         self
     }
 
-    pub(super) fn requests(&self) -> Vec<Request> {
-        self.state.requests.lock().unwrap().clone()
+    /// The requests to the hub, then those to the storage.
+    pub(super) fn requests(&self) -> Vec<Arc<Request>> {
+        [self.hub.requests(), self.storage.requests()].concat()
     }
 
     /// The ranges of the requests for the bytes of a file.
     pub(super) fn ranges(&self, file: &str) -> Vec<Option<String>> {
-        let requests = self.requests().into_iter();
-        let is_last = |request: &Request| match is_weights(file) {
-            true => request.host == Host::Storage,
-            false => true,
-        };
+        let host = if is_weights(file) { &self.storage } else { &self.hub };
+        let requests = host.requests().into_iter();
         let of_file = requests.filter(|it| it.method == "GET" && it.path.contains(file));
-        of_file.filter(is_last).map(|request| request.range).collect()
+        of_file.map(|request| request.header("range").map(str::to_owned)).collect()
     }
-}
-
-/// Starts a server; returns its URL.
-fn listen(host: Host, state: &Arc<State>) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    let state = Arc::clone(state);
-    thread::spawn(move || {
-        for stream in listener.incoming() {
-            let state = Arc::clone(&state);
-            thread::spawn(move || answer(stream.unwrap(), host, &state));
-        }
-    });
-    url
 }
 
 fn is_weights(file: &str) -> bool {
     file.ends_with(".safetensors") || file.ends_with(".gguf")
 }
 
-/// Answers one request and closes the connection.
-fn answer(mut stream: TcpStream, host: Host, state: &State) {
-    let lines = BufReader::new(&stream).lines().map_while(Result::ok);
-    let mut lines = lines.take_while(|line| !line.is_empty());
-    let Some(first) = lines.next() else { return };
-    let headers: BTreeMap<String, String> = lines
-        .filter_map(|line| {
-            line.split_once(": ").map(|(name, value)| (name.to_lowercase(), value.to_owned()))
-        })
-        .collect();
-    let mut words = first.split(' ').map(str::to_owned);
-    let request = Request {
-        host,
-        method: words.next().unwrap(),
-        path: words.next().unwrap(),
-        range: headers.get("range").cloned(),
-        token: headers.get("authorization").cloned(),
-    };
-    state.requests.lock().unwrap().push(request.clone());
-    let (head, body) = response(&request, state);
-    let head = head.join("\r\n");
-    let _ = stream.write_all(format!("HTTP/1.1 {head}\r\nconnection: close\r\n\r\n").as_bytes());
-    if request.method != "HEAD" {
-        let _ = stream.write_all(&body);
-    }
-    let _ = stream.shutdown(Shutdown::Write);
-}
-
-/// The lines of the head, and the body.
-fn response(request: &Request, state: &State) -> (Vec<String>, Vec<u8>) {
+/// The hub's response, or the storage's, which has no `storage`.
+fn response(request: &Request, state: &State, storage: Option<&str>) -> Response {
     if let Some(repo) = request.path.strip_prefix("/api/models/") {
         let (repo, _) = repo.split_once("/revision/").unwrap();
         return listing(repo, state);
@@ -170,34 +111,30 @@ fn response(request: &Request, state: &State) -> (Vec<String>, Vec<u8>) {
     let path = request.path.split('?').next().unwrap();
     let name = path[1..].replace("/resolve/c0ffee", "");
     let files = state.files.lock().unwrap();
-    let Some(bytes) = files.get(&name) else {
-        return (vec!["404 Not Found".into(), "x-error-code: EntryNotFound".into()], Vec::new());
-    };
+    let Some(bytes) = files.get(&name) else { return failure(404, "EntryNotFound") };
     let etag = state.etag.lock().unwrap().clone().unwrap_or_else(|| hash(&name, bytes));
-    let length = bytes.len();
-    if is_weights(&name) && request.host == Host::Hub {
-        let storage = state.storage.lock().unwrap();
-        let head = vec![
-            "302 Found".to_owned(),
-            format!("location: {storage}/{name}?signature=signed"),
-            format!("x-linked-etag: \"{etag}\""),
-            format!("x-linked-size: {length}"),
-            "etag: \"of the redirect\"".to_owned(),
-            "content-length: 0".to_owned(),
-        ];
-        return (head, Vec::new());
+    if let Some(storage) = storage.filter(|_| is_weights(&name)) {
+        return Response::new(302, "")
+            .header("location", format!("{storage}/{name}?signature=signed"))
+            .header("x-linked-etag", format!("\"{etag}\""))
+            .header("x-linked-size", bytes.len().to_string())
+            .header("etag", "\"of the redirect\"");
     }
     let fault = match request.method.as_str() {
         "HEAD" => None,
         _ => next_fault(state, name.rsplit('/').next().unwrap()),
     };
-    content(bytes, &etag, request.range.as_deref(), fault)
+    content(bytes, &etag, request.header("range"), fault)
 }
 
-fn listing(repo: &str, state: &State) -> (Vec<String>, Vec<u8>) {
+fn failure(status: u16, code: &str) -> Response {
+    Response::new(status, "").header("x-error-code", code)
+}
+
+fn listing(repo: &str, state: &State) -> Response {
     let fault = next_fault(state, LIST);
     if let Some(Fault::Status(status, code)) = fault {
-        return (vec![format!("{status} Failed"), format!("x-error-code: {code}")], Vec::new());
+        return failure(status, code);
     }
     let prefix = format!("{repo}/");
     let files = state.files.lock().unwrap();
@@ -207,23 +144,18 @@ fn listing(repo: &str, state: &State) -> (Vec<String>, Vec<u8>) {
         .map(|name| serde_json::json!({ "rfilename": name }))
         .collect();
     if siblings.is_empty() {
-        return (vec!["404 Not Found".into(), "x-error-code: RepoNotFound".into()], Vec::new());
+        return failure(404, "RepoNotFound");
     }
     let mut list = serde_json::json!({ "sha": COMMIT, "siblings": siblings }).to_string();
     if let Some(Fault::Longer) = fault {
         list.push_str(&" ".repeat(17 << 20));
     }
-    (vec!["200 OK".into(), format!("content-length: {}", list.len())], list.into_bytes())
+    Response::new(200, list)
 }
 
-fn content(
-    bytes: &[u8],
-    etag: &str,
-    range: Option<&str>,
-    fault: Option<Fault>,
-) -> (Vec<String>, Vec<u8>) {
+fn content(bytes: &[u8], etag: &str, range: Option<&str>, fault: Option<Fault>) -> Response {
     if let Some(Fault::Status(status, code)) = fault {
-        return (vec![format!("{status} Failed"), format!("x-error-code: {code}")], Vec::new());
+        return failure(status, code);
     }
     let asked = range.map(|range| range.strip_prefix("bytes=").unwrap().trim_end_matches('-'));
     let asked: Option<usize> = asked.map(|from| from.parse().unwrap());
@@ -233,26 +165,24 @@ fn content(
         _ => asked,
     };
     if from.is_some_and(|from| from >= bytes.len()) {
-        return (vec!["416 Range Not Satisfiable".into()], Vec::new());
+        return Response::new(416, "");
     }
     let mut body = bytes[from.unwrap_or(0)..].to_vec();
-    if let Some(Fault::Longer) = fault {
-        body.push(0);
-    }
-    let mut head = vec![
-        if from.is_some() { "206 Partial Content" } else { "200 OK" }.to_owned(),
-        format!("content-length: {}", body.len()),
-        format!("etag: \"{etag}\""),
-    ];
-    if let Some(from) = from {
-        head.push(format!("content-range: bytes {from}-{}/{}", bytes.len() - 1, bytes.len()));
-    }
     match fault {
-        Some(Fault::Cut(length) | Fault::CutNoRange(length)) => body.truncate(length),
+        Some(Fault::Longer) => body.push(0),
         Some(Fault::Flip) => body[0] ^= 1,
         _ => {}
     }
-    (head, body)
+    let status = if from.is_some() { 206 } else { 200 };
+    let mut response = Response::new(status, body).header("etag", format!("\"{etag}\""));
+    if let Some(from) = from {
+        let range = format!("bytes {from}-{}/{}", bytes.len() - 1, bytes.len());
+        response = response.header("content-range", range);
+    }
+    match fault {
+        Some(Fault::Cut(length) | Fault::CutNoRange(length)) => response.cut_at(length),
+        _ => response,
+    }
 }
 
 fn next_fault(state: &State, file: &str) -> Option<Fault> {
