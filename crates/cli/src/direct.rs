@@ -15,8 +15,8 @@ use embodied_r_grpo::images::store::{ImageStore, StoreOptions};
 use embodied_r_grpo::images::table::ImageTable;
 use embodied_r_grpo::settings::{FrameUse, MediaSettings, VisionSettings};
 use embodied_r_perception::sampled_video::{self, FramePlan, FrameSelection};
-use embodied_r_perception::video::Limits;
 use embodied_r_policy::{Prompt, WeightPlacement};
+use embodied_r_video::Limits;
 use embodied_r_vision::{Frames, Processor, VisionProcessor, is_vision_language_model};
 use serde_json::{Map, Value, json};
 

@@ -23,16 +23,9 @@ pub enum Error {
         /// The codec's error.
         source: image::ImageError,
     },
-    /// An option of the key-frame selection is outside its range.
-    #[error("`{option}` must be {expected}, not {given}")]
-    KeyFrameOption {
-        /// The option's name.
-        option: &'static str,
-        /// Its value.
-        given: String,
-        /// The valid values.
-        expected: &'static str,
-    },
+    /// The key frames of a video could not be selected.
+    #[error(transparent)]
+    KeyFrames(embodied_r_keyframes::Error),
     /// An option of the frame selection is invalid.
     #[error("`{option}` must be {expected}, not {given}")]
     FrameOption {
@@ -305,6 +298,15 @@ pub enum Error {
         /// The shard of the first one.
         shard: String,
     },
+}
+
+impl From<embodied_r_keyframes::Error> for Error {
+    fn from(error: embodied_r_keyframes::Error) -> Self {
+        match error {
+            embodied_r_keyframes::Error::Video(error) => Self::Video(error),
+            error => Self::KeyFrames(error),
+        }
+    }
 }
 
 impl From<embodied_r_policy::Error> for Error {

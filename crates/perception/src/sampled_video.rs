@@ -7,7 +7,7 @@
 //!
 //! ```no_run
 //! use embodied_r_perception::sampled_video::{FramePlan, FrameSelection, FrameUse};
-//! use embodied_r_perception::video::Limits;
+//! use embodied_r_video::Limits;
 //! # fn encode(encoder: &embodied_r_vision::VisionEncoder) -> Result<(), Box<dyn std::error::Error>> {
 //!
 //! let selection: FrameSelection = "uniform=16".parse()?;

@@ -8,7 +8,7 @@ use embodied_r_data::multimodal::MediaFile;
 use embodied_r_grpo::images::files::find;
 use embodied_r_grpo::images::table::{ImageSource, ReadError};
 use embodied_r_perception::sampled_video::{self, FramePlan, FrameSelection, SampledVideo};
-use embodied_r_perception::video::Limits;
+use embodied_r_video::Limits;
 use embodied_r_vision::{Frames, Processor, image_file};
 use image::RgbImage;
 

@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
+use embodied_r_keyframes::{self as keyframes, KeyFrameOptions};
+use embodied_r_video::{self as video, Limits, Timestamps, Video};
 use embodied_r_vision::Processor;
 
 use super::{FrameSelection, FrameUse, SampledVideo, indices};
 use crate::error::{Error, Result};
-use crate::keyframes::{self, KeyFrameOptions};
-use crate::video::{self, Limits, Timestamps, Video};
 
 /// The most pixels of a video's selected frames, as they are kept: 1.6 GB.
 pub const MAX_VIDEO_PIXELS: u64 = 1 << 29;

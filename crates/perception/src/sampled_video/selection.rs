@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum FrameSelection {
-    /// The key frames of [`keyframes`](crate::keyframes), with their default options.
+    /// The key frames of [`keyframes`](embodied_r_keyframes), with their default options.
     Key,
     /// This many frames from the first to the last, evenly spaced; all frames of a video that has fewer.
     Uniform(usize),

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use embodied_r_perception::keyframes::{self, KeyFrameOptions};
-use embodied_r_perception::video::{self, Limits};
+use embodied_r_keyframes::{KeyFrameOptions, select};
+use embodied_r_video::{self as video, Limits};
 use image::GrayImage;
 
 use super::{ffmpeg, patterns};
@@ -123,7 +123,7 @@ fn ambiguous_files_are_decoded_completely() {
     ];
     for path in ambiguous {
         assert!(!is_excerpted(&path, 50), "{}", path.display());
-        assert!(keyframes::select(&path, &KeyFrameOptions::default()).unwrap().frames > 80);
+        assert!(select(&path, &KeyFrameOptions::default()).unwrap().frames > 80);
     }
 }
 
@@ -185,7 +185,7 @@ fn color_frames_of_an_excerpt_match_the_whole_video() {
 fn an_excerpt_selects_the_same_key_frames() {
     let folder = tempfile::tempdir().unwrap();
     let (excerpted, whole) = in_three_containers(folder.path());
-    let chosen = |path: &Path| keyframes::select(path, &KeyFrameOptions::default()).unwrap();
+    let chosen = |path: &Path| select(path, &KeyFrameOptions::default()).unwrap();
     let whole = chosen(&whole);
     for path in excerpted {
         let excerpted = chosen(&path);

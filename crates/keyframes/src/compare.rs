@@ -1,9 +1,6 @@
 //! Comparing two frames: their homography and overlap.
 
-use std::path::Path;
-
-use embodied_r_vision::image_file;
-use image::{GrayImage, imageops};
+use image::GrayImage;
 
 use super::features::{Features, extract};
 use super::homography::{
@@ -11,7 +8,6 @@ use super::homography::{
 };
 use super::matching::{Match, cross_checked, guided};
 use super::overlap::overlap;
-use crate::error::Error;
 
 /// The features of a frame, for comparisons.
 #[derive(Debug, Clone)]
@@ -74,17 +70,6 @@ pub fn compare(a: &FrameFeatures, b: &FrameFeatures) -> FrameComparison {
             uncertain: Some(failure),
         },
     }
-}
-
-/// Compares the image file `b` with the image file `a`.
-///
-/// # Errors
-/// [`Error::Vision`] about a file that cannot be read.
-pub fn images(a: &Path, b: &Path) -> Result<FrameComparison, Error> {
-    let view = |path: &Path| -> Result<FrameFeatures, Error> {
-        Ok(FrameFeatures::extract(&imageops::grayscale(&image_file::read(path)?)))
-    };
-    Ok(compare(&view(a)?, &view(b)?))
 }
 
 /// The homography of the matches, refitted to guided matches around it, and its inliers among `pairs`.

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use embodied_r_video::{self as video, Limits};
 use image::imageops::{FilterType, replace, resize};
 use image::{Rgb, RgbImage};
 
@@ -9,7 +10,6 @@ use super::Selection;
 use super::bitmap_font::{self, write};
 use super::selector::{Decision, SampledFrame};
 use crate::error::Result;
-use crate::video::{self, Limits};
 
 /// Width of the sheet, in frames.
 const COLUMNS: u32 = 6;

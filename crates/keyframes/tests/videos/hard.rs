@@ -2,14 +2,14 @@
 
 use std::path::Path;
 
-use embodied_r_perception::keyframes::{self, HomographyFailure, KeyFrameOptions, Selection};
+use embodied_r_keyframes::{HomographyFailure, KeyFrameOptions, Selection};
 
 use super::{ffmpeg, patterns};
 
 const X264: &str = "-c:v libx264 -preset ultrafast -pix_fmt yuv420p";
 
 fn select(path: &Path) -> Selection {
-    keyframes::select(path, &KeyFrameOptions::default()).unwrap()
+    embodied_r_keyframes::select(path, &KeyFrameOptions::default()).unwrap()
 }
 
 /// The key frames of 6 s of a source with a filter, at 10 fps.

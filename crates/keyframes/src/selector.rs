@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::compare::{FrameComparison, FrameFeatures, compare};
 use super::homography::HomographyFailure;
 use crate::error::{Error, Result};
-use crate::video::TimeLimit;
+use embodied_r_video::TimeLimit;
 
 /// Options of the key-frame selection.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -35,11 +35,10 @@ impl Default for KeyFrameOptions {
 
 impl KeyFrameOptions {
     /// # Errors
-    /// [`Error::KeyFrameOption`] for the first option outside its range.
+    /// [`Error::Option`] for the first option outside its range.
     pub fn check(&self) -> Result<()> {
-        let invalid = |option, given: String, expected| {
-            Err(Error::KeyFrameOption { option, given, expected })
-        };
+        let invalid =
+            |option, given: String, expected| Err(Error::Option { option, given, expected });
         if !(0.0..=1.0).contains(&self.threshold) {
             return invalid("threshold", self.threshold.to_string(), "from 0 to 1");
         }

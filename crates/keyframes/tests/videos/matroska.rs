@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use embodied_r_perception::keyframes::{self, KeyFrameOptions};
-use embodied_r_perception::video;
+use embodied_r_keyframes::{KeyFrameOptions, select};
+use embodied_r_video as video;
 
 use super::excerpts::{LIBAOM, SVT_AV1, VP9, excerpt, is_excerpted};
 use super::{ffmpeg, patterns};
@@ -93,7 +93,7 @@ fn ambiguous_files_are_decoded_completely() {
     ];
     for path in ambiguous {
         assert!(!is_excerpted(&path, 50), "{}", path.display());
-        assert!(keyframes::select(&path, &KeyFrameOptions::default()).unwrap().frames > 80);
+        assert!(select(&path, &KeyFrameOptions::default()).unwrap().frames > 80);
     }
     assert!(is_excerpted(&whole, 50));
 }
@@ -108,7 +108,7 @@ fn hidden_frames_are_not_counted() {
     let bytes = std::fs::read(&path).unwrap();
     assert!(blocks(&bytes, SIMPLE_BLOCK).len() > 120);
     assert!(!is_excerpted(&path, 55));
-    assert_eq!(keyframes::select(&path, &KeyFrameOptions::default()).unwrap().frames, 120);
+    assert_eq!(select(&path, &KeyFrameOptions::default()).unwrap().frames, 120);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Key-frame selection.
+//! Selection of a video's key frames.
 //!
 //! Frames are sampled at 1 fps. A sampled frame is a key frame if its overlap with the last key frame is
 //! below a threshold: the share of that frame covered by this frame's outline, projected by a homography
@@ -7,10 +7,19 @@
 //! [`compare`] estimates the overlap of two frames in four steps: [`features`], [`matching`],
 //! [`homography`] and [`overlap`]. [`selector`] implements the selection rule, [`contact_sheet`] draws
 //! its result.
+//!
+//! ```no_run
+//! use embodied_r_keyframes::{KeyFrameOptions, select};
+//!
+//! let selection = select("walk.mp4".as_ref(), &KeyFrameOptions::default())?;
+//! println!("{:?} of {} frames", selection.keyframes, selection.frames);
+//! # Ok::<(), embodied_r_keyframes::Error>(())
+//! ```
 
 mod bitmap_font;
 pub mod compare;
 pub mod contact_sheet;
+pub mod error;
 pub mod features;
 pub mod homography;
 pub mod matching;
@@ -23,14 +32,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use compare::FrameFeatures;
+use embodied_r_video::{self as video, Limits, Timestamps};
+pub use error::{Error, Result};
 pub use homography::HomographyFailure;
 use image::GrayImage;
 use selector::KeyFrameSelector;
 pub use selector::{Decision, KeyFrameOptions, SampledFrame};
 use serde::Serialize;
-
-use crate::error::Result;
-use crate::video::{self, Limits, Timestamps};
 
 /// A video's key frames and the sampled frames.
 #[derive(Debug, Clone, Serialize)]
@@ -51,7 +59,7 @@ pub struct Selection {
 /// all cores during decoding, and frames are compared in order as soon as their features are ready.
 ///
 /// # Errors
-/// [`Error::KeyFrameOption`](crate::Error::KeyFrameOption) about `options`, and those of
+/// [`Error::Option`] about `options`, and those of
 /// [`video::probe`] and [`video::sample`].
 pub fn select(path: &Path, options: &KeyFrameOptions) -> Result<Selection> {
     select_within(path, options, &Limits::new(options.time_limit))
@@ -171,7 +179,6 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Error;
     use embodied_r_video::clips;
 
     #[test]
