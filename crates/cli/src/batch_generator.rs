@@ -9,9 +9,9 @@ use std::sync::Arc;
 use anyhow::Context;
 use embodied_r_data::Progress;
 use embodied_r_data::multimodal::SampleSet;
-use embodied_r_grpo::images::store::ImageCounts;
 use embodied_r_grpo::model::prompt_end;
 use embodied_r_inference::{BlockingEngine, Completion, Model, PromptRequest};
+use embodied_r_media::store::ImageCounts;
 use embodied_r_policy::tokenizer::{ChatMessage, Tokenizer};
 use embodied_r_policy::{
     EngineOptions, FingerprintExtent, Prompt, SamplingParams, WeightPlacement, fingerprint,

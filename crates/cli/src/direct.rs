@@ -11,10 +11,10 @@ use embodied_r_data::progress::Silent;
 use embodied_r_data::question_set::QuestionSet;
 use embodied_r_data::{DataFiles, Error as DataError, Progress as _, Question, RecordPlace};
 use embodied_r_dist::ProcessGroup;
-use embodied_r_grpo::images::store::{ImageStore, StoreOptions};
-use embodied_r_grpo::images::table::ImageTable;
 use embodied_r_grpo::settings::{FrameUse, MediaSettings, VisionSettings};
-use embodied_r_perception::sampled_video::{self, FramePlan, FrameSelection};
+use embodied_r_media::sampled_video::{FramePlan, FrameSelection, SampledVideo};
+use embodied_r_media::store::{ImageStore, StoreOptions};
+use embodied_r_media::table::ImageTable;
 use embodied_r_policy::{Prompt, WeightPlacement};
 use embodied_r_video::Limits;
 use embodied_r_vision::{Frames, Processor, VisionProcessor, is_vision_language_model};
@@ -110,15 +110,11 @@ impl Direct {
     ) -> anyhow::Result<Vec<Frames>> {
         let selection: FrameSelection = self.media.frames.parse()?;
         let plan = FramePlan::of_file(path, &selection, limits)?;
+        let SampledVideo { frames, seconds } =
+            plan.decode(self.media.frame_use, processor, limits)?;
         Ok(match self.media.frame_use {
-            FrameUse::Video => {
-                let video = plan.decode(sampled_video::FrameUse::Video, processor, limits)?;
-                vec![Frames::Video { frames: video.frames, seconds: video.seconds }]
-            }
-            FrameUse::Images => {
-                let video = plan.decode(sampled_video::FrameUse::Images, processor, limits)?;
-                video.frames.into_iter().map(Frames::Image).collect()
-            }
+            FrameUse::Video => vec![Frames::Video { frames, seconds }],
+            FrameUse::Images => frames.into_iter().map(Frames::Image).collect(),
         })
     }
 

@@ -14,9 +14,10 @@ use embodied_r_data::multimodal::{
 use embodied_r_data::{DataFiles, Progress, Question, RecordPlace};
 use embodied_r_dist::ProcessGroup;
 use embodied_r_grpo::data::samples::LaidOutSample;
-use embodied_r_grpo::images::table::{ImageSource, ImageTable, ReadError, share};
 use embodied_r_grpo::settings::{FrameUse, MediaSettings};
-use embodied_r_perception::sampled_video::FrameSelection;
+use embodied_r_media::sampled_video::FrameSelection;
+use embodied_r_media::source::{ImageSource, ReadError};
+use embodied_r_media::table::{ImageTable, share};
 use embodied_r_vision::{ImageLayout, Processor};
 
 use crate::exit::{self, Usage};

@@ -26,51 +26,6 @@ pub enum Error {
     /// The key frames of a video could not be selected.
     #[error(transparent)]
     KeyFrames(embodied_r_keyframes::Error),
-    /// An option of the frame selection is invalid.
-    #[error("`{option}` must be {expected}, not {given}")]
-    FrameOption {
-        /// The option's name.
-        option: &'static str,
-        /// Its value.
-        given: String,
-        /// The valid values.
-        expected: String,
-    },
-    /// A video that is given as a list of frames has none, or too many.
-    #[error("a video of {frames} frames: it must have from 1 to {most}")]
-    FrameCount {
-        /// The number of frames.
-        frames: usize,
-        /// The largest one.
-        most: usize,
-    },
-    /// The frames of a video differ in size.
-    #[error(
-        "the frame {name} has {} × {} pixels, but the video's first frame {} × {}: all must have one size",
-        size.0, size.1, first.0, first.1
-    )]
-    FrameSizes {
-        /// The frame: its file, or its number.
-        name: String,
-        /// Its width and height.
-        size: (u32, u32),
-        /// Those of the first frame.
-        first: (u32, u32),
-    },
-    /// The selected frames of a video would take too much memory.
-    #[error(
-        "{frames} frames of {width} × {height} pixels are above the limit of {most} pixels for a video: select          fewer, or lower `max_pixels`"
-    )]
-    TooManyPixels {
-        /// The number of frames.
-        frames: usize,
-        /// Width in pixels, as they are kept.
-        width: u32,
-        /// Height in pixels.
-        height: u32,
-        /// The limit.
-        most: u64,
-    },
     /// A data file, a scene file or an output cannot be read or written.
     #[error(transparent)]
     Data(#[from] embodied_r_data::Error),

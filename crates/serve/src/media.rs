@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use embodied_r_perception::sampled_video::{FrameSelection, MAX_FRAMES};
+use embodied_r_media::sampled_video::{FrameSelection, MAX_FRAMES};
 use embodied_r_vision::{EmbeddingCache, image_file};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Url};

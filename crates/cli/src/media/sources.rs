@@ -5,9 +5,9 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use embodied_r_data::multimodal::MediaFile;
-use embodied_r_grpo::images::files::find;
-use embodied_r_grpo::images::table::{ImageSource, ReadError};
-use embodied_r_perception::sampled_video::{self, FramePlan, FrameSelection, SampledVideo};
+use embodied_r_media::files::find;
+use embodied_r_media::sampled_video::{FramePlan, FrameSelection, FrameUse, SampledVideo};
+use embodied_r_media::source::{ImageSource, ReadError};
 use embodied_r_video::Limits;
 use embodied_r_vision::{Frames, Processor, image_file};
 use image::RgbImage;
@@ -100,7 +100,7 @@ impl VideoOf {
 }
 
 impl VideoOf {
-    fn decode(&self, frame_use: sampled_video::FrameUse) -> Result<SampledVideo, ReadError> {
+    fn decode(&self, frame_use: FrameUse) -> Result<SampledVideo, ReadError> {
         let limits = Limits::default();
         self.on_disk(|path| -> Result<SampledVideo, ReadError> {
             let plan = FramePlan::of_file(path, &self.selection, &limits)?;
@@ -111,7 +111,7 @@ impl VideoOf {
 
 impl ImageSource for VideoOf {
     fn read(&self) -> Result<Frames, ReadError> {
-        let SampledVideo { frames, seconds } = self.decode(sampled_video::FrameUse::Video)?;
+        let SampledVideo { frames, seconds } = self.decode(FrameUse::Video)?;
         Ok(Frames::Video { frames, seconds })
     }
 
@@ -181,7 +181,7 @@ impl SeparateFrames {
     }
 
     fn decode(&self) -> Result<Vec<RgbImage>, ReadError> {
-        Ok(self.video.decode(sampled_video::FrameUse::Images)?.frames)
+        Ok(self.video.decode(FrameUse::Images)?.frames)
     }
 }
 
@@ -258,7 +258,7 @@ mod tests {
     /// `clip.mp4` in `dir` as separate images, and these images.
     fn clip(dir: &Path) -> (SeparateFrames, Vec<RgbImage>) {
         let video = video(dir, "clip.mp4");
-        let images = video.decode(sampled_video::FrameUse::Images).unwrap().frames;
+        let images = video.decode(FrameUse::Images).unwrap().frames;
         (SeparateFrames::new(video, &Arc::new(RecentFrames::new(VIDEO, 1))), images)
     }
 

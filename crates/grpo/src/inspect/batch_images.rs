@@ -3,13 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use embodied_r_media::files::{FrameFiles, ImageFile};
+use embodied_r_media::source::ImageSource;
+use embodied_r_media::table::ImageTable;
 use embodied_r_vision::ImageLayout;
 
 pub use super::batch_file::FileVideo;
 use super::batch_file::{BatchFile, FileGroup};
 use crate::error::{Error, Result};
-use crate::images::files::{FrameFiles, ImageFile};
-use crate::images::table::{ImageSource, ImageTable};
 use crate::model::Prompt;
 
 impl BatchFile {

@@ -5,8 +5,8 @@ use embodied_r_data::progress::Silent;
 use embodied_r_data::question::read_questions;
 use embodied_r_data::{DataFiles, Progress, Question};
 use embodied_r_grpo::data::samples::LaidOutSample;
-use embodied_r_grpo::images::table::ImageTable;
 use embodied_r_grpo::settings::{MediaSettings, VisionSettings};
+use embodied_r_media::table::ImageTable;
 use embodied_r_vision::is_vision_language_model;
 
 use super::job::Job;

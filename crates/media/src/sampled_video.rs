@@ -6,7 +6,7 @@
 //! two frames, or its frames are encoded as separate images.
 //!
 //! ```no_run
-//! use embodied_r_perception::sampled_video::{FramePlan, FrameSelection, FrameUse};
+//! use embodied_r_media::sampled_video::{FramePlan, FrameSelection, FrameUse};
 //! use embodied_r_video::Limits;
 //! # fn encode(encoder: &embodied_r_vision::VisionEncoder) -> Result<(), Box<dyn std::error::Error>> {
 //!
@@ -27,6 +27,7 @@ use embodied_r_vision::Processor;
 use image::RgbImage;
 pub use plan::{FramePlan, MAX_VIDEO_PIXELS};
 pub use selection::{FrameSelection, MAX_FRAMES};
+use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
 
@@ -42,9 +43,11 @@ pub struct SampledVideo {
 }
 
 /// What a model sees in the frames of a video.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum FrameUse {
     /// A video, in temporal patches of two frames.
+    #[default]
     Video,
     /// Separate images.
     Images,

@@ -9,13 +9,13 @@ use candle_core::Device;
 use embodied_r_vision::Pixels;
 use rayon::prelude::*;
 
-use super::locked;
-use super::table::ImageTable;
 use crate::error::Result;
+use crate::lock::locked;
+use crate::table::ImageTable;
 
 /// The patches of images, cut on threads of their own.
 #[derive(Debug)]
-pub(super) struct Prefetch {
+pub struct Prefetch {
     threads: usize,
     running: Mutex<Option<Cutting>>,
 }
@@ -33,13 +33,14 @@ struct Cutting {
 
 impl Prefetch {
     /// For a model on this device: a GPU leaves all cores to the images, a CPU is busy with the model.
-    pub(super) fn new(device: &Device) -> Self {
+    #[must_use]
+    pub fn new(device: &Device) -> Self {
         let threads = if device.is_cpu() { 1 } else { rayon::current_num_threads() };
         Self { threads, running: Mutex::default() }
     }
 
     /// Starts to cut the images of these digests, unless others are being cut.
-    pub(super) fn start(&self, table: &Arc<ImageTable>, digests: Vec<u128>) {
+    pub fn start(&self, table: &Arc<ImageTable>, digests: Vec<u128>) {
         let mut running = locked(&self.running);
         if digests.is_empty() || running.is_some() {
             return;
@@ -69,7 +70,7 @@ impl Prefetch {
     ///
     /// # Errors
     /// An image file has changed.
-    pub(super) fn take(&self, table: &ImageTable, digests: &[u128]) -> Result<Vec<Pixels>> {
+    pub fn take(&self, table: &ImageTable, digests: &[u128]) -> Result<Vec<Pixels>> {
         let mut cut = self.stopped();
         let found: Vec<(u128, Option<Result<Pixels>>)> =
             digests.iter().map(|digest| (*digest, cut.remove(digest))).collect();
@@ -101,8 +102,8 @@ mod tests {
     use embodied_r_vision::{Frames, VisionProcessor};
     use image::{Rgb, RgbImage};
 
-    use super::super::table::{ImageSource, ReadError};
     use super::*;
+    use crate::source::{ImageSource, ReadError};
 
     /// Ends a test that would hang.
     const HANG: Duration = Duration::from_secs(60);

@@ -5,11 +5,11 @@ use std::sync::Mutex;
 
 use embodied_r_vision::{Frames, Processor};
 
-use super::locked;
+use crate::lock::locked;
 
 /// Decoded images and videos by digest, up to a number of bytes.
 #[derive(Debug, Default)]
-pub(super) struct KeptFrames {
+pub(crate) struct KeptFrames {
     most: usize,
     kept: Mutex<Kept>,
 }
@@ -22,12 +22,12 @@ struct Kept {
 
 impl KeptFrames {
     /// Up to `most` bytes.
-    pub(super) fn new(most: usize) -> Self {
+    pub(crate) fn new(most: usize) -> Self {
         Self { most, kept: Mutex::default() }
     }
 
     /// Keeps the frames of an image or a video if there is room, in the size in which `processor` needs them.
-    pub(super) fn insert(&self, digest: u128, frames: Frames, processor: &Processor) {
+    pub(crate) fn insert(&self, digest: u128, frames: Frames, processor: &Processor) {
         if self.most == 0 {
             return;
         }
@@ -41,7 +41,7 @@ impl KeptFrames {
     }
 
     /// Takes the frames of an image or a video, if they were kept.
-    pub(super) fn take(&self, digest: u128) -> Option<Frames> {
+    pub(crate) fn take(&self, digest: u128) -> Option<Frames> {
         let kept = &mut *locked(&self.kept);
         let frames = kept.frames.remove(&digest)?;
         kept.bytes -= bytes(&frames);

@@ -1,45 +1,17 @@
 //! Every image and video of a run's data, by a digest of its pixels.
 
-use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use embodied_r_vision::{Frames, Grid, ImageLayout, Pixels, VisionProcessor};
+use embodied_r_dist::ProcessGroup;
+use embodied_r_vision::{Grid, ImageLayout, Pixels, VisionProcessor};
 use indexmap::IndexMap;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::kept_frames::KeptFrames;
 use crate::error::{Error, Result};
-use embodied_r_dist::ProcessGroup;
-
-/// What an image source returns if it cannot be read.
-pub type ReadError = Box<dyn std::error::Error + Send + Sync>;
-
-/// A file with an image, or with the frames of a video.
-pub trait ImageSource: Send + Sync + fmt::Debug {
-    /// Decodes the file. It has the same pixels every time.
-    ///
-    /// # Errors
-    /// The file is missing or broken.
-    fn read(&self) -> std::result::Result<Frames, ReadError>;
-
-    /// The paths of the image or of the frames, for batch files and reward commands.
-    fn paths(&self) -> Vec<String>;
-
-    /// Frames per second of a video; `None` for an image.
-    fn fps(&self) -> Option<f64> {
-        None
-    }
-
-    /// Checks that the file exists, without decoding it.
-    ///
-    /// # Errors
-    /// It does not.
-    fn find(&self) -> std::result::Result<(), ReadError> {
-        Ok(())
-    }
-}
+use crate::kept_frames::KeptFrames;
+use crate::source::{ImageSource, ReadError};
 
 /// The layout of a source, or what is wrong with it.
 type ReadLayout = std::result::Result<ImageLayout, ReadError>;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use embodied_r_vision::{Frames, image_file};
 
-use super::table::{ImageSource, ReadError};
+use crate::source::{ImageSource, ReadError};
 
 /// Checks that a file exists.
 ///

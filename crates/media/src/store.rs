@@ -8,11 +8,12 @@ use candle_core::{Device, Tensor};
 use embodied_r_policy::{ImageEmbedder, Prompt, WeightFormat, WeightPlacement};
 use embodied_r_vision::{Pixels, TrainableTower, VisionEncoder, VisionOptions};
 
-use super::disk_cache::DiskCache;
-use super::prefetch::Prefetch;
-use super::table::ImageTable;
-use super::{digests, locked};
-use crate::error::Result;
+use crate::digests;
+use crate::disk_cache::DiskCache;
+use crate::error::{Error, Result};
+use crate::lock::locked;
+use crate::prefetch::Prefetch;
+use crate::table::ImageTable;
 
 /// Embeddings by digest, and the order of their last use.
 #[derive(Debug, Default)]
@@ -145,7 +146,7 @@ impl ImageStore {
         prompts: impl IntoIterator<Item = &'a Prompt>,
         coming: impl IntoIterator<Item = &'a Prompt>,
     ) -> Result<()> {
-        let wanted = digests(prompts);
+        let wanted = digests::of_prompts(prompts);
         let (mut missing, mut counts) = (Vec::new(), ImageCounts::default());
         for digest in &wanted {
             if locked(&self.memory).get(*digest).is_some() {
@@ -162,7 +163,7 @@ impl ImageStore {
         counts.encoded = missing.len() as u64;
         let pixels = self.cut(&missing)?;
         // Those that are encoded next are not prefetched.
-        let mut next = digests(coming);
+        let mut next = digests::of_prompts(coming);
         next.retain(|digest| !missing.contains(digest) && !self.has_embeddings(*digest));
         self.prefetch.start(&self.table, next);
         self.encode(&missing, &pixels)?;
@@ -177,7 +178,7 @@ impl ImageStore {
     /// Cuts the images of `prompts` that have no embeddings yet into patches, on threads of their own, for the next
     /// [`Self::prepare`]. A file that cannot be read is an error there.
     pub fn prefetch<'a>(&self, prompts: impl IntoIterator<Item = &'a Prompt>) {
-        let mut missing = digests(prompts);
+        let mut missing = digests::of_prompts(prompts);
         missing.retain(|digest| !self.has_embeddings(*digest));
         self.prefetch.start(&self.table, missing);
     }
@@ -245,8 +246,7 @@ impl ImageEmbedder for ImageStore {
         if let Some(embeddings) = locked(&self.memory).get(digest) {
             return Ok(embeddings);
         }
-        let failed =
-            |error: crate::Error| embodied_r_policy::Error::Image { source: Box::new(error) };
+        let failed = |error: Error| embodied_r_policy::Error::Image { source: Box::new(error) };
         if let Some(embeddings) = self.options.disk.as_ref().and_then(|disk| disk.read(digest)) {
             locked(&self.memory).insert(digest, embeddings.clone());
             return Ok(embeddings);
@@ -254,7 +254,7 @@ impl ImageEmbedder for ImageStore {
         let encoded = self.cut(&[digest]).and_then(|pixels| self.encode(&[digest], &pixels));
         encoded.map_err(failed)?;
         let found = locked(&self.memory).get(digest);
-        found.ok_or_else(|| failed(crate::Error::UnknownImage { digest }))
+        found.ok_or_else(|| failed(Error::UnknownImage { digest }))
     }
 }
 

@@ -1,27 +1,74 @@
 //! The embeddings of a run's images under a frozen tower.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use candle_core::Device;
-use embodied_r_grpo::images::disk_cache::DiskCache;
-use embodied_r_grpo::images::store::{ImageCounts, ImageStore, StoreOptions};
-use embodied_r_grpo::images::table::{ImageSource, ImageTable, ReadError};
-use embodied_r_grpo::model::Prompt;
-use embodied_r_policy::{ImageEmbedder as _, WeightFormat};
+use embodied_r_media::disk_cache::DiskCache;
+use embodied_r_media::files::{FrameFiles, ImageFile};
+use embodied_r_media::source::{ImageSource, ReadError};
+use embodied_r_media::store::{ImageCounts, ImageStore, StoreOptions};
+use embodied_r_media::table::ImageTable;
+use embodied_r_policy::{ImageEmbedder as _, Prompt, WeightFormat};
 use embodied_r_vision::{Frames, VisionProcessor};
 use image::{Rgb, RgbImage};
 
-use crate::model::{Batch, batch, folder};
+use crate::folder;
+use crate::test_image::test_image;
 
-/// A store for the images of `batch`, and its prompts: of one image, of two with the first again, of an image and a
+/// The placeholder of a video.
+const VIDEO: u32 = 262;
+
+/// Images and a video in files, and the prompts about them.
+struct Files {
+    dir: tempfile::TempDir,
+    /// Of each image of the prompts.
+    images: [PathBuf; 3],
+}
+
+impl Files {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let images = [((56, 84), 1), ((84, 56), 2), ((56, 56), 3)].map(|(size, seed)| {
+            let path = dir.path().join(format!("{seed}.png"));
+            test_image(size, seed).save(&path).unwrap();
+            path
+        });
+        Self { dir, images }
+    }
+
+    /// The frames of the video, of which the first is the last image.
+    fn video(&self) -> FrameFiles {
+        let last = self.dir.path().join("4.png");
+        test_image((56, 56), 4).save(&last).unwrap();
+        FrameFiles { paths: vec![self.images[2].clone(), last], fps: 2.0 }
+    }
+}
+
+/// A store for the images of `files`, and its prompts: of one image, of two with the first again, of an image and a
 /// video, and of text.
-fn store(batch: &Batch, memory_bytes: usize, disk: Option<DiskCache>) -> (ImageStore, Vec<Prompt>) {
-    let mut table = ImageTable::new(VisionProcessor::of_model(&folder(), None).unwrap());
-    let prompts = batch.file.prompts(Some(&mut table), batch.dir.path()).unwrap();
+fn store(files: &Files, memory_bytes: usize, disk: Option<DiskCache>) -> (ImageStore, Vec<Prompt>) {
+    let processor = VisionProcessor::of_model(&folder(), None).unwrap();
+    let mut table = ImageTable::new(processor.clone());
+    let mut sources: Vec<Arc<dyn ImageSource>> = Vec::new();
+    for image in &files.images {
+        sources.push(Arc::new(ImageFile(image.clone())));
+    }
+    sources.push(Arc::new(files.video()));
+    let layouts = table.add_all(&sources, &|| ());
+    let layouts: Vec<_> = layouts.into_iter().map(Result::unwrap).collect();
     assert_eq!(table.len(), 4);
+    let [first, second, third, video] = layouts[..] else { unreachable!() };
+    let image = processor.image_token_id();
+    let prompts = [
+        (vec![1, image, 2], vec![first]),
+        (vec![image, 1, image], vec![first, second]),
+        (vec![image, 1, VIDEO], vec![third, video]),
+        (vec![1, 2, 3], vec![]),
+    ];
+    let prompts = prompts.map(|(ids, layouts)| processor.prompt(&ids, &layouts).unwrap());
     let options = StoreOptions {
         model: folder(),
         format: WeightFormat::F32,
@@ -29,7 +76,7 @@ fn store(batch: &Batch, memory_bytes: usize, disk: Option<DiskCache>) -> (ImageS
         memory_bytes,
         disk,
     };
-    (ImageStore::new(Arc::new(table), options), prompts)
+    (ImageStore::new(Arc::new(table), options), prompts.into())
 }
 
 fn counts(encoded: u64, from_disk: u64, from_memory: u64) -> ImageCounts {
@@ -44,8 +91,8 @@ fn values(store: &ImageStore, prompt: &Prompt) -> Vec<Vec<f32>> {
 
 #[test]
 fn an_image_is_encoded_once_and_the_tower_then_leaves_memory() {
-    let batch = batch();
-    let (store, prompts) = store(&batch, usize::MAX, None);
+    let files = Files::new();
+    let (store, prompts) = store(&files, usize::MAX, None);
     assert!(!store.has_tower());
     store.prepare(&prompts[..1]).unwrap();
     assert_eq!(store.counts(), counts(1, 0, 0));
@@ -59,11 +106,11 @@ fn an_image_is_encoded_once_and_the_tower_then_leaves_memory() {
 
 #[test]
 fn what_does_not_fit_into_memory_is_read_from_disk_with_the_same_bits() {
-    let batch = batch();
+    let files = Files::new();
     let disk = tempfile::tempdir().unwrap();
     let cache = || Some(DiskCache::open(disk.path(), "tower").unwrap());
-    let (kept, prompts) = store(&batch, usize::MAX, None);
-    let (store, _) = store(&batch, 0, cache());
+    let (kept, prompts) = store(&files, usize::MAX, None);
+    let (store, _) = store(&files, 0, cache());
     store.prepare(&prompts).unwrap();
     assert!(!store.has_tower());
     // The images of the last step stay until the next one.
@@ -75,23 +122,23 @@ fn what_does_not_fit_into_memory_is_read_from_disk_with_the_same_bits() {
         assert_eq!(values(&store, prompt), values(&kept, prompt));
     }
     // Another process goes on with the files, and never reads the tower.
-    let (again, _) = self::store(&batch, 0, cache());
+    let (again, _) = self::store(&files, 0, cache());
     again.prepare(&prompts).unwrap();
     assert_eq!((again.counts(), again.has_tower()), (counts(0, 4, 0), false));
 }
 
 #[test]
 fn a_damaged_file_of_the_cache_is_encoded_again() {
-    let batch = batch();
+    let files = Files::new();
     let disk = tempfile::tempdir().unwrap();
-    let (store, prompts) = store(&batch, 0, Some(DiskCache::open(disk.path(), "t").unwrap()));
+    let (store, prompts) = store(&files, 0, Some(DiskCache::open(disk.path(), "t").unwrap()));
     store.prepare(&prompts[..1]).unwrap();
     let before = values(&store, &prompts[0]);
     let folder = std::fs::read_dir(disk.path()).unwrap().next().unwrap().unwrap().path();
     let file = std::fs::read_dir(&folder).unwrap().next().unwrap().unwrap().path();
     std::fs::write(&file, b"damaged").unwrap();
     let cache = Some(DiskCache::open(disk.path(), "t").unwrap());
-    let (again, prompts) = self::store(&batch, 0, cache);
+    let (again, prompts) = self::store(&files, 0, cache);
     again.prepare(&prompts[..1]).unwrap();
     assert_eq!(again.counts(), counts(1, 0, 0));
     assert_eq!(values(&again, &prompts[0]), before);
@@ -99,9 +146,9 @@ fn a_damaged_file_of_the_cache_is_encoded_again() {
 
 #[test]
 fn decoding_ahead_changes_nothing() {
-    let batch = batch();
-    let (ahead, prompts) = store(&batch, usize::MAX, None);
-    let (store, _) = store(&batch, usize::MAX, None);
+    let files = Files::new();
+    let (ahead, prompts) = store(&files, usize::MAX, None);
+    let (store, _) = store(&files, usize::MAX, None);
     // More than the next step needs, and less than the one after it.
     ahead.prefetch(&prompts[..2]);
     ahead.prepare(&prompts[..1]).unwrap();
@@ -116,17 +163,16 @@ fn decoding_ahead_changes_nothing() {
 
 #[test]
 fn a_file_that_changes_or_vanishes_during_the_run_is_named() {
-    let batch = batch();
-    let (store, prompts) = store(&batch, usize::MAX, None);
-    let path = batch.dir.path().join(&batch.file.groups[0].images[0]);
-    let other = batch.dir.path().join(&batch.file.groups[1].images[0]);
-    std::fs::copy(&other, &path).unwrap();
+    let files = Files::new();
+    let (store, prompts) = store(&files, usize::MAX, None);
+    let [path, other, _] = &files.images;
+    std::fs::copy(other, path).unwrap();
     let message = |prompts: &[Prompt]| store.prepare(prompts).unwrap_err().to_string();
     let changed = message(&prompts[..1]);
     let name = |path: &Path| path.file_name().unwrap().to_str().unwrap().to_owned();
-    assert!(changed.contains(&name(&path)) && changed.contains("other pixels"), "{changed}");
-    std::fs::remove_file(&path).unwrap();
-    assert!(message(&prompts[..1]).contains(&name(&path)));
+    assert!(changed.contains(&name(path)) && changed.contains("other pixels"), "{changed}");
+    std::fs::remove_file(path).unwrap();
+    assert!(message(&prompts[..1]).contains(&name(path)));
     // Other images can be used.
     store.prepare(&prompts[3..]).unwrap();
 }

@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use embodied_r_dist::ProcessGroup;
 use embodied_r_dist::{Communicator, CommunicatorOptions};
-use embodied_r_grpo::images::table::{ImageSource, ImageTable, ReadError};
+use embodied_r_media::source::{ImageSource, ReadError};
+use embodied_r_media::table::ImageTable;
 use embodied_r_vision::{Frames, ImageLayout, VisionProcessor};
 use image::{Rgb, RgbImage};
 
-use crate::model::folder;
+use crate::folder;
 
 /// An image, or a video of two frames, that counts how often it is decoded, and on which ranks its file is missing.
 #[derive(Debug)]
