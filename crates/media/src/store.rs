@@ -1,6 +1,5 @@
 //! The embeddings of a run's images under a frozen vision tower: each image is encoded once per run.
 
-use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -12,17 +11,9 @@ use crate::digests;
 use crate::disk_cache::DiskCache;
 use crate::error::{Error, Result};
 use crate::lock::locked;
+use crate::lru::EmbeddingLru;
 use crate::prefetch::Prefetch;
 use crate::table::ImageTable;
-
-/// Embeddings by digest, and the order of their last use.
-#[derive(Debug, Default)]
-struct Memory {
-    embeddings: HashMap<u128, (Tensor, u64)>,
-    order: BTreeMap<u64, u128>,
-    clock: u64,
-    bytes: usize,
-}
 
 /// Where images are encoded and their embeddings kept.
 #[derive(Debug, Clone)]
@@ -47,7 +38,7 @@ pub struct ImageStore {
     /// The tower of a copy of a model, in place of that in the model's folder.
     own_tower: Option<TrainableTower>,
     tower: Mutex<Option<VisionEncoder>>,
-    memory: Mutex<Memory>,
+    memory: Mutex<EmbeddingLru<Tensor>>,
     prefetch: Prefetch,
     counts: Mutex<ImageCounts>,
 }
@@ -106,7 +97,7 @@ impl ImageStore {
     /// Forgets what was encoded by the tower's weights so far.
     pub fn weights_changed(&self) {
         *locked(&self.tower) = None;
-        *locked(&self.memory) = Memory::default();
+        *locked(&self.memory) = EmbeddingLru::default();
     }
 
     /// The images.
@@ -184,7 +175,7 @@ impl ImageStore {
     }
 
     fn has_embeddings(&self, digest: u128) -> bool {
-        locked(&self.memory).embeddings.contains_key(&digest)
+        locked(&self.memory).contains(digest)
             || self.options.disk.as_ref().is_some_and(|disk| disk.contains(digest))
     }
 
@@ -234,10 +225,8 @@ impl ImageStore {
     fn all_are_kept(&self) -> bool {
         let memory = locked(&self.memory);
         let on_disk = |digest| self.options.disk.as_ref().is_some_and(|disk| disk.contains(digest));
-        let fits = memory.bytes <= self.options.memory_bytes;
-        self.table
-            .digests()
-            .all(|digest| on_disk(digest) || (fits && memory.embeddings.contains_key(&digest)))
+        let fits = memory.bytes() <= self.options.memory_bytes;
+        self.table.digests().all(|digest| on_disk(digest) || (fits && memory.contains(digest)))
     }
 }
 
@@ -256,46 +245,4 @@ impl ImageEmbedder for ImageStore {
         let found = locked(&self.memory).get(digest);
         found.ok_or_else(|| failed(Error::UnknownImage { digest }))
     }
-}
-
-impl Memory {
-    fn get(&mut self, digest: u128) -> Option<Tensor> {
-        let (embeddings, used) = self.embeddings.get_mut(&digest)?;
-        self.order.remove(used);
-        self.clock += 1;
-        *used = self.clock;
-        self.order.insert(self.clock, digest);
-        Some(embeddings.clone())
-    }
-
-    fn insert(&mut self, digest: u128, embeddings: Tensor) {
-        self.clock += 1;
-        self.order.insert(self.clock, digest);
-        self.bytes += bytes(&embeddings);
-        if let Some((before, used)) = self.embeddings.insert(digest, (embeddings, self.clock)) {
-            self.order.remove(&used);
-            self.bytes -= bytes(&before);
-        }
-    }
-
-    /// Drops what was not used for longest until `most` bytes are left, but nothing in `kept`.
-    fn evict(&mut self, most: usize, kept: &[u128]) {
-        let oldest: Vec<(u64, u128)> = self.order.iter().map(|(used, it)| (*used, *it)).collect();
-        for (used, digest) in oldest {
-            if self.bytes <= most {
-                return;
-            }
-            if kept.contains(&digest) {
-                continue;
-            }
-            self.order.remove(&used);
-            if let Some((embeddings, _)) = self.embeddings.remove(&digest) {
-                self.bytes -= bytes(&embeddings);
-            }
-        }
-    }
-}
-
-fn bytes(embeddings: &Tensor) -> usize {
-    embeddings.elem_count() * embeddings.dtype().size_in_bytes()
 }

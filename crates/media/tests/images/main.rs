@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod ranks;
 mod shared_decoding;
 mod store;
 #[path = "../../../vision/tests/parity/test_image.rs"]

@@ -1,25 +1,24 @@
 //! An LRU cache of the embeddings of images and videos, so that repeated ones are encoded once.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use embodied_r_policy::TensorParallel;
+use embodied_r_vision::{Frames, ImageEmbeddings, Result, VisionEncoder, image_digest};
 use image::RgbImage;
 
-use crate::encoder::VisionEncoder;
-use crate::error::Result;
-use crate::frames::Frames;
-use crate::image_embeddings::ImageEmbeddings;
-use crate::image_layout::image_digest;
+use crate::lock::locked;
+use crate::lru::EmbeddingLru;
 
 /// A vision encoder with an LRU cache: an image or a video that occurs in several prompts is encoded once.
 ///
 /// The encoder uses all threads, so concurrent callers encode one after the other.
 pub struct EmbeddingCache {
     vision_encoder: Arc<VisionEncoder>,
-    entries: Mutex<Entries>,
+    max_bytes: usize,
+    entries: Mutex<EmbeddingLru<ImageEmbeddings>>,
     /// Held while the encoder runs.
     encoding: Mutex<()>,
     misses: AtomicU64,
@@ -32,30 +31,14 @@ impl fmt::Debug for EmbeddingCache {
     }
 }
 
-/// The cached embeddings in order of use.
-struct Entries {
-    embeddings: HashMap<u128, (ImageEmbeddings, u64)>,
-    /// Digests by last use.
-    order: BTreeMap<u64, u128>,
-    clock: u64,
-    bytes: usize,
-    max_bytes: usize,
-}
-
 impl EmbeddingCache {
     /// A cache of up to `max_bytes` of embeddings; the last image or video is always kept.
     #[must_use]
     pub fn new(vision_encoder: Arc<VisionEncoder>, max_bytes: usize) -> Self {
-        let entries = Entries {
-            embeddings: HashMap::new(),
-            order: BTreeMap::new(),
-            clock: 0,
-            bytes: 0,
-            max_bytes,
-        };
         Self {
             vision_encoder,
-            entries: Mutex::new(entries),
+            max_bytes,
+            entries: Mutex::default(),
             encoding: Mutex::new(()),
             misses: AtomicU64::new(0),
             hits: AtomicU64::new(0),
@@ -96,13 +79,13 @@ impl EmbeddingCache {
         images: &[&RgbImage],
         ranks: &TensorParallel,
     ) -> Result<Vec<ImageEmbeddings>> {
-        let _encoding = self.encoding.lock().unwrap_or_else(PoisonError::into_inner);
+        let _encoding = locked(&self.encoding);
         let digests: Vec<u128> = images.iter().map(|image| image_digest(image)).collect();
         let mut found: HashMap<u128, ImageEmbeddings> = HashMap::new();
         let mut new: Vec<(u128, &RgbImage)> = Vec::new();
         for (digest, image) in digests.iter().zip(images) {
             let known = found.contains_key(digest) || new.iter().any(|(new, _)| new == digest);
-            match self.entries().get(*digest) {
+            match locked(&self.entries).get(*digest) {
                 Some(embeddings) => drop(found.insert(*digest, embeddings)),
                 None if known => {}
                 None => new.push((*digest, image)),
@@ -113,7 +96,7 @@ impl EmbeddingCache {
         let missing: Vec<&RgbImage> = new.iter().map(|(_, image)| *image).collect();
         for embeddings in self.vision_encoder.encode_images_over(&missing, ranks)? {
             found.insert(embeddings.digest(), embeddings.clone());
-            self.entries().insert(embeddings.digest(), embeddings);
+            self.insert(embeddings);
         }
         Ok(digests.iter().filter_map(|digest| found.get(digest).cloned()).collect())
     }
@@ -148,53 +131,28 @@ impl EmbeddingCache {
         digest: u128,
         encode: impl FnOnce() -> Result<ImageEmbeddings>,
     ) -> Result<ImageEmbeddings> {
-        if let Some(embeddings) = self.entries().get(digest) {
+        if let Some(embeddings) = locked(&self.entries).get(digest) {
             self.hits.fetch_add(1, Ordering::Relaxed);
             return Ok(embeddings);
         }
-        let _encoding = self.encoding.lock().unwrap_or_else(PoisonError::into_inner);
+        let _encoding = locked(&self.encoding);
         // Another caller may have encoded it meanwhile.
-        if let Some(embeddings) = self.entries().get(digest) {
+        if let Some(embeddings) = locked(&self.entries).get(digest) {
             self.hits.fetch_add(1, Ordering::Relaxed);
             return Ok(embeddings);
         }
         let embeddings = encode()?;
         self.misses.fetch_add(1, Ordering::Relaxed);
-        self.entries().insert(digest, embeddings.clone());
+        self.insert(embeddings.clone());
         Ok(embeddings)
     }
 
-    fn entries(&self) -> MutexGuard<'_, Entries> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Entries {
-    fn get(&mut self, digest: u128) -> Option<ImageEmbeddings> {
-        let clock = self.tick();
-        let (embeddings, last_use) = self.embeddings.get_mut(&digest)?;
-        self.order.remove(last_use);
-        *last_use = clock;
-        self.order.insert(clock, digest);
-        Some(embeddings.clone())
-    }
-
-    fn insert(&mut self, digest: u128, embeddings: ImageEmbeddings) {
-        let clock = self.tick();
-        self.bytes += embeddings.bytes();
-        self.embeddings.insert(digest, (embeddings, clock));
-        self.order.insert(clock, digest);
-        while self.bytes > self.max_bytes && self.embeddings.len() > 1 {
-            let Some((_, digest)) = self.order.pop_first() else { return };
-            if let Some((evicted, _)) = self.embeddings.remove(&digest) {
-                self.bytes -= evicted.bytes();
-            }
-        }
-    }
-
-    fn tick(&mut self) -> u64 {
-        self.clock += 1;
-        self.clock
+    /// Adds embeddings, and evicts others if these do not fit beside them.
+    fn insert(&self, embeddings: ImageEmbeddings) {
+        let digest = embeddings.digest();
+        let mut entries = locked(&self.entries);
+        entries.insert(digest, embeddings);
+        entries.evict(self.max_bytes, &[digest]);
     }
 }
 
@@ -206,7 +164,8 @@ mod tests {
     use std::path::Path;
 
     fn cache(max_bytes: usize) -> EmbeddingCache {
-        let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/flat"));
+        let folder =
+            Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../vision/tests/fixtures/flat"));
         let vision_encoder = VisionEncoder::load(folder, &WeightFormat::F32.into()).unwrap();
         EmbeddingCache::new(Arc::new(vision_encoder), max_bytes)
     }
@@ -268,7 +227,7 @@ mod tests {
         assert_eq!((cache.misses(), cache.hits()), (3, 2));
         encode(&b);
         assert_eq!(cache.misses(), 4);
-        assert_eq!(cache.entries().bytes, 2 * BYTES);
+        assert_eq!(locked(&cache.entries).bytes(), 2 * BYTES);
     }
 
     #[test]
