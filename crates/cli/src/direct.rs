@@ -12,6 +12,7 @@ use embodied_r_data::question_set::QuestionSet;
 use embodied_r_data::{DataFiles, Error as DataError, Progress as _, Question, RecordPlace};
 use embodied_r_dist::ProcessGroup;
 use embodied_r_grpo::settings::{FrameUse, MediaSettings, VisionSettings};
+use embodied_r_media::reader::MediaReader;
 use embodied_r_media::sampled_video::{FramePlan, FrameSelection, SampledVideo};
 use embodied_r_media::store::{ImageStore, StoreOptions};
 use embodied_r_media::table::ImageTable;
@@ -23,7 +24,7 @@ use serde_json::{Map, Value, json};
 use crate::args::direct::{DirectArgs, MediaLimits, ViewArgs};
 use crate::asked::{Asked, report_unanswered};
 use crate::exit::{self, Usage};
-use crate::media::{self, MediaReader};
+use crate::media;
 use crate::progress::Bar;
 use crate::run_images::image_table;
 
@@ -201,7 +202,7 @@ impl Direct {
     /// # Errors
     /// The frames of videos are invalid.
     pub(crate) fn reader(&self, processor: &Processor) -> Result<MediaReader, Usage> {
-        MediaReader::new(&self.media, processor)
+        Ok(MediaReader::new(media::frame_options(&self.media)?, processor))
     }
 
     fn of_benchmark(&self, set: QuestionSet) -> anyhow::Result<SampleSet> {

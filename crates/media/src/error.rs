@@ -2,6 +2,10 @@
 
 use std::path::PathBuf;
 
+use embodied_r_data::RecordPlace;
+
+use crate::skipped::located;
+
 /// Errors of reading images and videos, and of their embeddings.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -59,6 +63,14 @@ pub enum Error {
         height: u32,
         /// The limit.
         most: u64,
+    },
+    /// A record names an image or a video that is missing or broken.
+    #[error("{}", located(place, reason))]
+    BadRecord {
+        /// The record.
+        place: RecordPlace,
+        /// What is wrong.
+        reason: String,
     },
     /// An image file has changed or vanished since the run started.
     #[error("cannot use the image `{path}`: {reason}; restore the file and resume the run")]

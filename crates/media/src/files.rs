@@ -1,55 +1,87 @@
-//! Images, and frames of videos, in files.
+//! Images, and frames of videos, in files or as the bytes of files.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use embodied_r_data::multimodal::MediaFile;
 use embodied_r_vision::{Frames, image_file};
+use image::RgbImage;
 
+use crate::sampled_video::SampledVideo;
 use crate::source::{ImageSource, ReadError};
 
 /// Checks that a file exists.
-///
-/// # Errors
-/// It does not, or cannot be accessed.
-pub fn find(path: &Path) -> Result<(), ReadError> {
+fn find(path: &Path) -> Result<(), ReadError> {
     let missing = |error| format!("`{}`: {error}", path.display());
     Ok(path.metadata().map(drop).map_err(missing)?)
 }
 
-/// An image file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ImageFile(pub PathBuf);
-
-impl ImageSource for ImageFile {
-    fn read(&self) -> Result<Frames, ReadError> {
-        Ok(Frames::Image(image_file::read(&self.0)?))
-    }
-
-    fn paths(&self) -> Vec<String> {
-        vec![self.0.display().to_string()]
-    }
-
-    fn find(&self) -> Result<(), ReadError> {
-        find(&self.0)
+/// Checks that `file` exists, without decoding it.
+pub(crate) fn find_file(file: &MediaFile) -> Result<(), ReadError> {
+    match file {
+        MediaFile::Path(path) => find(path),
+        MediaFile::Bytes { .. } => Ok(()),
     }
 }
 
-/// A video given by files of its frames.
+fn image(file: &MediaFile) -> Result<RgbImage, ReadError> {
+    match file {
+        MediaFile::Path(path) => Ok(image_file::read(path)?),
+        MediaFile::Bytes { bytes, name } => {
+            image_file::from_bytes(bytes).map_err(|error| format!("`{name}`: {error}").into())
+        }
+    }
+}
+
+/// An image.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ImageFile(pub MediaFile);
+
+impl ImageSource for ImageFile {
+    fn read(&self) -> Result<Frames, ReadError> {
+        Ok(Frames::Image(image(&self.0)?))
+    }
+
+    fn paths(&self) -> Vec<String> {
+        vec![self.0.name()]
+    }
+
+    fn find(&self) -> Result<(), ReadError> {
+        find_file(&self.0)
+    }
+}
+
+/// A video given by its frames.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FrameFiles {
     /// The frames in order.
-    pub paths: Vec<PathBuf>,
+    pub frames: Vec<MediaFile>,
     /// Frames per second.
     pub fps: f64,
+    /// Which frames are accepted.
+    pub check: FrameCheck,
+}
+
+/// Which frames make a video.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FrameCheck {
+    /// Those of [`SampledVideo::from_frames`].
+    Sampled,
+    /// Those that the model's image processor accepts, in any number.
+    Processor,
 }
 
 impl ImageSource for FrameFiles {
     fn read(&self) -> Result<Frames, ReadError> {
-        let frames: Result<_, _> = self.paths.iter().map(|path| image_file::read(path)).collect();
-        Ok(Frames::Video { frames: frames?, seconds: self.fps.recip() })
+        let frames = self.frames.iter().map(image).collect::<Result<Vec<_>, _>>()?;
+        let SampledVideo { frames, seconds } = match self.check {
+            FrameCheck::Sampled => SampledVideo::from_frames(frames, self.fps)?,
+            FrameCheck::Processor => SampledVideo { frames, seconds: self.fps.recip() },
+        };
+        Ok(Frames::Video { frames, seconds })
     }
 
     fn paths(&self) -> Vec<String> {
-        self.paths.iter().map(|path| path.display().to_string()).collect()
+        self.frames.iter().map(MediaFile::name).collect()
     }
 
     fn fps(&self) -> Option<f64> {
@@ -57,6 +89,6 @@ impl ImageSource for FrameFiles {
     }
 
     fn find(&self) -> Result<(), ReadError> {
-        self.paths.iter().try_for_each(|path| find(path))
+        self.frames.iter().try_for_each(find_file)
     }
 }

@@ -1,6 +1,7 @@
 //! Where the pixels of an image or a video come from.
 
 use std::fmt;
+use std::sync::Arc;
 
 use embodied_r_vision::Frames;
 
@@ -31,3 +32,6 @@ pub trait ImageSource: Send + Sync + fmt::Debug {
         Ok(())
     }
 }
+
+/// The sources of an image or a video: several if its frames are separate images.
+pub type Sources = Vec<Arc<dyn ImageSource>>;

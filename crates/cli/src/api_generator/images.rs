@@ -150,7 +150,7 @@ fn encode(
     let reader = direct.reader(processor)?;
     let sources = match medium {
         Medium::Image(file) => reader.image(file),
-        Medium::Video(video) => reader.video(video)?,
+        Medium::Video(video) => reader.video(video).map_err(anyhow::Error::from_boxed)?,
     };
     let is_complete = sources.len() == layouts.len();
     let part = |(source, layout): (&Arc<dyn ImageSource>, &ImageLayout)| {

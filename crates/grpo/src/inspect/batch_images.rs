@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use embodied_r_media::files::{FrameFiles, ImageFile};
+use embodied_r_data::multimodal::MediaFile;
+use embodied_r_media::files::{FrameCheck, FrameFiles, ImageFile};
 use embodied_r_media::source::ImageSource;
 use embodied_r_media::table::ImageTable;
 use embodied_r_vision::ImageLayout;
@@ -30,11 +31,11 @@ impl BatchFile {
             return self.groups.iter().enumerate().map(text_prompt).collect();
         };
         let sources = |group: &FileGroup| -> Vec<Arc<dyn ImageSource>> {
-            let image =
-                |path: &PathBuf| -> Arc<dyn ImageSource> { Arc::new(ImageFile(folder.join(path))) };
+            let file = |path: &PathBuf| MediaFile::Path(folder.join(path));
+            let image = |path| -> Arc<dyn ImageSource> { Arc::new(ImageFile(file(path))) };
             let video = |video: &FileVideo| -> Arc<dyn ImageSource> {
-                let paths = video.frames.iter().map(|path| folder.join(path)).collect();
-                Arc::new(FrameFiles { paths, fps: video.fps })
+                let frames = video.frames.iter().map(file).collect();
+                Arc::new(FrameFiles { frames, fps: video.fps, check: FrameCheck::Processor })
             };
             group.images.iter().map(image).chain(group.videos.iter().map(video)).collect()
         };

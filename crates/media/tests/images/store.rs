@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use candle_core::Device;
+use embodied_r_data::multimodal::MediaFile;
 use embodied_r_media::disk_cache::DiskCache;
-use embodied_r_media::files::{FrameFiles, ImageFile};
+use embodied_r_media::files::{FrameCheck, FrameFiles, ImageFile};
 use embodied_r_media::source::{ImageSource, ReadError};
 use embodied_r_media::store::{ImageCounts, ImageStore, StoreOptions};
 use embodied_r_media::table::ImageTable;
@@ -43,7 +44,11 @@ impl Files {
     fn video(&self) -> FrameFiles {
         let last = self.dir.path().join("4.png");
         test_image((56, 56), 4).save(&last).unwrap();
-        FrameFiles { paths: vec![self.images[2].clone(), last], fps: 2.0 }
+        FrameFiles {
+            frames: vec![MediaFile::Path(self.images[2].clone()), MediaFile::Path(last)],
+            fps: 2.0,
+            check: FrameCheck::Sampled,
+        }
     }
 }
 
@@ -54,7 +59,7 @@ fn store(files: &Files, memory_bytes: usize, disk: Option<DiskCache>) -> (ImageS
     let mut table = ImageTable::new(processor.clone());
     let mut sources: Vec<Arc<dyn ImageSource>> = Vec::new();
     for image in &files.images {
-        sources.push(Arc::new(ImageFile(image.clone())));
+        sources.push(Arc::new(ImageFile(MediaFile::Path(image.clone()))));
     }
     sources.push(Arc::new(files.video()));
     let layouts = table.add_all(&sources, &|| ());

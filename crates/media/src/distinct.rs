@@ -8,11 +8,12 @@ use std::sync::Arc;
 
 use embodied_r_data::multimodal::{MediaFile, Sample, Video};
 
-use super::{MediaReader, Sources};
+use crate::reader::MediaReader;
+use crate::source::{ReadError, Sources};
 
 /// The sources of images and videos. A benchmark has many questions about one video.
 #[derive(Debug, Default)]
-pub(super) struct DistinctMedia {
+pub(crate) struct DistinctMedia {
     sources: Sources,
     places: HashMap<Key, Range<usize>>,
 }
@@ -57,11 +58,11 @@ impl DistinctMedia {
     ///
     /// # Errors
     /// As [`MediaReader::video`]; nothing is added.
-    pub(super) fn add(
+    pub(crate) fn add(
         &mut self,
         sample: &Sample,
         reader: &MediaReader,
-    ) -> anyhow::Result<Vec<Range<usize>>> {
+    ) -> Result<Vec<Range<usize>>, ReadError> {
         let before = self.sources.len();
         let added = self.add_all(sample, reader);
         if added.is_err() {
@@ -75,11 +76,11 @@ impl DistinctMedia {
         &mut self,
         sample: &Sample,
         reader: &MediaReader,
-    ) -> anyhow::Result<Vec<Range<usize>>> {
+    ) -> Result<Vec<Range<usize>>, ReadError> {
         let media = &sample.media;
         let image = |file| self.place(Key::Image(File::of(file)), || Ok(reader.image(file)));
         let mut places: Vec<Range<usize>> =
-            media.images.iter().map(image).collect::<anyhow::Result<_>>()?;
+            media.images.iter().map(image).collect::<Result<_, ReadError>>()?;
         for video in &media.videos {
             places.push(self.place(Key::of(video), || reader.video(video))?);
         }
@@ -90,8 +91,8 @@ impl DistinctMedia {
     fn place(
         &mut self,
         key: Key,
-        sources: impl FnOnce() -> anyhow::Result<Sources>,
-    ) -> anyhow::Result<Range<usize>> {
+        sources: impl FnOnce() -> Result<Sources, ReadError>,
+    ) -> Result<Range<usize>, ReadError> {
         match self.places.entry(key) {
             Entry::Occupied(known) => Ok(known.get().clone()),
             Entry::Vacant(new) => {
@@ -103,7 +104,7 @@ impl DistinctMedia {
     }
 
     /// The sources of all media.
-    pub(super) fn sources(&self) -> &Sources {
+    pub(crate) fn sources(&self) -> &Sources {
         &self.sources
     }
 }
@@ -112,10 +113,11 @@ impl DistinctMedia {
 mod tests {
     use embodied_r_data::Question;
     use embodied_r_data::multimodal::Media;
-    use embodied_r_grpo::settings::{FrameUse, MediaSettings};
     use embodied_r_vision::Processor;
 
     use super::*;
+    use crate::reader::FrameOptions;
+    use crate::sampled_video::{FrameSelection, FrameUse};
 
     fn path(name: &str) -> MediaFile {
         MediaFile::Path(name.into())
@@ -130,8 +132,8 @@ mod tests {
     }
 
     fn reader(frame_use: FrameUse) -> MediaReader {
-        let settings = MediaSettings { frame_use, ..MediaSettings::default() };
-        MediaReader::new(&settings, &Processor::published().unwrap()).unwrap()
+        let options = FrameOptions { selection: FrameSelection::Uniform(16), frame_use };
+        MediaReader::new(options, &Processor::published().unwrap())
     }
 
     #[test]

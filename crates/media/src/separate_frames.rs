@@ -1,133 +1,20 @@
-//! The files of images and videos, as a vision-language model sees them.
+//! A video file as several sources: each selected frame as an image of its own.
 
 use std::collections::VecDeque;
-use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
-use embodied_r_data::multimodal::MediaFile;
-use embodied_r_media::files::find;
-use embodied_r_media::sampled_video::{FramePlan, FrameSelection, FrameUse, SampledVideo};
-use embodied_r_media::source::{ImageSource, ReadError};
-use embodied_r_video::Limits;
-use embodied_r_vision::{Frames, Processor, image_file};
+use embodied_r_vision::Frames;
 use image::RgbImage;
 
-/// An image of a question.
-#[derive(Debug)]
-pub(super) struct ImageOf(pub(super) MediaFile);
-
-fn image(file: &MediaFile) -> Result<RgbImage, ReadError> {
-    match file {
-        MediaFile::Path(path) => Ok(image_file::read(path)?),
-        MediaFile::Bytes { bytes, name } => {
-            image_file::from_bytes(bytes).map_err(|error| format!("`{name}`: {error}").into())
-        }
-    }
-}
-
-fn find_file(file: &MediaFile) -> Result<(), ReadError> {
-    match file {
-        MediaFile::Path(path) => find(path),
-        MediaFile::Bytes { .. } => Ok(()),
-    }
-}
-
-impl ImageSource for ImageOf {
-    fn read(&self) -> Result<Frames, ReadError> {
-        Ok(Frames::Image(image(&self.0)?))
-    }
-
-    fn paths(&self) -> Vec<String> {
-        vec![self.0.name()]
-    }
-
-    fn find(&self) -> Result<(), ReadError> {
-        find_file(&self.0)
-    }
-}
-
-/// A video given by its frames.
-#[derive(Debug)]
-pub(super) struct FramesOf {
-    pub(super) frames: Vec<MediaFile>,
-    pub(super) fps: f64,
-}
-
-impl ImageSource for FramesOf {
-    fn read(&self) -> Result<Frames, ReadError> {
-        let frames = self.frames.iter().map(image).collect::<Result<Vec<_>, _>>()?;
-        let SampledVideo { frames, seconds } = SampledVideo::from_frames(frames, self.fps)?;
-        Ok(Frames::Video { frames, seconds })
-    }
-
-    fn paths(&self) -> Vec<String> {
-        self.frames.iter().map(MediaFile::name).collect()
-    }
-
-    fn fps(&self) -> Option<f64> {
-        Some(self.fps)
-    }
-
-    fn find(&self) -> Result<(), ReadError> {
-        self.frames.iter().try_for_each(find_file)
-    }
-}
-
-/// The selected frames of a video file.
-#[derive(Debug)]
-pub(super) struct VideoOf {
-    pub(super) file: MediaFile,
-    pub(super) selection: FrameSelection,
-    pub(super) processor: Processor,
-}
-
-impl VideoOf {
-    pub(super) fn plan(&self) -> Result<FramePlan, ReadError> {
-        Ok(self.on_disk(|path| FramePlan::of_file(path, &self.selection, &Limits::default()))??)
-    }
-
-    /// Calls `read` with the path of the video; bytes are in a temporary file meanwhile.
-    fn on_disk<T>(&self, read: impl FnOnce(&Path) -> T) -> Result<T, ReadError> {
-        match &self.file {
-            MediaFile::Path(path) => Ok(read(path)),
-            MediaFile::Bytes { bytes, .. } => {
-                let file = tempfile::NamedTempFile::new()?;
-                std::fs::write(file.path(), bytes)?;
-                Ok(read(file.path()))
-            }
-        }
-    }
-}
-
-impl VideoOf {
-    fn decode(&self, frame_use: FrameUse) -> Result<SampledVideo, ReadError> {
-        let limits = Limits::default();
-        self.on_disk(|path| -> Result<SampledVideo, ReadError> {
-            let plan = FramePlan::of_file(path, &self.selection, &limits)?;
-            Ok(plan.decode(frame_use, &self.processor, &limits)?)
-        })?
-    }
-}
-
-impl ImageSource for VideoOf {
-    fn read(&self) -> Result<Frames, ReadError> {
-        let SampledVideo { frames, seconds } = self.decode(FrameUse::Video)?;
-        Ok(Frames::Video { frames, seconds })
-    }
-
-    fn paths(&self) -> Vec<String> {
-        vec![self.file.name()]
-    }
-
-    fn find(&self) -> Result<(), ReadError> {
-        find_file(&self.file)
-    }
-}
+use crate::lock::locked;
+use crate::sampled_video::FrameUse;
+use crate::source::{ImageSource, ReadError};
+use crate::video_file::VideoFile;
 
 /// A video file whose selected frames are images of their own.
 #[derive(Debug)]
-pub(super) struct SeparateFrames {
-    video: VideoOf,
+pub(crate) struct SeparateFrames {
+    video: VideoFile,
     decoded: Mutex<Decoded>,
     recent: Arc<RecentFrames>,
 }
@@ -144,14 +31,15 @@ enum Decoded {
 }
 
 impl SeparateFrames {
-    pub(super) fn new(video: VideoOf, recent: &Arc<RecentFrames>) -> Self {
+    /// The selected frames of `video`, which is not decoded yet.
+    pub(crate) fn new(video: VideoFile, recent: &Arc<RecentFrames>) -> Self {
         Self { video, decoded: Mutex::default(), recent: recent.clone() }
     }
 
     /// The frame `index`. All frames are decoded with the first one that is read, and each is kept until it is read. Once
     /// all were read, one that is read again is decoded again, with the others.
     fn frame(&self, index: usize) -> Result<RgbImage, ReadError> {
-        let decoded = &mut *self.decoded.lock().unwrap_or_else(PoisonError::into_inner);
+        let decoded = &mut *locked(&self.decoded);
         if let Decoded::Not = decoded {
             *decoded = Decoded::Unread(self.decode()?.into_iter().map(Some).collect());
         }
@@ -187,7 +75,7 @@ impl SeparateFrames {
 
 /// The frames of the videos that were decoded again last, so that the frames of a video are decoded together.
 #[derive(Debug)]
-pub(super) struct RecentFrames {
+pub(crate) struct RecentFrames {
     bytes: usize,
     least: usize,
     videos: Mutex<VecDeque<Arc<Vec<RgbImage>>>>,
@@ -195,7 +83,7 @@ pub(super) struct RecentFrames {
 
 impl RecentFrames {
     /// Up to `bytes`, but always `least` videos: as many as are read at once.
-    pub(super) fn new(bytes: usize, least: usize) -> Self {
+    pub(crate) fn new(bytes: usize, least: usize) -> Self {
         Self { bytes, least, videos: Mutex::default() }
     }
 
@@ -203,7 +91,7 @@ impl RecentFrames {
         let bytes = |frames: &Arc<Vec<RgbImage>>| {
             frames.iter().map(|frame| frame.as_raw().len()).sum::<usize>()
         };
-        let videos = &mut *self.videos.lock().unwrap_or_else(PoisonError::into_inner);
+        let videos = &mut *locked(&self.videos);
         videos.push_back(frames);
         let mut all: usize = videos.iter().map(bytes).sum();
         while all > self.bytes && videos.len() > self.least {
@@ -214,12 +102,14 @@ impl RecentFrames {
 
 /// A frame of a video that is an image of its own.
 #[derive(Debug)]
-pub(super) struct FrameOf {
-    pub(super) video: Arc<SeparateFrames>,
-    pub(super) index: usize,
+pub(crate) struct SeparateFrame {
+    /// The video.
+    pub(crate) video: Arc<SeparateFrames>,
+    /// Its index among the selected frames.
+    pub(crate) index: usize,
 }
 
-impl ImageSource for FrameOf {
+impl ImageSource for SeparateFrame {
     fn read(&self) -> Result<Frames, ReadError> {
         Ok(Frames::Image(self.video.frame(self.index)?))
     }
@@ -235,17 +125,22 @@ impl ImageSource for FrameOf {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
     use std::process::Command;
 
+    use embodied_r_data::multimodal::MediaFile;
+    use embodied_r_vision::Processor;
+
     use super::*;
+    use crate::sampled_video::FrameSelection;
 
     /// A video of four frames with three selected ones.
-    fn video(dir: &Path, name: &str) -> VideoOf {
+    fn video(dir: &Path, name: &str) -> VideoFile {
         let path = dir.join(name);
         let source = "-v error -f lavfi -i testsrc2=s=84x56:r=2 -frames:v 4 -pix_fmt yuv420p";
         let status = Command::new("ffmpeg").args(source.split(' ')).arg(&path).status();
         assert!(status.unwrap().success());
-        VideoOf {
+        VideoFile {
             file: MediaFile::Path(path),
             selection: FrameSelection::Uniform(3),
             processor: Processor::published().unwrap(),
