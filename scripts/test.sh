@@ -58,14 +58,14 @@ step "cargo test, CUDA kernels emulated on the CPU"
 # Skipped: bits that depend on how a prompt is chunked, which they do there by design; and tests that emulate the kernels
 # in the stage above already, or use none.
 EMBODIED_R_CUDA_HOST=1 cargo test --workspace --features "$features" --no-fail-fast \
-    --exclude embodied-r-data --exclude embodied-r-eval --exclude embodied-r-files --exclude embodied-r-launch \
-    --exclude embodied-r-lerobot --exclude embodied-r-openai --exclude embodied-r-random --exclude embodied-r-rewards \
-    --exclude embodied-r-robot --exclude embodied-r-sim --exclude embodied-r-test-server --exclude embodied-r-video \
+    --exclude embodied-r-data --exclude embodied-r-eval --exclude embodied-r-files --exclude embodied-r-keyframes \
+    --exclude embodied-r-launch --exclude embodied-r-lerobot --exclude embodied-r-openai --exclude embodied-r-random \
+    --exclude embodied-r-rewards --exclude embodied-r-robot --exclude embodied-r-sim --exclude embodied-r-test-server \
+    --exclude embodied-r-video \
     --lib --bin embodied-r-pretrain --test launches --test masters --test parity --test shared_prompt --test lora_training -- \
     --skip outputs_are_bit_identical_for_any_batch --skip a_sample_is_bit_identical \
     --skip an_image_has_bit_identical_log_probabilities --skip recomputed_layers_are_bit_identical \
-    --skip incremental_decoding --skip check:: --skip simd_level:: --skip text_stream:: --skip keyframes:: --skip video:: \
-    --skip corpus
+    --skip incremental_decoding --skip check:: --skip simd_level:: --skip text_stream:: --skip video:: --skip corpus
 
 # Our kernels are compiled; candle's are not: that takes ten minutes, and none of them runs. No other build may find them
 # empty: a build has a target directory of its own, and the check gives candle's kernels a profile of their own, which

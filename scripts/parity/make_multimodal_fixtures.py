@@ -1,4 +1,4 @@
-"""Writes `multimodal.json` of `crates/vision/tests/fixtures/nested` and `video_frames.json` of `crates/perception/tests/fixtures`.
+"""Writes `multimodal.json` of `crates/vision/tests/fixtures/nested` and `video_frames.json` of `crates/media/tests/fixtures`.
 
 Usage: make_multimodal_fixtures.py [ROOT]     (default: the working directory)
 
@@ -143,7 +143,7 @@ def main():
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
     write(folder / "multimodal.json", cases(functools.partial(case, model, tokenizer), CASES))
-    write(root / "crates/perception/tests/fixtures/video_frames.json", sampled())
+    write(root / "crates/media/tests/fixtures/video_frames.json", sampled())
 
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use embodied_r_data::Question;
 use embodied_r_data::question_set::QuestionSet;
 use embodied_r_data::system_prompt::Given;
-use embodied_r_grpo::data::samples::LaidOutSample;
-use embodied_r_grpo::images::table::ImageTable;
+use embodied_r_media::laid_out::LaidOutSample;
+use embodied_r_media::table::ImageTable;
 
 /// Questions to answer.
 pub(crate) struct Asked {

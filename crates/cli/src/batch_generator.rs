@@ -9,9 +9,10 @@ use std::sync::Arc;
 use anyhow::Context;
 use embodied_r_data::Progress;
 use embodied_r_data::multimodal::SampleSet;
-use embodied_r_grpo::images::store::ImageCounts;
+use embodied_r_grpo::data::samples::question_prompt;
 use embodied_r_grpo::model::prompt_end;
 use embodied_r_inference::{BlockingEngine, Completion, Model, PromptRequest};
+use embodied_r_media::store::ImageCounts;
 use embodied_r_policy::tokenizer::{ChatMessage, Tokenizer};
 use embodied_r_policy::{
     EngineOptions, FingerprintExtent, Prompt, SamplingParams, WeightPlacement, fingerprint,
@@ -211,7 +212,7 @@ impl BatchGenerator {
         let (system, tokenizer) = (self.args.decoding.system_prompt(), model.tokenizer.as_ref());
         match prompt.seen {
             Some(SeenPrompt { question, images }) => {
-                Ok(question.question_prompt(&system, tokenizer, images.processor())?)
+                Ok(question_prompt(question, &system, (tokenizer, images.processor()))?)
             }
             None => {
                 let system = system.text(prompt.given);

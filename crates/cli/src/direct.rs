@@ -11,19 +11,20 @@ use embodied_r_data::progress::Silent;
 use embodied_r_data::question_set::QuestionSet;
 use embodied_r_data::{DataFiles, Error as DataError, Progress as _, Question, RecordPlace};
 use embodied_r_dist::ProcessGroup;
-use embodied_r_grpo::images::store::{ImageStore, StoreOptions};
-use embodied_r_grpo::images::table::ImageTable;
 use embodied_r_grpo::settings::{FrameUse, MediaSettings, VisionSettings};
-use embodied_r_perception::sampled_video::{self, FramePlan, FrameSelection};
-use embodied_r_perception::video::Limits;
+use embodied_r_media::reader::MediaReader;
+use embodied_r_media::sampled_video::{FramePlan, FrameSelection, SampledVideo};
+use embodied_r_media::store::{ImageStore, StoreOptions};
+use embodied_r_media::table::ImageTable;
 use embodied_r_policy::{Prompt, WeightPlacement};
+use embodied_r_video::Limits;
 use embodied_r_vision::{Frames, Processor, VisionProcessor, is_vision_language_model};
 use serde_json::{Map, Value, json};
 
 use crate::args::direct::{DirectArgs, MediaLimits, ViewArgs};
 use crate::asked::{Asked, report_unanswered};
 use crate::exit::{self, Usage};
-use crate::media::{self, MediaReader};
+use crate::media;
 use crate::progress::Bar;
 use crate::run_images::image_table;
 
@@ -110,15 +111,11 @@ impl Direct {
     ) -> anyhow::Result<Vec<Frames>> {
         let selection: FrameSelection = self.media.frames.parse()?;
         let plan = FramePlan::of_file(path, &selection, limits)?;
+        let SampledVideo { frames, seconds } =
+            plan.decode(self.media.frame_use, processor, limits)?;
         Ok(match self.media.frame_use {
-            FrameUse::Video => {
-                let video = plan.decode(sampled_video::FrameUse::Video, processor, limits)?;
-                vec![Frames::Video { frames: video.frames, seconds: video.seconds }]
-            }
-            FrameUse::Images => {
-                let video = plan.decode(sampled_video::FrameUse::Images, processor, limits)?;
-                video.frames.into_iter().map(Frames::Image).collect()
-            }
+            FrameUse::Video => vec![Frames::Video { frames, seconds }],
+            FrameUse::Images => frames.into_iter().map(Frames::Image).collect(),
         })
     }
 
@@ -205,7 +202,7 @@ impl Direct {
     /// # Errors
     /// The frames of videos are invalid.
     pub(crate) fn reader(&self, processor: &Processor) -> Result<MediaReader, Usage> {
-        MediaReader::new(&self.media, processor)
+        Ok(MediaReader::new(media::frame_options(&self.media)?, processor))
     }
 
     fn of_benchmark(&self, set: QuestionSet) -> anyhow::Result<SampleSet> {

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use candle_core::Device;
 use embodied_r_grpo::estimate::memory_plan::{PromptImages, VisionLoad};
-use embodied_r_grpo::images::disk_cache::DiskCache;
-use embodied_r_grpo::images::store::{ImageStore, StoreOptions};
-use embodied_r_grpo::images::table::ImageTable;
 use embodied_r_grpo::images::{ReferenceTower, RunImages, TowerTraining};
 use embodied_r_grpo::settings::VisionSettings;
+use embodied_r_media::disk_cache::DiskCache;
+use embodied_r_media::store::{ImageStore, StoreOptions};
+use embodied_r_media::table::ImageTable;
 use embodied_r_policy::{Precision, Prompt, Trainable};
 use embodied_r_vision::VisionProcessor;
 

@@ -6,12 +6,12 @@ use std::sync::atomic::AtomicBool;
 
 use crate::hub;
 use embodied_r_inference::{Model, VisionEngineOptions};
+use embodied_r_keyframes as keyframes;
 use embodied_r_openai::{ApiKey, ClientOptions};
 use embodied_r_perception::captioner::{
     self, Caption, CaptionRequest, Captioner, ChatModel, DecodeLimit, LocalModel, ModelCaptioner,
     ModelOptions, RefusalPolicy, RemoteModel, SceneCaptioner, VideoFrames,
 };
-use embodied_r_perception::keyframes;
 use embodied_r_vision::VisionOptions;
 use tokio::runtime::Runtime;
 

@@ -55,20 +55,9 @@ pub enum Error {
     /// An image cannot be processed or encoded.
     #[error(transparent)]
     Vision(#[from] embodied_r_vision::Error),
-    /// An image file has changed or vanished since the run started.
-    #[error("cannot use the image `{path}`: {reason}; restore the file and resume the run")]
-    ChangedImage {
-        /// Its path.
-        path: String,
-        /// What is wrong.
-        reason: String,
-    },
-    /// A prompt refers to an image that is not in the run's data.
-    #[error("a prompt has an image that is not in the data (digest {digest:032x})")]
-    UnknownImage {
-        /// The image's digest.
-        digest: u128,
-    },
+    /// The images and videos of the data.
+    #[error(transparent)]
+    Media(Box<embodied_r_media::Error>),
     /// A batch file is invalid.
     #[error("the batch `{}` {what}", path.display())]
     Batch {
@@ -313,7 +302,12 @@ macro_rules! boxed {
     };
 }
 
-boxed!(Policy: embodied_r_policy::Error, Rewards: embodied_r_rewards::Error, Data: embodied_r_data::Error);
+boxed!(
+    Policy: embodied_r_policy::Error,
+    Rewards: embodied_r_rewards::Error,
+    Data: embodied_r_data::Error,
+    Media: embodied_r_media::Error,
+);
 
 impl Error {
     /// An [`Error::Io`] about `path`, for `map_err`.

@@ -1,28 +1,17 @@
 //! The images and videos of a run's prompts, and their embeddings.
 //!
-//! [`ImageTable`] knows every image of the data by a digest of its pixels, and its place in a prompt. [`ImageStore`] has
-//! the embeddings under a frozen vision tower: an image is encoded once per run. [`TrainedImages`] has them under a tower
-//! that is trained: an image is encoded once per step.
+//! [`ImageStore`] has the embeddings under a frozen vision tower: an image is encoded once per run. [`TrainedImages`] has
+//! them under a tower that is trained: an image is encoded once per step.
 //!
-//! [`ImageTable`]: table::ImageTable
-//! [`ImageStore`]: store::ImageStore
 //! [`TrainedImages`]: trained::TrainedImages
 
-pub mod disk_cache;
-pub mod files;
-mod kept_frames;
-mod prefetch;
-pub mod store;
-pub mod table;
 pub mod trained;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
-use embodied_r_policy::Prompt;
+use embodied_r_media::store::ImageStore;
+use embodied_r_media::table::ImageTable;
 use embodied_r_vision::FrozenParts;
-
-use store::ImageStore;
-use table::ImageTable;
 
 /// The images of a run, and how its models encode them.
 #[derive(Debug, Clone)]
@@ -62,19 +51,4 @@ impl RunImages {
     pub fn table(&self) -> &Arc<ImageTable> {
         self.frozen.table()
     }
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The distinct images of `prompts`, in order.
-fn digests<'a>(prompts: impl IntoIterator<Item = &'a Prompt>) -> Vec<u128> {
-    let mut digests = Vec::new();
-    for image in prompts.into_iter().flat_map(Prompt::images) {
-        if !digests.contains(&image.digest) {
-            digests.push(image.digest);
-        }
-    }
-    digests
 }

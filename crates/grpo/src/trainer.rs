@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::Device;
+use embodied_r_media::table::ImageTable;
 use embodied_r_policy::Trainable;
 
 use crate::checkpoint::finite::{check_base, check_resumed};
@@ -22,7 +23,6 @@ use crate::error::Result;
 use crate::events::skipped;
 use crate::events::{Event, Metrics, RankShares, Recorder, Sink};
 use crate::images::RunImages;
-use crate::images::table::ImageTable;
 use crate::inspect::batch_file::BatchFile;
 use crate::model::{ChatTokenizer, LoadOptions, Model};
 use crate::non_finite::Diagnosis;

@@ -10,10 +10,6 @@ mod loss;
 mod model;
 #[path = "vision/reference.rs"]
 mod reference;
-#[path = "vision/shared_decoding.rs"]
-mod shared_decoding;
-#[path = "vision/store.rs"]
-mod store;
 #[path = "../../vision/tests/parity/test_image.rs"]
 mod test_image;
 #[path = "vision/trained.rs"]

@@ -8,9 +8,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use embodied_r_media::embedding_cache::EmbeddingCache;
 use embodied_r_policy::tokenizer::GenerationPrompt;
 use embodied_r_policy::{Engine, EngineStats, SamplingSettings, TensorParallel};
-use embodied_r_vision::{EmbeddingCache, MultimodalMessage};
+use embodied_r_vision::MultimodalMessage;
 use image::RgbImage;
 
 use crate::completion::Completion;

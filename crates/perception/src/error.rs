@@ -23,61 +23,9 @@ pub enum Error {
         /// The codec's error.
         source: image::ImageError,
     },
-    /// An option of the key-frame selection is outside its range.
-    #[error("`{option}` must be {expected}, not {given}")]
-    KeyFrameOption {
-        /// The option's name.
-        option: &'static str,
-        /// Its value.
-        given: String,
-        /// The valid values.
-        expected: &'static str,
-    },
-    /// An option of the frame selection is invalid.
-    #[error("`{option}` must be {expected}, not {given}")]
-    FrameOption {
-        /// The option's name.
-        option: &'static str,
-        /// Its value.
-        given: String,
-        /// The valid values.
-        expected: String,
-    },
-    /// A video that is given as a list of frames has none, or too many.
-    #[error("a video of {frames} frames: it must have from 1 to {most}")]
-    FrameCount {
-        /// The number of frames.
-        frames: usize,
-        /// The largest one.
-        most: usize,
-    },
-    /// The frames of a video differ in size.
-    #[error(
-        "the frame {name} has {} × {} pixels, but the video's first frame {} × {}: all must have one size",
-        size.0, size.1, first.0, first.1
-    )]
-    FrameSizes {
-        /// The frame: its file, or its number.
-        name: String,
-        /// Its width and height.
-        size: (u32, u32),
-        /// Those of the first frame.
-        first: (u32, u32),
-    },
-    /// The selected frames of a video would take too much memory.
-    #[error(
-        "{frames} frames of {width} × {height} pixels are above the limit of {most} pixels for a video: select          fewer, or lower `max_pixels`"
-    )]
-    TooManyPixels {
-        /// The number of frames.
-        frames: usize,
-        /// Width in pixels, as they are kept.
-        width: u32,
-        /// Height in pixels.
-        height: u32,
-        /// The limit.
-        most: u64,
-    },
+    /// The key frames of a video could not be selected.
+    #[error(transparent)]
+    KeyFrames(embodied_r_keyframes::Error),
     /// A data file, a scene file or an output cannot be read or written.
     #[error(transparent)]
     Data(#[from] embodied_r_data::Error),
@@ -305,6 +253,15 @@ pub enum Error {
         /// The shard of the first one.
         shard: String,
     },
+}
+
+impl From<embodied_r_keyframes::Error> for Error {
+    fn from(error: embodied_r_keyframes::Error) -> Self {
+        match error {
+            embodied_r_keyframes::Error::Video(error) => Self::Video(error),
+            error => Self::KeyFrames(error),
+        }
+    }
 }
 
 impl From<embodied_r_policy::Error> for Error {

@@ -20,11 +20,11 @@ mod work;
 mod workload;
 
 use embodied_r_data::Progress;
+use embodied_r_keyframes::KeyFrameOptions;
 use serde_json::{Map, Value, json};
 
 use crate::captioner::Captioner;
 use crate::error::{Error, Result};
-use crate::keyframes;
 use files::File;
 
 pub use input::video_path;
@@ -71,7 +71,7 @@ pub async fn run(
 
 /// The settings that captions depend on, apart from video and question.
 pub fn settings(options: &PerceiveOptions, captioner: &dyn Captioner) -> Map<String, Value> {
-    let keyframes::KeyFrameOptions { threshold, min_frames, max_frames, .. } = options.keyframes;
+    let KeyFrameOptions { threshold, min_frames, max_frames, .. } = options.keyframes;
     let mut settings = captioner.settings();
     settings.insert("threshold".to_owned(), json!(threshold));
     settings.insert("min_frames".to_owned(), json!(min_frames));

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use embodied_r_perception::sampled_video::{FrameSelection, MAX_FRAMES};
-use embodied_r_vision::{EmbeddingCache, image_file};
+use embodied_r_media::embedding_cache::EmbeddingCache;
+use embodied_r_media::sampled_video::{FrameSelection, MAX_FRAMES};
+use embodied_r_vision::image_file;
 use reqwest::redirect::Policy;
 use reqwest::{Client, Url};
 use tokio::io::AsyncReadExt as _;

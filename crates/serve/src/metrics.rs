@@ -3,8 +3,8 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use embodied_r_media::embedding_cache::EmbeddingCache;
 use embodied_r_policy::EngineStats;
-use embodied_r_vision::EmbeddingCache;
 use prometheus::{
     Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
 };

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use embodied_r_inference::EngineCore;
+use embodied_r_media::embedding_cache::EmbeddingCache;
 use embodied_r_policy::{Engine, EngineOptions, SamplingSettings};
-use embodied_r_vision::EmbeddingCache;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{Semaphore, watch};

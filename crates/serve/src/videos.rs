@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use embodied_r_perception::Error;
-use embodied_r_perception::sampled_video::{FramePlan, FrameUse, SampledVideo};
-use embodied_r_perception::video::{Error as VideoError, Limits, TimeLimit};
+use embodied_r_media::Error;
+use embodied_r_media::sampled_video::{FramePlan, FrameUse, SampledVideo};
+use embodied_r_video::{Error as VideoError, Limits, TimeLimit};
 use embodied_r_vision::{ImageEmbeddings, Processor, image_file};
 use tempfile::TempPath;
 

@@ -44,11 +44,6 @@ impl ImageEmbeddings {
         self.layout.tokens()
     }
 
-    /// Memory in bytes.
-    pub(crate) fn bytes(&self) -> usize {
-        self.embeddings.elem_count() * size_of::<f32>()
-    }
-
     /// The embeddings (tokens, hidden size of the decoder).
     #[must_use]
     pub fn embeddings(&self) -> &Tensor {

@@ -94,7 +94,8 @@ pub(crate) fn digest(frames: &[RgbImage], kind: Kind) -> u128 {
     u128::from_le_bytes(bytes)
 }
 
-/// The digest of an image's pixels.
-pub(crate) fn image_digest(image: &RgbImage) -> u128 {
+/// The digest of an image's pixels, as [`ImageLayout::digest`].
+#[must_use]
+pub fn image_digest(image: &RgbImage) -> u128 {
     digest(std::slice::from_ref(image), Kind::Image)
 }

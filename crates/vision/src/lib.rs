@@ -5,7 +5,6 @@
 //! training. The decoder is [`embodied_r_policy`]'s.
 
 mod config;
-mod embedding_cache;
 mod encoder;
 mod error;
 mod frames;
@@ -28,13 +27,12 @@ mod vision_processor;
 mod windows;
 
 pub use config::{ImageTokens, VisionConfig};
-pub use embedding_cache::EmbeddingCache;
 pub use encoder::VisionEncoder;
 pub use error::{Error, Result};
 pub use frames::Frames;
 pub use grid::{Grid, PixelLimits, smart_resize};
 pub use image_embeddings::ImageEmbeddings;
-pub use image_layout::ImageLayout;
+pub use image_layout::{ImageLayout, image_digest};
 pub use message::{MultimodalMessage, MultimodalPart};
 pub use model::{VisionLanguageModel, check_headers, is_vision_language_model};
 pub use model_files::model_files;

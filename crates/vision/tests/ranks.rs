@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use embodied_r_policy::tokenizer::Tokenizer;
 use embodied_r_policy::{GenerationRequest, SamplingParams, TensorParallel, WeightFormat};
-use embodied_r_vision::{EmbeddingCache, ImageEmbeddings, MultimodalMessage, VisionLanguageModel};
+use embodied_r_vision::{ImageEmbeddings, MultimodalMessage, VisionLanguageModel};
 use image::RgbImage;
 use test_image::test_image;
 
@@ -45,23 +45,6 @@ fn images_partitioned_over_ranks_are_encoded_bit_identically() {
         }) {
             assert_eq!(found, want, "{ranks} ranks");
         }
-    }
-}
-
-#[test]
-fn embedding_caches_of_all_ranks_are_identical() {
-    let model = VisionLanguageModel::load(&folder("flat"), &WeightFormat::F32.into()).unwrap();
-    let images = images();
-    let [a, b, _, c] = [0, 1, 2, 3].map(|index| &images[index]);
-    let want = values(&model.vision_encoder().encode_images(&[a, b, a, c, a]).unwrap());
-    for (found, misses, hits) in on_ranks(2, |ranks| {
-        let cache = EmbeddingCache::new(model.vision_encoder().clone(), 1 << 20);
-        let mut embeddings = cache.encode_images_over(&[a, b, a], ranks).unwrap();
-        embeddings.extend(cache.encode_images_over(&[c, a], ranks).unwrap());
-        (values(&embeddings), cache.misses(), cache.hits())
-    }) {
-        assert_eq!((misses, hits), (3, 2));
-        assert_eq!(found, want);
     }
 }
 

@@ -3,13 +3,14 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use embodied_r_grpo::Error;
 use embodied_r_grpo::estimate::memory_plan::{MemoryPlan, PromptImages, VisionLoad};
-use embodied_r_grpo::images::store::{ImageStore, StoreOptions};
-use embodied_r_grpo::images::table::{ImageSource, ImageTable, ReadError};
 use embodied_r_grpo::images::{ReferenceTower, RunImages, TowerTraining};
 use embodied_r_grpo::model::{GenerationRequest, LoadOptions, Model as _, VisionPolicy};
 use embodied_r_grpo::settings::VisionSettings;
+use embodied_r_media::Error;
+use embodied_r_media::source::{ImageSource, ReadError};
+use embodied_r_media::store::{ImageStore, StoreOptions};
+use embodied_r_media::table::ImageTable;
 use embodied_r_policy::Trainable;
 use embodied_r_random::{Stream, stream};
 use embodied_r_vision::{Frames, ImageLayout, VisionProcessor};
@@ -85,7 +86,8 @@ impl VisionWork {
             };
             layout.map_err(unread)
         });
-        let layouts = layouts.collect::<embodied_r_grpo::Result<_>>()?;
+        let layouts = layouts.collect::<embodied_r_media::Result<_>>();
+        let layouts = layouts.map_err(embodied_r_grpo::Error::from)?;
         let store = StoreOptions {
             model: folder.to_owned(),
             format: options.precision.into(),

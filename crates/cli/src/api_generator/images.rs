@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use anyhow::Context as _;
 use embodied_r_data::multimodal::{MediaFile, Part, Role, SampleSet, Video};
 use embodied_r_data::system_prompt::{Given, SystemPrompt};
-use embodied_r_grpo::images::table::{ImageSource, ImageTable};
+use embodied_r_media::source::ImageSource;
+use embodied_r_media::table::ImageTable;
 use embodied_r_openai::{ChatCompletionMessage, ContentPart, Role as ChatRole};
 use embodied_r_perception::jpeg;
 use embodied_r_vision::{Frames, ImageLayout, Processor};
@@ -149,7 +150,7 @@ fn encode(
     let reader = direct.reader(processor)?;
     let sources = match medium {
         Medium::Image(file) => reader.image(file),
-        Medium::Video(video) => reader.video(video)?,
+        Medium::Video(video) => reader.video(video).map_err(anyhow::Error::from_boxed)?,
     };
     let is_complete = sources.len() == layouts.len();
     let part = |(source, layout): (&Arc<dyn ImageSource>, &ImageLayout)| {

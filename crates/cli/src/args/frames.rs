@@ -1,6 +1,6 @@
 //! Options that select the frames of a video for a model that sees them itself.
 
-use embodied_r_perception::sampled_video::FrameSelection;
+use embodied_r_media::sampled_video::FrameSelection;
 
 use crate::exit::Usage;
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use embodied_r_perception::sampled_video::FrameSelection;
+use embodied_r_media::sampled_video::FrameSelection;
 
 use super::frames::FrameArgs;
 use crate::exit::Usage;

@@ -10,9 +10,9 @@ use std::sync::Arc;
 
 use candle_core::Device;
 use embodied_r_grpo::images::ReferenceTower;
-use embodied_r_grpo::images::table::ImageTable;
 use embodied_r_grpo::model::{LoadOptions, Model as _, VisionPolicy};
 use embodied_r_grpo::settings::VisionSettings;
+use embodied_r_media::table::ImageTable;
 use embodied_r_policy::{
     Error, GenerationRequest, Group, Policy, Precision, Prompt, SamplingParams, Trainable, lora,
     tokenizer,

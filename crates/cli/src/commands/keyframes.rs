@@ -9,12 +9,11 @@ use std::time::Duration;
 
 use embodied_r_data::Progress;
 use embodied_r_files::write_atomic;
-use embodied_r_perception::Error;
-use embodied_r_perception::keyframes::{
-    KeyFrameOptions, Selection, compare, contact_sheet, select_within,
-};
-use embodied_r_perception::video::{self, Limits, TimeLimit};
-use image::{ImageFormat, RgbImage};
+use embodied_r_keyframes::compare::{FrameFeatures, compare};
+use embodied_r_keyframes::{Error, KeyFrameOptions, Selection, contact_sheet, select_within};
+use embodied_r_video::{self as video, Limits, TimeLimit};
+use embodied_r_vision::image_file;
+use image::{ImageFormat, RgbImage, imageops};
 
 use crate::args::keyframes::KeyframesArgs;
 use crate::exit::{Status, Usage};
@@ -23,7 +22,7 @@ use crate::progress::Bar;
 /// Select the key frames of videos and explain the selection.
 pub(crate) fn run(args: KeyframesArgs) -> anyhow::Result<Status> {
     if let Some([a, b]) = args.pair.as_deref() {
-        let comparison = compare::images(a, b)?;
+        let comparison = compare(&features(a)?, &features(b)?);
         match args.json {
             true => print::pair_json(&comparison)?,
             false => print::pair(a, b, &comparison)?,
@@ -86,6 +85,11 @@ pub(crate) fn run(args: KeyframesArgs) -> anyhow::Result<Status> {
         write_sheet(path, &sheets)?;
     }
     Ok(status)
+}
+
+/// The features of an image file.
+fn features(path: &Path) -> Result<FrameFeatures, embodied_r_vision::Error> {
+    Ok(FrameFeatures::extract(&imageops::grayscale(&image_file::read(path)?)))
 }
 
 /// Selects the key frames of a video, and draws their contact sheet if requested.

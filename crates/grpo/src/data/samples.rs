@@ -3,6 +3,7 @@
 use embodied_r_data::multimodal::{Message, Part, Role, Sample};
 use embodied_r_data::prompts;
 use embodied_r_data::system_prompt::{Given, SystemPrompt};
+use embodied_r_media::laid_out::LaidOutSample;
 use embodied_r_vision::{ImageLayout, MultimodalMessage, MultimodalPart, VisionProcessor};
 
 use crate::data::assistant_turn::completion_of;
@@ -13,17 +14,6 @@ use crate::data::too_long::TooLong;
 use crate::error::{Error, Result};
 use crate::model::{ChatTokenizer, GenerationPrompt, Prompt};
 use crate::update::supervised::Example;
-
-/// A question with the layouts of its images and videos.
-#[derive(Debug, Clone)]
-pub struct LaidOutSample {
-    /// The question.
-    pub sample: Sample,
-    /// The layout of each of its images.
-    pub images: Vec<ImageLayout>,
-    /// The layouts of each of its videos: one of a video, or those of its frames as separate images.
-    pub videos: Vec<Vec<ImageLayout>>,
-}
 
 /// Tokenizes every sample as a prompt with its images; prompts over `limit` are left out and counted.
 ///
@@ -39,7 +29,7 @@ pub fn prompts(
 ) -> Result<Prompts> {
     let (mut prompted, mut too_long) = (Vec::with_capacity(samples.len()), TooLong::default());
     for sample in samples {
-        let prompt = sample.question_prompt(system, text, processor)?;
+        let prompt = question_prompt(&sample, system, (text, processor))?;
         let LaidOutSample { sample, .. } = sample;
         let Sample { question, media, .. } = sample;
         if question.answer.trim().is_empty() {
@@ -97,7 +87,7 @@ pub fn examples(
                 },
                 error => error,
             };
-            let example = sample.example(turn, own, text, processor).map_err(of_sample)?;
+            let example = example(&sample, turn, own, (text, processor)).map_err(of_sample)?;
             match limit.allows(example.tokens()) {
                 true => all.push(example),
                 false => {
@@ -110,85 +100,80 @@ pub fn examples(
     Ok(SftExamples { examples: all, too_long: too_long.left_out(limit)? })
 }
 
-impl LaidOutSample {
-    /// The question as a prompt, without embeddings; `system` is its system message unless it has its own.
-    ///
-    /// # Errors
-    /// The tokenizer or the chat template fails.
-    pub fn question_prompt(
-        &self,
-        system: &SystemPrompt,
-        text: &dyn ChatTokenizer,
-        processor: &VisionProcessor,
-    ) -> Result<Prompt> {
-        let system = system.text(Given::of_sample(&self.sample));
-        self.prompt(self.sample.prompt(), Some(system), text, processor)
-    }
+/// The question as a prompt, without embeddings; `system` is its system message unless it has its own.
+///
+/// # Errors
+/// The tokenizer or the chat template fails.
+pub fn question_prompt(
+    sample: &LaidOutSample,
+    system: &SystemPrompt,
+    model: (&dyn ChatTokenizer, &VisionProcessor),
+) -> Result<Prompt> {
+    let system = system.text(Given::of_sample(&sample.sample));
+    prompt(sample, sample.sample.prompt(), Some(system), model)
+}
 
-    /// The prompt of some of the messages, with a generation prompt.
-    fn prompt(
-        &self,
-        messages: &[Message],
-        system: Option<&str>,
-        text: &dyn ChatTokenizer,
-        processor: &VisionProcessor,
-    ) -> Result<Prompt> {
-        let (messages, layouts) = self.rendered(messages, system);
-        let chat = text.apply_multimodal_template(&messages, GenerationPrompt::Append)?;
-        Ok(processor.prompt(&text.encode(&chat)?, &layouts)?)
-    }
+/// The prompt of some of the messages, with a generation prompt.
+fn prompt(
+    sample: &LaidOutSample,
+    messages: &[Message],
+    system: Option<&str>,
+    (text, processor): (&dyn ChatTokenizer, &VisionProcessor),
+) -> Result<Prompt> {
+    let (messages, layouts) = rendered(sample, messages, system);
+    let chat = text.apply_multimodal_template(&messages, GenerationPrompt::Append)?;
+    Ok(processor.prompt(&text.encode(&chat)?, &layouts)?)
+}
 
-    /// The assistant's turn `turn` as the completion of the messages before it.
-    fn example(
-        &self,
-        turn: usize,
-        system: Option<&str>,
-        text: &dyn ChatTokenizer,
-        processor: &VisionProcessor,
-    ) -> Result<Example> {
-        let messages = &self.sample.messages;
-        let prompt = self.prompt(&messages[..turn], system, text, processor)?;
-        let before = self.rendered(&messages[..turn], system).0;
-        let whole = self.rendered(&messages[..=turn], system).0;
-        let before = text.apply_multimodal_template(&before, GenerationPrompt::Append)?;
-        let whole = text.apply_multimodal_template(&whole, GenerationPrompt::None)?;
-        let completion = completion_of(&before, &whole, &messages[turn].text(), text)?;
-        Ok(Example::new(prompt, completion))
-    }
+/// The assistant's turn `turn` as the completion of the messages before it.
+fn example(
+    sample: &LaidOutSample,
+    turn: usize,
+    system: Option<&str>,
+    (text, processor): (&dyn ChatTokenizer, &VisionProcessor),
+) -> Result<Example> {
+    let messages = &sample.sample.messages;
+    let prompt = prompt(sample, &messages[..turn], system, (text, processor))?;
+    let before = rendered(sample, &messages[..turn], system).0;
+    let whole = rendered(sample, &messages[..=turn], system).0;
+    let before = text.apply_multimodal_template(&before, GenerationPrompt::Append)?;
+    let whole = text.apply_multimodal_template(&whole, GenerationPrompt::None)?;
+    let completion = completion_of(&before, &whole, &messages[turn].text(), text)?;
+    Ok(Example::new(prompt, completion))
+}
 
-    /// Messages for the chat template, and the layouts of their placeholders in order.
-    fn rendered(
-        &self,
-        messages: &[Message],
-        system: Option<&str>,
-    ) -> (Vec<MultimodalMessage>, Vec<ImageLayout>) {
-        let (mut images, mut videos) = (self.images.iter(), self.videos.iter());
-        let mut layouts = Vec::new();
-        let own_system = messages.iter().any(|message| message.role == Role::System);
-        let system = system.filter(|_| !own_system).map(MultimodalMessage::system);
-        let mut rendered: Vec<MultimodalMessage> = system.into_iter().collect();
-        for message in messages {
-            let mut content = Vec::new();
-            for part in &message.content {
-                match part {
-                    Part::Text(text) => content.push(MultimodalPart::Text { text: text.clone() }),
-                    Part::Image => {
-                        layouts.extend(images.next());
-                        content.push(MultimodalPart::Image);
-                    }
-                    Part::Video => {
-                        for layout in videos.next().into_iter().flatten() {
-                            layouts.push(*layout);
-                            content.push(match layout.is_video() {
-                                true => MultimodalPart::Video,
-                                false => MultimodalPart::Image,
-                            });
-                        }
+/// Messages for the chat template, and the layouts of their placeholders in order.
+fn rendered(
+    sample: &LaidOutSample,
+    messages: &[Message],
+    system: Option<&str>,
+) -> (Vec<MultimodalMessage>, Vec<ImageLayout>) {
+    let (mut images, mut videos) = (sample.images.iter(), sample.videos.iter());
+    let mut layouts = Vec::new();
+    let own_system = messages.iter().any(|message| message.role == Role::System);
+    let system = system.filter(|_| !own_system).map(MultimodalMessage::system);
+    let mut rendered: Vec<MultimodalMessage> = system.into_iter().collect();
+    for message in messages {
+        let mut content = Vec::new();
+        for part in &message.content {
+            match part {
+                Part::Text(text) => content.push(MultimodalPart::Text { text: text.clone() }),
+                Part::Image => {
+                    layouts.extend(images.next());
+                    content.push(MultimodalPart::Image);
+                }
+                Part::Video => {
+                    for layout in videos.next().into_iter().flatten() {
+                        layouts.push(*layout);
+                        content.push(match layout.is_video() {
+                            true => MultimodalPart::Video,
+                            false => MultimodalPart::Image,
+                        });
                     }
                 }
             }
-            rendered.push(MultimodalMessage { role: message.role.as_str().to_owned(), content });
         }
-        (rendered, layouts)
+        rendered.push(MultimodalMessage { role: message.role.as_str().to_owned(), content });
     }
+    (rendered, layouts)
 }

@@ -1,19 +1,20 @@
 //! The embeddings of images under a vision tower that is trained, and its gradients.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use candle_core::Tensor;
 use embodied_r_kernels::memory;
+use embodied_r_media::digests;
+use embodied_r_media::error::Error;
+use embodied_r_media::prefetch::Prefetch;
+use embodied_r_media::table::ImageTable;
 use embodied_r_policy::{GradientReadyHook, ImageEmbedder, Prompt};
 use embodied_r_random::hash;
 use embodied_r_vision::{Pixels, SavedTower, TowerGradients, TrainableTower};
 use indexmap::IndexMap;
 
-use super::prefetch::Prefetch;
-use super::table::ImageTable;
-use super::{digests, locked};
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// The images of the current step under a trained tower: each is encoded once per optimizer step, and its gradient, summed
 /// over all prompts, goes through the tower once.
@@ -99,7 +100,7 @@ impl TrainedImages {
         let mut step = locked(&self.step);
         let drops = pass.drops();
         step.pass = pass;
-        let mut wanted = digests(prompts);
+        let mut wanted = digests::of_prompts(prompts);
         let saved: Vec<u128> =
             step.saved.iter().flat_map(|(digests, _)| digests).copied().collect();
         // Those of an evaluation, for example, are not needed together.
@@ -149,7 +150,7 @@ impl TrainedImages {
 
     /// Cuts the images of `prompts` into patches on threads of their own.
     pub fn prefetch<'a>(&self, prompts: impl IntoIterator<Item = &'a Prompt>) {
-        self.prefetch.start(&self.table, digests(prompts));
+        self.prefetch.start(&self.table, digests::of_prompts(prompts));
     }
 
     fn pixels(&self, step: &mut StepImages, digests: &[u128]) -> Result<Vec<Arc<Pixels>>> {
@@ -208,6 +209,10 @@ impl TrainedImages {
     pub fn weights_changed(&self) {
         *locked(&self.step) = StepImages::default();
     }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn activation_bytes(saved: &[(Vec<u128>, SavedTower)]) -> usize {

@@ -10,12 +10,12 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::error::{Error, Result};
-use crate::images::table::ImageTable;
 use crate::model::{Group, Prompt};
 use crate::rollout::{Completion, Rollout};
 use crate::settings::LossSettings;
 use crate::update::micro_batch::MicroBatch;
 use embodied_r_dist::ProcessGroup;
+use embodied_r_media::table::ImageTable;
 
 /// A batch of groups.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -3,13 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use embodied_r_data::multimodal::MediaFile;
+use embodied_r_media::files::{FrameCheck, FrameFiles, ImageFile};
+use embodied_r_media::source::ImageSource;
+use embodied_r_media::table::ImageTable;
 use embodied_r_vision::ImageLayout;
 
 pub use super::batch_file::FileVideo;
 use super::batch_file::{BatchFile, FileGroup};
 use crate::error::{Error, Result};
-use crate::images::files::{FrameFiles, ImageFile};
-use crate::images::table::{ImageSource, ImageTable};
 use crate::model::Prompt;
 
 impl BatchFile {
@@ -29,11 +31,11 @@ impl BatchFile {
             return self.groups.iter().enumerate().map(text_prompt).collect();
         };
         let sources = |group: &FileGroup| -> Vec<Arc<dyn ImageSource>> {
-            let image =
-                |path: &PathBuf| -> Arc<dyn ImageSource> { Arc::new(ImageFile(folder.join(path))) };
+            let file = |path: &PathBuf| MediaFile::Path(folder.join(path));
+            let image = |path| -> Arc<dyn ImageSource> { Arc::new(ImageFile(file(path))) };
             let video = |video: &FileVideo| -> Arc<dyn ImageSource> {
-                let paths = video.frames.iter().map(|path| folder.join(path)).collect();
-                Arc::new(FrameFiles { paths, fps: video.fps })
+                let frames = video.frames.iter().map(file).collect();
+                Arc::new(FrameFiles { frames, fps: video.fps, check: FrameCheck::Processor })
             };
             group.images.iter().map(image).chain(group.videos.iter().map(video)).collect()
         };

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::Tensor;
+use embodied_r_media::store::ImageStore;
 use embodied_r_policy::{ActivationCache, Gradients, ImageEmbedder, LoraConfig, Policy};
 use embodied_r_vision::{TowerGradients, TowerOptions, TrainableTower};
 use indexmap::IndexMap;
@@ -14,7 +15,6 @@ use super::{
     Trainable, TrainingPass, WriterRank,
 };
 use crate::error::{Error, Result};
-use crate::images::store::ImageStore;
 use crate::images::trained::{ImagePass, TrainedImages};
 use crate::images::{ReferenceTower, RunImages};
 
@@ -112,7 +112,7 @@ impl VisionPolicy {
         dropout_seed: Option<u64>,
     ) -> Result<()> {
         match &self.encoder {
-            Encoder::Frozen(store) => store.prepare(prompts),
+            Encoder::Frozen(store) => Ok(store.prepare(prompts)?),
             Encoder::Trained(images) => {
                 let training = |seed| ImagePass::training(images.tower(), seed);
                 images.prepare(prompts, dropout_seed.map_or(ImagePass::Forward, training))

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+pub use embodied_r_media::sampled_video::FrameUse;
 use serde::{Deserialize, Serialize};
 
 /// How questions with images and videos are read.
@@ -29,17 +30,6 @@ pub struct MediaSettings {
     /// What the model sees in the frames of a video: a `video`, in temporal patches of two frames, or `images`. Default:
     /// `video`.
     pub frame_use: FrameUse,
-}
-
-/// What a model sees in the frames of a video.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum FrameUse {
-    /// A video.
-    #[default]
-    Video,
-    /// Separate images.
-    Images,
 }
 
 impl Default for MediaSettings {

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use embodied_r_grpo::estimate::memory_plan::{PromptImages, VisionLoad};
 use embodied_r_grpo::images::ReferenceTower;
-use embodied_r_grpo::images::table::ImageTable;
 use embodied_r_grpo::inspect::loss;
 use embodied_r_grpo::model::{Model as _, Trainable, VisionPolicy, WriterRank};
 use embodied_r_grpo::settings::{LossSettings, VisionSettings};
+use embodied_r_media::table::ImageTable;
 use embodied_r_policy::lora::{CONFIG_FILE, LoraConfig, Module, VisionModule, WEIGHTS_FILE};
 use embodied_r_vision::{FrozenParts, Grid, VisionProcessor};
 use serde_json::Value;

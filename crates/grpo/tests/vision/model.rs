@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use candle_core::Device;
-use embodied_r_grpo::images::store::{ImageStore, StoreOptions};
-use embodied_r_grpo::images::table::ImageTable;
 use embodied_r_grpo::images::{ReferenceTower, RunImages, TowerTraining};
 use embodied_r_grpo::inspect::batch_file::BatchFile;
 use embodied_r_grpo::inspect::batch_images::FileVideo;
 use embodied_r_grpo::model::{LoadOptions, Model as _, Prompt, VisionPolicy};
+use embodied_r_media::store::{ImageStore, StoreOptions};
+use embodied_r_media::table::ImageTable;
 use embodied_r_policy::{Precision, Trainable, WeightFormat};
 use embodied_r_vision::{FrozenParts, VisionProcessor};
 use serde::Deserialize;

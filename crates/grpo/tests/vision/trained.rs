@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use candle_core::Device;
-use embodied_r_grpo::images::table::ImageTable;
 use embodied_r_grpo::images::trained::{ImagePass, TrainedImages};
+use embodied_r_media::table::ImageTable;
 use embodied_r_policy::Precision;
 use embodied_r_vision::{TowerOptions, TrainableTower, VisionProcessor};
 

@@ -3,8 +3,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use embodied_r_media::embedding_cache::EmbeddingCache;
 use embodied_r_policy::{Engine, EngineOptions, WeightFormat};
-use embodied_r_vision::{EmbeddingCache, Error as VisionError, VisionOptions};
+use embodied_r_vision::{Error as VisionError, VisionOptions};
 
 use crate::error::Result;
 use crate::model::Model;

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use embodied_r_media::embedding_cache::EmbeddingCache;
 use embodied_r_policy::{Engine, EngineOutput, EngineStats, Prompt, RequestId, SamplingSettings};
-use embodied_r_vision::{EmbeddingCache, ImageEmbeddings};
+use embodied_r_vision::ImageEmbeddings;
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
 

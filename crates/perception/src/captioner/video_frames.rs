@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use embodied_r_keyframes as keyframes;
+use embodied_r_video as video;
 use tokio::sync::{OnceCell, Semaphore};
 
 use super::frame_image::{FrameImage, ImageForm};
 use crate::error::{Error, Result};
-use crate::keyframes;
-use crate::video;
 
 /// Limit on concurrently decoded videos, and what stops them.
 #[derive(Debug, Clone)]

@@ -4,9 +4,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use embodied_r_keyframes::KeyFrameOptions;
+
 use super::replica::Replica;
 use super::shard::Shard;
-use crate::keyframes;
 
 /// Whether captions are made per question or per video.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -44,7 +45,7 @@ pub struct PerceiveOptions {
     /// Maximum questions of each file to caption in this run; `None` means all.
     pub limit: Option<usize>,
     /// Key-frame selection.
-    pub keyframes: keyframes::KeyFrameOptions,
+    pub keyframes: KeyFrameOptions,
     /// Longest side of the images given to a model, in pixels; `None` keeps the original size.
     pub image_side: Option<u32>,
     /// What to do with captions of other settings.
@@ -69,7 +70,7 @@ impl PerceiveOptions {
             save_path,
             concurrency: 1,
             limit: None,
-            keyframes: keyframes::KeyFrameOptions::default(),
+            keyframes: KeyFrameOptions::default(),
             image_side: None,
             changed_settings: ChangedSettings::Reject,
             scope: Scope::Question,

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use embodied_r_video as video;
+
 use super::input::{self, video_path};
 use super::options::{PerceiveOptions, Scope};
 use crate::error::Result;
-use crate::video;
 
 /// The workload of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

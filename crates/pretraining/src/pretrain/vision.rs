@@ -16,11 +16,11 @@ use std::sync::Arc;
 
 use candle_core::Device;
 use embodied_r_data::progress::Progress as _;
-use embodied_r_grpo::images::store::{ImageStore, StoreOptions};
 use embodied_r_grpo::images::{ReferenceTower, RunImages, TowerTraining};
 use embodied_r_grpo::model::{LoadOptions, Model as _, VisionPolicy};
 use embodied_r_grpo::schedule::{LrSchedule, LrScheduler};
 use embodied_r_grpo::settings::{Optim, OptimizerSettings};
+use embodied_r_media::store::{ImageStore, StoreOptions};
 use embodied_r_policy::tokenizer::Tokenizer;
 use embodied_r_policy::weights::SaveOptions;
 use embodied_r_policy::{Policy, Precision, Trainable, WeightDtype, WeightFormat};

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use embodied_r_grpo::data::samples::question_prompt;
 use embodied_r_inference::ChatPrompt;
 use embodied_r_policy::tokenizer::{SpecialTokens, Tokenizer};
 
@@ -29,8 +30,11 @@ pub(super) fn run(
     let asked = direct.lay_out_video(&args.video, &question, &dir)?;
     let Some(seen) = &asked.seen else { return Ok(Status::Done) };
     let laid = &seen.samples[0];
-    let prompt =
-        laid.question_prompt(&args.decoding.system_prompt(), &tokenizer, seen.images.processor())?;
+    let prompt = question_prompt(
+        laid,
+        &args.decoding.system_prompt(),
+        (&tokenizer, seen.images.processor()),
+    )?;
     let perceive_s = began.elapsed().as_secs_f64();
     let stored = StoredModel { model: policy, revision: None, weights: args.weights.clone() };
     let echo = if args.json { Echo::Off } else { Echo::Text };

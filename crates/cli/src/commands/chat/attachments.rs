@@ -6,9 +6,10 @@ use std::sync::atomic::AtomicBool;
 
 use anyhow::Context as _;
 use embodied_r_inference::Model;
+use embodied_r_media::embedding_cache::EmbeddingCache;
 use embodied_r_perception::captioner::VideoFrames;
-use embodied_r_perception::video::{self, Limits};
-use embodied_r_vision::{EmbeddingCache, Frames, ImageEmbeddings, ImageLayout, image_file};
+use embodied_r_video::{self as video, Limits};
+use embodied_r_vision::{Frames, ImageEmbeddings, ImageLayout, image_file};
 
 use super::conversation::Conversation;
 use crate::args::chat::ChatArgs;

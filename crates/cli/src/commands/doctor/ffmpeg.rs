@@ -1,6 +1,6 @@
 //! FFmpeg and its codecs.
 
-use embodied_r_perception::video::{Error, ffmpeg_output};
+use embodied_r_video::{Error, ffmpeg_output};
 
 use super::check::Check;
 

@@ -3,10 +3,9 @@
 use std::io;
 use std::path::Path;
 
-use embodied_r_perception::Error;
-use embodied_r_perception::keyframes::compare::FrameComparison;
-use embodied_r_perception::keyframes::{
-    Decision, HomographyFailure, KeyFrameOptions, SampledFrame, Selection,
+use embodied_r_keyframes::compare::FrameComparison;
+use embodied_r_keyframes::{
+    Decision, Error, HomographyFailure, KeyFrameOptions, SampledFrame, Selection,
 };
 use serde::Serialize;
 

@@ -11,7 +11,7 @@ pub(super) fn explain(error: Error) -> anyhow::Error {
         | Error::DuplicateOutput { .. }
         | Error::WouldOverwrite { .. }
         | Error::AlreadyCaptioned { .. }
-        | Error::KeyFrameOption { .. } => Usage(error.to_string()).into(),
+        | Error::KeyFrames(_) => Usage(error.to_string()).into(),
         Error::Data(embodied_r_data::Error::Io(file)) if file.action == "read" => exit::hint(
             error.to_string(),
             "give the data files with `--data`; `embodied-r preprocess` writes them",

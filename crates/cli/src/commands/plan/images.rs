@@ -4,8 +4,8 @@ use std::path::Path;
 
 use embodied_r_grpo::estimate::memory_plan::{PromptImages, VisionLoad};
 use embodied_r_grpo::settings::{FrameUse, GrpoSettings};
-use embodied_r_perception::keyframes::KeyFrameOptions;
-use embodied_r_perception::sampled_video::FrameSelection;
+use embodied_r_keyframes::KeyFrameOptions;
+use embodied_r_media::sampled_video::FrameSelection;
 use embodied_r_vision::{Grid, Processor, VisionConfig};
 
 use super::shape::tower;

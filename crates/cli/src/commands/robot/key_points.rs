@@ -5,8 +5,8 @@ use std::io::Cursor;
 use std::path::Path;
 
 use embodied_r_files::write_atomic;
+use embodied_r_keyframes::contact_sheet::{self, Cell};
 use embodied_r_lerobot::Dataset;
-use embodied_r_perception::keyframes::contact_sheet::{self, Cell};
 use embodied_r_robot::{Cause, Error, Prepared, Settings, plot};
 use image::ImageFormat;
 

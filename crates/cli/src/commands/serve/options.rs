@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use embodied_r_perception::sampled_video::FrameSelection;
+use embodied_r_media::sampled_video::FrameSelection;
 use embodied_r_policy::{EngineOptions, FingerprintExtent, SamplingSettings, fingerprint};
 use embodied_r_serve::{ApiKeyHash, HttpLimits, MAX_IMAGE_BODY_BYTES, MediaOptions, ServerOptions};
 

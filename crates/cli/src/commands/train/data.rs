@@ -4,9 +4,9 @@ use embodied_r_data::multimodal::{MediaUse, SampleSet, left_out_columns};
 use embodied_r_data::progress::Silent;
 use embodied_r_data::question::read_questions;
 use embodied_r_data::{DataFiles, Progress, Question};
-use embodied_r_grpo::data::samples::LaidOutSample;
-use embodied_r_grpo::images::table::ImageTable;
 use embodied_r_grpo::settings::{MediaSettings, VisionSettings};
+use embodied_r_media::laid_out::{LaidOutSample, left_out_warning};
+use embodied_r_media::table::ImageTable;
 use embodied_r_vision::is_vision_language_model;
 
 use super::job::Job;
@@ -41,7 +41,7 @@ pub(super) fn questions(
     };
     match (media::read(data, settings, MediaUse::Ignored), official) {
         (Ok(set), _) => {
-            let warning = media::left_out_warning(&set.skipped);
+            let warning = left_out_warning(&set.skipped);
             let questions = set.samples.into_iter().map(|sample| sample.question).collect();
             Ok(TextQuestions { questions, warning })
         }

@@ -1,12 +1,12 @@
 //! A vision-language model's encoder and the images of its prompts.
 
+use embodied_r_media::table::ImageTable;
 use embodied_r_policy::{LoraConfig, Prompt, Trainable};
 use embodied_r_vision::{Grid, TowerBytes, VisionConfig};
 
 use super::F32;
 use crate::error::Result;
 use crate::images::ReferenceTower;
-use crate::images::table::ImageTable;
 use crate::settings::VisionSettings;
 
 /// Bytes of a bfloat16.

@@ -9,13 +9,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use embodied_r_inference::{ImageChat, Model, VisionEngine, VisionEngineOptions};
+use embodied_r_media::embedding_cache::EmbeddingCache;
 use embodied_r_openai::{
     ChatCompletion, ChatCompletionMessage, ChatCompletionRequest, ContentPart, Role, Usage,
 };
 use embodied_r_policy::{
     EngineStats, FingerprintExtent, FinishReason, TensorParallel, fingerprint,
 };
-use embodied_r_vision::{EmbeddingCache, MultimodalMessage, MultimodalPart};
+use embodied_r_vision::{MultimodalMessage, MultimodalPart};
 use futures_util::future::{BoxFuture, FutureExt as _};
 use serde_json::{Map, Value, json};
 

@@ -4,7 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use embodied_r_data::progress::Progress;
-use embodied_r_grpo::images::table::{ImageSource, ImageTable, ReadError};
+use embodied_r_media::source::{ImageSource, ReadError};
+use embodied_r_media::table::ImageTable;
 use embodied_r_vision::{Frames, ImageLayout, VisionProcessor};
 use rayon::prelude::*;
 
