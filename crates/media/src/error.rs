@@ -52,7 +52,7 @@ pub enum Error {
     },
     /// The selected frames of a video would take too much memory.
     #[error(
-        "{frames} frames of {width} × {height} pixels are above the limit of {most} pixels for a video: select          fewer, or lower `max_pixels`"
+        "{frames} frames of {width} × {height} pixels are above the limit of {most} pixels for a video: select fewer, or lower `max_pixels`"
     )]
     TooManyPixels {
         /// The number of frames.

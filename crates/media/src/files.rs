@@ -57,26 +57,12 @@ pub struct FrameFiles {
     pub frames: Vec<MediaFile>,
     /// Frames per second.
     pub fps: f64,
-    /// Which frames are accepted.
-    pub check: FrameCheck,
-}
-
-/// Which frames make a video.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FrameCheck {
-    /// Those of [`SampledVideo::from_frames`].
-    Sampled,
-    /// Those that the model's image processor accepts, in any number.
-    Processor,
 }
 
 impl ImageSource for FrameFiles {
     fn read(&self) -> Result<Frames, ReadError> {
         let frames = self.frames.iter().map(image).collect::<Result<Vec<_>, _>>()?;
-        let SampledVideo { frames, seconds } = match self.check {
-            FrameCheck::Sampled => SampledVideo::from_frames(frames, self.fps)?,
-            FrameCheck::Processor => SampledVideo { frames, seconds: self.fps.recip() },
-        };
+        let SampledVideo { frames, seconds } = SampledVideo::from_frames(frames, self.fps)?;
         Ok(Frames::Video { frames, seconds })
     }
 

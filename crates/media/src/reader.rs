@@ -5,7 +5,7 @@ use std::sync::Arc;
 use embodied_r_data::multimodal::{MediaFile, Video};
 use embodied_r_vision::Processor;
 
-use crate::files::{FrameCheck, FrameFiles, ImageFile};
+use crate::files::{FrameFiles, ImageFile};
 use crate::sampled_video::{FrameSelection, FrameUse};
 use crate::separate_frames::{RecentFrames, SeparateFrame, SeparateFrames};
 use crate::source::{ImageSource, ReadError, Sources};
@@ -57,8 +57,7 @@ impl MediaReader {
             }
             (Video::Frames { frames, fps }, FrameUse::Video) => {
                 let fps = fps.ok_or("a video of frames needs `fps`, the frames per second")?;
-                let check = FrameCheck::Sampled;
-                vec![Arc::new(FrameFiles { frames: frames.clone(), fps, check })]
+                vec![Arc::new(FrameFiles { frames: frames.clone(), fps })]
             }
             (Video::File(file), FrameUse::Video) => vec![Arc::new(self.file(file.clone()))],
             (Video::File(file), FrameUse::Images) => {

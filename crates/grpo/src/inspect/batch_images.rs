@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use embodied_r_data::multimodal::MediaFile;
-use embodied_r_media::files::{FrameCheck, FrameFiles, ImageFile};
+use embodied_r_media::files::{FrameFiles, ImageFile};
 use embodied_r_media::source::ImageSource;
 use embodied_r_media::table::ImageTable;
 use embodied_r_vision::ImageLayout;
@@ -35,7 +35,7 @@ impl BatchFile {
             let image = |path| -> Arc<dyn ImageSource> { Arc::new(ImageFile(file(path))) };
             let video = |video: &FileVideo| -> Arc<dyn ImageSource> {
                 let frames = video.frames.iter().map(file).collect();
-                Arc::new(FrameFiles { frames, fps: video.fps, check: FrameCheck::Processor })
+                Arc::new(FrameFiles { frames, fps: video.fps })
             };
             group.images.iter().map(image).chain(group.videos.iter().map(video)).collect()
         };

@@ -102,7 +102,7 @@ impl FramePlan {
 }
 
 /// Refuses frames that would take too much memory.
-pub(super) fn check_pixels(frames: usize, (width, height): (u32, u32)) -> Result<()> {
+fn check_pixels(frames: usize, (width, height): (u32, u32)) -> Result<()> {
     let pixels = (frames as u64).saturating_mul(u64::from(width) * u64::from(height));
     match pixels > MAX_VIDEO_PIXELS {
         true => Err(Error::TooManyPixels { frames, width, height, most: MAX_VIDEO_PIXELS }),
@@ -111,13 +111,13 @@ pub(super) fn check_pixels(frames: usize, (width, height): (u32, u32)) -> Result
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
     use embodied_r_video::clips;
     use image::RgbImage;
 
     /// A processor that shrinks images and frames to different sizes, with patches of two pixels.
-    pub(in crate::sampled_video) fn processor() -> Processor {
+    fn processor() -> Processor {
         let folder = tempfile::tempdir().unwrap();
         let settings = |max_pixels: usize| {
             serde_json::json!({"min_pixels": 16, "max_pixels": max_pixels, "patch_size": 2,

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use candle_core::Device;
 use embodied_r_data::multimodal::MediaFile;
 use embodied_r_media::disk_cache::DiskCache;
-use embodied_r_media::files::{FrameCheck, FrameFiles, ImageFile};
+use embodied_r_media::files::{FrameFiles, ImageFile};
 use embodied_r_media::source::{ImageSource, ReadError};
 use embodied_r_media::store::{ImageCounts, ImageStore, StoreOptions};
 use embodied_r_media::table::ImageTable;
@@ -47,7 +47,6 @@ impl Files {
         FrameFiles {
             frames: vec![MediaFile::Path(self.images[2].clone()), MediaFile::Path(last)],
             fps: 2.0,
-            check: FrameCheck::Sampled,
         }
     }
 }
