@@ -36,7 +36,8 @@ cd "$root"
 
 if [ -z "$program" ]; then
     eval "$(CUDA_COMPUTE_CAP=$capability scripts/cuda_toolkit.sh)"
-    export CUDA_COMPUTE_CAP=$capability
+    # Link-time optimization takes long and gains a GPU nothing.
+    export CUDA_COMPUTE_CAP=$capability CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_STRIP=symbols
     export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/gpu
     cargo build --release --locked --package embodied-r-cli --features cuda
     program=$CARGO_TARGET_DIR/release/embodied-r
