@@ -12,6 +12,9 @@ use crate::terminal::escaped;
 /// Interval between plain lines.
 const LINES_EVERY: Duration = Duration::from_secs(20);
 
+/// A longer estimate says that nothing has moved for a while.
+const MAX_ESTIMATE: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
 /// Shows progress on standard error.
 #[derive(Default)]
 pub(crate) struct Bar {
@@ -42,9 +45,12 @@ impl Shown {
         self.line = Some(Instant::now());
         let (bar, elapsed) = (&self.bar, HumanDuration(self.bar.elapsed()));
         let total = bar.length().map_or(String::new(), |total| format!("/{total}"));
-        let left = match bar.length().is_some_and(|total| (1..total).contains(&bar.position())) {
-            true => format!(", about {:#} left", HumanDuration(bar.eta())),
-            false => String::new(),
+        let is_begun = bar.length().is_some_and(|total| (1..total).contains(&bar.position()));
+        let left = match bar.eta() {
+            left if is_begun && left < MAX_ESTIMATE => {
+                format!(", about {:#} left", HumanDuration(left))
+            }
+            _ => String::new(),
         };
         let status = format!("{}: {}{total} after {elapsed:#}{left}", bar.prefix(), bar.position());
         match bar.message() {

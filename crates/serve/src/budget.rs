@@ -111,6 +111,11 @@ impl Budget {
         }
     }
 
+    /// The amount that is reserved, in whole units.
+    pub(crate) fn used(&self) -> u64 {
+        (u64::from(self.all) - self.units.available_permits() as u64) * UNIT
+    }
+
     /// Whether `client` would be within its share with `more` bytes.
     pub(crate) fn is_within_share(&self, client: Client, more: u64) -> bool {
         units_of(&self.held.lock(), client).saturating_add(self.units(more)) <= self.share
@@ -201,7 +206,9 @@ mod tests {
         let refused = budget.grow(&mut second, 3 * UNIT + 1);
         assert_eq!(refused, Err(Refusal::out_of_request_memory()));
         assert_eq!(budget.grow(&mut second, 3 * UNIT), Ok(()));
+        assert_eq!(budget.used(), 10 * UNIT);
         drop(first);
+        assert_eq!(budget.used(), 3 * UNIT);
         assert_eq!(budget.grow(&mut second, 10 * UNIT), Ok(()));
     }
 

@@ -175,18 +175,19 @@ impl Service {
         http.max_header_size(MAX_HEADER_BYTES).max_buf_size(MAX_BUFFER_BYTES);
         let mut connection = http.serve_connection(io, service);
         let mut is_closing = false;
-        let (snapshot, reason) = loop {
+        let unfinished = loop {
             let snapshot = member.snapshot();
             if let Some(reason) = snapshot.ended(&limits, is_closing) {
-                break (snapshot, reason);
+                break Some((snapshot, reason));
             }
             let deadline = snapshot.deadline(&limits);
             tokio::select! {
                 ended = &mut connection => {
                     if let Err(error) = ended {
                         tracing::debug!(%error, "a connection failed");
+                        return;
                     }
-                    return;
+                    break None;
                 }
                 () = member.changed() => {}
                 _ = closing.wait_for(|closing| *closing), if !is_closing => {
@@ -196,9 +197,16 @@ impl Service {
                 () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {}
             }
         };
-        let Some(refusal) = snapshot.refusal(reason, &limits) else { return };
-        // What was received of the request is dropped before the response is sent.
+        // What was received of the request is dropped.
         let stream = connection.into_parts().io.into_inner().into_stream();
+        let Some((snapshot, reason)) = unfinished else {
+            if member.has_unread() {
+                drop(member);
+                refusals.linger(stream).await;
+            }
+            return;
+        };
+        let Some(refusal) = snapshot.refusal(reason, &limits) else { return };
         match reason {
             // Its place is already another's.
             Reason::Evicted => refusals.refuse(stream, refusal),

@@ -9,6 +9,7 @@ use prometheus::{
     Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
 };
 
+use crate::budget::Budget;
 use crate::error::Result;
 
 /// Buckets of the time to first token (TTFT), in seconds.
@@ -69,6 +70,7 @@ pub(crate) struct Metrics {
     cache_tokens: IntGauge,
     prefix_cache_tokens: IntGauge,
     cache_capacity: IntGauge,
+    request_memory: IntGauge,
     embedding_hits: IntCounter,
     embedding_misses: IntCounter,
     first_token: Histogram,
@@ -129,6 +131,10 @@ impl Metrics {
                 "kv_cache_capacity_tokens",
                 "Capacity of the KV cache in tokens; 0 if unlimited.",
             )?,
+            request_memory: gauge(
+                "request_memory_bytes",
+                "Memory of the requests that are received and parsed, in bytes.",
+            )?,
             embedding_hits: counter(
                 "embedding_cache_hits_total",
                 "Images and videos whose embeddings were cached.",
@@ -181,6 +187,11 @@ impl Metrics {
         counter(&self.cached_tokens, stats.cached_tokens);
         counter(&self.generated_tokens, stats.generated_tokens);
         counter(&self.preemptions, stats.preemptions);
+    }
+
+    /// Updates the metric of the memory for requests.
+    pub(crate) fn request_memory(&self, memory: &Budget) {
+        self.request_memory.set(i64::try_from(memory.used()).unwrap_or(i64::MAX));
     }
 
     /// Updates the metrics of the embedding cache.

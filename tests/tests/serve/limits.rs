@@ -176,6 +176,8 @@ fn bodies_beyond_the_memory_for_requests_get_503() {
         stream
     };
     let streams: Vec<TcpStream> = (0..8).map(|_| begin()).collect();
+    // Bytes that a connection has buffered are not received yet.
+    server.wait_for("request_memory_bytes", 8.0 * begun.len() as f64);
     let last = rest(&begin());
     assert!(last.starts_with("HTTP/1.1 503 ") && last.contains("memory for requests"), "{last}");
     assert_eq!(server.metric("requests_total{outcome=\"overloaded\"}"), 1.0);
@@ -185,6 +187,18 @@ fn bodies_beyond_the_memory_for_requests_get_503() {
     while server.post(CHAT, &small).status != 200 {
         assert!(began.elapsed() < TIMEOUT, "the memory is not returned");
     }
+}
+
+#[test]
+fn a_client_that_sends_too_much_reads_why() {
+    let server = Server::start(&[]);
+    let body = vec![b'x'; 17 << 20];
+    let head =
+        format!("POST {CHAT} HTTP/1.1\r\nHost: here\r\nContent-Length: {}\r\n\r\n", body.len());
+    let mut stream = sent(&server, &head);
+    stream.write_all(&body).unwrap();
+    let response = rest(&stream);
+    assert!(response.starts_with("HTTP/1.1 413 "), "{response}");
 }
 
 /// A stream with large events, more of them than a connection buffers.

@@ -105,11 +105,13 @@ impl AsyncWrite for Monitored {
 pub(super) struct Receiving {
     body: Incoming,
     member: Arc<Member>,
+    is_whole: bool,
 }
 
 impl Receiving {
     pub(super) fn new(body: Incoming, member: Arc<Member>) -> Self {
-        Self { body, member }
+        let is_whole = body.is_end_stream();
+        Self { body, member, is_whole }
     }
 }
 
@@ -125,6 +127,7 @@ impl HttpBody for Receiving {
         if let Some(Ok(frame)) = &frame {
             self.member.received_body(frame.data_ref().map_or(0, Bytes::len) as u64);
         }
+        self.is_whole = frame.is_none() || self.body.is_end_stream();
         Poll::Ready(frame)
     }
 
@@ -140,7 +143,7 @@ impl HttpBody for Receiving {
 impl Drop for Receiving {
     /// Its handler has received it, or does not wait for the rest.
     fn drop(&mut self) {
-        self.member.complete();
+        self.member.complete(self.is_whole);
     }
 }
 

@@ -1,4 +1,4 @@
-//! Responses to connections that are not served.
+//! Responses to connections that are not served, or not to the end of a request.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,11 +15,14 @@ use crate::refusal::{RETRY_AFTER_S, Refusal};
 /// How long a refused client may take to read the response.
 const SEND_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Refusals that are written at a time; further connections are closed without a response.
+/// Connections that are refused at a time; further ones are closed at once.
 const MOST: usize = 64;
 
-/// Bytes of a request that is read only so that the client gets to read its response.
-const MAX_IGNORED_BYTES: usize = 1 << 20;
+/// How long the rest of a refused request may take to arrive.
+const LINGER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Bytes of a request that are read only so that the client gets to read its response.
+const MAX_IGNORED_BYTES: usize = 64 << 20;
 
 /// Refuses connections, and counts them.
 pub(super) struct Refusals {
@@ -47,24 +50,35 @@ impl Refusals {
         self.metrics.ended(refusal.outcome());
         send(stream, refusal).await;
     }
+
+    /// Ignores the rest of a request whose response is sent, and closes the connection.
+    pub(super) async fn linger(&self, mut stream: TcpStream) {
+        let Ok(_slot) = self.slots.try_acquire() else { return };
+        let _ = timeout(LINGER_TIMEOUT, ignore(&mut stream)).await;
+    }
 }
 
 async fn send(mut stream: TcpStream, refusal: &Refusal) {
     let respond = async {
         stream.write_all(response(refusal).as_bytes()).await?;
         stream.shutdown().await?;
-        // Closed with unread bytes, the connection would be reset, and the client might never see the response.
-        let (mut buffer, mut read) = ([0; 4096], 0);
-        while read < MAX_IGNORED_BYTES {
-            match stream.read(&mut buffer).await? {
-                0 => break,
-                more => read += more,
-            }
-        }
-        std::io::Result::Ok(())
+        ignore(&mut stream).await
     };
     // The client may be gone or ignore the response.
     let _ = timeout(SEND_TIMEOUT, respond).await;
+}
+
+/// Reads what the client still sends. Closed with unread bytes, the connection would be reset, and the client might never
+/// see the response.
+async fn ignore(stream: &mut TcpStream) -> std::io::Result<()> {
+    let (mut buffer, mut read) = ([0; 4096], 0);
+    while read < MAX_IGNORED_BYTES {
+        match stream.read(&mut buffer).await? {
+            0 => break,
+            more => read += more,
+        }
+    }
+    Ok(())
 }
 
 fn response(refusal: &Refusal) -> String {

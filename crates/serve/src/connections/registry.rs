@@ -83,6 +83,8 @@ pub(super) struct Snapshot {
     pub(super) phase: Phase,
     /// An earlier response is not sent yet; its client has sent the next request without waiting for it.
     is_sending: bool,
+    /// The rest of a body was not waited for.
+    has_unread: bool,
     /// The response of an evicted connection.
     evicted: Option<Refusal>,
 }
@@ -212,7 +214,7 @@ impl Connections {
 
     fn admit(self: &Arc<Self>, client: Client, slot: OwnedSemaphorePermit) -> Member {
         let phase = Phase::New { since: Instant::now() };
-        let snapshot = Snapshot { phase, is_sending: false, evicted: None };
+        let snapshot = Snapshot { phase, is_sending: false, has_unread: false, evicted: None };
         let (snapshot, changed) = (Mutex::new(snapshot), Notify::new());
         let connection = Arc::new(Connection { client, snapshot, changed });
         let mut state = self.lock();
@@ -378,6 +380,11 @@ impl Member {
         self.connection.lock().clone()
     }
 
+    /// Whether the rest of a body was not waited for.
+    pub(super) fn has_unread(&self) -> bool {
+        self.connection.lock().has_unread
+    }
+
     pub(super) fn client(&self) -> Client {
         self.connection.client
     }
@@ -423,9 +430,10 @@ impl Member {
         }
     }
 
-    /// The body has arrived, or its rest is not waited for.
-    pub(super) fn complete(&self) {
+    /// The body has arrived if `is_whole`, or its rest is not waited for.
+    pub(super) fn complete(&self, is_whole: bool) {
         let mut snapshot = self.connection.lock();
+        snapshot.has_unread |= !is_whole;
         if matches!(snapshot.phase, Phase::Body(_)) && snapshot.evicted.is_none() {
             snapshot.phase = Phase::Busy;
         }

@@ -139,7 +139,7 @@ fn a_new_connection_replaces_the_one_whose_body_is_slowest() {
 fn a_connection_whose_body_has_arrived_is_not_evicted() {
     let connections = Arc::new(Connections::new(1));
     let complete = uploading(&connections, 1, 10, MINUTE);
-    complete.member.complete();
+    complete.member.complete(true);
     assert!(matches!(connections.enter(client(1)), Entered::Full));
 }
 
