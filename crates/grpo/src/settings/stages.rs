@@ -19,7 +19,8 @@ pub struct StageSettings {
     /// Reward weights of the whole run, by name. Default: the stages' weights.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub reward_weights: BTreeMap<String, f64>,
-    /// Stages of a curriculum, each with its own length and reward weights. Default: the paper's three.
+    /// Stages of a curriculum, with the fields `epochs` or `steps`, `weights`, `until`, `blend_steps`, `restart_schedule` and
+    /// `reset_reference`. Default: the paper's three.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub stage: Vec<Stage>,
 }
