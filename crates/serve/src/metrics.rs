@@ -9,7 +9,6 @@ use prometheus::{
     Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
 };
 
-use crate::budget::Budget;
 use crate::error::Result;
 
 /// Buckets of the time to first token (TTFT), in seconds.
@@ -190,8 +189,8 @@ impl Metrics {
     }
 
     /// Updates the metric of the memory for requests.
-    pub(crate) fn request_memory(&self, memory: &Budget) {
-        self.request_memory.set(i64::try_from(memory.used()).unwrap_or(i64::MAX));
+    pub(crate) fn request_memory(&self, bytes: u64) {
+        self.request_memory.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
     /// Updates the metrics of the embedding cache.

@@ -94,7 +94,7 @@ async fn health(State(app): State<Shared>) -> Response {
 
 async fn metrics(State(app): State<Shared>) -> Response {
     app.metrics.engine(&app.engine.stats());
-    app.metrics.request_memory(&app.request_memory);
+    app.metrics.request_memory(app.request_memory.used());
     if let Some(media) = &app.model.media {
         app.metrics.embedding_cache(&media.embedding_cache);
     }
