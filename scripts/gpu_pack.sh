@@ -36,11 +36,8 @@ cd "$root"
 
 if [ -z "$program" ]; then
     eval "$(CUDA_COMPUTE_CAP=$capability scripts/cuda_toolkit.sh)"
-    # Link-time optimization takes long. Without it, the CPU's kernels need one codegen unit to be inlined.
-    export CUDA_COMPUTE_CAP=$capability CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_STRIP=symbols
-    export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/gpu
-    cargo build --release --locked --package embodied-r-cli --features cuda \
-        --config profile.release.package.embodied-r-kernels.codegen-units=1
+    export CUDA_COMPUTE_CAP=$capability CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/gpu
+    cargo build --release --locked --package embodied-r-cli --features cuda
     program=$CARGO_TARGET_DIR/release/embodied-r
 fi
 

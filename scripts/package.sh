@@ -30,7 +30,7 @@ python3 -m venv "$work/build"
 
 say "maturin build"
 rm -rf "$work/dist"
-PATH="$work/build/bin:$PATH" "$work/build/bin/maturin" build --release --zig \
+PATH="$work/build/bin:$PATH" "$work/build/bin/maturin" build --profile dist --zig \
     --compatibility manylinux_2_28 --out "$work/dist"
 mkdir -p dist
 cp "$work"/dist/*.whl dist/
