@@ -45,18 +45,21 @@ impl Shown {
         self.line = Some(Instant::now());
         let (bar, elapsed) = (&self.bar, HumanDuration(self.bar.elapsed()));
         let total = bar.length().map_or(String::new(), |total| format!("/{total}"));
-        let is_begun = bar.length().is_some_and(|total| (1..total).contains(&bar.position()));
-        let left = match bar.eta() {
-            left if is_begun && left < MAX_ESTIMATE => {
-                format!(", about {:#} left", HumanDuration(left))
-            }
-            _ => String::new(),
-        };
+        let left = left(bar.position(), bar.length(), bar.eta());
         let status = format!("{}: {}{total} after {elapsed:#}{left}", bar.prefix(), bar.position());
         match bar.message() {
             message if message.is_empty() => eprintln!("{status}"),
             message => eprintln!("{status}, {message}"),
         }
+    }
+}
+
+/// The time that is left, once there is an estimate of it.
+fn left(position: u64, total: Option<u64>, estimate: Duration) -> String {
+    let is_begun = total.is_some_and(|total| (1..total).contains(&position));
+    match is_begun && estimate < MAX_ESTIMATE {
+        true => format!(", about {:#} left", HumanDuration(estimate)),
+        false => String::new(),
     }
 }
 
@@ -109,4 +112,24 @@ impl Progress for Bar {
 
 fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_left_is_shown_while_there_is_an_estimate() {
+        let minutes = Duration::from_secs(180);
+        assert_eq!(left(1, Some(4), minutes), ", about 3m left");
+        for (position, total, estimate) in [
+            (0, Some(4), minutes),
+            (4, Some(4), minutes),
+            (1, None, minutes),
+            // Nothing has moved for a while.
+            (1, Some(4), Duration::from_secs(u64::MAX)),
+        ] {
+            assert_eq!(left(position, total, estimate), "");
+        }
+    }
 }
