@@ -42,7 +42,6 @@ pub fn write(dir: &Path) {
         rope: Rope::plain(10_000.0),
         sliding_window: None,
         tie_word_embeddings: true,
-        attention_bias: true,
         max_position_embeddings: 8192,
         initializer_range: 0.1,
         dtype: WeightDtype::F32,

@@ -43,6 +43,7 @@ const SHAPE_E: DecoderSizes = DecoderSizes {
     layers: 12,
     heads: 8,
     kv_heads: 2,
+    head_dim: None,
     intermediate_size: 1_408,
     vocab: 8_192,
     tied: true,
@@ -135,6 +136,7 @@ impl Preset {
             layers: 2,
             heads: 4,
             kv_heads: 2,
+            head_dim: None,
             intermediate_size: 160,
             vocab: 512,
             tied,
@@ -176,14 +178,13 @@ fn small(model_type: ModelType, sizes: DecoderSizes) -> Shape {
     let config = ModelConfig {
         model_type,
         rope: Rope::plain(10_000.0),
-        attention_bias: model_type == ModelType::Qwen2,
         max_position_embeddings: 8_192,
         initializer_range: 0.1,
         dtype: WeightDtype::F32,
         bos_token_id: None,
         // `<|im_end|>`, then `<|endoftext|>`.
         eos_token_ids: vec![first_special + 2, first_special],
-        ..ModelConfig::of_sizes(sizes)
+        ..ModelConfig::of_sizes(model_type, sizes)
     };
     Shape { config, first_special, vision: None }
 }

@@ -1,5 +1,6 @@
 //! A decoder's configuration: reads and writes Hugging Face's `config.json`.
 
+mod family;
 mod fault;
 mod folder;
 mod published;
@@ -8,42 +9,16 @@ mod rope;
 #[cfg(test)]
 mod tests;
 
+pub use family::{DecoderSizes, ModelType};
+pub(crate) use family::{Family, GgufArchitecture, supported_gguf};
 pub use fault::ConfigFault;
-pub use published::{DecoderSizes, PUBLISHED};
+pub use published::published_names;
 pub(crate) use read::token_ids;
 pub use rope::{Llama3, Rope, RopeKind, Yarn};
 use serde_json::{Value, json};
 
 /// Name of the configuration file in a model folder.
 pub const CONFIG_FILE: &str = "config.json";
-
-/// The supported decoder families, by `model_type` of `transformers`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum ModelType {
-    /// Qwen2 and Qwen2.5, and the text decoder of Qwen2.5-VL, which is a Qwen2 decoder with M-RoPE.
-    Qwen2,
-    /// Llama and models of its architecture, without biases.
-    Llama,
-}
-
-impl ModelType {
-    /// The name in `config.json`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Qwen2 => "qwen2",
-            Self::Llama => "llama",
-        }
-    }
-
-    /// The model class in `transformers`.
-    pub fn architecture(self) -> &'static str {
-        match self {
-            Self::Qwen2 => "Qwen2ForCausalLM",
-            Self::Llama => "LlamaForCausalLM",
-        }
-    }
-}
 
 /// The dtype of stored weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,8 +86,6 @@ pub struct ModelConfig {
     pub sliding_window: Option<SlidingWindow>,
     /// Whether the LM head shares the embedding matrix.
     pub tie_word_embeddings: bool,
-    /// Whether the query, key and value projections have a bias (the output projection never has).
-    pub attention_bias: bool,
     /// Maximum sequence length, in tokens.
     pub max_position_embeddings: usize,
     /// Standard deviation of randomly initialized weights.
@@ -156,12 +129,12 @@ impl ModelConfig {
             "use_cache": true,
             "vocab_size": self.vocab_size,
         });
-        match self.model_type {
-            ModelType::Qwen2 => self.write_windows(&mut value),
-            ModelType::Llama => {
-                value["attention_bias"] = json!(false);
-                value["mlp_bias"] = json!(false);
-            }
+        let family = self.model_type.family();
+        if family.has_windows {
+            self.write_windows(&mut value);
+        }
+        for flag in family.false_flags {
+            value[flag] = json!(false);
         }
         value
     }
@@ -226,20 +199,6 @@ impl ModelConfig {
         if let Some(window) = &self.sliding_window {
             faults.extend(self.window_faults(window));
         }
-        if self.model_type == ModelType::Qwen2 && !self.attention_bias {
-            faults.push(ConfigFault::unsupported(
-                "attention_bias",
-                false,
-                "qwen2 has biases, use `llama`",
-            ));
-        }
-        if self.model_type == ModelType::Llama && self.attention_bias {
-            faults.push(ConfigFault::unsupported(
-                "attention_bias",
-                true,
-                "llama has none, use `qwen2`",
-            ));
-        }
         if faults.is_empty() { Ok(()) } else { Err(faults) }
     }
 
@@ -255,12 +214,9 @@ impl ModelConfig {
             let want = "at least one index below `num_hidden_layers`, in ascending order";
             faults.push(ConfigFault::wrong("layer_types", found, want));
         }
-        if self.model_type == ModelType::Llama {
-            faults.push(ConfigFault::unsupported(
-                "sliding_window",
-                window.tokens,
-                "llama has full attention in every layer, use `qwen2`",
-            ));
+        if !self.model_type.family().has_windows {
+            let why = "this family has full attention in every layer";
+            faults.push(ConfigFault::unsupported("sliding_window", window.tokens, why));
         }
         faults
     }
@@ -270,7 +226,7 @@ impl ModelConfig {
         let queries = self.num_attention_heads * self.head_dim;
         let keys = self.num_key_value_heads * self.head_dim;
         let attention = 2 * self.hidden_size * (queries + keys);
-        let biases = if self.attention_bias { queries + 2 * keys } else { 0 };
+        let biases = if self.model_type.family().has_qkv_bias { queries + 2 * keys } else { 0 };
         let feed_forward = 3 * self.hidden_size * self.intermediate_size;
         let layer = attention + biases + feed_forward + 2 * self.hidden_size;
         let embeddings = if self.tie_word_embeddings { 1 } else { 2 };

@@ -28,11 +28,10 @@ use embodied_r_kernels::quantized::QuantizedMatrix;
 use indexmap::IndexMap;
 use rayon::prelude::*;
 
-use crate::config::ModelConfig;
+use crate::config::{GgufArchitecture, ModelConfig};
 use crate::error::{Error, Result};
 use crate::tensor_parallel::TensorSlice;
 use crate::weights::{WeightFault, tensor_shapes};
-use config::Architecture;
 pub use fault::GgufFault;
 pub use file::GgufFile;
 use header::TensorInfo;
@@ -45,7 +44,7 @@ pub(crate) use tokenizer::Files as TokenizerFiles;
 pub struct GgufModel {
     file: GgufFile,
     config: ModelConfig,
-    architecture: Architecture,
+    architecture: &'static GgufArchitecture,
     /// By canonical name, in the model's order.
     tensors: IndexMap<String, TensorInfo>,
 }
@@ -143,7 +142,7 @@ impl GgufModel {
     fn is_interleaved(&self, name: &str) -> bool {
         let rotated = name.ends_with(".self_attn.q_proj.weight")
             || name.ends_with(".self_attn.k_proj.weight");
-        rotated && self.architecture == Architecture::Llama
+        rotated && self.architecture.is_interleaved
     }
 
     fn deinterleaved(&self, matrix: &QuantizedMatrix) -> Result<QuantizedMatrix> {

@@ -41,7 +41,7 @@ impl<Linear> Layer<Linear> {
         let norm = |name: &str| vector(&format!("model.layers.{index}.{name}.weight"));
         let linear = |module: Module| -> Result<Linear> {
             let name = module.name(index);
-            let bias = match config.attention_bias && module.has_bias() {
+            let bias = match config.model_type.family().has_qkv_bias && module.has_bias() {
                 true => Some(vector(&format!("{name}.bias"))?),
                 false => None,
             };

@@ -29,7 +29,6 @@ fn config() -> ModelConfig {
         rope: Rope::plain(10_000.0),
         sliding_window: None,
         tie_word_embeddings: true,
-        attention_bias: true,
         max_position_embeddings: 64,
         initializer_range: 0.3,
         dtype: WeightDtype::F32,

@@ -1,45 +1,17 @@
-//! Built-in configurations of the Qwen2.5 models, as in their `config.json` on the hub.
+//! Built-in configurations of models on the hub, as in their `config.json`.
 
+use super::family::{DecoderSizes, Family};
 use super::{ModelConfig, ModelType, Rope, WeightDtype};
-
-/// The sizes of a Qwen2 decoder; the head dimension is the hidden size divided by the heads.
-#[derive(Debug, Clone, Copy)]
-pub struct DecoderSizes {
-    /// Hidden size of the residual stream.
-    pub hidden_size: usize,
-    /// Layers.
-    pub layers: usize,
-    /// Query heads.
-    pub heads: usize,
-    /// Key/value heads.
-    pub kv_heads: usize,
-    /// Hidden size of the MLP.
-    pub intermediate_size: usize,
-    /// Vocabulary size.
-    pub vocab: usize,
-    /// Whether the LM head shares the embedding matrix.
-    pub tied: bool,
-}
 
 /// `<|endoftext|>`, the first special token of Qwen2.5, and `<|im_end|>`.
 const END_OF_TEXT: u32 = 151_643;
 const END_OF_TURN: u32 = 151_645;
 
-/// The names that [`ModelConfig::published`] accepts, without the organization. Qwen2.5-VL has the text decoder of the
-/// Qwen2.5 model of the same size.
-pub const PUBLISHED: [&str; 11] = [
-    "Qwen2.5-0.5B",
-    "Qwen2.5-1.5B",
-    "Qwen2.5-3B",
-    "Qwen2.5-7B",
-    "Qwen2.5-14B",
-    "Qwen2.5-32B",
-    "Qwen2.5-72B",
-    "Qwen2.5-VL-3B",
-    "Qwen2.5-VL-7B",
-    "Qwen2.5-VL-32B",
-    "Qwen2.5-VL-72B",
-];
+/// The names that [`ModelConfig::published`] accepts, without the organization.
+pub fn published_names() -> impl Iterator<Item = &'static str> {
+    let published = Family::all().filter_map(|family| family.published);
+    published.flat_map(|published| published.models).map(|(name, _)| *name)
+}
 
 impl ModelConfig {
     /// The configuration of the (text) decoder published on the hub as `name`, such as `Qwen/Qwen2.5-VL-3B-Instruct`,
@@ -47,27 +19,33 @@ impl ModelConfig {
     pub fn published(name: &str) -> Option<Self> {
         let name = name.rsplit('/').next()?.to_ascii_lowercase();
         let name = name.strip_suffix("-instruct").unwrap_or(&name);
-        let known = PUBLISHED.iter().find(|known| known.eq_ignore_ascii_case(name))?;
-        let size = known.rsplit('-').next()?;
-        Some(Self::of_sizes(sizes(size)?))
+        Family::all().find_map(|family| {
+            let published = family.published?;
+            let is_named = |(known, _): &&(&str, _)| known.eq_ignore_ascii_case(name);
+            let (_, sizes) = published.models.iter().find(is_named)?;
+            Some(Self {
+                rope: Rope::plain(published.rope_theta),
+                max_position_embeddings: published.positions,
+                ..Self::of_sizes(family.model_type, *sizes)
+            })
+        })
     }
 
-    /// The configuration of a Qwen2.5 with these sizes.
-    pub fn of_sizes(sizes: DecoderSizes) -> Self {
+    /// A configuration of the family `model_type` with these sizes.
+    pub fn of_sizes(model_type: ModelType, sizes: DecoderSizes) -> Self {
         Self {
-            model_type: ModelType::Qwen2,
+            model_type,
             vocab_size: sizes.vocab,
             hidden_size: sizes.hidden_size,
             intermediate_size: sizes.intermediate_size,
             num_hidden_layers: sizes.layers,
             num_attention_heads: sizes.heads,
             num_key_value_heads: sizes.kv_heads,
-            head_dim: sizes.hidden_size / sizes.heads,
+            head_dim: sizes.head_dim.unwrap_or(sizes.hidden_size / sizes.heads),
             rms_norm_eps: 1e-6,
             rope: Rope::plain(1_000_000.0),
             sliding_window: None,
             tie_word_embeddings: sizes.tied,
-            attention_bias: true,
             max_position_embeddings: 32_768,
             initializer_range: 0.02,
             dtype: WeightDtype::Bf16,
@@ -75,31 +53,6 @@ impl ModelConfig {
             eos_token_ids: vec![END_OF_TURN, END_OF_TEXT],
         }
     }
-}
-
-fn sizes(name: &str) -> Option<DecoderSizes> {
-    let sizes = |[hidden_size, layers, heads, kv_heads, intermediate_size, vocab]: [usize; 6]| {
-        DecoderSizes {
-            hidden_size,
-            layers,
-            heads,
-            kv_heads,
-            intermediate_size,
-            vocab,
-            // Exactly the models with tied embeddings have the smaller vocabulary.
-            tied: vocab == 151_936,
-        }
-    };
-    Some(match name {
-        "0.5B" => sizes([896, 24, 14, 2, 4_864, 151_936]),
-        "1.5B" => sizes([1_536, 28, 12, 2, 8_960, 151_936]),
-        "3B" => sizes([2_048, 36, 16, 2, 11_008, 151_936]),
-        "7B" => sizes([3_584, 28, 28, 4, 18_944, 152_064]),
-        "14B" => sizes([5_120, 48, 40, 8, 13_824, 152_064]),
-        "32B" => sizes([5_120, 64, 40, 8, 27_648, 152_064]),
-        "72B" => sizes([8_192, 80, 64, 8, 29_568, 152_064]),
-        _ => return None,
-    })
 }
 
 #[cfg(test)]
@@ -127,7 +80,7 @@ mod tests {
 
     #[test]
     fn only_listed_names_are_accepted() {
-        assert!(PUBLISHED.iter().all(|name| ModelConfig::published(name).is_some()));
+        assert!(published_names().all(|name| ModelConfig::published(name).is_some()));
         for name in ["Qwen2.5-VL-14B", "Qwen/Qwen3-4B", "7B", "", "Qwen2.5-7B-Instruct-AWQ"] {
             assert_eq!(ModelConfig::published(name), None, "{name}");
         }

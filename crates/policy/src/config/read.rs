@@ -5,13 +5,15 @@ mod window;
 
 use serde_json::{Map, Value};
 
-use super::{ConfigFault, ModelConfig, ModelType, WeightDtype};
+use super::family::{Family, Source, supported_sources};
+use super::{ConfigFault, ModelConfig, WeightDtype};
 
 impl ModelConfig {
     /// Parses a `config.json`.
     ///
     /// # Errors
-    /// Every field that is missing, invalid or unsupported.
+    /// Every field that is missing, invalid or unsupported, or only the `model_type` if it is: other families have other
+    /// fields.
     pub fn from_json(value: &Value) -> Result<Self, Vec<ConfigFault>> {
         let Value::Object(outer) = value else {
             return Err(vec![ConfigFault::wrong("config.json", value, "a JSON object")]);
@@ -20,10 +22,10 @@ impl ModelConfig {
             Some(Value::Object(text)) => text,
             _ => outer,
         };
-        let mut fields = Fields { text, outer, faults: Vec::new() };
-        let source = fields.source();
-        fields.reject_unsupported(source);
-        let config = fields.config(source);
+        let (family, source) = source(outer).map_err(|fault| vec![fault])?;
+        let mut fields = Fields { text, outer, family, source, faults: Vec::new() };
+        fields.reject_unsupported();
+        let config = fields.config();
         if !fields.faults.is_empty() {
             return Err(fields.faults);
         }
@@ -32,21 +34,23 @@ impl ModelConfig {
     }
 }
 
-/// The source model type, which decides the defaults.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Source {
-    Qwen2,
-    Qwen25Vl,
-    Llama,
-}
-
 /// The configuration being parsed.
 struct Fields<'a> {
     /// The decoder's fields: `text_config`, or the whole file.
     text: &'a Map<String, Value>,
     /// The whole file.
     outer: &'a Map<String, Value>,
+    family: &'static Family,
+    source: &'static Source,
     faults: Vec<ConfigFault>,
+}
+
+/// The family, and the class of configurations, which decides the defaults.
+fn source(file: &Map<String, Value>) -> Result<(&'static Family, &'static Source), ConfigFault> {
+    let name = file.get("model_type").ok_or_else(|| ConfigFault::missing("model_type"))?;
+    let name = display(name);
+    let known = Family::of_source(&name);
+    known.ok_or_else(|| ConfigFault::unsupported("model_type", name, supported_sources()))
 }
 
 impl<'a> Fields<'a> {
@@ -55,34 +59,15 @@ impl<'a> Fields<'a> {
         self.text.get(field).or_else(|| self.outer.get(field)).filter(|value| !value.is_null())
     }
 
-    fn source(&mut self) -> Source {
-        const SUPPORTED: &str = "use `qwen2`, `llama` or the text decoder of `qwen2_5_vl`";
-        let Some(value) = self.outer.get("model_type") else {
-            self.faults.push(ConfigFault::missing("model_type"));
-            return Source::Qwen2;
-        };
-        match value.as_str() {
-            Some("qwen2") => Source::Qwen2,
-            Some("qwen2_5_vl" | "qwen2_5_vl_text") => Source::Qwen25Vl,
-            Some("llama") => Source::Llama,
-            found => {
-                let found = found.map_or_else(|| value.to_string(), str::to_owned);
-                self.faults.push(ConfigFault::unsupported("model_type", found, SUPPORTED));
-                Source::Qwen2
-            }
-        }
-    }
-
-    fn config(&mut self, source: Source) -> ModelConfig {
+    fn config(&mut self) -> ModelConfig {
         let hidden_size = self.count("hidden_size", None);
         let num_attention_heads = self.count("num_attention_heads", None);
         let num_hidden_layers = self.count("num_hidden_layers", None);
         let head_dim = self.head_dim(hidden_size, num_attention_heads);
-        let positions = if source == Source::Llama { 2_048 } else { 32_768 };
-        let max_position_embeddings = self.count("max_position_embeddings", Some(positions));
-        let eps = if source == Source::Qwen25Vl { 1e-5 } else { 1e-6 };
+        let positions = Some(self.source.positions);
+        let max_position_embeddings = self.count("max_position_embeddings", positions);
         ModelConfig {
-            model_type: if source == Source::Llama { ModelType::Llama } else { ModelType::Qwen2 },
+            model_type: self.family.model_type,
             vocab_size: self.count("vocab_size", None),
             hidden_size,
             intermediate_size: self.count("intermediate_size", None),
@@ -90,11 +75,10 @@ impl<'a> Fields<'a> {
             num_attention_heads,
             num_key_value_heads: self.count("num_key_value_heads", Some(num_attention_heads)),
             head_dim,
-            rms_norm_eps: self.number("rms_norm_eps", eps),
-            rope: self.rope(source, head_dim, max_position_embeddings),
-            sliding_window: self.sliding_window(source, num_hidden_layers),
+            rms_norm_eps: self.number("rms_norm_eps", self.source.rms_norm_eps),
+            rope: self.rope(head_dim, max_position_embeddings),
+            sliding_window: self.sliding_window(num_hidden_layers),
             tie_word_embeddings: self.tie_word_embeddings(),
-            attention_bias: source != Source::Llama,
             max_position_embeddings,
             initializer_range: self.number("initializer_range", 0.02),
             dtype: self.dtype(),
@@ -103,7 +87,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    fn reject_unsupported(&mut self, source: Source) {
+    fn reject_unsupported(&mut self) {
         if let Some(found) = self.get("hidden_act").filter(|act| act.as_str() != Some("silu")) {
             self.reject("hidden_act", found, "use `silu`");
         }
@@ -119,15 +103,12 @@ impl<'a> Fields<'a> {
                 self.reject(field, found, "use a dense model");
             }
         }
-        // With the flag set, Llama has a bias on the output projection too.
-        let bias = self
-            .get("attention_bias")
-            .filter(|bias| source == Source::Llama && bias.as_bool() != Some(false));
-        if let Some(found) = bias {
-            self.reject("attention_bias", found, "use a llama without biases");
-        }
-        if let Some(found) = self.get("mlp_bias").filter(|bias| bias.as_bool() != Some(false)) {
-            self.reject("mlp_bias", found, "use an MLP without biases");
+        // Families without biases have one on the output projection too if the flag is set; the others do not have it.
+        let flags = (!self.family.has_qkv_bias).then_some("attention_bias");
+        for flag in flags.into_iter().chain(["mlp_bias"]) {
+            if let Some(found) = self.get(flag).filter(|bias| bias.as_bool() != Some(false)) {
+                self.reject(flag, found, "use a model without this bias");
+            }
         }
     }
 

@@ -48,7 +48,6 @@ fn small(model_type: ModelType) -> ModelConfig {
         rope: Rope::plain(5_000.5),
         sliding_window: None,
         tie_word_embeddings: false,
-        attention_bias: model_type == ModelType::Qwen2,
         max_position_embeddings: 512,
         initializer_range: 0.02,
         dtype: WeightDtype::F16,
@@ -104,7 +103,7 @@ fn llama_has_no_biases_and_its_own_defaults() {
         value[field] = Value::Null;
     }
     let config = ModelConfig::from_json(&value).unwrap();
-    assert!(!config.attention_bias);
+    assert_eq!(config.model_type, ModelType::Llama);
     assert_eq!(
         (config.rope.theta, config.num_key_value_heads, config.max_position_embeddings),
         (10_000.0, 16, 2_048)

@@ -4,53 +4,28 @@ use super::fault::{GgufFault, Result};
 use super::file::GgufFile;
 use super::metadata::Metadata;
 use super::tokenizer;
-use crate::config::{ModelConfig, ModelType, Rope, WeightDtype};
+use crate::config::{Family, GgufArchitecture, ModelConfig, Rope, WeightDtype, supported_gguf};
 
-/// The model architecture (`general.architecture`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Architecture {
-    Qwen2,
-    /// Qwen2-VL and Qwen2.5-VL; llama.cpp stores the vision tower in a separate file.
-    Qwen2Vl,
-    Llama,
-}
+const ARCHITECTURE: &str = "general.architecture";
 
-impl Architecture {
-    const KEY: &str = "general.architecture";
-
-    fn of(metadata: &Metadata) -> Result<Self> {
-        let missing = || GgufFault::Missing { key: Self::KEY.to_owned() };
-        match metadata.text(Self::KEY)?.ok_or_else(missing)? {
-            "qwen2" => Ok(Self::Qwen2),
-            "qwen2vl" => Ok(Self::Qwen2Vl),
-            "llama" => Ok(Self::Llama),
-            "clip" => Err(GgufFault::Unsupported {
-                key: Self::KEY.to_owned(),
-                found: "clip".to_owned(),
-                why: "this is a vision tower (mmproj), give the decoder's file beside it",
-            }),
-            found => Err(GgufFault::Unsupported {
-                key: Self::KEY.to_owned(),
-                found: found.to_owned(),
-                why: "use `qwen2`, `qwen2vl` or `llama`",
-            }),
-        }
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Qwen2 => "qwen2",
-            Self::Qwen2Vl => "qwen2vl",
-            Self::Llama => "llama",
-        }
-    }
+/// The family and its name in the file.
+fn architecture(metadata: &Metadata) -> Result<(&'static Family, &'static GgufArchitecture)> {
+    let missing = || GgufFault::Missing { key: ARCHITECTURE.to_owned() };
+    let found = metadata.text(ARCHITECTURE)?.ok_or_else(missing)?;
+    let why = match found {
+        "clip" => "this is a vision tower (mmproj), give the decoder's file beside it",
+        _ => supported_gguf(),
+    };
+    let unsupported =
+        || GgufFault::Unsupported { key: ARCHITECTURE.to_owned(), found: found.to_owned(), why };
+    Family::of_gguf(found).ok_or_else(unsupported)
 }
 
 /// Reads the configuration; the caller checks that its sizes are consistent.
-pub(super) fn read(file: &GgufFile) -> Result<(Architecture, ModelConfig)> {
+pub(super) fn read(file: &GgufFile) -> Result<(&'static GgufArchitecture, ModelConfig)> {
     let metadata = file.metadata();
     reject_splits(metadata)?;
-    let architecture = Architecture::of(metadata)?;
+    let (family, architecture) = architecture(metadata)?;
     let fields = Fields { metadata, architecture };
     fields.reject_unsupported(file)?;
     let layers = fields.size("block_count")?;
@@ -62,10 +37,7 @@ pub(super) fn read(file: &GgufFile) -> Result<(Architecture, ModelConfig)> {
     let hidden_size = fields.size("embedding_length")?;
     let heads = fields.size("attention.head_count")?;
     let config = ModelConfig {
-        model_type: match architecture {
-            Architecture::Qwen2 | Architecture::Qwen2Vl => ModelType::Qwen2,
-            Architecture::Llama => ModelType::Llama,
-        },
+        model_type: family.model_type,
         vocab_size: fields.vocab_size(file)?,
         hidden_size,
         intermediate_size: fields.size("feed_forward_length")?,
@@ -80,7 +52,6 @@ pub(super) fn read(file: &GgufFile) -> Result<(Architecture, ModelConfig)> {
         },
         sliding_window: None,
         tie_word_embeddings: file.shape("output.weight").is_none(),
-        attention_bias: architecture != Architecture::Llama,
         max_position_embeddings: fields.size("context_length")?,
         initializer_range: 0.02,
         dtype: WeightDtype::F32,
@@ -105,12 +76,12 @@ fn reject_splits(metadata: &Metadata) -> Result<()> {
 /// The metadata of one architecture.
 struct Fields<'a> {
     metadata: &'a Metadata,
-    architecture: Architecture,
+    architecture: &'static GgufArchitecture,
 }
 
 impl Fields<'_> {
     fn key(&self, field: &str) -> String {
-        format!("{}.{field}", self.architecture.name())
+        format!("{}.{field}", self.architecture.name)
     }
 
     fn wrong(&self, field: &str, found: impl ToString, want: impl Into<String>) -> GgufFault {
@@ -175,7 +146,7 @@ impl Fields<'_> {
     /// M-RoPE sections for time, height and width; llama.cpp adds a fourth, which is empty.
     fn mrope_section(&self) -> Result<Option<[usize; 3]>> {
         const FIELD: &str = "rope.dimension_sections";
-        if self.architecture != Architecture::Qwen2Vl {
+        if !self.architecture.has_sections {
             return Ok(None);
         }
         let Some(sections) = self.metadata.integers(&self.key(FIELD))? else { return Ok(None) };

@@ -59,7 +59,7 @@ impl Module {
         format!("model.layers.{layer}.{half}.{}", self.short_name())
     }
 
-    /// Whether it has a bias with `attention_bias`.
+    /// Whether it has a bias in families with `has_qkv_bias`.
     pub(crate) fn has_bias(self) -> bool {
         matches!(self, Self::Q | Self::K | Self::V)
     }

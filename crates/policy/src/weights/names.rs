@@ -38,7 +38,7 @@ pub fn tensor_shapes(config: &ModelConfig) -> IndexMap<String, Vec<usize>> {
         add("input_layernorm.weight", vec![hidden]);
         for (product, out) in [("q_proj", queries), ("k_proj", keys), ("v_proj", keys)] {
             add(&format!("self_attn.{product}.weight"), vec![out, hidden]);
-            if config.attention_bias {
+            if config.model_type.family().has_qkv_bias {
                 add(&format!("self_attn.{product}.bias"), vec![out]);
             }
         }

@@ -189,7 +189,6 @@ mod tests {
             rope: Rope::plain(10_000.0),
             sliding_window: None,
             tie_word_embeddings: false,
-            attention_bias: true,
             max_position_embeddings: 64,
             initializer_range: 0.1,
             dtype: WeightDtype::F32,

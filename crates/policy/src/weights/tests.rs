@@ -25,7 +25,6 @@ fn config(tied: bool) -> ModelConfig {
         rope: Rope::plain(1e4),
         sliding_window: None,
         tie_word_embeddings: tied,
-        attention_bias: true,
         max_position_embeddings: 64,
         initializer_range: 0.02,
         dtype: WeightDtype::F32,

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use embodied_r_policy::ModelConfig;
-use embodied_r_policy::config::PUBLISHED;
+use embodied_r_policy::config::published_names;
 use embodied_r_vision::VisionConfig;
 
 use crate::exit::Usage;
@@ -15,7 +15,7 @@ pub(super) fn shape(model: &str) -> anyhow::Result<ModelConfig> {
         return ModelConfig::of_model(path).map_err(|error| Usage(error.to_string()).into());
     }
     ModelConfig::published(model).ok_or_else(|| {
-        let known = PUBLISHED.join(", ");
+        let known = published_names().collect::<Vec<_>>().join(", ");
         let what = format!(
             "unknown model `{model}`, neither a directory nor a GGUF file; available: {known}"
         );

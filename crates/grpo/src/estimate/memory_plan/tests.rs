@@ -19,7 +19,6 @@ fn config() -> ModelConfig {
         rope: Rope::plain(1e6),
         sliding_window: None,
         tie_word_embeddings: true,
-        attention_bias: true,
         max_position_embeddings: 32_768,
         initializer_range: 0.02,
         dtype: WeightDtype::Bf16,

@@ -2,12 +2,9 @@
 
 use serde_json::{Map, Value};
 
-use super::{Fields, Source, display};
+use super::{Fields, display};
 use crate::config::ConfigFault;
 use crate::config::rope::{Llama3, Rope, RopeKind, Yarn};
-
-/// Default M-RoPE sections of Qwen2.5-VL.
-const VL_SECTION: [usize; 3] = [16, 24, 24];
 
 /// The `rope_scaling` or `rope_parameters` object, and its name.
 #[derive(Clone, Copy)]
@@ -34,13 +31,13 @@ impl<'a> Dictionary<'a> {
 impl<'a> Fields<'a> {
     /// The rotary embedding; parameters are resolved as by `convert_rope_params_to_dict` and
     /// `standardize_rope_params` of `transformers` 5.
-    pub(super) fn rope(&mut self, source: Source, head_dim: usize, positions: usize) -> Rope {
+    pub(super) fn rope(&mut self, head_dim: usize, positions: usize) -> Rope {
         let dictionary = self.rope_dictionary();
         self.reject_partial_or_per_layer_rope(dictionary);
         let rope = Rope {
-            theta: self.rope_theta(dictionary, source),
+            theta: self.rope_theta(dictionary),
             kind: self.rope_kind(dictionary, positions.max(1)),
-            mrope_section: self.mrope_section(dictionary, source),
+            mrope_section: self.mrope_section(dictionary),
         };
         self.faults.extend(rope.faults(head_dim, dictionary.name));
         rope
@@ -78,8 +75,8 @@ impl<'a> Fields<'a> {
         }
     }
 
-    fn rope_theta(&mut self, dictionary: Dictionary<'_>, source: Source) -> f64 {
-        let default = if source == Source::Qwen25Vl { 1_000_000.0 } else { 10_000.0 };
+    fn rope_theta(&mut self, dictionary: Dictionary<'_>) -> f64 {
+        let default = self.source.rope_theta;
         let Some(value) = dictionary.get("rope_theta").or_else(|| self.get("rope_theta")) else {
             return default;
         };
@@ -176,9 +173,9 @@ impl<'a> Fields<'a> {
         }
     }
 
-    fn mrope_section(&mut self, dictionary: Dictionary<'_>, source: Source) -> Option<[usize; 3]> {
+    fn mrope_section(&mut self, dictionary: Dictionary<'_>) -> Option<[usize; 3]> {
         let Some(value) = dictionary.get("mrope_section") else {
-            return (source == Source::Qwen25Vl).then_some(VL_SECTION);
+            return self.source.mrope_section;
         };
         let size = |size: &Value| size.as_u64().and_then(|size| u32::try_from(size).ok());
         let sizes: Option<Vec<usize>> = value.as_array().and_then(|sizes| {

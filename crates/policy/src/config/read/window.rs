@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Fields, Source, display};
+use super::{Fields, display};
 use crate::config::{ConfigFault, SlidingWindow};
 
 /// Default window size in tokens.
@@ -11,16 +11,12 @@ const DEFAULT_WINDOW: usize = 4_096;
 impl Fields<'_> {
     /// Sliding windows as in `Qwen2Config` and `Qwen2_5_VLTextConfig` of `transformers`: the layers of
     /// `layer_types`, else the layers from `max_window_layers` on.
-    pub(super) fn sliding_window(
-        &mut self,
-        source: Source,
-        layers: usize,
-    ) -> Option<SlidingWindow> {
+    pub(super) fn sliding_window(&mut self, layers: usize) -> Option<SlidingWindow> {
         let window = self.window_size();
         let sliding = match self.get("layer_types") {
             Some(kinds) => self.sliding_among(kinds, layers),
             None if window.is_some() => {
-                let first = self.first_sliding(source);
+                let first = self.first_sliding();
                 (first..layers).collect()
             }
             None => Vec::new(),
@@ -28,12 +24,12 @@ impl Fields<'_> {
         if sliding.is_empty() {
             return None;
         }
-        if source == Source::Llama {
+        if !self.family.has_windows {
             let (field, found) = match self.get("layer_types") {
                 Some(_) => ("layer_types", Value::from("sliding_attention")),
                 None => ("use_sliding_window", Value::from(true)),
             };
-            self.reject(field, &found, "llama has full attention in every layer");
+            self.reject(field, &found, "this family has full attention in every layer");
             return None;
         }
         let Some(tokens) = window else {
@@ -59,9 +55,9 @@ impl Fields<'_> {
         (!none).then(|| self.count("sliding_window", Some(DEFAULT_WINDOW)).max(1))
     }
 
-    fn first_sliding(&mut self, source: Source) -> usize {
+    fn first_sliding(&mut self) -> usize {
         let Some(value) = self.get("max_window_layers") else {
-            return if source == Source::Qwen25Vl { 80 } else { 28 };
+            return self.source.first_window;
         };
         match value.as_u64().and_then(|first| usize::try_from(first).ok()) {
             Some(first) => first,
