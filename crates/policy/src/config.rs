@@ -220,18 +220,4 @@ impl ModelConfig {
         }
         faults
     }
-
-    /// Number of parameters.
-    pub fn parameter_count(&self) -> usize {
-        let queries = self.num_attention_heads * self.head_dim;
-        let keys = self.num_key_value_heads * self.head_dim;
-        let attention = 2 * self.hidden_size * (queries + keys);
-        let biases = if self.model_type.family().has_qkv_bias { queries + 2 * keys } else { 0 };
-        let feed_forward = 3 * self.hidden_size * self.intermediate_size;
-        let layer = attention + biases + feed_forward + 2 * self.hidden_size;
-        let embeddings = if self.tie_word_embeddings { 1 } else { 2 };
-        embeddings * self.vocab_size * self.hidden_size
-            + self.num_hidden_layers * layer
-            + self.hidden_size
-    }
 }

@@ -15,12 +15,13 @@ use indexmap::IndexMap;
 
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
+use crate::tensors::{EMBEDDING, FINAL_NORM, HEAD};
 pub(crate) use gradients::DecoderGradients;
 pub(crate) use layer::{Activations, PromptKv, PromptSharing};
 pub(crate) use linear::{Linear, LowRank};
 
 /// The tensors of one layer.
-pub(crate) type Layer = crate::layer::Layer<Linear>;
+pub(crate) type Layer = crate::layer::Layer<Linear, Tensor>;
 
 /// All tensors of a decoder. With tied embeddings, `head` is `embedding`.
 #[derive(Clone)]
@@ -41,7 +42,7 @@ impl Decoder {
             let missing = || Error::MissingTensor { name: name.to_owned() };
             tensors.get(name).cloned().ok_or_else(missing)
         };
-        let embedding = get("model.embed_tokens.weight")?;
+        let embedding = get(EMBEDDING)?;
         let linear = |name: &str, bias| {
             Ok(Linear { weight: get(&format!("{name}.weight"))?, bias, low_rank: None })
         };
@@ -50,9 +51,9 @@ impl Decoder {
         let layers = layers.collect::<Result<_>>()?;
         let head = match config.tie_word_embeddings {
             true => embedding.clone(),
-            false => get("lm_head.weight")?,
+            false => get(HEAD)?,
         };
-        Ok(Self { embedding, layers, norm: get("model.norm.weight")?, head })
+        Ok(Self { embedding, layers, norm: get(FINAL_NORM)?, head })
     }
 }
 

@@ -4,6 +4,7 @@ use embodied_r_kernels::attention::{self, Heads};
 
 use crate::config::ModelConfig;
 use crate::decoder::Activations;
+use crate::layer::Module;
 use crate::packed::Group;
 
 /// FLOPs of a backward pass relative to a forward pass: gradients of inputs and of weights.
@@ -31,8 +32,9 @@ impl ModelConfig {
     ///
     /// Sampling the completions takes the same: it also computes every token once.
     pub fn pass_flops(&self, groups: &[Group]) -> ForwardFlops {
-        let keys = (self.num_key_value_heads * self.head_dim) as f64;
         let (hidden, linear) = (self.hidden_size as f64, self.layer_matrices() as f64);
+        let keys_and_values = [Module::K, Module::V].map(|module| module.weights(self));
+        let keys_and_values = keys_and_values.iter().sum::<usize>() as f64;
         let layers = self.num_hidden_layers as f64;
         let (mut linear_macs, mut pairs) = (0.0, 0.0);
         for group in groups {
@@ -42,7 +44,7 @@ impl ModelConfig {
             let scored: usize = group.completions.iter().map(Vec::len).sum();
             let kv_only = prompt - 1.0;
             linear_macs += layers * group.tokens() as f64 * linear
-                - kv_only * (linear - hidden * 2.0 * keys)
+                - kv_only * (linear - keys_and_values)
                 + scored as f64 * hidden * self.vocab_size as f64;
             pairs += layers * per_layer - triangle(kv_only);
         }
@@ -71,13 +73,6 @@ impl ModelConfig {
     /// Attention FLOPs for one query-key pair, over all heads of a layer.
     pub fn attention_flops_per_pair(&self) -> f64 {
         (4 * self.num_attention_heads * self.head_dim) as f64
-    }
-
-    /// Number of parameters in a layer's matrices.
-    fn layer_matrices(&self) -> usize {
-        let queries = self.num_attention_heads * self.head_dim;
-        let keys = self.num_key_value_heads * self.head_dim;
-        self.hidden_size * (2 * queries + 2 * keys + 3 * self.intermediate_size)
     }
 }
 

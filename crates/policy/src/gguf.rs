@@ -30,8 +30,10 @@ use rayon::prelude::*;
 
 use crate::config::{GgufArchitecture, ModelConfig};
 use crate::error::{Error, Result};
+use crate::layer::{Module, Part};
 use crate::tensor_parallel::TensorSlice;
-use crate::weights::{WeightFault, tensor_shapes};
+use crate::tensors::{Place, tensor_shapes};
+use crate::weights::WeightFault;
 pub use fault::GgufFault;
 pub use file::GgufFile;
 use header::TensorInfo;
@@ -140,9 +142,9 @@ impl GgufModel {
     }
 
     fn is_interleaved(&self, name: &str) -> bool {
-        let rotated = name.ends_with(".self_attn.q_proj.weight")
-            || name.ends_with(".self_attn.k_proj.weight");
-        rotated && self.architecture.is_interleaved
+        let rotated = [Module::Q, Module::K].map(Part::Weight);
+        matches!(Place::of(name), Some(Place::Layer(_, part)) if rotated.contains(&part))
+            && self.architecture.is_interleaved
     }
 
     fn deinterleaved(&self, matrix: &QuantizedMatrix) -> Result<QuantizedMatrix> {
@@ -165,7 +167,8 @@ fn fitting(
     let mut found = IndexMap::new();
     let mut faults = Vec::new();
     for (name, tensor) in stored {
-        let canonical = names::canonical(name).filter(|name| wanted.contains_key(name));
+        let canonical = Place::of_gguf(name).map(Place::name);
+        let canonical = canonical.filter(|name| wanted.contains_key(name));
         let Some(canonical) = canonical else {
             faults.push(WeightFault::Unexpected { name: name.clone() });
             continue;

@@ -25,6 +25,7 @@ mod prompt;
 mod sampling;
 mod shared_prompt;
 mod tensor_parallel;
+mod tensors;
 mod text_stream;
 pub mod tokenizer;
 pub mod trainable;

@@ -27,6 +27,7 @@ use embodied_r_kernels::{Precision, linear, memory};
 
 use crate::config::ModelConfig;
 use crate::error::{Error, Result, TensorContext};
+pub use crate::layer::Module;
 use crate::parameters::Parameters;
 pub(crate) use base::{base_model_with, holds_adapter, holds_model};
 pub use base_check::check_base;
@@ -35,7 +36,6 @@ use config::AdapterConfig;
 pub use fault::AdapterFault;
 pub(crate) use files::BASE_FINGERPRINT;
 pub use files::{CONFIG_FILE, WEIGHTS_FILE};
-pub use modules::Module;
 use read::LowRankUpdate;
 pub use settings::LoraConfig;
 pub(crate) use settings::{A, B};

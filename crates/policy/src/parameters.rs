@@ -9,10 +9,9 @@ use crate::config::ModelConfig;
 use crate::decoder::DecoderGradients;
 use crate::error::{Error, Result, TensorContext};
 use crate::image_rows::ImageGradients;
-use crate::layer::FUSED_MODULES;
-use crate::lora::Module;
+use crate::layer::Module;
 use crate::packed::{ImageRows, PackedBatch};
-use crate::weights::tensor_shapes;
+use crate::tensors::{EMBEDDING, layer_of, tensor_shapes};
 
 /// Tensors of a decoder by canonical name, in the model's order.
 #[derive(Clone)]
@@ -87,11 +86,9 @@ impl Parameters {
     /// The lowest of `layers` layers that a gradient has to reach: the first with one of these tensors, or 0 for the
     /// embedding; `layers` if there is none.
     pub(crate) fn lowest_layer(&self, layers: usize) -> usize {
-        let layer = |name: &String| {
-            if name == "model.embed_tokens.weight" {
-                return Some(0);
-            }
-            name.strip_prefix("model.layers.")?.split('.').next()?.parse().ok()
+        let layer = |name: &String| match name == EMBEDDING {
+            true => Some(0),
+            false => layer_of(name),
         };
         self.tensors.keys().filter_map(layer).min().unwrap_or(layers)
     }
@@ -109,7 +106,7 @@ impl Parameters {
     /// Moves each layer's projections with the same input into contiguous memory.
     pub(crate) fn with_contiguous_projections(mut self, layers: usize) -> Result<Self> {
         for (layer, modules) in
-            (0..layers).flat_map(|layer| FUSED_MODULES.map(|group| (layer, group)))
+            (0..layers).flat_map(|layer| Module::FUSED.map(|group| (layer, group)))
         {
             let name = |module: &Module| format!("{}.weight", module.name(layer));
             let names: Vec<String> = modules.iter().map(name).collect();
@@ -125,13 +122,10 @@ impl Parameters {
     /// The index, with all elements flattened in order, from which on all belong to the layer `index` or above: their
     /// gradients are final after the backward of that layer.
     pub(crate) fn first_final(&self, index: usize) -> usize {
-        let is_above = |name: &str| match name.strip_prefix("model.layers.") {
-            Some(rest) => {
-                let layer = rest.split('.').next().and_then(|layer| layer.parse().ok());
-                layer.is_some_and(|layer: usize| layer >= index)
-            }
+        let is_above = |name: &str| match layer_of(name) {
+            Some(layer) => layer >= index,
             // A tied embedding also gets gradients below the layers.
-            None => name != "model.embed_tokens.weight",
+            None => name != EMBEDDING,
         };
         let last = self.tensors.iter().rev().take_while(|(name, _)| is_above(name));
         self.elem_count() - last.map(|(_, tensor)| tensor.elem_count()).sum::<usize>()

@@ -5,7 +5,7 @@ use fancy_regex::Regex;
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
 use crate::lora::LoraConfig;
-use crate::weights::tensor_shapes;
+use crate::tensors::tensor_shapes;
 
 /// Which parameters are trained.
 #[derive(Debug, Clone, PartialEq, Default)]

@@ -17,12 +17,12 @@ mod tests;
 mod vision;
 mod write;
 
+pub use crate::tensors::tensor_shapes;
 pub use fault::{SafetensorsFault, WeightFault};
 pub(crate) use file::WeightFile;
 pub(crate) use head::has_own_head;
 pub(crate) use map::map;
 pub(crate) use multimodal::Multimodal;
-pub use names::tensor_shapes;
 pub(crate) use names::{canonical, of_vision};
 pub(crate) use random::random_on;
 pub use random::{write_random, write_random_with};

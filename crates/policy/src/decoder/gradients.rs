@@ -1,12 +1,16 @@
 //! The decoder's gradients by module; frozen tensors have none.
 
+use std::convert::Infallible;
+
 use candle_core::Tensor;
 use embodied_r_kernels::embedding;
 use indexmap::IndexMap;
 
 use crate::config::ModelConfig;
 use crate::error::Result;
-use crate::lora::Module;
+use crate::layer::Layer;
+use crate::lora;
+use crate::tensors::{EMBEDDING, FINAL_NORM, HEAD};
 
 /// The gradients of a linear module.
 pub(crate) struct LinearGradients {
@@ -19,17 +23,7 @@ pub(crate) struct LinearGradients {
 }
 
 /// The gradients of one layer.
-pub(crate) struct LayerGradients {
-    pub(crate) input_norm: Option<Tensor>,
-    pub(crate) q: LinearGradients,
-    pub(crate) k: LinearGradients,
-    pub(crate) v: LinearGradients,
-    pub(crate) o: LinearGradients,
-    pub(crate) post_norm: Option<Tensor>,
-    pub(crate) gate: LinearGradients,
-    pub(crate) up: LinearGradients,
-    pub(crate) down: LinearGradients,
-}
+pub(crate) type LayerGradients = Layer<LinearGradients, Option<Tensor>>;
 
 /// All gradients of a decoder. With tied embeddings, `head` is `embedding`.
 pub(crate) struct DecoderGradients {
@@ -43,37 +37,23 @@ impl DecoderGradients {
     /// Looks each gradient up by the canonical name of its tensor.
     pub(crate) fn new(gradients: &IndexMap<String, Tensor>, config: &ModelConfig) -> Self {
         let get = |name: &str| gradients.get(name).cloned();
-        let layer = |i: usize| {
-            let norm = |name: &str| get(&format!("model.layers.{i}.{name}.weight"));
-            let linear = |module: Module| {
-                let name = module.name(i);
-                let part = |part: &str| get(&format!("{name}.{part}"));
-                LinearGradients {
-                    weight: part("weight"),
-                    bias: part("bias"),
-                    a: part("lora_A.weight"),
-                    b: part("lora_B.weight"),
-                }
-            };
-            LayerGradients {
-                input_norm: norm("input_layernorm"),
-                q: linear(Module::Q),
-                k: linear(Module::K),
-                v: linear(Module::V),
-                o: linear(Module::O),
-                post_norm: norm("post_attention_layernorm"),
-                gate: linear(Module::Gate),
-                up: linear(Module::Up),
-                down: linear(Module::Down),
-            }
+        let linear = |name: &str, bias: Option<Option<Tensor>>| {
+            let part = |part: &str| get(&format!("{name}.{part}"));
+            let [a, b] = [lora::A, lora::B].map(part);
+            Ok(LinearGradients { weight: part("weight"), bias: bias.flatten(), a, b })
         };
-        let embedding = get("model.embed_tokens.weight");
+        let layer = |index: usize| {
+            let layer: Result<_, Infallible> =
+                Layer::new(config, index, |name| Ok(get(name)), linear);
+            layer.unwrap_or_else(|never| match never {})
+        };
+        let embedding = get(EMBEDDING);
         let head = match config.tie_word_embeddings {
             true => embedding.clone(),
-            false => get("lm_head.weight"),
+            false => get(HEAD),
         };
         let layers = (0..config.num_hidden_layers).map(layer).collect();
-        Self { embedding, layers, norm: get("model.norm.weight"), head }
+        Self { embedding, layers, norm: get(FINAL_NORM), head }
     }
 
     /// Adds `dx` to the embedding's gradient at the rows of `ids`, if the embedding is trained.

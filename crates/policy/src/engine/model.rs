@@ -41,7 +41,7 @@ pub struct InferenceModel {
 }
 
 /// The weights of one layer.
-type Layer = crate::layer::Layer<Linear>;
+type Layer = crate::layer::Layer<Linear, Tensor>;
 
 /// The tokens of a step.
 #[derive(Default)]

@@ -1,72 +1,17 @@
-//! The linear modules of a decoder, and `peft`'s rules for target modules.
+//! `peft`'s rules for target modules.
 
 use std::sync::LazyLock;
 
 use fancy_regex::Regex;
 
 use super::config::{AdapterConfig, Targets};
-
-/// A linear module of each layer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Module {
-    /// `q_proj`, the query projection.
-    Q,
-    /// `k_proj`, the key projection.
-    K,
-    /// `v_proj`, the value projection.
-    V,
-    /// `o_proj`, the output projection of attention.
-    O,
-    /// `gate_proj` of the MLP.
-    Gate,
-    /// `up_proj` of the MLP.
-    Up,
-    /// `down_proj` of the MLP.
-    Down,
-}
+use crate::layer::Module;
 
 impl Module {
-    /// All of them, in the model's order.
-    pub const ALL: [Self; 7] =
-        [Self::Q, Self::K, Self::V, Self::O, Self::Gate, Self::Up, Self::Down];
-
-    /// The last component of its name.
-    pub fn short_name(self) -> &'static str {
-        match self {
-            Self::Q => "q_proj",
-            Self::K => "k_proj",
-            Self::V => "v_proj",
-            Self::O => "o_proj",
-            Self::Gate => "gate_proj",
-            Self::Up => "up_proj",
-            Self::Down => "down_proj",
-        }
-    }
-
     /// Whether `target`, an entry of `target_modules`, names it: as in `peft`, the end of its name, at a dot.
     #[must_use]
     pub fn is_named_by(self, target: &str) -> bool {
-        let name = self.name(0);
-        ends_with(name.strip_prefix("model.layers.0.").unwrap_or(&name), target)
-    }
-
-    /// Its canonical name in a layer.
-    pub(crate) fn name(self, layer: usize) -> String {
-        let half = match self {
-            Self::Q | Self::K | Self::V | Self::O => "self_attn",
-            Self::Gate | Self::Up | Self::Down => "mlp",
-        };
-        format!("model.layers.{layer}.{half}.{}", self.short_name())
-    }
-
-    /// Whether it has a bias in families with `has_qkv_bias`.
-    pub(crate) fn has_bias(self) -> bool {
-        matches!(self, Self::Q | Self::K | Self::V)
-    }
-
-    /// Its index among all modules of the model.
-    pub(crate) fn index(self, layer: usize) -> u64 {
-        (layer * Self::ALL.len() + self as usize) as u64
+        ends_with(self.name_in_layer(), target)
     }
 }
 

@@ -9,7 +9,8 @@ use super::config::AdapterConfig;
 use super::{AdapterFault, VisionModule, WEIGHTS_FILE};
 use crate::config::ModelConfig;
 use crate::error::{Error, Result, TensorContext};
-use crate::weights::{self, WeightFile, tensor_shapes};
+use crate::tensors::{EMBEDDING, Place, tensor_shapes};
+use crate::weights::{self, WeightFile};
 
 /// The prefix that `peft` adds to the base model's names.
 pub(super) const PREFIX: &str = "base_model.model.";
@@ -132,11 +133,11 @@ impl AdapterReader<'_> {
             return Ok(());
         };
         // With tied embeddings the adapter updates only one of the two uses; merging would change both.
-        if self.tied && canonical == "model.embed_tokens.weight" {
+        if self.tied && canonical == EMBEDDING {
             self.unexpected(name, "the model ties this module to its LM head");
             return Ok(());
         }
-        let embedding = canonical == "model.embed_tokens.weight";
+        let embedding = canonical == EMBEDDING;
         let of_embedding = matches!(role, TensorRole::EmbeddingA | TensorRole::EmbeddingB);
         let targeted = match role {
             TensorRole::Whole => self.settings.saves(module),
@@ -255,7 +256,7 @@ impl AdapterReader<'_> {
         self.report_missing_modules();
         let mut updates = BTreeMap::new();
         for (canonical, PartialUpdate { module, a, b }) in std::mem::take(&mut self.updates) {
-            let embedding = canonical == "model.embed_tokens.weight";
+            let embedding = canonical == EMBEDDING;
             let parts = match embedding {
                 true => [TensorRole::EmbeddingB, TensorRole::EmbeddingA],
                 false => [TensorRole::A, TensorRole::B],
@@ -314,7 +315,7 @@ impl AdapterReader<'_> {
         let linear: Vec<String> = self
             .shapes
             .keys()
-            .filter(|name| name.ends_with("_proj.weight"))
+            .filter(|name| Place::of(name).is_some_and(Place::is_module_weight))
             .filter_map(|name| name.strip_suffix(".weight")?.strip_prefix("model."))
             .map(|name| format!("{layout}{name}"))
             .collect();

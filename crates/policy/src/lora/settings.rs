@@ -8,7 +8,7 @@ use super::{Module, VisionModule};
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
 use crate::fingerprint::weights_fingerprint;
-use crate::weights::tensor_shapes;
+use crate::tensors::tensor_shapes;
 
 /// LoRA training settings, named as in `peft`.
 #[derive(Debug, Clone, PartialEq)]
@@ -63,7 +63,7 @@ impl LoraConfig {
     /// # Errors
     /// [`Error::LoraRank`].
     pub(crate) fn check_rank(&self, config: &ModelConfig) -> Result<()> {
-        let most = config.hidden_size.max(config.intermediate_size);
+        let most = config.largest_dimension();
         match (1..=most).contains(&self.r) {
             true => Ok(()),
             false => Err(Error::LoraRank { found: self.r, most }),

@@ -5,7 +5,7 @@ use embodied_r_kernels::weight::WeightFormat;
 use super::{Shard, TensorSlice};
 use crate::config::ModelConfig;
 use crate::error::Result;
-use crate::weights::tensor_shapes;
+use crate::tensors::tensor_shapes;
 
 /// Memory of the largest shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,17 +33,13 @@ impl ShardBytes {
         let weights = shapes.iter().map(|(name, shape)| bytes(shape, &shard.of(name), format));
         let heads = shard.heads;
         let kv_width = heads.kv * heads.dim;
-        let inner = match shard.of("mlp.down_proj.weight") {
-            TensorSlice::Columns(columns) => columns.len(),
-            _ => config.intermediate_size,
-        };
         Ok(Self {
             weights: weights.sum(),
             kv_elements_per_token: 2 * config.num_hidden_layers * kv_width,
             layer_elements_per_token: 3 * config.hidden_size
                 + 2 * heads.query * heads.dim
                 + 2 * kv_width
-                + 3 * inner,
+                + 3 * shard.inner_size(),
         })
     }
 }

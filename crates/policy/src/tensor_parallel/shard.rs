@@ -6,6 +6,8 @@ use embodied_r_kernels::attention::Heads;
 
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
+use crate::layer::Size;
+use crate::tensors::Place;
 
 /// A slice of a tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,17 +86,27 @@ impl Shard {
         if self.is_whole {
             return TensorSlice::Whole;
         }
-        let mut parts = name.rsplit('.');
-        let kind = parts.next();
-        match (parts.next(), kind) {
-            (Some("embed_tokens" | "lm_head"), _) => TensorSlice::Rows(self.vocabulary_range()),
-            (Some("q_proj"), _) => TensorSlice::Rows(self.queries.clone()),
-            (Some("k_proj" | "v_proj"), _) => TensorSlice::Rows(self.keys.clone()),
-            (Some("gate_proj" | "up_proj"), _) => TensorSlice::Rows(self.inner.clone()),
-            (Some("o_proj"), Some("weight")) => TensorSlice::Columns(self.queries.clone()),
-            (Some("down_proj"), Some("weight")) => TensorSlice::Columns(self.inner.clone()),
+        let sizes = Place::of(name).map(Place::sizes).unwrap_or_default();
+        match sizes[..] {
+            [outputs, ..] if outputs.is_sharded() => TensorSlice::Rows(self.range(outputs)),
+            [_, inputs] if inputs.is_sharded() => TensorSlice::Columns(self.range(inputs)),
             _ => TensorSlice::Whole,
         }
+    }
+
+    /// This rank's part of a sharded size.
+    fn range(&self, size: Size) -> Range<usize> {
+        match size {
+            Size::Queries => self.queries.clone(),
+            Size::Keys => self.keys.clone(),
+            Size::Inner => self.inner.clone(),
+            Size::Vocabulary | Size::Hidden => self.vocabulary_range(),
+        }
+    }
+
+    /// Hidden units of the MLP on this rank.
+    pub(crate) fn inner_size(&self) -> usize {
+        self.inner.len()
     }
 
     /// This rank's range of the vocabulary.

@@ -5,8 +5,9 @@ use std::path::Path;
 use rayon::prelude::*;
 
 use super::file::WeightFile;
-use super::names::{EMBEDDING, HEAD, canonical};
+use super::names::canonical;
 use super::read::{LazyTensor, is_float, open, values};
+use crate::tensors::{EMBEDDING, HEAD};
 
 /// Elements that are converted and compared at a time.
 const CHUNK: usize = 1 << 16;

@@ -12,11 +12,12 @@ use safetensors::tensor::Dtype;
 use serde::Deserialize;
 
 use super::file::{TensorInfo, WeightFile};
-use super::names::{EMBEDDING, HEAD, canonical, tensor_shapes};
+use super::names::canonical;
 use super::{INDEX_FILE, SINGLE_FILE, WeightFault};
 use crate::config::ModelConfig;
 use crate::error::{Error, Result, TensorContext};
 use crate::tensor_parallel::TensorSlice;
+use crate::tensors::{EMBEDDING, HEAD, tensor_shapes};
 
 /// Loads the decoder's weights from the folder `dir` as f32 on the CPU.
 ///

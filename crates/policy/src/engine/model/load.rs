@@ -16,6 +16,7 @@ use crate::gguf::{self, GgufModel, GgufTensor};
 use crate::lora::{self, Adapter, Module};
 use crate::policy::Policy;
 use crate::tensor_parallel::{Shard, TensorParallel, TensorSlice, block};
+use crate::tensors::{EMBEDDING, FINAL_NORM, HEAD, layer_of};
 use crate::weights;
 
 impl Policy {
@@ -134,7 +135,7 @@ impl InferenceModel {
         // The embedding is also used for lookups, which do not support an unmerged adapter.
         let unmerged = |name: &str| {
             let adapter = adapter.as_ref().filter(|adapter| !adapter.replaces(name))?;
-            adapter.update(name).filter(|_| name.starts_with("model.layers."))
+            adapter.update(name).filter(|_| layer_of(name).is_some())
         };
         let changed = |name: &str| -> Result<Tensor> {
             let tensor = model.tensor_slice(name, &shard.of(name))?.dequantize()?;
@@ -233,16 +234,16 @@ impl InferenceModel {
             };
             Layer::new(&config, index, &vector, linear)
         };
-        let embedding = weight("model.embed_tokens.weight")?;
+        let embedding = weight(EMBEDDING)?;
         let head = match config.tie_word_embeddings {
             true => embedding.clone(),
-            false => weight("lm_head.weight")?,
+            false => weight(HEAD)?,
         };
         Ok(Self {
             frequencies: config.rope.frequencies(config.head_dim),
             embedding,
             layers: (0..config.num_hidden_layers).map(layer).collect::<Result<_>>()?,
-            norm: vector("model.norm.weight")?,
+            norm: vector(FINAL_NORM)?,
             head,
             shard: shard.clone(),
             ranks: ranks.clone(),
