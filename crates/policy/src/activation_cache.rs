@@ -10,7 +10,7 @@ use candle_core::Tensor;
 use embodied_r_kernels::row_buffer::{self, RowBuffer};
 
 use crate::config::ModelConfig;
-use crate::decoder::{Activations, PromptKv};
+use crate::decoder::Activations;
 use crate::error::Result;
 use crate::packed::Group;
 use crate::prompt::Prompt;
@@ -44,7 +44,7 @@ struct Sequences {
 
 /// The recorded activations of one layer.
 struct CachedLayer {
-    /// The input, keys and values.
+    /// The input, and keys and values as [`Activations`] has them.
     always: [RowBuffer; 3],
     full: Option<FullActivations>,
 }
@@ -223,10 +223,10 @@ impl CachedActivations<'_> {
         Ok((input, Some(activations)))
     }
 
-    /// The keys and values of the layer at `index`, for the completions.
-    pub(crate) fn prompt_kv(&self, index: usize) -> Result<PromptKv> {
+    /// The keys and values of the layer at `index`, as they were saved.
+    pub(crate) fn saved_kv(&self, index: usize) -> Result<[Tensor; 2]> {
         let [_, k, v] = &self.cache.layers[index].always;
-        Ok(PromptKv::new(k.gather(&self.rows)?, v.gather(&self.rows)?)?)
+        Ok([k.gather(&self.rows)?, v.gather(&self.rows)?])
     }
 
     /// The last layer's output at the output rows (output rows, hidden).

@@ -90,14 +90,12 @@ pub struct ActivationBytes {
 impl ModelConfig {
     /// Activation memory of a forward and backward pass over `tokens` tokens, with elements of `element_bytes` bytes.
     pub fn pass_bytes(&self, tokens: usize, element_bytes: usize) -> ActivationBytes {
-        let queries = self.num_attention_heads * self.head_dim;
-        let keys = self.num_key_value_heads * self.head_dim;
         let (hidden, inner) = (self.hidden_size, self.intermediate_size);
         let bytes = |elements: usize| tokens * elements * element_bytes;
-        let layer = bytes(Activations::elements_per_token(hidden, queries, keys, inner));
+        let layer = bytes(Activations::elements_per_token(self));
         // A recomputed layer, the gradients of its output and of the residual stream, and the larger of the
         // down projection's input gradient and the workspace of attention's backward.
-        let layer_workspace = Activations::workspace_per_token(hidden, inner);
+        let layer_workspace = Activations::workspace_per_token(self);
         let heads = Heads {
             query: self.num_attention_heads,
             kv: self.num_key_value_heads,

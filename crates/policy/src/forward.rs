@@ -162,7 +162,7 @@ impl SavedLayers<'_> {
             pass,
             |_| PromptSharing::None,
             |index, input, activations| {
-                kvs.push(activations.prompt_kv()?);
+                kvs.push(policy.decoder.layers[index].prompt_kv(activations.saved_kv(), pass)?);
                 saved.extend(recompute.of(index, input, activations));
                 Ok(())
             },

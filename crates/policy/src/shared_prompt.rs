@@ -7,7 +7,7 @@ use candle_core::Tensor;
 use embodied_r_kernels::{embedding, memory};
 
 use crate::activation_cache::ActivationCache;
-use crate::decoder::{Pass, PromptKv, PromptSharing};
+use crate::decoder::{Layer, Pass, PromptKv, PromptSharing};
 use crate::error::Result;
 use crate::forward::{GradientReadyHook, HeadPass, SavedLayers};
 use crate::packed::{Group, PackedBatch};
@@ -61,8 +61,12 @@ impl<'a> SharedPrompt<'a> {
         });
         let (layers, kvs, last) = match cached {
             Some(cached) => {
-                let layers = 0..policy.decoder.layers.len();
-                let kvs = layers.map(|index| cached.prompt_kv(index)).collect::<Result<_>>()?;
+                let pass = policy.pass(&batch, dropout_seed)?;
+                let layers = policy.decoder.layers.iter().enumerate();
+                let kv = |(index, layer): (usize, &Layer)| {
+                    Ok(layer.prompt_kv(cached.saved_kv(index)?, &pass)?)
+                };
+                let kvs = layers.map(kv).collect::<Result<_>>()?;
                 let last = cached.output()?;
                 (SavedLayers::Cached(cached), kvs, last)
             }
@@ -239,8 +243,8 @@ impl Policy {
             x,
             &pass,
             |_| PromptSharing::None,
-            |_, _, activations| {
-                kvs.push(activations.prompt_kv()?);
+            |index, _, activations| {
+                kvs.push(self.decoder.layers[index].prompt_kv(activations.saved_kv(), &pass)?);
                 Ok(())
             },
         )?;

@@ -8,6 +8,8 @@ use embodied_r_kernels::{Result, embedding, memory, swiglu};
 
 use super::gradients::LayerGradients;
 use super::{Layer, OutputRows, Pass};
+use crate::config::ModelConfig;
+use crate::layer::Size;
 
 /// Queries, keys and values after RoPE.
 struct Projected {
@@ -28,7 +30,7 @@ pub(crate) struct PromptKv {
 
 impl PromptKv {
     /// With zero gradients.
-    pub(crate) fn new(k: Tensor, v: Tensor) -> Result<Self> {
+    fn new(k: Tensor, v: Tensor) -> Result<Self> {
         let zeros = |x: &Tensor| memory::zeros(x.dims(), x.device());
         let (dk, dv) = (zeros(&k)?, zeros(&v)?);
         Ok(Self { k, v, dk, dv })
@@ -48,13 +50,12 @@ pub(crate) enum PromptSharing<'a> {
 
 impl PromptSharing<'_> {
     /// The keys and values that the tokens attend to.
-    fn visible_kv(self, own: &Projected) -> Result<(Tensor, Tensor)> {
+    fn visible_kv(self, [k, v]: [&Tensor; 2]) -> Result<(Tensor, Tensor)> {
         Ok(match self {
-            Self::Completions(prompt) => (
-                memory::concat_rows(&[&prompt.k, &own.k])?,
-                memory::concat_rows(&[&prompt.v, &own.v])?,
-            ),
-            Self::None | Self::Prompt(_) => (own.k.clone(), own.v.clone()),
+            Self::Completions(prompt) => {
+                (memory::concat_rows(&[&prompt.k, k])?, memory::concat_rows(&[&prompt.v, v])?)
+            }
+            Self::None | Self::Prompt(_) => (k.clone(), v.clone()),
         })
     }
 
@@ -114,10 +115,10 @@ impl Activations {
         Self { input_scale, projected, attended, middle, post_scale, gate, up, recomputable: None }
     }
 
-    /// The keys and values, for the completions' passes.
-    pub(crate) fn prompt_kv(&self) -> Result<PromptKv> {
+    /// Keys and values as they are saved.
+    pub(crate) fn saved_kv(&self) -> [Tensor; 2] {
         let Projected { k, v, .. } = &self.projected;
-        PromptKv::new(k.clone(), v.clone())
+        [k.clone(), v.clone()]
     }
 
     /// Drops the activations that are cheaper to recompute than to keep until the backward.
@@ -126,19 +127,20 @@ impl Activations {
     }
 
     /// Elements saved per token, for memory estimates.
-    pub(crate) fn elements_per_token(
-        hidden: usize,
-        queries: usize,
-        keys: usize,
-        feed_forward: usize,
-    ) -> usize {
-        hidden + 2 * queries + 2 * keys + 2 * feed_forward
+    pub(crate) fn elements_per_token(config: &ModelConfig) -> usize {
+        let [hidden, queries, keys, inner] = sizes(config);
+        hidden + 2 * queries + 2 * keys + 2 * inner
     }
 
     /// Additional elements per token that are live while a layer is computed.
-    pub(crate) fn workspace_per_token(hidden: usize, feed_forward: usize) -> usize {
-        2 * hidden + feed_forward
+    pub(crate) fn workspace_per_token(config: &ModelConfig) -> usize {
+        let [hidden, _, _, inner] = sizes(config);
+        2 * hidden + inner
     }
+}
+
+fn sizes(config: &ModelConfig) -> [usize; 4] {
+    [Size::Hidden, Size::Queries, Size::Keys, Size::Inner].map(|size| size.of(config))
 }
 
 /// Queries of the output rows, and keys and values of all rows, from the normalized input.
@@ -199,6 +201,12 @@ impl Layer {
         Pattern { heads: pass.heads, window: self.window, causal: true }
     }
 
+    /// A prompt's keys and values for its completions' passes, from those that its pass saved ([`Activations::saved_kv`]) or
+    /// that a rollout recorded.
+    pub(crate) fn prompt_kv(&self, [k, v]: [Tensor; 2], _: &Pass<'_>) -> Result<PromptKv> {
+        PromptKv::new(k, v)
+    }
+
     /// The layer's output, for `output_rows` only if given, and the activations that its backward needs.
     ///
     /// # Shapes
@@ -217,7 +225,7 @@ impl Layer {
             None => memory::copy(x)?,
         };
         let pass = output_rows.map_or(pass, |output_rows| &output_rows.pass);
-        let (k, v) = sharing.visible_kv(&projected)?;
+        let (k, v) = sharing.visible_kv([&projected.k, &projected.v])?;
         let attended = attention::forward(&projected.q, &k, &v, &pass.spans, self.pattern(pass))?;
         let middle = self.o.forward_add(&attended.out, residual, pass)?;
         let (y, FeedForward { normed, gate, up, product }) = feed_forward(self, &middle, pass)?;
@@ -287,7 +295,7 @@ impl Layer {
         rms_norm::backward(&middle, &self.post_norm, &post_scale, &d_normed, &dy, d_weight)?;
         drop((middle, d_normed));
         let d_attended = self.o.backward(&attended.out, &dy, None, &grads.o, pass)?;
-        let (k, v) = sharing.visible_kv(&projected)?;
+        let (k, v) = sharing.visible_kv([&projected.k, &projected.v])?;
         let (inputs, pattern) = ((&projected.q, &k, &v), self.pattern(pass));
         let d = attention::backward(inputs, &attended, &d_attended, &pass.spans, pattern)?;
         drop((projected, k, v, attended, d_attended));

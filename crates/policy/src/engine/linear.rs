@@ -1,12 +1,15 @@
-//! A linear module for inference: its weight, and an optional LoRA adapter.
+//! The linear modules of a layer for inference: a weight, and an optional LoRA adapter.
 
 use candle_core::Tensor;
 use embodied_r_kernels::attention::Heads;
 use embodied_r_kernels::rope::{self, CosSinCache, Rotation};
 use embodied_r_kernels::weight::{self, Weight};
-use embodied_r_kernels::{memory, qkv};
+use embodied_r_kernels::{embedding, memory, qkv};
 
 use crate::error::Result;
+
+/// The weights of one layer.
+pub(super) type Layer = crate::layer::Layer<Linear, Tensor>;
 
 /// `x · Wᵀ + b`, plus the output of an adapter.
 pub(super) struct Linear {
@@ -40,24 +43,57 @@ pub(super) fn forward_all<const N: usize>(
     Ok(outputs)
 }
 
-/// Queries, keys and values of `x`, with RoPE applied to the former two.
+/// The rows of a batch whose queries are computed, if not all.
+pub(super) struct QueryRows<'a> {
+    pub(super) rows: &'a [usize],
+    pub(super) cos_sin: &'a CosSinCache,
+}
+
+/// Queries, keys and values as attention takes them.
+pub(super) struct Projected {
+    pub(super) q: Tensor,
+    pub(super) k: Tensor,
+    pub(super) v: Tensor,
+}
+
+impl Projected {
+    /// Queries and keys as the backward takes them.
+    pub(super) fn recorded(&self) -> [&Tensor; 2] {
+        [&self.q, &self.k]
+    }
+}
+
+/// Queries, keys and values of the normalized input `x`, rotated by `cos_sin`; queries of the rows `queries` alone, if
+/// given.
 ///
 /// # Shapes
-/// `x` (rows, inputs); gives (rows, outputs) of each module.
+/// `x` (rows, inputs).
 pub(super) fn project_qkv(
+    layer: &Layer,
     x: &Tensor,
-    modules: [&Linear; 3],
     cos_sin: &CosSinCache,
+    queries: Option<QueryRows<'_>>,
     heads: Heads,
-) -> Result<[Tensor; 3]> {
-    if modules.iter().all(|module| module.low_rank.is_none()) {
+) -> Result<Projected> {
+    let Layer { q, k, v, .. } = layer;
+    let modules = [q, k, v];
+    let is_adapted = modules.iter().any(|module| module.low_rank.is_some());
+    if !is_adapted && queries.is_none() {
         let parts = modules.map(|module| (&module.weight, module.bias.as_ref()));
-        return Ok(qkv::forward(x, parts, cos_sin, heads)?);
+        let [q, k, v] = qkv::forward(x, parts, cos_sin, heads)?;
+        return Ok(Projected { q, k, v });
     }
-    let [q, k, v] = forward_all(x, modules)?;
-    rope::rotate(&q, cos_sin, Rotation::Forward)?;
+    let ([q, k, v], of_queries) = match queries {
+        None => (forward_all(x, modules)?, cos_sin),
+        Some(QueryRows { rows, cos_sin }) => {
+            let [k, v] = forward_all(x, [k, v])?;
+            let [q] = forward_all(&embedding::gather(x, rows)?, [q])?;
+            ([q, k, v], cos_sin)
+        }
+    };
+    rope::rotate(&q, of_queries, Rotation::Forward)?;
     rope::rotate(&k, cos_sin, Rotation::Forward)?;
-    Ok([q, k, v])
+    Ok(Projected { q, k, v })
 }
 
 impl Linear {

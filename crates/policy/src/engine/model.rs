@@ -8,12 +8,12 @@ use std::ops::Range;
 use candle_core::{DType, Device, Tensor};
 use embodied_r_kernels::attention::{AttentionOutput, Heads};
 use embodied_r_kernels::paged_attention::{PAGE_SIZE, PageLayout};
-use embodied_r_kernels::rope::{self, CosSinCache, Frequencies, Rotation};
+use embodied_r_kernels::rope::{CosSinCache, Frequencies};
 use embodied_r_kernels::weight::Weight;
 use embodied_r_kernels::{embedding, memory, rms_norm, swiglu};
 
 use super::chunk::SequenceChunk;
-use super::linear::{self, Linear};
+use super::linear::{self, Layer, Linear, QueryRows};
 use super::page_allocator::PageAllocator;
 use crate::activation_cache::ActivationCache;
 use crate::config::ModelConfig;
@@ -22,7 +22,7 @@ use crate::image_rows;
 use crate::prompt::{MropePosition, Prompt};
 use crate::tensor_parallel::{Shard, TensorParallel};
 
-/// Kernels and matmuls that a GPU launches per layer of a decoding step: input norm; fused QKV matmul, split and RoPE;
+/// Kernels and matmuls that a GPU launches per layer of a decoding step: input norm; fused QKV matmul, and its split with RoPE;
 /// KV-cache store; split attention and its merge; output projection; post-attention norm; fused gate and up matmul,
 /// SwiGLU; down projection.
 pub const LAUNCHES_PER_LAYER: usize = 11;
@@ -39,9 +39,6 @@ pub struct InferenceModel {
     shard: Shard,
     ranks: TensorParallel,
 }
-
-/// The weights of one layer.
-type Layer = crate::layer::Layer<Linear, Tensor>;
 
 /// The tokens of a step.
 #[derive(Default)]
@@ -114,6 +111,11 @@ impl<'a> Queries<'a> {
         };
         let chunks = selected().map(last_tokens).collect();
         Ok(Some(Self { cos_sin: model.cos_sin(&positions)?, rows: Some(rows), chunks }))
+    }
+
+    /// The rows, if not all have queries.
+    fn of_rows(&self) -> Option<QueryRows<'_>> {
+        self.rows.as_deref().map(|rows| QueryRows { rows, cos_sin: &self.cos_sin })
     }
 
     /// Number of queries.
@@ -210,15 +212,22 @@ impl InferenceModel {
             let (queries, metadata) =
                 if is_last { (last, last_metadata) } else { (&all, &all_metadata) };
             let normed = rms_norm::forward(&x, &layer.input_norm, self.config.rms_norm_eps)?;
-            let ([q, k, v], residual) = self.project_qkv(layer, (&normed.y, &x), &all, queries)?;
-            pages.cache.store(index, &step_writes, (&k, &v))?;
-            let attended = pages.cache.attend(index, &q, metadata, layer.window)?;
+            let of_queries = queries.of_rows();
+            let projected =
+                linear::project_qkv(layer, &normed.y, &all.cos_sin, of_queries, self.heads())?;
+            let residual = match &queries.rows {
+                Some(rows) => embedding::gather(&x, rows)?,
+                None => x.clone(),
+            };
+            pages.cache.store(index, &step_writes, (&projected.k, &projected.v))?;
+            let attended = pages.cache.attend(index, &projected.q, metadata, layer.window)?;
             let LayerOutput { y, middle, scale, gate, up } =
                 self.after_attention(layer, &attended.out, &residual)?;
             if let Some(cache) = &mut activation_cache {
                 let AttentionOutput { out, log_sum_exp } = &attended;
-                let outputs = [&q, out, log_sum_exp, &middle, &scale, &gate, &up];
-                cache.push_layer(index, [&x, &k, &v, &normed.scale], outputs)?;
+                let [q, k] = projected.recorded();
+                let outputs = [q, out, log_sum_exp, &middle, &scale, &gate, &up];
+                cache.push_layer(index, [&x, k, &projected.v, &normed.scale], outputs)?;
             }
             x = y;
         }
@@ -231,28 +240,6 @@ impl InferenceModel {
         let normed = memory::to_dtype(&normed.y, DType::F32)?;
         let logits = self.head.forward(&normed, None)?;
         self.ranks.all_gather_columns(logits, &self.shard.vocabulary)
-    }
-
-    /// Queries, keys and values of the normalized input, with RoPE applied to the former two, and the rows of `x` that
-    /// belong to the queries.
-    fn project_qkv(
-        &self,
-        layer: &Layer,
-        (normed, x): (&Tensor, &Tensor),
-        all: &Queries<'_>,
-        queries: &Queries<'_>,
-    ) -> Result<([Tensor; 3], Tensor)> {
-        let Layer { q, k, v, .. } = layer;
-        let Some(rows) = &queries.rows else {
-            let cos_sin = &all.cos_sin;
-            let qkv = linear::project_qkv(normed, [q, k, v], cos_sin, self.heads())?;
-            return Ok((qkv, x.clone()));
-        };
-        let [k, v] = linear::forward_all(normed, [k, v])?;
-        let [q] = linear::forward_all(&embedding::gather(normed, rows)?, [q])?;
-        rope::rotate(&q, &queries.cos_sin, Rotation::Forward)?;
-        rope::rotate(&k, &all.cos_sin, Rotation::Forward)?;
-        Ok(([q, k, v], embedding::gather(x, rows)?))
     }
 
     /// The rest of a layer after attention: output projection and MLP.

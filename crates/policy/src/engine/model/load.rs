@@ -8,8 +8,8 @@ use embodied_r_kernels::device::has_kernels;
 use embodied_r_kernels::weight::{self, Weight, WeightFormat};
 use embodied_r_kernels::{Precision, WeightPlacement};
 
-use super::super::linear::{Linear, LowRank};
-use super::{InferenceModel, Layer};
+use super::super::linear::{Layer, Linear, LowRank};
+use super::InferenceModel;
 use crate::config::ModelConfig;
 use crate::error::{Error, Result, TensorContext as _};
 use crate::gguf::{self, GgufModel, GgufTensor};
