@@ -39,6 +39,21 @@ pub(crate) struct Family {
     pub(crate) published: Option<&'static Published>,
 }
 
+impl Family {
+    /// Nothing of its own but the names; families are written as differences from it.
+    const PLAIN: Self = Self {
+        model_type: ModelType::Llama,
+        name: "",
+        class: "",
+        has_qkv_bias: false,
+        has_windows: false,
+        false_flags: &[],
+        sources: &[],
+        gguf: &[],
+        published: None,
+    };
+}
+
 /// A class of configurations in `transformers`, with its defaults.
 pub(crate) struct Source {
     /// Its `model_type`s: a whole model's, and the nested decoder's if they differ.
@@ -49,9 +64,25 @@ pub(crate) struct Source {
     pub(crate) positions: usize,
     pub(crate) rms_norm_eps: f64,
     pub(crate) rope_theta: f64,
+    /// Default of `head_dim`; `None` for the hidden size divided by the heads.
+    pub(crate) head_dim: Option<usize>,
     /// Default of `max_window_layers`, the first layer with a window.
     pub(crate) first_window: usize,
     pub(crate) mrope_section: Option<[usize; 3]>,
+}
+
+impl Source {
+    /// Defaults that most classes share.
+    const PLAIN: Self = Self {
+        names: &[],
+        is_multimodal: false,
+        positions: 32_768,
+        rms_norm_eps: 1e-6,
+        rope_theta: 10_000.0,
+        head_dim: None,
+        first_window: 28,
+        mrope_section: None,
+    };
 }
 
 /// `general.architecture` of a GGUF file.
@@ -62,6 +93,10 @@ pub(crate) struct GgufArchitecture {
     pub(crate) is_interleaved: bool,
     /// Whether the file has M-RoPE sections.
     pub(crate) has_sections: bool,
+}
+
+impl GgufArchitecture {
+    const PLAIN: Self = Self { name: "", is_interleaved: false, has_sections: false };
 }
 
 /// The models of a family on the hub.

@@ -117,11 +117,13 @@ impl<'a> Fields<'a> {
     }
 
     fn head_dim(&mut self, hidden_size: usize, heads: usize) -> usize {
-        if self.get("head_dim").is_none() && heads > 0 && !hidden_size.is_multiple_of(heads) {
+        let default = self.source.head_dim.unwrap_or(hidden_size / heads.max(1));
+        let is_derived = self.source.head_dim.is_none() && self.get("head_dim").is_none();
+        if is_derived && heads > 0 && !hidden_size.is_multiple_of(heads) {
             let want = "a divisor of `hidden_size` unless `head_dim` is set";
             self.faults.push(ConfigFault::wrong("num_attention_heads", heads, want));
         }
-        self.count("head_dim", Some(hidden_size / heads.max(1)))
+        self.count("head_dim", Some(default))
     }
 
     /// As in `transformers`, either section can tie the embeddings.

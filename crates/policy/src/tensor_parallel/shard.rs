@@ -100,7 +100,7 @@ impl Shard {
             Size::Queries => self.queries.clone(),
             Size::Keys => self.keys.clone(),
             Size::Inner => self.inner.clone(),
-            Size::Vocabulary | Size::Hidden => self.vocabulary_range(),
+            _ => self.vocabulary_range(),
         }
     }
 

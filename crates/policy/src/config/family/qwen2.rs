@@ -8,33 +8,25 @@ pub(super) static FAMILY: Family = Family {
     class: "Qwen2ForCausalLM",
     has_qkv_bias: true,
     has_windows: true,
-    false_flags: &[],
     sources: &[
-        Source {
-            names: &["qwen2"],
-            is_multimodal: false,
-            positions: 32_768,
-            rms_norm_eps: 1e-6,
-            rope_theta: 10_000.0,
-            first_window: 28,
-            mrope_section: None,
-        },
+        Source { names: &["qwen2"], ..Source::PLAIN },
         Source {
             names: &["qwen2_5_vl", "qwen2_5_vl_text"],
             is_multimodal: true,
-            positions: 32_768,
             rms_norm_eps: 1e-5,
             rope_theta: 1_000_000.0,
             first_window: 80,
             mrope_section: Some([16, 24, 24]),
+            ..Source::PLAIN
         },
     ],
     gguf: &[
-        GgufArchitecture { name: "qwen2", is_interleaved: false, has_sections: false },
+        GgufArchitecture { name: "qwen2", ..GgufArchitecture::PLAIN },
         // Qwen2-VL and Qwen2.5-VL; llama.cpp stores the vision tower in a separate file.
-        GgufArchitecture { name: "qwen2vl", is_interleaved: false, has_sections: true },
+        GgufArchitecture { name: "qwen2vl", has_sections: true, ..GgufArchitecture::PLAIN },
     ],
     published: Some(&QWEN2_5),
+    ..Family::PLAIN
 };
 
 /// Qwen2.5. Qwen2.5-VL has the text decoder of the Qwen2.5 model of the same size.

@@ -85,7 +85,7 @@ fn a_sliding_layer_needs_a_window() {
 fn llama_with_sliding_windows_is_rejected() {
     let mut value = windowed();
     value["model_type"] = json!("llama");
-    let why = "is not supported: llama has full attention in every layer";
+    let why = "is not supported: this family has full attention in every layer";
     assert_eq!(faults(&value), format!("`use_sliding_window` = `true` {why}"));
     value["layer_types"] = json!(kinds(7));
     assert_eq!(faults(&value), format!("`layer_types` = `sliding_attention` {why}"));
