@@ -7,7 +7,8 @@ Existing folders are kept; remove one to regenerate it. Each folder of OUT is a 
   scores         for some temperatures: log-probabilities and entropies of all completion tokens, concatenated
   next_token     log-probabilities of the whole vocabulary after a prompt
   greedy         a prompt and its greedy continuation
-  gradients      of sum(dlogps * logps) at a temperature: each tensor's norm, and its dot product with sin(1), sin(2), …
+  gradients      of sum(dlogps * logps) at a temperature: each tensor's norm, and its dot product with sin(1), sin(2), …;
+                 `whole` has all elements of the first layer's norms over heads and query projection, if there are such norms
 Everything is computed in f32 from the stored weights.
 """
 import json
@@ -25,6 +26,8 @@ from transformers import (
     Qwen2_5_VLForConditionalGeneration,
     Qwen2Config,
     Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
 )
 
 VOCAB = 96
@@ -127,7 +130,11 @@ def gradients(model, all_groups):
         grad = tensor.grad.double().flatten()
         waves = torch.sin(torch.arange(1, grad.numel() + 1, dtype=torch.float64))
         tensors[canonical(name)] = {"norm": grad.norm().item(), "sines": (grad * waves).sum().item()}
-    return {"temperature": GRADIENT_TEMPERATURE, "dlogps": dlogps.tolist(), "tensors": tensors}
+    parameters = {canonical(name): tensor for name, tensor in model.named_parameters()}
+    whole = [f"model.layers.0.self_attn.{part}.weight" for part in ("q_norm", "k_norm", "q_proj")]
+    whole = {name: parameters[name].grad.flatten().tolist() for name in whole if whole[0] in parameters}
+    found = {"temperature": GRADIENT_TEMPERATURE, "dlogps": dlogps.tolist(), "tensors": tensors}
+    return found | ({"whole": whole} if whole else {})
 
 
 def expected(model, seed, is_long):
@@ -234,6 +241,25 @@ def llama(folder):
     save_expected(folder, 40)
 
 
+def qwen3_tied(folder):
+    config = Qwen3Config(
+        **SIZES, hidden_size=40, intermediate_size=48, num_attention_heads=6, num_key_value_heads=2, head_dim=10,
+        rope_parameters=rope(1e6), tie_word_embeddings=True,
+    )
+    save(randomized(Qwen3ForCausalLM(config), 13), folder)
+    rewrite_config(folder, flat_rope)
+    save_expected(folder, 130)
+
+
+def qwen3_untied(folder):
+    config = Qwen3Config(
+        **SIZES, hidden_size=48, intermediate_size=40, num_attention_heads=3, num_key_value_heads=1, head_dim=24,
+        rope_parameters=rope(1e4), tie_word_embeddings=False, rms_norm_eps=1e-5,
+    )
+    save(randomized(Qwen3ForCausalLM(config), 14).to(torch.bfloat16), folder, max_shard_size="20KB")
+    save_expected(folder, 140)
+
+
 def qwen2_5_vl(folder):
     text = dict(
         **SIZES, hidden_size=32, intermediate_size=48, num_attention_heads=2, num_key_value_heads=1,
@@ -277,7 +303,11 @@ def qwen2_5_vl_flat(folder):
 
 def far(folder, seed, kind, rope_parameters, form, **more):
     """A model for sequences beyond its pre-training length or sliding windows."""
-    family, causal_lm = {"qwen2": (Qwen2Config, Qwen2ForCausalLM), "llama": (LlamaConfig, LlamaForCausalLM)}[kind]
+    family, causal_lm = {
+        "qwen2": (Qwen2Config, Qwen2ForCausalLM),
+        "qwen3": (Qwen3Config, Qwen3ForCausalLM),
+        "llama": (LlamaConfig, LlamaForCausalLM),
+    }[kind]
     sizes = dict(SIZES, hidden_size=32, intermediate_size=40, num_attention_heads=2, num_key_value_heads=1)
     config = family(**dict(sizes, rope_parameters=rope_parameters, **more))
     save(randomized(causal_lm(config), seed).to(torch.bfloat16), folder)
@@ -296,6 +326,12 @@ FIXTURES = {
     "qwen2-untied-sharded-bfloat16": lambda folder: qwen2_untied(folder, torch.bfloat16, "20KB"),
     "qwen2-untied-sharded-float16": lambda folder: qwen2_untied(folder, torch.float16, "30KB"),
     "qwen2-head-dim": qwen2_head_dim,
+    "qwen3-tied": qwen3_tied,
+    "qwen3-untied-sharded-bfloat16": qwen3_untied,
+    "qwen3-yarn-window": lambda folder: far(
+        folder, 15, "qwen3", YARN, flat_rope, tie_word_embeddings=True, head_dim=20, num_hidden_layers=3,
+        use_sliding_window=True, sliding_window=70, max_window_layers=1,
+    ),
     "llama": llama,
     "qwen2_5_vl-nested": qwen2_5_vl,
     "qwen2_5_vl-flat": qwen2_5_vl_flat,

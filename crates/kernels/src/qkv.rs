@@ -4,26 +4,70 @@ use candle_core::Tensor;
 
 use crate::attention::Heads;
 use crate::error::{Result, check};
-use crate::rope::{self, CosSinCache, Rotation};
+use crate::rope::CosSinCache;
 use crate::weight::{self, Weight};
+
+pub mod head_norm;
+
+use head_norm::HeadNorm;
 
 const OP: &str = "qkv";
 
-/// `x · Wᵀ + b` for queries, keys and values, with RoPE on queries and keys. On a device it is one GEMM if the
-/// weights are fused ([`weight::fuse_projections`]).
-///
-/// # Shapes
-/// `x` (rows, inputs), each bias (outputs); returns q (rows, query heads · dim), k and v (rows, kv heads · dim).
+/// `x · Wᵀ + b` for queries, keys and values, with RoPE on queries and keys: [`forward_normed`] without norms.
 ///
 /// # Errors
-/// The heads differ from the weights' or from the cos/sin cache's, the cache has another number of tokens, or as
-/// [`Weight::forward`].
+/// As [`forward_normed`].
 pub fn forward(
     x: &Tensor,
     weights: [(&Weight, Option<&Tensor>); 3],
     cos_sin: &CosSinCache,
     heads: Heads,
 ) -> Result<[Tensor; 3]> {
+    let rotary = Rotary { norms: None, cos_sin, keeps_unnormed: false };
+    let Qkv { q, k, v, .. } = forward_normed(x, weights, rotary, heads)?;
+    Ok([q, k, v])
+}
+
+/// What follows the projections of queries and keys.
+#[derive(Clone, Copy)]
+pub struct Rotary<'a> {
+    /// Norms over each head of queries and of keys, in the families that have them.
+    pub norms: Option<[HeadNorm<'a>; 2]>,
+    /// Cosines and sines of the rows.
+    pub cos_sin: &'a CosSinCache,
+    /// Whether [`Qkv::unnormed`] is needed.
+    pub keeps_unnormed: bool,
+}
+
+/// Queries and keys as attention takes them, and values.
+#[derive(Debug)]
+pub struct Qkv {
+    /// (rows, query heads · dim).
+    pub q: Tensor,
+    /// (rows, kv heads · dim).
+    pub k: Tensor,
+    /// (rows, kv heads · dim).
+    pub v: Tensor,
+    /// Queries and keys before their norms, which the backward takes.
+    pub unnormed: Option<[Tensor; 2]>,
+}
+
+/// `x · Wᵀ + b` for queries, keys and values, with norms over each head, if given, and RoPE on queries and keys. On a
+/// device it is one GEMM and one kernel if the weights are fused ([`weight::fuse_projections`]).
+///
+/// # Shapes
+/// `x` (rows, inputs), each bias (outputs).
+///
+/// # Errors
+/// The heads differ from the weights', the norms' or the cos/sin cache's, the cache has another number of tokens, or as
+/// [`Weight::forward`].
+pub fn forward_normed(
+    x: &Tensor,
+    weights: [(&Weight, Option<&Tensor>); 3],
+    rotary: Rotary<'_>,
+    heads: Heads,
+) -> Result<Qkv> {
+    let Rotary { norms, cos_sin, .. } = rotary;
     let widths = [heads.q_size(), heads.kv_size(), heads.kv_size()];
     for ((weight, bias), width) in weights.iter().zip(widths) {
         let (rows, bias) = (weight.shape().0, bias.map_or(width, Tensor::elem_count));
@@ -37,17 +81,22 @@ pub fn forward(
     check(dim == cached, OP, || {
         format!("a head size of {dim}, but cosines and sines for {cached}")
     })?;
+    for norm in norms.iter().flatten() {
+        let found = norm.weight.elem_count();
+        check(dim == found, OP, || format!("a head size of {dim}, but a norm over {found}"))?;
+    }
     #[cfg(device)]
-    if crate::cuda::on(x) {
-        let cos_sin = cos_sin.on(x.device())?;
-        if let Some(joint) = crate::cuda::fused::qkv(x, weights, cos_sin, heads, OP)? {
-            return Ok(joint);
-        }
+    if crate::cuda::on(x)
+        && let Some(joint) = crate::cuda::fused::qkv(x, weights, rotary, heads, OP)?
+    {
+        return Ok(joint);
     }
     let [q, k, v] = weight::forward_all(x, weights)?;
-    rope::rotate(&q, cos_sin, Rotation::Forward)?;
-    rope::rotate(&k, cos_sin, Rotation::Forward)?;
-    Ok([q, k, v])
+    let unnormed = norms.map(|_| [q.clone(), k.clone()]);
+    let [q_norm, k_norm] = norms.map_or([None; 2], |norms| norms.map(Some));
+    let q = head_norm::forward(&q, q_norm, cos_sin)?.y;
+    let k = head_norm::forward(&k, k_norm, cos_sin)?.y;
+    Ok(Qkv { q, k, v, unnormed })
 }
 
 #[cfg(test)]
@@ -79,5 +128,12 @@ mod tests {
         assert!(
             message(&q, &cos_sin(2, 1)).contains("a head size of 4, but cosines and sines for 2")
         );
+        let weight = tensor(vec![1.0; 5], 5).unwrap();
+        let norm = HeadNorm { weight: &weight, eps: 1e-6 };
+        let cos_sin = cos_sin(2, 2);
+        let rotary = Rotary { norms: Some([norm; 2]), cos_sin: &cos_sin, keeps_unnormed: false };
+        let fault = forward_normed(&x, [(&q, None), (&k, None), (&v, None)], rotary, heads);
+        let message = fault.err().unwrap().to_string();
+        assert!(message.contains("a head size of 4, but a norm over 5"), "{message}");
     }
 }

@@ -6,6 +6,8 @@ mod noise;
 
 use candle_core::{D, DType, Device, Tensor, Var};
 use embodied_r_kernels::lm_head::{self, LmHead};
+use embodied_r_kernels::qkv::head_norm::{self, HeadNorm, HeadNormInputs, Rotated};
+use embodied_r_kernels::rope::{self, CosSinCache, Frequencies, Rotation};
 use embodied_r_kernels::{Precision, embedding, linear, memory, rms_norm, swiglu};
 use noise::noise;
 
@@ -54,6 +56,56 @@ fn rms_norm_and_its_gradients() -> Result {
     let frozen = zeros_like(&x);
     rms_norm::backward(&x, &w, &normed.scale, &dy, &frozen, None)?;
     close(&frozen, &dx, 1e-9);
+    Ok(())
+}
+
+#[test]
+fn norms_over_heads_with_rope_and_their_gradients() -> Result {
+    const HEADS: usize = 3;
+    const DIM: usize = 10;
+    let frequencies =
+        Frequencies { inv_freq: vec![1.0, 0.5, 0.2, 0.1, 0.01], attention_factor: 1.3 };
+    let positions: Vec<usize> = (0..ROWS).map(|row| row * 3).collect();
+    let cos_sin = CosSinCache::new(&positions, &frequencies);
+    let angles = |of: fn(f64) -> f64| {
+        let angle = |row: usize, pair: usize| (row * 3) as f32 * frequencies.inv_freq[pair % 5];
+        let values = (0..ROWS * DIM).map(|i| 1.3 * of(f64::from(angle(i / DIM, i % DIM))) as f32);
+        Tensor::from_vec(values.collect(), (ROWS, 1, DIM), &Device::Cpu)
+    };
+    let (cos, sin) = (angles(f64::cos)?, angles(f64::sin)?);
+    let (x, w) = (noise(&[ROWS, HEADS * DIM]), noise(&[DIM]));
+    let (x, w, dy) = (Var::from_tensor(&x)?, Var::from_tensor(&w)?, noise(&[ROWS, HEADS * DIM]));
+    let heads = x.reshape((ROWS, HEADS, DIM))?;
+    let scale = (heads.sqr()?.mean_keepdim(D::Minus1)? + 1e-6)?.sqrt()?.recip()?;
+    let normed = heads.broadcast_mul(&scale)?.broadcast_mul(&w)?;
+    let (first, second) = (normed.narrow(2, 0, DIM / 2)?, normed.narrow(2, DIM / 2, DIM / 2)?);
+    let turned = Tensor::cat(&[&second.neg()?, &first], 2)?;
+    let expected = (normed.broadcast_mul(&cos)? + turned.broadcast_mul(&sin)?)?;
+    let expected = expected.reshape((ROWS, HEADS * DIM))?;
+    let grads = (&expected * &dy)?.sum_all()?.backward()?;
+
+    let before = x.to_vec2::<f32>()?;
+    let norm = HeadNorm { weight: &w, eps: 1e-6 };
+    let Rotated { y, scale } = head_norm::forward(&x, Some(norm), &cos_sin)?;
+    close(&y, &expected, 1e-5);
+    assert_eq!(x.to_vec2::<f32>()?, before, "the backward takes it");
+    let (scale, dw) = (scale.ok_or("scale")?, zeros_like(&w));
+    let run = |d_weight| {
+        let inputs = HeadNormInputs { x: &x, weight: &w, scale: &scale, d_weight };
+        head_norm::backward(Some(inputs), dy.copy().expect("copy"), &cos_sin)
+    };
+    let dx = run(Some(&dw))?;
+    close(&dx, grads.get(&x).ok_or("dx")?, 2e-5);
+    close(&dw, grads.get(&w).ok_or("dw")?, 1e-3);
+    close(&run(None)?, &dx, 1e-9);
+
+    let (plain, rotated) = (x.copy()?, x.copy()?);
+    rope::rotate(&rotated, &cos_sin, Rotation::Forward)?;
+    let Rotated { y, scale } = head_norm::forward(&plain, None, &cos_sin)?;
+    close(&y, &rotated, 1e-9);
+    assert!(scale.is_none(), "without a norm");
+    let back = head_norm::backward(None, y, &cos_sin)?;
+    close(&back, &(x.as_tensor() * (1.3f64 * 1.3))?, 1e-4);
     Ok(())
 }
 

@@ -15,6 +15,8 @@ pub(crate) enum Size {
     Keys,
     /// `intermediate_size`.
     Inner,
+    /// One head.
+    HeadDim,
 }
 
 impl Size {
@@ -26,6 +28,7 @@ impl Size {
             Self::Queries => config.num_attention_heads * config.head_dim,
             Self::Keys => config.num_key_value_heads * config.head_dim,
             Self::Inner => config.intermediate_size,
+            Self::HeadDim => config.head_dim,
         }
     }
 
@@ -33,7 +36,7 @@ impl Size {
     pub(crate) fn is_sharded(self) -> bool {
         match self {
             Self::Vocabulary | Self::Queries | Self::Keys | Self::Inner => true,
-            Self::Hidden => false,
+            Self::Hidden | Self::HeadDim => false,
         }
     }
 }
@@ -64,6 +67,10 @@ pub(crate) enum Norm {
     Input,
     /// Before the MLP.
     PostAttention,
+    /// Over each head of the queries.
+    Query,
+    /// Over each head of the keys.
+    Key,
 }
 
 /// What a layer's tensor is.
@@ -139,6 +146,8 @@ impl Norm {
         let (name, gguf, outputs) = match self {
             Self::Input => ("input_layernorm", "attn_norm", Size::Hidden),
             Self::PostAttention => ("post_attention_layernorm", "ffn_norm", Size::Hidden),
+            Self::Query => ("self_attn.q_norm", "attn_q_norm", Size::HeadDim),
+            Self::Key => ("self_attn.k_norm", "attn_k_norm", Size::HeadDim),
         };
         Row { name, gguf, outputs, inputs: None }
     }
@@ -146,7 +155,7 @@ impl Norm {
 
 impl Part {
     /// All that a layer can have, in the model's order.
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::Norm(Norm::Input),
         Self::Weight(Module::Q),
         Self::Bias(Module::Q),
@@ -155,6 +164,8 @@ impl Part {
         Self::Weight(Module::V),
         Self::Bias(Module::V),
         Self::Weight(Module::O),
+        Self::Norm(Norm::Query),
+        Self::Norm(Norm::Key),
         Self::Norm(Norm::PostAttention),
         Self::Weight(Module::Gate),
         Self::Weight(Module::Up),
@@ -167,6 +178,7 @@ impl Part {
         Self::ALL.into_iter().filter(move |part| match part {
             Self::Norm(Norm::Input | Norm::PostAttention) | Self::Weight(_) => true,
             Self::Bias(_) => family.has_qkv_bias,
+            Self::Norm(Norm::Query | Norm::Key) => family.has_qk_norm,
         })
     }
 
@@ -218,6 +230,8 @@ pub(crate) struct Layer<Linear, Vector> {
     pub(crate) k: Linear,
     pub(crate) v: Linear,
     pub(crate) o: Linear,
+    /// Norms over each head of queries and keys, in the families that have them.
+    pub(crate) qk_norms: Option<[Vector; 2]>,
     pub(crate) post_norm: Vector,
     pub(crate) gate: Linear,
     pub(crate) up: Linear,
@@ -251,6 +265,10 @@ impl<Linear, Vector> Layer<Linear, Vector> {
             k: linear(Module::K)?,
             v: linear(Module::V)?,
             o: linear(Module::O)?,
+            qk_norms: match config.model_type.family().has_qk_norm {
+                true => Some([vector(Part::Norm(Norm::Query))?, vector(Part::Norm(Norm::Key))?]),
+                false => None,
+            },
             post_norm: vector(Part::Norm(Norm::PostAttention))?,
             gate: linear(Module::Gate)?,
             up: linear(Module::Up)?,

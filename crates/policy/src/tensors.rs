@@ -142,7 +142,8 @@ mod tests {
 
     #[test]
     fn names_order_and_shapes_are_those_of_transformers() {
-        let layer = |biases: bool| {
+        let layer = |model_type: ModelType| {
+            let biases = model_type == ModelType::Qwen2;
             let mut tensors = vec![("input_layernorm.weight", vec![8])];
             for (weight, bias, out) in [
                 ("self_attn.q_proj.weight", "self_attn.q_proj.bias", 12),
@@ -152,8 +153,12 @@ mod tests {
                 tensors.push((weight, vec![out, 8]));
                 tensors.extend(biases.then(|| (bias, vec![out])));
             }
+            tensors.push(("self_attn.o_proj.weight", vec![8, 12]));
+            if model_type == ModelType::Qwen3 {
+                tensors.push(("self_attn.q_norm.weight", vec![4]));
+                tensors.push(("self_attn.k_norm.weight", vec![4]));
+            }
             tensors.extend([
-                ("self_attn.o_proj.weight", vec![8, 12]),
                 ("post_attention_layernorm.weight", vec![8]),
                 ("mlp.gate_proj.weight", vec![6, 8]),
                 ("mlp.up_proj.weight", vec![6, 8]),
@@ -164,12 +169,13 @@ mod tests {
         for (model_type, tied) in [
             (ModelType::Qwen2, true),
             (ModelType::Qwen2, false),
+            (ModelType::Qwen3, true),
             (ModelType::Llama, true),
             (ModelType::Llama, false),
         ] {
             let mut expected = vec![("model.embed_tokens.weight".to_owned(), vec![10, 8])];
             for index in 0..2 {
-                let of_layer = layer(model_type == ModelType::Qwen2).into_iter();
+                let of_layer = layer(model_type).into_iter();
                 expected.extend(
                     of_layer.map(|(name, shape)| (format!("model.layers.{index}.{name}"), shape)),
                 );

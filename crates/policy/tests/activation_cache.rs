@@ -11,7 +11,14 @@ use embodied_r_policy::{
 };
 
 /// Tied and untied embeddings, grouped-query attention, biases, and sliding windows shorter than prompts.
-const MODELS: [&str; 4] = ["qwen2-tied", "qwen2-head-dim", "qwen2-window-layer-types", "llama"];
+const MODELS: [&str; 6] = [
+    "qwen2-tied",
+    "qwen2-head-dim",
+    "qwen2-window-layer-types",
+    "qwen3-tied",
+    "qwen3-yarn-window",
+    "llama",
+];
 
 const TEMPERATURE: f64 = 0.8;
 

@@ -63,6 +63,7 @@ fn gradients_reported_as_final_do_not_change() {
     let policies = [
         ("tied", model("qwen2-tied")),
         ("untied", model("llama")),
+        ("norms over heads", model("qwen3-tied")),
         ("adapter", model("qwen2-tied").with_trainable(&adapter, 1).unwrap()),
     ];
     for (name, policy) in policies {

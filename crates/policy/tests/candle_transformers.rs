@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use candle_core::{D, DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use candle_nn::ops::log_softmax;
-use candle_transformers::models::{llama, qwen2};
+use candle_transformers::models::{llama, qwen2, qwen3};
 use embodied_r_policy::weights::{SaveOptions, write_random};
 use embodied_r_policy::{Group, ModelConfig, Policy};
 use serde_json::{Value, json};
@@ -77,6 +77,31 @@ fn qwen2_scores_as_in_candle_transformers() {
         let settings: qwen2::Config = serde_json::from_value(config.clone()).unwrap();
         assert_parity(&config, |weights| {
             let mut model = qwen2::ModelForCausalLM::new(&settings, weights).unwrap();
+            Box::new(move |prefix| {
+                model.clear_kv_cache();
+                model.forward(prefix, 0).unwrap()
+            })
+        });
+    }
+}
+
+#[test]
+fn qwen3_scores_as_in_candle_transformers() {
+    for tied in [false, true] {
+        let config = config(json!({
+            "model_type": "qwen3",
+            "architectures": ["Qwen3ForCausalLM"],
+            "tie_word_embeddings": tied,
+            "rope_theta": 1e6,
+            "head_dim": 24,
+            "attention_bias": false,
+            "use_sliding_window": false,
+            "sliding_window": null,
+            "max_window_layers": 3,
+        }));
+        let settings: qwen3::Config = serde_json::from_value(config.clone()).unwrap();
+        assert_parity(&config, |weights| {
+            let mut model = qwen3::ModelForCausalLM::new(&settings, weights).unwrap();
             Box::new(move |prefix| {
                 model.clear_kv_cache();
                 model.forward(prefix, 0).unwrap()

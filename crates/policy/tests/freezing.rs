@@ -43,6 +43,9 @@ fn gradients_of_trained_parameters_do_not_depend_on_frozen_ones() {
         ("qwen2-tied", &["layers", "embed"]),
         ("llama", &["lm_head", "layers.1.mlp"]),
         ("llama", &["embed_tokens", "norm"]),
+        ("qwen3-tied", &["q_norm"]),
+        ("qwen3-tied", &["norm"]),
+        ("qwen3-tied", &["proj", "embed"]),
     ] {
         let policy = frozen(name, patterns);
         let whole = gradients(&Policy::load(&fixture(name)).unwrap());

@@ -20,8 +20,12 @@ use embodied_r_policy::{
 const PER_RECORDED_LAYER: usize = 1;
 
 fn policy(layers: usize) -> Policy {
+    policy_of("qwen2", layers)
+}
+
+fn policy_of(family: &str, layers: usize) -> Policy {
     let config = ModelConfig::from_json(&serde_json::json!({
-        "model_type": "qwen2", "vocab_size": 61, "hidden_size": 32, "intermediate_size": 64,
+        "model_type": family, "head_dim": 8, "vocab_size": 61, "hidden_size": 32, "intermediate_size": 64,
         "num_hidden_layers": layers, "num_attention_heads": 4, "num_key_value_heads": 2,
         "max_position_embeddings": 100, "rms_norm_eps": 1e-6, "tie_word_embeddings": true,
     }));
@@ -81,25 +85,31 @@ fn launches_of(launcher: &str, act: impl FnOnce()) -> usize {
 #[test]
 fn a_layer_of_a_token_costs_few_launches() {
     with_counted_launches("a_layer_of_a_token_costs_few_launches", || {
-        let dir = tempfile::tempdir().unwrap();
-        let loaded = launches_per_layer(|layers, tokens| {
-            policy(layers).save(dir.path(), &SaveOptions::default()).unwrap();
-            let model = InferenceModel::load(dir.path(), WeightFormat::F32).unwrap();
-            let (requests, sampling) = requests(tokens);
-            Arc::new(model).generate(&requests, &sampling, &|_| ()).unwrap();
-        });
-        assert_eq!(loaded, LAUNCHES_PER_LAYER);
-        let trained = launches_per_layer(|layers, tokens| {
-            let policy = policy(layers).with_precision(Precision::Bf16);
-            let policy = policy.to_device(&Device::Cpu).unwrap();
-            let (requests, sampling) = requests(tokens);
-            let options = ActivationCacheOptions { layers, tokens: 100 };
-            let cache = Some(ActivationCache::new(policy.config(), options));
-            let options = GenerateOptions { precision: None, activation_cache: cache };
-            policy.generate_with_activation_cache(&requests, &sampling, options, &|_| ()).unwrap();
-        });
-        assert_eq!(trained, LAUNCHES_PER_LAYER + PER_RECORDED_LAYER);
+        for family in ["qwen2", "qwen3"] {
+            assert_few_launches(family);
+        }
     });
+}
+
+fn assert_few_launches(family: &str) {
+    let dir = tempfile::tempdir().unwrap();
+    let loaded = launches_per_layer(|layers, tokens| {
+        policy_of(family, layers).save(dir.path(), &SaveOptions::default()).unwrap();
+        let model = InferenceModel::load(dir.path(), WeightFormat::F32).unwrap();
+        let (requests, sampling) = requests(tokens);
+        Arc::new(model).generate(&requests, &sampling, &|_| ()).unwrap();
+    });
+    assert_eq!(loaded, LAUNCHES_PER_LAYER, "{family}");
+    let trained = launches_per_layer(|layers, tokens| {
+        let policy = policy_of(family, layers).with_precision(Precision::Bf16);
+        let policy = policy.to_device(&Device::Cpu).unwrap();
+        let (requests, sampling) = requests(tokens);
+        let options = ActivationCacheOptions { layers, tokens: 100 };
+        let cache = Some(ActivationCache::new(policy.config(), options));
+        let options = GenerateOptions { precision: None, activation_cache: cache };
+        policy.generate_with_activation_cache(&requests, &sampling, options, &|_| ()).unwrap();
+    });
+    assert_eq!(trained, LAUNCHES_PER_LAYER + PER_RECORDED_LAYER, "{family}");
 }
 
 /// A policy with an adapter on all modules.

@@ -15,9 +15,16 @@ use embodied_r_policy::{
 
 const SEED: u64 = 5;
 
+/// With biases, and with norms over heads.
+const FAMILIES: [ModelType; 2] = [ModelType::Qwen2, ModelType::Qwen3];
+
 fn config() -> ModelConfig {
+    config_of(ModelType::Qwen2)
+}
+
+fn config_of(model_type: ModelType) -> ModelConfig {
     ModelConfig {
-        model_type: ModelType::Qwen2,
+        model_type,
         vocab_size: 40,
         hidden_size: 24,
         intermediate_size: 33,
@@ -56,7 +63,12 @@ fn base() -> Policy {
 
 /// A policy whose adapter has an effect.
 fn adapted(modules: &[Module], dropout: f64) -> Policy {
-    let policy = base().with_trainable(&Trainable::Lora(lora(modules, dropout)), SEED).unwrap();
+    adapted_of(ModelType::Qwen2, modules, dropout)
+}
+
+fn adapted_of(model_type: ModelType, modules: &[Module], dropout: f64) -> Policy {
+    let policy = Policy::random(&config_of(model_type), 1).unwrap();
+    let policy = policy.with_trainable(&Trainable::Lora(lora(modules, dropout)), SEED).unwrap();
     randomize_b(&policy);
     policy
 }
@@ -133,9 +145,9 @@ fn a_new_adapter_has_no_effect_and_is_all_that_is_trained() {
 
 #[test]
 fn gradients_of_every_modules_adapter_match_finite_differences() {
-    for module in Module::ALL {
+    for (family, module) in FAMILIES.into_iter().flat_map(|it| Module::ALL.map(|m| (it, m))) {
         for dropout in [0.0, 0.3] {
-            let policy = adapted(&[module], dropout);
+            let policy = adapted_of(family, &[module], dropout);
             let gradients = gradients(&policy);
             assert_eq!(gradients.iter().count(), 4);
             for (name, tensor) in policy.parameters().iter() {
@@ -168,20 +180,25 @@ fn gradients_of_every_modules_adapter_match_finite_differences() {
 fn merged(policy: &Policy) -> Policy {
     let dir = tempfile::tempdir().unwrap();
     policy.save(dir.path(), &SaveOptions::default()).unwrap();
-    let merged = base();
+    let merged = Policy::random(policy.config(), 1).unwrap();
     Adapter::open(dir.path(), merged.config()).unwrap().apply(merged.weights()).unwrap();
     merged
 }
 
 #[test]
 fn an_unmerged_adapter_matches_the_merged_model_in_scores_and_gradients() {
-    let policy = adapted(&Module::ALL, 0.0);
-    let merged = merged(&policy);
+    for family in FAMILIES {
+        assert_matches_merged(&adapted_of(family, &Module::ALL, 0.0));
+    }
+}
+
+fn assert_matches_merged(policy: &Policy) {
+    let merged = merged(policy);
     let (found, want) =
         (policy.score(&groups(), 0.8).unwrap(), merged.score(&groups(), 0.8).unwrap());
     assert_close("logps", &found.logps, &want.logps, 1e-5);
     assert_close("entropies", &found.entropies, &want.entropies, 1e-5);
-    let (found, whole) = (gradients(&policy), gradients(&merged));
+    let (found, whole) = (gradients(policy), gradients(&merged));
     let scale = 4.0 / 3.0;
     let mut seen = 0;
     for (name, d_weight) in whole.iter() {

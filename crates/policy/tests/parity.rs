@@ -52,6 +52,9 @@ struct ExpectedGradients {
     temperature: f64,
     dlogps: Vec<f32>,
     tensors: BTreeMap<String, ExpectedGradient>,
+    /// All elements of some tensors.
+    #[serde(default)]
+    whole: BTreeMap<String, Vec<f32>>,
 }
 
 #[derive(Deserialize)]
@@ -92,7 +95,7 @@ fn fixtures() -> Vec<Fixture> {
         Fixture { name: dir.file_name().unwrap().to_str().unwrap().to_owned(), dir, expected }
     };
     let fixtures: Vec<Fixture> = dirs.into_iter().map(read).collect();
-    assert_eq!(fixtures.len(), 13);
+    assert_eq!(fixtures.len(), 16);
     fixtures
 }
 
@@ -168,6 +171,15 @@ fn gradients_of_all_tensors_match_transformers() {
                 "{}: {name}: product with sines {found_sines}, expected {sines}",
                 fixture.name
             );
+        }
+        for (name, want) in &want.whole {
+            let found = grads.get(name).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            let largest = want.iter().fold(0f32, |top, x| top.max(x.abs()));
+            for (i, (found, want)) in found.iter().zip(want).enumerate() {
+                let slack = 1e-4 * largest;
+                let name = format!("{}: {name} {i}", fixture.name);
+                assert!((found - want).abs() < slack, "{name}: {found}, expected {want}");
+            }
         }
     }
 }

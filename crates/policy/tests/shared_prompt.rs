@@ -9,7 +9,14 @@ use embodied_r_policy::{Gradients, Group, Policy, SharedPrompt, TokenScores};
 use groups::{ids, model};
 
 /// Tied and untied embeddings, grouped-query attention, and sliding windows shorter than prompts.
-const MODELS: [&str; 4] = ["qwen2-tied", "qwen2-head-dim", "qwen2-window-layer-types", "llama"];
+const MODELS: [&str; 6] = [
+    "qwen2-tied",
+    "qwen2-head-dim",
+    "qwen2-window-layer-types",
+    "qwen3-tied",
+    "qwen3-yarn-window",
+    "llama",
+];
 
 const TEMPERATURE: f64 = 0.8;
 

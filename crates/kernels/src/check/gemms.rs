@@ -5,11 +5,13 @@ use candle_core::{DType, Device};
 use super::case::{Case, CaseInputs, Output};
 use crate::attention::Heads;
 use crate::error::Result;
+use crate::linear;
 use crate::precision::Precision;
+use crate::qkv::head_norm::{self, HeadNorm, HeadNormInputs};
+use crate::qkv::{self, Qkv, Rotary};
 use crate::quantized::{BlockFormat, QuantizedMatrix};
 use crate::rope::{CosSinCache, Frequencies};
 use crate::weight::{self, Weight, WeightFormat};
-use crate::{linear, qkv};
 
 /// Rows, inputs and outputs.
 const SHAPES: [(usize, usize, usize); 9] = [
@@ -57,10 +59,16 @@ pub(super) fn add(cases: &mut Vec<Case>) {
     for (rows, inputs, outputs) in SHAPES {
         at(cases, rows, inputs, outputs);
     }
-    for (rows, query, kv, half) in [(5, 4, 2, 32), (1, 16, 2, 64), (3, 3, 1, 20), (130, 2, 2, 5)] {
+    for (rows, query, kv, half) in
+        [(5, 4, 2, 32), (1, 16, 2, 64), (3, 3, 1, 20), (130, 2, 2, 5), (7, 6, 2, 36)]
+    {
         let heads = Heads { query, kv, dim: 2 * half };
         let shape = format!("{rows} x ({query} + 2 x {kv}) x {}", 2 * half);
         cases.push(Case::new("qkv", shape, move |case| queries_keys_values(case, rows, heads)));
+    }
+    for (rows, heads, half) in [(5, 4, 32), (1, 16, 64), (130, 3, 5), (70, 2, 36)] {
+        let shape = format!("{rows} x {heads} x {}", 2 * half);
+        cases.push(Case::new("head_norm", shape, move |case| head_norms(case, rows, heads, half)));
     }
 }
 
@@ -163,14 +171,51 @@ fn queries_keys_values(case: &CaseInputs, rows: usize, heads: Heads) -> Result<V
     let inv_freq = (0..half).map(|i| 10_000f32.powf(-(i as f32) / half as f32)).collect();
     let positions: Vec<usize> = (0..rows).map(|row| row * 37).collect();
     let cos_sin = CosSinCache::new(&positions, &Frequencies { inv_freq, attention_factor: 1.1 });
-    let mut results = Vec::new();
-    let names = ["q", "k", "v", "q without biases", "k without biases", "v without biases"];
-    let mut names = names.into_iter();
-    for with_biases in [true, false] {
+    let norm = |seed| case.f32(seed, &[heads.dim]);
+    let norms = [norm(8)?, norm(9)?];
+    let norms = norms.each_ref().map(|weight| HeadNorm { weight, eps: 1e-6 });
+    let run = |with_biases: bool, norms: Option<[HeadNorm<'_>; 2]>| {
         let part = |part: usize| (&weights[part], with_biases.then_some(&biases[part]));
-        let parts = qkv::forward(&x, [part(0), part(1), part(2)], &cos_sin, heads)?;
-        let named = names.by_ref().zip(parts);
-        results.extend(named.map(|(name, part)| case.chained(name, part, 2)));
+        let rotary = Rotary { norms, cos_sin: &cos_sin, keeps_unnormed: true };
+        qkv::forward_normed(&x, [part(0), part(1), part(2)], rotary, heads)
+    };
+    let mut results = Vec::new();
+    let (biased, bare) = (run(true, None)?, run(false, None)?);
+    let (normed, both) = (run(false, Some(norms))?, run(true, Some(norms))?);
+    for (names, Qkv { q, k, v, .. }) in [
+        (["q", "k", "v"], &biased),
+        (["q without biases", "k without biases", "v without biases"], &bare),
+    ] {
+        let parts = names.into_iter().zip([q, k, v]);
+        results.extend(parts.map(|(name, part)| case.chained(name, part.clone(), 2)));
+    }
+    for (names, Qkv { q, k, v, unnormed }) in [
+        (["q normed", "k normed", "v beside", "q before", "k before"], normed),
+        (["q of both", "k of both", "v of both", "q before, biased", "k before, biased"], both),
+    ] {
+        let parts = [q, k, v].into_iter().chain(unnormed.into_iter().flatten());
+        results
+            .extend(names.into_iter().zip(parts).map(|(name, part)| case.chained(name, part, 3)));
+    }
+    Ok(results)
+}
+
+/// Norms over heads, with the rotation, forward and backward.
+fn head_norms(case: &CaseInputs, rows: usize, heads: usize, half: usize) -> Result<Vec<Output>> {
+    let (width, dim) = (heads * 2 * half, 2 * half);
+    let inv_freq = (0..half).map(|i| 10_000f32.powf(-(i as f32) / half as f32)).collect();
+    let positions: Vec<usize> = (0..rows).map(|row| row * 37).collect();
+    let cos_sin = CosSinCache::new(&positions, &Frequencies { inv_freq, attention_factor: 1.1 });
+    let (x, dy) = (case.noise(1, &[rows, width])?, case.noise(2, &[rows, width])?);
+    let (weight, d_weight) = (case.f32(3, &[dim])?, case.f32(4, &[dim])?);
+    let rotated = head_norm::forward(&x, Some(HeadNorm { weight: &weight, eps: 1e-6 }), &cos_sin)?;
+    let mut results = vec![case.chained("y", rotated.y, 2)];
+    if let Some(scale) = rotated.scale {
+        let inputs =
+            HeadNormInputs { x: &x, weight: &weight, scale: &scale, d_weight: Some(&d_weight) };
+        let dx = head_norm::backward(Some(inputs), dy, &cos_sin)?;
+        results.extend([case.chained("dx", dx, 2), case.chained("d_weight", d_weight, 2)]);
+        results.push(Output::near("scale", scale));
     }
     Ok(results)
 }

@@ -8,9 +8,11 @@ use candle_core::Tensor;
 use super::gemm::{Addend, Destination, GemmOptions, Operand, gemm};
 use super::memory::cast;
 use super::weight::{DeviceWeight, operand_dtype};
-use super::{DeviceSlice, Dtype, Stream, create, launch, read, row_width, write};
+use super::{DeviceSlice, Dtype, Stream, create, launch, read, row_width, write_all};
 use crate::attention::Heads;
 use crate::error::{Error, Result};
+use crate::qkv::head_norm::HeadNorm;
+use crate::qkv::{Qkv, Rotary};
 use crate::weight::Weight;
 
 unsafe extern "C" {
@@ -30,6 +32,26 @@ unsafe extern "C" {
         half: c_int,
         dtype: Dtype,
         bias_dtype: Dtype,
+        stream: Stream,
+    ) -> c_int;
+    fn er_qkv_norm(
+        q: *mut c_void,
+        k: *mut c_void,
+        v: *mut c_void,
+        raw_q: *mut c_void,
+        raw_k: *mut c_void,
+        fused: *const c_void,
+        q_norm: *const c_void,
+        k_norm: *const c_void,
+        cos: *const c_void,
+        sin: *const c_void,
+        rows: c_longlong,
+        heads: c_int,
+        kv_heads: c_int,
+        half: c_int,
+        eps: f32,
+        dtype: Dtype,
+        norm_dtype: Dtype,
         stream: Stream,
     ) -> c_int;
 }
@@ -125,30 +147,30 @@ fn batch<const N: usize>(
     (0..N).map(part).collect::<Result<_>>().map(Some)
 }
 
-/// QKV projection as one GEMM, if the weights are contiguous; a kernel adds the biases and applies RoPE. Cosines and
-/// sines are (rows, dim / 2) f32.
+/// QKV projection as one GEMM, if the weights are contiguous; a kernel adds the biases or normalizes heads, and applies
+/// RoPE. `None` if the operands need conversions, or for both biases and norms, which no family has.
 pub(crate) fn qkv(
     x: &Tensor,
     weights: [(&Weight, Option<&Tensor>); 3],
-    (cos, sin): &(Tensor, Tensor),
+    rotary: Rotary<'_>,
     heads: Heads,
     op: &'static str,
-) -> Result<Option<[Tensor; 3]>> {
+) -> Result<Option<Qkv>> {
+    let biases = weights.map(|(_, bias)| bias);
+    let vectors = match rotary.norms {
+        Some(norms) if biases.iter().all(Option::is_none) => {
+            let [q, k] = norms.map(|norm| Some(norm.weight));
+            [q, k, None]
+        }
+        Some(_) => return Ok(None),
+        None => biases,
+    };
+    let Some(vectors) = Vectors::of(vectors, op)? else { return Ok(None) };
     let Some(fused) = FusedWeights::of(&weights.map(|(weight, _)| weight), op)? else {
         return Ok(None);
     };
     let Some(operand_dtype) = fused.operand_dtype(x, op)? else { return Ok(None) };
-    let biases =
-        weights.map(|(_, bias)| bias.map(|bias| read(bias, op)?.expect_float()).transpose());
-    let [q_bias, k_bias, v_bias] = biases;
-    let biases = [q_bias?, k_bias?, v_bias?];
-    let bias_dtype = biases.iter().flatten().map(|bias| bias.dtype).next().unwrap_or(Dtype::F32);
-    if biases.iter().flatten().any(|bias| bias.dtype != bias_dtype) {
-        return Ok(None);
-    }
-    let biases =
-        biases.each_ref().map(|bias| bias.as_ref().map_or(std::ptr::null(), |bias| bias.ptr));
-    let (device, dtype, stream) = (x.device(), Dtype::of(x, op)?, Stream::of(x)?);
+    let (device, dtype) = (x.device(), Dtype::of(x, op)?);
     let (rows, width) = (x.dims()[0], heads.q_size() + 2 * heads.kv_size());
     row_width(width, op)?;
     let a = cast(x, operand_dtype, op)?;
@@ -157,41 +179,112 @@ pub(crate) fn qkv(
     let projected = create(device, (rows, width), dtype, op, |y| {
         gemm(device, Destination::new(y, dtype, rows, width), a, w, Addend::Zero.into(), op)
     })?;
-    let uninit = |width: usize| create(device, (rows, width), dtype, op, |_| Ok(()));
-    let (q, k, v) = (uninit(heads.q_size())?, uninit(heads.kv_size())?, uninit(heads.kv_size())?);
-    if rows == 0 {
-        return Ok(Some([q, k, v]));
+    split(&projected, &vectors, rotary, heads, op).map(Some)
+}
+
+/// The vectors of a fused projection: biases of queries, keys and values, or norms of queries and keys.
+struct Vectors<'a> {
+    slices: [Option<DeviceSlice<'a>>; 3],
+    dtype: Dtype,
+}
+
+impl<'a> Vectors<'a> {
+    /// `None` if their dtypes differ.
+    fn of(vectors: [Option<&'a Tensor>; 3], op: &'static str) -> Result<Option<Self>> {
+        let [first, second, third] =
+            vectors.map(|vector| vector.map(|vector| read(vector, op)?.expect_float()).transpose());
+        let slices = [first?, second?, third?];
+        let dtype = slices.iter().flatten().map(|vector| vector.dtype).next();
+        let dtype = dtype.unwrap_or(Dtype::F32);
+        let alike = slices.iter().flatten().all(|vector| vector.dtype == dtype);
+        Ok(alike.then_some(Self { slices, dtype }))
     }
-    let (projected, cos, sin) = (
-        read(&projected, op)?,
-        read(cos, op)?.expect_dtype(Dtype::F32)?,
-        read(sin, op)?.expect_dtype(Dtype::F32)?,
-    );
-    let [q_bias, k_bias, v_bias] = biases;
+
+    fn pointers(&self) -> [*const c_void; 3] {
+        self.slices
+            .each_ref()
+            .map(|vector| vector.as_ref().map_or(std::ptr::null(), |vector| vector.ptr))
+    }
+}
+
+/// Splits the projections (rows, queries + 2 · keys) and applies what follows them. Cosines and sines are (rows, dim / 2)
+/// f32.
+fn split(
+    projected: &Tensor,
+    vectors: &Vectors<'_>,
+    rotary: Rotary<'_>,
+    heads: Heads,
+    op: &'static str,
+) -> Result<Qkv> {
+    let Rotary { norms, cos_sin, keeps_unnormed } = rotary;
+    let (rows, dtype) = (projected.dims()[0], Dtype::of(projected, op)?);
+    let uninit = |width: usize| create(projected.device(), (rows, width), dtype, op, |_| Ok(()));
+    let (q, k, v) = (uninit(heads.q_size())?, uninit(heads.kv_size())?, uninit(heads.kv_size())?);
+    let unnormed = match norms {
+        Some(_) if keeps_unnormed => Some([uninit(heads.q_size())?, uninit(heads.kv_size())?]),
+        _ => None,
+    };
+    if rows == 0 {
+        return Ok(Qkv { q, k, v, unnormed });
+    }
+    let (cos, sin) = cos_sin.on(projected.device())?;
+    let (stream, projected) = (Stream::of(projected)?, read(projected, op)?);
+    let (cos, sin) = (read(cos, op)?, read(sin, op)?);
+    let (cos, sin) = (cos.expect_dtype(Dtype::F32)?, sin.expect_dtype(Dtype::F32)?);
+    let [first, second, third] = vectors.pointers();
     let (n, half) = (rows as c_longlong, (heads.dim / 2) as c_int);
     let (queries, keys) = (heads.query as c_int, heads.kv as c_int);
-    write([(&q, dtype), (&k, dtype), (&v, dtype)], op, |[q, k, v]| {
-        launch!(
-            op,
-            er_qkv(
-                q,
-                k,
-                v,
-                projected.ptr,
-                q_bias,
-                k_bias,
-                v_bias,
-                cos.ptr,
-                sin.ptr,
-                n,
-                queries,
-                keys,
-                half,
-                dtype,
-                bias_dtype,
-                stream
-            )
-        )
+    let raw = unnormed.iter().flatten();
+    let outputs: Vec<_> = [&q, &k, &v].into_iter().chain(raw).map(|it| (it, dtype)).collect();
+    write_all(&outputs, op, |outputs| {
+        let of = |index: usize| outputs.get(index).copied().unwrap_or(std::ptr::null_mut());
+        let [q, k, v, raw_q, raw_k] = [0, 1, 2, 3, 4].map(of);
+        match norms {
+            None => launch!(
+                op,
+                er_qkv(
+                    q,
+                    k,
+                    v,
+                    projected.ptr,
+                    first,
+                    second,
+                    third,
+                    cos.ptr,
+                    sin.ptr,
+                    n,
+                    queries,
+                    keys,
+                    half,
+                    dtype,
+                    vectors.dtype,
+                    stream
+                )
+            ),
+            Some([HeadNorm { eps, .. }, _]) => launch!(
+                op,
+                er_qkv_norm(
+                    q,
+                    k,
+                    v,
+                    raw_q,
+                    raw_k,
+                    projected.ptr,
+                    first,
+                    second,
+                    cos.ptr,
+                    sin.ptr,
+                    n,
+                    queries,
+                    keys,
+                    half,
+                    eps as f32,
+                    dtype,
+                    vectors.dtype,
+                    stream
+                )
+            ),
+        }
     })?;
-    Ok(Some([q, k, v]))
+    Ok(Qkv { q, k, v, unnormed })
 }

@@ -2,6 +2,7 @@
 
 mod llama;
 mod qwen2;
+mod qwen3;
 
 use std::sync::LazyLock;
 
@@ -11,12 +12,14 @@ use std::sync::LazyLock;
 pub enum ModelType {
     /// Qwen2 and Qwen2.5, and the text decoder of Qwen2.5-VL, which is a Qwen2 decoder with M-RoPE.
     Qwen2,
+    /// Qwen3, without experts: norms over the heads of queries and keys, no biases.
+    Qwen3,
     /// Llama and models of its architecture, without biases.
     Llama,
 }
 
 /// All families, in the order of messages.
-const FAMILIES: [&Family; 2] = [&qwen2::FAMILY, &llama::FAMILY];
+const FAMILIES: [&Family; 3] = [&qwen2::FAMILY, &qwen3::FAMILY, &llama::FAMILY];
 
 /// A family of decoders.
 pub(crate) struct Family {
@@ -27,6 +30,8 @@ pub(crate) struct Family {
     pub(crate) class: &'static str,
     /// Whether the query, key and value projections have a bias; the output projection never has.
     pub(crate) has_qkv_bias: bool,
+    /// Whether there are norms over each head of queries and keys, before the rotation.
+    pub(crate) has_qk_norm: bool,
     /// Whether layers can have an attention window.
     pub(crate) has_windows: bool,
     /// Flags of `config.json` that are written as `false`.
@@ -46,6 +51,7 @@ impl Family {
         name: "",
         class: "",
         has_qkv_bias: false,
+        has_qk_norm: false,
         has_windows: false,
         false_flags: &[],
         sources: &[],
@@ -134,6 +140,7 @@ impl ModelType {
     pub(crate) fn family(self) -> &'static Family {
         match self {
             Self::Qwen2 => &qwen2::FAMILY,
+            Self::Qwen3 => &qwen3::FAMILY,
             Self::Llama => &llama::FAMILY,
         }
     }
@@ -228,8 +235,8 @@ mod tests {
 
     #[test]
     fn what_is_supported_is_named_in_one_line() {
-        let expected = "use `qwen2`, `llama` or the text decoder of `qwen2_5_vl`";
+        let expected = "use `qwen2`, `qwen3`, `llama` or the text decoder of `qwen2_5_vl`";
         assert_eq!(supported_sources(), expected);
-        assert_eq!(supported_gguf(), "use `qwen2`, `qwen2vl` or `llama`");
+        assert_eq!(supported_gguf(), "use `qwen2`, `qwen2vl`, `qwen3` or `llama`");
     }
 }

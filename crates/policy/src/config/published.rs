@@ -71,6 +71,10 @@ mod tests {
             ("Qwen2.5-14B", 14_770_033_664),
             ("Qwen/Qwen2.5-VL-32B-Instruct", 32_763_876_352),
             ("Qwen/Qwen2.5-72B-Instruct", 72_706_203_648),
+            ("Qwen/Qwen3-0.6B", 596_049_920),
+            ("Qwen3-1.7B", 1_720_574_976),
+            ("Qwen3-4B", 4_022_468_096),
+            ("Qwen3-8B", 8_190_735_360),
         ] {
             let config = ModelConfig::published(name).unwrap();
             assert_eq!(config.parameter_count(), parameters, "{name}");
@@ -81,7 +85,7 @@ mod tests {
     #[test]
     fn only_listed_names_are_accepted() {
         assert!(published_names().all(|name| ModelConfig::published(name).is_some()));
-        for name in ["Qwen2.5-VL-14B", "Qwen/Qwen3-4B", "7B", "", "Qwen2.5-7B-Instruct-AWQ"] {
+        for name in ["Qwen2.5-VL-14B", "Qwen/Qwen3-30B-A3B", "7B", "", "Qwen2.5-7B-Instruct-AWQ"] {
             assert_eq!(ModelConfig::published(name), None, "{name}");
         }
     }

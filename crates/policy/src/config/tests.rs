@@ -96,6 +96,37 @@ fn an_explicit_head_dim_overrides_the_quotient() {
 }
 
 #[test]
+fn a_qwen3_has_heads_of_128_unless_it_says_otherwise() {
+    let mut value = json!({
+        "model_type": "qwen3", "vocab_size": 151936, "hidden_size": 2560, "intermediate_size": 9728,
+        "num_hidden_layers": 36, "num_attention_heads": 32, "num_key_value_heads": 8, "tie_word_embeddings": true,
+        "rope_theta": 1000000, "max_position_embeddings": 40960, "attention_bias": false,
+    });
+    let config = ModelConfig::from_json(&value).unwrap();
+    assert_eq!((config.model_type, config.head_dim), (ModelType::Qwen3, 128));
+    assert_eq!(config.parameter_count(), 4_022_468_096);
+    value["head_dim"] = json!(64);
+    assert_eq!(ModelConfig::from_json(&value).unwrap().head_dim, 64);
+    value["attention_bias"] = json!(true);
+    assert_eq!(
+        faults(&value),
+        "`attention_bias` = `true` is not supported: use a model without this bias"
+    );
+}
+
+#[test]
+fn another_family_is_refused_in_one_line_that_names_the_families() {
+    for name in ["qwen3_moe", "qwen3_5", "qwen4_exp", "gemma3"] {
+        let value = json!({"model_type": name, "num_experts": 128, "hidden_act": "gelu"});
+        let supported = "use `qwen2`, `qwen3`, `llama` or the text decoder of `qwen2_5_vl`";
+        assert_eq!(
+            faults(&value),
+            format!("`model_type` = `{name}` is not supported: {supported}")
+        );
+    }
+}
+
+#[test]
 fn llama_has_no_biases_and_its_own_defaults() {
     let mut value = flat_vl();
     value["model_type"] = json!("llama");
@@ -158,7 +189,7 @@ fn inconsistent_head_counts_are_rejected() {
 #[test]
 fn a_saved_configuration_reads_back_the_same() {
     let dir = tempfile::tempdir().unwrap();
-    for model_type in [ModelType::Qwen2, ModelType::Llama] {
+    for model_type in [ModelType::Qwen2, ModelType::Qwen3, ModelType::Llama] {
         let config = small(model_type);
         config.save(dir.path()).unwrap();
         assert_eq!(ModelConfig::from_dir(dir.path()).unwrap(), config);

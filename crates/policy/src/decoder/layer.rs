@@ -2,6 +2,7 @@
 
 use candle_core::Tensor;
 use embodied_r_kernels::attention::{self, AttentionOutput, Pattern};
+use embodied_r_kernels::qkv::head_norm::{self, HeadNorm, HeadNormInputs, Rotated};
 use embodied_r_kernels::rms_norm::{self, RmsNormOutput};
 use embodied_r_kernels::rope::{self, Rotation};
 use embodied_r_kernels::{Result, embedding, memory, swiglu};
@@ -11,7 +12,8 @@ use super::{Layer, OutputRows, Pass};
 use crate::config::ModelConfig;
 use crate::layer::Size;
 
-/// Queries, keys and values after RoPE.
+/// Queries, keys and values as the backward takes them: with norms over heads, queries and keys before the norms, else
+/// after RoPE.
 struct Projected {
     q: Tensor,
     k: Tensor,
@@ -98,6 +100,8 @@ pub(crate) struct Activations {
 /// Activations that take elementwise operations and no matmul to recompute.
 struct Recomputable {
     input_normed: Tensor,
+    /// Queries and keys.
+    rotated: [Rotated; 2],
     post_normed: Tensor,
     product: Tensor,
 }
@@ -134,8 +138,9 @@ impl Activations {
 
     /// Additional elements per token that are live while a layer is computed.
     pub(crate) fn workspace_per_token(config: &ModelConfig) -> usize {
-        let [hidden, _, _, inner] = sizes(config);
-        2 * hidden + inner
+        let [hidden, queries, keys, inner] = sizes(config);
+        let normed = if config.model_type.family().has_qk_norm { queries + keys } else { 0 };
+        2 * hidden + inner + normed
     }
 }
 
@@ -143,7 +148,8 @@ fn sizes(config: &ModelConfig) -> [usize; 4] {
     [Size::Hidden, Size::Queries, Size::Keys, Size::Inner].map(|size| size.of(config))
 }
 
-/// Queries of the output rows, and keys and values of all rows, from the normalized input.
+/// Queries of the output rows, and keys and values of all rows, from the normalized input; without norms over heads, RoPE
+/// is applied.
 ///
 /// # Shapes
 /// `normed` (tokens, hidden).
@@ -157,9 +163,29 @@ fn project_qkv(
     let q = layer.q.forward(&gather_rows(normed, output_rows)?, last)?;
     let k = layer.k.forward(normed, pass)?;
     let v = layer.v.forward(normed, pass)?;
-    rope::rotate(&q, &last.cos_sin, Rotation::Forward)?;
-    rope::rotate(&k, &pass.cos_sin, Rotation::Forward)?;
+    if layer.qk_norms.is_none() {
+        rope::rotate(&q, &last.cos_sin, Rotation::Forward)?;
+        rope::rotate(&k, &pass.cos_sin, Rotation::Forward)?;
+    }
     Ok(Projected { q, k, v })
+}
+
+/// Saved queries or keys as attention takes them.
+fn rotated(saved: &Tensor, norm: Option<HeadNorm<'_>>, pass: &Pass<'_>) -> Result<Rotated> {
+    match norm {
+        Some(_) => head_norm::forward(saved, norm, &pass.cos_sin),
+        None => Ok(Rotated { y: saved.clone(), scale: None }),
+    }
+}
+
+/// What the backward of a norm over heads takes, from what the norm took and its scales.
+fn norm_inputs<'a>(
+    saved: &'a Option<(Tensor, Tensor)>,
+    norm: Option<HeadNorm<'a>>,
+    d_weight: Option<&'a Tensor>,
+) -> Option<HeadNormInputs<'a>> {
+    let ((x, scale), HeadNorm { weight, .. }) = (saved.as_ref()?, norm?);
+    Some(HeadNormInputs { x, weight, scale, d_weight })
 }
 
 /// The output rows of `x`.
@@ -203,8 +229,15 @@ impl Layer {
 
     /// A prompt's keys and values for its completions' passes, from those that its pass saved ([`Activations::saved_kv`]) or
     /// that a rollout recorded.
-    pub(crate) fn prompt_kv(&self, [k, v]: [Tensor; 2], _: &Pass<'_>) -> Result<PromptKv> {
-        PromptKv::new(k, v)
+    pub(crate) fn prompt_kv(&self, [k, v]: [Tensor; 2], pass: &Pass<'_>) -> Result<PromptKv> {
+        let [_, norm] = self.head_norms(pass);
+        PromptKv::new(rotated(&k, norm, pass)?.y, v)
+    }
+
+    /// The norms over heads of queries and keys.
+    fn head_norms(&self, pass: &Pass<'_>) -> [Option<HeadNorm<'_>>; 2] {
+        let norm = |weight| HeadNorm { weight, eps: pass.eps };
+        self.qk_norms.as_ref().map_or([None; 2], |norms| norms.each_ref().map(norm).map(Some))
     }
 
     /// The layer's output, for `output_rows` only if given, and the activations that its backward needs.
@@ -224,13 +257,20 @@ impl Layer {
             Some(_) => gather_rows(x, output_rows)?,
             None => memory::copy(x)?,
         };
+        let [q_norm, k_norm] = self.head_norms(pass);
+        let own_k = rotated(&projected.k, k_norm, pass)?;
         let pass = output_rows.map_or(pass, |output_rows| &output_rows.pass);
-        let (k, v) = sharing.visible_kv([&projected.k, &projected.v])?;
-        let attended = attention::forward(&projected.q, &k, &v, &pass.spans, self.pattern(pass))?;
+        let own_q = rotated(&projected.q, q_norm, pass)?;
+        let (k, v) = sharing.visible_kv([&own_k.y, &projected.v])?;
+        let attended = attention::forward(&own_q.y, &k, &v, &pass.spans, self.pattern(pass))?;
         let middle = self.o.forward_add(&attended.out, residual, pass)?;
         let (y, FeedForward { normed, gate, up, product }) = feed_forward(self, &middle, pass)?;
-        let recomputable =
-            Recomputable { input_normed: input_normed.y, post_normed: normed.y, product };
+        let recomputable = Recomputable {
+            input_normed: input_normed.y,
+            rotated: [own_q, own_k],
+            post_normed: normed.y,
+            product,
+        };
         let saved = Activations {
             input_scale: input_normed.scale,
             projected,
@@ -270,13 +310,14 @@ impl Layer {
             up,
             recomputable,
         } = saved;
-        let (input_normed, post_normed, product) = match recomputable {
+        let (input_normed, own, post_normed, product) = match recomputable {
             Some(recomputable) => (
                 Some(recomputable.input_normed),
+                Some(recomputable.rotated),
                 Some(recomputable.post_normed),
                 recomputable.product,
             ),
-            None => (None, None, swiglu::forward(&gate, &up)?),
+            None => (None, None, None, swiglu::forward(&gate, &up)?),
         };
         let normed = |normed: Option<Tensor>, x: &Tensor, weight: &Tensor, scale: &Tensor| {
             normed.map_or_else(|| rms_norm::recompute(x, weight, scale), Ok)
@@ -295,22 +336,35 @@ impl Layer {
         rms_norm::backward(&middle, &self.post_norm, &post_scale, &d_normed, &dy, d_weight)?;
         drop((middle, d_normed));
         let d_attended = self.o.backward(&attended.out, &dy, None, &grads.o, pass)?;
-        let (k, v) = sharing.visible_kv([&projected.k, &projected.v])?;
-        let (inputs, pattern) = ((&projected.q, &k, &v), self.pattern(pass));
+        let [q_norm, k_norm] = self.head_norms(all);
+        let [q, own_k] = match own {
+            Some(own) => own,
+            None => [rotated(&projected.q, q_norm, pass)?, rotated(&projected.k, k_norm, all)?],
+        };
+        let (k, v) = sharing.visible_kv([&own_k.y, &projected.v])?;
+        let (inputs, pattern) = ((&q.y, &k, &v), self.pattern(pass));
         let d = attention::backward(inputs, &attended, &d_attended, &pass.spans, pattern)?;
-        drop((projected, k, v, attended, d_attended));
-        let d = sharing.own_gradients(d)?;
-        rope::rotate(&d.q, &pass.cos_sin, Rotation::Backward)?;
-        rope::rotate(&d.k, &all.cos_sin, Rotation::Backward)?;
+        // What the backward of the norms takes; without norms, nothing is kept.
+        let [of_q, of_k] = [(q, projected.q), (own_k, projected.k)]
+            .map(|(rotated, saved)| rotated.scale.map(|scale| (saved, scale)));
+        drop((projected.v, k, v, attended, d_attended));
+        let attention::AttentionGradients { q: d_q, k: d_k, v: d_v } = sharing.own_gradients(d)?;
+        let [d_q_norm, d_k_norm] = grads
+            .qk_norms
+            .as_ref()
+            .map_or([None; 2], |d_norms| d_norms.each_ref().map(Option::as_ref));
+        let d_q = head_norm::backward(norm_inputs(&of_q, q_norm, d_q_norm), d_q, &pass.cos_sin)?;
+        let d_k = head_norm::backward(norm_inputs(&of_k, k_norm, d_k_norm), d_k, &all.cos_sin)?;
+        drop((of_q, of_k));
         let normed = normed(input_normed, x, &self.input_norm, &input_scale)?;
         let d_normed =
-            self.q.backward(&gather_rows(&normed, output_rows)?, &d.q, None, &grads.q, pass)?;
+            self.q.backward(&gather_rows(&normed, output_rows)?, &d_q, None, &grads.q, pass)?;
         let (d_normed, dy) = (
             scatter_rows(d_normed, all_rows, output_rows)?,
             scatter_rows(dy, all_rows, output_rows)?,
         );
-        let d_normed = self.k.backward(&normed, &d.k, Some(d_normed), &grads.k, all)?;
-        let d_normed = self.v.backward(&normed, &d.v, Some(d_normed), &grads.v, all)?;
+        let d_normed = self.k.backward(&normed, &d_k, Some(d_normed), &grads.k, all)?;
+        let d_normed = self.v.backward(&normed, &d_v, Some(d_normed), &grads.v, all)?;
         let d_weight = grads.input_norm.as_ref();
         rms_norm::backward(x, &self.input_norm, &input_scale, &d_normed, &dy, d_weight)?;
         Ok(dy)

@@ -2,9 +2,11 @@
 
 use candle_core::Tensor;
 use embodied_r_kernels::attention::Heads;
-use embodied_r_kernels::rope::{self, CosSinCache, Rotation};
+use embodied_r_kernels::qkv::head_norm::{self, HeadNorm};
+use embodied_r_kernels::qkv::{self, Qkv, Rotary};
+use embodied_r_kernels::rope::CosSinCache;
 use embodied_r_kernels::weight::{self, Weight};
-use embodied_r_kernels::{embedding, memory, qkv};
+use embodied_r_kernels::{embedding, memory};
 
 use crate::error::Result;
 
@@ -43,6 +45,17 @@ pub(super) fn forward_all<const N: usize>(
     Ok(outputs)
 }
 
+/// What the layers of a step share.
+#[derive(Clone, Copy)]
+pub(super) struct Pass<'a> {
+    pub(super) heads: Heads,
+    /// Epsilon of the norms.
+    pub(super) eps: f64,
+    pub(super) cos_sin: &'a CosSinCache,
+    /// Whether activations are recorded for the backward.
+    pub(super) records: bool,
+}
+
 /// The rows of a batch whose queries are computed, if not all.
 pub(super) struct QueryRows<'a> {
     pub(super) rows: &'a [usize],
@@ -54,34 +67,38 @@ pub(super) struct Projected {
     pub(super) q: Tensor,
     pub(super) k: Tensor,
     pub(super) v: Tensor,
+    /// Queries and keys before norms over their heads.
+    unnormed: Option<[Tensor; 2]>,
 }
 
 impl Projected {
     /// Queries and keys as the backward takes them.
     pub(super) fn recorded(&self) -> [&Tensor; 2] {
-        [&self.q, &self.k]
+        self.unnormed.as_ref().map_or([&self.q, &self.k], |unnormed| unnormed.each_ref())
     }
 }
 
-/// Queries, keys and values of the normalized input `x`, rotated by `cos_sin`; queries of the rows `queries` alone, if
-/// given.
+/// Queries, keys and values of the normalized input `x`; queries of the rows `queries` alone, if given.
 ///
 /// # Shapes
 /// `x` (rows, inputs).
 pub(super) fn project_qkv(
     layer: &Layer,
     x: &Tensor,
-    cos_sin: &CosSinCache,
+    pass: Pass<'_>,
     queries: Option<QueryRows<'_>>,
-    heads: Heads,
 ) -> Result<Projected> {
-    let Layer { q, k, v, .. } = layer;
+    let Layer { q, k, v, qk_norms, .. } = layer;
+    let Pass { heads, eps, cos_sin, records } = pass;
+    let norm = |weight| HeadNorm { weight, eps };
+    let norms = qk_norms.as_ref().map(|norms| norms.each_ref().map(norm));
     let modules = [q, k, v];
     let is_adapted = modules.iter().any(|module| module.low_rank.is_some());
     if !is_adapted && queries.is_none() {
         let parts = modules.map(|module| (&module.weight, module.bias.as_ref()));
-        let [q, k, v] = qkv::forward(x, parts, cos_sin, heads)?;
-        return Ok(Projected { q, k, v });
+        let rotary = Rotary { norms, cos_sin, keeps_unnormed: records };
+        let Qkv { q, k, v, unnormed } = qkv::forward_normed(x, parts, rotary, heads)?;
+        return Ok(Projected { q, k, v, unnormed });
     }
     let ([q, k, v], of_queries) = match queries {
         None => (forward_all(x, modules)?, cos_sin),
@@ -91,9 +108,11 @@ pub(super) fn project_qkv(
             ([q, k, v], cos_sin)
         }
     };
-    rope::rotate(&q, of_queries, Rotation::Forward)?;
-    rope::rotate(&k, cos_sin, Rotation::Forward)?;
-    Ok(Projected { q, k, v })
+    let unnormed = norms.map(|_| [q.clone(), k.clone()]);
+    let [q_norm, k_norm] = norms.map_or([None; 2], |norms| norms.map(Some));
+    let q = head_norm::forward(&q, q_norm, of_queries)?.y;
+    let k = head_norm::forward(&k, k_norm, cos_sin)?.y;
+    Ok(Projected { q, k, v, unnormed })
 }
 
 impl Linear {

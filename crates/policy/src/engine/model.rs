@@ -207,14 +207,18 @@ impl InferenceModel {
         for ImageRows { row, rows, embeddings } in &batch.images {
             image_rows::insert(&x, *row, embeddings, rows.clone())?;
         }
+        let pass = linear::Pass {
+            heads: self.heads(),
+            eps: self.config.rms_norm_eps,
+            cos_sin: &all.cos_sin,
+            records: activation_cache.is_some(),
+        };
         for (index, layer) in self.layers.iter().enumerate() {
             let is_last = index + 1 == self.layers.len();
             let (queries, metadata) =
                 if is_last { (last, last_metadata) } else { (&all, &all_metadata) };
             let normed = rms_norm::forward(&x, &layer.input_norm, self.config.rms_norm_eps)?;
-            let of_queries = queries.of_rows();
-            let projected =
-                linear::project_qkv(layer, &normed.y, &all.cos_sin, of_queries, self.heads())?;
+            let projected = linear::project_qkv(layer, &normed.y, pass, queries.of_rows())?;
             let residual = match &queries.rows {
                 Some(rows) => embedding::gather(&x, rows)?,
                 None => x.clone(),

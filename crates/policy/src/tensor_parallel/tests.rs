@@ -20,8 +20,12 @@ fn on_ranks<R: Send>(ranks: usize, work: impl Fn(&TensorParallel) -> R + Sync) -
 }
 
 fn config(tied: bool) -> ModelConfig {
+    config_of("qwen2", tied)
+}
+
+fn config_of(family: &str, tied: bool) -> ModelConfig {
     let json = serde_json::json!({
-        "model_type": "qwen2", "vocab_size": 97, "hidden_size": 64, "intermediate_size": 160,
+        "model_type": family, "vocab_size": 97, "hidden_size": 64, "intermediate_size": 160,
         "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16,
         "max_position_embeddings": 600, "rms_norm_eps": 1e-6, "tie_word_embeddings": tied,
         "initializer_range": 0.3, "eos_token_id": 3,
@@ -81,8 +85,8 @@ fn assert_same_on(ranks: usize, path: &Path, format: WeightFormat) {
 
 #[test]
 fn tensor_parallel_ranks_sample_the_tokens_of_one_rank() {
-    for tied in [true, false] {
-        let dir = folder(&config(tied));
+    for (family, tied) in [("qwen2", true), ("qwen2", false), ("qwen3", true), ("llama", false)] {
+        let dir = folder(&config_of(family, tied));
         for ranks in [2, 4] {
             assert_same_on(ranks, dir.path(), WeightFormat::F32);
         }

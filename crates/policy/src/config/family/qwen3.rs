@@ -1,0 +1,44 @@
+//! Qwen3, without experts.
+
+use super::{DecoderSizes, Family, GgufArchitecture, ModelType, Published, Source};
+
+/// The head dimension of all models of the family, and its default.
+const HEAD_DIM: usize = 128;
+
+pub(super) static FAMILY: Family = Family {
+    model_type: ModelType::Qwen3,
+    name: "qwen3",
+    class: "Qwen3ForCausalLM",
+    has_qk_norm: true,
+    has_windows: true,
+    false_flags: &["attention_bias"],
+    sources: &[Source { names: &["qwen3"], head_dim: Some(HEAD_DIM), ..Source::PLAIN }],
+    gguf: &[GgufArchitecture { name: "qwen3", ..GgufArchitecture::PLAIN }],
+    published: Some(&Published {
+        models: &[
+            ("Qwen3-0.6B", sizes([1_024, 28, 16, 3_072], true)),
+            ("Qwen3-1.7B", sizes([2_048, 28, 16, 6_144], true)),
+            ("Qwen3-4B", sizes([2_560, 36, 32, 9_728], true)),
+            ("Qwen3-8B", sizes([4_096, 36, 32, 12_288], false)),
+        ],
+        rope_theta: 1_000_000.0,
+        positions: 40_960,
+    }),
+    ..Family::PLAIN
+};
+
+const fn sizes(
+    [hidden_size, layers, heads, intermediate_size]: [usize; 4],
+    tied: bool,
+) -> DecoderSizes {
+    DecoderSizes {
+        hidden_size,
+        layers,
+        heads,
+        kv_heads: 8,
+        head_dim: Some(HEAD_DIM),
+        intermediate_size,
+        vocab: 151_936,
+        tied,
+    }
+}
