@@ -146,11 +146,11 @@ TOML
     finished
 }
 
-# NVIDIA's metrics of four kernels; ncu.csv has the lines that ncu prints.
+# NVIDIA's metrics of five kernels; ncu.csv has the lines that ncu prints.
 step_ncu() {
     local kernel only csv=$out/ncu.csv
     has ncu || { skipped "there is no ncu" && return; }
-    for kernel in rms_norm_kernel:rms_norm paged_attention_mma_kernel:paged_attention lm_head_score_kernel:lm_head block_tile_kernel:weight; do
+    for kernel in rms_norm_kernel:rms_norm qkv_norm_kernel:qkv paged_attention_mma_kernel:paged_attention lm_head_score_kernel:lm_head block_tile_kernel:weight; do
         only=${kernel#*:} kernel=${kernel%:*}
         ncu --csv --page raw --launch-skip 2 --launch-count 1 --kernel-name "regex:$kernel" \
             --metrics gpu__time_duration.sum,dram__throughput.avg.pct_of_peak_sustained_elapsed,sm__throughput.avg.pct_of_peak_sustained_elapsed,sm__warps_active.avg.pct_of_peak_sustained_active \

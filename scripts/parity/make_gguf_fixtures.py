@@ -23,7 +23,7 @@ from gguf import GGMLQuantizationType, GGUFWriter, TokenType
 from gguf.constants import GGML_QUANT_SIZES
 from gguf.quants import dequantize, quantize
 from tokenizers import Regex, Tokenizer, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 LLAMA3_PIECES = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -33,6 +33,8 @@ TEXTS = ["1234567 steps", "The lamp is 30 degrees left, isn't it?", "a  b\n\n c"
 RANDOM = {"Q4_K": [0, 2], "Q5_K": [0, 2], "Q6_K": [208]}
 HIDDEN, FEED_FORWARD, HEADS, KV_HEADS = 256, 256, 4, 2
 HEAD_DIM = HIDDEN // HEADS
+# Of Qwen3, whose heads are wider than the hidden size divided by them.
+WIDE_HEAD_DIM = 96
 
 
 def stored(shape, kind, spread, generator):
@@ -73,6 +75,8 @@ def model(architecture, layers, vocab, tied):
     rope = dict(rope_theta=1e6, rope_type="default")
     if architecture == "llama":
         return LlamaForCausalLM(LlamaConfig(**sizes, rope_parameters=rope)).eval()
+    if architecture == "qwen3":
+        return Qwen3ForCausalLM(Qwen3Config(**sizes, rope_parameters=rope, head_dim=WIDE_HEAD_DIM)).eval()
     return Qwen2ForCausalLM(Qwen2Config(**sizes, rope_parameters=rope)).eval()
 
 
@@ -81,6 +85,7 @@ def write(path, architecture, kinds, vocab, tied, seed, tokenizer=None):
     generator = np.random.default_rng(seed)
     *layer_kinds, embedding, output = kinds
     decoder = model(architecture, len(layer_kinds), vocab, tied)
+    head_dim = WIDE_HEAD_DIM if architecture == "qwen3" else HEAD_DIM
     state = {}
     writer = GGUFWriter(path, architecture)
     writer.add_block_count(len(layer_kinds))
@@ -93,6 +98,9 @@ def write(path, architecture, kinds, vocab, tied, seed, tokenizer=None):
     writer.add_rope_freq_base(1e6)
     if architecture == "qwen2vl":
         writer.add_rope_dimension_sections([8, 12, 12, 0])
+    if architecture == "qwen3":
+        writer.add_key_length(head_dim)
+        writer.add_value_length(head_dim)
     if architecture == "llama":
         writer.add_vocab_size(vocab)
         writer.add_rope_dimension_count(HEAD_DIM)
@@ -104,8 +112,8 @@ def write(path, architecture, kinds, vocab, tied, seed, tokenizer=None):
         writer.add_tensor(name, data, raw_dtype=quantized)
         state[canonical] = torch.from_numpy(numbers if heads is None else halves(numbers, heads))
 
-    def add_norm(name, canonical):
-        numbers = generator.normal(1, 0.1, HIDDEN).astype(np.float32)
+    def add_norm(name, canonical, size=HIDDEN):
+        numbers = generator.normal(1, 0.1, size).astype(np.float32)
         writer.add_tensor(name, numbers)
         state[canonical] = torch.from_numpy(numbers)
 
@@ -114,16 +122,19 @@ def write(path, architecture, kinds, vocab, tied, seed, tokenizer=None):
     for i, in_turn in enumerate(layer_kinds):
         in_turn = itertools.cycle(in_turn.split())
         layer, stem = f"model.layers.{i}", f"blk.{i}"
-        kv = KV_HEADS * HEAD_DIM
+        queries, kv = HEADS * head_dim, KV_HEADS * head_dim
         llama = architecture == "llama"
         add_norm(f"{stem}.attn_norm.weight", f"{layer}.input_layernorm.weight")
-        for letter, rows, heads in (("q", HIDDEN, HEADS), ("k", kv, KV_HEADS), ("v", kv, None)):
+        for letter, rows, heads in (("q", queries, HEADS), ("k", kv, KV_HEADS), ("v", kv, None)):
             heads = heads if llama else None
             canonical = f"{layer}.self_attn.{letter}_proj"
             add(f"{stem}.attn_{letter}.weight", f"{canonical}.weight", (rows, HIDDEN), next(in_turn), wide, heads)
-            if not llama:
+            if architecture.startswith("qwen2"):
                 add(f"{stem}.attn_{letter}.bias", f"{canonical}.bias", (rows,), "F32", 0.2)
-        add(f"{stem}.attn_output.weight", f"{layer}.self_attn.o_proj.weight", (HIDDEN, HIDDEN), next(in_turn), wide)
+        if architecture == "qwen3":
+            for letter in ("q", "k"):
+                add_norm(f"{stem}.attn_{letter}_norm.weight", f"{layer}.self_attn.{letter}_norm.weight", head_dim)
+        add(f"{stem}.attn_output.weight", f"{layer}.self_attn.o_proj.weight", (HIDDEN, queries), next(in_turn), wide)
         add_norm(f"{stem}.ffn_norm.weight", f"{layer}.post_attention_layernorm.weight")
         for ours, theirs in (("gate", "gate"), ("up", "up"), ("down", "down")):
             add(f"{stem}.ffn_{ours}.weight", f"{layer}.mlp.{theirs}_proj.weight", (HIDDEN, FEED_FORWARD), next(in_turn), wide)
@@ -147,7 +158,7 @@ def write(path, architecture, kinds, vocab, tied, seed, tokenizer=None):
             logps.append(logp.gather(-1, ids[0, 1:, None])[:, 0].tolist())
     config = dict(
         vocab_size=vocab, hidden_size=HIDDEN, intermediate_size=FEED_FORWARD, num_hidden_layers=len(layer_kinds),
-        num_attention_heads=HEADS, num_key_value_heads=KV_HEADS, head_dim=HEAD_DIM, max_position_embeddings=512,
+        num_attention_heads=HEADS, num_key_value_heads=KV_HEADS, head_dim=head_dim, max_position_embeddings=512,
         rms_norm_eps=1e-6, rope_theta=1e6, tie_word_embeddings=tied,
     )
     expected = {"config": config, "sequences": sequences, "logps": logps}
@@ -230,6 +241,7 @@ def main():
     add, tokens = qwen2_tokenizer(fixtures / "tokenizer")
     write(out / "qwen2.gguf", "qwen2", ["Q4_K Q6_K Q8_0", "Q4_0", None], tokens + 6, True, 1, add)
     write(out / "qwen2vl.gguf", "qwen2vl", ["Q5_K Q5_0 Q4_1 Q5_1", "F16", "BF16"], 64, False, 2)
+    write(out / "qwen3.gguf", "qwen3", ["Q8_0 Q4_0 Q5_0", "F16", None], 64, True, 4)
     add, tokens = llama_tokenizer(fixtures / "tokenizer", out)
     write(out / "llama.gguf", "llama", ["Q4_K", "Q8_0", "Q6_K"], tokens, False, 3, add)
 

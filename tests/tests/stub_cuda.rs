@@ -128,6 +128,8 @@ fn every_operation_is_launched() {
     for (operation, kernel) in [
         ("rms_norm", "rms_norm_kernel"),
         ("qkv", "qkv_kernel"),
+        ("qkv", "qkv_norm_kernel"),
+        ("head_norm", "rms_norm_kernel"),
         // The stub's cuBLASLt has no algorithm for bf16 rows with an odd stride.
         ("linear", "strided_copy_kernel"),
         ("weight", "block_tile_kernel"),

@@ -15,8 +15,12 @@ pub enum Preset {
     Qwen253b,
     /// Qwen2.5-7B.
     Qwen257b,
+    /// Qwen3-0.6B.
+    Qwen306b,
     /// The benchmark model.
     ShapeE,
+    /// The benchmark model with Qwen3's architecture.
+    ShapeE3,
     /// The benchmark model with a vision encoder.
     ShapeV,
     /// The vision encoder of Qwen2.5-VL-3B with a small decoder.
@@ -27,11 +31,13 @@ pub enum Preset {
     TinyQwen2,
     /// A tiny Qwen2 model with tied embeddings.
     TinyQwen2Tied,
+    /// A tiny Qwen3 model.
+    TinyQwen3,
     /// A tiny Llama model.
     TinyLlama,
 }
 
-/// The first of Qwen2.5's special tokens, `<|endoftext|>`.
+/// The first special token of Qwen2.5 and Qwen3, `<|endoftext|>`.
 const QWEN_FIRST_SPECIAL: u32 = 151_643;
 
 /// The first special token of the small models, after the 256 byte tokens.
@@ -78,17 +84,20 @@ pub(crate) struct Shape {
 
 impl Preset {
     /// All architectures.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 14] = [
         Self::Qwen2505b,
         Self::Qwen2515b,
         Self::Qwen253b,
         Self::Qwen257b,
+        Self::Qwen306b,
         Self::ShapeE,
+        Self::ShapeE3,
         Self::ShapeV,
         Self::Qwen25Vl3bTower,
         Self::DeepQwen2,
         Self::TinyQwen2,
         Self::TinyQwen2Tied,
+        Self::TinyQwen3,
         Self::TinyLlama,
     ];
 
@@ -99,12 +108,15 @@ impl Preset {
             Self::Qwen2515b => "qwen2.5-1.5b",
             Self::Qwen253b => "qwen2.5-3b",
             Self::Qwen257b => "qwen2.5-7b",
+            Self::Qwen306b => "qwen3-0.6b",
             Self::ShapeE => "shape-e",
+            Self::ShapeE3 => "shape-e3",
             Self::ShapeV => "shape-v",
             Self::Qwen25Vl3bTower => "qwen2.5-vl-3b-tower",
             Self::DeepQwen2 => "deep-qwen2",
             Self::TinyQwen2 => "tiny-qwen2",
             Self::TinyQwen2Tied => "tiny-qwen2-tied",
+            Self::TinyQwen3 => "tiny-qwen3",
             Self::TinyLlama => "tiny-llama",
         }
     }
@@ -116,7 +128,9 @@ impl Preset {
             Self::Qwen2515b => "Qwen2.5-1.5B",
             Self::Qwen253b => "Qwen2.5-3B, also the decoder of Qwen2.5-VL-3B",
             Self::Qwen257b => "Qwen2.5-7B",
+            Self::Qwen306b => "Qwen3-0.6B",
             Self::ShapeE => "12 layers, hidden size 512; runs in seconds on a CPU",
+            Self::ShapeE3 => "As shape-e, with the Qwen3 architecture",
             Self::ShapeV => {
                 "As shape-e, with the vision encoder of Qwen2.5-VL: 8 blocks, hidden size 320"
             }
@@ -124,13 +138,14 @@ impl Preset {
             Self::DeepQwen2 => "36 layers, hidden size 128",
             Self::TinyQwen2 => "2 layers, hidden size 64",
             Self::TinyQwen2Tied => "As tiny-qwen2, with tied embeddings",
+            Self::TinyQwen3 => "As tiny-qwen2, with the Qwen3 architecture",
             Self::TinyLlama => "As tiny-qwen2, with the Llama architecture",
         }
     }
 
     /// The configuration; `None` if a published model has none.
     pub(crate) fn shape(self) -> Option<Shape> {
-        use ModelType::{Llama, Qwen2};
+        use ModelType::{Llama, Qwen2, Qwen3};
         let tiny = |tied| DecoderSizes {
             hidden_size: 64,
             layers: 2,
@@ -146,7 +161,9 @@ impl Preset {
             Self::Qwen2515b => qwen("Qwen2.5-1.5B")?,
             Self::Qwen253b => qwen("Qwen2.5-3B")?,
             Self::Qwen257b => qwen("Qwen2.5-7B")?,
+            Self::Qwen306b => qwen("Qwen3-0.6B")?,
             Self::ShapeE => small(Qwen2, SHAPE_E),
+            Self::ShapeE3 => small(Qwen3, SHAPE_E),
             Self::ShapeV => seeing(SHAPE_E, SMALL_TOWER),
             Self::Qwen25Vl3bTower => {
                 let decoder = DecoderSizes { hidden_size: 2_048, layers: 2, heads: 16, ..SHAPE_E };
@@ -161,12 +178,13 @@ impl Preset {
             }
             Self::TinyQwen2 => small(Qwen2, tiny(false)),
             Self::TinyQwen2Tied => small(Qwen2, tiny(true)),
+            Self::TinyQwen3 => small(Qwen3, tiny(false)),
             Self::TinyLlama => small(Llama, tiny(false)),
         })
     }
 }
 
-/// A Qwen2.5 model.
+/// A published model.
 fn qwen(name: &str) -> Option<Shape> {
     let config = ModelConfig::published(name)?;
     Some(Shape { config, first_special: QWEN_FIRST_SPECIAL, vision: None })

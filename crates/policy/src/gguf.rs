@@ -186,7 +186,11 @@ fn fitting(
             Some(tensor) => {
                 tensors.insert(name, tensor);
             }
-            None => faults.push(WeightFault::Missing { name }),
+            // By the file's name for it.
+            None => {
+                let name = Place::of(&name).map_or(name, Place::gguf_name);
+                faults.push(WeightFault::Missing { name });
+            }
         }
     }
     if faults.is_empty() { Ok(tensors) } else { Err(faults) }

@@ -14,6 +14,9 @@ pub(crate) const FINAL_NORM: &str = "model.norm.weight";
 /// The LM head, unless it shares the embedding matrix.
 pub(crate) const HEAD: &str = "lm_head.weight";
 
+/// Prefix of the names of the layers' tensors in GGUF files.
+const GGUF_LAYERS: &str = "blk.";
+
 /// A tensor of a decoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Place {
@@ -24,6 +27,9 @@ pub(crate) enum Place {
 }
 
 impl Place {
+    /// Those outside of the layers.
+    const OUTER: [Self; 3] = [Self::Embedding, Self::FinalNorm, Self::Head];
+
     /// The tensors of a model of `config`, in its order.
     pub(crate) fn all(config: &ModelConfig) -> impl Iterator<Item = Self> {
         let layers = 0..config.num_hidden_layers;
@@ -36,8 +42,7 @@ impl Place {
 
     /// The tensor of a canonical name, in any family.
     pub(crate) fn of(name: &str) -> Option<Self> {
-        let outer = [Self::Embedding, Self::FinalNorm, Self::Head];
-        outer.into_iter().find(|place| place.name() == name).or_else(|| {
+        Self::OUTER.into_iter().find(|place| place.name() == name).or_else(|| {
             let (layer, rest) = layer_and_rest(name.strip_prefix(LAYERS)?)?;
             let part = Part::ALL.into_iter().find(|part| part.name() == rest)?;
             Some(Self::Layer(layer, part))
@@ -46,15 +51,20 @@ impl Place {
 
     /// The tensor of a name in GGUF files, in any family.
     pub(crate) fn of_gguf(name: &str) -> Option<Self> {
-        match name {
-            "token_embd.weight" => Some(Self::Embedding),
-            "output_norm.weight" => Some(Self::FinalNorm),
-            "output.weight" => Some(Self::Head),
-            _ => {
-                let (layer, rest) = layer_and_rest(name.strip_prefix("blk.")?)?;
-                let part = Part::ALL.into_iter().find(|part| part.gguf_name() == rest)?;
-                Some(Self::Layer(layer, part))
-            }
+        Self::OUTER.into_iter().find(|place| place.gguf_name() == name).or_else(|| {
+            let (layer, rest) = layer_and_rest(name.strip_prefix(GGUF_LAYERS)?)?;
+            let part = Part::ALL.into_iter().find(|part| part.gguf_name() == rest)?;
+            Some(Self::Layer(layer, part))
+        })
+    }
+
+    /// Its name in GGUF files.
+    pub(crate) fn gguf_name(self) -> String {
+        match self {
+            Self::Embedding => "token_embd.weight".to_owned(),
+            Self::Layer(layer, part) => format!("{GGUF_LAYERS}{layer}.{}", part.gguf_name()),
+            Self::FinalNorm => "output_norm.weight".to_owned(),
+            Self::Head => "output.weight".to_owned(),
         }
     }
 
@@ -195,6 +205,7 @@ mod tests {
     fn a_tensor_is_found_by_its_name() {
         for place in Place::all(&config(ModelType::Qwen2, false)) {
             assert_eq!(Place::of(&place.name()), Some(place));
+            assert_eq!(Place::of_gguf(&place.gguf_name()), Some(place));
         }
         for name in ["model.layers.00.mlp.up_proj.weight", "model.layers.0.mlp.x.weight", "lm_head"]
         {

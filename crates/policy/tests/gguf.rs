@@ -24,7 +24,7 @@ struct Expected {
     logps: Vec<Vec<f32>>,
 }
 
-const MODELS: [&str; 3] = ["qwen2", "qwen2vl", "llama"];
+const MODELS: [&str; 4] = ["qwen2", "qwen2vl", "qwen3", "llama"];
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")

@@ -96,7 +96,7 @@ const VOCAB: usize = 6;
 const HIDDEN: usize = 8;
 const FEED_FORWARD: usize = 12;
 
-/// A complete model of one layer with two heads of dimension 4.
+/// A complete model of one layer with two heads of dimension 4, as the architecture has it.
 fn model(architecture: &str) -> Writer {
     let key = |field: &str| format!("{architecture}.{field}");
     let mut writer = Writer::default()
@@ -122,10 +122,13 @@ fn model(architecture: &str) -> Writer {
     ] {
         writer = writer.tensor(&format!("blk.0.{name}"), &shape);
     }
-    if architecture != "llama" {
-        for letter in ["q", "k", "v"] {
-            writer = writer.tensor(&format!("blk.0.attn_{letter}.bias"), &[HIDDEN]);
-        }
+    let (suffix, parts, size) = match architecture {
+        "llama" => return writer,
+        "qwen3" => ("norm.weight", &["q_", "k_"][..], 4),
+        _ => (".bias", &["q", "k", "v"][..], HIDDEN),
+    };
+    for part in parts {
+        writer = writer.tensor(&format!("blk.0.attn_{part}{suffix}"), &[size]);
     }
     writer
 }
@@ -174,6 +177,15 @@ fn a_separate_lm_head_is_not_tied() {
 }
 
 #[test]
+fn a_qwen3_without_its_norms_names_them() {
+    assert!(open(model("qwen3").bytes()).is_ok());
+    let without = model("qwen3").without("blk.0.attn_k_norm.weight");
+    assert_rejected(&without, &["`blk.0.attn_k_norm.weight` is missing"]);
+    let narrow = without.tensor("blk.0.attn_k_norm.weight", &[2]);
+    assert_rejected(&narrow, &["`blk.0.attn_k_norm.weight`", "[4]", "[2]"]);
+}
+
+#[test]
 fn only_query_and_key_rows_of_llama_are_reordered() {
     let model = open(model("llama").bytes()).unwrap();
     let first_column = |name: &str| -> Vec<f32> {
@@ -196,7 +208,7 @@ fn all_tensor_mismatches_are_reported_together() {
     for part in [
         "`blk.0.attn_k.bias` must have the shape [8], not [4]",
         "`blk.1.attn_q.weight` is unexpected",
-        "`model.norm.weight` is missing",
+        "`output_norm.weight` is missing",
     ] {
         assert!(message.contains(part), "{message}, expected {part}");
     }
@@ -291,6 +303,8 @@ fn unsupported_features_are_rejected_by_key() {
     assert_rejected(&divisors, &["`rope_freqs.weight`"]);
     let other = model("qwen2").text("general.architecture", "gemma");
     assert_rejected(&other, &["`general.architecture` = `gemma`", "`qwen2`"]);
+    let experts = model("qwen3").text("general.architecture", "qwen3moe");
+    assert_rejected(&experts, &["`qwen3moe`", "use `qwen2`, `qwen2vl`, `qwen3` or `llama`"]);
 }
 
 #[test]

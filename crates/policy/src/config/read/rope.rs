@@ -67,6 +67,11 @@ impl<'a> Fields<'a> {
         if let Some(part) = part.filter(|part| part.as_f64() != Some(1.0)) {
             self.reject("partial_rotary_factor", part, "use a factor of 1");
         }
+        if let Some(found) =
+            dictionary.get("mrope_interleaved").filter(|it| it.as_bool() != Some(false))
+        {
+            self.reject("mrope_interleaved", found, "use M-RoPE in sections");
+        }
         for kind in ["full_attention", "sliding_attention"] {
             if dictionary.get(kind).is_some() {
                 let why = "use one rotary embedding for all layer types";
