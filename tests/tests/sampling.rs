@@ -1,4 +1,4 @@
-//! Sampling parameters, in every command that samples from a model.
+//! Sampling parameters and variables of the chat template, in every command that samples from a model.
 
 use std::fs;
 use std::io::Write as _;
@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use assert_cmd::assert::OutputAssertExt as _;
 use embodied_r_tests::{
-    binary, id_lists, small_run, stderr_of, stdout_of, tiny_model, write_lamp_questions,
+    binary, events, id_lists, small_run, stderr_of, stdout_of, tiny_model, write_lamp_questions,
 };
 use serde_json::{Value, json};
 
@@ -191,6 +191,84 @@ fn training_samples_with_them() {
     {
         assert!(stderr.contains(message), "{stderr}");
     }
+}
+
+/// What Qwen3's template writes into the generation prompt with `enable_thinking = false`.
+const NO_THINKING: &str = "<think>\\n\\n</think>\\n\\n";
+
+/// Gives the model a generation prompt without thinking: always, or as a variable says.
+fn close_thinking(model: &Path, condition: Option<&str>) {
+    let file = model.join("tokenizer_config.json");
+    let mut config: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    let template = config["chat_template"].as_str().unwrap();
+    let opening = "{{- '<|im_start|>assistant\\n' }}";
+    let closed = match condition {
+        Some(condition) => {
+            format!("{opening}{{%- if {condition} %}}{{{{- '{NO_THINKING}' }}}}{{%- endif %}}")
+        }
+        None => format!("{opening}{{{{- '{NO_THINKING}' }}}}"),
+    };
+    assert!(template.contains(opening));
+    config["chat_template"] = template.replace(opening, &closed).into();
+    fs::write(file, config.to_string()).unwrap();
+}
+
+const WANTS_NONE: &str = "enable_thinking is defined and enable_thinking is false";
+
+#[test]
+fn a_variable_of_the_chat_template_works_in_every_command() {
+    let (dir, always) = (inputs(), inputs());
+    close_thinking(&dir.path().join("model"), Some(WANTS_NONE));
+    close_thinking(&always.path().join("model"), None);
+    let off = ["--chat-template-kwargs", r#"{"enable_thinking": false}"#];
+    for command in COMMANDS {
+        let without = reply(dir.path(), command, &off);
+        assert_eq!(without, reply(always.path(), command, &[]), "{command}");
+        assert_ne!(without, reply(dir.path(), command, &[]), "{command}");
+    }
+    for value in ["7", r#"{"messages": []}"#] {
+        let options = ["--chat-template-kwargs", value, "--data", "train.json"];
+        let infer = ["infer", "--model", "model", "--output", "out.json"];
+        let stderr = stderr_of(&mut embodied_r(dir.path(), &[&infer[..], &options].concat()), 2);
+        assert!(stderr.contains("--chat-template-kwargs"), "{stderr}");
+    }
+    let unknown = ["--chat-template-kwargs", r#"{"enable_thought": false}"#];
+    let infer = ["infer", "--model", "model", "--data", "train.json", "--output", "out.json"];
+    let stderr = stderr_of(&mut embodied_r(dir.path(), &[&infer[..], &unknown].concat()), 0);
+    assert!(stderr.contains("does not use `enable_thought`"), "{stderr}");
+}
+
+#[test]
+fn training_gives_variables_to_the_chat_template() {
+    let completions = |condition: Option<&str>, settings: &str, flags: &[&str]| {
+        let dir = tempfile::tempdir().unwrap();
+        let weights = "max_steps = 1\nreward_weights = { accuracy = 0.5, format = 0.5 }\n";
+        small_run::write(dir.path(), &[weights, settings].concat());
+        close_thinking(&dir.path().join("model"), condition);
+        small_run::train(dir.path()).args(flags).assert().code(0);
+        let file = dir.path().join("run/completions/completions_00001.parquet");
+        id_lists(&file, "completion_ids")
+    };
+    let always = completions(None, "", &[]);
+    let settings = "chat_template_kwargs = { enable_thinking = false }\n";
+    assert_eq!(completions(Some(WANTS_NONE), settings, &[]), always);
+    let flags = ["--chat-template-kwargs", r#"{"enable_thinking": false}"#];
+    assert_eq!(completions(Some(WANTS_NONE), "", &flags), always);
+    assert_ne!(completions(Some(WANTS_NONE), "", &[]), always);
+    let loss = |condition: Option<&str>, flags: &[&str]| {
+        let dir = tempfile::tempdir().unwrap();
+        small_run::write(dir.path(), "");
+        close_thinking(&dir.path().join("model"), condition);
+        let mut sft = small_run::sft(dir.path());
+        sft.args(["--set", "max_steps=1"]).args(flags).assert().code(0);
+        events(&dir.path().join("run"), "step")[0]["loss"].as_f64().unwrap()
+    };
+    assert_eq!(loss(Some(WANTS_NONE), &flags), loss(None, &[]));
+    assert_ne!(loss(Some(WANTS_NONE), &[]), loss(None, &[]));
+    let dir = tempfile::tempdir().unwrap();
+    small_run::write(dir.path(), "chat_template_kwargs = 7\n");
+    let stderr = stderr_of(&mut small_run::train(dir.path()), 2);
+    assert!(stderr.contains("chat_template_kwargs"), "{stderr}");
 }
 
 #[test]

@@ -257,7 +257,9 @@ impl ApiGenerator {
             }
         }
         // Not part of OpenAI's API, whose servers refuse them.
+        let kwargs = &self.decoding.chat_template_kwargs;
         let extensions = [
+            ("chat_template_kwargs", !kwargs.is_empty(), json!(kwargs)),
             ("top_k", top_k > 0, json!(top_k)),
             ("min_p", min_p > 0.0, json!(min_p)),
             ("repetition_penalty", repetition_penalty != 1.0, json!(repetition_penalty)),

@@ -13,7 +13,7 @@ use embodied_r_grpo::data::samples::question_prompt;
 use embodied_r_grpo::model::prompt_end;
 use embodied_r_inference::{BlockingEngine, Completion, Model, PromptRequest};
 use embodied_r_media::store::ImageCounts;
-use embodied_r_policy::tokenizer::{ChatMessage, Tokenizer};
+use embodied_r_policy::tokenizer::ChatMessage;
 use embodied_r_policy::{
     EngineOptions, FingerprintExtent, Prompt, SamplingParams, WeightPlacement, fingerprint,
 };
@@ -52,7 +52,7 @@ impl BatchGenerator {
         if let Some(direct) = &new.direct {
             direct.check_model(&new.dir()?, args.model.as_deref().unwrap_or_default())?;
         }
-        Tokenizer::from_dir(&new.dir()?)?;
+        new.args.decoding.tokenizer(&new.dir()?)?;
         new.args.decoding.sampling_params(Some(&new.dir()?))?;
         Ok(new)
     }
@@ -80,7 +80,9 @@ impl BatchGenerator {
             return Ok(loaded);
         }
         let placement = self.args.weights.placement()?;
-        let loaded = Model::load(&self.dir()?, placement.clone());
+        let dir = self.dir()?;
+        let tokenizer = self.args.decoding.tokenizer(&dir)?;
+        let loaded = Model::load_with(&dir, tokenizer, placement.clone());
         let loaded = loaded.map_err(|error| {
             let advice = "`embodied-r doctor --model DIR` lists missing files";
             exit::hint(error.to_string(), advice)

@@ -95,13 +95,13 @@ impl ChatSession {
                     }
                     false => None,
                 };
-                let model = Model::load(&dir, placement)?;
+                let model = Model::load_with(&dir, decoding.tokenizer(&dir)?, placement)?;
                 if let Some(encoder) = &vision_encoder {
                     encoder.check_decoder(&dir, model.decoder.config().hidden_size)?;
                 }
                 Model { vision_encoder, ..model }
             }
-            VisionMode::Disabled => Model::load(&dir, placement)?,
+            VisionMode::Disabled => Model::load_with(&dir, decoding.tokenizer(&dir)?, placement)?,
         };
         sampling.stop_ids = model.tokenizer.stop_ids().to_vec();
         let options = EngineOptions { max_num_seqs: 1, ..Default::default() };

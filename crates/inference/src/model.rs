@@ -42,7 +42,15 @@ impl Model {
     /// # Errors
     /// Those of [`Tokenizer::from_dir`] and [`InferenceModel::load`].
     pub fn load(dir: &Path, placement: WeightPlacement) -> Result<Self> {
-        let tokenizer = Arc::new(Tokenizer::from_dir(dir)?);
+        Self::load_with(dir, Tokenizer::from_dir(dir)?, placement)
+    }
+
+    /// [`Self::load`] with the tokenizer, which has been loaded before.
+    ///
+    /// # Errors
+    /// Those of [`InferenceModel::load`].
+    pub fn load_with(dir: &Path, tokenizer: Tokenizer, placement: WeightPlacement) -> Result<Self> {
+        let tokenizer = Arc::new(tokenizer);
         let decoder = Arc::new(InferenceModel::load(dir, placement)?);
         Ok(Self { decoder, vision_encoder: None, tokenizer })
     }

@@ -8,8 +8,9 @@ use crate::rope::CosSinCache;
 use crate::weight::{self, Weight};
 
 pub mod head_norm;
+pub mod rotary;
 
-use head_norm::HeadNorm;
+use rotary::{Qkv, Rotary};
 
 const OP: &str = "qkv";
 
@@ -26,30 +27,6 @@ pub fn forward(
     let rotary = Rotary { norms: None, cos_sin, keeps_unnormed: false };
     let Qkv { q, k, v, .. } = forward_normed(x, weights, rotary, heads)?;
     Ok([q, k, v])
-}
-
-/// What follows the projections of queries and keys.
-#[derive(Clone, Copy)]
-pub struct Rotary<'a> {
-    /// Norms over each head of queries and of keys, in the families that have them.
-    pub norms: Option<[HeadNorm<'a>; 2]>,
-    /// Cosines and sines of the rows.
-    pub cos_sin: &'a CosSinCache,
-    /// Whether [`Qkv::unnormed`] is needed.
-    pub keeps_unnormed: bool,
-}
-
-/// Queries and keys as attention takes them, and values.
-#[derive(Debug)]
-pub struct Qkv {
-    /// (rows, query heads · dim).
-    pub q: Tensor,
-    /// (rows, kv heads · dim).
-    pub k: Tensor,
-    /// (rows, kv heads · dim).
-    pub v: Tensor,
-    /// Queries and keys before their norms, which the backward takes.
-    pub unnormed: Option<[Tensor; 2]>,
 }
 
 /// `x · Wᵀ + b` for queries, keys and values, with norms over each head, if given, and RoPE on queries and keys. On a
@@ -101,6 +78,7 @@ pub fn forward_normed(
 
 #[cfg(test)]
 mod tests {
+    use super::head_norm::HeadNorm;
     use super::*;
     use crate::memory::tensor;
     use crate::rope::Frequencies;

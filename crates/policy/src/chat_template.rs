@@ -3,6 +3,7 @@
 //! Templates are Jinja, rendered as in `transformers` by [`embodied_r_jinja`]. A template is read with its model and parsed when it
 //! is first used: a model whose template is invalid can still be trained, merged or evaluated on token ids.
 
+mod kwargs;
 #[cfg(test)]
 mod tests;
 
@@ -16,6 +17,7 @@ use serde_json::{Value, json};
 use crate::error::{Error, Result};
 use embodied_r_jinja::Template;
 pub use embodied_r_jinja::TemplateFault;
+pub use kwargs::{ChatTemplateKwargs, KwargsFault};
 
 /// One message of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,4 +1,4 @@
-//! The policy: a Qwen2 or Llama decoder with its weights, tokenizer, chat template, inference engine, and forward and
+//! The policy: a decoder of Qwen2, Qwen3 or Llama with its weights, tokenizer, chat template, inference engine, and forward and
 //! backward passes for training.
 
 mod activation_cache;

@@ -21,7 +21,7 @@ use embodied_r_files::write_in_existing_folder;
 use serde_json::{Map, Value};
 
 use crate::chat_template::ChatTemplate;
-pub use crate::chat_template::{ChatMessage, GenerationPrompt};
+pub use crate::chat_template::{ChatMessage, ChatTemplateKwargs, GenerationPrompt, KwargsFault};
 use crate::error::{Error, Result};
 use crate::gguf;
 use crate::lora;
@@ -52,6 +52,8 @@ pub struct Tokenizer {
     pub(crate) inner: tokenizers::Tokenizer,
     stop_ids: Vec<u32>,
     template: Option<ChatTemplate>,
+    /// Variables of every rendered conversation.
+    template_kwargs: ChatTemplateKwargs,
     text_bounds: OnceLock<TextBounds>,
     /// Finds special tokens in messages.
     contents: Contents,
@@ -92,7 +94,31 @@ impl Tokenizer {
         let stop_ids = stop::all_stop_ids(model, &config, |token| inner.token_to_id(token))?;
         let template = ChatTemplate::find(dir, &config);
         let (contents, text_bounds) = (contents(&inner), OnceLock::new());
-        Ok(Self { dir: dir.to_owned(), inner, stop_ids, template, contents, text_bounds, files })
+        let template_kwargs = ChatTemplateKwargs::default();
+        Ok(Self {
+            dir: dir.to_owned(),
+            inner,
+            stop_ids,
+            template,
+            template_kwargs,
+            text_bounds,
+            contents,
+            files,
+        })
+    }
+
+    /// Gives these variables to the chat template in every conversation. A variable that the template does not mention has
+    /// no effect, of which a warning says so.
+    #[must_use]
+    pub fn with_chat_template_kwargs(self, kwargs: ChatTemplateKwargs) -> Self {
+        let source = self.template.as_ref().map_or("", ChatTemplate::source);
+        for name in kwargs.variables().keys().filter(|name| !source.contains(*name)) {
+            let dir = self.dir.display();
+            tracing::warn!(
+                "the chat template of `{dir}` does not use `{name}` of `chat_template_kwargs`"
+            );
+        }
+        Self { template_kwargs: kwargs, ..self }
     }
 
     /// Encodes a text. Special tokens in the text are recognized, so it must not come from a user; none are added.

@@ -1,6 +1,6 @@
 //! Weight files: reads and writes safetensors in Hugging Face's layout, single or sharded.
 //!
-//! Canonical tensor names are those of `Qwen2ForCausalLM` and `LlamaForCausalLM`; names of other layouts with the same
+//! Canonical tensor names are those of the class in `transformers`, such as `Qwen2ForCausalLM`; names of other layouts with the same
 //! decoder (Qwen2.5-VL) are mapped on load.
 
 mod fault;

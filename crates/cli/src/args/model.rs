@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use embodied_r_data::system_prompt::SystemPrompt;
+use embodied_r_policy::tokenizer::{ChatTemplateKwargs, Tokenizer};
 use embodied_r_policy::{
     BlockFormat, Precision, SamplingParams, SamplingSettings, WeightFormat, WeightPlacement,
 };
@@ -147,12 +148,24 @@ pub(crate) struct DecodingArgs {
     /// The system prompt.
     #[command(flatten)]
     pub(crate) system: SystemPromptArgs,
+    /// Variables of the model's chat template, such as `{"enable_thinking": false}` for Qwen3; with `--base-url` they are
+    /// sent to the server.
+    #[arg(long, value_name = "JSON", default_value = "{}", hide_default_value = true)]
+    pub(crate) chat_template_kwargs: ChatTemplateKwargs,
 }
 
 impl DecodingArgs {
     /// The system prompt.
     pub(crate) fn system_prompt(&self) -> SystemPrompt {
         self.system.system_prompt()
+    }
+
+    /// The tokenizer of the model in `dir`, with the variables of its chat template.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::from_dir`].
+    pub(crate) fn tokenizer(&self, dir: &Path) -> anyhow::Result<Tokenizer> {
+        Ok(Tokenizer::from_dir(dir)?.with_chat_template_kwargs(self.chat_template_kwargs.clone()))
     }
 
     /// The sampling parameters for the model in `dir`, without its stop tokens. A server's model has no `dir`.
@@ -189,6 +202,9 @@ impl DecodingArgs {
             ("system_prompt".to_owned(), json!(self.system_prompt())),
         ]);
         let mut insert = |name: &str, value| settings.insert(name.to_owned(), value);
+        if !self.chat_template_kwargs.is_empty() {
+            insert("chat_template_kwargs", json!(self.chat_template_kwargs));
+        }
         if params.temperature > 0.0 {
             insert("top_p", json!(params.top_p));
             insert("top_k", json!(params.top_k));

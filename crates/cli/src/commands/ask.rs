@@ -10,7 +10,7 @@ use crate::hub;
 use anyhow::Context as _;
 use embodied_r_data::prompts::multiple_choice_text;
 use embodied_r_data::system_prompt::Given;
-use embodied_r_policy::tokenizer::{ChatMessage, Tokenizer};
+use embodied_r_policy::tokenizer::ChatMessage;
 use embodied_r_rewards::prompt_end::whole_reply;
 
 use crate::args::ask::AskArgs;
@@ -44,7 +44,7 @@ pub(crate) fn run(args: AskArgs) -> anyhow::Result<Status> {
     }
     // Fails on missing files before the slow captioning.
     let folder = hub::decoder(&policy, None)?;
-    Tokenizer::from_dir(&folder)?;
+    args.decoding.tokenizer(&folder)?;
     std::fs::metadata(&args.video)
         .with_context(|| format!("cannot read `{}`", args.video.display()))?;
     let began = Instant::now();

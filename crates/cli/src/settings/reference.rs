@@ -71,6 +71,7 @@ const PEERS: &[(&str, &str)] = &[
     ("eval_data", "own: a file; TRL takes a split of the dataset"),
     ("system_prompt", "ms-swift's `system`; in TRL it is part of the dataset"),
     ("system_prompt_preset", "own"),
+    ("chat_template_kwargs", "same"),
     ("generation_batch_size", "TRL derives it from batch size and accumulation; 32 is the paper's"),
     ("max_prompt_length", "ms-swift's `max_length`; TRL dropped it; 6144 is the paper's"),
     ("truncation_strategy", "ms-swift's; TRL's `SFTConfig` truncates"),

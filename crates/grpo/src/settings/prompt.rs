@@ -1,6 +1,7 @@
-//! The system prompt of training.
+//! The system prompt and the chat template of training.
 
 use embodied_r_data::system_prompt::{SystemPrompt, SystemPromptPreset};
+use embodied_r_policy::tokenizer::ChatTemplateKwargs;
 use serde::{Deserialize, Serialize};
 
 /// The system prompt of questions. Conversations have their own.
@@ -13,6 +14,9 @@ pub struct PromptSettings {
     /// System prompt by name: `auto` chooses by what the model is given with a question, `captions`, `bearings`, `frames`,
     /// `images` or `text`; `paper` is Embodied-R's. [The texts](#system-prompts). Default: "auto".
     pub system_prompt_preset: SystemPromptPreset,
+    /// Variables of the model's chat template, such as `{ enable_thinking = false }` for Qwen3. Default: none.
+    #[serde(skip_serializing_if = "ChatTemplateKwargs::is_empty")]
+    pub chat_template_kwargs: ChatTemplateKwargs,
 }
 
 impl PromptSettings {

@@ -12,7 +12,7 @@ use super::{DeviceSlice, Dtype, Stream, create, launch, read, row_width, write_a
 use crate::attention::Heads;
 use crate::error::{Error, Result};
 use crate::qkv::head_norm::HeadNorm;
-use crate::qkv::{Qkv, Rotary};
+use crate::qkv::rotary::{Qkv, Rotary};
 use crate::weight::Weight;
 
 unsafe extern "C" {

@@ -2,8 +2,9 @@
 
 use candle_core::Tensor;
 use embodied_r_kernels::attention::Heads;
+use embodied_r_kernels::qkv;
 use embodied_r_kernels::qkv::head_norm::{self, HeadNorm};
-use embodied_r_kernels::qkv::{self, Qkv, Rotary};
+use embodied_r_kernels::qkv::rotary::{Qkv, Rotary};
 use embodied_r_kernels::rope::CosSinCache;
 use embodied_r_kernels::weight::{self, Weight};
 use embodied_r_kernels::{embedding, memory};

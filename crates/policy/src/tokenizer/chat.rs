@@ -78,7 +78,8 @@ impl Tokenizer {
         self.apply_chat_template_with(messages, generation, &Map::new())
     }
 
-    /// [`Self::apply_chat_template`] with further variables for the template (`chat_template_kwargs`).
+    /// [`Self::apply_chat_template`] with further variables for the template, which replace those of
+    /// [`Self::with_chat_template_kwargs`] of the same names.
     ///
     /// # Errors
     /// As [`Self::apply_chat_template`].
@@ -91,7 +92,9 @@ impl Tokenizer {
         let none = || Error::NoChatTemplate { dir: self.dir.clone() };
         let template = self.template.as_ref().ok_or_else(none)?;
         let messages = serde_json::to_value(messages).map_err(Error::json(&self.dir))?;
-        let mut input = Value::Array(vec![messages, Value::Object(variables.clone())]);
+        let mut all = self.template_kwargs.variables().clone();
+        all.extend(variables.clone());
+        let mut input = Value::Array(vec![messages, Value::Object(all)]);
         let failed = |fault: NoMark| Error::tokenizer(&self.dir)(fault.into());
         let mark = self.contents.mark(&mut input).map_err(failed)?;
         let text = template.render(&input[0], generation, &input[1])?;

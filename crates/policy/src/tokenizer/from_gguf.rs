@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use super::files::GENERATION_CONFIG_FILE;
 use super::{TOKENIZER_CONFIG_FILE, TOKENIZER_FILE, Tokenizer, contents};
-use crate::chat_template::ChatTemplate;
+use crate::chat_template::{ChatTemplate, ChatTemplateKwargs};
 use crate::error::{Error, Result};
 use crate::gguf::{GgufFault, GgufModel, TokenizerFiles};
 
@@ -25,7 +25,15 @@ impl Tokenizer {
             (TOKENIZER_CONFIG_FILE, bytes(&config)?),
             (GENERATION_CONFIG_FILE, bytes(&generation)?),
         ];
-        let (contents, text_bounds) = (contents(&inner), OnceLock::new());
-        Ok(Self { dir: path.to_owned(), inner, stop_ids, template, contents, text_bounds, files })
+        Ok(Self {
+            dir: path.to_owned(),
+            contents: contents(&inner),
+            inner,
+            stop_ids,
+            template,
+            template_kwargs: ChatTemplateKwargs::default(),
+            text_bounds: OnceLock::new(),
+            files,
+        })
     }
 }

@@ -1,16 +1,12 @@
 //! Bodies of `POST /v1/chat/completions`.
 
-use embodied_r_policy::tokenizer::GenerationPrompt;
+use embodied_r_policy::tokenizer::{ChatTemplateKwargs, GenerationPrompt, KwargsFault};
 use serde_json::{Map, Value};
 
 use super::fields::Fields;
 use super::message::{self, MediaUrl, Message};
 use super::settings::{Model, Settings};
 use crate::refusal::Refusal;
-
-/// Names of the template's own variables, which `chat_template_kwargs` may not replace.
-const RESERVED: [&str; 6] =
-    ["messages", "tools", "documents", "chat_template", "tokenize", "continue_final_message"];
 
 /// A chat completion request.
 #[derive(Debug)]
@@ -58,10 +54,14 @@ impl Conversation {
             Some(false) => GenerationPrompt::None,
             _ => GenerationPrompt::Append,
         };
-        let mut variables = fields.object("chat_template_kwargs")?.unwrap_or_default();
-        if let Some(name) = RESERVED.into_iter().find(|name| variables.contains_key(*name)) {
-            return Err(Refusal::unsupported(&format!("chat_template_kwargs.{name}")));
-        }
+        let variables = fields.object("chat_template_kwargs")?.unwrap_or_default();
+        let kwargs = ChatTemplateKwargs::new(variables).map_err(|fault| match fault {
+            KwargsFault::Reserved { name } => {
+                Refusal::unsupported(&format!("chat_template_kwargs.{name}"))
+            }
+            fault => Refusal::about("chat_template_kwargs", fault.to_string()),
+        })?;
+        let mut variables = kwargs.variables().clone();
         // Without effect unless the template knows it.
         if let Some(effort) = fields.string("reasoning_effort")? {
             variables.entry("reasoning_effort").or_insert(effort.into());

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use embodied_r_grpo::data::samples::question_prompt;
 use embodied_r_inference::ChatPrompt;
-use embodied_r_policy::tokenizer::{SpecialTokens, Tokenizer};
+use embodied_r_policy::tokenizer::SpecialTokens;
 
 use super::print;
 use super::trace::AnswerTrace;
@@ -25,7 +25,7 @@ pub(super) fn run(
     let direct = Direct::of_view(&args.view, args.media_limits())?;
     let dir = hub::with_vision_encoder(&policy, None)?;
     direct.check_model(&dir, &policy)?;
-    let tokenizer = Tokenizer::from_dir(&dir)?;
+    let tokenizer = args.decoding.tokenizer(&dir)?;
     let began = Instant::now();
     let asked = direct.lay_out_video(&args.video, &question, &dir)?;
     let Some(seen) = &asked.seen else { return Ok(Status::Done) };

@@ -74,7 +74,7 @@ fn gguf_checks(file: &Path, memory: Option<u64>) -> Vec<Check> {
     let model = match GgufModel::open(file) {
         Ok(model) => model,
         Err(error) => {
-            let advice = "use an intact file of a Qwen2, Qwen2.5, Qwen2.5-VL or Llama model";
+            let advice = "use an intact file of a Qwen2, Qwen2.5, Qwen2.5-VL, Qwen3 or Llama model";
             return vec![Check::missing(AREA, name, error.to_string(), advice)];
         }
     };
@@ -98,7 +98,7 @@ fn configuration(config: Result<&ModelConfig, &Error>) -> Check {
             Check::ok(AREA, name, format!("{family}, {millions:.1} million parameters"))
         }
         Err(error @ Error::Config { .. }) => {
-            let advice = "use a Qwen2, Qwen2.5, Qwen2.5-VL or Llama model";
+            let advice = "use a Qwen2, Qwen2.5, Qwen2.5-VL, Qwen3 or Llama model";
             Check::missing(AREA, name, error.to_string(), advice)
         }
         Err(error) => Check::missing(AREA, name, error.to_string(), FETCH),

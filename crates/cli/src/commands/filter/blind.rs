@@ -3,6 +3,7 @@
 use embodied_r_data::multimodal::SampleSet;
 use embodied_r_data::{Progress, prompts};
 use embodied_r_policy::SamplingSettings;
+use embodied_r_policy::tokenizer::ChatTemplateKwargs;
 use serde_json::{Map, Value, json};
 
 use super::question::BlindQuestion;
@@ -40,6 +41,7 @@ impl BlindModel {
                 system_prompt,
                 system_prompt_preset: system_prompt_preset.unwrap_or_default(),
             },
+            chat_template_kwargs: ChatTemplateKwargs::default(),
         };
         let blind = &args.blind;
         let model = ModelArgs {

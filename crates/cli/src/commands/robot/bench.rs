@@ -8,6 +8,7 @@ use embodied_r_data::multimodal::{Media, MediaFile, Message, Part, Role, Sample,
 use embodied_r_data::{Question, RecordPlace};
 use embodied_r_files::{write_atomic, write_json};
 use embodied_r_policy::SamplingSettings;
+use embodied_r_policy::tokenizer::ChatTemplateKwargs;
 use embodied_r_robot::bench::{
     Agreement, BenchQuestion, Summary, answer_of, exact_score, markdown, read_questions,
     system_prompt,
@@ -78,6 +79,7 @@ fn answer(args: &BenchArgs, questions: &[BenchQuestion]) -> anyhow::Result<Answe
             seed: 0,
             // The questions have their own.
             system: SystemPromptArgs::default(),
+            chat_template_kwargs: ChatTemplateKwargs::default(),
         },
         batch: args.batch,
     };

@@ -72,7 +72,9 @@ impl<'a, T: TrainingSettings> Job<'a, T> {
         if let Some(checkpoint) = &session.checkpoint {
             checkpoint.refuse_other_model(&run.model, &fingerprint).map_err(explain)?;
         }
-        let tokenizer = Arc::new(Tokenizer::from_dir(&folder)?);
+        let kwargs = session.settings.prompt().chat_template_kwargs.clone();
+        let tokenizer = Tokenizer::from_dir(&folder)?.with_chat_template_kwargs(kwargs);
+        let tokenizer = Arc::new(tokenizer);
         let config = ModelConfig::of_model(&folder)?;
         let counts = trainable.counts(&config).map_err(|error| Usage(error.to_string()))?;
         if run.precision == Precision::F32 && process_group.is_rank_zero() {

@@ -1,6 +1,6 @@
 //! What the settings of all training commands have in common.
 
-use embodied_r_grpo::settings::{GrpoSettings, RunSettings, SftSettings};
+use embodied_r_grpo::settings::{GrpoSettings, PromptSettings, RunSettings, SftSettings};
 use embodied_r_policy::Trainable;
 
 use crate::settings::Settings;
@@ -31,6 +31,9 @@ pub(crate) trait TrainingSettings: Settings {
     /// The settings that every run has.
     fn run(&self) -> &RunSettings;
 
+    /// The settings of prompts.
+    fn prompt(&self) -> &PromptSettings;
+
     /// The trainable parameters.
     fn trainable(&self) -> Trainable;
 }
@@ -52,6 +55,10 @@ impl TrainingSettings for GrpoSettings {
         &self.run
     }
 
+    fn prompt(&self) -> &PromptSettings {
+        &self.prompt
+    }
+
     fn trainable(&self) -> Trainable {
         self.trainable()
     }
@@ -64,6 +71,10 @@ impl TrainingSettings for SftSettings {
 
     fn run(&self) -> &RunSettings {
         &self.run
+    }
+
+    fn prompt(&self) -> &PromptSettings {
+        &self.prompt
     }
 
     fn trainable(&self) -> Trainable {
