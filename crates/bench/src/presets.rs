@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use embodied_r_policy::{DecoderSizes, ModelConfig, ModelType, Rope, WeightDtype};
+use embodied_r_policy::{DecoderSizes, ModelConfig, ModelType, MropeSections, Rope, WeightDtype};
 
 /// A model architecture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -224,8 +224,8 @@ fn seeing(sizes: DecoderSizes, tower: TowerSizes) -> Shape {
     // A quarter of a head's pairs for the time, and three eighths each for height and width, as Qwen2.5-VL.
     let pairs = config.head_dim / 2;
     let (time, height) = (pairs / 4, pairs * 3 / 8);
-    let section = Some([time, height, pairs - time - height]);
-    let rope = Rope { mrope_section: section, ..Rope::plain(1e6) };
+    let section = MropeSections::consecutive([time, height, pairs - time - height]);
+    let rope = Rope { mrope_section: Some(section), ..Rope::plain(1e6) };
     let config = ModelConfig { rope, initializer_range: 0.02, ..config };
     let TowerSizes { depth, hidden_size, heads, intermediate_size, full_attention_every } = tower;
     let full: Vec<usize> =

@@ -9,14 +9,24 @@ constexpr int FREQUENCIES = 256;
 
 struct InverseFrequencies { float of[FREQUENCIES]; };
 
-// Which of a token's `axes` position ids a pair uses: pairs from `second` on the second, from `third` on the third.
-struct Axes { int count, second, third; };
+// Which of a token's `count` position ids a pair uses: pairs from `second` on the second, from `third` on the third. If
+// interleaved, the ids take turns: `second` pairs for the second, `third` for the third, the others for the first.
+struct Axes {
+    int count, second, third, interleaved;
+
+    __device__ int of(int pair) const {
+        if (count == 1) return 0;
+        if (!interleaved) return (pair >= second) + (pair >= third);
+        const int turn = pair % 3;
+        return turn && pair < 3 * (turn == 1 ? second : third) ? turn : 0;
+    }
+};
 
 // Cosines and sines of the pairs [first, first + count) of `half`; angles are rounded to f32 as on the CPU.
 __global__ void cos_sin_kernel(float* cosines, float* sines, const uint32_t* positions, InverseFrequencies frequencies,
                                Axes axes, long long tokens, int first, int count, int half, float factor) {
     for (int j = first_in_row(); j < count; j += step_in_row()) {
-        const int pair = first + j, axis = axes.count == 1 ? 0 : (pair >= axes.second) + (pair >= axes.third);
+        const int pair = first + j, axis = axes.of(pair);
         const float frequency = frequencies.of[j];
         for (long long token = blockIdx.x; token < tokens; token += gridDim.x) {
             const float angle = float(positions[token * axes.count + axis]) * frequency;
@@ -76,16 +86,16 @@ __global__ void qkv_kernel(T* q, T* k, T* v, const T* fused, const B* q_bias, co
 
 }  // namespace
 
-// `inv_freq` (half) is in host memory, `positions` (tokens, axes) on the device. With three position ids per token, pairs
-// from `second` on use the second and from `third` on the third.
+// `inv_freq` (half) is in host memory, `positions` (tokens, axes) on the device; `second`, `third` and `interleaved` are
+// those of `Axes`.
 extern "C" int er_cos_sin(float* cos, float* sin, const uint32_t* positions, const float* inv_freq, long long tokens,
-                          int half, int axes, int second, int third, float factor, void* stream) {
+                          int half, int axes, int second, int third, int interleaved, float factor, void* stream) {
     for (int first = 0; first < half; first += FREQUENCIES) {
         const int count = min(half - first, FREQUENCIES);
         InverseFrequencies frequencies = {};
         for (int i = 0; i < count; i++) frequencies.of[i] = inv_freq[first + i];
         const int code = LAUNCH(cos_sin_kernel, row_grid(tokens, count), ROW_THREADS, 0, stream, cos, sin, positions,
-                                frequencies, (Axes{axes, second, third}), tokens, first, count, half, factor);
+                                frequencies, (Axes{axes, second, third, interleaved}), tokens, first, count, half, factor);
         if (code) return code;
     }
     return 0;

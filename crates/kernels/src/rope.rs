@@ -22,6 +22,40 @@ pub struct Frequencies {
     pub attention_factor: f32,
 }
 
+/// Which of a token's three position ids each pair of M-RoPE uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MropeSections {
+    /// Pairs for each id.
+    pub sizes: [usize; 3],
+    /// Whether the ids take turns, `i % 3` for pair i, as long as pairs are left for it; the first id has the others
+    /// (Qwen3-VL). Otherwise each id has consecutive pairs (Qwen2-VL).
+    pub interleaved: bool,
+}
+
+impl MropeSections {
+    /// Each id has consecutive pairs.
+    pub const fn consecutive(sizes: [usize; 3]) -> Self {
+        Self { sizes, interleaved: false }
+    }
+
+    /// The ids take turns.
+    pub const fn interleaved(sizes: [usize; 3]) -> Self {
+        Self { sizes, interleaved: true }
+    }
+
+    /// The id that a pair uses.
+    fn axis(self, pair: usize) -> usize {
+        let [first, second, _] = self.sizes;
+        match self.interleaved {
+            true => {
+                let turn = pair % 3;
+                if pair < 3 * self.sizes[turn] { turn } else { 0 }
+            }
+            false => usize::from(pair >= first) + usize::from(pair >= first + second),
+        }
+    }
+}
+
 /// Cos/sin cache for the positions of a batch, shared by all layers and by forward and backward. It is computed on
 /// first use, where the rotated tensors are.
 #[derive(Debug)]
@@ -29,7 +63,7 @@ pub struct CosSinCache {
     /// Position ids: one per token, or three for M-RoPE.
     positions: Vec<usize>,
     /// The pairs that use each position id of a token; `None` if it has a single one.
-    sections: Option<[usize; 3]>,
+    sections: Option<MropeSections>,
     frequencies: Frequencies,
     /// Cosines and sines (tokens, half).
     host: OnceLock<(Vec<f32>, Vec<f32>)>,
@@ -49,8 +83,8 @@ impl CosSinCache {
 
     /// Cosines and sines for 3-D position ids (M-RoPE, Qwen2-VL).
     ///
-    /// The pairs are split into `sections`: section i uses a token's i-th position id. A token with three equal ids
-    /// has the values of [`Self::new`].
+    /// `sections` say which of a token's position ids a pair uses. A token with three equal ids has the values of
+    /// [`Self::new`].
     ///
     /// # Shapes
     /// `positions` (tokens) of (temporal, height, width); the sections sum to the number of pairs.
@@ -59,17 +93,21 @@ impl CosSinCache {
     /// The sections do not sum to the number of pairs.
     pub fn multimodal(
         positions: &[[usize; 3]],
-        sections: [usize; 3],
+        sections: MropeSections,
         frequencies: &Frequencies,
     ) -> Result<Self> {
-        let pairs = frequencies.inv_freq.len();
-        check(sections.iter().sum::<usize>() == pairs, OP, || {
-            format!("M-RoPE sections {sections:?} do not sum to {pairs} pairs")
+        let (pairs, sizes) = (frequencies.inv_freq.len(), sections.sizes);
+        check(sizes.iter().sum::<usize>() == pairs, OP, || {
+            format!("M-RoPE sections {sizes:?} do not sum to {pairs} pairs")
         })?;
         Ok(Self::of(positions.as_flattened().to_vec(), Some(sections), frequencies))
     }
 
-    fn of(positions: Vec<usize>, sections: Option<[usize; 3]>, frequencies: &Frequencies) -> Self {
+    fn of(
+        positions: Vec<usize>,
+        sections: Option<MropeSections>,
+        frequencies: &Frequencies,
+    ) -> Self {
         Self {
             positions,
             sections,
@@ -98,8 +136,8 @@ impl CosSinCache {
     fn computed(&self) -> (Vec<f32>, Vec<f32>) {
         let Frequencies { inv_freq, attention_factor } = &self.frequencies;
         let (half, axes) = (inv_freq.len(), self.axes());
-        let sections = self.sections.unwrap_or([half, 0, 0]);
-        let axis: Vec<usize> = (0..3).flat_map(|i| std::iter::repeat_n(i, sections[i])).collect();
+        let axis_of = |pair| self.sections.map_or(0, |sections| sections.axis(pair));
+        let axis: Vec<usize> = (0..half).map(axis_of).collect();
         let filled = |of: fn(f64) -> f64| {
             parallel::filled_rows(self.tokens(), half, |token, values| {
                 let position = &self.positions[token * axes..][..axes];

@@ -6,13 +6,18 @@ mod noise;
 
 use candle_core::Tensor;
 use embodied_r_kernels::memory;
-use embodied_r_kernels::rope::{CosSinCache, Frequencies, Rotation, rotate};
+use embodied_r_kernels::rope::{CosSinCache, Frequencies, MropeSections, Rotation, rotate};
 
 /// Enough rows for several tasks.
 const ROWS: usize = 700;
 /// Two heads of size 8.
 const WIDTH: usize = 16;
-const SECTIONS: [usize; 3] = [1, 1, 2];
+const SECTIONS: MropeSections = MropeSections::consecutive([1, 1, 2]);
+/// The position id of each pair.
+const AXES: [usize; 4] = [0, 1, 2, 2];
+/// As `transformers` interleaves sections of these sizes: pairs 1 and 2 use height and width, all others the time.
+const INTERLEAVED: MropeSections = MropeSections::interleaved([2, 1, 1]);
+const INTERLEAVED_AXES: [usize; 4] = [0, 1, 2, 0];
 
 fn frequencies(attention_factor: f32) -> Frequencies {
     Frequencies { inv_freq: vec![1.0, 0.125, 0.015_625, 0.001_953_125], attention_factor }
@@ -32,8 +37,12 @@ fn position_ids() -> Vec<[usize; 3]> {
 }
 
 /// Reference embedding of `row`, whose pair `j` has position `position[axis of j]`.
-fn reference(row: &[f64], position: [usize; 3], frequencies: &Frequencies) -> Vec<f64> {
-    let axes = [0, 1, 2, 2];
+fn reference(
+    row: &[f64],
+    position: [usize; 3],
+    axes: [usize; 4],
+    frequencies: &Frequencies,
+) -> Vec<f64> {
     let half = WIDTH / 4;
     (0..WIDTH)
         .map(|i| {
@@ -63,11 +72,11 @@ fn assert_equals_the_reference(
     x: &Tensor,
     cos_sin: &CosSinCache,
     position_ids: &[[usize; 3]],
-    by: &Frequencies,
+    (axes, by): ([usize; 4], &Frequencies),
 ) {
     let y = wide(&rotated(x, cos_sin, Rotation::Forward));
     for ((row, position), y) in wide(x).iter().zip(position_ids).zip(&y) {
-        for (actual, expected) in y.iter().zip(reference(row, *position, by)) {
+        for (actual, expected) in y.iter().zip(reference(row, *position, axes, by)) {
             assert!((actual - expected).abs() < 1e-5, "{position:?}: {actual} is not {expected}");
         }
     }
@@ -78,7 +87,12 @@ fn text_is_rotated_by_its_position() {
     for factor in [1.0, 1.25] {
         let by = frequencies(factor);
         let position_ids: Vec<[usize; 3]> = texts().iter().map(|p| [*p; 3]).collect();
-        assert_equals_the_reference(&noise(), &CosSinCache::new(&texts(), &by), &position_ids, &by);
+        assert_equals_the_reference(
+            &noise(),
+            &CosSinCache::new(&texts(), &by),
+            &position_ids,
+            (AXES, &by),
+        );
     }
 }
 
@@ -86,9 +100,11 @@ fn text_is_rotated_by_its_position() {
 fn each_section_is_rotated_by_its_own_position_id() {
     for factor in [1.0, 1.25] {
         let by = frequencies(factor);
-        let cos_sin =
-            CosSinCache::multimodal(&position_ids(), SECTIONS, &by).expect("sections match");
-        assert_equals_the_reference(&noise(), &cos_sin, &position_ids(), &by);
+        for (sections, axes) in [(SECTIONS, AXES), (INTERLEAVED, INTERLEAVED_AXES)] {
+            let cos_sin = CosSinCache::multimodal(&position_ids(), sections, &by);
+            let cos_sin = cos_sin.expect("sections match");
+            assert_equals_the_reference(&noise(), &cos_sin, &position_ids(), (axes, &by));
+        }
     }
 }
 
@@ -116,7 +132,7 @@ fn the_backward_rotation_is_the_gradient_of_the_forward_one() {
             let at = |h: f64| -> f64 {
                 let mut x = x[row].clone();
                 x[i] += h;
-                let y = reference(&x, position, &by);
+                let y = reference(&x, position, AXES, &by);
                 y.iter().zip(&dy[row]).map(|(y, dy)| y * dy).sum()
             };
             let expected = (at(1e-4) - at(-1e-4)) / 2e-4;
@@ -141,5 +157,12 @@ fn an_angle_is_rounded_to_f32_as_transformers_rounds_it() {
 
 #[test]
 fn sections_that_do_not_sum_to_the_pairs_are_rejected() {
-    assert!(CosSinCache::multimodal(&position_ids(), [1, 1, 1], &frequencies(1.0)).is_err());
+    assert!(
+        CosSinCache::multimodal(
+            &position_ids(),
+            MropeSections::consecutive([1, 1, 1]),
+            &frequencies(1.0)
+        )
+        .is_err()
+    );
 }

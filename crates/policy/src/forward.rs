@@ -7,6 +7,7 @@ use embodied_r_kernels::{embedding, lm_head, memory, rms_norm, thread_pool};
 use crate::activation_cache::CachedActivations;
 use crate::decoder::{Activations, DecoderGradients, Pass, PromptKv, PromptSharing};
 use crate::error::{Error, Result};
+use crate::image_rows::{Embedded, ImageBackward};
 use crate::packed::PackedBatch;
 use crate::parameters::Gradients;
 use crate::policy::{Policy, TokenScores};
@@ -83,7 +84,9 @@ impl<'a> ForwardPass<'a> {
         let dx = memory::zero_rows(batch.output_rows.len(), &d_selected)?;
         embedding::scatter_add(&dx, &batch.sources, &d_selected)?;
         let sharing = |_| PromptSharing::None;
-        let dx = layers.backward(policy, dx, &pass, &grads.decoder, sharing, on_ready)?;
+        let images = policy.image_backward(&batch, grads.images());
+        let grads_of = (&grads.decoder, images);
+        let dx = layers.backward(policy, dx, &pass, grads_of, sharing, on_ready)?;
         grads.add_inputs(&batch, &dx)
     }
 }
@@ -131,17 +134,17 @@ impl RecomputePolicy {
 }
 
 impl SavedLayers<'_> {
-    /// Runs all layers on `x` and returns the output at the pass's output rows. The last `saved_layers` layers save
+    /// Runs all layers on the embeddings and returns the output at the pass's output rows. The last `saved_layers` layers save
     /// their activations: their backward runs first and frees them.
     pub(crate) fn forward<'p>(
         policy: &Policy,
-        x: Tensor,
+        embedded: Embedded,
         pass: &Pass<'_>,
         saved_layers: usize,
         sharing: impl Fn(usize) -> PromptSharing<'p> + Sync,
     ) -> Result<(Self, Tensor)> {
         let (mut saved, recompute) = (Vec::new(), RecomputePolicy::new(policy, saved_layers));
-        let x = policy.forward_layers(x, pass, sharing, |index, input, activations| {
+        let x = policy.forward_layers(embedded, pass, sharing, |index, input, activations| {
             saved.extend(recompute.of(index, input, activations));
             Ok(())
         })?;
@@ -151,14 +154,14 @@ impl SavedLayers<'_> {
     /// As [`Self::forward`] on a prompt, with its keys and values for the completions.
     pub(crate) fn forward_prompt(
         policy: &Policy,
-        x: Tensor,
+        embedded: Embedded,
         pass: &Pass<'_>,
         saved_layers: usize,
     ) -> Result<(Self, Vec<PromptKv>, Tensor)> {
         let (mut saved, mut kvs, recompute) =
             (Vec::new(), Vec::new(), RecomputePolicy::new(policy, saved_layers));
         let x = policy.forward_layers(
-            x,
+            embedded,
             pass,
             |_| PromptSharing::None,
             |index, input, activations| {
@@ -170,13 +173,14 @@ impl SavedLayers<'_> {
         Ok((Self::Computed(saved), kvs, x))
     }
 
-    /// The gradient of the lowest reached layer's input, from that of the last layer's output.
+    /// The gradient of the lowest reached layer's input, from that of the last layer's output; also adds the gradients of
+    /// what `images` added after a layer.
     pub(crate) fn backward<'p>(
         mut self,
         policy: &Policy,
         mut dx: Tensor,
         pass: &Pass<'_>,
-        grads: &DecoderGradients,
+        (grads, images): (&DecoderGradients, Option<ImageBackward<'_>>),
         sharing: impl Fn(usize) -> PromptSharing<'p> + Sync,
         on_ready: &mut GradientReadyHook<'_>,
     ) -> Result<Tensor> {
@@ -187,6 +191,9 @@ impl SavedLayers<'_> {
                 let Some(saved) = self.take(index)? else { break };
                 let (output_rows, sharing) =
                     (pass.output_rows(index, policy.decoder.layers.len()), sharing(index));
+                if let Some(images) = images {
+                    images.add(index, &dx, output_rows.map(|it| &it.rows[..]))?;
+                }
                 let activations = match saved.activations {
                     Some(activations) => activations,
                     // A prompt's forward does not depend on its completions.

@@ -38,6 +38,7 @@ pub use embodied_r_kernels::Precision;
 pub use embodied_r_kernels::WeightPlacement;
 pub use embodied_r_kernels::paged_attention::PAGE_SIZE;
 pub use embodied_r_kernels::quantized::BlockFormat;
+pub use embodied_r_kernels::rope::MropeSections;
 pub use embodied_r_kernels::weight::WeightFormat;
 pub use engine::{
     Engine, EngineOptions, EngineOutput, EngineStats, FinishReason, GenerationRequest,
@@ -54,7 +55,7 @@ pub use lora::{Adapter, AdapterFault, LoraConfig};
 pub use packed::Group;
 pub use parameters::{Gradients, Parameters};
 pub use policy::{LayerHook, Policy, TokenScores};
-pub use prompt::{ImageEmbedder, MropePosition, Prompt, PromptImage};
+pub use prompt::{ImageEmbedder, ImageSpan, MropePosition, Prompt, PromptImage};
 pub use sampling::{SampledToken, SamplingBounds, SamplingParams, SamplingSettings, TokenLogprobs};
 pub use shared_prompt::{ChunkForward, SharedPrompt};
 pub use tensor_parallel::{ShardBytes, TensorParallel};

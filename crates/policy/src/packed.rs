@@ -7,7 +7,8 @@ use embodied_r_kernels::attention::GroupSpan;
 use embodied_r_kernels::rope::CosSinCache;
 
 use crate::error::{Error, Result};
-use crate::prompt::{MropePosition, Prompt, PromptImage};
+use crate::image_rows::BatchImage;
+use crate::prompt::{MropePosition, Prompt};
 
 /// A prompt and its completions to score. The prompt is computed once.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -35,8 +36,8 @@ pub(crate) struct PackedBatch {
     pub(crate) ids: Vec<usize>,
     /// Position of each input within its sequence, for RoPE.
     pub(crate) positions: Vec<MropePosition>,
-    /// The rows with images in place of tokens.
-    pub(crate) images: Vec<ImageRows>,
+    /// The images in place of tokens.
+    pub(crate) images: Vec<BatchImage>,
     /// The rows of each group.
     pub(crate) spans: Vec<GroupSpan>,
     /// The rows whose last-layer output is needed: each prompt's last one, and the completions'.
@@ -47,13 +48,6 @@ pub(crate) struct PackedBatch {
     pub(crate) targets: Vec<u32>,
     /// The rows' cosines and sines, shared by the forward and backward passes of one policy.
     pub(crate) cos_sin: BatchCosSin,
-}
-
-/// The rows of an image in a batch.
-#[derive(Debug, Clone)]
-pub(crate) struct ImageRows {
-    pub(crate) rows: Range<usize>,
-    pub(crate) image: PromptImage,
 }
 
 /// Cosines and sines of a batch's rows, set by the first pass that uses them.
@@ -97,8 +91,10 @@ impl PackedBatch {
         let prompt = self.push(&group.prompt, group.prompt.ids(), 0);
         let images = group.prompt.images().iter();
         self.images.extend(images.map(|image| {
-            let start = first + image.offset;
-            ImageRows { rows: start..start + image.position_ids.len(), image: image.clone() }
+            let in_batch = |(tokens, rows): (Range<usize>, _)| {
+                (first + tokens.start..first + tokens.end, rows)
+            };
+            BatchImage { parts: image.parts().map(in_batch).collect(), image: image.clone() }
         }));
         let last_of_prompt = self.output_rows.len();
         self.output_rows.push(prompt.end - 1);

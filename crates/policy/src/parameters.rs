@@ -10,7 +10,7 @@ use crate::decoder::DecoderGradients;
 use crate::error::{Error, Result, TensorContext};
 use crate::image_rows::ImageGradients;
 use crate::layer::Module;
-use crate::packed::{ImageRows, PackedBatch};
+use crate::packed::PackedBatch;
 use crate::tensors::{EMBEDDING, layer_of, tensor_shapes};
 
 /// Tensors of a decoder by canonical name, in the model's order.
@@ -183,15 +183,13 @@ impl Gradients {
             return self.decoder.add_tokens(&batch.ids, dx);
         }
         if let Some(images) = &self.images {
-            for ImageRows { rows, image } in &batch.images {
-                images.add(image.digest, &memory::rows(dx, rows.clone())?)?;
-            }
+            batch.images.iter().try_for_each(|image| images.add(image, 0, dx, None))?;
         }
         if self.decoder.embedding.is_none() {
             return Ok(());
         }
         // The embeddings of placeholder tokens are not used.
-        let is_image = |row: &usize| batch.images.iter().any(|image| image.rows.contains(row));
+        let is_image = |row: &usize| batch.images.iter().any(|image| image.contains(*row));
         let text: Vec<usize> = (0..batch.ids.len()).filter(|row| !is_image(row)).collect();
         let ids: Vec<usize> = text.iter().map(|row| batch.ids[*row]).collect();
         self.decoder.add_tokens(&ids, &embedding::gather(dx, &text)?)

@@ -20,9 +20,9 @@ use crate::config::ModelConfig;
 use crate::decoder::Decoder;
 use crate::error::{Error, Result};
 use crate::gguf::{self, GgufModel};
-use crate::image_rows::{self, ImageGradients};
+use crate::image_rows::{BatchImage, Embedded, ImageBackward, ImageGradients};
 use crate::lora::{self, Adapter, Lora};
-use crate::packed::{Group, ImageRows, PackedBatch};
+use crate::packed::{Group, PackedBatch};
 use crate::parameters::{Gradients, Parameters};
 use crate::prompt::{ImageEmbedder, Prompt};
 use crate::weights::{self, Multimodal, SaveOptions, WriterRank};
@@ -306,7 +306,8 @@ impl Policy {
     /// Out of memory.
     pub fn zero_gradients(&self) -> Result<Gradients> {
         let gradients = Gradients::zeros(&self.parameters, &self.config)?;
-        Ok(gradients.with_images(self.images.trained.then(ImageGradients::default)))
+        let levels = self.images.embedder.as_ref().map_or(1, |embedder| embedder.levels());
+        Ok(gradients.with_images(self.images.trained.then(|| ImageGradients::new(levels))))
     }
 
     /// Whether training uses dropout.
@@ -331,14 +332,23 @@ impl Policy {
         PackedBatch::new(groups, self.config.vocab_size, self.config.max_position_embeddings)
     }
 
-    /// The embeddings of the tokens and images of a batch (tokens, hidden).
-    pub(crate) fn embed(&self, batch: &PackedBatch) -> Result<Tensor> {
+    /// The embeddings of the tokens and images of a batch.
+    pub(crate) fn embed(&self, batch: &PackedBatch) -> Result<Embedded> {
         let x = self.embed_tokens(&batch.ids)?;
-        for ImageRows { rows, image } in &batch.images {
-            let embeddings = image.embedded(self.images.embedder.as_deref())?;
-            image_rows::insert(&x, rows.start, &embeddings, 0..rows.len())?;
-        }
-        Ok(x)
+        let features =
+            |image: &'_ BatchImage| image.image.embedded(self.images.embedder.as_deref());
+        let features = batch.images.iter().map(features).collect::<Result<Vec<_>>>()?;
+        let images: Vec<_> = batch.images.iter().zip(features).collect();
+        Embedded::new(x, &images)
+    }
+
+    /// What a backward pass of `batch` needs for the gradients of image features that are added after a layer.
+    pub(crate) fn image_backward<'a>(
+        &self,
+        batch: &'a PackedBatch,
+        images: Option<&'a ImageGradients>,
+    ) -> Option<ImageBackward<'a>> {
+        images.map(|gradients| ImageBackward { gradients, images: &batch.images })
     }
 
     /// The tokens' embeddings (tokens, hidden).

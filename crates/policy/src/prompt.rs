@@ -43,28 +43,42 @@ impl TryFrom<StoredPrompt> for Prompt {
 /// A token's 3-D position id: time, height and width.
 pub type MropePosition = [usize; 3];
 
-/// An image or a video in place of consecutive placeholder tokens.
+/// An image or a video in place of placeholder tokens.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct PromptImage {
-    /// Index of the first placeholder token in the prompt.
-    pub offset: usize,
-    /// Position ids relative to the image's first token, one per placeholder token. The text after it continues at the
-    /// largest height or width + 1.
-    pub position_ids: Vec<MropePosition>,
+    /// Its placeholder tokens, in order: one span, or several with text between the frames of a video.
+    pub spans: Vec<ImageSpan>,
     /// Identifies pixels and positions, also for prefix caching: equal digests count as equal content.
     pub digest: u128,
-    /// One embedding for each placeholder token (tokens, hidden); `None` if a policy's [`ImageEmbedder`] has them.
+    /// Its features (levels · tokens, hidden); `None` if a policy's [`ImageEmbedder`] has them. The first level has one
+    /// embedding for each placeholder token. Level k + 1, if there is one, is added to the output of the decoder's layer k
+    /// at these tokens (DeepStack; Meng et al., 2024).
     #[serde(skip)]
     pub embeddings: Option<Tensor>,
 }
 
-/// Has the embeddings of a policy's images, which may change with the weights of its vision encoder.
+/// Consecutive placeholder tokens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageSpan {
+    /// Index of the first one in the prompt.
+    pub offset: usize,
+    /// Position ids relative to the first one, one per placeholder token. The text after the span continues at the largest
+    /// height or width + 1.
+    pub position_ids: Vec<MropePosition>,
+}
+
+/// Has the features of a policy's images, which may change with the weights of its vision encoder.
 pub trait ImageEmbedder: Send + Sync {
-    /// The embeddings of the image of that digest, on the device of the policy (tokens, hidden).
+    /// The features of the image of that digest, on the device of the policy, as [`PromptImage::embeddings`].
     ///
     /// # Errors
     /// The image is unknown, or cannot be encoded.
     fn embeddings(&self, digest: u128) -> Result<Tensor>;
+
+    /// The levels of the features.
+    fn levels(&self) -> usize {
+        1
+    }
 }
 
 /// A token's identity for prefix caching: equal keys after equal prefixes have equal KV-cache entries.
@@ -78,7 +92,7 @@ pub(crate) fn text_key(id: u32) -> TokenKey {
     TokenKey::from(id)
 }
 
-impl PromptImage {
+impl ImageSpan {
     /// The placeholder tokens' indices in the prompt.
     fn tokens(&self) -> Range<usize> {
         self.offset..self.offset + self.position_ids.len()
@@ -86,21 +100,53 @@ impl PromptImage {
 }
 
 impl PromptImage {
-    /// Its embeddings, or those of `embedder` (tokens, hidden).
+    /// An image in place of consecutive placeholder tokens.
+    pub fn consecutive(offset: usize, position_ids: Vec<MropePosition>, digest: u128) -> Self {
+        Self { spans: vec![ImageSpan { offset, position_ids }], digest, embeddings: None }
+    }
+
+    /// Index of the first placeholder token in the prompt.
+    pub fn offset(&self) -> usize {
+        self.spans.first().map_or(0, |span| span.offset)
+    }
+
+    /// The number of placeholder tokens.
+    pub fn tokens(&self) -> usize {
+        self.spans.iter().map(|span| span.position_ids.len()).sum()
+    }
+
+    /// For each span its tokens' indices in the prompt, and among the image's tokens.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = (Range<usize>, Range<usize>)> {
+        let mut end = 0;
+        self.spans.iter().map(move |span| {
+            let start = end;
+            end += span.position_ids.len();
+            (span.tokens(), start..end)
+        })
+    }
+
+    /// Its features, or those of `embedder` (levels · tokens, hidden).
     ///
     /// # Errors
-    /// There are none, or not one per token.
+    /// There are none, or not the same number per token.
     pub(crate) fn embedded(&self, embedder: Option<&dyn ImageEmbedder>) -> Result<Tensor> {
         let embeddings = match (&self.embeddings, embedder) {
             (Some(embeddings), _) => embeddings.clone(),
             (None, Some(embedder)) => embedder.embeddings(self.digest)?,
             (None, None) => return Err(fault("an image has no embeddings".into())),
         };
-        match (embeddings.dims2().map_or(0, |(rows, _)| rows), self.position_ids.len()) {
-            (rows, tokens) if rows == tokens => Ok(embeddings),
-            (rows, tokens) => {
-                Err(fault(format!("an image has {rows} embeddings for {tokens} tokens")))
-            }
+        match self.fits(&embeddings) {
+            Ok(()) => Ok(embeddings),
+            Err(message) => Err(fault(message)),
+        }
+    }
+
+    /// Whether features have as many rows as a number of levels needs.
+    fn fits(&self, embeddings: &Tensor) -> Result<(), String> {
+        let (rows, tokens) = (embeddings.dims2().map_or(0, |(rows, _)| rows), self.tokens());
+        match rows > 0 && tokens > 0 && rows.is_multiple_of(tokens) {
+            true => Ok(()),
+            false => Err(format!("an image has {rows} embeddings for {tokens} tokens")),
         }
     }
 }
@@ -112,7 +158,9 @@ fn fault(fault: String) -> Error {
 impl PartialEq for Prompt {
     fn eq(&self, other: &Self) -> bool {
         let same = |(a, b): (&PromptImage, &PromptImage)| {
-            (a.offset, a.digest, a.position_ids.len()) == (b.offset, b.digest, b.position_ids.len())
+            let tokens = |image: &PromptImage| image.spans.iter().map(ImageSpan::tokens).collect();
+            let [of_a, of_b]: [Vec<Range<usize>>; 2] = [a, b].map(tokens);
+            a.digest == b.digest && of_a == of_b
         };
         self.ids == other.ids
             && self.cache_salt == other.cache_salt
@@ -134,22 +182,23 @@ impl Prompt {
     /// A prompt of `ids`, with `images` in ascending order of their offsets.
     ///
     /// # Errors
-    /// [`Error::Sequence`] if images overlap, exceed the prompt, or have embeddings, but not one per token.
+    /// [`Error::Sequence`] if images overlap, exceed the prompt, have no tokens, or features that do not fit them.
     pub fn with_images(ids: Vec<u32>, images: Vec<PromptImage>) -> Result<Self> {
         let mut end = 0;
         for image in &images {
-            let tokens = image.tokens();
-            let embeddings = image.embeddings.as_ref();
-            let rows = embeddings.map_or(tokens.len(), |it| it.dims2().map_or(0, |dims| dims.0));
-            let fault = if rows != tokens.len() || rows == 0 {
-                format!("an image has {rows} embeddings for {} tokens", tokens.len())
-            } else if tokens.start < end || tokens.end > ids.len() {
-                format!("the image at tokens {tokens:?} overlaps another or exceeds the prompt")
-            } else {
+            let of_embeddings = image.embeddings.as_ref().map(|it| image.fits(it));
+            of_embeddings.unwrap_or(Ok(())).map_err(fault)?;
+            let mut tokens = image.spans.iter().map(ImageSpan::tokens).peekable();
+            if tokens.peek().is_none() {
+                return Err(fault("an image has no tokens".into()));
+            }
+            for tokens in tokens {
+                if tokens.is_empty() || tokens.start < end || tokens.end > ids.len() {
+                    let what = "overlaps another or exceeds the prompt";
+                    return Err(fault(format!("the image at tokens {tokens:?} {what}")));
+                }
                 end = tokens.end;
-                continue;
-            };
-            return Err(self::fault(fault));
+            }
         }
         let position_ids =
             if images.is_empty() { Vec::new() } else { position_ids(ids.len(), &images) };
@@ -222,9 +271,10 @@ impl Prompt {
 
     /// The position of the first token after the prompt.
     fn end(&self) -> usize {
-        match self.images.last() {
-            Some(image) if image.tokens().end == self.ids.len() => {
-                next_position(&self.position_ids[image.tokens()])
+        let last = self.images.last().and_then(|image| image.spans.last());
+        match last.map(ImageSpan::tokens) {
+            Some(tokens) if tokens.end == self.ids.len() => {
+                next_position(&self.position_ids[tokens])
             }
             _ => self.position_ids.last().map_or(0, |position| position[0] + 1),
         }
@@ -234,8 +284,10 @@ impl Prompt {
     pub(crate) fn keys(&self) -> Vec<TokenKey> {
         let mut keys: Vec<TokenKey> = self.ids.iter().map(|id| text_key(*id)).collect();
         for image in &self.images {
-            for (row, key) in keys[image.tokens()].iter_mut().enumerate() {
-                *key = image.digest.wrapping_add(row as TokenKey) | IMAGE_KEY;
+            for (tokens, rows) in image.parts() {
+                for (row, key) in rows.zip(&mut keys[tokens]) {
+                    *key = image.digest.wrapping_add(row as TokenKey) | IMAGE_KEY;
+                }
             }
         }
         if let Some(first) = keys.first_mut() {
@@ -244,16 +296,17 @@ impl Prompt {
         keys
     }
 
-    /// The image tokens within `range`: for each image their indices relative to the start of the range, the matching
-    /// rows of its embeddings, and the image.
+    /// The image tokens within `range`: for each span of an image their indices relative to the start of the range, among
+    /// the image's tokens, and the image.
     pub(crate) fn image_rows(
         &self,
         range: Range<usize>,
     ) -> impl Iterator<Item = (Range<usize>, Range<usize>, &PromptImage)> {
-        self.images.iter().filter_map(move |image| {
-            let tokens = image.tokens();
+        let spans = self.images.iter().flat_map(|image| image.parts().map(move |it| (it, image)));
+        spans.filter_map(move |((tokens, rows), image)| {
             let (start, end) = (tokens.start.max(range.start), tokens.end.min(range.end));
-            let rows = start.checked_sub(tokens.start)?..end.checked_sub(tokens.start)?;
+            let within = |index: usize| Some(rows.start + index.checked_sub(tokens.start)?);
+            let rows = within(start)?..within(end)?;
             let overlaps = start < end;
             overlaps.then(|| (start - range.start..end - range.start, rows, image))
         })
@@ -284,11 +337,10 @@ fn position_ids(tokens: usize, images: &[PromptImage]) -> Vec<MropePosition> {
         position_ids.extend((*next..*next + count).map(|position| [position; 3]));
         *next += count;
     };
-    for image in images {
-        text(&mut position_ids, &mut next, image.offset);
-        position_ids
-            .extend(image.position_ids.iter().map(|position| position.map(|axis| next + axis)));
-        next += next_position(&image.position_ids);
+    for ImageSpan { offset, position_ids: of_span } in images.iter().flat_map(|it| &it.spans) {
+        text(&mut position_ids, &mut next, *offset);
+        position_ids.extend(of_span.iter().map(|position| position.map(|axis| next + axis)));
+        next += next_position(of_span);
     }
     text(&mut position_ids, &mut next, tokens);
     position_ids
@@ -305,8 +357,8 @@ mod tests {
         digest: u128,
     ) -> PromptImage {
         let embeddings = Tensor::zeros((position_ids.len(), 3), DType::F32, &Device::Cpu).unwrap();
-        let (position_ids, embeddings) = (position_ids, Some(embeddings));
-        PromptImage { offset, embeddings, position_ids, digest }
+        let image = PromptImage::consecutive(offset, position_ids, digest);
+        PromptImage { embeddings: Some(embeddings), ..image }
     }
 
     /// An image of 2 × 3 tokens.
@@ -376,7 +428,32 @@ mod tests {
         assert!(message(vec![image(5)]).contains("exceeds the prompt"));
         assert!(message(vec![image(0), image(3)]).contains("overlaps"));
         assert!(message(vec![with_positions(0, vec![], 1)]).contains("0 embeddings"));
-        let short = PromptImage { position_ids: vec![[0; 3]], ..image(0) };
-        assert!(message(vec![short]).contains("6 embeddings for 1 tokens"));
+        let four = PromptImage::consecutive(0, vec![[0; 3]; 4], 1);
+        let short = PromptImage { embeddings: image(0).embeddings, ..four };
+        assert!(message(vec![short]).contains("6 embeddings for 4 tokens"));
+        let none = PromptImage { spans: Vec::new(), digest: 1, embeddings: None };
+        assert!(message(vec![none]).contains("no tokens"));
+    }
+
+    /// A video of two blocks of 1 × 2 tokens with a token of text between them.
+    fn two_spans(digest: u128) -> PromptImage {
+        let span = |offset| ImageSpan { offset, position_ids: (0..2).map(|x| [0, 0, x]).collect() };
+        PromptImage { spans: vec![span(2), span(5)], digest, embeddings: None }
+    }
+
+    #[test]
+    fn text_between_the_spans_of_a_video_has_positions_of_its_own() {
+        let prompt = Prompt::with_images(vec![5; 8], vec![two_spans(3)]).unwrap();
+        let positions: Vec<MropePosition> = (0..9).map(|index| prompt.position(index)).collect();
+        assert_eq!(positions[2..4], [[2, 2, 2], [2, 2, 3]]);
+        assert_eq!(positions[4], [4; 3]);
+        assert_eq!(positions[5..7], [[5, 5, 5], [5, 5, 6]]);
+        assert_eq!(positions[7..], [[7; 3], [8; 3]]);
+        let rows: Vec<_> = prompt.image_rows(3..6).map(|(at, rows, _)| (at, rows)).collect();
+        assert_eq!(rows, [(0..1, 1..2), (2..3, 2..3)]);
+        let keys = prompt.keys();
+        assert_eq!(keys[4], text_key(5));
+        assert_eq!([keys[3] - keys[2], keys[5] - keys[3], keys[6] - keys[5]], [1; 3]);
+        assert_ne!(prompt, Prompt::with_images(vec![5; 8], vec![two_spans(4)]).unwrap());
     }
 }

@@ -123,12 +123,12 @@ impl<'a> SharedPrompt<'a> {
     /// Runs the layers on a chunk's own rows.
     fn forward_chunk_layers(&self, batch: &ChunkBatch) -> Result<(SavedLayers<'a>, Tensor)> {
         let Self { policy, prompt, kvs, dropout_seed, .. } = self;
-        let x = policy.embed_tokens(batch.own())?;
+        let embedded = policy.embed_tokens(batch.own())?.into();
         let saved_layers = policy.layers_to_save(prompt.len() + batch.own().len());
         let completions_sharing = |index: usize| PromptSharing::Completions(&kvs[index]);
         SavedLayers::forward(
             policy,
-            x,
+            embedded,
             &batch.pass(policy, *dropout_seed)?,
             saved_layers,
             completions_sharing,
@@ -155,8 +155,9 @@ impl<'a> SharedPrompt<'a> {
         let Self { policy, batch, dropout_seed, layers, kvs, d_last, .. } = self;
         let prompt_sharing = |index: usize| PromptSharing::Prompt(&kvs[index]);
         let pass = policy.pass(&batch, dropout_seed)?;
-        let dx =
-            layers.backward(policy, d_last, &pass, &grads.decoder, prompt_sharing, on_ready)?;
+        let images = policy.image_backward(&batch, grads.images());
+        let grads_of = (&grads.decoder, images);
+        let dx = layers.backward(policy, d_last, &pass, grads_of, prompt_sharing, on_ready)?;
         grads.add_inputs(&batch, &dx)
     }
 }
@@ -186,7 +187,8 @@ impl ChunkForward<'_> {
         let completions_sharing = |index: usize| PromptSharing::Completions(&kvs[index]);
         let pass = batch.pass(policy, *dropout_seed)?;
         // No gradient is final before the prompt's backward.
-        let dx = layers.backward(policy, dx, &pass, grads, completions_sharing, &mut |_| ())?;
+        let grads_of = (grads, None);
+        let dx = layers.backward(policy, dx, &pass, grads_of, completions_sharing, &mut |_| ())?;
         grads.add_tokens(own, &dx)
     }
 }
@@ -255,6 +257,7 @@ impl Policy {
             if !batch.own().is_empty() {
                 let (pass, own) = (batch.pass(self, None)?, self.embed_tokens(batch.own())?);
                 let completions_sharing = |index: usize| PromptSharing::Completions(&kvs[index]);
+                let own = own.into();
                 let own = self.forward_layers(own, &pass, completions_sharing, |_, _, _| Ok(()))?;
                 rows = memory::concat_rows(&[&x, &own])?;
             }

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use candle_core::{Device, Tensor};
 use embodied_r_policy::{
     ActivationCache, ActivationCacheOptions, GenerateOptions, GenerationRequest, Gradients, Group,
-    ImageEmbedder, PAGE_SIZE, Policy, Prompt, PromptImage, Result, SamplingParams, SharedPrompt,
-    TokenScores, Trainable,
+    ImageEmbedder, ImageSpan, PAGE_SIZE, Policy, Prompt, PromptImage, Result, SamplingParams,
+    SharedPrompt, TokenScores, Trainable,
 };
 use groups::{ids, model};
 use indexmap::IndexMap;
@@ -26,31 +26,42 @@ const IMAGES: [(u128, usize, usize); 3] = [(7, 2, 3), (8, 4, 4), (9, 3, 5)];
 /// The digest of another image of the shape of the second.
 const OTHER: u128 = 10;
 
-/// Embeddings by digest.
-#[derive(Default)]
-struct Embeddings(HashMap<u128, Tensor>);
+/// Features of one level, and of three: what is added after the last of the model's two layers, too.
+const LEVELS: [usize; 2] = [1, 3];
+
+/// Features by digest.
+struct Embeddings {
+    of_images: HashMap<u128, Tensor>,
+    levels: usize,
+}
 
 impl ImageEmbedder for Embeddings {
     fn embeddings(&self, digest: u128) -> Result<Tensor> {
-        Ok(self.0[&digest].clone())
+        Ok(self.of_images[&digest].clone())
+    }
+
+    fn levels(&self) -> usize {
+        self.levels
     }
 }
 
 impl Embeddings {
-    fn random() -> Self {
+    fn random(levels: usize) -> Self {
         let values = |(digest, height, width): (u128, usize, usize)| {
             let at = |i: usize| ((i * 37 + digest as usize * 11) % 97) as f32 / 97.0 - 0.5;
-            let values: Vec<f32> = (0..height * width * HIDDEN).map(at).collect();
-            (digest, Tensor::from_vec(values, (height * width, HIDDEN), &Device::Cpu).unwrap())
+            let rows = levels * height * width;
+            let values: Vec<f32> = (0..rows * HIDDEN).map(at).collect();
+            (digest, Tensor::from_vec(values, (rows, HIDDEN), &Device::Cpu).unwrap())
         };
-        Self(IMAGES.into_iter().chain([(OTHER, 4, 4)]).map(values).collect())
+        let of_images = IMAGES.into_iter().chain([(OTHER, 4, 4)]).map(values).collect();
+        Self { of_images, levels }
     }
 
     /// All embeddings, with `step` times `direction` added to those of an image.
     fn moved(&self, digest: u128, direction: &Tensor, step: f64) -> Self {
-        let mut moved = self.0.clone();
-        moved.insert(digest, ((direction * step).unwrap() + &moved[&digest]).unwrap());
-        Self(moved)
+        let mut of_images = self.of_images.clone();
+        of_images.insert(digest, ((direction * step).unwrap() + &of_images[&digest]).unwrap());
+        Self { of_images, levels: self.levels }
     }
 }
 
@@ -58,7 +69,18 @@ impl Embeddings {
 fn image(index: usize, offset: usize) -> PromptImage {
     let (digest, height, width) = IMAGES[index];
     let position_ids = (0..height * width).map(|i| [0, i / width, i % width]).collect();
-    PromptImage { offset, position_ids, digest, embeddings: None }
+    PromptImage::consecutive(offset, position_ids, digest)
+}
+
+/// The last image as three frames of a row each, with text between them.
+fn frames(offset: usize) -> PromptImage {
+    let (digest, height, width) = IMAGES[2];
+    let position_ids: Vec<_> = (0..width).map(|x| [0, 0, x]).collect();
+    let span = |frame| ImageSpan {
+        offset: offset + frame * (width + 2),
+        position_ids: position_ids.clone(),
+    };
+    PromptImage { spans: (0..height).map(span).collect(), digest, embeddings: None }
 }
 
 /// A prompt of `tokens` with the images at their offsets.
@@ -67,7 +89,7 @@ fn prompt(tokens: usize, images: &[(usize, usize)]) -> Prompt {
     Prompt::with_images(ids(tokens, 1), images).unwrap()
 }
 
-/// Groups of one image, of two, one of them at the end of the prompt, and of text.
+/// Groups of one image, of two, one of them at the end of the prompt, of text, and of a video with text between frames.
 fn all_groups() -> Vec<Group> {
     let completions = |seed: usize| {
         [5, 1, 12, 7].iter().enumerate().map(|(i, n)| ids(*n, i + seed)).collect::<Vec<_>>()
@@ -76,6 +98,10 @@ fn all_groups() -> Vec<Group> {
         Group { prompt: prompt(23, &[(0, 4)]), completions: completions(2) },
         Group { prompt: prompt(40, &[(0, 1), (1, 24)]), completions: completions(5) },
         Group { prompt: prompt(9, &[]), completions: completions(8) },
+        Group {
+            prompt: Prompt::with_images(ids(25, 1), vec![frames(3)]).unwrap(),
+            completions: completions(11),
+        },
     ]
 }
 
@@ -168,18 +194,20 @@ fn assert_same(a: &Computed, b: &Computed) {
 
 #[test]
 fn packing_and_chunks_change_nothing() {
-    let (policy, groups) = (policy(Embeddings::random()), all_groups());
-    let unshared = unshared(&policy, &groups);
-    assert_eq!(unshared.gradients.keys().filter(|name| name.starts_with("image")).count(), 2);
-    assert_same(&packed(&policy, &groups, None), &unshared);
-    assert_same(&in_chunks(&policy, &groups, None), &unshared);
-    let recomputed = model(MODEL).with_images(Arc::new(Embeddings::random()), true);
-    assert_same(&packed(&recomputed.with_activation_bytes(0), &groups, None), &unshared);
+    for levels in LEVELS {
+        let (policy, groups) = (policy(Embeddings::random(levels)), all_groups());
+        let unshared = unshared(&policy, &groups);
+        assert_eq!(unshared.gradients.keys().filter(|name| name.starts_with("image")).count(), 3);
+        assert_same(&packed(&policy, &groups, None), &unshared);
+        assert_same(&in_chunks(&policy, &groups, None), &unshared);
+        let recomputed = model(MODEL).with_images(Arc::new(Embeddings::random(levels)), true);
+        assert_same(&packed(&recomputed.with_activation_bytes(0), &groups, None), &unshared);
+    }
 }
 
 #[test]
 fn embeddings_may_come_with_the_prompt() {
-    let embeddings = Embeddings::random();
+    let embeddings = Embeddings::random(3);
     let groups = all_groups();
     let embedded = groups.iter().map(|group| Group {
         prompt: group.prompt.embedded(Some(&embeddings)).unwrap(),
@@ -193,8 +221,22 @@ fn embeddings_may_come_with_the_prompt() {
 }
 
 #[test]
+fn each_level_changes_the_scores() {
+    let scores = |levels| {
+        policy(Embeddings::random(levels)).score(&all_groups(), TEMPERATURE).unwrap().logps
+    };
+    let [one, two, three, four] = [1, 2, 3, 4].map(scores);
+    assert!(one != two && two != three, "levels that are added after both layers");
+    assert_eq!(three, four, "there is no third layer");
+}
+
+#[test]
 fn an_update_reuses_the_activations_of_its_rollout() {
-    let policy = policy(Embeddings::random());
+    LEVELS.into_iter().for_each(assert_reused);
+}
+
+fn assert_reused(levels: usize) {
+    let policy = policy(Embeddings::random(levels));
     // One prompt is longer than a page, and the last two differ in nothing but their image.
     let other = PromptImage { digest: OTHER, ..image(1, 8) };
     let prompts = [
@@ -202,6 +244,7 @@ fn an_update_reuses_the_activations_of_its_rollout() {
         prompt(PAGE_SIZE + 20, &[(1, 3), (2, 30)]),
         prompt(50, &[(1, 8)]),
         Prompt::with_images(ids(50, 1), vec![other]).unwrap(),
+        Prompt::with_images(ids(PAGE_SIZE + 30, 1), vec![frames(PAGE_SIZE - 9)]).unwrap(),
     ];
     let request = |(stream, prompt): (u64, &Prompt)| GenerationRequest {
         prompt: prompt.clone(),
@@ -249,21 +292,31 @@ fn objective(policy: &Policy, groups: &[Group]) -> f64 {
 
 #[test]
 fn image_gradients_agree_with_finite_differences() {
-    let groups = all_groups();
-    let found = packed(&policy(Embeddings::random()), &groups, None).gradients;
-    for digest in [7, 8] {
+    let (groups, levels) = (all_groups(), 3);
+    let found = packed(&policy(Embeddings::random(levels)), &groups, None).gradients;
+    for (digest, level) in [7, 8, 9].into_iter().flat_map(|it| [(it, 0), (it, 1), (it, 2)]) {
         let gradient = &found[&format!("image {digest}")];
+        let tokens = gradient.dims()[0] / levels;
+        let others = Tensor::zeros_like(gradient).unwrap();
+        let of_level = gradient.narrow(0, level * tokens, tokens).unwrap();
+        let rows = level * tokens..(level + 1) * tokens;
+        let gradient = &others.slice_assign(&[rows, 0..HIDDEN], &of_level).unwrap();
         // The gradient's own direction: the largest change for a step.
         let norm = gradient.sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap().sqrt();
         let direction = (gradient / f64::from(norm)).unwrap();
-        // f32 scores have an error of about 1e-5, which a step of 0.02 turns into 5e-4 of a slope of 1.
-        let step = 0.02;
+        // f32 scores have an error of about 1e-5, which a step of 0.02 turns into 5e-4 of a slope of 1. A steeper slope
+        // bends sooner.
+        let step = (0.1 / f64::from(norm)).min(0.02);
         let at = |step| {
-            objective(&policy(Embeddings::random().moved(digest, &direction, step)), &groups)
+            let moved = Embeddings::random(levels).moved(digest, &direction, step);
+            objective(&policy(moved), &groups)
         };
         let slope = (at(step) - at(-step)) / (2.0 * step);
         let relative = (slope - f64::from(norm)).abs() / f64::from(norm);
-        assert!(relative < 2e-3, "image {digest}: {slope} and {norm}");
+        // What is added after the last layer reaches a score only from the last row of a prompt.
+        if norm > 0.0 || level < 2 {
+            assert!(relative < 2e-3, "image {digest}, level {level}: {slope} and {norm}");
+        }
     }
 }
 
@@ -275,7 +328,7 @@ fn placeholder_tokens_have_no_gradient() {
     };
     // The token 90 occurs in place of the image only, and the head of the model is tied to its embedding.
     let ids = [vec![3, 4], vec![90; 6], vec![5]].concat();
-    let untied = model(MODEL).with_images(Arc::new(Embeddings::random()), true);
+    let untied = model(MODEL).with_images(Arc::new(Embeddings::random(1)), true);
     let rows = |group: Group| {
         let found = packed(&untied, &[group], None).gradients;
         found["model.embed_tokens.weight"].to_vec2::<f32>().unwrap()
@@ -293,11 +346,13 @@ fn placeholder_tokens_have_no_gradient() {
 #[test]
 fn images_are_trained_below_frozen_layers() {
     let groups = all_groups();
-    let all = packed(&policy(Embeddings::random()), &groups, None).gradients;
+    let all = packed(&policy(Embeddings::random(3)), &groups, None).gradients;
     let frozen = Trainable::AllExcept(vec!["embed_tokens".into(), "layers\\.".into()]);
-    let policy = policy(Embeddings::random()).with_trainable(&frozen, 1).unwrap();
+    let policy = policy(Embeddings::random(3)).with_trainable(&frozen, 1).unwrap();
     let found = packed(&policy, &groups, None).gradients;
-    assert_eq!(found.keys().collect::<Vec<_>>(), ["model.norm.weight", "image 7", "image 8"]);
+    let mut names: Vec<&String> = found.keys().collect();
+    names.sort_by_key(|name| name.starts_with("image").then_some(*name));
+    assert_eq!(names, ["model.norm.weight", "image 7", "image 8", "image 9"]);
     for (name, gradient) in &found {
         let [a, b] = [gradient, &all[name]]
             .map(|gradient| gradient.flatten_all().unwrap().to_vec1::<f32>().unwrap());
@@ -308,7 +363,7 @@ fn images_are_trained_below_frozen_layers() {
 #[test]
 fn a_text_model_refuses_images() {
     let groups = [Group { prompt: prompt(23, &[(0, 4)]), completions: vec![vec![1]] }];
-    let policy = model("qwen2-tied").with_images(Arc::new(Embeddings::random()), true);
+    let policy = model("qwen2-tied").with_images(Arc::new(Embeddings::random(1)), true);
     let error = policy.score(&groups, 1.0).unwrap_err().to_string();
     assert!(error.contains("text-only"), "{error}");
 }

@@ -72,7 +72,7 @@ impl ImageLayout {
             [time as usize, index / width % height, index % width]
         };
         let position_ids = (0..self.tokens()).map(position).collect();
-        PromptImage { offset, position_ids, digest: self.digest, embeddings }
+        PromptImage { embeddings, ..PromptImage::consecutive(offset, position_ids, self.digest) }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use candle_core::Tensor;
-use embodied_r_policy::Prompt;
+use embodied_r_policy::{Prompt, PromptImage};
 use image::RgbImage;
 
 use crate::config::{ImageTokens, VisionConfig};
@@ -241,7 +241,7 @@ impl VisionProcessor {
                 });
             }
         }
-        in_prompt.sort_by_key(|image| image.offset);
+        in_prompt.sort_by_key(PromptImage::offset);
         Ok(Prompt::with_images(ids.to_vec(), in_prompt)?)
     }
 }

@@ -18,7 +18,7 @@ pub(crate) fn fingerprint<'a>(items: impl Iterator<Item = Item<'a>>) -> String {
         hasher.update(&(answer.len() as u64).to_le_bytes());
         hasher.update(answer.as_bytes());
         for image in prompt.images() {
-            hasher.update(&(image.offset as u64).to_le_bytes());
+            hasher.update(&(image.offset() as u64).to_le_bytes());
             hasher.update(&image.digest.to_le_bytes());
         }
     }
@@ -35,7 +35,7 @@ mod tests {
     fn every_part_of_every_item_and_its_boundaries_count() {
         let with_image = |digest| {
             let position_ids = vec![[0; 3]];
-            let image = PromptImage { offset: 1, position_ids, digest, embeddings: None };
+            let image = PromptImage::consecutive(1, position_ids, digest);
             Prompt::with_images(vec![1, 2], vec![image]).unwrap()
         };
         let ids = |ids: &[u32]| Prompt::from(ids.to_vec());

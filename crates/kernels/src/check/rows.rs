@@ -3,7 +3,7 @@
 use super::case::{Case, CaseInputs, Output};
 use crate::dropout::{self, DropoutMask};
 use crate::error::Result;
-use crate::rope::{CosSinCache, Frequencies, Rotation, rotate};
+use crate::rope::{CosSinCache, Frequencies, MropeSections, Rotation, rotate};
 use crate::{embedding, gelu, rms_norm, swiglu};
 
 /// Rows and widths: common sizes, one row, no rows, widths that are not multiples of a warp or a pack, more than a
@@ -23,9 +23,12 @@ pub(super) fn add(cases: &mut Vec<Case>) {
             rotated(case, tokens, heads, half, None)
         }));
         let sections = [half / 2, half - half / 2 - half / 4, half / 4];
-        cases.push(Case::new("m-rope", shape, move |case| {
-            rotated(case, tokens, heads, half, Some(sections))
-        }));
+        for sections in [MropeSections::consecutive(sections), MropeSections::interleaved(sections)]
+        {
+            cases.push(Case::new("m-rope", shape.clone(), move |case| {
+                rotated(case, tokens, heads, half, Some(sections))
+            }));
+        }
     }
 }
 
@@ -109,7 +112,7 @@ fn rotated(
     tokens: usize,
     heads: usize,
     half: usize,
-    sections: Option<[usize; 3]>,
+    sections: Option<MropeSections>,
 ) -> Result<Vec<Output>> {
     let x = case.noise(1, &[tokens, heads * 2 * half])?;
     let inv_freq = (0..half).map(|i| 10_000f32.powf(-(i as f32) / half as f32)).collect();

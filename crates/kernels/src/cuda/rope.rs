@@ -7,6 +7,7 @@ use candle_core::{Device, Tensor};
 
 use super::{Dtype, Stream, create, launch, read, row_width, upload, write};
 use crate::error::Result;
+use crate::rope::MropeSections;
 
 unsafe extern "C" {
     fn er_cos_sin(
@@ -19,6 +20,7 @@ unsafe extern "C" {
         axes: c_int,
         second: c_int,
         third: c_int,
+        interleaved: c_int,
         factor: f32,
         stream: Stream,
     ) -> c_int;
@@ -38,7 +40,7 @@ unsafe extern "C" {
 /// Cosines and sines (tokens, half) f32. Only the positions are uploaded: one id per token, or three with `sections`.
 pub(crate) fn cos_sin(
     positions: &[usize],
-    sections: Option<[usize; 3]>,
+    sections: Option<MropeSections>,
     (inv_freq, factor): (&[f32], f32),
     device: &Device,
     op: &'static str,
@@ -51,8 +53,12 @@ pub(crate) fn cos_sin(
     if tokens * half == 0 {
         return Ok((cos, sin));
     }
-    let [temporal, height, _] = sections.unwrap_or([half, 0, 0]).map(|pairs| pairs as c_int);
-    let (second, third) = (temporal, temporal + height);
+    let whole = MropeSections::consecutive([half, 0, 0]);
+    let MropeSections { sizes, interleaved } = sections.unwrap_or(whole);
+    let [temporal, height, width] = sizes.map(|pairs| pairs as c_int);
+    // Of consecutive sections where they begin, else their sizes.
+    let (second, third) = if interleaved { (height, width) } else { (temporal, temporal + height) };
+    let interleaved = c_int::from(interleaved);
     let stream = Stream::of_device(device)?;
     let positions = upload(positions, device, op)?;
     let positions = read(&positions, op)?;
@@ -62,7 +68,18 @@ pub(crate) fn cos_sin(
         launch!(
             op,
             er_cos_sin(
-                cos, sin, positions, inv_freq, n, pairs, axes, second, third, factor, stream
+                cos,
+                sin,
+                positions,
+                inv_freq,
+                n,
+                pairs,
+                axes,
+                second,
+                third,
+                interleaved,
+                factor,
+                stream
             )
         )
     })?;

@@ -6,6 +6,8 @@ mod qwen3;
 
 use std::sync::LazyLock;
 
+use embodied_r_kernels::rope::MropeSections;
+
 /// The supported decoder families, by `model_type` of `transformers`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -74,7 +76,7 @@ pub(crate) struct Source {
     pub(crate) head_dim: Option<usize>,
     /// Default of `max_window_layers`, the first layer with a window.
     pub(crate) first_window: usize,
-    pub(crate) mrope_section: Option<[usize; 3]>,
+    pub(crate) mrope_section: Option<MropeSections>,
 }
 
 impl Source {
@@ -92,17 +94,16 @@ impl Source {
 }
 
 /// `general.architecture` of a GGUF file.
-#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct GgufArchitecture {
     pub(crate) name: &'static str,
     /// Whether llama.cpp's converter interleaves the rows of the two halves of a query or key head.
     pub(crate) is_interleaved: bool,
-    /// Whether the file has M-RoPE sections.
-    pub(crate) has_sections: bool,
+    /// The order of the file's M-RoPE sections; `None` if it has none.
+    pub(crate) sections: Option<fn([usize; 3]) -> MropeSections>,
 }
 
 impl GgufArchitecture {
-    const PLAIN: Self = Self { name: "", is_interleaved: false, has_sections: false };
+    const PLAIN: Self = Self { name: "", is_interleaved: false, sections: None };
 }
 
 /// The models of a family on the hub.
@@ -228,7 +229,7 @@ mod tests {
             }
             for architecture in family.gguf {
                 let (found, of) = Family::of_gguf(architecture.name).unwrap();
-                assert_eq!((found.name, of), (family.name, architecture));
+                assert_eq!((found.name, of.name), (family.name, architecture.name));
             }
         }
     }

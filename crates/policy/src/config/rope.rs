@@ -6,7 +6,7 @@
 
 use std::f64::consts::PI;
 
-use embodied_r_kernels::rope::{CosSinCache, Frequencies};
+use embodied_r_kernels::rope::{CosSinCache, Frequencies, MropeSections};
 use serde_json::{Value, json};
 
 use super::ConfigFault;
@@ -18,9 +18,9 @@ pub struct Rope {
     pub theta: f64,
     /// Scaling of the frequencies for contexts longer than in pre-training.
     pub kind: RopeKind,
-    /// M-RoPE: how many rotary pairs of a head use the temporal, height and width position. For text all
+    /// M-RoPE: which rotary pairs of a head use the temporal, height and width position. For text all
     /// three are equal, so M-RoPE equals RoPE.
-    pub mrope_section: Option<[usize; 3]>,
+    pub mrope_section: Option<MropeSections>,
 }
 
 /// RoPE scaling methods, by `rope_type` of `transformers`.
@@ -245,11 +245,11 @@ impl Rope {
         let field = name("original_max_position_embeddings");
         check(length > 0, &field, &length, "a positive integer");
         // An invalid `head_dim` is reported separately.
-        if let Some(section) = self.mrope_section.filter(|_| head_dim > 0) {
+        if let Some(MropeSections { sizes, .. }) = self.mrope_section.filter(|_| head_dim > 0) {
             check(
-                section.iter().sum::<usize>() == head_dim / 2,
+                sizes.iter().sum::<usize>() == head_dim / 2,
                 &name("mrope_section"),
-                &json!(section),
+                &json!(sizes),
                 "three sizes that sum to half of `head_dim`",
             );
         }
@@ -299,8 +299,11 @@ impl Rope {
                 value
             }
         };
-        if let Some(section) = self.mrope_section {
-            value["mrope_section"] = json!(section);
+        if let Some(MropeSections { sizes, interleaved }) = self.mrope_section {
+            value["mrope_section"] = json!(sizes);
+            if interleaved {
+                value["mrope_interleaved"] = json!(true);
+            }
         }
         value
     }

@@ -47,19 +47,38 @@ pub(super) struct Batch {
     pub(super) ids: Vec<usize>,
     /// Position ids for RoPE.
     positions: Vec<MropePosition>,
-    /// Image embeddings that replace placeholder tokens.
+    /// Image features in place of placeholder tokens.
     images: Vec<ImageRows>,
     /// One chunk per sequence, concatenated.
     pub(super) chunks: Vec<SequenceChunk>,
 }
 
-/// Image embeddings for consecutive rows of a batch.
+/// Image features for consecutive rows of a batch.
 struct ImageRows {
     /// The first row in the batch.
     row: usize,
-    /// The rows of `embeddings`.
-    rows: Range<usize>,
-    embeddings: Tensor,
+    /// The image's tokens in these rows.
+    tokens: Range<usize>,
+    /// The number of the image's tokens.
+    count: usize,
+    /// (levels · count, hidden).
+    features: Tensor,
+}
+
+impl ImageRows {
+    /// Adds to the output `y` of the layer `index` what the image adds there; `output_rows` are the rows that `y` has, if not
+    /// all.
+    fn add_to(&self, index: usize, y: &Tensor, output_rows: Option<&[usize]>) -> Result<()> {
+        let first = (index + 1) * self.count;
+        if first >= self.features.dims()[0] {
+            return Ok(());
+        }
+        let of_level = first + self.tokens.start..first + self.tokens.end;
+        let added = memory::rows(&self.features, of_level)?;
+        let added = memory::to_dtype(&memory::to_device(&added, y.device())?, y.dtype())?;
+        let rows: Vec<usize> = (self.row..self.row + self.tokens.len()).collect();
+        image_rows::add_rows(y, (&rows, &added), output_rows)
+    }
 }
 
 impl Batch {
@@ -67,10 +86,11 @@ impl Batch {
     /// is the batch row of the first.
     pub(super) fn add_positions(&mut self, prompt: &Prompt, range: Range<usize>, row: usize) {
         self.positions.extend(range.clone().map(|index| prompt.position(index)));
-        for (tokens, rows, image) in prompt.image_rows(range) {
+        for (at, tokens, image) in prompt.image_rows(range) {
             // An engine refuses prompts without embeddings.
-            if let Some(embeddings) = image.embeddings.clone() {
-                self.images.push(ImageRows { row: row + tokens.start, rows, embeddings });
+            if let Some(features) = image.embeddings.clone() {
+                let (row, count) = (row + at.start, image.tokens());
+                self.images.push(ImageRows { row, tokens, count, features });
             }
         }
     }
@@ -204,8 +224,8 @@ impl InferenceModel {
             None => &all_metadata,
         };
         let mut x = self.embed(&batch.ids)?;
-        for ImageRows { row, rows, embeddings } in &batch.images {
-            image_rows::insert(&x, *row, embeddings, rows.clone())?;
+        for ImageRows { row, tokens, features, .. } in &batch.images {
+            image_rows::insert(&x, *row, features, tokens.clone())?;
         }
         let pass = linear::Pass {
             heads: self.heads(),
@@ -233,6 +253,8 @@ impl InferenceModel {
                 let outputs = [q, out, log_sum_exp, &middle, &scale, &gate, &up];
                 cache.push_layer(index, [&x, k, &projected.v, &normed.scale], outputs)?;
             }
+            let output_rows = queries.rows.as_deref();
+            batch.images.iter().try_for_each(|image| image.add_to(index, &y, output_rows))?;
             x = y;
         }
         if let Some(cache) = activation_cache {

@@ -1,5 +1,7 @@
 //! A decoder's configuration from the metadata of a GGUF file.
 
+use embodied_r_kernels::rope::MropeSections;
+
 use super::fault::{GgufFault, Result};
 use super::file::GgufFile;
 use super::metadata::Metadata;
@@ -144,11 +146,9 @@ impl Fields<'_> {
     }
 
     /// M-RoPE sections for time, height and width; llama.cpp adds a fourth, which is empty.
-    fn mrope_section(&self) -> Result<Option<[usize; 3]>> {
+    fn mrope_section(&self) -> Result<Option<MropeSections>> {
         const FIELD: &str = "rope.dimension_sections";
-        if !self.architecture.has_sections {
-            return Ok(None);
-        }
+        let Some(ordered) = self.architecture.sections else { return Ok(None) };
         let Some(sections) = self.metadata.integers(&self.key(FIELD))? else { return Ok(None) };
         let size = |section: i32| usize::try_from(section).ok();
         let three = match sections[..] {
@@ -160,7 +160,7 @@ impl Fields<'_> {
         let want = "three non-negative section sizes, optionally followed by 0";
         let wrong = || self.wrong(FIELD, format!("{sections:?}"), want);
         let ((time, height), width) = three.ok_or_else(wrong)?;
-        Ok(Some([time, height, width]))
+        Ok(Some(ordered([time, height, width])))
     }
 
     fn reject_unsupported(&self, file: &GgufFile) -> Result<()> {

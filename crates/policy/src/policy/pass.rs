@@ -12,6 +12,7 @@ use super::Policy;
 use crate::decoder::{Activations, OutputRows, Pass, PromptSharing};
 use crate::dropout;
 use crate::error::Result;
+use crate::image_rows::Embedded;
 use crate::packed::PackedBatch;
 use crate::prompt::MropePosition;
 
@@ -52,20 +53,22 @@ impl Policy {
         Ok(self.pass_of(cos_sin, Cow::Owned(spans), keys))
     }
 
-    /// Runs all layers on `x` and returns the output at the pass's output rows. `save` gets each layer's index, input
-    /// and activations.
+    /// Runs all layers on the embeddings and returns the output at the pass's output rows. `save` gets each layer's index,
+    /// input and activations.
     pub(crate) fn forward_layers<'p>(
         &self,
-        mut x: Tensor,
+        embedded: Embedded,
         pass: &Pass<'_>,
         sharing: impl Fn(usize) -> PromptSharing<'p> + Sync,
         mut save: impl FnMut(usize, Tensor, Activations) -> Result<()> + Send,
     ) -> Result<Tensor> {
         let layers = &self.decoder.layers;
+        let mut x = embedded.x.clone();
         thread_pool::with_spinning_workers(self.device(), || {
             for (index, layer) in layers.iter().enumerate() {
                 let output_rows = pass.output_rows(index, layers.len());
                 let (y, activations) = layer.forward(&x, pass, output_rows, sharing(index))?;
+                embedded.add_to(index, &y, output_rows.map(|it| &it.rows[..]))?;
                 save(index, std::mem::replace(&mut x, y), activations)?;
                 self.call_layer_hook();
             }

@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device, Tensor};
 use embodied_r_kernels::attention::{GroupSpan, Heads, Pattern};
-use embodied_r_kernels::rope::{CosSinCache, Frequencies};
+use embodied_r_kernels::rope::{CosSinCache, Frequencies, MropeSections};
 use embodied_r_kernels::{embedding, memory};
 
 use super::dropout::DropoutKeys;
@@ -82,8 +82,9 @@ impl Batch {
         let Windows { patches: order, tokens, position_ids, windows, frames } =
             Windows::new(&grids, config);
         let pairs = config.head_dim() / 4;
+        let sections = MropeSections::consecutive([pairs, pairs, 0]);
         let frequencies = frequencies(config);
-        let cos_sin = CosSinCache::multimodal(&position_ids, [pairs, pairs, 0], &frequencies)?;
+        let cos_sin = CosSinCache::multimodal(&position_ids, sections, &frequencies)?;
         let (heads, dim) = (config.num_heads, config.head_dim());
         let heads = Heads { query: heads, kv: heads, dim };
         let pass = Pass { cos_sin, windows, frames, heads, dropout: None };

@@ -1,5 +1,7 @@
 //! Qwen2 and Qwen2.5, and the text decoder of Qwen2.5-VL, which is a Qwen2 decoder with M-RoPE.
 
+use embodied_r_kernels::rope::MropeSections;
+
 use super::{DecoderSizes, Family, GgufArchitecture, ModelType, Published, Source};
 
 pub(super) static FAMILY: Family = Family {
@@ -16,14 +18,18 @@ pub(super) static FAMILY: Family = Family {
             rms_norm_eps: 1e-5,
             rope_theta: 1_000_000.0,
             first_window: 80,
-            mrope_section: Some([16, 24, 24]),
+            mrope_section: Some(MropeSections::consecutive([16, 24, 24])),
             ..Source::PLAIN
         },
     ],
     gguf: &[
         GgufArchitecture { name: "qwen2", ..GgufArchitecture::PLAIN },
         // Qwen2-VL and Qwen2.5-VL; llama.cpp stores the vision tower in a separate file.
-        GgufArchitecture { name: "qwen2vl", has_sections: true, ..GgufArchitecture::PLAIN },
+        GgufArchitecture {
+            name: "qwen2vl",
+            sections: Some(MropeSections::consecutive),
+            ..GgufArchitecture::PLAIN
+        },
     ],
     published: Some(&QWEN2_5),
     ..Family::PLAIN

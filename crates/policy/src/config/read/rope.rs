@@ -1,5 +1,6 @@
 //! Parses the rotary position embedding.
 
+use embodied_r_kernels::rope::MropeSections;
 use serde_json::{Map, Value};
 
 use super::{Fields, display};
@@ -66,11 +67,6 @@ impl<'a> Fields<'a> {
         let part = part.or_else(|| self.get("partial_rotary_factor"));
         if let Some(part) = part.filter(|part| part.as_f64() != Some(1.0)) {
             self.reject("partial_rotary_factor", part, "use a factor of 1");
-        }
-        if let Some(found) =
-            dictionary.get("mrope_interleaved").filter(|it| it.as_bool() != Some(false))
-        {
-            self.reject("mrope_interleaved", found, "use M-RoPE in sections");
         }
         for kind in ["full_attention", "sliding_attention"] {
             if dictionary.get(kind).is_some() {
@@ -178,7 +174,14 @@ impl<'a> Fields<'a> {
         }
     }
 
-    fn mrope_section(&mut self, dictionary: Dictionary<'_>) -> Option<[usize; 3]> {
+    fn mrope_section(&mut self, dictionary: Dictionary<'_>) -> Option<MropeSections> {
+        let interleaved = self.source.mrope_section.is_some_and(|sections| sections.interleaved);
+        if let Some(found) = dictionary.get("mrope_interleaved")
+            && found.as_bool() != Some(interleaved)
+        {
+            let why = "only Qwen3-VL interleaves M-RoPE, and always";
+            self.reject("mrope_interleaved", found, why);
+        }
         let Some(value) = dictionary.get("mrope_section") else {
             return self.source.mrope_section;
         };
@@ -192,7 +195,7 @@ impl<'a> Fields<'a> {
             let want = "three sizes that sum to half of `head_dim`";
             self.faults.push(ConfigFault::wrong(name, display(value), want));
         }
-        section
+        section.map(|sizes| MropeSections { sizes, interleaved })
     }
 
     fn factor(&mut self, dictionary: Dictionary<'_>) -> f64 {

@@ -2,6 +2,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::{faults, flat_vl};
+use crate::MropeSections;
 use crate::config::{ModelConfig, RopeKind};
 
 fn with(scaling: Value) -> Value {
@@ -147,7 +148,8 @@ fn text_models_have_no_sections_and_vision_language_models_the_published_ones() 
     let mut vision = flat_vl();
     vision["rope_scaling"] = Value::Null;
     let vision = ModelConfig::from_json(&vision).unwrap();
-    assert_eq!(vision.rope.mrope_section, Some([16, 24, 24]));
+    let sections = MropeSections::consecutive([16, 24, 24]);
+    assert_eq!(vision.rope.mrope_section, Some(sections));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use embodied_r_files::write_json;
 use embodied_r_kernels::memory;
 use embodied_r_policy::tokenizer::Tokenizer;
 use embodied_r_policy::weights::{SaveOptions, write_random_with};
-use embodied_r_policy::{ModelConfig, Policy, Rope, WeightDtype};
+use embodied_r_policy::{ModelConfig, MropeSections, Policy, Rope, WeightDtype};
 use embodied_r_vision::{VisionConfig, model_files};
 use serde_json::{Value, json};
 
@@ -27,7 +27,7 @@ pub(super) fn write(text: &Path, out: &Path, args: &VisionArgs, seed: u64) -> an
     let config = ModelConfig {
         vocab_size: (first as usize + PLACEHOLDERS).max(decoder.config().vocab_size),
         rope: Rope {
-            mrope_section: Some([time, height, pairs - time - height]),
+            mrope_section: Some(MropeSections::consecutive([time, height, pairs - time - height])),
             ..decoder.config().rope.clone()
         },
         dtype: WeightDtype::F32,
