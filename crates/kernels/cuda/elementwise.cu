@@ -38,6 +38,37 @@ template <class T, int V> __global__ void swiglu_backward_kernel(T* gate, T* up,
     }
 }
 
+// (1 + tanh u) / 2 = 1 / (1 + exp(-2u)), with u = √(2/π) (x + 0.044715 x³).
+__device__ inline float approximate_cdf(float x) {
+    return 1.0f / (1.0f + expf(-2.0f * 0.7978846f * x * (1.0f + 0.044715f * x * x)));
+}
+
+template <class T, int V> __global__ void gelu_tanh_kernel(T* y, const T* x, long long packs) {
+    for (long long at = first_item(); at < packs; at += item_step()) {
+        const Pack<T, V> in = load<V>(x + at * V);
+        Pack<T, V> out;
+        for (int i = 0; i < V; i++) {
+            const float x = to_float(in.of[i]);
+            out.of[i] = from_float<T>(x * approximate_cdf(x));
+        }
+        store(y + at * V, out);
+    }
+}
+
+// Replaces x by its gradient.
+template <class T, int V> __global__ void gelu_tanh_backward_kernel(T* x, const T* dy, long long packs) {
+    for (long long at = first_item(); at < packs; at += item_step()) {
+        Pack<T, V> in = load<V>(x + at * V);
+        const Pack<T, V> d = load<V>(dy + at * V);
+        for (int i = 0; i < V; i++) {
+            const float x = to_float(in.of[i]), share = approximate_cdf(x);
+            const float slope = 2.0f * 0.7978846f * (1.0f + 3.0f * 0.044715f * x * x);
+            in.of[i] = from_float<T>(to_float(d.of[i]) * (x * slope * share * (1.0f - share) + share));
+        }
+        store(x + at * V, in);
+    }
+}
+
 template <class T, int V> __global__ void gelu_kernel(T* y, const T* x, long long packs) {
     for (long long at = first_item(); at < packs; at += item_step()) {
         const Pack<T, V> in = load<V>(x + at * V);
@@ -93,6 +124,15 @@ template <class T, int V> __global__ void scale_kernel(T* x, float factor, long 
     }
 }
 
+// Multiplies each row by its factor.
+template <class T> __global__ void scale_rows_kernel(T* x, const float* factors, long long rows, int width) {
+    for (long long row = blockIdx.x; row < rows; row += gridDim.x) {
+        const float factor = factors[row];
+        for (int at = first_in_row(); at < width; at += step_in_row())
+            x[row * width + at] = from_float<T>(to_float(x[row * width + at]) * factor);
+    }
+}
+
 // to = keep · to + row, for every row.
 template <class To, class From>
 __global__ void rows_kernel(To* to, const From* row, long long rows, int width, float keep) {
@@ -122,14 +162,16 @@ extern "C" int er_swiglu_backward(void* gate, void* up, const void* dy, long lon
     return NO_SUCH_TYPE;
 }
 
-extern "C" int er_gelu(void* y, const void* x, long long count, int type, void* stream) {
+extern "C" int er_gelu(void* y, const void* x, long long count, int tanh, int type, void* stream) {
     WITH_TYPE(type, T, WITH_PACKS(vectorizable(addresses(y, x), count, PACK), V,
+        if (tanh) return OVER((gelu_tanh_kernel<T, V>), count, stream, (T*)y, (const T*)x);
         return OVER((gelu_kernel<T, V>), count, stream, (T*)y, (const T*)x)))
     return NO_SUCH_TYPE;
 }
 
-extern "C" int er_gelu_backward(void* x, const void* dy, long long count, int type, void* stream) {
+extern "C" int er_gelu_backward(void* x, const void* dy, long long count, int tanh, int type, void* stream) {
     WITH_TYPE(type, T, WITH_PACKS(vectorizable(addresses(x, dy), count, PACK), V,
+        if (tanh) return OVER((gelu_tanh_backward_kernel<T, V>), count, stream, (T*)x, (const T*)dy);
         return OVER((gelu_backward_kernel<T, V>), count, stream, (T*)x, (const T*)dy)))
     return NO_SUCH_TYPE;
 }
@@ -151,6 +193,13 @@ extern "C" int er_convert(void* to, const void* from, long long count, int type,
 extern "C" int er_scale(void* x, float factor, long long count, int type, void* stream) {
     WITH_TYPE(type, T, WITH_PACKS(vectorizable(addresses(x), count, PACK), V,
         return OVER((scale_kernel<T, V>), count, stream, (T*)x, factor)))
+    return NO_SUCH_TYPE;
+}
+
+extern "C" int er_scale_rows(void* x, const float* factors, long long rows, int width, int type, void* stream) {
+    if (!row_fits(width)) return NO_SUCH_TYPE;
+    WITH_TYPE(type, T,
+        return LAUNCH((scale_rows_kernel<T>), row_grid(rows, width), ROW_THREADS, 0, stream, (T*)x, factors, rows, width))
     return NO_SUCH_TYPE;
 }
 

@@ -103,6 +103,7 @@ mod host_gemm;
 #[cfg(feature = "cuda")]
 pub(crate) mod inventory;
 pub(crate) mod latency;
+pub(crate) mod layer_norm;
 pub(crate) mod linear;
 pub(crate) mod lm_head;
 pub(crate) mod lookup;

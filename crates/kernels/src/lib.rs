@@ -34,6 +34,7 @@ pub mod dropout;
 pub mod embedding;
 mod error;
 pub mod gelu;
+pub mod layer_norm;
 pub mod linear;
 pub mod lm_head;
 mod math;

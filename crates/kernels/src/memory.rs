@@ -316,6 +316,25 @@ pub fn scale(x: &Tensor, factor: f32) -> Result<()> {
     update(x, OP, |x| x.iter_mut().for_each(|x| *x *= factor))
 }
 
+/// Multiplies each row of `x` by its factor, in place.
+///
+/// # Shapes
+/// `x` (rows, width), `factors` (rows).
+///
+/// # Errors
+/// There is not a factor for each row, or [`Error::Storage`] unless the tensor is contiguous `f32` on the CPU.
+pub fn scale_rows(x: &Tensor, factors: &[f32]) -> Result<()> {
+    const OP: &str = "scale_rows";
+    let (rows, width) = x.dims2()?;
+    check(factors.len() == rows, OP, || format!("{rows} rows have {} factors", factors.len()))?;
+    on_device!(x, memory::scale_rows(x, factors, OP));
+    update(x, OP, |x| {
+        for (row, factor) in x.chunks_mut(width.max(1)).zip(factors) {
+            row.iter_mut().for_each(|x| *x *= factor);
+        }
+    })
+}
+
 /// Squared L2 norm: chunks in f32, their sum in f64, in an order that depends on the length alone.
 ///
 /// # Errors

@@ -5,6 +5,7 @@
 mod noise;
 
 use candle_core::{D, DType, Device, Tensor, Var};
+use embodied_r_kernels::layer_norm::{self, Affine};
 use embodied_r_kernels::lm_head::{self, LmHead};
 use embodied_r_kernels::qkv::head_norm::{self, HeadNorm, HeadNormInputs, Rotated};
 use embodied_r_kernels::rope::{self, CosSinCache, Frequencies, Rotation};
@@ -56,6 +57,36 @@ fn rms_norm_and_its_gradients() -> Result {
     let frozen = zeros_like(&x);
     rms_norm::backward(&x, &w, &normed.scale, &dy, &frozen, None)?;
     close(&frozen, &dx, 1e-9);
+    Ok(())
+}
+
+#[test]
+fn layer_norm_and_its_gradients() -> Result {
+    // One value per row, and more than a register's.
+    for width in [1, 48, 100] {
+        let noise_of = |shape: &[usize]| Var::from_tensor(&(noise(shape) + 0.7)?);
+        let (x, w, b) = (noise_of(&[ROWS, width])?, noise_of(&[width])?, noise_of(&[width])?);
+        let dy = noise(&[ROWS, width]);
+        let apart = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
+        let scale = (apart.sqr()?.mean_keepdim(D::Minus1)? + 1e-6)?.sqrt()?.recip()?;
+        let expected = apart.broadcast_mul(&scale)?.broadcast_mul(&w)?.broadcast_add(&b)?;
+        let grads = (&expected * &dy)?.sum_all()?.backward()?;
+        let affine = Affine { weight: w.as_tensor(), bias: b.as_tensor() };
+        let normed = layer_norm::forward(&x, affine, 1e-6)?;
+        close(&normed.y, &expected, 2e-5);
+        let recomputed = layer_norm::recompute(&x, affine, &normed.stats)?;
+        assert_eq!(recomputed.to_vec2::<f32>()?, normed.y.to_vec2::<f32>()?);
+        let (dx, dw, db) = (zeros_like(&x), zeros_like(&w), zeros_like(&b));
+        let all = Affine { weight: Some(&dw), bias: Some(&db) };
+        layer_norm::backward(&x, affine, &normed.stats, &dy, &dx, all)?;
+        let largest = if width == 1 { 0.05 } else { 3e-5 };
+        close(&dx, grads.get(&x).ok_or("dx")?, largest);
+        close(&dw, grads.get(&w).ok_or("dw")?, 2e-3);
+        close(&db, grads.get(&b).ok_or("db")?, 1e-3);
+        let (frozen, none) = (zeros_like(&x), Affine { weight: None, bias: None });
+        layer_norm::backward(&x, affine, &normed.stats, &dy, &frozen, none)?;
+        close(&frozen, &dx, 1e-9);
+    }
     Ok(())
 }
 

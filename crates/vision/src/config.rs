@@ -2,55 +2,58 @@
 
 mod published;
 
+use std::ops::Deref;
 use std::path::Path;
 
 use embodied_r_policy::config::ConfigFault;
-use serde::Deserialize;
+use indexmap::IndexMap;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
+use crate::family::{Family, LARGEST, VisionFamily, fault};
+use crate::layout::{Stage, TowerLayout, TowerPart};
+use crate::sizes::TowerSizes;
 
-/// The configuration of a Qwen2.5-VL vision tower. Fields have the names of `transformers`.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+/// The configuration of a vision tower: its sizes, and what its family has of its own.
+#[derive(Debug, Clone, PartialEq)]
 pub struct VisionConfig {
-    /// Number of blocks.
-    pub depth: usize,
-    /// Hidden size.
-    pub hidden_size: usize,
-    /// Hidden size of the feed-forward layer.
-    pub intermediate_size: usize,
-    /// Attention heads.
-    pub num_heads: usize,
-    /// Color channels. The hub's files call it `in_chans`.
-    #[serde(default = "defaults::in_channels", alias = "in_chans")]
-    pub in_channels: usize,
-    /// Side of a patch in pixels.
-    #[serde(default = "defaults::patch_size")]
-    pub patch_size: usize,
-    /// Frames per patch.
-    #[serde(default = "defaults::temporal_patch_size")]
-    pub temporal_patch_size: usize,
-    /// Patches merged into one token, along each side.
-    #[serde(default = "defaults::spatial_merge_size")]
-    pub spatial_merge_size: usize,
-    /// Side of an attention window in pixels, for the blocks with window attention.
-    #[serde(default = "defaults::window_size")]
-    pub window_size: usize,
-    /// The blocks with full attention over a frame.
-    #[serde(default = "defaults::fullatt_block_indexes")]
-    pub fullatt_block_indexes: Vec<usize>,
-    /// Hidden size of the output tokens, which is the decoder's.
-    pub out_hidden_size: usize,
-    /// Temporal positions per second of video.
-    #[serde(default = "defaults::tokens_per_second")]
-    pub tokens_per_second: f64,
-    #[serde(default = "defaults::hidden_act")]
-    hidden_act: String,
+    sizes: TowerSizes,
+    /// Base of the rotary position embedding.
+    theta: f64,
+    family: Family,
+}
+
+impl Deref for VisionConfig {
+    type Target = TowerSizes;
+
+    fn deref(&self) -> &TowerSizes {
+        &self.sizes
+    }
+}
+
+/// The fields that all families have. Those with a default have one of each family.
+#[derive(Deserialize)]
+struct Sizes {
+    depth: usize,
+    hidden_size: usize,
+    intermediate_size: usize,
+    num_heads: usize,
+    // The hub's files call it `in_chans`.
+    #[serde(default = "three", alias = "in_chans")]
+    in_channels: usize,
+    patch_size: Option<usize>,
+    #[serde(default = "two")]
+    temporal_patch_size: usize,
+    #[serde(default = "two")]
+    spatial_merge_size: usize,
+    out_hidden_size: usize,
     #[serde(default)]
     rope_parameters: RopeParameters,
 }
 
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Deserialize)]
 #[serde(default)]
 struct RopeParameters {
     rope_theta: f64,
@@ -62,31 +65,55 @@ impl Default for RopeParameters {
     }
 }
 
-/// The defaults of `Qwen2_5_VLVisionConfig`.
-mod defaults {
-    pub(super) fn in_channels() -> usize {
-        3
+fn two() -> usize {
+    2
+}
+
+fn three() -> usize {
+    3
+}
+
+impl<'de> Deserialize<'de> for VisionConfig {
+    /// From a `vision_config`, whose `model_type` says which family it is of.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        Self::of_fields(Value::deserialize(deserializer)?, None).map_err(D::Error::custom)
     }
-    pub(super) fn patch_size() -> usize {
-        14
-    }
-    pub(super) fn temporal_patch_size() -> usize {
-        2
-    }
-    pub(super) fn spatial_merge_size() -> usize {
-        2
-    }
-    pub(super) fn window_size() -> usize {
-        112
-    }
-    pub(super) fn fullatt_block_indexes() -> Vec<usize> {
-        vec![7, 15, 23, 31]
-    }
-    pub(super) fn tokens_per_second() -> f64 {
-        4.0
-    }
-    pub(super) fn hidden_act() -> String {
-        "silu".to_owned()
+}
+
+impl VisionConfig {
+    /// Reads a `vision_config`; `model_type` is the whole model's, for one that has none itself.
+    fn of_fields(mut vision: Value, model_type: Option<&str>) -> serde_json::Result<Self> {
+        if let Some(fields) = vision.as_object_mut() {
+            // Files that `transformers` has saved again contain both names.
+            let has_both = fields.contains_key("in_channels");
+            fields.retain(|name, field| !(field.is_null() || has_both && name == "in_chans"));
+        }
+        let own = vision.get("model_type").and_then(Value::as_str);
+        let family = Family::of(own.or(model_type).unwrap_or_default(), &vision)?;
+        let Sizes {
+            depth,
+            hidden_size,
+            intermediate_size,
+            num_heads,
+            in_channels,
+            patch_size,
+            temporal_patch_size,
+            spatial_merge_size,
+            out_hidden_size,
+            rope_parameters: RopeParameters { rope_theta: theta },
+        } = serde_json::from_value(vision)?;
+        let sizes = TowerSizes {
+            depth,
+            hidden_size,
+            intermediate_size,
+            num_heads,
+            in_channels,
+            patch_size: patch_size.unwrap_or(family.get().default_patch_size()),
+            temporal_patch_size,
+            spatial_merge_size,
+            out_hidden_size,
+        };
+        Ok(Self { sizes, theta, family })
     }
 }
 
@@ -122,13 +149,8 @@ pub(crate) fn of_json(value: &Value, path: &Path) -> Result<(VisionConfig, Image
     let Some(vision) = vision else {
         return Err(Error::NoVision { dir: path.parent().unwrap_or(path).to_owned() });
     };
-    let mut vision = vision.clone();
-    if let Some(fields) = vision.as_object_mut() {
-        // Files that `transformers` has saved again contain both names.
-        let has_both = fields.contains_key("in_channels");
-        fields.retain(|name, field| !(field.is_null() || has_both && name == "in_chans"));
-    }
-    let config: VisionConfig = serde_json::from_value(vision).map_err(json)?;
+    let model_type = value.get("model_type").and_then(Value::as_str);
+    let config = VisionConfig::of_fields(vision.clone(), model_type).map_err(json)?;
     let tokens: ImageTokens = ImageTokens::deserialize(value).map_err(json)?;
     let faults =
         |faults| Error::from(embodied_r_policy::Error::Config { path: path.to_owned(), faults });
@@ -143,12 +165,6 @@ impl VisionConfig {
     /// All faults found.
     pub fn check(&self) -> Result<(), Vec<ConfigFault>> {
         let mut faults = Vec::new();
-        let mut check = |holds: bool, field: &str, found: &dyn ToString, want| {
-            if !holds {
-                let (field, found) = (format!("vision_config.{field}"), found.to_string());
-                faults.push(ConfigFault::Wrong { field, found, want });
-            }
-        };
         for (field, size) in [
             ("depth", self.depth),
             ("hidden_size", self.hidden_size),
@@ -159,79 +175,81 @@ impl VisionConfig {
             ("spatial_merge_size", self.spatial_merge_size),
             ("out_hidden_size", self.out_hidden_size),
         ] {
-            check((1..=LARGEST).contains(&size), field, &size, "an integer from 1 to 65536");
+            let fits = (1..=LARGEST).contains(&size);
+            faults.extend(fault(fits, field, &size, "an integer from 1 to 65536"));
         }
-        check(self.in_channels == 3, "in_channels", &self.in_channels, "3 (RGB)");
-        check(self.hidden_act == "silu", "hidden_act", &self.hidden_act, "`silu`");
+        faults.extend(fault(self.in_channels == 3, "in_channels", &self.in_channels, "3 (RGB)"));
         let heads = self.num_heads.max(1);
         let fits =
             self.hidden_size.is_multiple_of(heads) && (self.hidden_size / heads).is_multiple_of(4);
-        check(fits, "num_heads", &self.num_heads, "a divisor of `hidden_size` into multiples of 4");
-        let token = (self.patch_size * self.spatial_merge_size).max(1);
-        let windows = self.window_size >= token && self.window_size <= LARGEST;
-        check(
-            windows,
-            "window_size",
-            &self.window_size,
-            "at least `patch_size` times `spatial_merge_size`",
-        );
-        let blocks = &self.fullatt_block_indexes;
-        let there = blocks.iter().all(|block| *block < LARGEST);
-        check(there, "fullatt_block_indexes", &format!("{blocks:?}"), "a list of block indices");
-        let theta = self.theta();
-        check(theta.is_finite() && theta > 1.0, "rope_theta", &theta, "a number above 1");
-        let rate = self.tokens_per_second;
-        check(rate.is_finite() && rate > 0.0, "tokens_per_second", &rate, "a positive number");
+        let want = "a divisor of `hidden_size` into multiples of 4";
+        faults.extend(fault(fits, "num_heads", &self.num_heads, want));
+        let theta = self.theta;
+        let fits = theta.is_finite() && theta > 1.0;
+        faults.extend(fault(fits, "rope_theta", &theta, "a number above 1"));
+        if faults.is_empty() {
+            faults = self.family().faults(self);
+        }
         if faults.is_empty() { Ok(()) } else { Err(faults) }
-    }
-
-    /// Size of a head.
-    #[must_use]
-    pub fn head_dim(&self) -> usize {
-        self.hidden_size / self.num_heads
     }
 
     /// Base of the rotary position embedding.
     pub(crate) fn theta(&self) -> f64 {
-        self.rope_parameters.rope_theta
+        self.theta
     }
 
-    /// Elements per patch.
-    #[must_use]
-    pub fn patch_elements(&self) -> usize {
-        self.in_channels * self.temporal_patch_size * self.patch_size * self.patch_size
+    /// What the family has of its own.
+    pub(crate) fn family(&self) -> &dyn VisionFamily {
+        self.family.get()
     }
 
-    /// Patches merged into one token.
+    /// The family, with its fields.
+    pub(crate) fn family_fields(&self) -> &Family {
+        &self.family
+    }
+
+    /// What the tower is made of.
+    pub(crate) fn layout(&self) -> TowerLayout {
+        self.family().layout(self)
+    }
+
+    /// The parts of the tower in the order of the forward pass.
+    pub(crate) fn parts(&self) -> Vec<(Stage, TowerPart)> {
+        self.layout().parts(self)
+    }
+
+    /// The shapes of the tower's tensors by their names within it, in the order of the forward pass: patch embedding,
+    /// blocks, mergers.
     #[must_use]
-    pub fn patches_per_token(&self) -> usize {
-        self.spatial_merge_size * self.spatial_merge_size
+    pub fn tensor_shapes(&self) -> IndexMap<String, Vec<usize>> {
+        self.parts().iter().flat_map(|(_, part)| part.tensors(self)).collect()
+    }
+
+    /// The levels of an image's features: one, and one for each merger of DeepStack.
+    #[must_use]
+    pub fn feature_levels(&self) -> usize {
+        self.layout().mergers.len()
     }
 
     /// Number of parameters.
     #[must_use]
     pub fn parameter_count(&self) -> usize {
-        let (h, inner) = (self.hidden_size, self.intermediate_size);
-        let block = 4 * h * (h + 1) + 2 * inner * (h + 1) + h * (inner + 1) + 2 * h;
-        self.patch_elements() * h + self.depth * block + self.merger_parameter_count()
+        self.parameters(|_| true)
     }
 
-    /// Number of parameters of the merger.
+    /// Number of parameters of the aligner: the mergers.
     #[must_use]
-    pub fn merger_parameter_count(&self) -> usize {
-        let wide = self.hidden_size * self.patches_per_token();
-        self.hidden_size + wide * (wide + 1) + self.out_hidden_size * (wide + 1)
+    pub fn aligner_parameter_count(&self) -> usize {
+        self.parameters(Stage::is_merger)
     }
 
-    /// Whether a block has full attention over each frame.
-    #[must_use]
-    pub fn is_full(&self, block: usize) -> bool {
-        self.fullatt_block_indexes.contains(&block)
+    fn parameters(&self, counts: impl Fn(Stage) -> bool) -> usize {
+        let parts = self.parts();
+        let counted = parts.iter().filter(|(stage, _)| counts(*stage));
+        let shapes = counted.flat_map(|(_, part)| part.tensors(self));
+        shapes.map(|(_, shape)| shape.iter().product::<usize>()).sum()
     }
 }
-
-/// Larger sizes mean that the file is corrupt.
-pub(crate) const LARGEST: usize = 1 << 16;
 
 #[cfg(test)]
 mod tests {

@@ -44,7 +44,7 @@ pub enum Error {
     /// A model has no vision tower.
     #[error(
         "`{}` is a text model: its `config.json` has no `vision_config`; images need a \
-         vision-language model such as Qwen2.5-VL", dir.display()
+         vision-language model such as Qwen2.5-VL or Qwen3-VL", dir.display()
     )]
     NoVision {
         /// The model's folder.

@@ -1,4 +1,4 @@
-//! Qwen2.5-VL's vision encoder: from images to decoder tokens.
+//! Vision encoders: from images to what a decoder takes of them. The families are in `family`.
 //!
 //! [`image_file`] decodes files, [`Processor`] cuts images into patches as `transformers` does, the vision tower turns
 //! patches into embeddings, and [`VisionEncoder::prompt`] inserts these into a prompt. [`TrainableTower`] is the tower for
@@ -7,11 +7,13 @@
 mod config;
 mod encoder;
 mod error;
+mod family;
 mod frames;
 mod grid;
 mod image_embeddings;
 pub mod image_file;
 mod image_layout;
+mod layout;
 mod linear;
 mod message;
 mod model;
@@ -19,12 +21,12 @@ mod model_files;
 mod options;
 mod processor;
 mod resize;
+mod sizes;
 mod source;
 mod tower;
 mod tower_weights;
 mod trainable;
 mod vision_processor;
-mod windows;
 
 pub use config::{ImageTokens, VisionConfig};
 pub use encoder::VisionEncoder;
@@ -38,6 +40,7 @@ pub use model::{VisionLanguageModel, check_headers, is_vision_language_model};
 pub use model_files::model_files;
 pub use options::VisionOptions;
 pub use processor::{Patch, Pixels, Processor};
+pub use sizes::TowerSizes;
 pub use trainable::{
     FrozenParts, SavedTower, TowerBytes, TowerGradients, TowerOptions, TrainableTower,
 };

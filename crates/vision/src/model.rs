@@ -11,9 +11,8 @@ use crate::error::Result;
 use crate::options::VisionOptions;
 use crate::processor::Processor;
 use crate::source::Source;
-use crate::tower::Tower;
 
-/// A Qwen2.5-VL model for inference. Clones share the weights.
+/// A vision-language model for inference. Clones share the weights.
 #[derive(Clone)]
 pub struct VisionLanguageModel {
     decoder: Arc<InferenceModel>,
@@ -37,7 +36,7 @@ pub fn check_headers(model: &Path) -> Result<()> {
     Processor::of_source(&source)?;
     let placement = WeightPlacement { format: WeightFormat::F32, device: Device::Cpu };
     let weights = source.weights(&placement)?;
-    Tower::parts(&config).iter().try_for_each(|part| weights.check(part, &config))
+    config.parts().iter().try_for_each(|(_, part)| weights.check(part, &config))
 }
 
 impl VisionLanguageModel {

@@ -1,13 +1,16 @@
-//! Qwen2.5-VL's vision tower: from patches to decoder tokens.
+//! A vision tower: from patches to the decoder's features.
 //!
-//! Each block has RMS norms, attention with a 2-D rotary embedding, and a gated feed-forward layer. Most blocks use
-//! window attention, a few full attention over the frame; patches are sorted by window once and restored at the end. A
-//! two-layer MLP merges adjacent patches into tokens.
+//! The patch embedding, with learned positions in some families; blocks of attention with a 2-D rotary embedding and a
+//! feed-forward layer; and mergers, which make tokens of adjacent patches. The last merger gives the decoder's input
+//! embeddings, those behind other blocks what the decoder adds after its first layers (DeepStack).
 
 mod batch;
 mod block;
 mod dropout;
 mod merger;
+mod modules;
+mod norm;
+mod positions;
 
 use candle_core::{DType, Device, Tensor};
 use embodied_r_kernels::weight::{self, Weight};
@@ -16,21 +19,18 @@ use crate::config::VisionConfig;
 use crate::error::Result;
 use crate::linear::Linear;
 use crate::processor::Pixels;
-use crate::tower_weights::{TowerPart, TowerWeights};
+use crate::tower_weights::TowerWeights;
 pub(crate) use batch::{Batch, Pass, batch_lengths};
-pub(crate) use block::{Activations, Attention, Block, FeedForward};
+pub(crate) use block::{Activations, Attention, FeedForwardActivations, activated};
 pub(crate) use dropout::Dropout;
-pub(crate) use merger::{Merger, MergerActivations};
-
-/// Epsilon of the RMS norms.
-const EPS: f64 = 1e-6;
+pub(crate) use merger::{MergerActivations, joined};
+pub(crate) use modules::{Block, FeedForward, Merger, ModuleSource, Modules};
 
 /// A vision tower.
 pub(crate) struct Tower {
     config: VisionConfig,
     patch_embedding: Weight,
-    pub(crate) blocks: Vec<Block>,
-    pub(crate) merger: Merger,
+    pub(crate) modules: Modules<Linear, Tensor>,
 }
 
 impl Tower {
@@ -39,73 +39,27 @@ impl Tower {
     /// # Errors
     /// Those of `weights`.
     pub(crate) fn new(config: VisionConfig, weights: &dyn TowerWeights) -> Result<Self> {
-        let (h, inner) = (config.hidden_size, config.intermediate_size);
-        let block = |index: usize| -> Result<Block> {
-            let name = |part: &str| format!("blocks.{index}.{part}");
-            let [q, k, v] = weights.qkv(index, h)?;
-            let [q_weight, k_weight, v_weight] =
-                weight::fuse_projections([q.weight, k.weight, v.weight])?;
-            Ok(Block {
-                attention_norm: weights.norm(&name("norm1"), h)?,
-                q: Linear { weight: q_weight, ..q },
-                k: Linear { weight: k_weight, ..k },
-                v: Linear { weight: v_weight, ..v },
-                o: weights.linear(&name("attn.proj"), h, h)?,
-                feed_forward_norm: weights.norm(&name("norm2"), h)?,
-                gate: weights.linear(&name("mlp.gate_proj"), inner, h)?,
-                up: weights.linear(&name("mlp.up_proj"), inner, h)?,
-                down: weights.linear(&name("mlp.down_proj"), h, inner)?,
-            })
-        };
-        let wide = h * config.patches_per_token();
-        Ok(Self {
-            patch_embedding: weights.patches(&config)?,
-            blocks: (0..config.depth).map(block).collect::<Result<_>>()?,
-            merger: Merger {
-                norm: weights.norm("merger.ln_q", h)?,
-                first: weights.linear("merger.mlp.0", wide, wide)?,
-                second: weights.linear("merger.mlp.2", config.out_hidden_size, wide)?,
-            },
-            config,
-        })
-    }
-
-    /// All that [`Self::new`] asks of the weights of a tower of `config`.
-    pub(crate) fn parts(config: &VisionConfig) -> Vec<TowerPart> {
-        let (h, inner) = (config.hidden_size, config.intermediate_size);
-        let wide = h * config.patches_per_token();
-        let linear =
-            |name: &str, outputs, inputs| TowerPart::Linear(name.to_owned(), outputs, inputs);
-        let mut parts = vec![
-            TowerPart::Patches,
-            TowerPart::Norm("merger.ln_q".to_owned(), h),
-            linear("merger.mlp.0", wide, wide),
-            linear("merger.mlp.2", config.out_hidden_size, wide),
-        ];
-        for index in 0..config.depth {
-            let name = |part: &str| format!("blocks.{index}.{part}");
-            parts.extend([
-                TowerPart::Qkv(index, h),
-                TowerPart::Norm(name("norm1"), h),
-                TowerPart::Norm(name("norm2"), h),
-                linear(&name("attn.proj"), h, h),
-                linear(&name("mlp.gate_proj"), inner, h),
-                linear(&name("mlp.up_proj"), inner, h),
-                linear(&name("mlp.down_proj"), h, inner),
-            ]);
+        let patch_embedding = weights.patches(&config)?;
+        let mut modules = Modules::new(&config, &weights)?;
+        for block in &mut modules.blocks {
+            let weights = block.qkv.each_ref().map(|linear| linear.weight.clone());
+            let fused = weight::fuse_projections(weights)?;
+            for (linear, weight) in block.qkv.iter_mut().zip(fused) {
+                linear.weight = weight;
+            }
         }
-        parts
+        Ok(Self { config, patch_embedding, modules })
     }
 
     /// The tower's device.
     pub(crate) fn device(&self) -> &Device {
-        self.merger.norm.device()
+        self.modules.mergers[0].first.bias.device()
     }
 
-    /// The decoder tokens of each image or video, in host memory. They do not depend on the other images, to the bit.
+    /// The features of each image or video, in host memory. They do not depend on the other images, to the bit.
     ///
     /// # Shapes
-    /// Returns (tokens, hidden size of the decoder) for each.
+    /// Returns (levels · tokens, hidden size of the decoder) for each.
     ///
     /// # Errors
     /// [`Error::Patches`](crate::Error::Patches) if an image's patches do not match the tower's.
@@ -115,16 +69,34 @@ impl Tower {
         }
         let batch = Batch::new(images, &self.config)?;
         let mut x = self.embed(images, &batch)?;
-        for (index, block) in self.blocks.iter().enumerate() {
-            x = block.forward(x, &batch.pass, self.config.is_full(index))?;
+        let mut merged = Vec::new();
+        for (index, block) in self.modules.blocks.iter().enumerate() {
+            x = block.forward(x, &batch.pass, self.config.family().is_full(index))?;
+            for (level, merger) in self.mergers_behind(index) {
+                let (y, _) = merger.forward(&x, self.config.patches_per_token(), None)?;
+                merged.push((level, y));
+            }
         }
-        batch.embeddings(&self.merger.forward(&x, self.config.patches_per_token(), None)?.0)
+        batch.features(merged)
+    }
+
+    /// The mergers behind a block, with the levels that they give.
+    pub(crate) fn mergers_behind(
+        &self,
+        block: usize,
+    ) -> impl Iterator<Item = (usize, &Merger<Linear, Tensor>)> {
+        let mergers = self.modules.mergers.iter().enumerate();
+        mergers.filter(move |(_, merger)| merger.after == block)
     }
 
     /// The first block's input (patches, hidden).
     pub(crate) fn embed(&self, images: &[&Pixels], batch: &Batch) -> Result<Tensor> {
         let patches = batch.patches(images, self.device(), self.dtype())?;
-        Ok(self.patch_embedding.forward(&patches, None)?)
+        let x = self.patch_embedding.forward(&patches, self.modules.patch_bias.as_ref())?;
+        if let (Some(taps), Some(positions)) = (&batch.taps, &self.modules.positions) {
+            taps.add_to(&x, positions)?;
+        }
+        Ok(x)
     }
 
     /// The dtype of activations.
@@ -141,30 +113,47 @@ mod tests {
     use embodied_r_policy::{WeightFormat, WeightPlacement};
 
     use super::*;
+    use crate::layout::{POSITIONS, TowerPart};
     use crate::source::Source;
 
-    /// Weights that record what is asked of them.
-    struct Recorded<'a>(&'a dyn TowerWeights, RefCell<Vec<TowerPart>>);
+    /// Weights that record the names of the tensors that are asked of them.
+    struct Recorded<'a>(&'a dyn TowerWeights, RefCell<Vec<String>>);
+
+    impl Recorded<'_> {
+        fn add(&self, names: &[String]) {
+            self.1.borrow_mut().extend_from_slice(names);
+        }
+
+        fn add_linear(&self, name: &str) {
+            self.add(&["weight", "bias"].map(|part| format!("{name}.{part}")));
+        }
+    }
 
     impl TowerWeights for Recorded<'_> {
         fn patches(&self, config: &VisionConfig) -> Result<Weight> {
-            self.1.borrow_mut().push(TowerPart::Patches);
+            let tensors = TowerPart::Patches.tensors(config).into_iter();
+            self.add(&tensors.map(|(name, _)| name).collect::<Vec<_>>());
             self.0.patches(config)
         }
 
-        fn norm(&self, name: &str, width: usize) -> Result<Tensor> {
-            self.1.borrow_mut().push(TowerPart::Norm(name.to_owned(), width));
-            self.0.norm(name, width)
+        fn vector(&self, name: &str, width: usize) -> Result<Tensor> {
+            self.add(&[name.to_owned()]);
+            self.0.vector(name, width)
+        }
+
+        fn positions(&self, side: usize, hidden_size: usize) -> Result<Tensor> {
+            self.add(&[POSITIONS.to_owned()]);
+            self.0.positions(side, hidden_size)
         }
 
         fn linear(&self, name: &str, outputs: usize, inputs: usize) -> Result<Linear> {
-            self.1.borrow_mut().push(TowerPart::Linear(name.to_owned(), outputs, inputs));
+            self.add_linear(name);
             self.0.linear(name, outputs, inputs)
         }
 
-        fn qkv(&self, block: usize, width: usize) -> Result<[Linear; 3]> {
-            self.1.borrow_mut().push(TowerPart::Qkv(block, width));
-            self.0.qkv(block, width)
+        fn qkv(&self, name: &str, width: usize) -> Result<[Linear; 3]> {
+            self.add_linear(name);
+            self.0.qkv(name, width)
         }
 
         fn check(&self, part: &TowerPart, config: &VisionConfig) -> Result<()> {
@@ -181,8 +170,8 @@ mod tests {
             let placement = WeightPlacement { format: WeightFormat::F32, device: Device::Cpu };
             let weights = source.weights(&placement).unwrap();
             let recorded = Recorded(weights.as_ref(), RefCell::default());
-            let mut expected = Tower::parts(&config);
-            expected.iter().for_each(|part| recorded.check(part, &config).unwrap());
+            config.parts().iter().for_each(|(_, part)| recorded.check(part, &config).unwrap());
+            let mut expected: Vec<String> = config.tensor_shapes().into_keys().collect();
             Tower::new(config, &recorded).unwrap();
             let mut asked = recorded.1.into_inner();
             asked.sort();

@@ -24,7 +24,7 @@ use crate::tower::Tower;
 use crate::vision_processor::VisionProcessor;
 pub use gradients::TowerGradients;
 pub use memory::TowerBytes;
-use modules::Modules;
+use modules::TowerModules;
 pub use pass::SavedTower;
 use shared_weights::SharedWeights;
 use tensors::TowerTensors;
@@ -32,9 +32,9 @@ use tensors::TowerTensors;
 /// The parts of a vision encoder that are not trained, named as in ms-swift.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct FrozenParts {
-    /// The patch embedding and the blocks (`freeze_vit`).
+    /// The patch embedding with its positions, and the blocks (`freeze_vit`).
     pub vision_tower: bool,
-    /// The merger (`freeze_aligner`).
+    /// The mergers (`freeze_aligner`).
     pub aligner: bool,
 }
 
@@ -55,7 +55,7 @@ pub struct TrainableTower {
     processor: VisionProcessor,
     tensors: TowerTensors,
     /// Views of the tensors by module.
-    modules: Modules<Tensor>,
+    modules: TowerModules<Tensor>,
     precision: Precision,
     layer_hook: OnceLock<LayerHook>,
 }
@@ -95,7 +95,7 @@ impl TrainableTower {
         let config = processor.config();
         let tensors = TowerTensors::new(config, tensors)?.on_device(device, *precision)?;
         let tensors = tensors.with_frozen(*frozen);
-        let modules = Modules::new(config, |_| None, |name| tensors.get(name))?;
+        let modules = TowerModules::new(config, |_| None, |name| tensors.get(name))?;
         let (precision, layer_hook) = (*precision, OnceLock::new());
         Ok(Self { processor, tensors, modules, precision, layer_hook })
     }
@@ -125,7 +125,7 @@ impl TrainableTower {
         let place = |tensor: &Tensor| tensors::moved(tensor, &device, precision);
         let tensors = self.tensors.with_adapters(adapters, scale as f32, place)?;
         let site = |layer: &str| tensors.dropout_site(layer);
-        let modules = Modules::new(self.processor.config(), site, |name| tensors.get(name))?;
+        let modules = TowerModules::new(self.processor.config(), site, |name| tensors.get(name))?;
         Ok(Self { tensors, modules, ..self })
     }
 
@@ -154,7 +154,7 @@ impl TrainableTower {
             self.tensors.frozen_with(|name, tensor| Ok::<_, E>(place(&of(name, tensor)?)?))?;
         let (processor, precision) = (self.processor.clone(), self.precision);
         let site = |layer: &str| tensors.dropout_site(layer);
-        let modules = Modules::new(processor.config(), site, |name| tensors.get(name))?;
+        let modules = TowerModules::new(processor.config(), site, |name| tensors.get(name))?;
         let layer_hook = self.layer_hook.clone();
         Ok(Self { processor, tensors, modules, precision, layer_hook })
     }
@@ -209,11 +209,11 @@ impl TrainableTower {
     /// The device of its tensors.
     #[must_use]
     pub fn device(&self) -> &Device {
-        self.modules.merger_norm.device()
+        self.modules.patches.device()
     }
 
     /// The trained tensors with their names in the checkpoint, in the order of the forward pass: patch embedding, blocks,
-    /// merger.
+    /// mergers.
     pub fn parameters(&self) -> impl Iterator<Item = (&str, &Tensor)> {
         self.tensors.trained()
     }

@@ -8,6 +8,7 @@ use image::RgbImage;
 
 use crate::config::{ImageTokens, VisionConfig};
 use crate::error::{Error, Result};
+use crate::family::Family;
 use crate::frames::Frames;
 use crate::image_embeddings::ImageEmbeddings;
 use crate::image_layout::{ImageLayout, Kind, digest, image_digest};
@@ -147,7 +148,12 @@ impl VisionProcessor {
             return Err(Error::Video(message));
         }
         let second_per_grid = seconds * self.processor.patch().frames as f64;
-        Ok(Kind::video(second_per_grid, self.config.tokens_per_second))
+        match self.config.family_fields() {
+            Family::Qwen25Vl(family) => Ok(Kind::video(second_per_grid, family.tokens_per_second)),
+            Family::Qwen3Vl(_) => {
+                Err(Error::Video("videos of Qwen3-VL are not supported yet".into()))
+            }
+        }
     }
 
     /// The prompt of `ids` without embeddings. An image placeholder is repeated for the tokens of the next image of

@@ -3,8 +3,10 @@
 use super::case::{Case, CaseInputs, Output};
 use crate::dropout::{self, DropoutMask};
 use crate::error::Result;
+use crate::gelu::{self, Gelu};
+use crate::layer_norm::{self, Affine};
 use crate::rope::{CosSinCache, Frequencies, MropeSections, Rotation, rotate};
-use crate::{embedding, gelu, rms_norm, swiglu};
+use crate::{embedding, memory, rms_norm, swiglu};
 
 /// Rows and widths: common sizes, one row, no rows, widths that are not multiples of a warp or a pack, more than a
 /// block.
@@ -41,6 +43,8 @@ pub(super) fn at(cases: &mut Vec<Case>, rows: usize, width: usize) {
     case("rms_norm", normed);
     case("swiglu", gated);
     case("gelu", activated);
+    case("layer_norm", centered);
+    case("scale_rows", scaled);
     case("dropout", dropped);
     case("embedding", lookup);
 }
@@ -71,9 +75,41 @@ fn gated(case: &CaseInputs, rows: usize, width: usize) -> Result<Vec<Output>> {
 
 fn activated(case: &CaseInputs, rows: usize, width: usize) -> Result<Vec<Output>> {
     let noise = |seed| case.noise(seed, &[rows, width]);
-    let x = noise(1)?;
-    let y = gelu::forward(&x)?;
-    Ok(vec![Output::near("y", y), Output::near("dx", gelu::backward(x, &noise(2)?)?)])
+    let mut outputs = Vec::new();
+    let names = [(Gelu::Exact, ["y", "dx"]), (Gelu::Tanh, ["y by tanh", "dx by tanh"])];
+    for (gelu, [name, of_dx]) in names {
+        let x = noise(1)?;
+        outputs.push(Output::near(name, gelu::forward(&x, gelu)?));
+        outputs.push(Output::near(of_dx, gelu::backward(x, &noise(2)?, gelu)?));
+    }
+    Ok(outputs)
+}
+
+fn centered(case: &CaseInputs, rows: usize, width: usize) -> Result<Vec<Output>> {
+    let x = case.noise(1, &[rows, width])?;
+    let (weight, bias) = (case.f32(2, &[width])?, case.f32(3, &[width])?);
+    let affine = Affine { weight: &weight, bias: &bias };
+    let normed = layer_norm::forward(&x, affine, 1e-6)?;
+    let recomputed = layer_norm::recompute(&x, affine, &normed.stats)?;
+    let (dy, dx) = (case.noise(4, &[rows, width])?, case.noise(5, &[rows, width])?);
+    let (d_weight, d_bias) = (case.f32(6, &[width])?, case.f32(7, &[width])?);
+    let grads = Affine { weight: Some(&d_weight), bias: Some(&d_bias) };
+    layer_norm::backward(&x, affine, &normed.stats, &dy, &dx, grads)?;
+    Ok(vec![
+        Output::near("y", normed.y),
+        Output::near("stats", normed.stats),
+        Output::near("y recomputed", recomputed),
+        Output::near("dx", dx),
+        Output::near("d_weight", d_weight),
+        Output::near("d_bias", d_bias),
+    ])
+}
+
+fn scaled(case: &CaseInputs, rows: usize, width: usize) -> Result<Vec<Output>> {
+    let x = case.noise(1, &[rows, width])?;
+    let factors: Vec<f32> = (0..rows).map(|row| (row % 5) as f32 - 1.5).collect();
+    memory::scale_rows(&x, &factors)?;
+    Ok(vec![Output::near("y", x)])
 }
 
 fn dropped(case: &CaseInputs, rows: usize, width: usize) -> Result<Vec<Output>> {

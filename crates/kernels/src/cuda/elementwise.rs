@@ -7,6 +7,7 @@ use candle_core::Tensor;
 
 use super::{Dtype, Stream, create, launch, read, write};
 use crate::error::Result;
+use crate::gelu::Gelu;
 
 unsafe extern "C" {
     fn er_swiglu(
@@ -29,6 +30,7 @@ unsafe extern "C" {
         y: *mut c_void,
         x: *const c_void,
         count: c_longlong,
+        tanh: c_int,
         dtype: Dtype,
         stream: Stream,
     ) -> c_int;
@@ -36,6 +38,7 @@ unsafe extern "C" {
         x: *mut c_void,
         dy: *const c_void,
         count: c_longlong,
+        tanh: c_int,
         dtype: Dtype,
         stream: Stream,
     ) -> c_int;
@@ -67,22 +70,32 @@ pub(crate) fn swiglu_backward(
     Ok((gate, up))
 }
 
-pub(crate) fn gelu(x: &Tensor, op: &'static str) -> Result<Tensor> {
+pub(crate) fn gelu(x: &Tensor, gelu: Gelu, op: &'static str) -> Result<Tensor> {
     let (stream, n) = (Stream::of(x)?, x.elem_count() as c_longlong);
     let values = read(x, op)?.expect_float()?;
     create(x.device(), x.shape(), values.dtype, op, |y| match n {
         0 => Ok(()),
-        _ => launch!(op, er_gelu(y, values.ptr, n, values.dtype, stream)),
+        _ => launch!(op, er_gelu(y, values.ptr, n, tanh(gelu), values.dtype, stream)),
     })
 }
 
-pub(crate) fn gelu_backward(x: Tensor, dy: &Tensor, op: &'static str) -> Result<Tensor> {
+pub(crate) fn gelu_backward(
+    x: Tensor,
+    dy: &Tensor,
+    gelu: Gelu,
+    op: &'static str,
+) -> Result<Tensor> {
     let (stream, n) = (Stream::of(dy)?, dy.elem_count() as c_longlong);
     let d = read(dy, op)?.expect_float()?;
     if n > 0 {
         write([(&x, d.dtype)], op, |[x]| {
-            launch!(op, er_gelu_backward(x, d.ptr, n, d.dtype, stream))
+            launch!(op, er_gelu_backward(x, d.ptr, n, tanh(gelu), d.dtype, stream))
         })?;
     }
     Ok(x)
+}
+
+/// Whether the approximation is used.
+fn tanh(gelu: Gelu) -> c_int {
+    c_int::from(gelu == Gelu::Tanh)
 }

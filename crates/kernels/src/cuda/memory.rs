@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use candle_core::{Device, Shape, Tensor};
 
-use super::{Dtype, Stream, create, launch, read, write};
+use super::{Dtype, Stream, create, launch, read, row_width, upload_values, write};
 use crate::error::Result;
 
 unsafe extern "C" {
@@ -26,6 +26,14 @@ unsafe extern "C" {
         count: c_longlong,
         dtype: Dtype,
         from_dtype: Dtype,
+        stream: Stream,
+    ) -> c_int;
+    fn er_scale_rows(
+        x: *mut c_void,
+        factors: *const c_void,
+        rows: c_longlong,
+        width: c_int,
+        dtype: Dtype,
         stream: Stream,
     ) -> c_int;
     fn er_scale(
@@ -145,6 +153,20 @@ pub(crate) fn scale(x: &Tensor, factor: f32, op: &'static str) -> Result<()> {
         return Ok(());
     }
     write([(x, dtype)], op, |[x]| launch!(op, er_scale(x, factor, n, dtype, stream)))
+}
+
+pub(crate) fn scale_rows(x: &Tensor, factors: &[f32], op: &'static str) -> Result<()> {
+    let (rows, width) = x.dims2()?;
+    let (stream, dtype, width) = (Stream::of(x)?, Dtype::of(x, op)?, row_width(width, op)?);
+    if rows == 0 || width == 0 {
+        return Ok(());
+    }
+    let factors = upload_values(factors, x.device())?;
+    let factors = read(&factors, op)?;
+    let n = rows as c_longlong;
+    write([(x, dtype)], op, |[x]| {
+        launch!(op, er_scale_rows(x, factors.ptr, n, width, dtype, stream))
+    })
 }
 
 /// Sum of squares: partial sums in f32, their total in f64.

@@ -118,7 +118,8 @@ fn a_qwen3_has_heads_of_128_unless_it_says_otherwise() {
 fn another_family_is_refused_in_one_line_that_names_the_families() {
     for name in ["qwen3_moe", "qwen3_5", "qwen4_exp", "gemma3"] {
         let value = json!({"model_type": name, "num_experts": 128, "hidden_act": "gelu"});
-        let supported = "use `qwen2`, `qwen3`, `llama` or the text decoder of `qwen2_5_vl`";
+        let supported = "use `qwen2`, `qwen3`, `llama`, the text decoder of `qwen2_5_vl` or the text decoder of \
+            `qwen3_vl`";
         assert_eq!(
             faults(&value),
             format!("`model_type` = `{name}` is not supported: {supported}")

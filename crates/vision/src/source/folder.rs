@@ -11,9 +11,10 @@ use embodied_r_policy::weights::VisionTensors;
 
 use crate::config::{self, ImageTokens, VisionConfig};
 use crate::error::{Error, Result};
+use crate::layout::{PATCHES, POSITIONS, TowerPart, patches_shape};
 use crate::linear::Linear;
 use crate::processor::{self, Settings};
-use crate::tower_weights::{TowerPart, TowerWeights};
+use crate::tower_weights::TowerWeights;
 
 /// A model's folder.
 pub(crate) struct Folder {
@@ -66,18 +67,6 @@ pub(super) struct FolderWeights {
     placement: WeightPlacement,
 }
 
-/// The name of the patch embedding.
-const PATCHES: &str = "patch_embed.proj.weight";
-
-fn patches_shape(config: &VisionConfig) -> [usize; 5] {
-    let VisionConfig { hidden_size, in_channels, temporal_patch_size, patch_size, .. } = *config;
-    [hidden_size, in_channels, temporal_patch_size, patch_size, patch_size]
-}
-
-fn qkv_name(block: usize, part: &str) -> String {
-    format!("blocks.{block}.attn.qkv.{part}")
-}
-
 impl FolderWeights {
     fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
         Ok(self.tensors.tensor(name, shape)?)
@@ -92,24 +81,17 @@ impl TowerWeights for FolderWeights {
     }
 
     fn check(&self, part: &TowerPart, config: &VisionConfig) -> Result<()> {
-        let check = |name: &str, shape: &[usize]| self.tensors.check(name, shape);
-        match part {
-            TowerPart::Patches => check(PATCHES, &patches_shape(config))?,
-            TowerPart::Norm(name, width) => check(&format!("{name}.weight"), &[*width])?,
-            TowerPart::Linear(name, outputs, inputs) => {
-                check(&format!("{name}.weight"), &[*outputs, *inputs])?;
-                check(&format!("{name}.bias"), &[*outputs])?;
-            }
-            TowerPart::Qkv(block, width) => {
-                check(&qkv_name(*block, "weight"), &[3 * width, *width])?;
-                check(&qkv_name(*block, "bias"), &[3 * width])?;
-            }
-        }
-        Ok(())
+        let tensors = part.tensors(config);
+        Ok(tensors.iter().try_for_each(|(name, shape)| self.tensors.check(name, shape))?)
     }
 
-    fn norm(&self, name: &str, width: usize) -> Result<Tensor> {
-        Ok(self.placement.vector(&self.tensor(&format!("{name}.weight"), &[width])?)?)
+    fn vector(&self, name: &str, width: usize) -> Result<Tensor> {
+        Ok(self.placement.vector(&self.tensor(name, &[width])?)?)
+    }
+
+    fn positions(&self, side: usize, hidden_size: usize) -> Result<Tensor> {
+        let positions = self.tensor(POSITIONS, &[side * side, hidden_size])?;
+        Ok(self.placement.vector(&positions)?)
     }
 
     fn linear(&self, name: &str, outputs: usize, inputs: usize) -> Result<Linear> {
@@ -119,9 +101,9 @@ impl TowerWeights for FolderWeights {
     }
 
     /// Stored as one fused matrix.
-    fn qkv(&self, block: usize, width: usize) -> Result<[Linear; 3]> {
-        let weight = self.tensor(&qkv_name(block, "weight"), &[3 * width, width])?;
-        let bias = self.tensor(&qkv_name(block, "bias"), &[3 * width])?;
+    fn qkv(&self, name: &str, width: usize) -> Result<[Linear; 3]> {
+        let weight = self.tensor(&format!("{name}.weight"), &[3 * width, width])?;
+        let bias = self.tensor(&format!("{name}.bias"), &[3 * width])?;
         let part = |index: usize| -> Result<Linear> {
             let rows = index * width..(index + 1) * width;
             let weight = self.placement.matrix(&memory::rows(&weight, rows.clone())?)?;

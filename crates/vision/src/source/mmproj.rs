@@ -13,9 +13,12 @@ use serde_json::{Map, Value, json};
 
 use crate::config::{self, ImageTokens, VisionConfig};
 use crate::error::{Error, Result};
+use crate::family::LARGEST;
+use crate::layout;
+use crate::layout::TowerPart;
 use crate::linear::Linear;
 use crate::processor::{self, Settings};
-use crate::tower_weights::{TowerPart, TowerWeights};
+use crate::tower_weights::TowerWeights;
 
 const ARCHITECTURE: &str = "general.architecture";
 
@@ -73,7 +76,7 @@ impl Mmproj {
     pub(super) fn config(&self) -> Result<(VisionConfig, ImageTokens)> {
         let depth = self.size("block_count")?;
         let every = self.file.count(FULL_BLOCKS)?.unwrap_or_default().max(1);
-        let blocks = 1..=depth.min(config::LARGEST as u64);
+        let blocks = 1..=depth.min(LARGEST as u64);
         let full_blocks: Vec<u64> =
             blocks.filter(|block| block.is_multiple_of(every)).map(|block| block - 1).collect();
         let mut vision = json!({
@@ -151,10 +154,21 @@ impl MmprojWeights<'_> {
         Ok(self.placement.vector(&vector)?)
     }
 
+    /// Files of towers with learned positions are not read.
+    fn no_positions(&self) -> Error {
+        self.file.error(GgufFault::Missing { key: "v.position_embd.weight".to_owned() }).into()
+    }
+
     fn layer(&self, name: &str, outputs: usize, inputs: usize) -> Result<Linear> {
         let weight = self.matrix(&format!("{name}.weight"), [outputs, inputs])?;
         Ok(Linear::new(weight, self.vector(&format!("{name}.bias"), outputs)?))
     }
+}
+
+/// The file's name of a vector.
+fn stored_vector(name: &str) -> String {
+    let (stem, part) = name.rsplit_once('.').unwrap_or((name, "weight"));
+    format!("{}.{part}", stored_name(stem))
 }
 
 /// The patch embeddings of the two frames of a patch.
@@ -164,8 +178,10 @@ fn patches_shape(config: &VisionConfig) -> [usize; 4] {
     [config.hidden_size, config.in_channels, config.patch_size, config.patch_size]
 }
 
-fn qkv_name(block: usize, letter: &str) -> String {
-    format!("v.blk.{block}.attn_{letter}")
+/// The names of the parts of a fused projection.
+fn qkv_names(fused: &str) -> [String; 3] {
+    let block = fused.trim_start_matches("blocks.").split('.').next().unwrap_or_default();
+    ["q", "k", "v"].map(|letter| format!("v.blk.{block}.attn_{letter}"))
 }
 
 /// The file's name of a weight.
@@ -220,29 +236,32 @@ impl TowerWeights for MmprojWeights<'_> {
             TowerPart::Patches => {
                 PATCHES.iter().try_for_each(|name| check(name, &patches_shape(config)))?;
             }
-            TowerPart::Norm(name, width) => {
-                check(&format!("{}.weight", stored_name(name)), &[*width])?;
-            }
+            TowerPart::Vector(name, width) => check(&stored_vector(name), &[*width])?,
+            TowerPart::Positions(_) => return Err(self.no_positions()),
             TowerPart::Linear(name, outputs, inputs) => {
                 layer(&stored_name(name), *outputs, *inputs)?;
             }
-            TowerPart::Qkv(block, width) => ["q", "k", "v"]
+            TowerPart::Qkv(block, width) => qkv_names(&layout::qkv_name(*block))
                 .iter()
-                .try_for_each(|letter| layer(&qkv_name(*block, letter), *width, *width))?,
+                .try_for_each(|name| layer(name, *width, *width))?,
         }
         Ok(())
     }
 
-    fn norm(&self, name: &str, width: usize) -> Result<Tensor> {
-        self.vector(&format!("{}.weight", stored_name(name)), width)
+    fn vector(&self, name: &str, width: usize) -> Result<Tensor> {
+        Self::vector(self, &stored_vector(name), width)
+    }
+
+    fn positions(&self, _side: usize, _hidden_size: usize) -> Result<Tensor> {
+        Err(self.no_positions())
     }
 
     fn linear(&self, name: &str, outputs: usize, inputs: usize) -> Result<Linear> {
         self.layer(&stored_name(name), outputs, inputs)
     }
 
-    fn qkv(&self, block: usize, width: usize) -> Result<[Linear; 3]> {
-        let part = |letter: &str| self.layer(&qkv_name(block, letter), width, width);
-        Ok([part("q")?, part("k")?, part("v")?])
+    fn qkv(&self, name: &str, width: usize) -> Result<[Linear; 3]> {
+        let [q, k, v] = qkv_names(name).map(|name| self.layer(&name, width, width));
+        Ok([q?, k?, v?])
     }
 }

@@ -8,9 +8,9 @@ use embodied_r_kernels::{embedding, memory};
 use super::dropout::DropoutKeys;
 use crate::config::VisionConfig;
 use crate::error::{Error, Result};
+use crate::family::{Taps, TowerRows};
 use crate::grid::Grid;
 use crate::processor::Pixels;
-use crate::windows::Windows;
 
 /// Patches per batch: enough to keep all threads busy.
 const BATCH_PATCHES: usize = 1024;
@@ -39,6 +39,8 @@ pub(crate) struct Batch {
     order: Vec<usize>,
     /// The row of each token.
     tokens: Vec<usize>,
+    /// What is interpolated of learned positions.
+    pub(crate) taps: Option<Taps>,
     pub(crate) pass: Pass,
 }
 
@@ -79,8 +81,8 @@ impl Batch {
     pub(crate) fn new(images: &[&Pixels], config: &VisionConfig) -> Result<Self> {
         images.iter().try_for_each(|image| check(image, config))?;
         let grids: Vec<Grid> = images.iter().map(|image| image.grid).collect();
-        let Windows { patches: order, tokens, position_ids, windows, frames } =
-            Windows::new(&grids, config);
+        let TowerRows { patches: order, tokens, position_ids, windows, frames, taps } =
+            config.family().rows(config, &grids);
         let pairs = config.head_dim() / 4;
         let sections = MropeSections::consecutive([pairs, pairs, 0]);
         let frequencies = frequencies(config);
@@ -88,7 +90,7 @@ impl Batch {
         let (heads, dim) = (config.num_heads, config.head_dim());
         let heads = Heads { query: heads, kv: heads, dim };
         let pass = Pass { cos_sin, windows, frames, heads, dropout: None };
-        Ok(Self { grids, merge: config.spatial_merge_size, order, tokens, pass })
+        Ok(Self { grids, merge: config.spatial_merge_size, order, tokens, taps, pass })
     }
 
     /// With dropout in adapters, with a seed for each image.
@@ -117,39 +119,61 @@ impl Batch {
             .map_err(embodied_r_kernels::Error::from)?)
     }
 
-    /// The embeddings of each image or video, in host memory.
+    /// The features of each image or video, in host memory.
     ///
     /// # Shapes
-    /// `merged` (tokens, hidden size of the decoder) in the tower's order; returns (tokens of the image, hidden size).
-    pub(crate) fn embeddings(&self, merged: &Tensor) -> Result<Vec<Tensor>> {
-        let merged = memory::to_host(&embedding::gather(merged, &self.tokens)?)?;
+    /// `merged`: by level (tokens, hidden size of the decoder) in the tower's order; returns (levels · tokens of the image,
+    /// hidden size).
+    pub(crate) fn features(&self, mut merged: Vec<(usize, Tensor)>) -> Result<Vec<Tensor>> {
+        merged.sort_by_key(|(level, _)| *level);
+        let ordered = |(_, merged): &(usize, Tensor)| -> Result<Tensor> {
+            Ok(memory::to_host(&embedding::gather(merged, &self.tokens)?)?)
+        };
+        let levels: Vec<Tensor> = merged.iter().map(ordered).collect::<Result<_>>()?;
         let mut first = 0;
-        let of_grid = |grid: &Grid| {
+        let of_grid = |grid: &Grid| -> Result<Tensor> {
             let start = first;
             first += grid.tokens(self.merge);
-            Ok(memory::rows(&merged, start..first)?)
+            let of_level = |level: &Tensor| memory::rows(level, start..first);
+            match &levels[..] {
+                [one] => Ok(of_level(one)?),
+                _ => {
+                    let parts = levels.iter().map(of_level);
+                    let parts = parts.collect::<embodied_r_kernels::Result<Vec<_>>>()?;
+                    Ok(memory::concat_rows(&parts.iter().collect::<Vec<_>>())?)
+                }
+            }
         };
         self.grids.iter().map(of_grid).collect()
     }
 
-    /// The gradient of the merged tokens in the tower's order, from that of each image's embeddings: the inverse of
-    /// [`Self::embeddings`].
+    /// The gradients of the merged tokens in the tower's order by level, from that of each image's features: the inverse of
+    /// [`Self::features`].
     ///
     /// # Shapes
-    /// Each of `d_embeddings` (tokens of the image, hidden size of the decoder); returns (tokens, hidden size).
-    pub(crate) fn merged_gradient(
+    /// Each of `d_features` (levels · tokens of the image, hidden size of the decoder); returns (tokens, hidden size) for
+    /// each level.
+    pub(crate) fn merged_gradients(
         &self,
-        d_embeddings: &[Tensor],
+        d_features: &[Tensor],
+        levels: usize,
         device: &Device,
         dtype: DType,
-    ) -> Result<Tensor> {
+    ) -> Result<Vec<Tensor>> {
         let merged = self.merge * self.merge;
         let tokens: Vec<usize> =
             self.order.iter().step_by(merged).map(|patch| patch / merged).collect();
-        let parts = d_embeddings.iter().map(|d| memory::to_device(d, device));
-        let parts = parts.collect::<embodied_r_kernels::Result<Vec<_>>>()?;
-        let sorted = gathered(&parts.iter().collect::<Vec<_>>(), &tokens)?;
-        Ok(sorted.to_dtype(dtype).map_err(embodied_r_kernels::Error::from)?)
+        let of_level = |level: usize| -> Result<Tensor> {
+            let parts = d_features.iter().zip(&self.grids).map(|(d, grid)| {
+                let tokens = grid.tokens(self.merge);
+                let d = d.narrow(0, level * tokens, tokens)?;
+                memory::to_device(&d, device)
+            });
+            let parts = parts.collect::<embodied_r_kernels::Result<Vec<_>>>()?;
+            let sorted = gathered(&parts.iter().collect::<Vec<_>>(), &tokens)?;
+            Ok(sorted.to_dtype(dtype).map_err(embodied_r_kernels::Error::from)?)
+        };
+        (0..levels).map(of_level).collect()
     }
 
     /// The number of images and videos.

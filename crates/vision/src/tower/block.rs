@@ -2,62 +2,49 @@
 
 use candle_core::Tensor;
 use embodied_r_kernels::attention::{self, AttentionOutput};
+use embodied_r_kernels::gelu::{self, Gelu};
 use embodied_r_kernels::rope::{self, Rotation};
-use embodied_r_kernels::{qkv, rms_norm, swiglu, weight};
+use embodied_r_kernels::{qkv, swiglu, weight};
 
-use super::{EPS, Pass};
+use super::Pass;
+use super::modules::{Block, FeedForward};
 use crate::error::Result;
 use crate::linear::Linear;
-
-/// A block's weights.
-pub(crate) struct Block {
-    pub(super) attention_norm: Tensor,
-    pub(super) q: Linear,
-    pub(super) k: Linear,
-    pub(super) v: Linear,
-    pub(super) o: Linear,
-    pub(super) feed_forward_norm: Tensor,
-    pub(super) gate: Linear,
-    pub(super) up: Linear,
-    pub(super) down: Linear,
-}
 
 /// What a block's backward needs besides the input.
 pub(crate) struct Activations {
     pub(crate) attention: Attention,
     /// The residual stream after attention (patches, hidden).
     pub(crate) middle: Tensor,
-    pub(crate) feed_forward: FeedForward,
+    pub(crate) feed_forward: FeedForwardActivations,
 }
 
 /// The activations of attention.
 pub(crate) struct Attention {
-    /// The norm's scale of each row.
-    pub(crate) scale: Tensor,
+    /// The norm's statistics.
+    pub(crate) stats: Tensor,
     /// Queries, keys and values after the rotary embedding, each (patches, hidden).
     pub(crate) qkv: [Tensor; 3],
     pub(crate) attended: AttentionOutput,
 }
 
 /// The activations of the feed-forward layer.
-pub(crate) struct FeedForward {
-    /// The norm's scale of each row.
-    pub(crate) scale: Tensor,
-    /// (patches, inner size).
-    pub(crate) gate: Tensor,
-    /// (patches, inner size).
-    pub(crate) up: Tensor,
+pub(crate) struct FeedForwardActivations {
+    /// The norm's statistics.
+    pub(crate) stats: Tensor,
+    /// The outputs of its first layers (patches, inner size): gate and up projection, or one.
+    pub(crate) wide: Vec<Tensor>,
 }
 
-impl Block {
+impl Block<Linear, Tensor> {
     /// # Shapes
     /// `x` and the result (patches, hidden).
     pub(crate) fn forward(&self, x: Tensor, pass: &Pass, is_full: bool) -> Result<Tensor> {
         let Attention { attended, .. } = self.attend(&x, pass, is_full)?;
         let middle = self.o.forward_add(&attended.out, &x, pass.keys())?;
         drop((attended, x));
-        let FeedForward { gate, up, .. } = self.feed_forward(&middle, pass)?;
-        self.down.forward_add(&swiglu::forward(&gate, &up)?, &middle, pass.keys())
+        let FeedForwardActivations { wide, .. } = self.widened(&middle, pass)?;
+        self.feed_forward.forward_add(&wide, &middle, pass)
     }
 
     /// [`Self::forward`] with its activations.
@@ -68,13 +55,12 @@ impl Block {
         is_full: bool,
     ) -> Result<(Tensor, Activations)> {
         let activations = self.activations(x, pass, is_full)?;
-        let FeedForward { gate, up, .. } = &activations.feed_forward;
-        let product = swiglu::forward(gate, up)?;
-        let y = self.down.forward_add(&product, &activations.middle, pass.keys())?;
+        let wide = &activations.feed_forward.wide;
+        let y = self.feed_forward.forward_add(wide, &activations.middle, pass)?;
         Ok((y, activations))
     }
 
-    /// The activations alone, without the down projection: for recomputation.
+    /// The activations alone, without the last layer: for recomputation.
     pub(crate) fn activations(
         &self,
         x: &Tensor,
@@ -83,44 +69,66 @@ impl Block {
     ) -> Result<Activations> {
         let attention = self.attend(x, pass, is_full)?;
         let middle = self.o.forward_add(&attention.attended.out, x, pass.keys())?;
-        let feed_forward = self.feed_forward(&middle, pass)?;
+        let feed_forward = self.widened(&middle, pass)?;
         Ok(Activations { attention, middle, feed_forward })
     }
 
     fn attend(&self, x: &Tensor, pass: &Pass, is_full: bool) -> Result<Attention> {
-        let normed = rms_norm::forward(x, &self.attention_norm, EPS)?;
-        let [q, k, v] = self.project(&normed.y, pass)?;
-        let scale = normed.scale;
-        drop(normed.y);
+        let (normed, stats) = self.attention_norm.forward(x)?;
+        let [q, k, v] = self.project(&normed, pass)?;
+        drop(normed);
         let attended = attention::forward(&q, &k, &v, pass.spans(is_full), pass.pattern())?;
-        Ok(Attention { scale, qkv: [q, k, v], attended })
+        Ok(Attention { stats, qkv: [q, k, v], attended })
     }
 
     /// Queries, keys and values after the rotary embedding.
     fn project(&self, x: &Tensor, pass: &Pass) -> Result<[Tensor; 3]> {
-        let linears = [&self.q, &self.k, &self.v];
-        let weights = linears.map(Linear::parts);
-        if linears.iter().all(|linear| linear.low_rank.is_none()) {
+        let [of_q, of_k, of_v] = &self.qkv;
+        let weights = self.qkv.each_ref().map(Linear::parts);
+        if self.qkv.iter().all(|linear| linear.low_rank.is_none()) {
             return Ok(qkv::forward(x, weights, &pass.cos_sin, pass.heads)?);
         }
         // The adapter's output is rotated too.
         let [q, k, v] = weight::forward_all(x, weights)?;
         let keys = pass.keys();
-        let qkv =
-            [self.q.adapted(x, q, keys)?, self.k.adapted(x, k, keys)?, self.v.adapted(x, v, keys)?];
+        let qkv = [of_q.adapted(x, q, keys)?, of_k.adapted(x, k, keys)?, of_v.adapted(x, v, keys)?];
         for rotated in &qkv[..2] {
             rope::rotate(rotated, &pass.cos_sin, Rotation::Forward)?;
         }
         Ok(qkv)
     }
 
-    fn feed_forward(&self, middle: &Tensor, pass: &Pass) -> Result<FeedForward> {
-        let normed = rms_norm::forward(middle, &self.feed_forward_norm, EPS)?;
-        let weights = [self.gate.parts(), self.up.parts()];
-        let [gate, up] = weight::forward_all(&normed.y, weights)?;
+    /// The norm and the first layers of the feed-forward layer.
+    fn widened(&self, middle: &Tensor, pass: &Pass) -> Result<FeedForwardActivations> {
+        let (normed, stats) = self.feed_forward_norm.forward(middle)?;
         let keys = pass.keys();
-        let gate = self.gate.adapted(&normed.y, gate, keys)?;
-        let up = self.up.adapted(&normed.y, up, keys)?;
-        Ok(FeedForward { scale: normed.scale, gate, up })
+        let wide = match &self.feed_forward {
+            FeedForward::Gated { gate: of_gate, up: of_up, .. } => {
+                let weights = [of_gate.parts(), of_up.parts()];
+                let [gate, up] = weight::forward_all(&normed, weights)?;
+                vec![of_gate.adapted(&normed, gate, keys)?, of_up.adapted(&normed, up, keys)?]
+            }
+            FeedForward::Plain { first, .. } => vec![first.forward(&normed, keys)?],
+        };
+        Ok(FeedForwardActivations { stats, wide })
     }
+}
+
+impl FeedForward<Linear> {
+    /// The last layer's output of what the first ones gave, added to `y`.
+    fn forward_add(&self, wide: &[Tensor], y: &Tensor, pass: &Pass) -> Result<Tensor> {
+        let last = match self {
+            Self::Gated { down, .. } => down,
+            Self::Plain { second, .. } => second,
+        };
+        last.forward_add(&activated(wide)?, y, pass.keys())
+    }
+}
+
+/// The input of a feed-forward layer's last layer: `silu(gate) · up`, or GELU of one output.
+pub(crate) fn activated(wide: &[Tensor]) -> Result<Tensor> {
+    Ok(match wide {
+        [gate, up] => swiglu::forward(gate, up)?,
+        _ => gelu::forward(&wide[0], Gelu::Tanh)?,
+    })
 }

@@ -3,6 +3,7 @@
 use super::FrozenParts;
 use crate::config::VisionConfig;
 use crate::grid::Grid;
+use crate::layout::TowerPart;
 
 /// FLOPs of the matrix products in a forward pass.
 struct Parts {
@@ -40,20 +41,23 @@ impl VisionConfig {
     }
 
     fn forward_parts(&self, grid: Grid) -> Parts {
-        let (h, inner) = (self.hidden_size as f64, self.intermediate_size as f64);
-        let patches = grid.patches() as f64;
-        let linear = h * (4.0 * h + 3.0 * inner);
-        let side = (self.window_size / self.patch_size / self.spatial_merge_size).max(1);
-        let window = (side * side * self.patches_per_token()) as f64;
-        let of_frame = (grid.height * grid.width) as f64;
-        let full = (0..self.depth).filter(|block| self.is_full(*block)).count() as f64;
-        let seen = full * of_frame + (self.depth as f64 - full) * window.min(of_frame);
-        let wide = h * self.patches_per_token() as f64;
-        let merger = wide * (wide + self.out_hidden_size as f64) / self.patches_per_token() as f64;
+        let (h, patches) = (self.hidden_size as f64, grid.patches() as f64);
+        let products = |of_mergers: bool| -> f64 {
+            let parts = self.parts().into_iter();
+            let weights = parts.filter(|(stage, _)| stage.is_merger() == of_mergers);
+            let weights = weights.map(|(_, part)| match part {
+                TowerPart::Linear(_, outputs, inputs) => outputs * inputs,
+                TowerPart::Qkv(_, width) => 3 * width * width,
+                TowerPart::Patches | TowerPart::Vector(..) | TowerPart::Positions(_) => 0,
+            });
+            weights.sum::<usize>() as f64
+        };
+        let seen = self.family().attended(self, grid);
+        let merger = products(true) / self.patches_per_token() as f64;
         let embedding = self.patch_elements() as f64 * h;
         Parts {
             embedding: 2.0 * patches * embedding,
-            blocks: 2.0 * patches * (self.depth as f64 * linear + 2.0 * h * seen),
+            blocks: 2.0 * patches * (products(false) + 2.0 * h * seen),
             merger: 2.0 * patches * merger,
         }
     }

@@ -4,7 +4,7 @@ use candle_core::{Device, Tensor};
 use embodied_r_kernels::memory;
 use indexmap::IndexMap;
 
-use super::modules::Modules;
+use super::modules::TowerModules;
 use super::tensors::TowerTensors;
 use crate::config::VisionConfig;
 use crate::error::Result;
@@ -14,7 +14,7 @@ pub struct TowerGradients {
     buffer: Tensor,
     /// Views into the buffer.
     tensors: IndexMap<String, Tensor>,
-    pub(super) modules: Modules<Option<Tensor>>,
+    pub(super) modules: TowerModules<Option<Tensor>>,
 }
 
 impl TowerGradients {
@@ -29,7 +29,7 @@ impl TowerGradients {
         let names = trained().map(|(name, _)| name.to_owned());
         let tensors: IndexMap<String, Tensor> = names.zip(views).collect();
         let of = |name: &str| parameters.trained_name(name).and_then(|name| tensors.get(name));
-        let modules = Modules::new(
+        let modules = TowerModules::new(
             config,
             |name| parameters.dropout_site(name),
             |name| Ok(of(name).cloned()),

@@ -5,6 +5,7 @@ use embodied_r_kernels::attention::{self, Heads};
 
 use crate::config::VisionConfig;
 use crate::grid::Grid;
+use crate::layout::FeedForwardKind;
 use crate::tower::batch_lengths;
 
 /// Activation memory of a forward and backward pass over images and videos, without weights and gradients.
@@ -13,7 +14,7 @@ pub struct TowerBytes {
     /// The patches of the images, in f32 in host memory. They are needed until the backward if the patch embedding is
     /// trained.
     pub patches: usize,
-    /// The inputs of all blocks and the merger's activations, which are always saved.
+    /// The inputs of all blocks and the mergers' activations, which are always saved.
     pub inputs: usize,
     /// The other activations of one block that is not recomputed.
     pub block: usize,
@@ -63,16 +64,25 @@ impl VisionConfig {
         self.block_elements().bytes(dtype.size_in_bytes())
     }
 
-    /// The inputs of all blocks and of the merger, the merger's scale and its input of GELU.
+    /// The inputs of all blocks and of the last merger, and of each merger its input of GELU and the statistics of its norm,
+    /// counted as if patches were not joined before it.
     fn saved_elements(&self) -> Elements {
-        Elements { activations: (self.depth + 2) * self.hidden_size, f32: 1 }
+        let layout = self.layout();
+        let mergers = layout.mergers.len();
+        let activations = (self.depth + 1 + mergers) * self.hidden_size;
+        Elements { activations, f32: mergers * layout.norm.statistics() }
     }
 
-    /// Queries, keys, values, attention output, residual stream, gate and up projection; log-sum-exp and the scales of
-    /// both norms.
+    /// Queries, keys, values, attention output, residual stream, and what the first layers of the feed-forward layer give;
+    /// log-sum-exp and the statistics of both norms.
     fn block_elements(&self) -> Elements {
-        let (hidden, inner) = (self.hidden_size, self.intermediate_size);
-        Elements { activations: 5 * hidden + 2 * inner, f32: self.num_heads + 2 }
+        let (hidden, inner, layout) = (self.hidden_size, self.intermediate_size, self.layout());
+        let wide = match layout.feed_forward {
+            FeedForwardKind::Gated => 2 * inner,
+            FeedForwardKind::Plain => inner,
+        };
+        let f32 = self.num_heads + 2 * layout.norm.statistics();
+        Elements { activations: 5 * hidden + wide, f32 }
     }
 
     /// Besides a block's activations: a norm's output, its gradient, that of the residual stream, the gradients of

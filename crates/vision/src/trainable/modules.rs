@@ -1,11 +1,13 @@
-//! The tensors of a tower by module: weights, or gradients, of which frozen tensors have none.
+//! The tensors of a trainable tower by module: weights, or gradients, of which frozen tensors have none.
 
 use candle_core::Tensor;
 use embodied_r_kernels::memory;
 
-use super::tensors::{A, B, PATCHES};
+use super::tensors::{A, B};
 use crate::config::VisionConfig;
 use crate::error::{Error, Result};
+use crate::layout::{PATCHES, POSITIONS};
+use crate::tower::{ModuleSource, Modules};
 
 /// A linear layer.
 pub(super) struct Linear<T> {
@@ -17,26 +19,11 @@ pub(super) struct Linear<T> {
     pub(super) low_rank: Option<([T; 2], u64)>,
 }
 
-/// A block.
-pub(super) struct Block<T> {
-    pub(super) attention_norm: T,
-    /// Parts of the fused projection.
-    pub(super) qkv: [Linear<T>; 3],
-    pub(super) o: Linear<T>,
-    pub(super) feed_forward_norm: T,
-    pub(super) gate: Linear<T>,
-    pub(super) up: Linear<T>,
-    pub(super) down: Linear<T>,
-}
-
 /// All modules of a tower.
-pub(super) struct Modules<T> {
+pub(super) struct TowerModules<T> {
     /// The patch embedding (hidden, elements per patch).
     pub(super) patches: T,
-    pub(super) blocks: Vec<Block<T>>,
-    pub(super) merger_norm: T,
-    pub(super) first: Linear<T>,
-    pub(super) second: Linear<T>,
+    pub(super) others: Modules<Linear<T>, T>,
 }
 
 /// A tensor with views that share its memory.
@@ -68,47 +55,58 @@ impl View for Option<Tensor> {
     }
 }
 
-impl<T: View> Modules<T> {
+/// Tensors by their names within the tower, and the dropout sites of the linear layers with an adapter.
+struct Named<S, G> {
+    site: S,
+    get: G,
+}
+
+impl<T: View, S: Fn(&str) -> Option<u64>, G: Fn(&str) -> Result<T>> Named<S, G> {
+    fn layer(&self, name: &str) -> Result<Linear<T>> {
+        let part = |part: &str| (self.get)(&format!("{name}.{part}"));
+        let low_rank = |site| Ok::<_, Error>(([part(A)?, part(B)?], site));
+        let low_rank = (self.site)(name).map(low_rank).transpose()?;
+        Ok(Linear { weight: part("weight")?, bias: part("bias")?, low_rank })
+    }
+}
+
+impl<T: View, S: Fn(&str) -> Option<u64>, G: Fn(&str) -> Result<T>>
+    ModuleSource<Linear<T>, T, Error> for Named<S, G>
+{
+    fn vector(&self, name: &str, _width: usize) -> Result<T> {
+        (self.get)(name)
+    }
+
+    fn positions(&self, _side: usize, _hidden_size: usize) -> Result<T> {
+        (self.get)(POSITIONS)
+    }
+
+    fn linear(&self, name: &str, _outputs: usize, _inputs: usize) -> Result<Linear<T>> {
+        self.layer(name)
+    }
+
+    fn qkv(&self, name: &str, hidden: usize) -> Result<[Linear<T>; 3]> {
+        let fused = self.layer(name)?;
+        let part = |index: usize| -> Result<Linear<T>> {
+            let rows = |of: &T| of.rows(index * hidden, hidden);
+            // The parts share their input, and so its mask.
+            let adapter =
+                |([a, b], site): &([T; 2], u64)| Ok::<_, Error>(([a.clone(), rows(b)?], *site));
+            let low_rank = fused.low_rank.as_ref().map(adapter).transpose()?;
+            Ok(Linear { weight: rows(&fused.weight)?, bias: rows(&fused.bias)?, low_rank })
+        };
+        Ok([part(0)?, part(1)?, part(2)?])
+    }
+}
+
+impl<T: View> TowerModules<T> {
     /// Looks each tensor up by its name within the tower. `site` is that of the dropout of linear layers with an adapter.
     pub(super) fn new(
         config: &VisionConfig,
         site: impl Fn(&str) -> Option<u64>,
         get: impl Fn(&str) -> Result<T>,
     ) -> Result<Self> {
-        let hidden = config.hidden_size;
-        let linear = |name: &str| -> Result<Linear<T>> {
-            let part = |part: &str| get(&format!("{name}.{part}"));
-            let low_rank = |site| Ok::<_, Error>(([part(A)?, part(B)?], site));
-            let low_rank = site(name).map(low_rank).transpose()?;
-            Ok(Linear { weight: part("weight")?, bias: part("bias")?, low_rank })
-        };
-        let block = |index: usize| -> Result<Block<T>> {
-            let name = |part: &str| format!("blocks.{index}.{part}");
-            let fused = linear(&name("attn.qkv"))?;
-            let part = |index: usize| -> Result<Linear<T>> {
-                let rows = |of: &T| of.rows(index * hidden, hidden);
-                // The parts share their input, and so its mask.
-                let adapter =
-                    |([a, b], site): &([T; 2], u64)| Ok::<_, Error>(([a.clone(), rows(b)?], *site));
-                let low_rank = fused.low_rank.as_ref().map(adapter).transpose()?;
-                Ok(Linear { weight: rows(&fused.weight)?, bias: rows(&fused.bias)?, low_rank })
-            };
-            Ok(Block {
-                attention_norm: get(&name("norm1.weight"))?,
-                qkv: [part(0)?, part(1)?, part(2)?],
-                o: linear(&name("attn.proj"))?,
-                feed_forward_norm: get(&name("norm2.weight"))?,
-                gate: linear(&name("mlp.gate_proj"))?,
-                up: linear(&name("mlp.up_proj"))?,
-                down: linear(&name("mlp.down_proj"))?,
-            })
-        };
-        Ok(Self {
-            patches: get(PATCHES)?.matrix(hidden, config.patch_elements())?,
-            blocks: (0..config.depth).map(block).collect::<Result<_>>()?,
-            merger_norm: get("merger.ln_q.weight")?,
-            first: linear("merger.mlp.0")?,
-            second: linear("merger.mlp.2")?,
-        })
+        let patches = get(PATCHES)?.matrix(config.hidden_size, config.patch_elements())?;
+        Ok(Self { patches, others: Modules::new(config, &Named { site, get })? })
     }
 }

@@ -1,13 +1,13 @@
 //! Forward passes of a trainable tower that support a backward pass.
 
 use candle_core::Tensor;
-use embodied_r_kernels::{linear, thread_pool};
+use embodied_r_kernels::{linear, memory, thread_pool};
 use embodied_r_policy::GradientReadyHook;
 
 use super::backward::Numerics;
-use super::tensors::Stage;
 use super::{TowerGradients, TrainableTower};
 use crate::error::{Error, Result};
+use crate::layout::Stage;
 use crate::processor::Pixels;
 use crate::tower::{Activations, Batch, MergerActivations, Tower, batch_lengths};
 
@@ -27,9 +27,16 @@ struct SavedPass {
     images: Vec<Pixels>,
     /// From the lowest block with a gradient on.
     blocks: Vec<SavedBlock>,
-    /// The merger's input.
-    merger_input: Tensor,
-    merger: MergerActivations,
+    /// In the order of the forward pass.
+    mergers: Vec<SavedMerger>,
+}
+
+struct SavedMerger {
+    /// The level of the features that it gives.
+    level: usize,
+    /// The output of the block before it.
+    input: Tensor,
+    activations: MergerActivations,
 }
 
 struct SavedBlock {
@@ -42,9 +49,14 @@ impl SavedTower {
     #[must_use]
     pub fn bytes(&self) -> usize {
         let inputs = |pass: &SavedPass| {
-            let MergerActivations { scale, wide } = &pass.merger;
+            let of_merger = |merger: &SavedMerger| {
+                let MergerActivations { stats, wide } = &merger.activations;
+                bytes([stats, wide])
+            };
             let blocks = pass.blocks.iter().map(|block| bytes([&block.input]));
-            blocks.sum::<usize>() + bytes([&pass.merger_input, scale, wide])
+            // The inputs of the others are those of blocks, unless these need no gradient.
+            let last = pass.mergers.last().map_or(0, |merger| bytes([&merger.input]));
+            blocks.sum::<usize>() + last + pass.mergers.iter().map(of_merger).sum::<usize>()
         };
         self.passes.iter().map(inputs).sum::<usize>() + self.activation_bytes()
     }
@@ -62,8 +74,10 @@ impl Activations {
         let Self { attention, middle, feed_forward } = self;
         let [q, k, v] = &attention.qkv;
         let attended = &attention.attended;
-        bytes([&attention.scale, q, k, v, &attended.out, &attended.log_sum_exp])
-            + bytes([middle, &feed_forward.scale, &feed_forward.gate, &feed_forward.up])
+        let wide: usize = feed_forward.wide.iter().map(|wide| bytes([wide])).sum();
+        bytes([&attention.stats, q, k, v, &attended.out, &attended.log_sum_exp])
+            + bytes([middle, &feed_forward.stats])
+            + wide
     }
 }
 
@@ -72,12 +86,12 @@ fn bytes<const N: usize>(tensors: [&Tensor; N]) -> usize {
 }
 
 impl TrainableTower {
-    /// The decoder tokens of each image or video, in host memory, as [`VisionEncoder`](crate::VisionEncoder) computes
+    /// The features of each image or video, in host memory, as [`VisionEncoder`](crate::VisionEncoder) computes
     /// them, to the bit. They do not depend on the other images. Up to `activation_bytes` of activations are saved,
     /// besides the inputs of all blocks ([`crate::TowerBytes`]).
     ///
     /// # Shapes
-    /// Returns (tokens, hidden size of the decoder) for each.
+    /// Returns (levels · tokens, hidden size of the decoder) for each.
     ///
     /// # Errors
     /// [`Error::Patches`] if an image's patches do not match the tower's.
@@ -154,10 +168,11 @@ impl TrainableTower {
         (lowest, first_saved): (Stage, usize),
     ) -> Result<(Vec<Tensor>, SavedPass)> {
         let mut x = tower.embed(images, &batch)?;
-        let mut blocks = Vec::new();
-        for (index, block) in tower.blocks.iter().enumerate() {
-            let is_full = self.config().is_full(index);
-            if Stage::Block(index) < lowest {
+        let (mut blocks, mut mergers, mut merged) = (Vec::new(), Vec::new(), Vec::new());
+        let width = self.config().patches_per_token();
+        for (index, block) in tower.modules.blocks.iter().enumerate() {
+            let is_full = self.config().family().is_full(index);
+            if Stage::block(index) < lowest {
                 x = block.forward(x, &batch.pass, is_full)?;
             } else if index < first_saved {
                 blocks.push(SavedBlock { input: x.clone(), activations: None });
@@ -167,16 +182,19 @@ impl TrainableTower {
                 blocks.push(SavedBlock { input: x, activations: Some(activations) });
                 x = y;
             }
+            for (level, merger) in tower.mergers_behind(index) {
+                let (y, activations) = merger.forward(&x, width, batch.pass.token_keys())?;
+                merged.push((level, y));
+                mergers.push(SavedMerger { level, input: x.clone(), activations });
+            }
             self.call_layer_hook();
         }
-        let (keys, width) = (batch.pass.token_keys(), self.config().patches_per_token());
-        let (merged, merger) = tower.merger.forward(&x, width, keys)?;
-        let images = match lowest {
-            Stage::Patches => images.iter().map(|image| (*image).clone()).collect(),
-            _ => Vec::new(),
+        let images = match lowest == Stage::PATCHES {
+            true => images.iter().map(|image| (*image).clone()).collect(),
+            false => Vec::new(),
         };
-        let embeddings = batch.embeddings(&merged)?;
-        Ok((embeddings, SavedPass { batch, images, blocks, merger_input: x, merger }))
+        let features = batch.features(merged)?;
+        Ok((features, SavedPass { batch, images, blocks, mergers }))
     }
 
     /// Adds to `grads` the gradient of `Σ d_embeddings · embeddings` with respect to every trained tensor. It stops at the
@@ -232,33 +250,57 @@ impl TrainableTower {
         grads: &TowerGradients,
         after: &mut dyn FnMut(Stage),
     ) -> Result<()> {
-        let (weights, grads) = (&self.modules, &grads.modules);
-        let SavedPass { batch, images, mut blocks, merger_input, merger } = saved;
+        let (weights, all_grads) = (&self.modules.others, &grads.modules);
+        let grads = &all_grads.others;
+        let SavedPass { batch, images, mut blocks, mut mergers } = saved;
         let (device, dtype) = (tower.device(), tower.dtype());
-        let d_merged = batch.merged_gradient(d_embeddings, device, dtype)?;
-        let mut dx = weights.merger_backward(
-            &merger_input,
-            merger,
-            &d_merged,
-            grads,
-            self.numerics(batch.pass.token_keys()),
-        )?;
-        drop((merger_input, d_merged));
-        after(Stage::Merger);
+        let levels = weights.mergers.len();
+        let d_merged = batch.merged_gradients(d_embeddings, levels, device, dtype)?;
+        let width = self.config().patches_per_token();
+        let mut dx: Option<Tensor> = None;
         for index in (0..self.config().depth).rev() {
-            let Some(SavedBlock { input, activations }) = blocks.pop() else { break };
-            let pass = (&batch.pass, self.config().is_full(index));
+            let mut has_mergers = false;
+            while let Some(SavedMerger { level, input, activations }) =
+                mergers.pop_if(|merger| weights.mergers[merger.level].after == index)
+            {
+                let d_input = match &dx {
+                    Some(dx) => dx.clone(),
+                    None => memory::zeros_like(&input)?,
+                };
+                let numerics = self.numerics(batch.pass.token_keys());
+                let (merger, grads) = (&weights.mergers[level], &grads.mergers[level]);
+                let at = (&input, &d_input);
+                merger.backward(at, width, activations, &d_merged[level], grads, numerics)?;
+                dx = Some(d_input);
+                has_mergers = true;
+            }
+            if has_mergers {
+                after(Stage::mergers(index));
+            }
+            let (Some(block_dx), Some(SavedBlock { input, activations })) =
+                (dx.take(), blocks.pop())
+            else {
+                continue;
+            };
+            let pass = (&batch.pass, self.config().family().is_full(index));
             let activations = match activations {
                 Some(activations) => activations,
-                None => tower.blocks[index].activations(&input, pass.0, pass.1)?,
+                None => tower.modules.blocks[index].activations(&input, pass.0, pass.1)?,
             };
             let (block, grads) = (&weights.blocks[index], &grads.blocks[index]);
             let numerics = self.numerics(batch.pass.keys());
-            dx = block.backward(&input, activations, dx, grads, pass, numerics)?;
-            after(Stage::Block(index));
+            dx = Some(block.backward(&input, activations, block_dx, grads, pass, numerics)?);
+            after(Stage::block(index));
             self.call_layer_hook();
         }
-        if let (Stage::Patches, Some(d_patches)) = (lowest, &grads.patches) {
+        let Some(dx) = dx.filter(|_| lowest == Stage::PATCHES) else { return Ok(()) };
+        if let (Some(taps), Some(Some(d_positions))) = (&batch.taps, &grads.positions) {
+            taps.add_gradient(&dx, d_positions)?;
+        }
+        if let Some(Some(d_bias)) = &grads.patch_bias {
+            linear::backward_bias(&dx, d_bias)?;
+        }
+        if let Some(d_patches) = &all_grads.patches {
             let images: Vec<&Pixels> = images.iter().collect();
             let patches = batch.patches(&images, device, dtype)?;
             linear::backward_weight(&patches, &dx, d_patches, None, self.precision)?;
@@ -267,9 +309,9 @@ impl TrainableTower {
     }
 
     fn check_gradients(&self, saved: &SavedTower, d_embeddings: &[Tensor]) -> Result<()> {
-        let width = self.config().out_hidden_size;
+        let (width, levels) = (self.config().out_hidden_size, self.config().feature_levels());
         let expected: Vec<Vec<usize>> =
-            saved.tokens.iter().map(|tokens| vec![*tokens, width]).collect();
+            saved.tokens.iter().map(|tokens| vec![levels * tokens, width]).collect();
         let found: Vec<&[usize]> = d_embeddings.iter().map(Tensor::dims).collect();
         if expected != found {
             let message = format!(

@@ -6,11 +6,12 @@ use embodied_r_kernels::weight::Weight;
 use embodied_r_policy::Precision;
 
 use super::modules::View;
-use super::tensors::{A, B, PATCHES, TowerTensors};
+use super::tensors::{A, B, TowerTensors};
 use crate::config::VisionConfig;
 use crate::error::Result;
+use crate::layout::{PATCHES, POSITIONS, TowerPart};
 use crate::linear::{Linear, LowRank};
-use crate::tower_weights::{TowerPart, TowerWeights};
+use crate::tower_weights::TowerWeights;
 
 /// The weights of a tower that share the tensors, or are rounded copies of them on the CPU in bf16.
 pub(super) struct SharedWeights<'a> {
@@ -49,8 +50,12 @@ impl TowerWeights for SharedWeights<'_> {
         self.matrix(&patches.matrix(config.hidden_size, config.patch_elements())?)
     }
 
-    fn norm(&self, name: &str, _width: usize) -> Result<Tensor> {
-        self.tensors.get(&format!("{name}.weight"))
+    fn vector(&self, name: &str, _width: usize) -> Result<Tensor> {
+        self.tensors.get(name)
+    }
+
+    fn positions(&self, _side: usize, _hidden_size: usize) -> Result<Tensor> {
+        self.tensors.get(POSITIONS)
     }
 
     fn linear(&self, name: &str, _outputs: usize, _inputs: usize) -> Result<Linear> {
@@ -59,12 +64,12 @@ impl TowerWeights for SharedWeights<'_> {
         Ok(Linear { weight, bias: self.tensors.get(&format!("{name}.bias"))?, low_rank })
     }
 
-    fn qkv(&self, block: usize, width: usize) -> Result<[Linear; 3]> {
-        let part = |name: &str| self.tensors.get(&format!("blocks.{block}.attn.qkv.{name}"));
+    fn qkv(&self, name: &str, width: usize) -> Result<[Linear; 3]> {
+        let part = |part: &str| self.tensors.get(&format!("{name}.{part}"));
         let (weight, bias) = (part("weight")?, part("bias")?);
         let rows = |index: usize| -> Result<Linear> {
             let rows = |of: &Tensor| of.rows(index * width, width);
-            let low_rank = self.low_rank(&format!("blocks.{block}.attn.qkv"), rows)?;
+            let low_rank = self.low_rank(name, rows)?;
             Ok(Linear { weight: self.matrix(&rows(&weight)?)?, bias: rows(&bias)?, low_rank })
         };
         Ok([rows(0)?, rows(1)?, rows(2)?])

@@ -9,55 +9,20 @@ use indexmap::IndexMap;
 use super::FrozenParts;
 use crate::config::VisionConfig;
 use crate::error::{Error, Result};
+use crate::layout::{POSITIONS, Stage};
 use crate::tower::Dropout;
-
-/// The patch embedding.
-pub(super) const PATCHES: &str = "patch_embed.proj.weight";
 
 /// An adapter's tensors, after the name of its layer.
 pub(super) const A: &str = "lora_A.weight";
 pub(super) const B: &str = "lora_B.weight";
-
-/// Prefix of the merger's tensors.
-const MERGER: &str = "merger.";
-
-impl VisionConfig {
-    /// The shapes of a tower's tensors by their names within it, in the order of the forward pass: patch embedding,
-    /// blocks, merger.
-    #[must_use]
-    pub fn tensor_shapes(&self) -> IndexMap<String, Vec<usize>> {
-        let (h, inner) = (self.hidden_size, self.intermediate_size);
-        let wide = h * self.patches_per_token();
-        let mut shapes = IndexMap::new();
-        let patch =
-            [h, self.in_channels, self.temporal_patch_size, self.patch_size, self.patch_size];
-        shapes.insert(PATCHES.to_owned(), patch.to_vec());
-        let linear = |shapes: &mut IndexMap<_, _>, name: &str, outputs, inputs| {
-            shapes.insert(format!("{name}.weight"), vec![outputs, inputs]);
-            shapes.insert(format!("{name}.bias"), vec![outputs]);
-        };
-        for index in 0..self.depth {
-            let name = |part: &str| format!("blocks.{index}.{part}");
-            shapes.insert(name("norm1.weight"), vec![h]);
-            linear(&mut shapes, &name("attn.qkv"), 3 * h, h);
-            linear(&mut shapes, &name("attn.proj"), h, h);
-            shapes.insert(name("norm2.weight"), vec![h]);
-            linear(&mut shapes, &name("mlp.gate_proj"), inner, h);
-            linear(&mut shapes, &name("mlp.up_proj"), inner, h);
-            linear(&mut shapes, &name("mlp.down_proj"), h, inner);
-        }
-        shapes.insert(format!("{MERGER}ln_q.weight"), vec![h]);
-        linear(&mut shapes, "merger.mlp.0", wide, wide);
-        linear(&mut shapes, "merger.mlp.2", self.out_hidden_size, wide);
-        shapes
-    }
-}
 
 /// A tensor of a tower.
 struct TowerTensor {
     /// Its name in the checkpoint.
     stored: String,
     tensor: Tensor,
+    /// The stage of the forward pass that it belongs to.
+    stage: Stage,
     is_trained: bool,
 }
 
@@ -82,7 +47,11 @@ impl TowerTensors {
             left.insert(name.to_owned(), (stored, tensor));
         }
         let mut found = IndexMap::with_capacity(left.len());
-        for (name, shape) in config.tensor_shapes() {
+        let parts = config.parts();
+        let tensors = parts
+            .iter()
+            .flat_map(|(stage, part)| part.tensors(config).into_iter().map(|it| (*stage, it)));
+        for (stage, (name, shape)) in tensors {
             let Some((stored, tensor)) = left.swap_remove(&name) else {
                 return Err(Error::TowerTensors(format!("`visual.{name}` is missing")));
             };
@@ -93,7 +62,7 @@ impl TowerTensors {
                 );
                 return Err(Error::TowerTensors(message));
             }
-            found.insert(name, TowerTensor { stored, tensor, is_trained: true });
+            found.insert(name, TowerTensor { stored, tensor, stage, is_trained: true });
         }
         match left.values().next() {
             Some((stored, _)) => {
@@ -107,7 +76,9 @@ impl TowerTensors {
 
     /// On `device`; with kernels of its own, matrices are stored in `precision`.
     pub(super) fn on_device(mut self, device: &Device, precision: Precision) -> Result<Self> {
-        for TowerTensor { tensor, .. } in self.tensors.values_mut() {
+        for (name, TowerTensor { tensor, .. }) in &mut self.tensors {
+            // Positions are interpolated in f32.
+            let precision = if name == POSITIONS { Precision::F32 } else { precision };
             *tensor = moved(tensor, device, precision)?;
         }
         Ok(self)
@@ -121,14 +92,14 @@ impl TowerTensors {
         place: impl Fn(&Tensor) -> Result<Tensor>,
     ) -> Result<Self> {
         self.freeze(|_| true);
-        let weights: Vec<(String, String, Vec<usize>)> = self
+        let weights: Vec<(String, String, Stage, Vec<usize>)> = self
             .tensors
             .iter()
-            .map(|(name, TowerTensor { stored, tensor, .. })| {
-                (name.clone(), stored.clone(), tensor.dims().to_vec())
+            .map(|(name, TowerTensor { stored, tensor, stage, .. })| {
+                (name.clone(), stored.clone(), *stage, tensor.dims().to_vec())
             })
             .collect();
-        for (name, stored, shape) in weights {
+        for (name, stored, stage, shape) in weights {
             let of_layer = |name: &str| name.strip_suffix(".weight").map(str::to_owned);
             let (Some(name), Some(stored)) = (of_layer(&name), of_layer(&stored)) else { continue };
             let [outputs, inputs] = shape[..] else { continue };
@@ -146,7 +117,8 @@ impl TowerTensors {
             }
             for (part, tensor) in [(A, &a), (B, &b)] {
                 let stored = format!("{stored}.{part}");
-                let adapter = TowerTensor { stored, tensor: place(tensor)?, is_trained: true };
+                let tensor = place(tensor)?;
+                let adapter = TowerTensor { stored, tensor, stage, is_trained: true };
                 self.tensors.insert(format!("{name}.{part}"), adapter);
             }
         }
@@ -195,9 +167,10 @@ impl TowerTensors {
         of: impl Fn(&str, &Tensor) -> std::result::Result<Tensor, E>,
     ) -> std::result::Result<Self, E> {
         let frozen = |(name, found): (&String, &TowerTensor)| {
-            let TowerTensor { stored, tensor, is_trained } = found;
+            let TowerTensor { stored, tensor, stage, is_trained } = found;
             let tensor = if *is_trained { of(stored, tensor)? } else { tensor.clone() };
-            Ok((name.clone(), TowerTensor { stored: stored.clone(), tensor, is_trained: false }))
+            let (stored, stage) = (stored.clone(), *stage);
+            Ok((name.clone(), TowerTensor { stored, tensor, stage, is_trained: false }))
         };
         let tensors = self.tensors.iter().map(frozen).collect::<std::result::Result<_, E>>()?;
         let Self { whole, lora_scale, lora_dropout, .. } = *self;
@@ -211,8 +184,8 @@ impl TowerTensors {
 
     /// Freezes parts of the tower.
     pub(super) fn with_frozen(mut self, frozen: FrozenParts) -> Self {
-        for (name, tensor) in &mut self.tensors {
-            tensor.is_trained &= match name.starts_with(MERGER) {
+        for tensor in self.tensors.values_mut() {
+            tensor.is_trained &= match tensor.stage.is_merger() {
                 true => !frozen.aligner,
                 false => !frozen.vision_tower,
             };
@@ -254,36 +227,15 @@ impl TowerTensors {
     /// The index, with all trained elements flattened in order, from which on all belong to `stage` or above: their
     /// gradients are final after its backward.
     pub(super) fn first_final(&self, stage: Stage) -> usize {
-        let below = self
-            .tensors
-            .iter()
-            .filter(|(name, tensor)| tensor.is_trained && Stage::of(name) < stage);
-        below.map(|(_, tensor)| tensor.tensor.elem_count()).sum()
+        let trained = self.tensors.values().filter(|tensor| tensor.is_trained);
+        let below = trained.filter(|tensor| tensor.stage < stage);
+        below.map(|tensor| tensor.tensor.elem_count()).sum()
     }
 
     /// The lowest stage with a trained tensor, which a gradient has to reach; `None` if all are frozen.
     pub(super) fn lowest_trained(&self) -> Option<Stage> {
-        let trained = self.tensors.iter().filter(|(_, tensor)| tensor.is_trained);
-        trained.map(|(name, _)| Stage::of(name)).min()
-    }
-}
-
-/// A stage of the forward pass, in its order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Stage {
-    Patches,
-    Block(usize),
-    Merger,
-}
-
-impl Stage {
-    /// The stage of the tensor with this name within the tower.
-    fn of(name: &str) -> Self {
-        let block = || name.strip_prefix("blocks.")?.split('.').next()?.parse().ok();
-        match name.starts_with(MERGER) {
-            true => Self::Merger,
-            false => block().map_or(Self::Patches, Self::Block),
-        }
+        let trained = self.tensors.values().filter(|tensor| tensor.is_trained);
+        trained.map(|tensor| tensor.stage).min()
     }
 }
 

@@ -316,8 +316,11 @@ fn a_hanging_collective_is_aborted_when_another_rank_fails() {
 #[test]
 fn a_communicator_error_aborts_all_ranks_with_the_librarys_message() {
     let (ranks, scripts) = ranks(2, LONG, Script::default);
+    let past_barrier = std::sync::Barrier::new(2);
     let messages = each(ranks, |ranks| {
         ranks.barrier().unwrap();
+        // Or the failure would reach the other rank in its barrier.
+        past_barrier.wait();
         lock(&scripts[ranks.rank()]).breaks = ranks.rank() == 1;
         lock(&scripts[ranks.rank()]).hangs = ranks.rank() == 0;
         // The other rank's failure may arrive before this call.

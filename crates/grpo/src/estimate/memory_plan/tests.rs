@@ -192,7 +192,7 @@ fn a_trained_encoder_has_gradients_moments_and_a_frozen_copy_for_the_reference()
     let alone = with(Workload { reference: 0, ..workload() });
     assert_eq!((alone.weights, alone.embeddings), (4 * ENCODER, 2 * 4 * EMBEDDINGS));
     let aligner = VisionSettings { freeze_vision_tower: true, ..trained() };
-    let merger = VisionConfig::published("Qwen2.5-VL-7B").unwrap().merger_parameter_count();
+    let merger = VisionConfig::published("Qwen2.5-VL-7B").unwrap().aligner_parameter_count();
     assert_eq!(vision(&aligner, 0).trainable, merger);
 }
 

@@ -105,7 +105,7 @@ impl VisionLoad {
         let PromptImages { grid, count, tokens_of_data } = images;
         let frozen = settings.frozen_parts();
         let cache_bytes = (settings.image_cache_gb * 1e9) as usize;
-        let merger = config.merger_parameter_count();
+        let merger = config.aligner_parameter_count();
         let own = config.parameter_count() - merger;
         let trains = frozen.map(|frozen| (!frozen.vision_tower, !frozen.aligner));
         let (tower, aligner) = trains.unwrap_or_default();

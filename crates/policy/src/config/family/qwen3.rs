@@ -1,4 +1,6 @@
-//! Qwen3, without experts.
+//! Qwen3, without experts, and the text decoder of Qwen3-VL, which is a Qwen3 decoder with interleaved M-RoPE.
+
+use embodied_r_kernels::rope::MropeSections;
 
 use super::{DecoderSizes, Family, GgufArchitecture, ModelType, Published, Source};
 
@@ -12,7 +14,18 @@ pub(super) static FAMILY: Family = Family {
     has_qk_norm: true,
     has_windows: true,
     false_flags: &["attention_bias"],
-    sources: &[Source { names: &["qwen3"], head_dim: Some(HEAD_DIM), ..Source::PLAIN }],
+    sources: &[
+        Source { names: &["qwen3"], head_dim: Some(HEAD_DIM), ..Source::PLAIN },
+        Source {
+            names: &["qwen3_vl", "qwen3_vl_text"],
+            is_multimodal: true,
+            positions: 128_000,
+            rope_theta: 500_000.0,
+            head_dim: Some(HEAD_DIM),
+            mrope_section: Some(MropeSections::interleaved([24, 20, 20])),
+            ..Source::PLAIN
+        },
+    ],
     gguf: &[GgufArchitecture { name: "qwen3", ..GgufArchitecture::PLAIN }],
     published: Some(&Published {
         models: &[

@@ -1,0 +1,200 @@
+//! Qwen3-VL: LayerNorms, plain feed-forward layers, interpolated learned positions, full attention in each frame, and
+//! DeepStack (Meng et al., 2024): further mergers behind some blocks, whose features the decoder adds after its first
+//! layers.
+
+use embodied_r_policy::config::ConfigFault;
+use serde::Deserialize;
+
+use super::{LARGEST, Taps, TowerRows, VisionFamily, fault, span};
+use crate::grid::Grid;
+use crate::layout::{FeedForwardKind, MergerLayout, NormKind, TowerLayout};
+use crate::sizes::TowerSizes;
+
+/// Its fields of `vision_config`, with the defaults of `Qwen3VLVisionConfig`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default)]
+pub(crate) struct Qwen3Vl {
+    /// Learned positions: a square number.
+    num_position_embeddings: usize,
+    /// The blocks behind which DeepStack has a merger, in the order of the decoder's layers.
+    deepstack_visual_indexes: Vec<usize>,
+    hidden_act: String,
+}
+
+impl Default for Qwen3Vl {
+    fn default() -> Self {
+        Self {
+            num_position_embeddings: 2_304,
+            deepstack_visual_indexes: vec![8, 16, 24],
+            hidden_act: "gelu_pytorch_tanh".to_owned(),
+        }
+    }
+}
+
+impl Qwen3Vl {
+    /// Learned positions along a side.
+    fn side(&self) -> usize {
+        self.num_position_embeddings.isqrt()
+    }
+}
+
+impl VisionFamily for Qwen3Vl {
+    fn default_patch_size(&self) -> usize {
+        16
+    }
+
+    fn layout(&self, sizes: &TowerSizes) -> TowerLayout {
+        let merger = |name: &str, after, joins_first| {
+            let names = ["norm", "linear_fc1", "linear_fc2"].map(|part| format!("{name}.{part}"));
+            MergerLayout { names, after, joins_first }
+        };
+        let of_deepstack = self.deepstack_visual_indexes.iter().enumerate();
+        let of_deepstack = of_deepstack
+            .map(|(index, after)| merger(&format!("deepstack_merger_list.{index}"), *after, true));
+        TowerLayout {
+            norm: NormKind::Layer,
+            feed_forward: FeedForwardKind::Plain,
+            patch_bias: true,
+            positions: Some(self.side()),
+            mergers: std::iter::once(merger("merger", sizes.depth - 1, false))
+                .chain(of_deepstack)
+                .collect(),
+        }
+    }
+
+    /// Patches in the processor's order, frame by frame.
+    fn rows(&self, sizes: &TowerSizes, grids: &[Grid]) -> TowerRows {
+        let (merge, merged) = (sizes.spatial_merge_size, sizes.patches_per_token());
+        let (mut position_ids, mut frames) = (Vec::new(), Vec::new());
+        let mut taps = Taps::default();
+        for grid in grids {
+            let along = [grid.height, grid.width].map(|count| Along::new(self.side(), count));
+            for _ in 0..grid.time {
+                let start = position_ids.len();
+                for token in 0..grid.height * grid.width / merged {
+                    let of_row = grid.width / merge;
+                    let (row, column) = (token / of_row, token % of_row);
+                    for patch in 0..merged {
+                        let y = row * merge + patch / merge;
+                        let x = column * merge + patch % merge;
+                        position_ids.push([y, x, 0]);
+                        taps.push(self.side(), [along[0].at(y), along[1].at(x)]);
+                    }
+                }
+                frames.push(span(start..position_ids.len()));
+            }
+        }
+        let count = position_ids.len();
+        TowerRows {
+            patches: (0..count).collect(),
+            tokens: (0..count / merged).collect(),
+            position_ids,
+            windows: Vec::new(),
+            frames,
+            taps: Some(taps),
+        }
+    }
+
+    fn is_full(&self, _block: usize) -> bool {
+        true
+    }
+
+    fn attended(&self, sizes: &TowerSizes, grid: Grid) -> f64 {
+        (sizes.depth * grid.height * grid.width) as f64
+    }
+
+    fn faults(&self, sizes: &TowerSizes) -> Vec<ConfigFault> {
+        let (act, count) = (&self.hidden_act, self.num_position_embeddings);
+        let is_square = self.side() * self.side() == count;
+        let blocks = &self.deepstack_visual_indexes;
+        let there = blocks.iter().all(|block| *block < sizes.depth);
+        let distinct = blocks.iter().collect::<std::collections::BTreeSet<_>>().len();
+        [
+            fault(act == "gelu_pytorch_tanh", "hidden_act", act, "`gelu_pytorch_tanh`"),
+            fault(
+                is_square && (1..=LARGEST).contains(&count),
+                "num_position_embeddings",
+                &count,
+                "a square number from 1 to 65536",
+            ),
+            fault(
+                there && distinct == blocks.len(),
+                "deepstack_visual_indexes",
+                &format!("{blocks:?}"),
+                "different indices of blocks, below `depth`",
+            ),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+}
+
+/// Positions along a side of an image, spread over the learned ones with both ends aligned (`align_corners`).
+struct Along {
+    last: usize,
+    count: usize,
+}
+
+impl Along {
+    fn new(side: usize, count: usize) -> Self {
+        Self { last: side - 1, count }
+    }
+
+    /// The two learned positions next to that of patch `index`, and the share of the second. In f32 from the nearer end, as
+    /// `torch.linspace`.
+    fn at(&self, index: usize) -> ([usize; 2], f32) {
+        let last = self.last as f32;
+        let step = last / (self.count - 1).max(1) as f32;
+        let position = match index < self.count / 2 || self.count == 1 {
+            true => index as f32 * step,
+            false => last - (self.count - 1 - index) as f32 * step,
+        };
+        let below = (position as usize).min(self.last);
+        ([below, (below + 1).min(self.last)], position - below as f32)
+    }
+}
+
+impl Taps {
+    /// Adds a row between two entries along each side.
+    fn push(&mut self, side: usize, [(rows, down), (columns, right)]: [([usize; 2], f32); 2]) {
+        let corners = [(0, 0), (0, 1), (1, 0), (1, 1)];
+        let shares = [[1.0 - down, down], [1.0 - right, right]];
+        for (corner, (y, x)) in corners.into_iter().enumerate() {
+            self.entries[corner].push(rows[y] * side + columns[x]);
+            self.weights[corner].push(shares[0][y] * shares[1][x]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_at_the_corners_are_the_learned_ones() {
+        let sizes = TowerSizes {
+            depth: 2,
+            hidden_size: 8,
+            intermediate_size: 8,
+            num_heads: 1,
+            in_channels: 3,
+            patch_size: 16,
+            temporal_patch_size: 2,
+            spatial_merge_size: 2,
+            out_hidden_size: 8,
+        };
+        let family = Qwen3Vl { num_position_embeddings: 49, ..Qwen3Vl::default() };
+        let rows = family.rows(&sizes, &[Grid { time: 2, height: 4, width: 6 }]);
+        assert_eq!(rows.position_ids[..5], [[0, 0, 0], [0, 1, 0], [1, 0, 0], [1, 1, 0], [0, 2, 0]]);
+        assert_eq!(rows.frames.len(), 2);
+        let taps = rows.taps.unwrap();
+        // The last patch of a frame of 4 × 6 is at the last of 7 × 7 positions.
+        assert_eq!((taps.entries[0][23], taps.weights[0][23]), (48, 1.0));
+        // The second patch of the first row: 6 / 5 positions to the right.
+        assert_eq!((taps.entries[0][1], taps.entries[1][1]), (1, 2));
+        assert!((taps.weights[1][1] - 0.2).abs() < 1e-6);
+        let sums = (0..48).map(|row| taps.weights.iter().map(|of| of[row]).sum::<f32>());
+        assert!(sums.into_iter().all(|sum| (sum - 1.0).abs() < 1e-6));
+    }
+}
