@@ -16,11 +16,10 @@ import sys
 
 import torch
 from safetensors import safe_open
-from transformers import Qwen2_5_VLForConditionalGeneration
-from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+from transformers import AutoModelForImageTextToText
 
 from make_model_fixtures import write_json
-from make_vision_fixtures import PROCESSOR, image, video_patches
+from make_vision_fixtures import PROCESSOR, QWEN3_PROCESSOR, features, image, image_processor, video_patches
 
 # Several windows, some of them incomplete; a small image; three patches of frames.
 IMAGES = [(252, 140), (100, 180)]
@@ -35,14 +34,13 @@ def waves(count, step):
 
 def main():
     out = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else "crates/vision/tests/fixtures")
-    processor = Qwen2VLImageProcessorPil(**{k: v for k, v in PROCESSOR.items() if k not in ("image_processor_type", "processor_class")})
-    images = processor([image(w, h, 1 + i) for i, (w, h) in enumerate(IMAGES)], return_tensors="pt")
-    frames, frames_grid = video_patches([image(w, h, 11 + i) for i, (w, h) in enumerate(VIDEO)], PROCESSOR)
-    pixels = torch.cat([images["pixel_values"].float(), frames])
-    grid = torch.cat([images["image_grid_thw"], frames_grid])
-    for form in ("nested", "flat"):
-        tower = Qwen2_5_VLForConditionalGeneration.from_pretrained(out / form, dtype=torch.float32).model.visual
-        embeddings = tower(pixels, grid_thw=grid).pooler_output
+    for form, processor in (("nested", PROCESSOR), ("flat", PROCESSOR), ("qwen3_vl", QWEN3_PROCESSOR)):
+        images = image_processor(processor)([image(w, h, 1 + i) for i, (w, h) in enumerate(IMAGES)], return_tensors="pt")
+        frames, frames_grid = video_patches([image(w, h, 11 + i) for i, (w, h) in enumerate(VIDEO)], processor)
+        pixels = torch.cat([images["pixel_values"].float(), frames])
+        grid = torch.cat([images["image_grid_thw"], frames_grid])
+        tower = AutoModelForImageTextToText.from_pretrained(out / form, dtype=torch.float32).model.visual
+        embeddings = torch.cat(features(tower, pixels, grid))
         loss = (embeddings.double().flatten() * waves(embeddings.numel(), 1.0)).sum()
         loss.backward()
         with safe_open(out / form / "model.safetensors", "pt") as file:

@@ -4,11 +4,13 @@ Usage: make_vision_fixtures.py [OUT]     (default: crates/vision/tests/fixtures)
 
   resize.json        [width, height, to width, to height, CRC-32 of the bytes]: Pillow's bicubic resizing of `resize_image`
   smart_resize.json  [width, height, min_pixels, max_pixels, to width, to height]
-  nested/, flat/     models in the format of `transformers` 5 and of the Hub, each with an `expected.json`:
+  nested/, flat/     Qwen2.5-VL in the format of `transformers` 5 and of the Hub
+  qwen3_vl/          Qwen3-VL, with two mergers of DeepStack; images alone
+Each model has an `expected.json`:
     sizes      of each case's images (`image` below), which are still images or video frames; `seed` is that of the first
     grid_thw   of each image or video
     pixels     mean and standard deviation of the patches, and some of their values: [index, value]
-    embedded   of the vision encoder's output: [norm, dot product with sin(1), sin(2), …]
+    embedded   of the features of each image or video, level by level: [norm, dot product with sin(1), sin(2), …]
     ids        the prompt with expanded image and video tokens
     positions  3-D position ids of each token
     last_logp  log-probabilities of the whole vocabulary after the prompt
@@ -27,7 +29,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen3VLConfig, Qwen3VLForConditionalGeneration
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil, smart_resize
 
 from make_model_fixtures import flat_rope, randomized, rewrite_config, write_json
@@ -46,6 +48,16 @@ PROCESSOR = dict(
     image_std=[0.26862954, 0.26130258, 0.27577711],
     image_processor_type="Qwen2VLImageProcessor",
     processor_class="Qwen2_5_VLProcessor",
+)
+QWEN3_PROCESSOR = dict(
+    size=dict(shortest_edge=4096, longest_edge=120 * 1024),
+    patch_size=16,
+    temporal_patch_size=2,
+    merge_size=2,
+    image_mean=[0.5, 0.5, 0.5],
+    image_std=[0.5, 0.5, 0.5],
+    image_processor_type="Qwen2VLImageProcessorFast",
+    processor_class="Qwen3VLProcessor",
 )
 TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n"
@@ -105,7 +117,7 @@ def smart_resizes():
     return rows
 
 
-def tokenizer_files(folder):
+def tokenizer_files(folder, processor):
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE(vocab={letter: i for i, letter in enumerate(alphabet)}, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -115,7 +127,7 @@ def tokenizer_files(folder):
     config = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>", "tokenizer_class": "PreTrainedTokenizerFast"}
     write_json(folder / "tokenizer_config.json", config)
     write_json(folder / "chat_template.json", {"chat_template": TEMPLATE})
-    write_json(folder / "preprocessor_config.json", PROCESSOR)
+    write_json(folder / "preprocessor_config.json", processor)
     return tokenizer
 
 
@@ -137,6 +149,25 @@ def config(tokenizer):
     )
 
 
+def qwen3_config(tokenizer):
+    token = tokenizer.token_to_id
+    return Qwen3VLConfig(
+        text_config=dict(
+            hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=2, num_key_value_heads=1, head_dim=16,
+            vocab_size=VOCAB, max_position_embeddings=4096, eos_token_id=token("<|im_end|>"), bos_token_id=None,
+            rope_parameters=dict(rope_theta=5e6, rope_type="default", mrope_section=[4, 2, 2], mrope_interleaved=True),
+        ),
+        # Heads of an odd multiple of 8 as the published towers', and learned positions that images have to be interpolated between.
+        vision_config=dict(
+            depth=4, hidden_size=48, intermediate_size=72, num_heads=2, out_hidden_size=32, patch_size=16,
+            spatial_merge_size=2, temporal_patch_size=2, num_position_embeddings=49, deepstack_visual_indexes=[0, 2],
+        ),
+        image_token_id=token("<|image_pad|>"), video_token_id=token("<|video_pad|>"),
+        vision_start_token_id=token("<|vision_start|>"), vision_end_token_id=token("<|vision_end|>"),
+        tie_word_embeddings=True,
+    )
+
+
 def hub_form(settings):
     """A flat configuration with the Hub's tensor names."""
     text = settings.pop("text_config")
@@ -150,17 +181,35 @@ def hub_form(settings):
     vision.pop("rope_parameters", None)
 
 
+def pixel_limits(processor):
+    size = processor.get("size", {})
+    return processor.get("min_pixels", size.get("shortest_edge")), processor.get("max_pixels", size.get("longest_edge"))
+
+
+def image_processor(processor):
+    return Qwen2VLImageProcessorPil(**{k: v for k, v in processor.items() if k not in ("image_processor_type", "processor_class")})
+
+
+def features(tower, pixels, grid):
+    """The features of each image or video: those of all its levels, level by level."""
+    output = tower(pixels, grid_thw=grid)
+    counts = (grid.prod(-1) // 4).tolist()
+    levels = [output.pooler_output, *(getattr(output, "deepstack_features", None) or [])]
+    return [torch.cat(parts) for parts in zip(*(torch.split(level, counts) for level in levels))]
+
+
 def video_patches(frames, processor):
     """In the video processor's order: time, token rows and columns, patches of a token, channels, frames, pixels."""
     width, height = frames[0].size
-    h, w = smart_resize(height, width, 28, processor["min_pixels"], processor["max_pixels"])
+    side, limits = processor["patch_size"], pixel_limits(processor)
+    h, w = smart_resize(height, width, 2 * side, *limits)
     stack = [np.asarray(frame.resize((w, h), Image.Resampling.BICUBIC), np.float32) / 255 for frame in frames]
     stack = [(frame - np.float32(processor["image_mean"])) / np.float32(processor["image_std"]) for frame in stack]
     if len(stack) % 2:
         stack.append(stack[-1])
     array = np.stack(stack).transpose(0, 3, 1, 2)
-    t, gh, gw = len(stack) // 2, h // 14, w // 14
-    array = array.reshape(t, 2, 3, gh // 2, 2, 14, gw // 2, 2, 14).transpose(0, 3, 6, 4, 7, 2, 1, 5, 8)
+    t, gh, gw = len(stack) // 2, h // side, w // side
+    array = array.reshape(t, 2, 3, gh // 2, 2, side, gw // 2, 2, side).transpose(0, 3, 6, 4, 7, 2, 1, 5, 8)
     return torch.tensor(array.reshape(t * gh * gw, -1)), torch.tensor([[t, gh, gw]])
 
 
@@ -186,16 +235,15 @@ def clear_continuation(model, tokenizer, ids, types, inputs):
     return None if margin < GREEDY_MARGIN or set(greedy) & special else (greedy, first)
 
 
-def case(model, tokenizer, name, kind, sizes, first_seed):
+def case(model, tokenizer, processor, name, kind, sizes, first_seed):
     images = [image(w, h, first_seed + i) for i, (w, h) in enumerate(sizes)]
     if kind == "images":
-        processor = Qwen2VLImageProcessorPil(**{k: v for k, v in PROCESSOR.items() if k not in ("image_processor_type", "processor_class")})
-        given = processor(images, return_tensors="pt")
+        given = image_processor(processor)(images, return_tensors="pt")
         pixels, grid = given["pixel_values"].float(), given["image_grid_thw"]
         inputs = dict(pixel_values=pixels, image_grid_thw=grid)
         token, kind_id, places = "<|image_pad|>", 1, len(sizes)
     else:
-        pixels, grid = video_patches(images, PROCESSOR)
+        pixels, grid = video_patches(images, processor)
         inputs = dict(pixel_values_videos=pixels, video_grid_thw=grid, second_per_grid_ts=torch.tensor([2 * SECONDS]))
         token, kind_id, places = "<|video_pad|>", 2, 1
     text = "<|im_start|>user\n"
@@ -205,7 +253,7 @@ def case(model, tokenizer, name, kind, sizes, first_seed):
     ids = tokenizer.encode(text).ids
     tensor = torch.tensor([ids])
     types = torch.where(tensor == tokenizer.token_to_id(token), kind_id, 0)
-    embedded = model.model.visual(pixels, grid_thw=grid).pooler_output
+    embedded = torch.cat(features(model.model.visual, pixels, grid))
     position_inputs = {k: v for k, v in inputs.items() if "pixel" not in k}
     positions, _ = model.model.get_rope_index(tensor, mm_token_type_ids=types, **position_inputs)
     assert positions.max() == positions[:, 0, -1].max(), "text must end after the video in every version"
@@ -245,16 +293,27 @@ def main():
     for form, seed in (("nested", 11), ("flat", 12)):
         folder = out / form
         folder.mkdir(exist_ok=True)
-        tokenizer = tokenizer_files(folder)
+        tokenizer = tokenizer_files(folder, PROCESSOR)
         model = randomized(Qwen2_5_VLForConditionalGeneration(config(tokenizer)), seed)
-        model.save_pretrained(folder)
-        (folder / "generation_config.json").unlink(missing_ok=True)
+        save(model, folder)
         if form == "flat":
             rewrite_config(folder, hub_form)
             tensors = load_file(folder / "model.safetensors")
             old = {name.replace("model.visual.", "visual.").replace("model.language_model.", "model."): tensor for name, tensor in tensors.items()}
             save_file(old, folder / "model.safetensors", metadata={"format": "pt"})
-        write_json(folder / "expected.json", cases(functools.partial(case, model, tokenizer), CASES))
+        write_json(folder / "expected.json", cases(functools.partial(case, model, tokenizer, PROCESSOR), CASES))
+    folder = out / "qwen3_vl"
+    folder.mkdir(exist_ok=True)
+    tokenizer = tokenizer_files(folder, QWEN3_PROCESSOR)
+    model = randomized(Qwen3VLForConditionalGeneration(qwen3_config(tokenizer)), 13)
+    save(model, folder)
+    images = [spec for spec in CASES if spec[1] == "images"]
+    write_json(folder / "expected.json", cases(functools.partial(case, model, tokenizer, QWEN3_PROCESSOR), images))
+
+
+def save(model, folder):
+    model.save_pretrained(folder)
+    (folder / "generation_config.json").unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -231,6 +231,10 @@ impl ImageStore {
 }
 
 impl ImageEmbedder for ImageStore {
+    fn levels(&self) -> usize {
+        self.table.processor().config().feature_levels()
+    }
+
     fn embeddings(&self, digest: u128) -> embodied_r_policy::Result<Tensor> {
         if let Some(embeddings) = locked(&self.memory).get(digest) {
             return Ok(embeddings);

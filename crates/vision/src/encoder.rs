@@ -141,17 +141,17 @@ impl VisionEncoder {
         let own: Vec<&RgbImage> =
             (0..images.len()).filter(|i| is_own(*i)).map(|i| images[i]).collect();
         let mut own = self.encode_images(&own)?.into_iter();
-        let hidden = self.config().out_hidden_size;
+        let (hidden, levels) = (self.config().out_hidden_size, self.config().feature_levels());
         let parts = layouts.iter().enumerate().map(|(index, layout)| {
             let encoded = if is_own(index) { own.next() } else { None };
-            ((layout.tokens(), hidden), encoded.map(|encoded| encoded.embeddings))
+            ((levels * layout.tokens(), hidden), encoded.map(|encoded| encoded.embeddings))
         });
         let embeddings = ranks.broadcast_matrices(parts.collect())?;
         let encoded = layouts.into_iter().zip(embeddings);
         Ok(encoded.map(|(layout, embeddings)| ImageEmbeddings { layout, embeddings }).collect())
     }
 
-    /// The embeddings of images or videos by their patches (tokens, hidden size of the decoder). They do not depend on
+    /// The embeddings of images or videos by their patches (levels · tokens, hidden size of the decoder). They do not depend on
     /// the others, to the bit.
     ///
     /// # Errors

@@ -48,7 +48,8 @@ impl Family {
     /// # Errors
     /// A field has the wrong type.
     pub(crate) fn of(model_type: &str, vision: &Value) -> serde_json::Result<Self> {
-        Ok(match model_type {
+        // `transformers` 5 calls the tower's type as the model's with `_vision`.
+        Ok(match model_type.strip_suffix("_vision").unwrap_or(model_type) {
             "qwen3_vl" => Self::Qwen3Vl(serde_json::from_value(vision.clone())?),
             _ => Self::Qwen25Vl(serde_json::from_value(vision.clone())?),
         })

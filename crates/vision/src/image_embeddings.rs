@@ -9,7 +9,7 @@ use crate::image_layout::ImageLayout;
 #[derive(Debug, Clone)]
 pub struct ImageEmbeddings {
     pub(crate) layout: ImageLayout,
-    /// (tokens, hidden size of the decoder).
+    /// (levels · tokens, hidden size of the decoder), level by level.
     pub(crate) embeddings: Tensor,
 }
 
@@ -44,7 +44,8 @@ impl ImageEmbeddings {
         self.layout.tokens()
     }
 
-    /// The embeddings (tokens, hidden size of the decoder).
+    /// The embeddings (levels · tokens, hidden size of the decoder), level by level
+    /// ([`VisionConfig::feature_levels`](crate::VisionConfig::feature_levels)).
     #[must_use]
     pub fn embeddings(&self) -> &Tensor {
         &self.embeddings

@@ -50,15 +50,16 @@ fn folder(layout: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(layout)
 }
 
-/// The checkpoint formats: that of `transformers` 5, the hub's, and llama.cpp's with the hub's weights
-/// (`scripts/parity/make_mmproj_fixtures.py`).
-const LAYOUTS: [&str; 3] = ["nested", "flat", "gguf"];
+/// The checkpoint formats of Qwen2.5-VL: that of `transformers` 5, the hub's, and llama.cpp's with the hub's weights
+/// (`scripts/parity/make_mmproj_fixtures.py`); and Qwen3-VL.
+const LAYOUTS: [&str; 4] = ["nested", "flat", "gguf", "qwen3_vl"];
 
 fn cases(layout: &str) -> Vec<Case> {
     let layout = if layout == "gguf" { "flat" } else { layout };
     let text = std::fs::read(folder(layout).join("expected.json")).unwrap();
     let cases: Vec<Case> = serde_json::from_slice(&text).unwrap();
-    assert_eq!(cases.len(), 9);
+    // Images alone of Qwen3-VL.
+    assert_eq!(cases.len(), if layout == "qwen3_vl" { 8 } else { 9 });
     cases
 }
 
@@ -191,7 +192,7 @@ fn the_vision_towers_tokens_match_the_reference_in_every_format() {
 
 #[test]
 fn token_ids_and_position_ids_match_the_reference() {
-    for layout in ["flat", "gguf"] {
+    for layout in ["flat", "gguf", "qwen3_vl"] {
         let vision_encoder =
             VisionEncoder::load(&folder(layout), &WeightFormat::F32.into()).unwrap();
         let tokenizer = Tokenizer::from_dir(&folder(layout)).unwrap();
@@ -225,9 +226,15 @@ fn log_probabilities_and_greedy_tokens_match_the_reference() {
 
 #[test]
 fn an_image_has_bit_identical_log_probabilities_alone_in_chunks_and_from_the_cache() {
-    let model = VisionLanguageModel::load(&folder("flat"), &WeightFormat::F32.into()).unwrap();
-    let tokenizer = Tokenizer::from_dir(&folder("flat")).unwrap();
-    let cases = cases("flat");
+    for layout in ["flat", "qwen3_vl"] {
+        bit_identical(layout);
+    }
+}
+
+fn bit_identical(layout: &str) {
+    let model = VisionLanguageModel::load(&folder(layout), &WeightFormat::F32.into()).unwrap();
+    let tokenizer = Tokenizer::from_dir(&folder(layout)).unwrap();
+    let cases = cases(layout);
     let prompts = || cases.iter().map(|case| case.prompt(model.vision_encoder(), &tokenizer));
     let together = drawn(&model, prompts().collect(), EngineOptions::default());
     let small =

@@ -31,8 +31,8 @@ use embodied_r_vision::{
 };
 use test_image::test_image;
 
-/// The checkpoint formats: that of `transformers` 5 and the hub's.
-const LAYOUTS: [&str; 2] = ["nested", "flat"];
+/// Qwen2.5-VL in the format of `transformers` 5 and in the hub's, and Qwen3-VL.
+const LAYOUTS: [&str; 3] = ["nested", "flat", "qwen3_vl"];
 
 fn folder(layout: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(layout)

@@ -225,6 +225,10 @@ fn seed_of(digest: u128, step: u64) -> u64 {
 }
 
 impl ImageEmbedder for TrainedImages {
+    fn levels(&self) -> usize {
+        self.table.processor().config().feature_levels()
+    }
+
     fn embeddings(&self, digest: u128) -> embodied_r_policy::Result<Tensor> {
         let step = locked(&self.step);
         let found = step.embeddings.get(&(digest, step.pass.drops())).cloned();

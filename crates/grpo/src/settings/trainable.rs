@@ -194,8 +194,8 @@ mod tests {
     fn an_adapter_covers_the_parts_of_the_vision_encoder_that_are_not_frozen() {
         let vision = |text: &str| lora(text).vision_modules;
         assert_eq!(vision(""), []);
-        assert_eq!(vision("freeze_vision_tower = false"), VisionModule::ALL[..5]);
-        assert_eq!(vision("freeze_aligner = false"), VisionModule::ALL[5..]);
+        assert_eq!(vision("freeze_vision_tower = false"), VisionModule::ALL[..7]);
+        assert_eq!(vision("freeze_aligner = false"), VisionModule::ALL[7..]);
         assert_eq!(
             vision("freeze_vision_tower = false\nfreeze_aligner = false"),
             VisionModule::ALL
@@ -213,7 +213,7 @@ mod tests {
         assert_eq!(found.vision_modules, []);
         let found =
             lora("freeze_aligner = false\nlora_target_modules = ['v_proj', 'merger.mlp.2']");
-        assert_eq!(found.vision_modules, [VisionModule::MergerSecond]);
+        assert_eq!(found.vision_modules, [VisionModule::MergerMlp2]);
     }
 
     #[test]

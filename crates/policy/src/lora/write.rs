@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::read::PREFIX;
 use super::settings::A;
+use super::vision_module::VisionPart;
 use super::{BASE_FINGERPRINT, CONFIG_FILE, Lora, VisionModule, WEIGHTS_FILE};
 use crate::config::WeightDtype;
 use crate::error::Result;
@@ -95,17 +96,14 @@ impl Lora {
             let mut layers = layers.map(|layer| weights::of_vision(layer).unwrap_or(layer));
             layers.any(|layer| VisionModule::of_layer(layer) == Some(**module))
         };
-        let (merger, block): (Vec<_>, Vec<_>) =
-            VisionModule::ALL.iter().filter(adapted).partition(|module| module.is_of_merger());
-        let names = |modules: Vec<&VisionModule>| {
-            let names: Vec<_> = modules.iter().map(|it| it.name().replace('.', r"\.")).collect();
-            names.join("|")
-        };
-        let parts: Vec<String> = [(r"blocks\.\d+\.", names(block)), ("", names(merger))]
-            .into_iter()
-            .filter(|(_, names)| !names.is_empty())
-            .map(|(prefix, names)| format!("{prefix}({names})"))
-            .collect();
+        let adapted: Vec<&VisionModule> = VisionModule::ALL.iter().filter(adapted).collect();
+        let parts = VisionPart::ALL.into_iter().filter_map(|part| {
+            let of_part = adapted.iter().filter(|module| module.part() == part);
+            let names: Vec<_> = of_part.map(|it| it.name().replace('.', r"\.")).collect();
+            let prefix = part.list().map(|list| format!(r"{list}\.\d+\.")).unwrap_or_default();
+            (!names.is_empty()).then(|| format!("{prefix}({})", names.join("|")))
+        });
+        let parts: Vec<String> = parts.collect();
         (!parts.is_empty()).then(|| format!(r"model\.visual\.({})", parts.join("|")))
     }
 }

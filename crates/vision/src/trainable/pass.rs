@@ -16,8 +16,8 @@ use crate::tower::{Activations, Batch, MergerActivations, Tower, batch_lengths};
 pub struct SavedTower {
     /// Of consecutive images, in order. Empty if every tensor is frozen.
     passes: Vec<SavedPass>,
-    /// The number of tokens of each image.
-    tokens: Vec<usize>,
+    /// The number of rows of each image's features.
+    rows: Vec<usize>,
 }
 
 /// A pass over some of the images.
@@ -133,7 +133,7 @@ impl TrainableTower {
             patches.clone().sum::<usize>() * self.config().block_bytes_per_patch(tower.dtype());
         let saved_blocks = activation_bytes / block.max(1);
         let first_saved = self.config().depth.saturating_sub(saved_blocks);
-        let mut saved = SavedTower { passes: Vec::new(), tokens: Vec::new() };
+        let mut saved = SavedTower { passes: Vec::new(), rows: Vec::new() };
         let mut embeddings = Vec::with_capacity(images.len());
         let (mut left, mut seeds) = (images, seeds);
         thread_pool::with_spinning_workers(self.device(), || {
@@ -155,7 +155,7 @@ impl TrainableTower {
             }
             Ok::<_, Error>(())
         })?;
-        saved.tokens = embeddings.iter().map(|tokens: &Tensor| tokens.dims()[0]).collect();
+        saved.rows = embeddings.iter().map(|features: &Tensor| features.dims()[0]).collect();
         Ok((embeddings, saved))
     }
 
@@ -309,9 +309,8 @@ impl TrainableTower {
     }
 
     fn check_gradients(&self, saved: &SavedTower, d_embeddings: &[Tensor]) -> Result<()> {
-        let (width, levels) = (self.config().out_hidden_size, self.config().feature_levels());
-        let expected: Vec<Vec<usize>> =
-            saved.tokens.iter().map(|tokens| vec![levels * tokens, width]).collect();
+        let width = self.config().out_hidden_size;
+        let expected: Vec<[usize; 2]> = saved.rows.iter().map(|rows| [*rows, width]).collect();
         let found: Vec<&[usize]> = d_embeddings.iter().map(Tensor::dims).collect();
         if expected != found {
             let message = format!(

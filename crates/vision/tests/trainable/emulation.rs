@@ -7,9 +7,9 @@ use embodied_r_vision::TowerOptions;
 use super::{Gradients, adapters, options, pass, pixels, relative_error, tower_with};
 
 /// The loss and the gradients of one pass.
-fn passed(precision: Precision) -> (f64, Gradients) {
+fn passed(layout: &str, precision: Precision) -> (f64, Gradients) {
     let options = TowerOptions { precision, ..options() };
-    let tower = tower_with("nested", &options);
+    let tower = tower_with(layout, &options);
     let images = pixels(&tower);
     pass(&tower, &images.iter().collect::<Vec<_>>(), 100_000)
 }
@@ -21,16 +21,24 @@ fn on_one_thread<R: Send>(act: impl FnOnce() -> R + Send) -> R {
 
 #[test]
 fn gradients_agree_with_the_cpus() {
-    let (loss, expected) = on_one_thread(|| without_cuda_emulation(|| passed(Precision::F32)));
+    for layout in ["nested", "qwen3_vl"] {
+        agree(layout);
+    }
+}
+
+fn agree(layout: &str) {
+    let (loss, expected) =
+        on_one_thread(|| without_cuda_emulation(|| passed(layout, Precision::F32)));
     for (precision, most) in [(Precision::F32, 2e-5), (Precision::Bf16, 0.2)] {
-        let (found_loss, found) = on_one_thread(|| with_cuda_emulation(|| passed(precision)));
+        let (found_loss, found) =
+            on_one_thread(|| with_cuda_emulation(|| passed(layout, precision)));
         assert!(
             (found_loss - loss).abs() < most * loss.abs(),
-            "{precision:?}: {found_loss} {loss}"
+            "{layout}, {precision:?}: {found_loss} {loss}"
         );
         for (name, expected) in &expected {
             let error = relative_error(&found[name], expected);
-            assert!(error > 0.0 && error < most, "{precision:?}, {name}: {error:e}");
+            assert!(error > 0.0 && error < most, "{layout}, {precision:?}, {name}: {error:e}");
         }
     }
 }

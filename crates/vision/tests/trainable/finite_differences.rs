@@ -24,6 +24,7 @@ fn direction(d: &[f32], seed: u64) -> Vec<f64> {
 #[test]
 fn the_gradient_of_every_tensor_equals_finite_differences() {
     assert_eq!(compare(&tower("nested")), 42);
+    assert_eq!(compare(&tower("qwen3_vl")), 3 + 4 * 12 + 3 * 6);
 }
 
 /// Compares the gradient of every trained tensor, and returns their number.

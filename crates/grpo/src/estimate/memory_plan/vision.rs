@@ -109,7 +109,7 @@ impl VisionLoad {
         let own = config.parameter_count() - merger;
         let trains = frozen.map(|frozen| (!frozen.vision_tower, !frozen.aligner));
         let (tower, aligner) = trains.unwrap_or_default();
-        let token = config.out_hidden_size * F32;
+        let token = config.feature_levels() * config.out_hidden_size * F32;
         let blocks = if tower { config.depth } else { 0 };
         Self {
             parameters: config.parameter_count(),
