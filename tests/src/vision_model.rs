@@ -11,6 +11,8 @@ pub enum VisionModel {
     Nested,
     /// In llama.cpp's format, with the weights of [`Self::Flat`].
     Gguf,
+    /// Qwen3-VL, with outputs for images alone. The others are Qwen2.5-VL.
+    Qwen3Vl,
 }
 
 impl VisionModel {
@@ -20,6 +22,7 @@ impl VisionModel {
             Self::Flat => "flat",
             Self::Nested => "nested",
             Self::Gguf => "gguf",
+            Self::Qwen3Vl => "qwen3_vl",
         };
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/vision/tests/fixtures").join(name)
     }

@@ -22,10 +22,6 @@ use crate::serve::client::{Response, Server};
 const CHAT: &str = "/v1/chat/completions";
 
 /// The test case `name` of the reference implementation.
-fn case(name: &str) -> Value {
-    case_of(VisionModel::Nested, name)
-}
-
 pub(crate) fn case_of(model: VisionModel, name: &str) -> Value {
     let text = fs::read(model.folder().join("expected.json")).unwrap();
     let cases: Value = serde_json::from_slice(&text).unwrap();
@@ -67,6 +63,11 @@ fn captions_match_the_reference() {
 #[test]
 fn captions_of_gguf_files_match_the_reference() {
     captions_match(VisionModel::Gguf, VisionModel::Flat);
+}
+
+#[test]
+fn captions_of_qwen3_vl_match_the_reference() {
+    captions_match(VisionModel::Qwen3Vl, VisionModel::Qwen3Vl);
 }
 
 /// `reference` has the weights of `model` and the expected outputs.
@@ -137,18 +138,23 @@ fn message(answer: &Response) -> String {
 
 #[test]
 fn a_server_describes_images_as_inspect_does() {
-    assert_server_matches_inspect(VisionModel::Nested);
+    assert_server_matches_inspect(VisionModel::Nested, VisionModel::Nested);
 }
 
 #[test]
 fn a_server_of_gguf_files_describes_images_as_inspect_does() {
-    assert_server_matches_inspect(VisionModel::Gguf);
+    assert_server_matches_inspect(VisionModel::Gguf, VisionModel::Flat);
 }
 
-fn assert_server_matches_inspect(model: VisionModel) {
+#[test]
+fn a_server_of_qwen3_vl_describes_images_as_inspect_does() {
+    assert_server_matches_inspect(VisionModel::Qwen3Vl, VisionModel::Qwen3Vl);
+}
+
+fn assert_server_matches_inspect(model: VisionModel, reference: VisionModel) {
     let dir = tempfile::tempdir().unwrap();
     model.write(&dir.path().join("model"));
-    let case = case("two sizes");
+    let case = case_of(reference, "two sizes");
     let names = write_images(dir.path(), &case);
     let output = caption(dir.path(), &names, &[]).assert().code(0).get_output().clone();
     let stdout = String::from_utf8(output.stdout).unwrap();

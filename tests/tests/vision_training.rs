@@ -33,8 +33,12 @@ const TRAINED: [&str; 4] = ["--set", "freeze_vision_tower=false", "--set", "free
 
 /// A folder with a model, and questions about six images, each of which occurs twice.
 fn workspace() -> tempfile::TempDir {
+    workspace_of(VisionModel::Nested)
+}
+
+fn workspace_of(model: VisionModel) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
-    VisionModel::Nested.write(&dir.path().join("model"));
+    model.write(&dir.path().join("model"));
     fs::write(dir.path().join("run.toml"), SETTINGS).unwrap();
     fs::create_dir(dir.path().join("images")).unwrap();
     let mut lines = String::new();
@@ -59,7 +63,11 @@ echo "{\"rewards\": [$scores]}"
 
 /// As [`workspace`], with rewards by [`SCORE`].
 fn scored_workspace() -> tempfile::TempDir {
-    let dir = workspace();
+    scored_workspace_of(VisionModel::Nested)
+}
+
+fn scored_workspace_of(model: VisionModel) -> tempfile::TempDir {
+    let dir = workspace_of(model);
     fs::write(dir.path().join("score.sh"), SCORE).unwrap();
     let settings = SETTINGS.replace("repetition = 1.0", "first = 1.0");
     let settings = settings.replace("repetition_n_grams = 1\n", "");
@@ -121,7 +129,12 @@ fn a_frozen_encoder_stays_and_encodes_an_image_once_per_run() {
 
 #[test]
 fn a_trained_encoder_changes_and_a_resumed_run_is_the_same_byte_for_byte() {
-    let dir = workspace();
+    for model in [VisionModel::Nested, VisionModel::Qwen3Vl] {
+        trained_and_resumed(workspace_of(model));
+    }
+}
+
+fn trained_and_resumed(dir: tempfile::TempDir) {
     let run = dir.path().join("run");
     train(dir.path(), "run", &TRAINED).args(["--verify-packing"]).assert().code(0);
     let found = changed(&dir.path().join("model"), &run.join("final"));
@@ -195,8 +208,25 @@ fn videos_are_seen_as_videos_or_as_images() {
 }
 
 #[test]
+fn videos_of_qwen3_vl_are_refused_before_training() {
+    let dir = workspace_of(VisionModel::Qwen3Vl);
+    let frames = [0, 2, 4, 0].map(|index| format!("images/{index}.png"));
+    let video = json!({"frames": frames, "fps": 2.0});
+    let record = json!({"problem": "<video>What?", "answer": "A", "videos": [video]});
+    fs::write(dir.path().join("train.jsonl"), format!("{record}\n")).unwrap();
+    let message = stderr_of(train(dir.path(), "run", &[]).arg("--dry-run"), 1);
+    assert!(message.contains("videos of Qwen3-VL are not supported yet"), "{message}");
+    assert!(message.contains("record 1"), "{message}");
+}
+
+#[test]
 fn conversations_with_images_are_examples_of_sft() {
-    let dir = workspace();
+    for model in [VisionModel::Nested, VisionModel::Qwen3Vl] {
+        conversations_are_examples(workspace_of(model));
+    }
+}
+
+fn conversations_are_examples(dir: tempfile::TempDir) {
     let record = |index: usize| {
         let (image, answer) = (format!("images/{index}.png"), ["cup", "lamp"][index % 2]);
         let user = json!({"role": "user", "content": "<image>What is it?"});
@@ -273,12 +303,14 @@ fn a_text_model_does_not_see() {
 #[cfg(feature = "mpi")]
 #[test]
 fn two_ranks_give_the_update_of_one() {
-    let dir = workspace();
-    for (output, ranks) in [("one", "1"), ("two", "2")] {
-        let mut run = train(dir.path(), output, &TRAINED);
-        run.args(["--ranks", ranks, "--set", "max_steps=2"]).assert().code(0);
+    for model in [VisionModel::Nested, VisionModel::Qwen3Vl] {
+        let dir = workspace_of(model);
+        for (output, ranks) in [("one", "1"), ("two", "2")] {
+            let mut run = train(dir.path(), output, &TRAINED);
+            run.args(["--ranks", ranks, "--set", "max_steps=2"]).assert().code(0);
+        }
+        assert_close(&dir.path().join("one/final"), &dir.path().join("two/final"));
     }
-    assert_close(&dir.path().join("one/final"), &dir.path().join("two/final"));
 }
 
 /// Asserts that two models differ by rounding at most.

@@ -6,10 +6,12 @@ use std::path::Path;
 use std::process::Command;
 
 use assert_cmd::assert::OutputAssertExt as _;
-use embodied_r_tests::{binary, stderr_of, stdout_of};
+use embodied_r_tests::{VisionModel, binary, stderr_of, stdout_of};
 use serde_json::{Value, json};
 
-use super::{TRAINED, scored_workspace, tensors, train, workspace};
+use super::{
+    TRAINED, scored_workspace, scored_workspace_of, tensors, train, workspace, workspace_of,
+};
 use crate::images::{caption, data_url, request};
 use crate::serve::client::Server;
 
@@ -84,6 +86,38 @@ fn an_adapter_of_the_vision_encoder_is_trained_merged_and_resumed_byte_for_byte(
     let fixed = ["train", "--resume", "part", "--set", "freeze_aligner=true", "--dry-run"];
     let message = stderr_of(&mut embodied_r(dir.path(), &fixed), 2);
     assert!(message.contains("`freeze_aligner` cannot change on resume"), "{message}");
+}
+
+#[test]
+fn an_adapter_of_qwen3_vl_has_the_layers_of_all_mergers() {
+    let dir = scored_workspace_of(VisionModel::Qwen3Vl);
+    train(dir.path(), "run", &LORA).args(["--verify-packing"]).assert().code(0);
+    let adapter = tensors(&dir.path().join("run/final"));
+    // 3 layers of the decoder, 4 blocks, and 3 mergers.
+    assert_eq!(adapter.len(), 2 * (3 * 7 + 4 * 4 + 3 * 2));
+    for name in
+        ["blocks.3.mlp.linear_fc2", "merger.linear_fc1", "deepstack_merger_list.1.linear_fc2"]
+    {
+        let name = format!("base_model.model.model.visual.{name}.lora_B.weight");
+        assert!(adapter[&name].iter().any(|byte| *byte != 0), "{name} stayed 0");
+    }
+    merge(dir.path());
+    let merged_changes = super::changed(&dir.path().join("model"), &dir.path().join("merged"));
+    assert_eq!(merged_changes.len(), 3 * 7 + 4 * 4 + 3 * 2, "{merged_changes:?}");
+    assert_eq!(answers(dir.path(), "run/final"), answers(dir.path(), "merged"));
+    assert_ne!(answers(dir.path(), "merged"), answers(dir.path(), "model"));
+}
+
+#[test]
+fn target_modules_of_another_family_are_refused() {
+    let dir = workspace_of(VisionModel::Qwen3Vl);
+    let more = ["--set", "lora_target_modules=['q_proj', 'merger.mlp.0']"];
+    let settings = [&LORA[2..], &more].concat();
+    let message = stderr_of(&mut train(dir.path(), "run", &settings), 2);
+    assert!(
+        message.contains("`lora_target_modules`: names no layer of this model's aligner"),
+        "{message}"
+    );
 }
 
 #[test]

@@ -1,10 +1,12 @@
 //! A vision-language model as the trainer's model: the decoder, and the embeddings of its images.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::Tensor;
 use embodied_r_media::store::ImageStore;
+use embodied_r_policy::lora::VisionModule;
 use embodied_r_policy::{ActivationCache, Gradients, ImageEmbedder, LoraConfig, Policy};
 use embodied_r_vision::{TowerGradients, TowerOptions, TrainableTower};
 use indexmap::IndexMap;
@@ -17,6 +19,7 @@ use super::{
 use crate::error::{Error, Result};
 use crate::images::trained::{ImagePass, TrainedImages};
 use crate::images::{ReferenceTower, RunImages};
+use crate::settings::Fault;
 
 /// A vision-language model. Its parameters are those of the vision tower, if it is trained, and then the decoder's.
 pub struct VisionPolicy {
@@ -162,7 +165,26 @@ fn adapters(
     seed: u64,
 ) -> Result<IndexMap<String, [Tensor; 2]>> {
     let shapes = lora.vision_shapes(tower.tensors().map(|(name, tensor)| (name, tensor.dims())));
+    check_targets(tower, lora)?;
     Ok(lora.vision_adapters(dir, base, &shapes, seed)?)
+}
+
+/// Checks that each part of `tower` has layers among those that `lora` names: other families have other names.
+fn check_targets(tower: &TrainableTower, lora: &LoraConfig) -> Result<()> {
+    let layers = tower.tensors().filter_map(|(name, _)| name.strip_suffix(".weight"));
+    let within = |layer: &str| VisionModule::of_layer(layer.split("visual.").last()?);
+    let there: BTreeSet<VisionModule> = layers.filter_map(within).collect();
+    for (is_merger, part) in [(false, "vision tower"), (true, "aligner")] {
+        let of_part = |module: &&VisionModule| module.is_of_merger() == is_merger;
+        let mut wanted = lora.vision_modules.iter().filter(of_part).peekable();
+        if wanted.peek().is_some() && !wanted.any(|module| there.contains(module)) {
+            let example = there.iter().find(of_part).map_or("", |module| module.name());
+            let what =
+                format!("names no layer of this model's {part}; add one, such as `{example}`");
+            return Err(Error::Settings(vec![Fault::new("lora_target_modules", what)]));
+        }
+    }
+    Ok(())
 }
 
 fn prompts(groups: &[Group]) -> impl Iterator<Item = &Prompt> {
