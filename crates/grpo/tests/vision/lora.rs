@@ -153,8 +153,8 @@ fn frozen_parts_have_no_adapters() {
     let batch = batch();
     for (vision_tower, aligner) in [(false, true), (true, false)] {
         let modules = match aligner {
-            true => &VisionModule::ALL[..5],
-            false => &VisionModule::ALL[5..],
+            true => &VisionModule::ALL[..7],
+            false => &VisionModule::ALL[7..],
         };
         let (lora, frozen) =
             (Trainable::Lora(settings(modules)), FrozenParts { vision_tower, aligner });
