@@ -40,6 +40,7 @@ pub mod lm_head;
 mod math;
 mod matmul;
 pub mod memory;
+mod mrope;
 pub mod muon;
 pub mod paged_attention;
 mod panels;

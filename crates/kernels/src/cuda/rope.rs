@@ -7,7 +7,7 @@ use candle_core::{Device, Tensor};
 
 use super::{Dtype, Stream, create, launch, read, row_width, upload, write};
 use crate::error::Result;
-use crate::rope::MropeSections;
+use crate::mrope::MropeSections;
 
 unsafe extern "C" {
     fn er_cos_sin(
