@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use embodied_r_policy::{DecoderSizes, ModelConfig, ModelType, MropeSections, Rope, WeightDtype};
+use embodied_r_vision::VisionConfig;
 
 /// A model architecture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +24,10 @@ pub enum Preset {
     ShapeE3,
     /// The benchmark model with a vision encoder.
     ShapeV,
+    /// The benchmark model with a vision encoder and Qwen3-VL's architecture.
+    ShapeV3,
+    /// Qwen3-VL-2B.
+    Qwen3Vl2b,
     /// The vision encoder of Qwen2.5-VL-3B with a small decoder.
     Qwen25Vl3bTower,
     /// A small Qwen2 model with as many layers as Qwen2.5-3B.
@@ -84,7 +89,7 @@ pub(crate) struct Shape {
 
 impl Preset {
     /// All architectures.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::Qwen2505b,
         Self::Qwen2515b,
         Self::Qwen253b,
@@ -93,6 +98,8 @@ impl Preset {
         Self::ShapeE,
         Self::ShapeE3,
         Self::ShapeV,
+        Self::ShapeV3,
+        Self::Qwen3Vl2b,
         Self::Qwen25Vl3bTower,
         Self::DeepQwen2,
         Self::TinyQwen2,
@@ -112,6 +119,8 @@ impl Preset {
             Self::ShapeE => "shape-e",
             Self::ShapeE3 => "shape-e3",
             Self::ShapeV => "shape-v",
+            Self::ShapeV3 => "shape-v3",
+            Self::Qwen3Vl2b => "qwen3-vl-2b",
             Self::Qwen25Vl3bTower => "qwen2.5-vl-3b-tower",
             Self::DeepQwen2 => "deep-qwen2",
             Self::TinyQwen2 => "tiny-qwen2",
@@ -134,6 +143,10 @@ impl Preset {
             Self::ShapeV => {
                 "As shape-e, with the vision encoder of Qwen2.5-VL: 8 blocks, hidden size 320"
             }
+            Self::ShapeV3 => {
+                "As shape-e3, with the vision encoder of Qwen3-VL: 8 blocks, hidden size 320"
+            }
+            Self::Qwen3Vl2b => "Qwen3-VL-2B",
             Self::Qwen25Vl3bTower => "Vision encoder of Qwen2.5-VL-3B, with a decoder of 2 layers",
             Self::DeepQwen2 => "36 layers, hidden size 128",
             Self::TinyQwen2 => "2 layers, hidden size 64",
@@ -165,6 +178,23 @@ impl Preset {
             Self::ShapeE => small(Qwen2, SHAPE_E),
             Self::ShapeE3 => small(Qwen3, SHAPE_E),
             Self::ShapeV => seeing(SHAPE_E, SMALL_TOWER),
+            Self::ShapeV3 => {
+                let Shape { config, first_special, .. } = small(Qwen3, SHAPE_E);
+                let config = ModelConfig { initializer_range: 0.02, ..config };
+                let tower = json!({
+                    "model_type": "qwen3_vl", "depth": 8, "hidden_size": 320, "num_heads": 5,
+                    "intermediate_size": 856, "out_hidden_size": config.hidden_size, "patch_size": 16,
+                    "spatial_merge_size": 2, "temporal_patch_size": 2, "in_channels": 3,
+                    "num_position_embeddings": 2_304, "deepstack_visual_indexes": [1, 3, 5],
+                    "hidden_act": "gelu_pytorch_tanh",
+                });
+                seeing3(config, first_special, tower)
+            }
+            Self::Qwen3Vl2b => {
+                let name = "Qwen3-VL-2B";
+                let tower = VisionConfig::published_fields(name)?;
+                seeing3(ModelConfig::published(name)?, QWEN_FIRST_SPECIAL, tower)
+            }
             Self::Qwen25Vl3bTower => {
                 let decoder = DecoderSizes { hidden_size: 2_048, layers: 2, heads: 16, ..SHAPE_E };
                 let shape = seeing(decoder, QWEN25_VL_3B_TOWER);
@@ -239,10 +269,18 @@ fn seeing(sizes: DecoderSizes, tower: TowerSizes) -> Shape {
     Shape { config, first_special, vision: Some(vision) }
 }
 
+/// A model of the architecture of Qwen3-VL: with the frequencies of positions interleaved in its shares, 24, 20 and 20 of
+/// 64 pairs for time, height and width.
+fn seeing3(config: ModelConfig, first_special: u32, vision: Value) -> Shape {
+    let pairs = config.head_dim / 2;
+    let height = pairs * 20 / 64;
+    let section = MropeSections::interleaved([pairs - 2 * height, height, height]);
+    let rope = Rope { mrope_section: Some(section), ..config.rope.clone() };
+    Shape { config: ModelConfig { rope, ..config }, first_special, vision: Some(vision) }
+}
+
 #[cfg(test)]
 mod tests {
-    use embodied_r_vision::VisionConfig;
-
     use super::*;
 
     #[test]

@@ -9,7 +9,7 @@ use embodied_r_files::write_json;
 use embodied_r_policy::tokenizer::{Placeholders, write_byte_tokenizer};
 use embodied_r_policy::weights::{SaveOptions, write_random_with};
 use embodied_r_policy::{ModelConfig, WeightDtype};
-use embodied_r_vision::{VisionConfig, model_files};
+use embodied_r_vision::VisionConfig;
 use indexmap::IndexMap;
 
 use crate::error::Result;
@@ -80,14 +80,17 @@ impl RandomModel {
         };
         write_byte_tokenizer(folder, config.vocab_size, self.shape.first_special, placeholders)?;
         let options = SaveOptions { dtype: self.dtype, ..SaveOptions::default() };
-        let made = write_random_with(folder, (config, self.tower()), seed, &options, &on_bytes);
+        let vision = self.vision();
+        let prefix = vision.as_ref().map_or("model.", |vision| vision.prefixes()[0]);
+        let decoder = (config, prefix);
+        let made = write_random_with(folder, decoder, self.tower(), seed, &options, &on_bytes);
         progress.finish();
         made?;
-        if let Some(vision) = &self.shape.vision {
+        if let Some((vision, fields)) = vision.zip(self.shape.vision.clone()) {
             // After the text's special tokens.
             let first = self.shape.first_special + 3;
             let config = ModelConfig { dtype: self.dtype, ..config.clone() };
-            for (name, file) in model_files(&config.to_json(), vision, first) {
+            for (name, file) in vision.model_files(config.to_json(), fields, first) {
                 write_json(&folder.join(name), &file)?;
             }
         }
@@ -96,9 +99,13 @@ impl RandomModel {
 
     /// The tensors of the vision tower by name, if there is one.
     fn tower(&self) -> IndexMap<String, Vec<usize>> {
-        let vision = self.shape.vision.clone();
-        let vision = vision.and_then(|vision| serde_json::from_value::<VisionConfig>(vision).ok());
-        let shapes = vision.map(|vision| vision.tensor_shapes()).unwrap_or_default();
-        shapes.into_iter().map(|(name, shape)| (format!("visual.{name}"), shape)).collect()
+        let Some(vision) = self.vision() else { return IndexMap::new() };
+        let [_, prefix] = vision.prefixes();
+        let shapes = vision.tensor_shapes().into_iter();
+        shapes.map(|(name, shape)| (format!("{prefix}{name}"), shape)).collect()
+    }
+
+    fn vision(&self) -> Option<VisionConfig> {
+        serde_json::from_value(self.shape.vision.clone()?).ok()
     }
 }

@@ -113,7 +113,7 @@ impl DistinctMedia {
 mod tests {
     use embodied_r_data::Question;
     use embodied_r_data::multimodal::Media;
-    use embodied_r_vision::Processor;
+    use embodied_r_vision::VisionProcessor;
 
     use super::*;
     use crate::reader::FrameOptions;
@@ -133,7 +133,7 @@ mod tests {
 
     fn reader(frame_use: FrameUse) -> MediaReader {
         let options = FrameOptions { selection: FrameSelection::Uniform(16), frame_use };
-        MediaReader::new(options, &Processor::published().unwrap())
+        MediaReader::new(options, VisionProcessor::published("Qwen2.5-VL-3B").unwrap().processor())
     }
 
     #[test]

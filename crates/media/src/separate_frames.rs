@@ -129,7 +129,7 @@ mod tests {
     use std::process::Command;
 
     use embodied_r_data::multimodal::MediaFile;
-    use embodied_r_vision::Processor;
+    use embodied_r_vision::VisionProcessor;
 
     use super::*;
     use crate::sampled_video::FrameSelection;
@@ -143,7 +143,7 @@ mod tests {
         VideoFile {
             file: MediaFile::Path(path),
             selection: FrameSelection::Uniform(3),
-            processor: Processor::published().unwrap(),
+            processor: VisionProcessor::published("Qwen2.5-VL-3B").unwrap().processor().clone(),
         }
     }
 

@@ -15,6 +15,15 @@ pub(crate) use qwen3_vl::Qwen3Vl;
 
 /// What a family has of its own.
 pub(crate) trait VisionFamily {
+    /// The files of the image processor, and of the video processor if that differs, of its published models.
+    fn processor_files(&self) -> Vec<(&'static str, Value)>;
+
+    /// The `config.json` of a model with the configuration files of this decoder and this tower, without token ids.
+    fn model_config(&self, decoder: Value, vision: Value) -> Value;
+
+    /// How the names of the decoder's and of the tower's tensors begin in its published checkpoints.
+    fn prefixes(&self) -> [&'static str; 2];
+
     /// Side of a patch if the configuration does not say.
     fn default_patch_size(&self) -> usize;
 

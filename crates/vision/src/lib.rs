@@ -37,7 +37,6 @@ pub use image_embeddings::ImageEmbeddings;
 pub use image_layout::{ImageLayout, image_digest};
 pub use message::{MultimodalMessage, MultimodalPart};
 pub use model::{VisionLanguageModel, check_headers, is_vision_language_model};
-pub use model_files::model_files;
 pub use options::VisionOptions;
 pub use processor::{Patch, Pixels, Processor};
 pub use sizes::TowerSizes;

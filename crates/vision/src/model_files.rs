@@ -2,27 +2,31 @@
 
 use serde_json::{Value, json};
 
-/// The files of a model of the architecture of Qwen2.5-VL with this `vision_config`, besides its tokenizer and weights:
-/// `config.json`, made of that of its `decoder`, and `preprocessor_config.json`. The tokens of the start and the end of
-/// an image, of an image and of a video have the ids from `first_token` on.
-#[must_use]
-pub fn model_files(
-    decoder: &Value,
-    vision: &Value,
-    first_token: u32,
-) -> [(&'static str, Value); 2] {
-    let mut config = decoder.clone();
-    config["architectures"] = json!(["Qwen2_5_VLForConditionalGeneration"]);
-    config["model_type"] = json!("qwen2_5_vl");
-    config["vision_config"] = vision.clone();
-    for (offset, name) in ["vision_start", "vision_end", "image", "video"].iter().enumerate() {
-        config[format!("{name}_token_id")] = json!(first_token + offset as u32);
+use crate::config::VisionConfig;
+
+impl VisionConfig {
+    /// The files of a model of this tower's family, besides its tokenizer and weights: `config.json`, made of that of its
+    /// `decoder` and the `vision_config` that this is read from, and those of its processor. The tokens of the start and
+    /// the end of an image, of an image and of a video have the ids from `first_token` on.
+    #[must_use]
+    pub fn model_files(
+        &self,
+        decoder: Value,
+        vision: Value,
+        first_token: u32,
+    ) -> Vec<(&'static str, Value)> {
+        let mut config = self.family().model_config(decoder, vision);
+        for (offset, name) in (0..).zip(["vision_start", "vision_end", "image", "video"]) {
+            config[format!("{name}_token_id")] = json!(first_token + offset);
+        }
+        let mut files = vec![("config.json", config)];
+        files.extend(self.family().processor_files());
+        files
     }
-    let processor = json!({
-        "min_pixels": 3136, "max_pixels": 12_845_056, "patch_size": 14, "temporal_patch_size": 2,
-        "merge_size": 2, "image_mean": [0.481_454_66, 0.457_827_5, 0.408_210_73],
-        "image_std": [0.268_629_54, 0.261_302_58, 0.275_777_11],
-        "image_processor_type": "Qwen2VLImageProcessor", "processor_class": "Qwen2_5_VLProcessor",
-    });
-    [("config.json", config), ("preprocessor_config.json", processor)]
+
+    /// How the names of the decoder's and of the tower's tensors begin in a checkpoint of this tower's family.
+    #[must_use]
+    pub fn prefixes(&self) -> [&'static str; 2] {
+        self.family().prefixes()
+    }
 }

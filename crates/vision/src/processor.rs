@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::grid::{Grid, PixelLimits, smart_resize};
 use crate::resize::bicubic;
 pub use settings::Patch;
-pub(crate) use settings::{CHANNELS, Settings, of_folder, of_json};
+pub(crate) use settings::{CHANNELS, IMAGE_FILE, Settings, VIDEO_FILE, of_folder, of_json};
 
 /// A checkpoint's processor for images and videos.
 #[derive(Debug, Clone, PartialEq)]

@@ -10,6 +10,7 @@ use crate::config::{ImageTokens, VisionConfig};
 use crate::error::{Error, Result};
 use crate::family::Family;
 use crate::frames::Frames;
+use crate::grid::Grid;
 use crate::image_embeddings::ImageEmbeddings;
 use crate::image_layout::{ImageLayout, Kind, digest, image_digest};
 use crate::processor::{Pixels, Processor, frame_size};
@@ -39,7 +40,7 @@ impl VisionProcessor {
     #[must_use]
     pub fn published(name: &str) -> Option<Self> {
         let config = VisionConfig::published(name)?;
-        let processor = Processor::published().ok()?;
+        let processor = Processor::published(&config).ok()?;
         Some(Self { config, processor, tokens: ImageTokens::default() })
     }
 
@@ -78,12 +79,21 @@ impl VisionProcessor {
         Self { processor: self.processor.with_pixels(min_pixels, max_pixels), ..self }
     }
 
+    /// The patch grid of a video of `frames` frames of `size`, in pixels.
+    ///
+    /// # Errors
+    /// [`Error::AspectRatio`]; [`Error::Video`] for a family without videos.
+    pub fn video_grid(&self, frames: usize, size: (u32, u32)) -> Result<Grid> {
+        self.video_kind(1.0)?;
+        self.processor.video_grid(frames, size)
+    }
+
     /// The number of tokens of a video of `frames` frames of `size`, in pixels.
     ///
     /// # Errors
-    /// [`Error::AspectRatio`].
+    /// As [`Self::video_grid`].
     pub fn video_tokens(&self, frames: usize, size: (u32, u32)) -> Result<usize> {
-        Ok(self.processor.video_grid(frames, size)?.tokens(self.config.spatial_merge_size))
+        Ok(self.video_grid(frames, size)?.tokens(self.config.spatial_merge_size))
     }
 
     /// The number of tokens of an image of `size`, in pixels.

@@ -9,8 +9,8 @@ use super::device::DeviceName;
 /// Estimate memory and step time of a GRPO run before it starts.
 ///
 /// Prints the memory of each rank by component, the headroom, and the seconds per step by phase with the bottleneck of
-/// each, from a roofline model that includes communication. Loads no weights, and downloads nothing for Qwen2.5 and
-/// Qwen2.5-VL. Exits with code 1 if the run does not fit, and suggests settings that do.
+/// each, from a roofline model that includes communication. Loads no weights, and downloads nothing for Qwen2.5, Qwen3 and
+/// their vision-language models. Exits with code 1 if the run does not fit, and suggests settings that do.
 ///
 /// With `--captioner`, estimates the memory of `perceive --backend local` instead.
 #[derive(Debug, clap::Args)]

@@ -43,7 +43,7 @@ pub(crate) struct Family {
     /// What GGUF files name it.
     pub(crate) gguf: &'static [GgufArchitecture],
     /// Its models on the hub, whose configurations are built in.
-    pub(crate) published: Option<&'static Published>,
+    pub(crate) published: &'static [Published],
 }
 
 impl Family {
@@ -58,7 +58,7 @@ impl Family {
         false_flags: &[],
         sources: &[],
         gguf: &[],
-        published: None,
+        published: &[],
     };
 }
 

@@ -9,7 +9,7 @@ const END_OF_TURN: u32 = 151_645;
 
 /// The names that [`ModelConfig::published`] accepts, without the organization.
 pub fn published_names() -> impl Iterator<Item = &'static str> {
-    let published = Family::all().filter_map(|family| family.published);
+    let published = Family::all().flat_map(|family| family.published);
     published.flat_map(|published| published.models).map(|(name, _)| *name)
 }
 
@@ -19,8 +19,9 @@ impl ModelConfig {
     pub fn published(name: &str) -> Option<Self> {
         let name = name.rsplit('/').next()?.to_ascii_lowercase();
         let name = name.strip_suffix("-instruct").unwrap_or(&name);
-        Family::all().find_map(|family| {
-            let published = family.published?;
+        let published =
+            |family: &'static Family| family.published.iter().map(move |it| (family, it));
+        Family::all().flat_map(published).find_map(|(family, published)| {
             let is_named = |(known, _): &&(&str, _)| known.eq_ignore_ascii_case(name);
             let (_, sizes) = published.models.iter().find(is_named)?;
             Some(Self {
@@ -75,6 +76,8 @@ mod tests {
             ("Qwen3-1.7B", 1_720_574_976),
             ("Qwen3-4B", 4_022_468_096),
             ("Qwen3-8B", 8_190_735_360),
+            ("Qwen/Qwen3-VL-2B-Instruct", 1_720_574_976),
+            ("Qwen3-VL-8B", 8_190_735_360),
         ] {
             let config = ModelConfig::published(name).unwrap();
             assert_eq!(config.parameter_count(), parameters, "{name}");

@@ -36,24 +36,30 @@ pub fn write_random(
     options: &SaveOptions,
     on_bytes: &(dyn Fn(u64) + Sync),
 ) -> Result<()> {
-    write_random_with(dir, (config, IndexMap::new()), seed, options, on_bytes)
+    write_random_with(dir, (config, "model."), IndexMap::new(), seed, options, on_bytes)
 }
 
-/// As [`write_random`], with further tensors, such as a vision tower's, by their names and shapes.
+/// As [`write_random`], with `prefix` in place of `model.` in the names of the decoder's tensors, and with further tensors,
+/// such as a vision tower's, by their names and shapes.
 ///
 /// # Errors
 /// As [`write_random`].
 pub fn write_random_with(
     dir: &Path,
-    (config, further): (&ModelConfig, IndexMap<String, Vec<usize>>),
+    (config, prefix): (&ModelConfig, &str),
+    further: IndexMap<String, Vec<usize>>,
     seed: u64,
     options: &SaveOptions,
     on_bytes: &(dyn Fn(u64) + Sync),
 ) -> Result<()> {
     let config = ModelConfig { dtype: options.dtype, ..config.clone() };
     config.check_for(dir)?;
-    let mut shapes = tensor_shapes(&config);
-    shapes.extend(further);
+    let stored = |(name, shape): (String, Vec<usize>)| match name.strip_prefix("model.") {
+        Some(rest) => (format!("{prefix}{rest}"), shape),
+        None => (name, shape),
+    };
+    let shapes = tensor_shapes(&config).into_iter().map(stored).chain(further);
+    let shapes: IndexMap<String, Vec<usize>> = shapes.collect();
     let random = shapes.iter().enumerate().map(|(index, (name, shape))| {
         let values = RandomValues::new(&config, seed, index, name);
         Random { shape, values, on_bytes }

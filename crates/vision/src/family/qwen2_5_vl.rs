@@ -2,10 +2,12 @@
 
 use embodied_r_policy::config::ConfigFault;
 use serde::Deserialize;
+use serde_json::{Value, json};
 
 use super::{LARGEST, TowerRows, VisionFamily, fault, span};
 use crate::grid::Grid;
 use crate::layout::{FeedForwardKind, MergerLayout, NormKind, TowerLayout};
+use crate::processor::IMAGE_FILE;
 use crate::sizes::TowerSizes;
 
 /// Its fields of `vision_config`, with the defaults of `Qwen2_5_VLVisionConfig`.
@@ -40,6 +42,28 @@ impl Qwen25Vl {
 }
 
 impl VisionFamily for Qwen25Vl {
+    fn processor_files(&self) -> Vec<(&'static str, Value)> {
+        let images = json!({
+            "min_pixels": 3_136, "max_pixels": 12_845_056, "patch_size": 14, "temporal_patch_size": 2, "merge_size": 2,
+            "image_mean": [0.481_454_66, 0.457_827_5, 0.408_210_73],
+            "image_std": [0.268_629_54, 0.261_302_58, 0.275_777_11],
+            "image_processor_type": "Qwen2VLImageProcessor", "processor_class": "Qwen2_5_VLProcessor",
+        });
+        vec![(IMAGE_FILE, images)]
+    }
+
+    /// The decoder's fields are those of the model.
+    fn model_config(&self, mut decoder: Value, vision: Value) -> Value {
+        decoder["architectures"] = json!(["Qwen2_5_VLForConditionalGeneration"]);
+        decoder["model_type"] = json!("qwen2_5_vl");
+        decoder["vision_config"] = vision;
+        decoder
+    }
+
+    fn prefixes(&self) -> [&'static str; 2] {
+        ["model.", "visual."]
+    }
+
     fn default_patch_size(&self) -> usize {
         14
     }

@@ -4,10 +4,12 @@
 
 use embodied_r_policy::config::ConfigFault;
 use serde::Deserialize;
+use serde_json::{Value, json};
 
 use super::{LARGEST, Taps, TowerRows, VisionFamily, fault, span};
 use crate::grid::Grid;
 use crate::layout::{FeedForwardKind, MergerLayout, NormKind, TowerLayout};
+use crate::processor::{IMAGE_FILE, VIDEO_FILE};
 use crate::sizes::TowerSizes;
 
 /// Its fields of `vision_config`, with the defaults of `Qwen3VLVisionConfig`.
@@ -39,6 +41,35 @@ impl Qwen3Vl {
 }
 
 impl VisionFamily for Qwen3Vl {
+    fn processor_files(&self) -> Vec<(&'static str, Value)> {
+        let file = |size: [u32; 2], more: [&str; 2]| {
+            json!({
+                "size": {"shortest_edge": size[0], "longest_edge": size[1]}, "patch_size": 16,
+                "temporal_patch_size": 2, "merge_size": 2, "image_mean": [0.5, 0.5, 0.5],
+                "image_std": [0.5, 0.5, 0.5], "processor_class": "Qwen3VLProcessor", more[0]: more[1],
+            })
+        };
+        let images = ["image_processor_type", "Qwen2VLImageProcessorFast"];
+        let videos = ["video_processor_type", "Qwen3VLVideoProcessor"];
+        vec![
+            (IMAGE_FILE, file([65_536, 16_777_216], images)),
+            (VIDEO_FILE, file([4_096, 25_165_824], videos)),
+        ]
+    }
+
+    fn model_config(&self, mut decoder: Value, mut vision: Value) -> Value {
+        decoder["model_type"] = json!("qwen3_vl_text");
+        vision["model_type"] = json!("qwen3_vl");
+        json!({
+            "architectures": ["Qwen3VLForConditionalGeneration"], "model_type": "qwen3_vl",
+            "tie_word_embeddings": decoder["tie_word_embeddings"], "text_config": decoder, "vision_config": vision,
+        })
+    }
+
+    fn prefixes(&self) -> [&'static str; 2] {
+        ["model.language_model.", "model.visual."]
+    }
+
     fn default_patch_size(&self) -> usize {
         16
     }

@@ -1,9 +1,10 @@
 //! The processor of a model.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::{Processor, of_json};
-use crate::error::Result;
+use super::{Processor, Settings, of_json};
+use crate::config::VisionConfig;
+use crate::error::{Error, Result};
 use crate::source::Source;
 
 impl Processor {
@@ -18,12 +19,15 @@ impl Processor {
         Self::of_source(&Source::of_model(model)?)
     }
 
-    /// The processor of the published Qwen2.5-VL models, for estimates.
-    ///
-    /// # Errors
-    /// None: the settings are the defaults.
-    pub fn published() -> Result<Self> {
-        let (images, videos) = of_json(serde_json::json!({}), Path::new(""))?;
+    /// The processor of the published models of a tower's family.
+    pub(crate) fn published(config: &VisionConfig) -> Result<Self> {
+        let files = config.family().processor_files();
+        let settings = files.into_iter().map(|(name, fields)| of_json(fields, Path::new(name)));
+        let settings: Vec<(Settings, Settings)> = settings.collect::<Result<_>>()?;
+        let of_first = settings.first().map(|(images, _)| images.clone());
+        let of_last = settings.last().map(|(_, videos)| videos.clone());
+        let both = of_first.zip(of_last);
+        let (images, videos) = both.ok_or_else(|| Error::NoProcessor { dir: PathBuf::new() })?;
         Ok(Self { images, videos })
     }
 

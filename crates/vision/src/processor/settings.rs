@@ -23,10 +23,10 @@ pub struct Patch {
 }
 
 /// The image processor's own file.
-const IMAGE_FILE: &str = "preprocessor_config.json";
+pub(crate) const IMAGE_FILE: &str = "preprocessor_config.json";
 
 /// The video processor's own file, if it differs.
-const VIDEO_FILE: &str = "video_preprocessor_config.json";
+pub(crate) const VIDEO_FILE: &str = "video_preprocessor_config.json";
 
 /// The file of `transformers` 5 that holds both.
 const BOTH_FILE: &str = "processor_config.json";

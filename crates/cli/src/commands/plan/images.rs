@@ -6,16 +6,16 @@ use embodied_r_grpo::estimate::memory_plan::{PromptImages, VisionLoad};
 use embodied_r_grpo::settings::{FrameUse, GrpoSettings};
 use embodied_r_keyframes::KeyFrameOptions;
 use embodied_r_media::sampled_video::FrameSelection;
-use embodied_r_vision::{Grid, Processor, VisionConfig};
+use embodied_r_vision::{Grid, VisionConfig, VisionProcessor};
 
 use super::shape::tower;
 use crate::args::plan::PlanArgs;
 use crate::exit::Usage;
 
-/// Pixels of an image, and of a frame of a video, where nothing limits them: the defaults of `qwen-vl-utils` for frames,
+/// Tokens of an image, and of a frame of a video, where nothing limits them: the defaults of `qwen-vl-utils` for frames,
 /// and of Qwen2.5-VL's examples for images.
-const IMAGE_PIXELS: usize = 1280 * 28 * 28;
-const FRAME_PIXELS: usize = 768 * 28 * 28;
+const IMAGE_TOKENS: usize = 1280;
+const FRAME_TOKENS: usize = 768;
 
 /// The images of each question, and the load of the vision encoder.
 pub(super) struct QuestionImages {
@@ -51,17 +51,19 @@ impl QuestionImages {
         let processor = processor(&settings.run.model)?;
         let processor =
             processor.with_pixels(settings.vision.min_pixels, settings.vision.max_pixels);
-        let side = |default| {
-            let pixels = args.image_pixels.unwrap_or(default);
+        let side = |tokens| {
+            let pixels = tokens * (config.patch_size * config.spatial_merge_size).pow(2);
+            let pixels = args.image_pixels.unwrap_or(pixels);
             (pixels as f64).sqrt().round().max(1.0) as u32
         };
-        let (image, frame) = (side(IMAGE_PIXELS), side(FRAME_PIXELS));
-        let mut grids = vec![processor.image_grid((image, image))?; images];
+        let (image, frame) = (side(IMAGE_TOKENS), side(FRAME_TOKENS));
+        let image_grid = |side| processor.processor().image_grid((side, side));
+        let mut grids = vec![image_grid(image)?; images];
         match settings.media.frame_use {
             _ if frames == 0 => {}
             FrameUse::Video => grids.push(processor.video_grid(frames, (frame, frame))?),
             FrameUse::Images => {
-                let grid = processor.image_grid((frame, frame))?;
+                let grid = image_grid(frame)?;
                 grids.extend(std::iter::repeat_n(grid, frames));
             }
         }
@@ -100,10 +102,12 @@ fn most_frames(selection: FrameSelection) -> usize {
 }
 
 /// The image processor of the model, from its files, or that of the published models.
-fn processor(model: &str) -> anyhow::Result<Processor> {
+fn processor(model: &str) -> anyhow::Result<VisionProcessor> {
     let path = Path::new(model);
-    match path.exists() {
-        true => Processor::of_model(path).map_err(|error| Usage(error.to_string()).into()),
-        false => Ok(Processor::published()?),
+    if path.exists() {
+        return VisionProcessor::of_model(path, None)
+            .map_err(|error| Usage(error.to_string()).into());
     }
+    let none = || Usage(format!("the image processor of `{model}` is not known"));
+    VisionProcessor::published(model).ok_or_else(|| none().into())
 }

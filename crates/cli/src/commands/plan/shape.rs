@@ -31,7 +31,7 @@ pub(super) fn tower(name: &str) -> anyhow::Result<VisionConfig> {
     }
     let unknown = || {
         Usage(format!(
-            "unknown vision-language model `{name}`; give its directory, or the Hub ID of a Qwen2.5-VL model"
+            "unknown vision-language model `{name}`; give its directory, or the Hub ID of a Qwen2.5-VL or Qwen3-VL model"
         ))
     };
     VisionConfig::published(name).ok_or_else(|| unknown().into())

@@ -31,12 +31,12 @@ pub(super) static FAMILY: Family = Family {
             ..GgufArchitecture::PLAIN
         },
     ],
-    published: Some(&QWEN2_5),
+    published: &[QWEN2_5],
     ..Family::PLAIN
 };
 
 /// Qwen2.5. Qwen2.5-VL has the text decoder of the Qwen2.5 model of the same size.
-static QWEN2_5: Published = Published {
+const QWEN2_5: Published = Published {
     models: &[
         ("Qwen2.5-0.5B", SIZES_0_5B),
         ("Qwen2.5-1.5B", SIZES_1_5B),

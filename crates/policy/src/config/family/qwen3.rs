@@ -27,18 +27,34 @@ pub(super) static FAMILY: Family = Family {
         },
     ],
     gguf: &[GgufArchitecture { name: "qwen3", ..GgufArchitecture::PLAIN }],
-    published: Some(&Published {
-        models: &[
-            ("Qwen3-0.6B", sizes([1_024, 28, 16, 3_072], true)),
-            ("Qwen3-1.7B", sizes([2_048, 28, 16, 6_144], true)),
-            ("Qwen3-4B", sizes([2_560, 36, 32, 9_728], true)),
-            ("Qwen3-8B", sizes([4_096, 36, 32, 12_288], false)),
-        ],
-        rope_theta: 1_000_000.0,
-        positions: 40_960,
-    }),
+    published: &[
+        Published {
+            models: &[
+                ("Qwen3-0.6B", sizes([1_024, 28, 16, 3_072], true)),
+                ("Qwen3-1.7B", SIZES_1_7B),
+                ("Qwen3-4B", SIZES_4B),
+                ("Qwen3-8B", SIZES_8B),
+            ],
+            rope_theta: 1_000_000.0,
+            positions: 40_960,
+        },
+        // Qwen3-VL-2B has the sizes of Qwen3-1.7B.
+        Published {
+            models: &[
+                ("Qwen3-VL-2B", SIZES_1_7B),
+                ("Qwen3-VL-4B", SIZES_4B),
+                ("Qwen3-VL-8B", SIZES_8B),
+            ],
+            rope_theta: 5_000_000.0,
+            positions: 262_144,
+        },
+    ],
     ..Family::PLAIN
 };
+
+const SIZES_1_7B: DecoderSizes = sizes([2_048, 28, 16, 6_144], true);
+const SIZES_4B: DecoderSizes = sizes([2_560, 36, 32, 9_728], true);
+const SIZES_8B: DecoderSizes = sizes([4_096, 36, 32, 12_288], false);
 
 const fn sizes(
     [hidden_size, layers, heads, intermediate_size]: [usize; 4],

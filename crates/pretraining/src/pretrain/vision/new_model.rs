@@ -7,7 +7,7 @@ use embodied_r_kernels::memory;
 use embodied_r_policy::tokenizer::Tokenizer;
 use embodied_r_policy::weights::{SaveOptions, write_random_with};
 use embodied_r_policy::{ModelConfig, MropeSections, Policy, Rope, WeightDtype};
-use embodied_r_vision::{VisionConfig, model_files};
+use embodied_r_vision::VisionConfig;
 use serde_json::{Value, json};
 
 use crate::args::VisionArgs;
@@ -34,10 +34,13 @@ pub(super) fn write(text: &Path, out: &Path, args: &VisionArgs, seed: u64) -> an
         ..decoder.config().clone()
     };
     let vision = vision_config(args, config.hidden_size);
-    let shapes = serde_json::from_value::<VisionConfig>(vision.clone())?.tensor_shapes();
-    let encoder = shapes.into_iter().map(|(name, shape)| (format!("visual.{name}"), shape));
-    write_random_with(out, (&config, encoder.collect()), seed, &SaveOptions::default(), &|_| {})?;
-    for (name, file) in model_files(&config.to_json(), &vision, first) {
+    let tower: VisionConfig = serde_json::from_value(vision.clone())?;
+    let [decoder_prefix, prefix] = tower.prefixes();
+    let encoder = tower.tensor_shapes().into_iter();
+    let encoder = encoder.map(|(name, shape)| (format!("{prefix}{name}"), shape)).collect();
+    let options = SaveOptions::default();
+    write_random_with(out, (&config, decoder_prefix), encoder, seed, &options, &|_| {})?;
+    for (name, file) in tower.model_files(config.to_json(), vision, first) {
         write_json(&out.join(name), &file)?;
     }
     let model = Policy::load(out)?;
