@@ -273,4 +273,11 @@ mod tests {
             }
         });
     }
+    #[test]
+    fn partial_results_of_chunks_in_bf16_are_accumulated_in_f32() {
+        with_cuda_emulation(|| {
+            let (case, chunk) = Case::qwen3();
+            case.assert_accumulated_in_f32(&results(&case, chunk));
+        });
+    }
 }

@@ -12,6 +12,17 @@ const HIDDEN_SIZE: usize = 8;
 /// Its inverse is exact in f32.
 const TEMPERATURE: f64 = 0.8;
 
+/// The vocabulary of Qwen3.
+const QWEN3_VOCABULARY: usize = 151_936;
+
+/// Largest relative error of a result that bf16 GEMMs accumulate in f32, compared with f64 and the same rounded operands:
+/// an eighth of bf16's unit roundoff.
+///
+/// f32 roundings add about 1e-5. A gradient of a logit that is within the f32 error of a tie of bf16, one in a thousand,
+/// may be rounded the other way, by 2^-8: a root mean square of 1e-4. One rounding of a partial sum to bf16 is an error of
+/// up to 2^-9, 1e-3 as a root mean square.
+const F32_ACCUMULATION: f64 = 1.0 / 4096.0;
+
 /// An LM head with inputs and gradients that differ from token to token.
 pub(crate) struct Case {
     pub(crate) hidden: Tensor,
@@ -59,6 +70,15 @@ impl Case {
         }
     }
 
+    /// A head in bf16 of the largest vocabulary, and a limit of logits for chunks of nine tokens: more than a tile's rows,
+    /// whose products are summed block by block, and a last chunk of fewer.
+    pub(crate) fn qwen3() -> (Self, usize) {
+        let case = Self::new(QWEN3_VOCABULARY, Precision::Bf16);
+        // From zero, as large gradients from before would hide small terms in f32 too.
+        let d_weight = vec![0.0; case.d_weight.len()];
+        (Self { d_weight, ..case }, 9 * QWEN3_VOCABULARY)
+    }
+
     pub(crate) fn head(&self) -> LmHead<'_> {
         LmHead { weight: &self.weight, temperature: TEMPERATURE, precision: self.precision }
     }
@@ -68,14 +88,18 @@ impl Case {
         Tensor::from_slice(&self.d_weight, self.weight.dims(), &Device::Cpu).unwrap()
     }
 
+    /// A GEMM operand's element, rounded as the precision says.
+    fn rounded(&self, x: f64) -> f64 {
+        match self.precision {
+            Precision::F32 => x,
+            Precision::Bf16 => half::bf16::from_f64(x).to_f64(),
+        }
+    }
+
     /// A GEMM operand, rounded as the precision says.
     fn operand(&self, x: &Tensor) -> Vec<f64> {
         let values: Vec<f32> = x.flatten_all().unwrap().to_vec1().unwrap();
-        let round = |x: f32| match self.precision {
-            Precision::F32 => x,
-            Precision::Bf16 => half::bf16::from_f32(x).to_f32(),
-        };
-        values.into_iter().map(|x| f64::from(round(x))).collect()
+        values.into_iter().map(|x| self.rounded(f64::from(x))).collect()
     }
 
     fn reference(&self) -> Reference {
@@ -101,7 +125,7 @@ impl Case {
             out.log_sum_exp.push(log_sum_exp);
             for (id, logp) in logps.iter().enumerate() {
                 let (one_hot, d) = (f64::from(u8::from(id == target)), f64::from(d_logp));
-                let d_logit = d * (one_hot - logp.exp()) / TEMPERATURE;
+                let d_logit = self.rounded(d * (one_hot - logp.exp()) / TEMPERATURE);
                 let size = d.abs() * (one_hot + logp.exp()) / TEMPERATURE;
                 for i in 0..HIDDEN_SIZE {
                     let (w, h) = (weight[id * HIDDEN_SIZE + i], hidden[i]);
@@ -134,7 +158,7 @@ impl Case {
                 assert!(error <= bound, "{name}, token {token}: {found} is not {expected}");
             }
         }
-        // In bf16 the gradients of the logits are rounded to 8 significant bits.
+        // In bf16 the gradients of the logits are rounded to 8 significant bits, near a tie in either direction.
         let relative = TOLERANCE
             + match self.precision {
                 Precision::F32 => 0.0,
@@ -153,6 +177,45 @@ impl Case {
             }
         }
     }
+}
+
+impl Case {
+    /// Compares with f64 results of the same rounded operands: each log-sum-exp, the gradient of each token's hidden state,
+    /// and as a root mean square that of each token's row of the weight.
+    #[track_caller]
+    pub(crate) fn assert_accumulated_in_f32(&self, found: &Outputs) {
+        let expected = self.reference();
+        let sums = found.scores.log_sum_exp.iter().zip(&expected.log_sum_exp);
+        // An absolute error of the logarithm is a relative one of the sum.
+        let sums = sums.map(|(found, expected)| (f64::from(*found) - expected).abs());
+        let largest = |errors: &mut dyn Iterator<Item = f64>| errors.fold(0.0, f64::max);
+        let of_hidden = row_errors(&found.d_hidden, &expected.d_hidden);
+        let of_weight = row_errors(&found.d_weight, &expected.d_weight);
+        let mean =
+            of_weight.iter().map(|error| error * error).sum::<f64>() / of_weight.len() as f64;
+        for (name, error) in [
+            ("log_sum_exp", largest(&mut { sums })),
+            ("d_hidden", largest(&mut of_hidden.into_iter())),
+            ("d_weight", mean.sqrt()),
+        ] {
+            assert!(error < F32_ACCUMULATION, "{name}: {error:e}");
+        }
+    }
+}
+
+/// The relative error in norm of each row.
+fn row_errors(found: &Tensor, expected: &[(f64, f64)]) -> Vec<f64> {
+    let found: Vec<f32> = found.flatten_all().unwrap().to_vec1().unwrap();
+    assert_eq!(found.len(), expected.len());
+    let rows = found.chunks(HIDDEN_SIZE).zip(expected.chunks(HIDDEN_SIZE));
+    rows.map(|(found, expected)| {
+        let pairs = found.iter().zip(expected);
+        let (error, size) = pairs.fold((0.0, 0.0), |(error, size), (found, (expected, _))| {
+            (error + (f64::from(*found) - expected).powi(2), size + expected.powi(2))
+        });
+        (error / size).sqrt()
+    })
+    .collect()
 }
 
 /// Forward and backward on the CPU, with and without a weight gradient.
@@ -195,4 +258,10 @@ fn chunks_of_any_size_give_the_unchunked_results() {
             }
         }
     }
+}
+
+#[test]
+fn partial_results_of_chunks_in_bf16_are_accumulated_in_f32() {
+    let (case, chunk) = Case::qwen3();
+    case.assert_accumulated_in_f32(&results(&case, chunk));
 }
