@@ -1,4 +1,4 @@
-//! Parity with `transformers` (`scripts/parity/make_vision_fixtures.py`).
+//! Parity with `transformers` (`make_vision_fixtures.py` and `make_head_size_fixtures.py` in `scripts/parity`).
 
 #![allow(clippy::unwrap_used)]
 
@@ -6,6 +6,8 @@
 mod multimodal;
 #[path = "parity/test_image.rs"]
 mod test_image;
+#[path = "parity/written_model.rs"]
+mod written_model;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,6 +24,7 @@ use embodied_r_vision::{
 use image::RgbImage;
 use serde::Deserialize;
 use test_image::test_image;
+use written_model::WRITTEN;
 
 #[derive(Deserialize)]
 struct Case {
@@ -47,19 +50,25 @@ struct PixelFacts {
 }
 
 fn folder(layout: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(layout)
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    if layout == WRITTEN { written_model::folder(&fixtures) } else { fixtures.join(layout) }
 }
 
 /// The checkpoint formats of Qwen2.5-VL: that of `transformers` 5, the hub's, and llama.cpp's with the hub's weights
-/// (`scripts/parity/make_mmproj_fixtures.py`); and Qwen3-VL.
-const LAYOUTS: [&str; 4] = ["nested", "flat", "gguf", "qwen3_vl"];
+/// (`scripts/parity/make_mmproj_fixtures.py`); Qwen3-VL, and with a tower of heads of 72.
+const LAYOUTS: [&str; 5] = ["nested", "flat", "gguf", "qwen3_vl", WRITTEN];
 
 fn cases(layout: &str) -> Vec<Case> {
     let layout = if layout == "gguf" { "flat" } else { layout };
     let text = std::fs::read(folder(layout).join("expected.json")).unwrap();
     let cases: Vec<Case> = serde_json::from_slice(&text).unwrap();
     // Images alone of Qwen3-VL.
-    assert_eq!(cases.len(), if layout == "qwen3_vl" { 8 } else { 9 });
+    let expected = match layout {
+        "qwen3_vl" => 8,
+        WRITTEN => 2,
+        _ => 9,
+    };
+    assert_eq!(cases.len(), expected);
     cases
 }
 
@@ -226,7 +235,7 @@ fn log_probabilities_and_greedy_tokens_match_the_reference() {
 
 #[test]
 fn an_image_has_bit_identical_log_probabilities_alone_in_chunks_and_from_the_cache() {
-    for layout in ["flat", "qwen3_vl"] {
+    for layout in ["flat", "qwen3_vl", WRITTEN] {
         bit_identical(layout);
     }
 }

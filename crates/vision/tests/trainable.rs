@@ -20,6 +20,8 @@ mod reference;
 mod test_image;
 #[path = "trainable/weights.rs"]
 mod weights;
+#[path = "parity/written_model.rs"]
+mod written_model;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -30,12 +32,17 @@ use embodied_r_vision::{
     FrozenParts, Pixels, SavedTower, TowerOptions, TrainableTower, VisionProcessor,
 };
 use test_image::test_image;
+use written_model::WRITTEN;
 
-/// Qwen2.5-VL in the format of `transformers` 5 and in the hub's, and Qwen3-VL.
-const LAYOUTS: [&str; 3] = ["nested", "flat", "qwen3_vl"];
+/// Qwen2.5-VL in the format of `transformers` 5 and in the hub's; Qwen3-VL, and with a tower of heads of 72.
+const LAYOUTS: [&str; 4] = ["nested", "flat", "qwen3_vl", WRITTEN];
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
+}
 
 fn folder(layout: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(layout)
+    if layout == WRITTEN { written_model::folder(&fixtures()) } else { fixtures().join(layout) }
 }
 
 fn options() -> TowerOptions {

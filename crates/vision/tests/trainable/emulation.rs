@@ -4,7 +4,7 @@ use embodied_r_kernels::device::{with_cuda_emulation, without_cuda_emulation};
 use embodied_r_policy::Precision;
 use embodied_r_vision::TowerOptions;
 
-use super::{Gradients, adapters, options, pass, pixels, relative_error, tower_with};
+use super::{Gradients, WRITTEN, adapters, options, pass, pixels, relative_error, tower_with};
 
 /// The loss and the gradients of one pass.
 fn passed(layout: &str, precision: Precision) -> (f64, Gradients) {
@@ -21,7 +21,7 @@ fn on_one_thread<R: Send>(act: impl FnOnce() -> R + Send) -> R {
 
 #[test]
 fn gradients_agree_with_the_cpus() {
-    for layout in ["nested", "qwen3_vl"] {
+    for layout in ["nested", "qwen3_vl", WRITTEN] {
         agree(layout);
     }
 }
