@@ -19,25 +19,37 @@ const TOKENIZER: [(&str, &[u8]); 3] = [
     ("generation_config.json", include_bytes!("tiny_model/generation_config.json")),
 ];
 
-/// Writes the model into `dir`.
+/// The families of text decoders that are trained and served. In the first, queries are as wide as the hidden state; in the
+/// second they are wider, and have norms.
+pub const FAMILIES: [ModelType; 2] = [ModelType::Qwen2, ModelType::Qwen3];
+
+/// Writes the model, of Qwen2, into `dir`.
 ///
 /// # Panics
 /// The folder cannot be written.
 pub fn write(dir: &Path) {
+    write_family(dir, ModelType::Qwen2);
+}
+
+/// Writes the model, of one of [`FAMILIES`], into `dir`.
+///
+/// # Panics
+/// The folder cannot be written.
+pub fn write_family(dir: &Path, family: ModelType) {
     fs::create_dir_all(dir).expect("a folder can be created");
     for (name, bytes) in TOKENIZER {
         fs::write(dir.join(name), bytes).expect("a folder that can be written");
     }
     let tokenizer = Tokenizer::from_dir(dir).expect("a tokenizer");
     let config = ModelConfig {
-        model_type: ModelType::Qwen2,
+        model_type: family,
         vocab_size: tokenizer.len(),
         hidden_size: HIDDEN_SIZE,
         intermediate_size: 32,
         num_hidden_layers: 2,
         num_attention_heads: 2,
         num_key_value_heads: 1,
-        head_dim: 8,
+        head_dim: if family == ModelType::Qwen2 { 8 } else { 16 },
         rms_norm_eps: 1e-6,
         rope: Rope::plain(10_000.0),
         sliding_window: None,

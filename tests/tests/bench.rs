@@ -149,7 +149,7 @@ fn make_model(preset: &str, out: &Path) -> Assert {
 #[test]
 fn a_random_model_generates_text_that_its_tokenizer_decodes() {
     let folder = tempfile::tempdir().unwrap();
-    for preset in ["tiny-qwen2", "tiny-qwen2-tied", "tiny-llama"] {
+    for preset in ["tiny-qwen2", "tiny-qwen2-tied", "tiny-qwen3", "tiny-llama"] {
         let dir = folder.path().join(preset);
         let done = make_model(preset, &dir).success();
         let report: Value = serde_json::from_slice(&done.get_output().stdout).unwrap();

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use assert_cmd::assert::OutputAssertExt as _;
 use embodied_r_policy::lora::{LoraConfig, Module};
-use embodied_r_policy::{Group, Policy, Trainable};
+use embodied_r_policy::{Group, ModelType, Policy, Trainable};
 use embodied_r_tests::{binary, events, stderr_of, stdout_of, tiny_model, write_questions};
 use serde_json::{Value, json};
 
@@ -204,8 +204,13 @@ fn an_adapters_run_resumes_bit_identically() {
 
 #[test]
 fn a_tuned_adapter_answers_alike_merged_and_unmerged() {
+    tiny_model::FAMILIES.into_iter().for_each(answers_alike_merged);
+}
+
+fn answers_alike_merged(family: ModelType) {
     let dir = tempfile::tempdir().unwrap();
     inputs(dir.path());
+    tiny_model::write_family(&dir.path().join("model"), family);
     sft(dir.path(), &["use_peft=true", "lora_r=4"]).assert().code(0);
     let merge = ["merge", "--model", "model", "--adapter", "run/final", "--output", "merged"];
     let stdout = stdout_of(&mut embodied_r(dir.path(), &merge));

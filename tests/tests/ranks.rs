@@ -7,7 +7,7 @@ use std::process::Command;
 
 use assert_cmd::assert::OutputAssertExt as _;
 use embodied_r_data::parquet::Table;
-use embodied_r_policy::Policy;
+use embodied_r_policy::{ModelType, Policy};
 use embodied_r_tests::{binary, events, id_lists, stderr_of, stdout_of, tiny_model, tiny_run};
 use serde_json::{Value, json};
 
@@ -110,6 +110,19 @@ fn any_number_of_ranks_gives_the_same_run_and_resumes_from_its_checkpoints() {
     assert_eq!(bits(&at("ranks2/checkpoint-2")), whole, "two runs on two ranks differ");
     train(dir.path(), 2, "resumed", &["--resume"]).assert().code(0);
     assert_eq!(bits(&at("resumed/final")), bits(&at("ranks2/final")));
+}
+
+#[test]
+fn two_ranks_train_qwen3_as_one_rank_does() {
+    let dir = tempfile::tempdir().unwrap();
+    tiny_run::write(dir.path());
+    tiny_model::write_family(&dir.path().join("model"), ModelType::Qwen3);
+    for (ranks, name) in [(1, "one"), (2, "two")] {
+        train(dir.path(), ranks, name, &[]).assert().code(0);
+    }
+    let at = |name: &str| dir.path().join(name);
+    assert_ne!(weights(&at("one/final")), weights(&at("model")));
+    assert_same(&at("one"), &at("two"));
 }
 
 #[test]

@@ -12,6 +12,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use client::{Response, Server, chat, completion};
+use embodied_r_policy::ModelType;
 use embodied_r_policy::tokenizer::Tokenizer;
 use embodied_r_tests::{stderr, stderr_of, tiny_model};
 use serde_json::{Value, json};
@@ -54,7 +55,13 @@ fn choices(answer: &Response) -> Vec<(String, Value)> {
 
 #[test]
 fn a_stream_has_the_choices_and_usage_of_a_whole_response() {
-    let server = Server::start(&[]);
+    tiny_model::FAMILIES.into_iter().for_each(streams_a_whole_response);
+}
+
+fn streams_a_whole_response(family: ModelType) {
+    let dir = tempfile::tempdir().unwrap();
+    tiny_model::write_family(&dir.path().join("model"), family);
+    let server = Server::launch(dir, &[], None);
     let fields = json!({"n": 3, "seed": 7, "temperature": 1, "max_tokens": 40});
     let stream = json!({"stream": true, "stream_options": {"include_usage": true}});
     for (path, body) in [

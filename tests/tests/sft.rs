@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use assert_cmd::assert::OutputAssertExt as _;
-use embodied_r_policy::Policy;
+use embodied_r_policy::{ModelType, Policy};
 use embodied_r_tests::{binary, events, stderr_of, stdout_of, tiny_model};
 use serde_json::{Value, json};
 
@@ -38,15 +38,20 @@ fn sft_from(model: &str, dir: &Path) -> Command {
 
 #[test]
 fn the_validation_loss_falls_and_the_model_can_be_loaded() {
+    tiny_model::FAMILIES.into_iter().for_each(learns);
+}
+
+fn learns(family: ModelType) {
     let dir = tempfile::tempdir().unwrap();
     inputs(dir.path());
+    tiny_model::write_family(&dir.path().join("model"), family);
     sft(dir.path()).args(["--eval-data", "val.jsonl"]).assert().code(0);
     let run = dir.path().join("run");
     let evals = events(&run, "eval");
     assert_eq!(evals.len(), 9, "before the first epoch and after each");
     let loss = |eval: &Value| eval["eval/loss"].as_f64().unwrap();
     let (first, last) = (loss(&evals[0]), loss(&evals[8]));
-    assert!(last < 0.5 * first, "from {first} to {last}");
+    assert!(last < 0.5 * first, "{family:?}: from {first} to {last}");
     Policy::load(&run.join("final")).unwrap();
     assert!(run.join("final/tokenizer.json").exists());
 }

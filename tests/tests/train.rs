@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use assert_cmd::assert::OutputAssertExt as _;
 use embodied_r_data::parquet::Table;
-use embodied_r_policy::Policy;
+use embodied_r_policy::{ModelType, Policy};
 use embodied_r_tests::small_run::train;
 use embodied_r_tests::{binary, events, small_run, stderr_of, stdout_of, tiny_model};
 use serde_json::{Value, json};
@@ -83,9 +83,16 @@ fn a_run_saves_events_completions_settings_and_a_loadable_model() {
 #[cfg(unix)]
 #[test]
 fn an_interrupted_run_resumes_bit_identically() {
+    tiny_model::FAMILIES.into_iter().for_each(resumes_bit_identically);
+}
+
+#[cfg(unix)]
+fn resumes_bit_identically(family: ModelType) {
     let (whole, cut) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    inputs(whole.path());
-    inputs(cut.path());
+    for dir in [whole.path(), cut.path()] {
+        inputs(dir);
+        tiny_model::write_family(&dir.join("model"), family);
+    }
     let longer = ["--set", "num_train_epochs=20"];
     train(whole.path()).args(longer).assert().code(0);
 
@@ -109,7 +116,7 @@ fn an_interrupted_run_resumes_bit_identically() {
     Command::new(binary()).current_dir(cut.path()).args(resume).assert().code(0);
     for file in ["final/model.safetensors", "checkpoint-80/optimizer.safetensors"] {
         let read = |dir: &Path| fs::read(dir.join("run").join(file)).unwrap();
-        assert!(read(whole.path()) == read(cut.path()), "{file}");
+        assert!(read(whole.path()) == read(cut.path()), "{family:?}: {file}");
     }
     let rewards = |dir: &Path| -> Vec<Value> {
         events(&dir.join("run"), "step").iter().map(|step| step["reward"].clone()).collect()
