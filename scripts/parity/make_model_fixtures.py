@@ -28,6 +28,8 @@ from transformers import (
     Qwen2ForCausalLM,
     Qwen3Config,
     Qwen3ForCausalLM,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
 )
 
 VOCAB = 96
@@ -301,6 +303,23 @@ def qwen2_5_vl_flat(folder):
     rewrite_config(folder, hub_form)
 
 
+def qwen3_vl(folder):
+    text = dict(
+        **SIZES, hidden_size=32, intermediate_size=48, num_attention_heads=3, num_key_value_heads=1, head_dim=16,
+        rope_parameters=rope(1e6, mrope_section=[4, 2, 2], mrope_interleaved=True),
+    )
+    vision = dict(
+        depth=2, hidden_size=16, intermediate_size=16, num_heads=2, out_hidden_size=32, patch_size=2,
+        num_position_embeddings=4, deepstack_visual_indexes=[0],
+    )
+    config = Qwen3VLConfig(
+        text_config=text, vision_config=vision, tie_word_embeddings=True, image_token_id=90, video_token_id=91,
+        vision_start_token_id=92, vision_end_token_id=93,
+    )
+    save(randomized(Qwen3VLForConditionalGeneration(config), 16), folder)
+    save_expected(folder, 160)
+
+
 def far(folder, seed, kind, rope_parameters, form, **more):
     """A model for sequences beyond its pre-training length or sliding windows."""
     family, causal_lm = {
@@ -335,6 +354,7 @@ FIXTURES = {
     "llama": llama,
     "qwen2_5_vl-nested": qwen2_5_vl,
     "qwen2_5_vl-flat": qwen2_5_vl_flat,
+    "qwen3_vl-nested": qwen3_vl,
     "llama-llama3": lambda folder: far(folder, 6, "llama", LLAMA3, flat_rope, tie_word_embeddings=True),
     "qwen2-yarn": lambda folder: far(folder, 7, "qwen2", YARN, old_type, tie_word_embeddings=True),
     "qwen2-yarn-tuned": lambda folder: far(folder, 8, "qwen2", YARN_TUNED, as_saved, tie_word_embeddings=True),

@@ -474,7 +474,7 @@ fn an_adapter_of_another_rank_or_other_modules_is_rejected() {
 
 #[test]
 fn an_adapter_of_a_vision_language_model_does_not_target_its_vision_tower() {
-    for layout in ["qwen2_5_vl-flat", "qwen2_5_vl-nested"] {
+    for layout in ["qwen2_5_vl-flat", "qwen2_5_vl-nested", "qwen3_vl-nested"] {
         let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models").join(layout);
         let adapter = tempfile::tempdir().unwrap();
         let policy = Policy::load_trainable(&base, &base, &lora_on(&base), SEED).unwrap();

@@ -11,10 +11,11 @@ use embodied_r_policy::{Group, ModelConfig, Policy, WeightDtype};
 use safetensors::SafeTensors;
 use safetensors::tensor::Dtype;
 
-/// The two checkpoint layouts, with the name of one decoder tensor.
-const LAYOUTS: [(&str, &str); 2] = [
+/// The two checkpoint layouts of Qwen2.5-VL and that of Qwen3-VL, with the name of one decoder tensor.
+const LAYOUTS: [(&str, &str); 3] = [
     ("qwen2_5_vl-flat", "model.norm.weight"),
     ("qwen2_5_vl-nested", "model.language_model.norm.weight"),
+    ("qwen3_vl-nested", "model.language_model.norm.weight"),
 ];
 
 const PROCESSOR: &str = r#"{"image_processor_type": "Qwen2VLImageProcessor",  "patch_size": 14}"#;

@@ -95,7 +95,7 @@ fn fixtures() -> Vec<Fixture> {
         Fixture { name: dir.file_name().unwrap().to_str().unwrap().to_owned(), dir, expected }
     };
     let fixtures: Vec<Fixture> = dirs.into_iter().map(read).collect();
-    assert_eq!(fixtures.len(), 16);
+    assert_eq!(fixtures.len(), 17);
     fixtures
 }
 
