@@ -1,11 +1,14 @@
 //! Activation memory of a trainable tower, for estimates.
 
+use std::collections::BTreeSet;
+
 use candle_core::DType;
 use embodied_r_kernels::attention::{self, Heads};
 
+use super::FrozenParts;
 use crate::config::VisionConfig;
 use crate::grid::Grid;
-use crate::layout::FeedForwardKind;
+use crate::layout::{FeedForwardKind, MergerLayout, TowerLayout};
 use crate::tower::batch_lengths;
 
 /// Activation memory of a forward and backward pass over images and videos, without weights and gradients.
@@ -14,7 +17,8 @@ pub struct TowerBytes {
     /// The patches of the images, in f32 in host memory. They are needed until the backward if the patch embedding is
     /// trained.
     pub patches: usize,
-    /// The inputs of all blocks and the mergers' activations, which are always saved.
+    /// The inputs of blocks and mergers that a gradient reaches, each once, and these mergers' activations, which are always
+    /// saved.
     pub inputs: usize,
     /// The other activations of one block that is not recomputed.
     pub block: usize,
@@ -22,7 +26,7 @@ pub struct TowerBytes {
     pub workspace: usize,
 }
 
-/// Elements per patch, of the dtype of activations and in f32.
+/// Elements per patch or token, of the dtype of activations and in f32.
 #[derive(Debug, Clone, Copy)]
 struct Elements {
     activations: usize,
@@ -36,10 +40,15 @@ impl Elements {
 }
 
 impl VisionConfig {
-    /// Activation memory of a pass over images and videos with activations of `element_bytes` bytes, if every tensor is
-    /// trained.
+    /// Activation memory of a pass over images and videos with activations of `element_bytes` bytes, if every tensor
+    /// outside of the `frozen` parts is trained.
     #[must_use]
-    pub fn pass_bytes(&self, grids: &[Grid], element_bytes: usize) -> TowerBytes {
+    pub fn pass_bytes(
+        &self,
+        grids: &[Grid],
+        element_bytes: usize,
+        frozen: FrozenParts,
+    ) -> TowerBytes {
         let patches: Vec<usize> = grids.iter().map(Grid::patches).collect();
         let all: usize = patches.iter().sum();
         let mut left = patches.as_slice();
@@ -49,11 +58,11 @@ impl VisionConfig {
             largest = largest.max(batch.iter().sum::<usize>());
             left = rest;
         }
-        let saved = self.saved_elements().bytes(element_bytes);
+        let saved = self.saved_elements_per_token(frozen).bytes(element_bytes);
         let block = self.block_elements().bytes(element_bytes);
         TowerBytes {
             patches: all * self.patch_elements() * size_of::<f32>(),
-            inputs: all * saved,
+            inputs: all / self.patches_per_token() * saved,
             block: all * block,
             workspace: largest * (block + self.workspace_elements().bytes(element_bytes)),
         }
@@ -64,13 +73,22 @@ impl VisionConfig {
         self.block_elements().bytes(dtype.size_in_bytes())
     }
 
-    /// The inputs of all blocks and of the last merger, and of each merger its input of GELU and the statistics of its norm,
-    /// counted as if patches were not joined before it.
-    fn saved_elements(&self) -> Elements {
-        let layout = self.layout();
-        let mergers = layout.mergers.len();
-        let activations = (self.depth + 1 + mergers) * self.hidden_size;
-        Elements { activations, f32: mergers * layout.norm.statistics() }
+    /// The inputs of the blocks, if they are trained, and of the mergers, which are the outputs of blocks; and of each merger
+    /// its input of GELU and the statistics of its norm.
+    fn saved_elements_per_token(&self, frozen: FrozenParts) -> Elements {
+        let TowerLayout { mergers, norm, .. } = self.layout();
+        let (hidden, patches) = (self.hidden_size, self.patches_per_token());
+        let inputs = match (frozen.vision_tower, frozen.aligner) {
+            // Each block's output but the last is the next one's input.
+            (false, _) => self.depth + 1,
+            (true, false) => mergers.iter().map(|it| it.after).collect::<BTreeSet<_>>().len(),
+            (true, true) => return Elements { activations: 0, f32: 0 },
+        };
+        let rows = |merger: &MergerLayout| if merger.joins_first { 1 } else { patches };
+        Elements {
+            activations: inputs * patches * hidden + mergers.len() * self.merged_size(),
+            f32: mergers.iter().map(rows).sum::<usize>() * norm.statistics(),
+        }
     }
 
     /// Queries, keys, values, attention output, residual stream, and what the first layers of the feed-forward layer give;

@@ -1,18 +1,22 @@
 //! Forward passes of a trainable tower that support a backward pass.
 
+use std::collections::HashSet;
+
 use candle_core::Tensor;
 use embodied_r_kernels::{linear, memory, thread_pool};
 use embodied_r_policy::GradientReadyHook;
 
 use super::backward::Numerics;
+use super::tensors::GradientReach;
 use super::{TowerGradients, TrainableTower};
 use crate::error::{Error, Result};
 use crate::layout::Stage;
 use crate::processor::Pixels;
 use crate::tower::{Activations, Batch, MergerActivations, Tower, batch_lengths};
 
-/// What the backward of a forward pass needs: the inputs of all blocks, and the activations of as many blocks as its
-/// memory allows, from the last. The others are recomputed from their inputs.
+/// What the backward of a forward pass needs: of the blocks and mergers that a gradient reaches, the inputs and the
+/// mergers' activations, and the activations of as many blocks as its memory allows, from the last. The others are
+/// recomputed from their inputs.
 pub struct SavedTower {
     /// Of consecutive images, in order. Empty if every tensor is frozen.
     passes: Vec<SavedPass>,
@@ -27,7 +31,7 @@ struct SavedPass {
     images: Vec<Pixels>,
     /// From the lowest block with a gradient on.
     blocks: Vec<SavedBlock>,
-    /// In the order of the forward pass.
+    /// Those that a gradient has to reach, in the order of the forward pass.
     mergers: Vec<SavedMerger>,
 }
 
@@ -48,17 +52,14 @@ impl SavedTower {
     /// The memory of the saved tensors in bytes, without the images' patches.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        let inputs = |pass: &SavedPass| {
-            let of_merger = |merger: &SavedMerger| {
-                let MergerActivations { stats, wide } = &merger.activations;
-                bytes([stats, wide])
-            };
-            let blocks = pass.blocks.iter().map(|block| bytes([&block.input]));
-            // The inputs of the others are those of blocks, unless these need no gradient.
-            let last = pass.mergers.last().map_or(0, |merger| bytes([&merger.input]));
-            blocks.sum::<usize>() + last + pass.mergers.iter().map(of_merger).sum::<usize>()
+        let of_merger = |merger: &SavedMerger| {
+            let MergerActivations { stats, wide } = &merger.activations;
+            bytes([stats, wide])
         };
-        self.passes.iter().map(inputs).sum::<usize>() + self.activation_bytes()
+        let of_pass = |pass: &SavedPass| {
+            pass.input_bytes() + pass.mergers.iter().map(of_merger).sum::<usize>()
+        };
+        self.passes.iter().map(of_pass).sum::<usize>() + self.activation_bytes()
     }
 
     /// The part of it for activations that are not recomputed.
@@ -66,6 +67,17 @@ impl SavedTower {
     pub fn activation_bytes(&self) -> usize {
         let blocks = self.passes.iter().flat_map(|pass| &pass.blocks);
         blocks.filter_map(|block| block.activations.as_ref()).map(Activations::bytes).sum()
+    }
+}
+
+impl SavedPass {
+    /// Memory of the inputs of blocks and mergers. A merger shares its input with the block behind it and with other
+    /// mergers.
+    fn input_bytes(&self) -> usize {
+        let blocks = self.blocks.iter().map(|block| &block.input);
+        let inputs = blocks.chain(self.mergers.iter().map(|merger| &merger.input));
+        let mut counted = HashSet::new();
+        inputs.filter(|input| counted.insert(input.id())).map(|input| bytes([input])).sum()
     }
 }
 
@@ -88,7 +100,7 @@ fn bytes<const N: usize>(tensors: [&Tensor; N]) -> usize {
 impl TrainableTower {
     /// The features of each image or video, in host memory, as [`VisionEncoder`](crate::VisionEncoder) computes
     /// them, to the bit. They do not depend on the other images. Up to `activation_bytes` of activations are saved,
-    /// besides the inputs of all blocks ([`crate::TowerBytes`]).
+    /// besides what is always saved ([`crate::TowerBytes::inputs`]).
     ///
     /// # Shapes
     /// Returns (levels · tokens, hidden size of the decoder) for each.
@@ -127,7 +139,7 @@ impl TrainableTower {
         activation_bytes: usize,
     ) -> Result<(Vec<Tensor>, SavedTower)> {
         let tower = self.tower()?;
-        let lowest = self.tensors.lowest_trained();
+        let reach = self.tensors.gradient_reach();
         let patches = images.iter().map(|image| image.grid.patches());
         let block =
             patches.clone().sum::<usize>() * self.config().block_bytes_per_patch(tower.dtype());
@@ -142,13 +154,13 @@ impl TrainableTower {
                 left = rest;
                 let seeded = seeds.map(|seeds| seeds.split_at(length.min(seeds.len())));
                 seeds = seeded.map(|(_, rest)| rest);
-                let Some(lowest) = lowest else {
+                if reach.is_empty() {
                     embeddings.extend(tower.forward(images)?);
                     continue;
-                };
+                }
                 let batch = Batch::new(images, self.config())?;
                 let batch = batch.with_dropout(seeded.map(|(seeds, _)| seeds));
-                let parts = (lowest, first_saved);
+                let parts = (&reach, first_saved);
                 let (of_batch, pass) = self.forward_batch(&tower, images, batch, parts)?;
                 embeddings.extend(of_batch);
                 saved.passes.push(pass);
@@ -165,14 +177,14 @@ impl TrainableTower {
         tower: &Tower,
         images: &[&Pixels],
         batch: Batch,
-        (lowest, first_saved): (Stage, usize),
+        (reach, first_saved): (&GradientReach, usize),
     ) -> Result<(Vec<Tensor>, SavedPass)> {
         let mut x = tower.embed(images, &batch)?;
         let (mut blocks, mut mergers, mut merged) = (Vec::new(), Vec::new(), Vec::new());
         let width = self.config().patches_per_token();
         for (index, block) in tower.modules.blocks.iter().enumerate() {
             let is_full = self.config().family().is_full(index);
-            if Stage::block(index) < lowest {
+            if !reach.has(Stage::block(index)) {
                 x = block.forward(x, &batch.pass, is_full)?;
             } else if index < first_saved {
                 blocks.push(SavedBlock { input: x.clone(), activations: None });
@@ -185,11 +197,13 @@ impl TrainableTower {
             for (level, merger) in tower.mergers_behind(index) {
                 let (y, activations) = merger.forward(&x, width, batch.pass.token_keys())?;
                 merged.push((level, y));
-                mergers.push(SavedMerger { level, input: x.clone(), activations });
+                if reach.has(Stage::mergers(index)) {
+                    mergers.push(SavedMerger { level, input: x.clone(), activations });
+                }
             }
             self.call_layer_hook();
         }
-        let images = match lowest == Stage::PATCHES {
+        let images = match reach.has(Stage::PATCHES) {
             true => images.iter().map(|image| (*image).clone()).collect(),
             false => Vec::new(),
         };
@@ -197,8 +211,8 @@ impl TrainableTower {
         Ok((features, SavedPass { batch, images, blocks, mergers }))
     }
 
-    /// Adds to `grads` the gradient of `Σ d_embeddings · embeddings` with respect to every trained tensor. It stops at the
-    /// lowest stage with one. The tensors must be those of the forward pass: step the optimizer afterwards.
+    /// Adds to `grads` the gradient of `Σ d_embeddings · embeddings` with respect to every trained tensor. It passes only
+    /// blocks and mergers that it has to. The tensors must be those of the forward pass: step the optimizer afterwards.
     ///
     /// The last images come first, each batch from the last block to the first. `on_ready` is called as gradients become
     /// final: with all gradients flattened in the order of [`Self::parameters`], those from this index on are.
@@ -216,10 +230,11 @@ impl TrainableTower {
         on_ready: &mut GradientReadyHook<'_>,
     ) -> Result<()> {
         self.check_gradients(&saved, d_embeddings)?;
-        let Some(lowest) = self.tensors.lowest_trained() else {
+        let reach = self.tensors.gradient_reach();
+        if reach.is_empty() {
             on_ready(0);
             return Ok(());
-        };
+        }
         let tower = self.tower()?;
         let SavedTower { mut passes, .. } = saved;
         let mut end = d_embeddings.len();
@@ -228,7 +243,7 @@ impl TrainableTower {
                 let d_embeddings = &d_embeddings[end - pass.batch.len()..end];
                 end -= pass.batch.len();
                 let is_last = passes.is_empty();
-                self.backward_batch(&tower, pass, d_embeddings, lowest, grads, &mut |stage| {
+                self.backward_batch(&tower, pass, d_embeddings, &reach, grads, &mut |stage| {
                     if is_last {
                         on_ready(self.tensors.first_final(stage));
                     }
@@ -246,7 +261,7 @@ impl TrainableTower {
         tower: &Tower,
         saved: SavedPass,
         d_embeddings: &[Tensor],
-        lowest: Stage,
+        reach: &GradientReach,
         grads: &TowerGradients,
         after: &mut dyn FnMut(Stage),
     ) -> Result<()> {
@@ -293,7 +308,7 @@ impl TrainableTower {
             after(Stage::block(index));
             self.call_layer_hook();
         }
-        let Some(dx) = dx.filter(|_| lowest == Stage::PATCHES) else { return Ok(()) };
+        let Some(dx) = dx.filter(|_| reach.has(Stage::PATCHES)) else { return Ok(()) };
         if let (Some(taps), Some(Some(d_positions))) = (&batch.taps, &grads.positions) {
             taps.add_gradient(&dx, d_positions)?;
         }

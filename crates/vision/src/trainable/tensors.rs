@@ -1,5 +1,7 @@
 //! The tensors of a vision tower by name.
 
+use std::collections::BTreeSet;
+
 use candle_core::{DType, Device, Tensor};
 use embodied_r_kernels::device::has_kernels;
 use embodied_r_kernels::memory;
@@ -232,10 +234,33 @@ impl TowerTensors {
         below.map(|tensor| tensor.tensor.elem_count()).sum()
     }
 
-    /// The lowest stage with a trained tensor, which a gradient has to reach; `None` if all are frozen.
-    pub(super) fn lowest_trained(&self) -> Option<Stage> {
+    /// The stages that a gradient has to reach.
+    pub(super) fn gradient_reach(&self) -> GradientReach {
         let trained = self.tensors.values().filter(|tensor| tensor.is_trained);
-        trained.map(|tensor| tensor.stage).min()
+        let (mergers, others): (BTreeSet<Stage>, BTreeSet<Stage>) =
+            trained.map(|tensor| tensor.stage).partition(|stage| stage.is_merger());
+        GradientReach { stream: others.first().copied(), mergers }
+    }
+}
+
+/// The stages of the forward pass that a gradient has to reach.
+pub(super) struct GradientReach {
+    /// The lowest stage, besides mergers, with a trained tensor: the gradient of the residual stream passes all from the
+    /// last one down to it.
+    stream: Option<Stage>,
+    /// The mergers with a trained tensor. They have their own gradient, whichever block they are behind.
+    mergers: BTreeSet<Stage>,
+}
+
+impl GradientReach {
+    /// Whether every tensor is frozen.
+    pub(super) fn is_empty(&self) -> bool {
+        self.stream.is_none() && self.mergers.is_empty()
+    }
+
+    /// Whether a gradient has to reach `stage`.
+    pub(super) fn has(&self, stage: Stage) -> bool {
+        self.stream.is_some_and(|lowest| lowest <= stage) || self.mergers.contains(&stage)
     }
 }
 

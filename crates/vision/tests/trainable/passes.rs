@@ -14,7 +14,7 @@ use super::{
 /// Memory for the activations of one block of the images of [`pixels`].
 fn block_bytes(tower: &TrainableTower, images: &[&Pixels]) -> usize {
     let grids: Vec<_> = images.iter().map(|image| image.grid).collect();
-    tower.config().pass_bytes(&grids, size_of::<f32>()).block
+    tower.config().pass_bytes(&grids, size_of::<f32>(), FrozenParts::default()).block
 }
 
 #[test]
@@ -29,22 +29,40 @@ fn recomputed_activations_give_the_same_bits() {
     }
 }
 
+/// All settings of the frozen parts with which something is trained.
+const FROZEN: [FrozenParts; 3] = [
+    FrozenParts { vision_tower: false, aligner: false },
+    FrozenParts { vision_tower: false, aligner: true },
+    FrozenParts { vision_tower: true, aligner: false },
+];
+
 #[test]
 fn saved_activations_take_the_estimated_memory() {
-    let tower = tower("nested");
-    let images = pixels(&tower);
-    let images: Vec<&Pixels> = images.iter().collect();
-    let grids: Vec<_> = images.iter().map(|image| image.grid).collect();
-    let expected = tower.config().pass_bytes(&grids, size_of::<f32>());
-    let saved = |bytes: usize| -> SavedTower { tower.forward(&images, bytes).unwrap().1 };
-    assert_eq!(saved(0).bytes(), expected.inputs);
-    assert_eq!(saved(expected.block).bytes(), expected.inputs + expected.block);
-    assert_eq!(saved(2 * expected.block - 1).bytes(), expected.inputs + expected.block);
-    assert_eq!(saved(usize::MAX).bytes(), expected.inputs + 3 * expected.block);
-    assert_eq!(saved(usize::MAX).activation_bytes(), 3 * expected.block);
-    assert_eq!(saved(0).activation_bytes(), 0);
-    let patches = images.iter().map(|image| image.patches.elem_count() * size_of::<f32>());
-    assert_eq!(expected.patches, patches.sum::<usize>());
+    for layout in LAYOUTS {
+        for frozen in FROZEN {
+            let tower = with_frozen(layout, frozen);
+            let images = pixels(&tower);
+            let images: Vec<&Pixels> = images.iter().collect();
+            let grids: Vec<_> = images.iter().map(|image| image.grid).collect();
+            let expected = tower.config().pass_bytes(&grids, size_of::<f32>(), frozen);
+            let saved = |bytes: usize| -> SavedTower { tower.forward(&images, bytes).unwrap().1 };
+            let blocks = if frozen.vision_tower { 0 } else { tower.config().depth };
+            for (bytes, saved_blocks) in [
+                (0, 0),
+                (expected.block, 1),
+                (2 * expected.block - 1, 1),
+                (usize::MAX, tower.config().depth),
+            ] {
+                let (saved, activations) =
+                    (saved(bytes), saved_blocks.min(blocks) * expected.block);
+                assert_eq!(saved.activation_bytes(), activations, "{layout}, {frozen:?}, {bytes}");
+                let all = expected.inputs + activations;
+                assert_eq!(saved.bytes(), all, "{layout}, {frozen:?}, {bytes}");
+            }
+            let patches = images.iter().map(|image| image.patches.elem_count() * size_of::<f32>());
+            assert_eq!(expected.patches, patches.sum::<usize>());
+        }
+    }
 }
 
 #[test]
@@ -120,66 +138,118 @@ fn reported_gradients_are_final() {
     }
 }
 
-fn with_frozen(vision_tower: bool, aligner: bool) -> TrainableTower {
-    let frozen = FrozenParts { vision_tower, aligner };
-    tower_with("flat", &TowerOptions { frozen, ..options() })
+fn with_frozen(layout: &str, frozen: FrozenParts) -> TrainableTower {
+    tower_with(layout, &TowerOptions { frozen, ..options() })
 }
 
 #[test]
 fn frozen_parts_have_no_gradients_and_the_others_are_unchanged() {
-    let whole = with_frozen(false, false);
-    let images = pixels(&whole);
-    let images: Vec<&Pixels> = images.iter().collect();
-    let (loss, all) = pass(&whole, &images, usize::MAX);
-    for (vision_tower, aligner) in [(false, true), (true, false), (true, true)] {
-        let frozen = with_frozen(vision_tower, aligner);
-        let (own_loss, own) = pass(&frozen, &images, usize::MAX);
-        assert_eq!(own_loss, loss);
-        let is_trained = |name: &str| match name.contains(".merger.") {
-            true => !aligner,
-            false => !vision_tower,
-        };
-        let expected: super::Gradients =
-            all.clone().into_iter().filter(|(name, _)| is_trained(name)).collect();
-        assert!(own == expected, "{vision_tower} {aligner}");
-        assert_eq!(frozen.parameters().count(), expected.len());
-        assert_eq!(frozen.tensors().count(), all.len());
+    for layout in LAYOUTS {
+        let whole = tower(layout);
+        let images = pixels(&whole);
+        let images: Vec<&Pixels> = images.iter().collect();
+        let (loss, all) = pass(&whole, &images, usize::MAX);
+        let all_frozen = FrozenParts { vision_tower: true, aligner: true };
+        for parts in FROZEN.into_iter().chain([all_frozen]) {
+            let frozen = with_frozen(layout, parts);
+            let (own_loss, own) = pass(&frozen, &images, usize::MAX);
+            assert_eq!(own_loss, loss);
+            let is_trained = |name: &str| match name.contains("merger") {
+                true => !parts.aligner,
+                false => !parts.vision_tower,
+            };
+            let expected: super::Gradients =
+                all.clone().into_iter().filter(|(name, _)| is_trained(name)).collect();
+            assert!(own == expected, "{layout}, {parts:?}");
+            assert_eq!(frozen.parameters().count(), expected.len());
+            assert_eq!(frozen.tensors().count(), all.len());
+        }
     }
 }
 
-#[test]
-fn the_backward_stops_at_the_lowest_trained_tensor() {
-    let whole = with_frozen(false, false);
+/// Rows of a merger's norm: patches, or the tokens that they are joined to.
+#[derive(Debug, Clone, Copy)]
+enum Rows {
+    Patches,
+    Tokens,
+}
+
+/// A pass that trains the tensors alone whose names contain `part`.
+struct PartlyTrained {
+    part: &'static str,
+    /// Blocks that the gradient has to pass, and distinct inputs of these and of mergers.
+    blocks: usize,
+    inputs: usize,
+    /// The mergers that the gradient has to pass.
+    mergers: &'static [Rows],
+}
+
+/// Asserts that the gradients of each pass are those of a whole one, to the bit, and that blocks and mergers which they do not
+/// pass save nothing. Norms have `statistics` per row.
+fn assert_reach(layout: &str, statistics: usize, passes: &[PartlyTrained]) {
+    let whole = tower(layout);
     let images = pixels(&whole);
     let images: Vec<&Pixels> = images.iter().collect();
+    let patches: usize = images.iter().map(|image| image.grid.patches()).sum();
+    let hidden = patches * whole.config().hidden_size * size_of::<f32>();
     let (_, all) = pass(&whole, &images, 0);
-    let only = |part: &'static str| {
-        with_frozen(false, false).with_frozen(move |name| !name.contains(part))
-    };
-    // With the number of blocks that the gradient has to pass.
-    for (part, blocks) in [
-        ("blocks.1.mlp.up_proj.bias", 2),
-        ("blocks.2.", 1),
-        ("merger.ln_q", 0),
-        ("attn.qkv.weight", 3),
-    ] {
-        let tower = only(part);
+    for PartlyTrained { part, blocks, inputs, mergers } in passes {
+        let tower = tower(layout).with_frozen(|name| !name.contains(part));
         let mut reported = 0;
         let (embeddings, saved) = tower.forward(&images, 0).unwrap();
         let bytes = saved.bytes();
         let mut grads = tower.zero_gradients().unwrap();
         let mut count = |_| reported += 1;
-        let d = d_loss(&embeddings);
-        tower.backward(saved, &d, &mut grads, &mut count).unwrap();
-        assert_eq!(reported, blocks + 2, "{part}");
-        let block = images.iter().map(|image| image.grid.patches()).sum::<usize>() * 32 * 4;
-        let merger = 2 * block + block / 32;
-        assert_eq!(bytes, blocks * block + merger, "{part}");
+        tower.backward(saved, &d_loss(&embeddings), &mut grads, &mut count).unwrap();
+        assert_eq!(reported, blocks + mergers.len() + 1, "{layout}, {part}");
+        let rows = |rows: &Rows| match rows {
+            Rows::Patches => patches,
+            Rows::Tokens => patches / 4,
+        };
+        let of_norms: usize =
+            mergers.iter().map(rows).sum::<usize>() * statistics * size_of::<f32>();
+        assert_eq!(bytes, (inputs + mergers.len()) * hidden + of_norms, "{layout}, {part}");
         for (name, d) in grads.iter() {
-            assert!(name.contains(part) && values(d) == all[name], "{name}");
+            assert!(name.contains(part) && values(d) == all[name], "{layout}, {name}");
         }
         assert!(grads.iter().count() > 0);
     }
+}
+
+#[test]
+fn the_backward_stops_at_the_lowest_trained_tensor() {
+    let last = |part, blocks| PartlyTrained {
+        part,
+        blocks,
+        inputs: blocks + 1,
+        mergers: &[Rows::Patches],
+    };
+    assert_reach(
+        "flat",
+        1,
+        &[
+            last("blocks.1.mlp.up_proj.bias", 2),
+            last("blocks.2.", 1),
+            last("merger.ln_q", 0),
+            last("attn.qkv.weight", 3),
+        ],
+    );
+}
+
+#[test]
+fn mergers_of_deepstack_that_no_gradient_passes_save_nothing() {
+    const ALL: &[Rows] = &[Rows::Tokens, Rows::Tokens, Rows::Patches];
+    // DeepStack's mergers are behind the blocks 0 and 2 of 4. Each trained one is reached through no block.
+    let passes = [
+        PartlyTrained { part: "blocks.0.", blocks: 4, inputs: 5, mergers: ALL },
+        PartlyTrained { part: "blocks.1.", blocks: 3, inputs: 4, mergers: &ALL[1..] },
+        PartlyTrained { part: "blocks.3.", blocks: 1, inputs: 2, mergers: &ALL[2..] },
+        PartlyTrained { part: "merger", blocks: 0, inputs: 3, mergers: ALL },
+        PartlyTrained { part: "visual.merger.", blocks: 0, inputs: 1, mergers: &ALL[2..] },
+        PartlyTrained { part: "merger_list.0.", blocks: 0, inputs: 1, mergers: &ALL[..1] },
+        PartlyTrained { part: "merger_list.1.", blocks: 0, inputs: 1, mergers: &ALL[1..2] },
+    ];
+    assert_reach("qwen3_vl", 2, &passes);
 }
 
 #[test]

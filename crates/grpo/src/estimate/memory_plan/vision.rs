@@ -2,7 +2,7 @@
 
 use embodied_r_media::table::ImageTable;
 use embodied_r_policy::{LoraConfig, Prompt, Trainable};
-use embodied_r_vision::{Grid, TowerBytes, VisionConfig};
+use embodied_r_vision::{FrozenParts, Grid, TowerBytes, VisionConfig};
 
 use super::F32;
 use crate::error::Result;
@@ -111,6 +111,10 @@ impl VisionLoad {
         let (tower, aligner) = trains.unwrap_or_default();
         let token = config.feature_levels() * config.out_hidden_size * F32;
         let blocks = if tower { config.depth } else { 0 };
+        let all_frozen = FrozenParts { vision_tower: true, aligner: true };
+        let pass_bytes = |grids: &[Grid], element_bytes| {
+            config.pass_bytes(grids, element_bytes, frozen.unwrap_or(all_frozen))
+        };
         Self {
             parameters: config.parameter_count(),
             reference: config.parameter_count(),
@@ -124,8 +128,8 @@ impl VisionLoad {
             embeddings: grid.tokens(config.spatial_merge_size) * token,
             cache: tokens_of_data.map_or(cache_bytes, |all| cache_bytes.min(all * token)),
             pass: [BF16, F32].map(|element_bytes| ImageBytes {
-                image: config.pass_bytes(&[grid], element_bytes),
-                most_workspace: config.pass_bytes(&[grid; MANY], element_bytes).workspace,
+                image: pass_bytes(&[grid], element_bytes),
+                most_workspace: pass_bytes(&[grid; MANY], element_bytes).workspace,
             }),
         }
     }
