@@ -87,9 +87,17 @@ pub fn overwrite(dir: &Path, tensor: &str, elements: Range<usize>, value: f32) {
 /// # Panics
 /// The model cannot be read or written.
 pub fn set_context_length(dir: &Path, length: usize) {
+    set_size(dir, "max_position_embeddings", length);
+}
+
+/// Changes a size in the configuration of the model in `dir`.
+///
+/// # Panics
+/// The model cannot be read or written.
+pub fn set_size(dir: &Path, field: &str, size: usize) {
     let path = dir.join("config.json");
     let text = fs::read_to_string(&path).expect("a model with a configuration");
     let mut config: serde_json::Value = serde_json::from_str(&text).expect("a JSON object");
-    config["max_position_embeddings"] = length.into();
+    config[field] = size.into();
     fs::write(path, config.to_string()).expect("a file that can be written");
 }

@@ -175,6 +175,24 @@ fn a_random_model_generates_text_that_its_tokenizer_decodes() {
 }
 
 #[test]
+fn doctor_names_the_field_of_a_configuration_that_contradicts_the_weights() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("model");
+    make_model("tiny-qwen3", &dir).success();
+    let head_dim = Policy::load(&dir).unwrap().config().head_dim;
+    tiny_model::set_size(&dir, "head_dim", 2 * head_dim);
+    let mut doctor = Command::new(binary());
+    let output = doctor.args(["doctor", "--model"]).arg(&dir).output().unwrap();
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    let fault = format!(
+        "`model.layers.0.self_attn.q_norm.weight` must have the shape [{}] by `head_dim` in `config.json`, not \
+         [{head_dim}]",
+        2 * head_dim
+    );
+    assert!(stdout.contains(&fault), "{stdout}");
+}
+
+#[test]
 fn the_same_seed_makes_the_same_model_and_bf16_halves_its_size() {
     let folder = tempfile::tempdir().unwrap();
     let weights = |name: &str, dtype: &[&str]| {

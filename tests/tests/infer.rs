@@ -69,6 +69,20 @@ fn videos_are_captioned_on_the_fly_and_other_fields_are_kept() {
 }
 
 #[test]
+fn a_head_dim_that_contradicts_the_weights_is_named_before_videos_are_captioned() {
+    let dir = tempfile::tempdir().unwrap();
+    inputs(dir.path());
+    tiny_model::set_size(&dir.path().join("model"), "head_dim", 12);
+    let mut infer = embodied_r(dir.path(), &INFER);
+    let stderr = stderr_of(infer.args(["--scenes", "rooms/scenes"]), 1);
+    let fault = "`model.layers.0.self_attn.k_proj.weight` must have the shape [12, 16] by `num_key_value_heads` and \
+                 `head_dim` in `config.json`, not [8, 16]";
+    assert!(stderr.contains("the weights in `model` do not match"), "{stderr}");
+    assert!(stderr.contains(fault), "{stderr}");
+    assert!(!dir.path().join("answers.json.perceived").exists());
+}
+
+#[test]
 fn questions_of_preprocess_are_captioned_if_a_captioner_is_given() {
     let dir = tempfile::tempdir().unwrap();
     inputs(dir.path());

@@ -15,7 +15,8 @@ use embodied_r_inference::{BlockingEngine, Completion, Model, PromptRequest};
 use embodied_r_media::store::ImageCounts;
 use embodied_r_policy::tokenizer::ChatMessage;
 use embodied_r_policy::{
-    EngineOptions, FingerprintExtent, Prompt, SamplingParams, WeightPlacement, fingerprint,
+    EngineOptions, FingerprintExtent, ModelConfig, Prompt, SamplingParams, WeightPlacement,
+    fingerprint,
 };
 use embodied_r_rewards::prompt_end::whole_reply;
 use serde_json::{Map, Value, json};
@@ -30,6 +31,11 @@ use crate::interrupt;
 /// The most tokens of prompts with images whose embeddings are in memory at once: 1/4 GB at a hidden size of 2,048.
 const EMBEDDED_TOKENS: usize = 1 << 15;
 
+/// Why a model cannot be loaded, with a hint.
+fn cannot_load(error: &dyn std::error::Error) -> anyhow::Error {
+    exit::hint(error.to_string(), "`embodied-r doctor --model DIR` lists missing files")
+}
+
 /// A model in this process, loaded when it is first needed.
 pub(crate) struct BatchGenerator {
     args: ModelArgs,
@@ -43,7 +49,7 @@ impl BatchGenerator {
     ///
     /// # Errors
     /// The batch size is 0, `--model` is missing, the model or its tokenizer does not exist, a sampling
-    /// parameter is out of bounds, or a text model is to see.
+    /// parameter is out of bounds, a text model is to see, or the weights contradict the configuration.
     pub(crate) fn new(args: &ModelArgs, direct: Option<Direct>) -> anyhow::Result<Self> {
         if args.batch == 0 {
             return Err(Usage("`--batch` must be at least 1, not 0".into()).into());
@@ -54,6 +60,7 @@ impl BatchGenerator {
         }
         new.args.decoding.tokenizer(&new.dir()?)?;
         new.args.decoding.sampling_params(Some(&new.dir()?))?;
+        ModelConfig::checked(&new.dir()?).map_err(|error| cannot_load(&error))?;
         Ok(new)
     }
 
@@ -83,10 +90,7 @@ impl BatchGenerator {
         let dir = self.dir()?;
         let tokenizer = self.args.decoding.tokenizer(&dir)?;
         let loaded = Model::load_with(&dir, tokenizer, placement.clone());
-        let loaded = loaded.map_err(|error| {
-            let advice = "`embodied-r doctor --model DIR` lists missing files";
-            exit::hint(error.to_string(), advice)
-        })?;
+        let loaded = loaded.map_err(|error| cannot_load(&error))?;
         Ok(self.model.get_or_init(|| (loaded, placement)))
     }
 

@@ -32,6 +32,18 @@ impl Size {
         }
     }
 
+    /// The fields of `config.json` that determine it.
+    pub(crate) fn fields(self) -> &'static [&'static str] {
+        match self {
+            Self::Vocabulary => &["vocab_size"],
+            Self::Hidden => &["hidden_size"],
+            Self::Queries => &["num_attention_heads", "head_dim"],
+            Self::Keys => &["num_key_value_heads", "head_dim"],
+            Self::Inner => &["intermediate_size"],
+            Self::HeadDim => &["head_dim"],
+        }
+    }
+
     /// Whether each tensor-parallel rank has a part of it.
     pub(crate) fn is_sharded(self) -> bool {
         match self {

@@ -52,6 +52,23 @@ impl ModelConfig {
         }
     }
 
+    /// [`Self::of_model`], once the headers of the model's files have been checked against it: what [`crate::Policy::load`]
+    /// would find wrong with them is known before anything long starts.
+    ///
+    /// # Errors
+    /// As [`Self::of_model`], and [`Error::Weights`] as [`weights::check_headers`].
+    pub fn checked(path: &Path) -> Result<Self> {
+        if let Some(base) = lora::base_model_dir(path)? {
+            return Self::checked(&base);
+        }
+        let config = Self::of_model(path)?;
+        // Opening a GGUF file compares its tensors with its configuration.
+        if gguf::find(path)?.is_none() {
+            weights::check_headers(path, &config)?;
+        }
+        Ok(config)
+    }
+
     /// Writes `config.json` into `dir`, in the flat format that every version of `transformers` reads.
     ///
     /// # Errors

@@ -2,6 +2,10 @@
 
 use safetensors::tensor::Dtype;
 
+use super::names::canonical;
+use crate::config::CONFIG_FILE;
+use crate::tensors::Place;
+
 /// A mismatch between weights and configuration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -30,8 +34,9 @@ pub enum WeightFault {
         /// Its canonical name.
         name: String,
     },
-    /// The tensor's shape does not match the configuration.
-    #[error("`{name}` must have the shape {want:?}, not {found:?}")]
+    /// The tensor's shape does not match the configuration. The message names the fields that a decoder's tensor
+    /// contradicts.
+    #[error("`{name}` must have the shape {want:?}{}, not {found:?}", by_fields(name, found, want))]
     ShapeMismatch {
         /// Its name in the file.
         name: String,
@@ -64,6 +69,23 @@ pub enum WeightFault {
         /// Its dtype in safetensors.
         found: String,
     },
+}
+
+/// Which fields of `config.json` determine the dimensions in which the shape of a decoder's tensor differs: `` by
+/// `num_attention_heads` and `head_dim` in `config.json` ``. Empty for other tensors.
+fn by_fields(name: &str, found: &[usize], want: &[usize]) -> String {
+    let Some(place) = canonical(name).and_then(|name| Place::of(&name)) else {
+        return String::new();
+    };
+    let differs =
+        |dimension: usize| found.len() != want.len() || found.get(dimension) != want.get(dimension);
+    let sizes = place.sizes().into_iter().enumerate();
+    let contradicted = sizes.filter(|(dimension, _)| differs(*dimension));
+    let fields: Vec<String> = contradicted
+        .flat_map(|(_, size)| size.fields())
+        .map(|field| format!("`{field}`"))
+        .collect();
+    format!(" by {} in `{CONFIG_FILE}`", fields.join(" and "))
 }
 
 /// Why a safetensors file is corrupt.

@@ -233,7 +233,10 @@ fn a_tied_model_with_an_lm_head_alone_uses_it_as_its_embedding() {
 #[test]
 fn a_tied_lm_head_of_another_shape_or_dtype_is_reported_by_name() {
     for (head, fault) in [
-        (Tensor::zeros((12, 8), DType::F32, &Device::Cpu), "the shape [11, 8], not [12, 8]"),
+        (
+            Tensor::zeros((12, 8), DType::F32, &Device::Cpu),
+            "the shape [11, 8] by `vocab_size` in `config.json`, not [12, 8]",
+        ),
         (Tensor::zeros((11, 8), DType::U8, &Device::Cpu), "the dtype F32, BF16 or F16, not U8"),
     ] {
         let dir = model(&config(true), &with_head(head.unwrap()));
@@ -289,6 +292,38 @@ fn all_mismatches_are_reported_together() {
                 want: vec![8]
             },
             WeightFault::Missing { name: "lm_head.weight".to_owned() },
+        ]
+    );
+}
+
+#[test]
+fn a_shape_mismatch_names_the_configuration_fields_that_the_tensor_contradicts() {
+    let qwen3 = |head_dim| ModelConfig {
+        model_type: ModelType::Qwen3,
+        num_hidden_layers: 1,
+        head_dim,
+        ..config(true)
+    };
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), &tensors(&qwen3(4)), &SaveOptions::default());
+    let error = load(dir.path(), &qwen3(6)).unwrap_err();
+    let Error::Weights { faults, .. } = &error else { panic!("{error}") };
+    let messages: Vec<String> = faults.iter().map(ToString::to_string).collect();
+    let fault = |name: &str, want: &str, fields: &str, found: &str| {
+        let name = format!("model.layers.0.self_attn.{name}.weight");
+        format!("`{name}` must have the shape {want} by {fields} in `config.json`, not {found}")
+    };
+    let (queries, keys) =
+        ("`num_attention_heads` and `head_dim`", "`num_key_value_heads` and `head_dim`");
+    assert_eq!(
+        messages,
+        [
+            fault("k_norm", "[6]", "`head_dim`", "[4]"),
+            fault("k_proj", "[12, 8]", keys, "[8, 8]"),
+            fault("o_proj", "[8, 24]", queries, "[8, 16]"),
+            fault("q_norm", "[6]", "`head_dim`", "[4]"),
+            fault("q_proj", "[24, 8]", queries, "[16, 8]"),
+            fault("v_proj", "[12, 8]", keys, "[8, 8]"),
         ]
     );
 }
