@@ -1,5 +1,5 @@
 """Measures how far torch's bf16 is from its f32, on the models that `embodied-r bench gpu --step compare` runs: the bundled
-base, and random models of 36 layers. The largest differences over several seeds are the program's bounds in bf16.
+base, and random models of 36 layers, of Qwen2 and Qwen3. The largest differences over several seeds are the program's bounds in bf16.
 
     python make_bf16_bounds.py PROGRAM >crates/bench/fixtures/bf16_bounds.json
 
@@ -84,22 +84,30 @@ def largest(measured):
     return {name: float(f"{max(each[name] for each in measured):.3g}") for name in measured[0]}
 
 
+def deep(program, preset):
+    """The largest differences of random models of a preset."""
+    measured = []
+    for seed in range(SEEDS):
+        with tempfile.TemporaryDirectory() as folder:
+            command = [program, "bench", "make-model", "--preset", preset, "--seed", str(seed), folder]
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+            measured.append(differences(folder, seed))
+            print(json.dumps(measured[-1]), file=sys.stderr)
+    return largest(measured)
+
+
 def main():
     (program,) = sys.argv[1:]
     torch.manual_seed(0)
-    base = largest([differences(BASE, seed) for seed in range(SEEDS)])
-    deep = []
-    for seed in range(SEEDS):
-        with tempfile.TemporaryDirectory() as folder:
-            command = [program, "bench", "make-model", "--preset", "deep-qwen2", "--seed", str(seed), folder]
-            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-            deep.append(differences(folder, seed))
-            print(json.dumps(deep[-1]), file=sys.stderr)
     fixture = {
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "seeds": SEEDS,
-        "models": {"base": base, "36 layers": largest(deep)},
+        "models": {
+            "base": largest([differences(BASE, seed) for seed in range(SEEDS)]),
+            "36 layers": deep(program, "deep-qwen2"),
+            "36 layers, Qwen3": deep(program, "deep-qwen3"),
+        },
     }
     print(json.dumps(fixture, indent=2))
 

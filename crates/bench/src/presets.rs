@@ -32,6 +32,8 @@ pub enum Preset {
     Qwen25Vl3bTower,
     /// A small Qwen2 model with as many layers as Qwen2.5-3B.
     DeepQwen2,
+    /// As [`Self::DeepQwen2`], with the Qwen3 architecture.
+    DeepQwen3,
     /// A tiny Qwen2 model.
     TinyQwen2,
     /// A tiny Qwen2 model with tied embeddings.
@@ -89,7 +91,7 @@ pub(crate) struct Shape {
 
 impl Preset {
     /// All architectures.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Qwen2505b,
         Self::Qwen2515b,
         Self::Qwen253b,
@@ -102,6 +104,7 @@ impl Preset {
         Self::Qwen3Vl2b,
         Self::Qwen25Vl3bTower,
         Self::DeepQwen2,
+        Self::DeepQwen3,
         Self::TinyQwen2,
         Self::TinyQwen2Tied,
         Self::TinyQwen3,
@@ -123,6 +126,7 @@ impl Preset {
             Self::Qwen3Vl2b => "qwen3-vl-2b",
             Self::Qwen25Vl3bTower => "qwen2.5-vl-3b-tower",
             Self::DeepQwen2 => "deep-qwen2",
+            Self::DeepQwen3 => "deep-qwen3",
             Self::TinyQwen2 => "tiny-qwen2",
             Self::TinyQwen2Tied => "tiny-qwen2-tied",
             Self::TinyQwen3 => "tiny-qwen3",
@@ -149,6 +153,7 @@ impl Preset {
             Self::Qwen3Vl2b => "Qwen3-VL-2B",
             Self::Qwen25Vl3bTower => "Vision encoder of Qwen2.5-VL-3B, with a decoder of 2 layers",
             Self::DeepQwen2 => "36 layers, hidden size 128",
+            Self::DeepQwen3 => "As deep-qwen2, with the Qwen3 architecture and heads of 64",
             Self::TinyQwen2 => "2 layers, hidden size 64",
             Self::TinyQwen2Tied => "As tiny-qwen2, with tied embeddings",
             Self::TinyQwen3 => "As tiny-qwen2, with the Qwen3 architecture",
@@ -200,12 +205,8 @@ impl Preset {
                 let shape = seeing(decoder, QWEN25_VL_3B_TOWER);
                 Shape { config: ModelConfig { dtype: WeightDtype::Bf16, ..shape.config }, ..shape }
             }
-            Self::DeepQwen2 => {
-                let sizes = DecoderSizes { hidden_size: 128, layers: 36, heads: 4, ..tiny(true) };
-                let Shape { config, first_special, vision } = small(Qwen2, sizes);
-                let config = ModelConfig { initializer_range: 0.05, ..config };
-                Shape { config, first_special, vision }
-            }
+            Self::DeepQwen2 => deep(Qwen2, tiny(true)),
+            Self::DeepQwen3 => deep(Qwen3, DecoderSizes { head_dim: Some(64), ..tiny(true) }),
             Self::TinyQwen2 => small(Qwen2, tiny(false)),
             Self::TinyQwen2Tied => small(Qwen2, tiny(true)),
             Self::TinyQwen3 => small(Qwen3, tiny(false)),
@@ -235,6 +236,14 @@ fn small(model_type: ModelType, sizes: DecoderSizes) -> Shape {
         ..ModelConfig::of_sizes(model_type, sizes)
     };
     Shape { config, first_special, vision: None }
+}
+
+/// As [`small`], with many layers.
+fn deep(model_type: ModelType, sizes: DecoderSizes) -> Shape {
+    let sizes = DecoderSizes { hidden_size: 128, layers: 36, heads: 4, ..sizes };
+    let Shape { config, first_special, vision } = small(model_type, sizes);
+    let config = ModelConfig { initializer_range: 0.05, ..config };
+    Shape { config, first_special, vision }
 }
 
 /// Sizes of a vision tower.

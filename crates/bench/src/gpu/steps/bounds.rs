@@ -58,8 +58,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_fixture_has_the_bounds_of_both_models() {
-        for model in ["base", "36 layers"] {
+    fn the_fixture_has_the_bounds_of_every_model() {
+        for model in ["base", "36 layers", "36 layers, Qwen3"] {
             let bounds = Bounds::of(model, Precision::Bf16);
             assert!(bounds.logps > F32.logps && bounds.update > F32.update, "{model}: {bounds:?}");
             // Wider ones would let wrong results pass.

@@ -38,11 +38,17 @@ pub(super) fn run(options: &Options<'_>, facts: &mut Facts<'_>) -> Result<()> {
     let base = |device: &Device, precision: Precision| {
         Ok(Policy::load(options.base)?.with_precision(precision).to_device(device)?)
     };
-    let deep = Preset::DeepQwen2.shape().ok_or(Error::NoShape)?.config;
-    let deep =
-        |device: &Device, precision: Precision| Ok(Policy::random_on(device, &deep, 0, precision)?);
     model("base", &base, options.device, facts)?;
-    model("36 layers", &deep, options.device, facts)
+    for (name, preset) in
+        [("36 layers", Preset::DeepQwen2), ("36 layers, Qwen3", Preset::DeepQwen3)]
+    {
+        let config = preset.shape().ok_or(Error::NoShape)?.config;
+        let deep = |device: &Device, precision: Precision| {
+            Ok(Policy::random_on(device, &config, 0, precision)?)
+        };
+        model(name, &deep, options.device, facts)?;
+    }
+    Ok(())
 }
 
 /// Creates a model on a device in a precision.
