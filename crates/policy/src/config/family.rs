@@ -238,6 +238,6 @@ mod tests {
     fn what_is_supported_is_named_in_one_line() {
         let expected = "use `qwen2`, `qwen3`, `llama`, the text decoder of `qwen2_5_vl` or the text decoder of `qwen3_vl`";
         assert_eq!(supported_sources(), expected);
-        assert_eq!(supported_gguf(), "use `qwen2`, `qwen2vl`, `qwen3` or `llama`");
+        assert_eq!(supported_gguf(), "use `qwen2`, `qwen2vl`, `qwen3`, `qwen3vl` or `llama`");
     }
 }

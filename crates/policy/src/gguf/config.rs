@@ -145,11 +145,13 @@ impl Fields<'_> {
         Ok(head_dim)
     }
 
-    /// M-RoPE sections for time, height and width; llama.cpp adds a fourth, which is empty.
+    /// M-RoPE sections for time, height and width; llama.cpp adds a fourth, which is empty. Architectures with sections
+    /// require them, as in llama.cpp.
     fn mrope_section(&self) -> Result<Option<MropeSections>> {
         const FIELD: &str = "rope.dimension_sections";
         let Some(ordered) = self.architecture.sections else { return Ok(None) };
-        let Some(sections) = self.metadata.integers(&self.key(FIELD))? else { return Ok(None) };
+        let sections = self.metadata.integers(&self.key(FIELD))?;
+        let sections = sections.ok_or_else(|| GgufFault::Missing { key: self.key(FIELD) })?;
         let size = |section: i32| usize::try_from(section).ok();
         let three = match sections[..] {
             [time, height, width] | [time, height, width, 0] => {

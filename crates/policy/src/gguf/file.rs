@@ -88,6 +88,22 @@ impl GgufFile {
         self.in_file(self.metadata.count(key))
     }
 
+    /// The boolean value of a key, if present.
+    ///
+    /// # Errors
+    /// The value is not a boolean.
+    pub fn flag(&self, key: &str) -> Result<Option<bool>> {
+        self.in_file(self.metadata.flag(key))
+    }
+
+    /// The boolean array of a key, if present.
+    ///
+    /// # Errors
+    /// The value is not an array of booleans.
+    pub fn flags(&self, key: &str) -> Result<Option<Vec<bool>>> {
+        self.in_file(self.metadata.flags(key))
+    }
+
     /// The float array of a key, if present.
     ///
     /// # Errors
@@ -102,14 +118,38 @@ impl GgufFile {
         Some(&self.tensors.get(name)?.shape)
     }
 
+    /// The stored names of the tensors, in the file's order.
+    pub fn tensor_names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
     /// A tensor by its stored name. Tensors of more than two dimensions become matrices whose inputs are all dimensions
     /// but the first.
     ///
     /// # Errors
     /// [`Error::Weights`] if it is missing or has another shape.
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<GgufTensor> {
+        self.read_slice(name, self.stored(name, shape)?, &TensorSlice::Whole)
+    }
+
+    /// The rows `rows` of a matrix, or values of a vector, by its stored name; `shape` is that of the whole tensor. Nothing
+    /// else is read.
+    ///
+    /// # Errors
+    /// As [`Self::tensor`], and if there are no such rows.
+    pub fn rows(&self, name: &str, shape: &[usize], rows: Range<usize>) -> Result<GgufTensor> {
+        let stored = self.stored(name, shape)?;
+        if shape.first().is_none_or(|have| rows.end > *have) {
+            let (name, found) = (name.to_owned(), shape.to_vec());
+            let want = [&[rows.end], shape.get(1..).unwrap_or_default()].concat();
+            return Err(self.weights_error(WeightFault::ShapeMismatch { name, found, want }));
+        }
+        self.read_slice(name, stored, &TensorSlice::Rows(rows))
+    }
+
+    fn stored(&self, name: &str, shape: &[usize]) -> Result<&TensorInfo> {
         let fault = match self.tensors.get(name) {
-            Some(stored) if stored.shape == shape => return self.read(name, stored),
+            Some(stored) if stored.shape == shape => return Ok(stored),
             Some(stored) => WeightFault::ShapeMismatch {
                 name: name.to_owned(),
                 found: stored.shape.clone(),
@@ -117,12 +157,13 @@ impl GgufFile {
             },
             None => WeightFault::Missing { name: name.to_owned() },
         };
-        Err(Error::Weights { dir: self.path.clone(), faults: vec![fault] })
+        Err(self.weights_error(fault))
     }
 
-    /// Reads a stored tensor; `name` is for errors.
-    pub(super) fn read(&self, name: &str, stored: &TensorInfo) -> Result<GgufTensor> {
-        self.read_slice(name, stored, &TensorSlice::Whole)
+    /// An [`Error::Weights`] about a tensor of this file.
+    #[must_use]
+    pub fn weights_error(&self, fault: WeightFault) -> Error {
+        Error::Weights { dir: self.path.clone(), faults: vec![fault] }
     }
 
     /// Reads a slice of a stored tensor. Rows stay in the mapped file, columns are copied.

@@ -198,6 +198,23 @@ impl Metadata {
         }
     }
 
+    /// An array of flags.
+    pub(super) fn flags(&self, key: &str) -> Result<Option<Vec<bool>>> {
+        let wrong = || self.wrong(key, "an array of booleans");
+        match self.values.get(key) {
+            None => Ok(None),
+            Some(Value::Array { kind: ValueType::Bool, range, .. }) => {
+                let flag = |byte: &u8| match byte {
+                    0 => Ok(false),
+                    1 => Ok(true),
+                    _ => Err(wrong()),
+                };
+                self.bytes(range).iter().map(flag).collect::<Result<_>>().map(Some)
+            }
+            Some(_) => Err(wrong()),
+        }
+    }
+
     /// An array of 32-bit integers.
     pub(super) fn integers(&self, key: &str) -> Result<Option<Vec<i32>>> {
         match self.values.get(key) {

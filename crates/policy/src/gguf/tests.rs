@@ -1,6 +1,7 @@
 mod tokenizer;
 
 use embodied_r_kernels::quantized::BlockFormat;
+use embodied_r_kernels::rope::MropeSections;
 use proptest::prelude::*;
 
 use std::sync::Arc;
@@ -96,6 +97,12 @@ const VOCAB: usize = 6;
 const HIDDEN: usize = 8;
 const FEED_FORWARD: usize = 12;
 
+/// The M-RoPE sections of a model with heads of dimension 4, in 32-bit integers.
+fn sections(sizes: [u32; 4]) -> Vec<u8> {
+    let header = [&5_u32.to_le_bytes()[..], &4_u64.to_le_bytes()].concat();
+    [header, sizes.iter().flat_map(|size| size.to_le_bytes()).collect()].concat()
+}
+
 /// A complete model of one layer with two heads of dimension 4, as the architecture has it.
 fn model(architecture: &str) -> Writer {
     let key = |field: &str| format!("{architecture}.{field}");
@@ -122,9 +129,12 @@ fn model(architecture: &str) -> Writer {
     ] {
         writer = writer.tensor(&format!("blk.0.{name}"), &shape);
     }
+    if architecture.ends_with("vl") {
+        writer = writer.value(&key("rope.dimension_sections"), 9, sections([1, 1, 0, 0]));
+    }
     let (suffix, parts, size) = match architecture {
         "llama" => return writer,
-        "qwen3" => ("norm.weight", &["q_", "k_"][..], 4),
+        "qwen3" | "qwen3vl" => ("norm.weight", &["q_", "k_"][..], 4),
         _ => (".bias", &["q", "k", "v"][..], HIDDEN),
     };
     for part in parts {
@@ -183,6 +193,55 @@ fn a_qwen3_without_its_norms_names_them() {
     assert_rejected(&without, &["`blk.0.attn_k_norm.weight` is missing"]);
     let narrow = without.tensor("blk.0.attn_k_norm.weight", &[2]);
     assert_rejected(&narrow, &["`blk.0.attn_k_norm.weight`", "[4]", "[2]"]);
+}
+
+#[test]
+fn the_decoder_of_qwen3_vl_has_interleaved_sections() {
+    let sections_of =
+        |architecture| open(model(architecture).bytes()).unwrap().config().rope.mrope_section;
+    assert_eq!(sections_of("qwen3vl"), Some(MropeSections::interleaved([1, 1, 0])));
+    assert_eq!(sections_of("qwen2vl"), Some(MropeSections::consecutive([1, 1, 0])));
+    let without = model("qwen3vl").without("blk.0.attn_q_norm.weight");
+    assert_rejected(&without, &["`blk.0.attn_q_norm.weight` is missing"]);
+}
+
+#[test]
+fn a_vision_language_decoder_without_sections_is_rejected() {
+    for architecture in ["qwen2vl", "qwen3vl"] {
+        let key = format!("{architecture}.rope.dimension_sections");
+        let mut without = model(architecture);
+        without.values.retain(|(have, ..)| *have != key);
+        assert_rejected(&without, &[&format!("the key `{key}` is missing")]);
+        let four = without.value(&key, 9, sections([1, 1, 0, 1]));
+        assert_rejected(&four, &[&key, "three non-negative section sizes"]);
+    }
+}
+
+#[test]
+fn rows_of_a_tensor_are_read_alone_and_within_it() {
+    let bytes = model("qwen2").bytes();
+    let file = GgufFile::new(Path::new("m.gguf"), Arc::new(bytes)).unwrap();
+    let (name, shape) = ("blk.0.ffn_up.weight", [FEED_FORWARD, HIDDEN]);
+    let whole = file.tensor(name, &shape).unwrap().dequantize().unwrap();
+    let rows = file.rows(name, &shape, 4..8).unwrap().dequantize().unwrap();
+    let expected = whole.narrow(0, 4, 4).unwrap().to_vec2::<f32>().unwrap();
+    assert_eq!(rows.to_vec2::<f32>().unwrap(), expected);
+    let bias = file.rows("blk.0.attn_q.bias", &[HIDDEN], 2..4).unwrap().dequantize().unwrap();
+    assert_eq!(bias.to_vec1::<f32>().unwrap(), [0.25, 0.375]);
+    let message = file.rows(name, &shape, 8..13).unwrap_err().to_string();
+    assert!(message.contains("`blk.0.ffn_up.weight` must have the shape [13, 8]"), "{message}");
+}
+
+#[test]
+fn flags_are_read_and_other_bytes_rejected() {
+    let flags = |bytes: &[u8]| {
+        let header = [&7_u32.to_le_bytes()[..], &(bytes.len() as u64).to_le_bytes()].concat();
+        let writer = model("qwen2").value("x.flags", 9, [&header, bytes].concat());
+        GgufFile::new(Path::new("m.gguf"), Arc::new(writer.bytes())).unwrap().flags("x.flags")
+    };
+    assert_eq!(flags(&[1, 0, 1]).unwrap(), Some(vec![true, false, true]));
+    let message = flags(&[1, 2]).unwrap_err().to_string();
+    assert!(message.contains("`x.flags` must be an array of booleans"), "{message}");
 }
 
 #[test]
@@ -304,7 +363,10 @@ fn unsupported_features_are_rejected_by_key() {
     let other = model("qwen2").text("general.architecture", "gemma");
     assert_rejected(&other, &["`general.architecture` = `gemma`", "`qwen2`"]);
     let experts = model("qwen3").text("general.architecture", "qwen3moe");
-    assert_rejected(&experts, &["`qwen3moe`", "use `qwen2`, `qwen2vl`, `qwen3` or `llama`"]);
+    assert_rejected(
+        &experts,
+        &["`qwen3moe`", "use `qwen2`, `qwen2vl`, `qwen3`, `qwen3vl` or `llama`"],
+    );
 }
 
 #[test]

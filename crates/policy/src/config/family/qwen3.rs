@@ -26,7 +26,15 @@ pub(super) static FAMILY: Family = Family {
             ..Source::PLAIN
         },
     ],
-    gguf: &[GgufArchitecture { name: "qwen3", ..GgufArchitecture::PLAIN }],
+    gguf: &[
+        GgufArchitecture { name: "qwen3", ..GgufArchitecture::PLAIN },
+        // Qwen3-VL; llama.cpp stores the vision tower in a separate file.
+        GgufArchitecture {
+            name: "qwen3vl",
+            sections: Some(MropeSections::interleaved),
+            ..GgufArchitecture::PLAIN
+        },
+    ],
     published: &[
         Published {
             models: &[
