@@ -4,6 +4,7 @@ mod qwen2_5_vl;
 mod qwen3_vl;
 
 use embodied_r_kernels::attention::GroupSpan;
+use embodied_r_policy::GgufFile;
 use embodied_r_policy::config::ConfigFault;
 use serde_json::Value;
 
@@ -70,6 +71,28 @@ impl Family {
             Self::Qwen3Vl(family) => family,
         }
     }
+}
+
+/// What the GGUF files of a family have of their own: the decoder's, and the vision tower's (`mmproj`). The names and
+/// layouts are those of llama.cpp's converter.
+pub(crate) struct GgufFormat {
+    /// The family in messages.
+    pub(crate) name: &'static str,
+    /// `model_type` in `config.json`.
+    pub(crate) model_type: &'static str,
+    /// The projector type of its `mmproj` files.
+    pub(crate) projector: &'static str,
+    /// `general.architecture` of its decoders.
+    pub(crate) decoder: &'static str,
+    /// Whether the query, key and value projections of a block are one matrix.
+    pub(crate) has_fused_qkv: bool,
+    /// The family's fields of `vision_config`, of an `mmproj` file with this number of blocks.
+    pub(crate) fields: fn(&GgufFile, u64) -> embodied_r_policy::Result<Value>,
+}
+
+impl GgufFormat {
+    /// All families, in the order of messages.
+    pub(crate) const ALL: [&Self; 2] = [&qwen2_5_vl::GGUF, &qwen3_vl::GGUF];
 }
 
 /// The patches of images and videos in the tower's order.

@@ -9,6 +9,7 @@ mod encoder;
 mod error;
 mod family;
 mod frames;
+mod gguf_names;
 mod grid;
 mod image_embeddings;
 pub mod image_file;

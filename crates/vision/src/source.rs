@@ -89,7 +89,7 @@ impl Source {
     ) -> Result<Box<dyn TowerWeights + '_>> {
         match self {
             Self::Folder(folder) => Ok(Box::new(folder.weights(placement)?)),
-            Self::Mmproj(file) => Ok(Box::new(file.weights(placement))),
+            Self::Mmproj(file) => Ok(Box::new(file.weights(placement)?)),
         }
     }
 }

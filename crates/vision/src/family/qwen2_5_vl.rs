@@ -1,10 +1,11 @@
 //! Qwen2.5-VL: RMS norms, gated feed-forward layers, and windows in most blocks.
 
+use embodied_r_policy::GgufFile;
 use embodied_r_policy::config::ConfigFault;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{LARGEST, TowerRows, VisionFamily, fault, span};
+use super::{GgufFormat, LARGEST, TowerRows, VisionFamily, fault, span};
 use crate::grid::Grid;
 use crate::layout::{FeedForwardKind, MergerLayout, NormKind, TowerLayout};
 use crate::processor::IMAGE_FILE;
@@ -151,6 +152,31 @@ impl VisionFamily for Qwen25Vl {
         .flatten()
         .collect()
     }
+}
+
+/// Its files of llama.cpp, where each block's query, key and value projections are three matrices.
+pub(super) static GGUF: GgufFormat = GgufFormat {
+    name: "Qwen2.5-VL",
+    model_type: "qwen2_5_vl",
+    projector: "qwen2.5vl_merger",
+    decoder: "qwen2vl",
+    has_fused_qkv: false,
+    fields: gguf_fields,
+};
+
+/// Every n-th block has full attention; all have if the file does not say.
+const FULL_BLOCKS: &str = "clip.vision.n_wa_pattern";
+
+fn gguf_fields(file: &GgufFile, depth: u64) -> embodied_r_policy::Result<Value> {
+    let every = file.count(FULL_BLOCKS)?.unwrap_or_default().max(1);
+    let blocks = 1..=depth.min(LARGEST as u64);
+    let full: Vec<u64> =
+        blocks.filter(|block| block.is_multiple_of(every)).map(|block| block - 1).collect();
+    let mut fields = json!({ "fullatt_block_indexes": full, "tokens_per_second": 2 });
+    if let Some(size) = file.count("clip.vision.window_size")? {
+        fields["window_size"] = size.into();
+    }
+    Ok(fields)
 }
 
 #[cfg(test)]

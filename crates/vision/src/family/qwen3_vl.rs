@@ -3,10 +3,13 @@
 //! layers.
 
 use embodied_r_policy::config::ConfigFault;
+use embodied_r_policy::weights::WeightFault;
+use embodied_r_policy::{GgufFault, GgufFile};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{LARGEST, Taps, TowerRows, VisionFamily, fault, span};
+use super::{GgufFormat, LARGEST, Taps, TowerRows, VisionFamily, fault, span};
+use crate::gguf_names;
 use crate::grid::Grid;
 use crate::layout::{FeedForwardKind, MergerLayout, NormKind, TowerLayout};
 use crate::processor::{IMAGE_FILE, VIDEO_FILE};
@@ -196,6 +199,52 @@ impl Taps {
             self.weights[corner].push(shares[0][y] * shares[1][x]);
         }
     }
+}
+
+/// Its files of llama.cpp.
+pub(super) static GGUF: GgufFormat = GgufFormat {
+    name: "Qwen3-VL",
+    model_type: "qwen3_vl",
+    projector: "qwen3vl_merger",
+    decoder: "qwen3vl",
+    has_fused_qkv: true,
+    fields: gguf_fields,
+};
+
+/// The flags of the blocks behind which DeepStack has a merger.
+const DEEPSTACK_BLOCKS: &str = "clip.vision.is_deepstack_layers";
+
+/// Whether the activation is GELU, by the tanh approximation.
+const USE_GELU: &str = "clip.use_gelu";
+
+fn gguf_fields(file: &GgufFile, depth: u64) -> embodied_r_policy::Result<Value> {
+    let wrong = |key: &str, found: &str, want: String| {
+        let (key, found) = (key.to_owned(), found.to_owned());
+        file.error(GgufFault::Value { key, found, want })
+    };
+    if file.flag(USE_GELU)? == Some(false) {
+        return Err(wrong(USE_GELU, "false", "true".to_owned()));
+    }
+    let positions = file.shape(gguf_names::POSITIONS).and_then(<[usize]>::first);
+    let missing =
+        || file.weights_error(WeightFault::Missing { name: gguf_names::POSITIONS.to_owned() });
+    let positions = positions.ok_or_else(missing)?;
+    let missing = || file.error(GgufFault::Missing { key: DEEPSTACK_BLOCKS.to_owned() });
+    let flags = file.flags(DEEPSTACK_BLOCKS)?.ok_or_else(missing)?;
+    if flags.len() as u64 != depth {
+        let want = format!("an array of {depth} flags, one of each block");
+        return Err(wrong(DEEPSTACK_BLOCKS, &flags.len().to_string(), want));
+    }
+    let blocks: Vec<usize> = (0..flags.len()).filter(|block| flags[*block]).collect();
+    let is_unexpected = |name: &&str| {
+        let of_merger = name.strip_prefix(gguf_names::DEEPSTACK);
+        let block = of_merger.and_then(|rest| rest.split('.').next());
+        block.is_some_and(|block| !blocks.iter().any(|known| known.to_string() == block))
+    };
+    if let Some(name) = file.tensor_names().find(is_unexpected) {
+        return Err(file.weights_error(WeightFault::Unexpected { name: name.to_owned() }));
+    }
+    Ok(json!({ "num_position_embeddings": positions, "deepstack_visual_indexes": blocks }))
 }
 
 #[cfg(test)]
