@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "parity/mmproj.rs"]
+mod mmproj;
 #[path = "parity/multimodal.rs"]
 mod multimodal;
 #[path = "parity/test_image.rs"]
@@ -55,11 +57,15 @@ fn folder(layout: &str) -> PathBuf {
 }
 
 /// The checkpoint formats of Qwen2.5-VL: that of `transformers` 5, the hub's, and llama.cpp's with the hub's weights
-/// (`scripts/parity/make_mmproj_fixtures.py`); Qwen3-VL, and with a tower of heads of 72.
-const LAYOUTS: [&str; 5] = ["nested", "flat", "gguf", "qwen3_vl", WRITTEN];
+/// (`scripts/parity/make_mmproj_fixtures.py`); Qwen3-VL in both, and with a tower of heads of 72.
+const LAYOUTS: [&str; 6] = ["nested", "flat", "gguf", "qwen3_vl", "qwen3_vl_gguf", WRITTEN];
 
 fn cases(layout: &str) -> Vec<Case> {
-    let layout = if layout == "gguf" { "flat" } else { layout };
+    let layout = match layout {
+        "gguf" => "flat",
+        "qwen3_vl_gguf" => "qwen3_vl",
+        layout => layout,
+    };
     let text = std::fs::read(folder(layout).join("expected.json")).unwrap();
     let cases: Vec<Case> = serde_json::from_slice(&text).unwrap();
     // Images alone of Qwen3-VL.
@@ -201,7 +207,7 @@ fn the_vision_towers_tokens_match_the_reference_in_every_format() {
 
 #[test]
 fn token_ids_and_position_ids_match_the_reference() {
-    for layout in ["flat", "gguf", "qwen3_vl"] {
+    for layout in ["flat", "gguf", "qwen3_vl", "qwen3_vl_gguf"] {
         let vision_encoder =
             VisionEncoder::load(&folder(layout), &WeightFormat::F32.into()).unwrap();
         let tokenizer = Tokenizer::from_dir(&folder(layout)).unwrap();
