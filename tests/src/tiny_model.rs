@@ -59,6 +59,7 @@ pub fn write_family(dir: &Path, family: ModelType) {
         dtype: WeightDtype::F32,
         bos_token_id: None,
         eos_token_ids: vec![2],
+        placeholder_token_ids: Vec::new(),
     };
     let policy = Policy::random(&config, 1).expect("the settings are valid");
     policy.save(dir, &SaveOptions::default()).expect("a model can be saved");

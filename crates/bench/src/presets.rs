@@ -233,6 +233,7 @@ fn small(model_type: ModelType, sizes: DecoderSizes) -> Shape {
         bos_token_id: None,
         // `<|im_end|>`, then `<|endoftext|>`.
         eos_token_ids: vec![first_special + 2, first_special],
+        placeholder_token_ids: Vec::new(),
         ..ModelConfig::of_sizes(model_type, sizes)
     };
     Shape { config, first_special, vision: None }

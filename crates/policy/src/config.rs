@@ -96,6 +96,8 @@ pub struct ModelConfig {
     pub bos_token_id: Option<u32>,
     /// End-of-sequence tokens; the first is the primary one.
     pub eos_token_ids: Vec<u32>,
+    /// Tokens that stand for images and videos in the prompts of a vision-language model; never sampled.
+    pub placeholder_token_ids: Vec<u32>,
 }
 
 impl ModelConfig {

@@ -414,6 +414,7 @@ impl Engine {
         logits: &Tensor,
         outputs: &mut Vec<EngineOutput>,
     ) -> Result<()> {
+        let suppressed = &self.model.config().placeholder_token_ids;
         let row = |index: &usize| {
             let SequenceGroup { prompt, ids, sampling, stream, first_sample, samples, .. } =
                 &self.running[*index];
@@ -423,7 +424,7 @@ impl Engine {
             };
             Row {
                 sampling,
-                history: History { prompt: prompt.ids(), completion: ids },
+                history: History { prompt: prompt.ids(), completion: ids, suppressed },
                 uniforms: samples.iter().map(uniform).collect(),
             }
         };

@@ -28,7 +28,7 @@ use crate::lora;
 pub use bounded::BoundedIds;
 pub use bytes::{Placeholders, write_byte_tokenizer};
 pub use chat::RenderedChat;
-pub use chatml::{SPECIAL_TOKENS, write_chatml_tokenizer};
+pub use chatml::{SPECIAL_TOKENS, VISION_TOKENS, write_chatml_tokenizer};
 use content::Contents;
 use declared::Declared;
 pub(crate) use files::{FILES, GENERATION_CONFIG_FILE};

@@ -41,6 +41,7 @@ fn config_of(model_type: ModelType) -> ModelConfig {
         dtype: WeightDtype::F32,
         bos_token_id: None,
         eos_token_ids: vec![0],
+        placeholder_token_ids: Vec::new(),
     }
 }
 

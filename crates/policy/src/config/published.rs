@@ -52,6 +52,7 @@ impl ModelConfig {
             dtype: WeightDtype::Bf16,
             bos_token_id: Some(END_OF_TEXT),
             eos_token_ids: vec![END_OF_TURN, END_OF_TEXT],
+            placeholder_token_ids: Vec::new(),
         }
     }
 }

@@ -84,6 +84,7 @@ impl<'a> Fields<'a> {
             dtype: self.dtype(),
             bos_token_id: self.token_ids("bos_token_id").first().copied(),
             eos_token_ids: self.token_ids("eos_token_id"),
+            placeholder_token_ids: self.placeholder_token_ids(),
         }
     }
 
@@ -158,6 +159,21 @@ impl<'a> Fields<'a> {
                 WeightDtype::F32
             }
         }
+    }
+
+    /// The placeholders of images and videos, and what encloses them, with the defaults of Qwen2.5-VL and Qwen3-VL.
+    fn placeholder_token_ids(&mut self) -> Vec<u32> {
+        const TOKENS: [(&str, u32); 4] = [
+            ("vision_start_token_id", 151_652),
+            ("vision_end_token_id", 151_653),
+            ("image_token_id", 151_655),
+            ("video_token_id", 151_656),
+        ];
+        if !self.source.is_multimodal {
+            return Vec::new();
+        }
+        let id = |(field, default)| self.token_ids(field).first().copied().unwrap_or(default);
+        TOKENS.map(id).to_vec()
     }
 
     /// One token id or a list of them.

@@ -53,6 +53,7 @@ fn small(model_type: ModelType) -> ModelConfig {
         dtype: WeightDtype::F16,
         bos_token_id: None,
         eos_token_ids: vec![3, 5],
+        placeholder_token_ids: Vec::new(),
     }
 }
 
@@ -70,6 +71,7 @@ fn both_formats_of_qwen2_5_vl_give_the_same_decoder() {
         (flat.dtype, flat.eos_token_ids.as_slice()),
         (WeightDtype::Bf16, [151_645].as_slice())
     );
+    assert_eq!(flat.placeholder_token_ids, [151_652, 151_653, 151_655, 151_656]);
 }
 
 #[test]

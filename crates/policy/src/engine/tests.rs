@@ -344,6 +344,33 @@ fn a_sequence_with_non_finite_logits_ends_without_a_token_and_the_others_go_on()
 }
 
 #[test]
+fn placeholders_that_a_model_wants_to_say_are_never_sampled() {
+    let policy = Policy::random(&config(), 7).unwrap();
+    let sampled = |policy: &Policy, sampling: &SamplingParams| {
+        let model = Arc::new(policy.inference_model(Precision::F32).unwrap());
+        let completions = model.generate(&requests(), sampling, &|_| ()).unwrap().concat();
+        completions.into_iter().flat_map(|of| of.ids.into_iter().zip(of.logps))
+    };
+    for temperature in [0.0, 1.0] {
+        let sampling =
+            SamplingParams { temperature, max_new_tokens: 12, ..SamplingParams::default() };
+        let said: Vec<u32> = sampled(&policy, &sampling).map(|(id, _)| id).collect();
+        let mut placeholders = said[..9].to_vec();
+        placeholders.sort_unstable();
+        placeholders.dedup();
+        let config = ModelConfig { placeholder_token_ids: placeholders.clone(), ..config() };
+        let policy = Policy::random(&config, 7).unwrap();
+        let others: Vec<(u32, f32)> = sampled(&policy, &sampling).collect();
+        assert_eq!(others.len(), said.len());
+        assert!(others.iter().all(|(id, _)| !placeholders.contains(id)));
+        // What the policy gives to a placeholder stays there: no token is as likely as the one that it wanted to say.
+        if temperature == 0.0 {
+            assert!(others[0].1 < 0.5f32.ln(), "{}", others[0].1);
+        }
+    }
+}
+
+#[test]
 fn batch_generation_reports_non_finite_logits_and_the_trainers_rollout_goes_on() {
     let policy = model_with_a_nan_embedding();
     let requests =

@@ -59,6 +59,10 @@ pub(super) fn read(file: &GgufFile) -> Result<(&'static GgufArchitecture, ModelC
         dtype: WeightDtype::F32,
         bos_token_id: metadata.id(tokenizer::BOS)?,
         eos_token_ids: tokenizer::end_ids(metadata)?,
+        placeholder_token_ids: match architecture.sections {
+            Some(_) => tokenizer::placeholder_ids(metadata)?,
+            None => Vec::new(),
+        },
     };
     Ok((architecture, config))
 }

@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::fault::{GgufFault, Result};
 use super::metadata::Metadata;
+use crate::tokenizer::VISION_TOKENS;
 
 /// The beginning-of-sequence token.
 pub(super) const BOS: &str = "tokenizer.ggml.bos_token_id";
@@ -84,6 +85,13 @@ pub(super) fn end_ids(metadata: &Metadata) -> Result<Vec<u32>> {
     let mut seen = std::collections::HashSet::new();
     ids.retain(|id| seen.insert(*id));
     Ok(ids)
+}
+
+/// The tokens that stand for images and videos, and those that enclose them.
+pub(super) fn placeholder_ids(metadata: &Metadata) -> Result<Vec<u32>> {
+    let tokens = metadata.texts(TOKENS)?.unwrap_or_default();
+    let placeholders = (0..).zip(tokens).filter(|(_, token)| VISION_TOKENS.contains(token));
+    Ok(placeholders.map(|(id, _)| id).collect())
 }
 
 /// Reads the tokenizer; `None` if the file has none.

@@ -95,8 +95,8 @@ fn truncation(&SamplingParams { top_k, top_p, min_p, .. }: &SamplingParams) -> T
 /// Draws a token by inverse transform sampling: the token at `uniform`, in [0, 1), of the cumulative distribution
 /// over the remaining ids in ascending order.
 ///
-/// Parameters apply in the order of vLLM's sampler, so that a request has the same distribution there and here:
-/// allowed ids, `min_new_tokens`, bias, repetition penalty, frequency and presence penalties, temperature, min-p,
+/// Placeholders of images are never drawn (`suppress_tokens` of TRL). Parameters apply in the order of vLLM's sampler, so
+/// that a request has the same distribution there and here: allowed ids, `min_new_tokens`, bias, repetition penalty, frequency and presence penalties, temperature, min-p,
 /// top-k, top-p. Greedy decoding takes the most likely token after penalties, with the lowest id among ties.
 ///
 /// `transformers` applies min-p after top-p: if both are set, its top-p counts tokens that min-p then drops, ours

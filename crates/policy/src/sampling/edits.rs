@@ -4,13 +4,15 @@ use embodied_r_kernels::sample::{LogitChange, LogitEdits};
 
 use super::SamplingParams;
 
-/// A sequence's tokens so far, for the penalties.
+/// A sequence's tokens so far, for the penalties, and those that it never continues with.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct History<'a> {
     /// Token ids of the prompt.
     pub(crate) prompt: &'a [u32],
     /// Token ids of the completion.
     pub(crate) completion: &'a [u32],
+    /// Token ids that are never sampled ([`ModelConfig::placeholder_token_ids`](crate::ModelConfig)).
+    pub(crate) suppressed: &'a [u32],
 }
 
 /// Treatment of stop tokens while a completion is shorter than `min_new_tokens`.
@@ -30,9 +32,10 @@ pub(super) fn edits(
     stop: StopTokens,
 ) -> LogitEdits {
     let is_known = |id: &u32| (*id as usize) < vocabulary;
-    let mut changes = Vec::new();
+    let ban = |id: &u32| (*id, LogitChange::Ban);
+    let mut changes: Vec<_> = history.suppressed.iter().map(ban).collect();
     if stop == StopTokens::Barred && history.completion.len() < sampling.min_new_tokens {
-        changes.extend(sampling.stop_ids.iter().map(|id| (*id, LogitChange::Ban)));
+        changes.extend(sampling.stop_ids.iter().map(ban));
     }
     changes.extend(sampling.logit_bias.iter().map(|(id, bias)| (*id, LogitChange::Bias(*bias))));
     if sampling.repetition_penalty != 1.0 {

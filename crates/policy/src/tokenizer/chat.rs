@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod tests;
 
+use std::ops::Range;
+
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tokenizers::{Model as _, OffsetType, PreTokenizer as _};
@@ -44,6 +46,40 @@ impl RenderedChat {
     /// Ascending byte offsets across which no special token extends.
     pub(super) fn breaks(&self) -> &[usize] {
         &self.breaks
+    }
+
+    /// The conversation with the special tokens `tokens`, where the template wrote them, replaced one after the other by
+    /// what `replacement` gives, and how many there are. From the first `None` on they stay. A replacement has no text of
+    /// messages.
+    pub fn replace_special(
+        &self,
+        tokens: &str,
+        mut replacement: impl FnMut() -> Option<String>,
+    ) -> (Self, usize) {
+        let is_written = |start: usize| {
+            let end = start + tokens.len();
+            let next = self.breaks.partition_point(|at| *at <= start);
+            self.breaks.get(next).is_none_or(|at| *at >= end)
+        };
+        let found = self.text.match_indices(tokens).map(|(start, _)| start);
+        let found: Vec<usize> = found.filter(|start| is_written(*start)).collect();
+        let (mut replaced, mut done) = (Self::default(), 0);
+        for start in &found {
+            let Some(text) = replacement() else { break };
+            replaced.push(self, done..*start);
+            replaced.text.push_str(&text);
+            done = start + tokens.len();
+        }
+        replaced.push(self, done..self.text.len());
+        (replaced, found.len())
+    }
+
+    /// Appends a part of another conversation.
+    fn push(&mut self, other: &Self, part: Range<usize>) {
+        let shift = self.text.len();
+        let breaks = other.breaks.iter().filter(|at| (part.start..=part.end).contains(at));
+        self.breaks.extend(breaks.map(|at| at - part.start + shift));
+        self.text.push_str(&other.text[part]);
     }
 
     /// What follows `prefix`, if the conversation begins with it.

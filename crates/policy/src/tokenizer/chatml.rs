@@ -21,8 +21,9 @@ const TURN_END: &str = "<|im_end|>";
 /// end a turn.
 pub const SPECIAL_TOKENS: [&str; 3] = [END_OF_TEXT, TURN_START, TURN_END];
 
-/// Special tokens of Qwen2.5-VL, which follow those of text.
-pub(super) const VISION_TOKENS: [&str; 4] =
+/// Special tokens of Qwen2.5-VL and Qwen3-VL: the start and the end of an image or a video, and the placeholders of images
+/// and of videos.
+pub const VISION_TOKENS: [&str; 4] =
     ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"];
 
 /// ChatML with the placeholders of images and videos, as Qwen2.5-VL's template without tools and default texts.

@@ -200,6 +200,7 @@ mod tests {
             dtype: WeightDtype::F32,
             bos_token_id: None,
             eos_token_ids: vec![1],
+            placeholder_token_ids: Vec::new(),
         }
     }
 

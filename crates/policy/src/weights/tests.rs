@@ -30,6 +30,7 @@ fn config(tied: bool) -> ModelConfig {
         dtype: WeightDtype::F32,
         bos_token_id: None,
         eos_token_ids: vec![],
+        placeholder_token_ids: Vec::new(),
     }
 }
 

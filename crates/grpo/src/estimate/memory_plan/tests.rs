@@ -24,6 +24,7 @@ fn config() -> ModelConfig {
         dtype: WeightDtype::Bf16,
         bos_token_id: None,
         eos_token_ids: vec![0],
+        placeholder_token_ids: Vec::new(),
     }
 }
 

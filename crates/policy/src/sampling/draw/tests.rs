@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-const NOTHING: History<'_> = History { prompt: &[], completion: &[] };
+const NOTHING: History<'_> = History { prompt: &[], completion: &[], suppressed: &[] };
 
 fn sampling(temperature: f64, top_k: usize, top_p: f64) -> SamplingParams {
     SamplingParams { temperature, top_k, top_p, ..SamplingParams::default() }
@@ -34,6 +34,20 @@ fn tokens_are_drawn_by_their_probability() {
     close(&shares(&logits, &sampling(1.0, 0, 1.0), NOTHING), &[0.5, 0.3, 0.2]);
     let squares = [0.25 / 0.38, 0.09 / 0.38, 0.04 / 0.38];
     close(&shares(&logits, &sampling(0.5, 0, 1.0), NOTHING), &squares);
+}
+
+#[test]
+fn suppressed_tokens_are_never_drawn_and_keep_their_share_of_the_log_probabilities() {
+    let logits = [0.5f32.ln(), 0.3f32.ln(), 0.2f32.ln()];
+    let history = History { suppressed: &[0, 77], ..NOTHING };
+    close(&shares(&logits, &sampling(1.0, 0, 1.0), history), &[0.0, 0.6, 0.4]);
+    let all = History { suppressed: &[0, 1, 2], ..NOTHING };
+    let biased = SamplingParams { logit_bias: vec![(0, 100.0)], ..SamplingParams::greedy() };
+    let token = draw(&logits, &SamplingParams { logprobs: Some(1), ..biased }, history, 0.0);
+    assert_eq!(token.id, 1);
+    assert!((token.logp.exp() - 0.3).abs() < 1e-6, "{}", token.logp);
+    assert_eq!(token.logprobs.unwrap().top_logprobs[0].0, 0);
+    assert_eq!(draw(&logits, &SamplingParams::default(), all, 0.9).id, 0, "no token is left");
 }
 
 #[test]
@@ -74,7 +88,8 @@ fn the_log_probability_is_that_of_the_full_softmax_before_penalties() {
         presence_penalty: 1.0,
         ..SamplingParams::default()
     };
-    let token = draw(&logits, &adjusted, History { prompt: &[0], completion: &[1] }, 0.0);
+    let token =
+        draw(&logits, &adjusted, History { prompt: &[0], completion: &[1], ..NOTHING }, 0.0);
     assert_eq!(token.id, 1);
     assert!((token.logp - 0.25f32.ln()).abs() < 1e-6);
     let half = draw(&logits, &SamplingParams { temperature: 0.5, ..adjusted }, NOTHING, 0.0);
@@ -85,7 +100,7 @@ fn the_log_probability_is_that_of_the_full_softmax_before_penalties() {
 fn the_repetition_penalty_applies_once_by_the_sign_of_the_logit() {
     let logits = [2.0, -1.0, 1.0, 0.5];
     let penalized = SamplingParams { repetition_penalty: 2.0, ..SamplingParams::greedy() };
-    let history = History { prompt: &[0, 0, 0], completion: &[1] };
+    let history = History { prompt: &[0, 0, 0], completion: &[1], ..NOTHING };
     let edits = edits(logits.len(), &penalized, history, StopTokens::Barred);
     assert_eq!(edits.apply(&logits), [1.0, -2.0, 1.0, 0.5]);
 }
@@ -98,7 +113,7 @@ fn presence_and_frequency_penalties_only_count_the_completion() {
         frequency_penalty: 0.25,
         ..SamplingParams::default()
     };
-    let history = History { prompt: &[0, 0], completion: &[1, 2, 1] };
+    let history = History { prompt: &[0, 0], completion: &[1, 2, 1], ..NOTHING };
     let edits = edits(logits.len(), &penalized, history, StopTokens::Barred);
     assert_eq!(edits.apply(&logits), [1.0, 0.0, 0.25]);
 }
@@ -108,7 +123,8 @@ fn no_stop_token_is_sampled_before_min_new_tokens() {
     let logits = [5.0, 4.0, 3.0];
     let longer =
         SamplingParams { min_new_tokens: 2, stop_ids: vec![0, 99], ..SamplingParams::greedy() };
-    let after = |completion| draw(&logits, &longer, History { prompt: &[], completion }, 0.0).id;
+    let after =
+        |completion| draw(&logits, &longer, History { prompt: &[], completion, ..NOTHING }, 0.0).id;
     assert_eq!((after(&[]), after(&[1]), after(&[1, 1])), (1, 1, 0));
 }
 
@@ -272,7 +288,7 @@ proptest! {
         completion in prop::collection::vec(0..TOKENS / 8, 0..24),
         uniform in 0.0..1.0f64,
     ) {
-        let history = History { prompt: &prompt, completion: &completion };
+        let history = History { prompt: &prompt, completion: &completion, ..NOTHING };
         let (probabilities, margin) = plain(&logits, &sampling, history);
         prop_assume!(margin > 1e-5 && probabilities.iter().all(|p| p.is_finite()));
         let id = draw(&logits, &sampling, history, uniform).id as usize;
