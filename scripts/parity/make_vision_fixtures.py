@@ -4,8 +4,9 @@ Usage: make_vision_fixtures.py [OUT]     (default: crates/vision/tests/fixtures)
 
   resize.json        [width, height, to width, to height, CRC-32 of the bytes]: Pillow's bicubic resizing of `resize_image`
   smart_resize.json  [width, height, min_pixels, max_pixels, to width, to height]
+  clip_resize.json   [frames, width, height, shortest_edge, longest_edge, cap_pixels_per_frame, to width, to height] of Qwen3-VL's videos
   nested/, flat/     Qwen2.5-VL in the format of `transformers` 5 and of the Hub
-  qwen3_vl/          Qwen3-VL, with two mergers of DeepStack; images alone
+  qwen3_vl/          Qwen3-VL, with two mergers of DeepStack; images alone (videos: make_video_fixtures.py)
 Each model has an `expected.json`:
     sizes      of each case's images (`image` below), which are still images or video frames; `seed` is that of the first
     grid_thw   of each image or video
@@ -30,6 +31,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen3VLConfig, Qwen3VLForConditionalGeneration
+from transformers.models.qwen3_vl.video_processing_qwen3_vl import Qwen3VLVideoProcessor
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil, smart_resize
 
 from make_model_fixtures import flat_rope, randomized, rewrite_config, write_json
@@ -58,6 +60,16 @@ QWEN3_PROCESSOR = dict(
     image_std=[0.5, 0.5, 0.5],
     image_processor_type="Qwen2VLImageProcessorFast",
     processor_class="Qwen3VLProcessor",
+)
+QWEN3_VIDEO_PROCESSOR = dict(
+    size=dict(shortest_edge=4096, longest_edge=240 * 1024),
+    patch_size=16,
+    temporal_patch_size=2,
+    merge_size=2,
+    image_mean=[0.5, 0.5, 0.5],
+    image_std=[0.5, 0.5, 0.5],
+    processor_class="Qwen3VLProcessor",
+    video_processor_type="Qwen3VLVideoProcessor",
 )
 TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n"
@@ -114,6 +126,20 @@ def smart_resizes():
         for width, height in sizes:
             h, w = smart_resize(height, width, 28, min_pixels, max_pixels)
             rows.append([width, height, min_pixels, max_pixels, w, h])
+    return rows
+
+
+def clip_resizes():
+    rows = []
+    limits = [(4096, 25165824), (131072, 786432), (65536, 98304)]
+    clips = [(2, 96, 64), (5, 170, 120), (4, 320, 240), (9, 320, 240), (16, 250, 130), (3, 20, 31), (7, 640, 36), (2, 1000, 700), (30, 64, 64)]
+    for shortest, longest in limits:
+        for cap in (False, True):
+            processor = Qwen3VLVideoProcessor(size=dict(shortest_edge=shortest, longest_edge=longest), cap_pixels_per_frame=cap)
+            for frames, width, height in clips:
+                video = torch.zeros(frames, 3, height, width, dtype=torch.uint8)
+                _, h, w = processor(videos=[video], do_sample_frames=False, return_tensors="pt")["video_grid_thw"][0].tolist()
+                rows.append([frames, width, height, shortest, longest, int(cap), 16 * w, 16 * h])
     return rows
 
 
@@ -290,6 +316,7 @@ def main():
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "resize.json", resizes())
     write_json(out / "smart_resize.json", smart_resizes())
+    write_json(out / "clip_resize.json", clip_resizes())
     for form, seed in (("nested", 11), ("flat", 12)):
         folder = out / form
         folder.mkdir(exist_ok=True)
@@ -305,6 +332,7 @@ def main():
     folder = out / "qwen3_vl"
     folder.mkdir(exist_ok=True)
     tokenizer = tokenizer_files(folder, QWEN3_PROCESSOR)
+    write_json(folder / "video_preprocessor_config.json", QWEN3_VIDEO_PROCESSOR)
     model = randomized(Qwen3VLForConditionalGeneration(qwen3_config(tokenizer)), 13)
     save(model, folder)
     images = [spec for spec in CASES if spec[1] == "images"]

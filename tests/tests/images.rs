@@ -12,7 +12,7 @@ use assert_cmd::assert::OutputAssertExt as _;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use embodied_r_test_server as http;
-use embodied_r_tests::{VisionModel, binary, tiny_model};
+use embodied_r_tests::{VisionModel, binary, stdout_of, tiny_model, write_clip};
 use image::ImageFormat;
 use serde_json::{Value, json};
 use test_image::test_image;
@@ -95,6 +95,44 @@ fn captions_match(model: VisionModel, reference: VisionModel) {
             near(&entry[1], &case["last_logp"][id], 2e-4);
         }
     }
+}
+
+#[test]
+fn a_video_of_qwen3_vl_has_its_timestamps_and_one_of_two_limits_on_pixels() {
+    let dir = tempfile::tempdir().unwrap();
+    VisionModel::Qwen3Vl.write(&dir.path().join("model"));
+    let write = |size: &str, frames: u32| {
+        let source = format!("-f lavfi -i testsrc2=s={size}:r=2 -frames:v {frames}");
+        let arguments = format!("{source} -c:v libx264 -preset ultrafast -pix_fmt yuv420p");
+        write_clip(&arguments, &dir.path().join("clip.mp4"));
+    };
+    let report = |more: &[&str]| -> Value {
+        let mut inspect = Command::new(binary());
+        inspect.current_dir(dir.path()).args(["inspect", "caption", "--model", "model"]);
+        inspect.args(["--video", "clip.mp4", "--prompt", "What?", "--json"]).args(more);
+        serde_json::from_str(&stdout_of(&mut inspect)).unwrap()
+    };
+    write("320x240", 7);
+    let clip = report(&[]);
+    // Seven frames of at most 245,760 pixels together.
+    assert_eq!((&clip["video_pixels"], &clip["grid_thw"]), (&json!("clip"), &json!([[4, 10, 12]])));
+    let video = &clip["videos"][0];
+    assert_eq!(video["frames"], json!([0, 1, 2, 3, 4, 5, 6]));
+    assert_eq!(video["times"], json!([0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0]));
+    let timestamps = ["<0.2 seconds>", "<1.2 seconds>", "<2.2 seconds>", "<3.0 seconds>"];
+    assert_eq!(video["timestamps"], json!(timestamps));
+    // The limits of the published models: a clip may have more pixels than 768 tokens per frame.
+    let path = dir.path().join("model/video_preprocessor_config.json");
+    let mut limits: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    limits["size"]["longest_edge"] = json!(25_165_824);
+    fs::write(&path, limits.to_string()).unwrap();
+    write("1280x960", 2);
+    assert_eq!(report(&["--max-tokens", "1"])["grid_thw"], json!([[1, 60, 80]]));
+    let frame = report(&["--max-tokens", "1", "--video-pixels", "frame"]);
+    assert_eq!(
+        (&frame["video_pixels"], &frame["grid_thw"]),
+        (&json!("frame"), &json!([[1, 48, 64]]))
+    );
 }
 
 #[test]

@@ -175,7 +175,12 @@ fn the_learning_rate_of_the_encoder_is_its_own() {
 
 #[test]
 fn videos_are_seen_as_videos_or_as_images() {
-    let dir = workspace();
+    for model in [VisionModel::Nested, VisionModel::Qwen3Vl] {
+        videos_are_seen(workspace_of(model));
+    }
+}
+
+fn videos_are_seen(dir: tempfile::TempDir) {
     let frames: Vec<String> = (0..4)
         .map(|i| {
             let name = format!("images/frame-{i}.png");
@@ -205,18 +210,11 @@ fn videos_are_seen_as_videos_or_as_images() {
         }
     }
     assert_eq!(lengths, [1, 4, 1, 4]);
-}
-
-#[test]
-fn videos_of_qwen3_vl_are_refused_before_training() {
-    let dir = workspace_of(VisionModel::Qwen3Vl);
-    let frames = [0, 2, 4, 0].map(|index| format!("images/{index}.png"));
-    let video = json!({"frames": frames, "fps": 2.0});
-    let record = json!({"problem": "<video>What?", "answer": "A", "videos": [video]});
-    fs::write(dir.path().join("train.jsonl"), format!("{record}\n")).unwrap();
-    let message = stderr_of(train(dir.path(), "run", &[]).arg("--dry-run"), 1);
-    assert!(message.contains("videos of Qwen3-VL are not supported yet"), "{message}");
-    assert!(message.contains("record 1"), "{message}");
+    let mut trained = TRAINED.to_vec();
+    trained.extend(["--verify-packing", "--set", "max_steps=2"]);
+    train(dir.path(), "trained", &trained).assert().code(0);
+    let found = changed(&dir.path().join("model"), &dir.path().join("trained/final"));
+    assert!(found.iter().any(|name| name.contains("visual.patch_embed")), "{found:?}");
 }
 
 #[test]

@@ -13,7 +13,7 @@ use embodied_r_policy::tokenizer::ChatMessage;
 use embodied_r_policy::{EngineOptions, SamplingParams};
 use embodied_r_random::stream;
 use embodied_r_vision::{
-    ImageEmbeddings, MultimodalMessage, MultimodalPart, VisionEncoder, VisionOptions,
+    ImageEmbeddings, MultimodalMessage, MultimodalPart, PixelOptions, VisionEncoder, VisionOptions,
     is_vision_language_model,
 };
 use signal_hook::consts::SIGINT;
@@ -35,8 +35,8 @@ pub(crate) enum Echo {
 /// Whether a vision-language model is given images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum VisionMode {
-    /// Yes; larger images are downscaled to `max_pixels`, smaller ones enlarged to `min_pixels`.
-    Enabled { min_pixels: Option<usize>, max_pixels: Option<usize> },
+    /// Yes, with these limits on their pixels.
+    Enabled(PixelOptions),
     /// No; the vision encoder is not loaded.
     Disabled,
 }
@@ -79,25 +79,24 @@ impl ChatSession {
     ) -> anyhow::Result<Self> {
         let revision = stored.revision.as_deref();
         let dir = match vision {
-            VisionMode::Enabled { .. } => hub::with_vision_encoder(&stored.model, revision)?,
+            VisionMode::Enabled(_) => hub::with_vision_encoder(&stored.model, revision)?,
             _ => hub::decoder(&stored.model, revision)?,
         };
         let mut sampling = decoding.sampling_params(Some(&dir))?;
         let placement = stored.weights.placement()?;
         let model = match vision {
-            VisionMode::Enabled { min_pixels, max_pixels } => {
+            VisionMode::Enabled(pixels) => {
                 let vision_encoder = match is_vision_language_model(&dir) {
                     true => {
-                        let options =
-                            VisionOptions { placement: placement.clone(), max_pixels: None };
-                        let encoder = VisionEncoder::load(&dir, &options)?;
-                        Some(Arc::new(encoder.with_pixels(min_pixels, max_pixels)))
+                        let options = VisionOptions { placement: placement.clone(), pixels };
+                        Some(Arc::new(VisionEncoder::load(&dir, &options)?))
                     }
                     false => None,
                 };
                 let model = Model::load_with(&dir, decoding.tokenizer(&dir)?, placement)?;
                 if let Some(encoder) = &vision_encoder {
                     encoder.check_decoder(&dir, model.decoder.config().hidden_size)?;
+                    encoder.vision_processor().check_tokenizer(&model.tokenizer)?;
                 }
                 Model { vision_encoder, ..model }
             }

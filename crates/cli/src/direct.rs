@@ -13,7 +13,7 @@ use embodied_r_data::{DataFiles, Error as DataError, Progress as _, Question, Re
 use embodied_r_dist::ProcessGroup;
 use embodied_r_grpo::settings::{FrameUse, MediaSettings, VisionSettings};
 use embodied_r_media::reader::MediaReader;
-use embodied_r_media::sampled_video::{FramePlan, FrameSelection, SampledVideo};
+use embodied_r_media::sampled_video::{FramePlan, FrameSelection};
 use embodied_r_media::store::{ImageStore, StoreOptions};
 use embodied_r_media::table::ImageTable;
 use embodied_r_policy::{Prompt, WeightPlacement};
@@ -83,6 +83,7 @@ impl Direct {
         let vision = VisionSettings {
             max_pixels: limits.max_pixels,
             min_pixels: args.min_pixels,
+            video_pixels: args.video_pixels.unwrap_or_default().into(),
             ..VisionSettings::default()
         };
         Ok(Self { media, vision })
@@ -96,6 +97,7 @@ impl Direct {
             ("frame_use".to_owned(), json!(self.media.frame_use)),
             ("min_pixels".to_owned(), json!(self.vision.min_pixels)),
             ("max_pixels".to_owned(), json!(self.vision.max_pixels)),
+            ("video_pixels".to_owned(), json!(self.vision.video_pixels)),
         ])
     }
 
@@ -110,12 +112,11 @@ impl Direct {
         limits: &Limits,
     ) -> anyhow::Result<Vec<Frames>> {
         let selection: FrameSelection = self.media.frames.parse()?;
-        let plan = FramePlan::of_file(path, &selection, limits)?;
-        let SampledVideo { frames, seconds } =
-            plan.decode(self.media.frame_use, processor, limits)?;
+        let plan = FramePlan::of_file(path, &selection, processor, limits)?;
+        let video = plan.decode(self.media.frame_use, processor, limits)?;
         Ok(match self.media.frame_use {
-            FrameUse::Video => vec![Frames::Video { frames, seconds }],
-            FrameUse::Images => frames.into_iter().map(Frames::Image).collect(),
+            FrameUse::Video => vec![Frames::Video(video)],
+            FrameUse::Images => video.frames.into_iter().map(Frames::Image).collect(),
         })
     }
 
@@ -194,7 +195,7 @@ impl Direct {
     /// An empty table for the images of a model on a server, with the limits on pixels of [`SERVER_PROCESSOR`].
     pub(crate) fn server_image_table(&self) -> Option<ImageTable> {
         let processor = VisionProcessor::published(SERVER_PROCESSOR)?;
-        Some(ImageTable::new(processor.with_pixels(self.vision.min_pixels, self.vision.max_pixels)))
+        Some(ImageTable::new(processor.with_pixels(self.vision.pixels())))
     }
 
     /// How the images and videos of the questions are read.

@@ -10,6 +10,7 @@ use embodied_r_grpo::settings::VisionSettings;
 use embodied_r_media::disk_cache::DiskCache;
 use embodied_r_media::store::{ImageStore, StoreOptions};
 use embodied_r_media::table::ImageTable;
+use embodied_r_policy::tokenizer::Tokenizer;
 use embodied_r_policy::{Precision, Prompt, Trainable};
 use embodied_r_vision::VisionProcessor;
 
@@ -33,13 +34,14 @@ pub(crate) struct ImageEncoding {
 /// An empty table for the images of the model in `folder`.
 ///
 /// # Errors
-/// It is no vision-language model.
+/// It is no vision-language model, or its tokenizer is another model's.
 pub(crate) fn image_table(folder: &Path, vision: &VisionSettings) -> anyhow::Result<ImageTable> {
-    let processor = VisionProcessor::of_model(folder, None).map_err(|error| {
+    let processor = VisionProcessor::of_model(folder).map_err(|error| {
         let hint = "train on images with a vision-language model such as Qwen2.5-VL";
         exit::hint(error.to_string(), hint)
     })?;
-    Ok(ImageTable::new(processor.with_pixels(vision.min_pixels, vision.max_pixels)))
+    processor.check_tokenizer(&Tokenizer::from_dir(folder)?)?;
+    Ok(ImageTable::new(processor.with_pixels(vision.pixels())))
 }
 
 /// The load of the vision encoder by `prompts`, whose images are in `table`; `None` without images.

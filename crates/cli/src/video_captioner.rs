@@ -12,7 +12,7 @@ use embodied_r_perception::captioner::{
     self, Caption, CaptionRequest, Captioner, ChatModel, DecodeLimit, LocalModel, ModelCaptioner,
     ModelOptions, RefusalPolicy, RemoteModel, SceneCaptioner, VideoFrames,
 };
-use embodied_r_vision::VisionOptions;
+use embodied_r_vision::{PixelOptions, VisionOptions};
 use tokio::runtime::Runtime;
 
 use crate::args::captioner::CaptionerArgs;
@@ -86,7 +86,10 @@ impl VideoCaptioner {
             return Self::with_model(RemoteModel::new(&client)?, name, args, (keyframes, stop));
         }
         let options = VisionEngineOptions {
-            vision: VisionOptions { placement: weights.placement()?, max_pixels: args.max_pixels },
+            vision: VisionOptions {
+                placement: weights.placement()?,
+                pixels: PixelOptions::at_most(args.max_pixels),
+            },
             kv_cache_bytes: KV_CACHE_BYTES,
             ..VisionEngineOptions::default()
         };

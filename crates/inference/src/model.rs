@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use embodied_r_policy::tokenizer::{GenerationPrompt, RenderedChat, Tokenizer};
 use embodied_r_policy::{InferenceModel, Prompt, TensorParallel, WeightPlacement};
-use embodied_r_vision::{ImageEmbeddings, VisionEncoder, VisionLanguageModel, VisionOptions};
+use embodied_r_vision::{
+    ImageEmbeddings, VisionEncoder, VisionLanguageModel, VisionOptions, VisionProcessor,
+};
 use serde::Serialize;
 
 use crate::error::Result;
@@ -73,6 +75,7 @@ impl Model {
         ranks: &TensorParallel,
     ) -> Result<Self> {
         let tokenizer = Arc::new(Tokenizer::from_dir(dir)?);
+        VisionProcessor::of_model(dir)?.check_tokenizer(&tokenizer)?;
         let model = VisionLanguageModel::load_part(dir, options, ranks)?;
         let vision_encoder = Some(model.vision_encoder().clone());
         Ok(Self { decoder: model.decoder().clone(), vision_encoder, tokenizer })
@@ -95,10 +98,9 @@ impl Model {
         images: &[ImageEmbeddings],
     ) -> Result<ChatPrompt> {
         let chat = self.tokenizer.apply_chat_template(messages, GenerationPrompt::Append)?;
-        let ids = self.tokenizer.encode_chat(&chat)?;
         let prompt = match &self.vision_encoder {
-            Some(encoder) => encoder.expand_placeholders(&ids, images)?,
-            None => ids.into(),
+            Some(encoder) => encoder.chat_prompt(&self.tokenizer, &chat, images)?,
+            None => self.tokenizer.encode_chat(&chat)?.into(),
         };
         Ok(ChatPrompt { chat, prompt })
     }

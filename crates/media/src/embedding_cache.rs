@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use embodied_r_policy::TensorParallel;
-use embodied_r_vision::{Frames, ImageEmbeddings, Result, VisionEncoder, image_digest};
+use embodied_r_vision::{
+    Frames, ImageEmbeddings, Result, SampledVideo, VisionEncoder, image_digest,
+};
 use image::RgbImage;
 
 use crate::lock::locked;
@@ -101,13 +103,13 @@ impl EmbeddingCache {
         Ok(digests.iter().filter_map(|digest| found.get(digest).cloned()).collect())
     }
 
-    /// The embeddings of a video of frames that are `seconds` apart. Videos of the same frames at other times are others.
+    /// The embeddings of a video. Videos of the same frames at other times are others.
     ///
     /// # Errors
     /// As [`VisionEncoder::encode_video`].
-    pub fn encode_video(&self, frames: &[RgbImage], seconds: f64) -> Result<ImageEmbeddings> {
-        let digest = self.vision_encoder.vision_processor().video_layout(frames, seconds)?.digest();
-        self.cached(digest, || self.vision_encoder.encode_video(frames, seconds))
+    pub fn encode_video(&self, video: &SampledVideo) -> Result<ImageEmbeddings> {
+        let digest = self.vision_encoder.vision_processor().video_layout(video)?.digest();
+        self.cached(digest, || self.vision_encoder.encode_video(video))
     }
 
     /// The embeddings of an image or a video.
@@ -117,7 +119,7 @@ impl EmbeddingCache {
     pub fn encode(&self, frames: &Frames) -> Result<ImageEmbeddings> {
         match frames {
             Frames::Image(image) => self.encode_image(image),
-            Frames::Video { frames, seconds } => self.encode_video(frames, *seconds),
+            Frames::Video(video) => self.encode_video(video),
         }
     }
 
@@ -160,6 +162,7 @@ impl EmbeddingCache {
 mod tests {
     use super::*;
     use embodied_r_policy::WeightFormat;
+    use embodied_r_vision::FrameTimes;
     use image::Rgb;
     use std::path::Path;
 
@@ -172,6 +175,11 @@ mod tests {
 
     fn image(level: u8) -> RgbImage {
         RgbImage::from_fn(56, 56, |x, y| Rgb([level, x as u8, y as u8]))
+    }
+
+    fn video(frames: &[RgbImage], fps: f64) -> SampledVideo {
+        let times = FrameTimes::at_rate(frames.len(), fps);
+        SampledVideo { frames: frames.to_vec(), times }
     }
 
     /// The embeddings of such an image: 4 tokens of hidden size 32.
@@ -195,17 +203,17 @@ mod tests {
         let cache = cache(1 << 20);
         let frames = [image(1), image(2), image(3)];
         let values = |found: &ImageEmbeddings| found.embeddings().to_vec2::<f32>().unwrap();
-        let first = cache.encode_video(&frames, 0.5).unwrap();
-        let again = cache.encode_video(&frames, 0.5).unwrap();
+        let first = cache.encode_video(&video(&frames, 2.0)).unwrap();
+        let again = cache.encode_video(&video(&frames, 2.0)).unwrap();
         assert_eq!((cache.misses(), cache.hits()), (1, 1));
         assert_eq!((values(&again), again.digest()), (values(&first), first.digest()));
-        let slower = cache.encode_video(&frames, 1.0).unwrap();
-        let shorter = cache.encode_video(&frames[..2], 0.5).unwrap();
+        let slower = cache.encode_video(&video(&frames, 1.0)).unwrap();
+        let shorter = cache.encode_video(&video(&frames[..2], 2.0)).unwrap();
         let reversed = [image(2), image(1), image(3)];
-        let reversed = cache.encode_video(&reversed, 0.5).unwrap();
+        let reversed = cache.encode_video(&video(&reversed, 2.0)).unwrap();
         assert_eq!((cache.misses(), cache.hits()), (4, 1));
         // A video of one frame is no image.
-        let one = cache.encode_video(&frames[..1], 0.5).unwrap();
+        let one = cache.encode_video(&video(&frames[..1], 2.0)).unwrap();
         let still = cache.encode_images(&[&frames[0]]).unwrap().remove(0);
         assert_eq!((cache.misses(), cache.hits()), (6, 1));
         let all = [first, slower, shorter, reversed, one, still];

@@ -6,7 +6,7 @@ use embodied_r_data::multimodal::MediaFile;
 use embodied_r_vision::{Frames, image_file};
 use image::RgbImage;
 
-use crate::sampled_video::SampledVideo;
+use crate::sampled_video::from_frames;
 use crate::source::{ImageSource, ReadError};
 
 /// Checks that a file exists.
@@ -62,8 +62,7 @@ pub struct FrameFiles {
 impl ImageSource for FrameFiles {
     fn read(&self) -> Result<Frames, ReadError> {
         let frames = self.frames.iter().map(image).collect::<Result<Vec<_>, _>>()?;
-        let SampledVideo { frames, seconds } = SampledVideo::from_frames(frames, self.fps)?;
-        Ok(Frames::Video { frames, seconds })
+        Ok(Frames::Video(from_frames(frames, self.fps)?))
     }
 
     fn paths(&self) -> Vec<String> {

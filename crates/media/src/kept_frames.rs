@@ -56,13 +56,13 @@ fn reduced(frames: Frames, processor: &Processor) -> Frames {
             Ok(size) => Frames::Image(Processor::resized(image, size)),
             Err(_) => Frames::Image(image),
         },
-        video @ Frames::Video { .. } => video,
+        video @ Frames::Video(_) => video,
     }
 }
 
 fn bytes(frames: &Frames) -> usize {
     match frames {
         Frames::Image(image) => image.as_raw().len(),
-        Frames::Video { frames, .. } => frames.iter().map(|frame| frame.as_raw().len()).sum(),
+        Frames::Video(video) => video.frames.iter().map(|frame| frame.as_raw().len()).sum(),
     }
 }

@@ -110,7 +110,7 @@ pub fn lay_out(
     for Kept { place, sample, sources } in kept {
         let of = |sources: &Range<usize>| -> Result<Vec<ImageLayout>, String> {
             let layout = |layout: &Result<ImageLayout, ReadError>| match layout {
-                Ok(layout) => Ok(*layout),
+                Ok(layout) => Ok(layout.clone()),
                 Err(error) => Err(error.to_string()),
             };
             layouts[sources.clone()].iter().map(layout).collect()

@@ -25,7 +25,7 @@
 //! use embodied_r_vision::VisionProcessor;
 //!
 //! # fn prepare(ids: &[u32], options: StoreOptions) -> Result<(), ReadError> {
-//! let mut table = ImageTable::new(VisionProcessor::of_model(&options.model, None)?);
+//! let mut table = ImageTable::new(VisionProcessor::of_model(&options.model)?);
 //! let image: Arc<dyn ImageSource> = Arc::new(ImageFile(MediaFile::Path("room.png".into())));
 //! let layouts: Vec<_> = table.add_all(&[image], &|| ()).into_iter().collect::<Result<_, _>>()?;
 //! // `ids` has one placeholder, which becomes one for each token of the image.

@@ -1,7 +1,7 @@
 //! The frames of a video for a vision-language model, which sees them itself.
 //!
 //! A [`FrameSelection`] says which frames; a [`FramePlan`] knows them before any is decoded, so that tokens and memory
-//! are known in time; a [`SampledVideo`] has the pixels and the seconds between them. It is given to
+//! are known in time; a [`SampledVideo`] has their pixels and times. It is given to
 //! [`VisionEncoder::encode_video`](embodied_r_vision::VisionEncoder::encode_video) as one video, whose temporal patches are
 //! two frames, or its frames are encoded as separate images.
 //!
@@ -11,9 +11,10 @@
 //! # fn encode(encoder: &embodied_r_vision::VisionEncoder) -> Result<(), Box<dyn std::error::Error>> {
 //!
 //! let selection: FrameSelection = "uniform=16".parse()?;
-//! let plan = FramePlan::of_file("walk.mp4".as_ref(), &selection, &Limits::default())?;
-//! let video = plan.decode(FrameUse::Video, encoder.processor(), &Limits::default())?;
-//! let embeddings = encoder.encode_video(&video.frames, video.seconds)?;
+//! let (processor, limits) = (encoder.processor(), Limits::default());
+//! let plan = FramePlan::of_file("walk.mp4".as_ref(), &selection, processor, &limits)?;
+//! let video = plan.decode(FrameUse::Video, processor, &limits)?;
+//! let embeddings = encoder.encode_video(&video)?;
 //! # Ok(())
 //! # }
 //! ```
@@ -24,23 +25,13 @@ mod plan;
 mod selection;
 
 use embodied_r_vision::Processor;
-use image::RgbImage;
+pub use embodied_r_vision::SampledVideo;
+pub use frame_list::from_frames;
 pub use plan::{FramePlan, MAX_VIDEO_PIXELS};
 pub use selection::{FrameSelection, MAX_FRAMES};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
-
-/// The selected frames of a video.
-#[derive(Debug, Clone, PartialEq)]
-pub struct SampledVideo {
-    /// The frames, in order and all of one size. Where the model's image processor would shrink them, they may be
-    /// resized already, to the same bits.
-    pub frames: Vec<RgbImage>,
-    /// The mean seconds from one frame to the next, as `transformers` and `qwen-vl-utils` count them: the video's
-    /// duration divided by the number of selected frames. `second_per_grid_ts` is this times the temporal patch size.
-    pub seconds: f64,
-}
 
 /// What a model sees in the frames of a video.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use candle_core::{Device, Tensor};
 use embodied_r_policy::{ImageEmbedder, Prompt, WeightFormat, WeightPlacement};
-use embodied_r_vision::{Pixels, TrainableTower, VisionEncoder, VisionOptions};
+use embodied_r_vision::{PixelOptions, Pixels, TrainableTower, VisionEncoder, VisionOptions};
 
 use crate::digests;
 use crate::disk_cache::DiskCache;
@@ -218,7 +218,10 @@ impl ImageStore {
         let StoreOptions { model, format, device, .. } = &self.options;
         let placement = WeightPlacement { format: *format, device: device.clone() };
         // Images are cut by the processor of the table.
-        Ok(VisionEncoder::load(model, &VisionOptions { placement, max_pixels: None })?)
+        Ok(VisionEncoder::load(
+            model,
+            &VisionOptions { placement, pixels: PixelOptions::default() },
+        )?)
     }
 
     /// Whether no image has to be encoded any more.

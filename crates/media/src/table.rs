@@ -162,7 +162,7 @@ impl ImageTable {
     fn insert_all(&mut self, sources: &[Arc<dyn ImageSource>], layouts: &[ReadLayout]) {
         for (layout, source) in layouts.iter().zip(sources) {
             let Ok(layout) = layout else { continue };
-            let entry = || Entry { layout: *layout, source: source.clone() };
+            let entry = || Entry { layout: layout.clone(), source: source.clone() };
             self.entries.entry(layout.digest()).or_insert_with(entry);
         }
     }
@@ -182,7 +182,7 @@ impl ImageTable {
     /// # Errors
     /// The table does not have it.
     pub fn layout_of(&self, digest: u128) -> Result<ImageLayout> {
-        Ok(self.entry(digest)?.layout)
+        Ok(self.entry(digest)?.layout.clone())
     }
 
     /// Where an image or a video comes from.

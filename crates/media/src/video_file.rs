@@ -4,10 +4,10 @@ use std::path::Path;
 
 use embodied_r_data::multimodal::MediaFile;
 use embodied_r_video::Limits;
-use embodied_r_vision::{Frames, Processor};
+use embodied_r_vision::{Frames, Processor, SampledVideo};
 
 use crate::files::find_file;
-use crate::sampled_video::{FramePlan, FrameSelection, FrameUse, SampledVideo};
+use crate::sampled_video::{FramePlan, FrameSelection, FrameUse};
 use crate::source::{ImageSource, ReadError};
 
 /// The selected frames of a video file.
@@ -17,7 +17,7 @@ pub(crate) struct VideoFile {
     pub(crate) file: MediaFile,
     /// Which frames.
     pub(crate) selection: FrameSelection,
-    /// What shrinks them.
+    /// What samples and shrinks them.
     pub(crate) processor: Processor,
 }
 
@@ -27,7 +27,11 @@ impl VideoFile {
     /// # Errors
     /// As [`FramePlan::of_file`].
     pub(crate) fn plan(&self) -> Result<FramePlan, ReadError> {
-        Ok(self.on_disk(|path| FramePlan::of_file(path, &self.selection, &Limits::default()))??)
+        Ok(self.on_disk(|path| self.plan_at(path, &Limits::default()))??)
+    }
+
+    fn plan_at(&self, path: &Path, limits: &Limits) -> crate::Result<FramePlan> {
+        FramePlan::of_file(path, &self.selection, &self.processor, limits)
     }
 
     /// Calls `read` with the path of the video; bytes are in a temporary file meanwhile.
@@ -49,7 +53,7 @@ impl VideoFile {
     pub(crate) fn decode(&self, frame_use: FrameUse) -> Result<SampledVideo, ReadError> {
         let limits = Limits::default();
         self.on_disk(|path| -> Result<SampledVideo, ReadError> {
-            let plan = FramePlan::of_file(path, &self.selection, &limits)?;
+            let plan = self.plan_at(path, &limits)?;
             Ok(plan.decode(frame_use, &self.processor, &limits)?)
         })?
     }
@@ -57,8 +61,7 @@ impl VideoFile {
 
 impl ImageSource for VideoFile {
     fn read(&self) -> Result<Frames, ReadError> {
-        let SampledVideo { frames, seconds } = self.decode(FrameUse::Video)?;
-        Ok(Frames::Video { frames, seconds })
+        Ok(Frames::Video(self.decode(FrameUse::Video)?))
     }
 
     fn paths(&self) -> Vec<String> {

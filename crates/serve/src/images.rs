@@ -21,6 +21,8 @@ pub(crate) struct MediaFiles {
     files: Vec<Visual>,
     /// The tokens of all of them.
     pub(crate) tokens: usize,
+    /// The timestamps of each video, as [`VisionProcessor::with_timestamps`](embodied_r_vision::VisionProcessor) takes them.
+    pub(crate) timestamps: Vec<Vec<String>>,
     pixels: u64,
 }
 
@@ -84,6 +86,8 @@ impl MediaFiles {
                     let video = Video::load(media, &param, file).await?;
                     let tokens = encoder.video_tokens(video.frames(), video.size());
                     let (tokens, pixels) = (tokens.map_err(wrong)?, video.pixels());
+                    let timestamps = encoder.vision_processor().timestamps(&video.times());
+                    all.timestamps.push(timestamps.map_err(wrong)?);
                     (Content::Video(video), tokens, pixels)
                 }
             };
@@ -101,8 +105,10 @@ impl MediaFiles {
         Ok(all)
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.files.len()
+    /// The placeholders that become their tokens.
+    pub(crate) fn placeholders(&self) -> usize {
+        let of_videos = self.timestamps.iter().map(|timestamps| timestamps.len().max(1));
+        self.files.len() - self.timestamps.len() + of_videos.sum::<usize>()
     }
 
     /// Decodes and encodes the images and videos, one at a time, so that the pixels of only one are in memory. `memory`

@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use embodied_r_media::Error;
-use embodied_r_media::sampled_video::{FramePlan, FrameUse, SampledVideo};
+use embodied_r_media::sampled_video::{FramePlan, FrameUse, SampledVideo, from_frames};
 use embodied_r_video::{Error as VideoError, Limits, TimeLimit};
-use embodied_r_vision::{ImageEmbeddings, Processor, image_file};
+use embodied_r_vision::{FrameTimes, ImageEmbeddings, Processor, image_file};
 use tempfile::TempPath;
 
 use crate::budget::Reserved;
@@ -60,7 +60,7 @@ impl Video {
         }
         let decoder = media.decoders.clone().acquire_owned().await.map_err(Refusal::failed)?;
         let (_stop, limits) = StopOnDrop::new();
-        let selection = media.frames;
+        let (selection, cache) = (media.frames, media.embedding_cache.clone());
         let select = move || {
             let _decoder = decoder;
             let copied = match &file {
@@ -72,7 +72,8 @@ impl Video {
                 (None, MediaFile::Path(path)) => path,
                 (None, _) => return Err(Refusal::failed("a video has no file")),
             };
-            let plan = FramePlan::of_file(path, &selection, &limits);
+            let processor = cache.vision_encoder().processor();
+            let plan = FramePlan::of_file(path, &selection, processor, &limits);
             Ok((plan, copied))
         };
         let selected = tokio::task::spawn_blocking(select).await.map_err(Refusal::failed)?;
@@ -86,6 +87,14 @@ impl Video {
         match self {
             Self::File { plan, .. } => plan.indices().len(),
             Self::Frames { files, .. } => files.len(),
+        }
+    }
+
+    /// When the frames are shown.
+    pub(crate) fn times(&self) -> FrameTimes {
+        match self {
+            Self::File { plan, .. } => plan.times().clone(),
+            Self::Frames { files, .. } => FrameTimes::at_rate(files.len(), FRAMES_FPS),
         }
     }
 
@@ -133,9 +142,8 @@ impl Video {
                 Self::Frames { files, .. } => decode(files, kept),
             };
             drop((self, decoder));
-            let SampledVideo { frames, seconds } =
-                video.map_err(|error| refusal(&param, &error))?;
-            cache.encode_video(&frames, seconds).map_err(Refusal::failed)
+            let video = video.map_err(|error| refusal(&param, &error))?;
+            cache.encode_video(&video).map_err(Refusal::failed)
         };
         tokio::task::spawn_blocking(encode).await.map_err(Refusal::failed)?
     }
@@ -172,7 +180,7 @@ fn frames_size(files: &[Vec<u8>]) -> Result<(u32, u32), String> {
 fn decode(files: &[Vec<u8>], kept: (u32, u32)) -> Result<SampledVideo, Error> {
     let keep = |bytes: &Vec<u8>| Ok(Processor::resized(image_file::from_bytes(bytes)?, kept));
     let frames: Vec<_> = files.iter().map(keep).collect::<Result<_, Error>>()?;
-    SampledVideo::from_frames(frames, FRAMES_FPS)
+    from_frames(frames, FRAMES_FPS)
 }
 
 /// The refusal of a video. A message names the field instead of the copy of the file.

@@ -3,18 +3,18 @@
 use std::path::Path;
 
 use candle_core::Tensor;
-use embodied_r_policy::tokenizer::{GenerationPrompt, Tokenizer};
+use embodied_r_policy::tokenizer::{GenerationPrompt, RenderedChat, Tokenizer};
 use embodied_r_policy::{Prompt, TensorParallel};
 use image::RgbImage;
 
 use crate::config::VisionConfig;
 use crate::error::{Error, Result};
-use crate::frames::Frames;
+use crate::frames::{Frames, SampledVideo};
 use crate::image_embeddings::ImageEmbeddings;
 use crate::image_layout::ImageLayout;
 use crate::message::MultimodalMessage;
 use crate::options::VisionOptions;
-use crate::processor::{Pixels, Processor};
+use crate::processor::{PixelOptions, Pixels, Processor};
 use crate::source::Source;
 use crate::tower::{Tower, batch_lengths};
 use crate::vision_processor::VisionProcessor;
@@ -32,9 +32,9 @@ impl VisionEncoder {
     /// # Errors
     /// As [`VisionLanguageModel::load`](crate::VisionLanguageModel::load).
     pub fn load(dir: &Path, options: &VisionOptions) -> Result<Self> {
-        let VisionOptions { placement, max_pixels } = options;
+        let VisionOptions { placement, pixels } = options;
         let source = Source::of_model(dir)?;
-        let processor = VisionProcessor::of_source(&source, *max_pixels)?;
+        let processor = VisionProcessor::of_source(&source)?.with_pixels(*pixels);
         let weights = source.weights(placement)?;
         let tower = Tower::new(processor.config().clone(), weights.as_ref())?;
         Ok(Self { tower, processor })
@@ -44,10 +44,10 @@ impl VisionEncoder {
         Self { tower, processor }
     }
 
-    /// With other limits on the pixels of images and of a video's frames ([`Processor::with_pixels`]).
+    /// With other limits on the pixels of images and videos.
     #[must_use]
-    pub fn with_pixels(self, min_pixels: Option<usize>, max_pixels: Option<usize>) -> Self {
-        Self { processor: self.processor.with_pixels(min_pixels, max_pixels), ..self }
+    pub fn with_pixels(self, options: PixelOptions) -> Self {
+        Self { processor: self.processor.with_pixels(options), ..self }
     }
 
     /// Checks that the embeddings are those of a decoder with this hidden size; `dir` is the model's, for the error.
@@ -175,13 +175,13 @@ impl VisionEncoder {
         self.encoded(self.processor.image_layout(image)?, &self.processor().image(image)?)
     }
 
-    /// Encodes a video of one or more frames, `seconds` apart.
+    /// Encodes a video of one or more frames.
     ///
     /// # Errors
-    /// [`Error::AspectRatio`]; [`Error::Video`] without frames, if they differ in size, or if `seconds` is not positive.
-    pub fn encode_video(&self, frames: &[RgbImage], seconds: f64) -> Result<ImageEmbeddings> {
-        let layout = self.processor.video_layout(frames, seconds)?;
-        self.encoded(layout, &self.processor().video(frames)?)
+    /// As [`VisionProcessor::video_layout`].
+    pub fn encode_video(&self, video: &SampledVideo) -> Result<ImageEmbeddings> {
+        let layout = self.processor.video_layout(video)?;
+        self.encoded(layout, &self.processor().video(&video.frames)?)
     }
 
     /// Encodes an image or a video.
@@ -199,10 +199,10 @@ impl VisionEncoder {
     }
 
     /// The prompt of a conversation, rendered by the model's chat template with a generation prompt, with `images` as in
-    /// [`Self::expand_placeholders`].
+    /// [`Self::expand_placeholders`] and the timestamps of videos.
     ///
     /// # Errors
-    /// As [`Self::expand_placeholders`] and [`Tokenizer::apply_chat_template`].
+    /// As [`Self::chat_prompt`] and [`Tokenizer::apply_chat_template`].
     pub fn prompt(
         &self,
         tokenizer: &Tokenizer,
@@ -210,6 +210,23 @@ impl VisionEncoder {
         images: &[ImageEmbeddings],
     ) -> Result<Prompt> {
         let chat = tokenizer.apply_chat_template(messages, GenerationPrompt::Append)?;
+        self.chat_prompt(tokenizer, &chat, images)
+    }
+
+    /// The prompt of a rendered conversation, with `images` as in [`Self::expand_placeholders`] and the timestamps of
+    /// videos.
+    ///
+    /// # Errors
+    /// As [`VisionProcessor::with_timestamps`], [`Tokenizer::encode_chat`] and [`Self::expand_placeholders`].
+    pub fn chat_prompt(
+        &self,
+        tokenizer: &Tokenizer,
+        chat: &RenderedChat,
+        images: &[ImageEmbeddings],
+    ) -> Result<Prompt> {
+        let videos = images.iter().map(ImageEmbeddings::layout).filter(|layout| layout.is_video());
+        let videos = videos.map(ImageLayout::timestamps);
+        let chat = self.processor.with_timestamps(chat.clone(), videos)?;
         self.expand_placeholders(&tokenizer.encode_chat(&chat)?, images)
     }
 

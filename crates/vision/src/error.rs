@@ -33,6 +33,15 @@ pub enum Error {
         /// The model's folder.
         dir: PathBuf,
     },
+    /// A model has no video processor, though its family's has settings of its own.
+    #[error(
+        "`{}` has no `video_preprocessor_config.json`, which limits the pixels of videos: copy the file from the \
+         published model", dir.display()
+    )]
+    NoVideoProcessor {
+        /// The model's folder.
+        dir: PathBuf,
+    },
     /// An image processor's configuration is invalid or not supported.
     #[error("`{}`: {fault}", path.display())]
     Processor {
@@ -106,6 +115,19 @@ pub enum Error {
         height: u32,
         /// The most pixels of an image.
         most: u64,
+    },
+    /// A tokenizer does not have a placeholder.
+    #[error(
+        "`tokenizer.json` has no token `{token}` with the ID {id}, the `{field}` of `config.json`: take both files from \
+         one model"
+    )]
+    NoVisionToken {
+        /// The placeholder.
+        token: &'static str,
+        /// Its ID in the configuration.
+        id: u32,
+        /// The configuration's field.
+        field: &'static str,
     },
     /// The number of image placeholders differs from the number of images.
     #[error("the prompt has {placeholders} image placeholders for {images} images")]

@@ -8,11 +8,14 @@ use embodied_r_policy::GgufFile;
 use embodied_r_policy::config::ConfigFault;
 use serde_json::Value;
 
+use crate::frames::FrameTimes;
 use crate::grid::Grid;
+use crate::image_layout::Kind;
 use crate::layout::TowerLayout;
+use crate::processor::VideoRules;
 use crate::sizes::TowerSizes;
-pub(crate) use qwen2_5_vl::Qwen25Vl;
-pub(crate) use qwen3_vl::Qwen3Vl;
+use qwen2_5_vl::Qwen25Vl;
+use qwen3_vl::Qwen3Vl;
 
 /// What a family has of its own.
 pub(crate) trait VisionFamily {
@@ -37,6 +40,12 @@ pub(crate) trait VisionFamily {
     /// Whether a block has full attention over each frame.
     fn is_full(&self, block: usize) -> bool;
 
+    /// What its video processor does.
+    fn video_rules(&self) -> VideoRules;
+
+    /// A video in a prompt, whose temporal patches have `frames_per_patch` frames.
+    fn video(&self, times: &FrameTimes, frames_per_patch: usize) -> Kind;
+
     /// Patches of a frame that a patch attends to, in all blocks together.
     fn attended(&self, sizes: &TowerSizes, grid: Grid) -> f64;
 
@@ -49,6 +58,12 @@ pub(crate) trait VisionFamily {
 pub(crate) enum Family {
     Qwen25Vl(Qwen25Vl),
     Qwen3Vl(Qwen3Vl),
+}
+
+impl Default for Family {
+    fn default() -> Self {
+        Self::Qwen25Vl(Qwen25Vl::default())
+    }
 }
 
 impl Family {

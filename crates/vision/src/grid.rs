@@ -52,10 +52,41 @@ const LARGEST_RATIO: f64 = 200.0;
 ///
 /// # Errors
 /// [`Error::AspectRatio`] if one side is more than 200 times the other, or 0.
-pub fn smart_resize(
+pub fn smart_resize(size: (u32, u32), factor: usize, limits: PixelLimits) -> Result<(u32, u32)> {
+    resize_within(size, factor, limits, [1.0; 2])
+}
+
+/// The size that the frames of a clip are resized to (`smart_resize` of Qwen3-VL's video processor): as [`smart_resize`], with
+/// the pixels of all `frames` within the limits. These count frames in multiples of `frames_per_patch` where they are
+/// compared, and as they are where frames are scaled.
+///
+/// # Errors
+/// As [`smart_resize`].
+pub(crate) fn smart_resize_clip(
     (width, height): (u32, u32),
     factor: usize,
     limits: PixelLimits,
+    (frames, frames_per_patch): (usize, usize),
+) -> Result<(u32, u32)> {
+    let (w, h, least) = (f64::from(width), f64::from(height), factor as f64);
+    // Frames below a token are enlarged to one first.
+    let size = match width > 0 && height > 0 && w.min(h) < least {
+        true => {
+            let by = (least / h).max(least / w);
+            ((w * by) as u32, (h * by) as u32)
+        }
+        false => (width, height),
+    };
+    let (frames, patch) = (frames as f64, frames_per_patch as f64);
+    resize_within(size, factor, limits, [(frames / patch).round_ties_even() * patch, frames])
+}
+
+/// Limits the product of sides and the first of `frames`; scales by the product of sides and the second.
+fn resize_within(
+    (width, height): (u32, u32),
+    factor: usize,
+    limits: PixelLimits,
+    [compared, scaled]: [f64; 2],
 ) -> Result<(u32, u32)> {
     let (w, h) = (f64::from(width), f64::from(height));
     if width == 0 || height == 0 || w.max(h) / w.min(h) > LARGEST_RATIO {
@@ -65,12 +96,12 @@ pub fn smart_resize(
     let nearest = |side: f64| (side / factor).round_ties_even() * factor;
     let (mut to_w, mut to_h) = (nearest(w), nearest(h));
     let (least, most) = (limits.min_pixels as f64, limits.max_pixels as f64);
-    if to_w * to_h > most {
-        let by = (h * w / most).sqrt();
+    if compared * to_w * to_h > most {
+        let by = (scaled * h * w / most).sqrt();
         let below = |side: f64| ((side / by / factor).floor() * factor).max(factor);
         (to_w, to_h) = (below(w), below(h));
-    } else if to_w * to_h < least {
-        let by = (least / (h * w)).sqrt();
+    } else if compared * to_w * to_h < least {
+        let by = (least / (scaled * h * w)).sqrt();
         let above = |side: f64| (side * by / factor).ceil() * factor;
         (to_w, to_h) = (above(w), above(h));
     }

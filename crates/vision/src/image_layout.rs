@@ -1,14 +1,14 @@
 //! The place that an image or a video takes in a prompt, which is known without encoding it.
 
 use candle_core::Tensor;
-use embodied_r_policy::PromptImage;
+use embodied_r_policy::{ImageSpan, PromptImage};
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
 
 use crate::grid::Grid;
 
 /// The tokens of an image or a video, and what identifies its pixels.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ImageLayout {
     pub(crate) kind: Kind,
     pub(crate) grid: Grid,
@@ -18,21 +18,18 @@ pub struct ImageLayout {
 }
 
 /// What was encoded.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Kind {
     Image,
-    /// With `interval` temporal positions from one patch to the next. In f32, as `transformers` multiplies it, because
-    /// the product is truncated.
+    /// A video whose tokens are consecutive, with `interval` temporal positions from one patch to the next. In f32, as
+    /// `transformers` multiplies it, because the product is truncated.
     Video {
         interval: f32,
     },
-}
-
-impl Kind {
-    /// A video with `second_per_grid` seconds from one temporal patch to the next (`second_per_grid_ts`).
-    pub(crate) fn video(second_per_grid: f64, tokens_per_second: f64) -> Self {
-        Self::Video { interval: tokens_per_second as f32 * second_per_grid as f32 }
-    }
+    /// A video with the tokens of each temporal patch behind its timestamp.
+    TimestampedVideo {
+        timestamps: Vec<String>,
+    },
 }
 
 impl ImageLayout {
@@ -45,7 +42,16 @@ impl ImageLayout {
     /// Whether it is a video.
     #[must_use]
     pub fn is_video(&self) -> bool {
-        matches!(self.kind, Kind::Video { .. })
+        !matches!(self.kind, Kind::Image)
+    }
+
+    /// The timestamps of a video's temporal patches as they are in the prompt; none of an image, or of a video without.
+    #[must_use]
+    pub fn timestamps(&self) -> &[String] {
+        match &self.kind {
+            Kind::Image | Kind::Video { .. } => &[],
+            Kind::TimestampedVideo { timestamps } => timestamps,
+        }
     }
 
     /// Number of decoder tokens.
@@ -54,36 +60,56 @@ impl ImageLayout {
         self.grid.tokens(self.merge)
     }
 
+    /// Number of placeholders that become its tokens: one, or one for each timestamp.
+    pub(crate) fn placeholders(&self) -> usize {
+        self.timestamps().len().max(1)
+    }
+
+    /// Number of decoder tokens of each placeholder.
+    pub(crate) fn tokens_per_placeholder(&self) -> usize {
+        self.tokens() / self.placeholders()
+    }
+
     /// Identifies pixels and, of a video, times: equal digests count as equal content.
     #[must_use]
     pub fn digest(&self) -> u128 {
         self.digest
     }
 
-    /// The image at token `offset` of a prompt, with its 3-D position ids (`get_vision_position_ids` of `transformers`).
-    pub(crate) fn in_prompt(&self, offset: usize, embeddings: Option<Tensor>) -> PromptImage {
+    /// The image in a prompt, in which the tokens of its placeholders begin at `offsets`, with its 3-D position ids
+    /// (`get_vision_position_ids` of `transformers`).
+    pub(crate) fn in_prompt(&self, offsets: &[usize], embeddings: Option<Tensor>) -> PromptImage {
         let (height, width) = (self.grid.height / self.merge, self.grid.width / self.merge);
         let interval = match self.kind {
-            Kind::Image => 1.0,
             Kind::Video { interval } => interval,
+            Kind::Image | Kind::TimestampedVideo { .. } => 1.0,
         };
         let position = |index: usize| {
             let time = (index / (height * width)) as f32 * interval;
             [time as usize, index / width % height, index % width]
         };
-        let position_ids = (0..self.tokens()).map(position).collect();
-        PromptImage { embeddings, ..PromptImage::consecutive(offset, position_ids, self.digest) }
+        let tokens = self.tokens_per_placeholder();
+        let span = |offset: &usize| ImageSpan {
+            offset: *offset,
+            position_ids: (0..tokens).map(position).collect(),
+        };
+        let spans = offsets.iter().map(span).collect();
+        PromptImage { spans, digest: self.digest, embeddings }
     }
 }
 
 /// The digest of an image's or a video's pixels.
-pub(crate) fn digest(frames: &[RgbImage], kind: Kind) -> u128 {
+pub(crate) fn digest(frames: &[RgbImage], kind: &Kind) -> u128 {
     let mut hasher = blake3::Hasher::new();
     let interval = match kind {
         Kind::Image => f64::NAN,
-        Kind::Video { interval } => f64::from(interval),
+        Kind::Video { interval } => f64::from(*interval),
+        Kind::TimestampedVideo { .. } => f64::INFINITY,
     };
     hasher.update(&interval.to_le_bytes());
+    if let Kind::TimestampedVideo { timestamps } = kind {
+        hasher.update(timestamps.concat().as_bytes());
+    }
     for frame in frames {
         hasher.update(&frame.width().to_le_bytes());
         hasher.update(&frame.height().to_le_bytes());
@@ -97,5 +123,5 @@ pub(crate) fn digest(frames: &[RgbImage], kind: Kind) -> u128 {
 /// The digest of an image's pixels, as [`ImageLayout::digest`].
 #[must_use]
 pub fn image_digest(image: &RgbImage) -> u128 {
-    digest(std::slice::from_ref(image), Kind::Image)
+    digest(std::slice::from_ref(image), &Kind::Image)
 }

@@ -32,14 +32,14 @@ mod vision_processor;
 pub use config::{ImageTokens, VisionConfig};
 pub use encoder::VisionEncoder;
 pub use error::{Error, Result};
-pub use frames::Frames;
+pub use frames::{FrameTimes, Frames, SampledVideo};
 pub use grid::{Grid, PixelLimits, smart_resize};
 pub use image_embeddings::ImageEmbeddings;
 pub use image_layout::{ImageLayout, image_digest};
 pub use message::{MultimodalMessage, MultimodalPart};
 pub use model::{VisionLanguageModel, check_headers, is_vision_language_model};
 pub use options::VisionOptions;
-pub use processor::{Patch, Pixels, Processor};
+pub use processor::{FrameSampling, Patch, PixelOptions, Pixels, Processor, VideoPixels};
 pub use sizes::TowerSizes;
 pub use trainable::{
     FrozenParts, SavedTower, TowerBytes, TowerGradients, TowerOptions, TrainableTower,

@@ -4,13 +4,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::Device;
+use embodied_r_policy::tokenizer::Tokenizer;
 use embodied_r_policy::{InferenceModel, TensorParallel, WeightFormat, WeightPlacement};
 
 use crate::encoder::VisionEncoder;
 use crate::error::Result;
 use crate::options::VisionOptions;
-use crate::processor::Processor;
 use crate::source::Source;
+use crate::vision_processor::VisionProcessor;
 
 /// A vision-language model for inference. Clones share the weights.
 #[derive(Clone)]
@@ -32,11 +33,15 @@ pub fn is_vision_language_model(dir: &Path) -> bool {
 /// As [`VisionEncoder::load`].
 pub fn check_headers(model: &Path) -> Result<()> {
     let source = Source::of_model(model)?;
-    let (config, _) = source.config()?;
-    Processor::of_source(&source)?;
+    let processor = VisionProcessor::of_source(&source)?;
+    let config = processor.config();
+    // The decoder's loader reports a tokenizer that cannot be read.
+    if let Ok(tokenizer) = Tokenizer::from_dir(model) {
+        processor.check_tokenizer(&tokenizer)?;
+    }
     let placement = WeightPlacement { format: WeightFormat::F32, device: Device::Cpu };
     let weights = source.weights(&placement)?;
-    config.parts().iter().try_for_each(|(_, part)| weights.check(part, &config))
+    config.parts().iter().try_for_each(|(_, part)| weights.check(part, config))
 }
 
 impl VisionLanguageModel {

@@ -1,7 +1,9 @@
 //! The image processor: resizes, normalizes and cuts images into patches (`Qwen2VLImageProcessor`).
 
 mod of_model;
+mod patch;
 mod settings;
+mod video_rules;
 
 use candle_core::Tensor;
 use embodied_r_kernels::memory;
@@ -10,16 +12,19 @@ use rayon::prelude::*;
 
 use crate::config::VisionConfig;
 use crate::error::{Error, Result};
-use crate::grid::{Grid, PixelLimits, smart_resize};
+use crate::grid::Grid;
 use crate::resize::bicubic;
-pub use settings::Patch;
+pub use patch::Patch;
 pub(crate) use settings::{CHANNELS, IMAGE_FILE, Settings, VIDEO_FILE, of_folder, of_json};
+pub(crate) use video_rules::VideoRules;
+pub use video_rules::{FrameSampling, PixelOptions, VideoPixels};
 
 /// A checkpoint's processor for images and videos.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Processor {
     images: Settings,
     videos: Settings,
+    sampling: FrameSampling,
 }
 
 /// The normalized pixels of an image or a video, by patch (`pixel_values`).
@@ -32,30 +37,29 @@ pub struct Pixels {
 }
 
 impl Processor {
-    /// Limits images to `max_pixels`, also when enlarging small ones.
+    /// With other limits on the pixels of images and videos.
     #[must_use]
-    pub fn with_max_pixels(mut self, max_pixels: usize) -> Self {
-        for settings in [&mut self.images, &mut self.videos] {
-            let PixelLimits { min_pixels, max_pixels: most } = &mut settings.limits;
-            *most = (*most).min(max_pixels);
-            *min_pixels = (*min_pixels).min(*most);
+    pub fn with_pixels(mut self, options: PixelOptions) -> Self {
+        let PixelOptions { min_pixels, max_pixels, video_pixels } = options;
+        for Settings { rule, limits, .. } in [&mut self.images, &mut self.videos] {
+            rule.limit(limits, min_pixels, max_pixels);
+        }
+        if let Some(pixels) = video_pixels {
+            self.videos.rule.set_pixels(pixels);
         }
         self
     }
 
-    /// Other limits on the pixels of images and of a video's frames: `min_pixels` replaces the checkpoint's, `max_pixels`
-    /// lowers it, as in `qwen-vl-utils`.
+    /// What the limits on the pixels of videos apply to.
     #[must_use]
-    pub fn with_pixels(mut self, min_pixels: Option<usize>, max_pixels: Option<usize>) -> Self {
-        if let Some(min_pixels) = min_pixels {
-            for settings in [&mut self.images, &mut self.videos] {
-                settings.limits.min_pixels = min_pixels.min(settings.limits.max_pixels);
-            }
-        }
-        match max_pixels {
-            Some(max_pixels) => self.with_max_pixels(max_pixels),
-            None => self,
-        }
+    pub fn video_pixels(&self) -> VideoPixels {
+        self.videos.rule.pixels()
+    }
+
+    /// How the frames of videos are sampled.
+    #[must_use]
+    pub fn frame_sampling(&self) -> FrameSampling {
+        self.sampling
     }
 
     /// The patch grid of an image of `size`, in pixels.
@@ -144,19 +148,7 @@ impl Processor {
 impl Settings {
     /// The size that an image, or each of a video's `frames` frames, is resized to.
     fn resized(&self, size: (u32, u32), frames: usize) -> Result<(u32, u32)> {
-        smart_resize(size, self.patch.side * self.patch.merge, self.limits_of(frames))
-    }
-
-    /// The limits on each of `frames` frames.
-    fn limits_of(&self, frames: usize) -> PixelLimits {
-        let PixelLimits { min_pixels, max_pixels } = self.limits;
-        let Some(video_tokens) = self.max_video_tokens else { return self.limits };
-        // `cap_pixels_per_frame` of `Qwen2VLVideoProcessor`: an even share of nine tenths of the tokens.
-        let factor = self.patch.side * self.patch.merge;
-        let total = (video_tokens as f64 * (factor * factor) as f64 * 0.9) as usize;
-        let share = total.saturating_mul(self.patch.frames) / frames.max(1);
-        let max_pixels = max_pixels.min(share).max((min_pixels as f64 * 1.05) as usize);
-        PixelLimits { min_pixels, max_pixels }
+        self.rule.resized(size, frames, self.limits, self.patch)
     }
 
     fn kept_size(&self, size: (u32, u32), frames: usize) -> Result<(u32, u32)> {
@@ -311,18 +303,21 @@ mod tests {
         };
         let own = processor();
         assert_eq!((tokens(&own, 4), tokens(&own, 100)), (1, 256));
-        let more = processor().with_pixels(Some(400), None);
+        let with = |min_pixels, max_pixels| {
+            processor().with_pixels(PixelOptions { min_pixels, max_pixels, video_pixels: None })
+        };
+        let more = with(Some(400), None);
         assert_eq!((tokens(&more, 4), tokens(&more, 100)), (25, 256));
-        let less = processor().with_pixels(None, Some(64));
+        let less = with(None, Some(64));
         assert_eq!((tokens(&less, 4), tokens(&less, 100)), (1, 4));
         // A limit cannot be raised, nor the least pixels above it.
-        let both = processor().with_pixels(Some(1 << 20), Some(1 << 20));
+        let both = with(Some(1 << 20), Some(1 << 20));
         assert_eq!((tokens(&both, 4), tokens(&both, 100)), (256, 256));
     }
 
     #[test]
     fn max_pixels_applies_to_images_and_videos() {
-        let processor = processor().with_max_pixels(64);
+        let processor = processor().with_pixels(PixelOptions::at_most(Some(64)));
         assert_eq!(processor.image_grid((100, 100)).unwrap().patches(), 16);
         let video = processor.video(&[image(100, 100, 0)]).unwrap();
         assert_eq!(video.grid.patches(), 16);

@@ -9,7 +9,7 @@ use embodied_r_policy::{Adapter, ModelConfig, WeightPlacement, gguf, lora};
 
 use crate::config::{ImageTokens, VisionConfig};
 use crate::error::{Error, Result};
-use crate::processor::Settings;
+use crate::processor::{Settings, VideoRules};
 use crate::tower_weights::TowerWeights;
 use folder::Folder;
 pub(crate) use folder::tower_tensors;
@@ -74,11 +74,19 @@ impl Source {
         }
     }
 
-    /// The processor's settings for images and videos.
-    pub(crate) fn settings(&self) -> Result<(Settings, Settings)> {
+    /// What the family's video processor does.
+    pub(crate) fn video_rules(&self) -> Result<VideoRules> {
+        Ok(match self {
+            Self::Folder(folder) => folder.family()?.get().video_rules(),
+            Self::Mmproj(file) => file.vision_config()?.family().video_rules(),
+        })
+    }
+
+    /// The processor's settings for images, and for videos by `rules`.
+    pub(crate) fn settings(&self, rules: &VideoRules) -> Result<(Settings, Settings)> {
         match self {
-            Self::Folder(folder) => folder.settings(),
-            Self::Mmproj(file) => file.settings(),
+            Self::Folder(folder) => folder.settings(rules),
+            Self::Mmproj(file) => file.settings(rules),
         }
     }
 

@@ -3,18 +3,21 @@
 use std::path::Path;
 
 use candle_core::Tensor;
+use embodied_r_policy::tokenizer::{RenderedChat, Tokenizer, VISION_TOKENS};
 use embodied_r_policy::{Prompt, PromptImage};
 use image::RgbImage;
 
 use crate::config::{ImageTokens, VisionConfig};
 use crate::error::{Error, Result};
-use crate::family::Family;
-use crate::frames::Frames;
+use crate::frames::{FrameTimes, Frames, SampledVideo};
 use crate::grid::Grid;
 use crate::image_embeddings::ImageEmbeddings;
 use crate::image_layout::{ImageLayout, Kind, digest, image_digest};
-use crate::processor::{Pixels, Processor, frame_size};
+use crate::processor::{PixelOptions, Pixels, Processor, frame_size};
 use crate::source::Source;
+
+/// A video in a rendered conversation.
+const VIDEO: &str = "<|vision_start|><|video_pad|><|vision_end|>";
 
 /// The image processor, the sizes of the vision tower and the placeholder tokens of a model.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,14 +28,13 @@ pub struct VisionProcessor {
 }
 
 impl VisionProcessor {
-    /// The processor of `model`, a folder in Hugging Face's layout or a GGUF file with its `mmproj` next to it; images
-    /// are reduced to `max_pixels` if that is less than the model's own limit.
+    /// The processor of `model`, a folder in Hugging Face's layout or a GGUF file with its `mmproj` next to it.
     ///
     /// # Errors
     /// [`Error::NoVision`], [`Error::NoProcessor`] or [`Error::NoMmproj`] for a text model; [`Error::Patches`] if
     /// processor and vision tower do not fit each other.
-    pub fn of_model(model: &Path, max_pixels: Option<usize>) -> Result<Self> {
-        Self::of_source(&Source::of_model(model)?, max_pixels)
+    pub fn of_model(model: &Path) -> Result<Self> {
+        Self::of_source(&Source::of_model(model)?)
     }
 
     /// The processor of the hub's model `name`, such as `Qwen/Qwen2.5-VL-7B-Instruct`, for a model whose files are not
@@ -44,13 +46,9 @@ impl VisionProcessor {
         Some(Self { config, processor, tokens: ImageTokens::default() })
     }
 
-    pub(crate) fn of_source(source: &Source, max_pixels: Option<usize>) -> Result<Self> {
+    pub(crate) fn of_source(source: &Source) -> Result<Self> {
         let (config, tokens) = source.config()?;
         let processor = Processor::of_source(source)?;
-        let processor = match max_pixels {
-            Some(max_pixels) => processor.with_max_pixels(max_pixels),
-            None => processor,
-        };
         processor.check(&config)?;
         Ok(Self { config, processor, tokens })
     }
@@ -59,6 +57,21 @@ impl VisionProcessor {
     #[must_use]
     pub fn config(&self) -> &VisionConfig {
         &self.config
+    }
+
+    /// Checks that a tokenizer has the placeholders of images and videos.
+    ///
+    /// # Errors
+    /// [`Error::NoVisionToken`].
+    pub fn check_tokenizer(&self, tokenizer: &Tokenizer) -> Result<()> {
+        let [_, _, image, video] = VISION_TOKENS;
+        let ImageTokens { image_token_id, video_token_id } = self.tokens;
+        let tokens =
+            [(image, image_token_id, "image_token_id"), (video, video_token_id, "video_token_id")];
+        match tokens.into_iter().find(|(token, id, _)| tokenizer.token_id(token) != Some(*id)) {
+            None => Ok(()),
+            Some((token, id, field)) => Err(Error::NoVisionToken { token, id, field }),
+        }
     }
 
     /// The placeholder of an image.
@@ -73,18 +86,17 @@ impl VisionProcessor {
         &self.processor
     }
 
-    /// With other limits on the pixels of images and of a video's frames ([`Processor::with_pixels`]).
+    /// With other limits on the pixels of images and videos.
     #[must_use]
-    pub fn with_pixels(self, min_pixels: Option<usize>, max_pixels: Option<usize>) -> Self {
-        Self { processor: self.processor.with_pixels(min_pixels, max_pixels), ..self }
+    pub fn with_pixels(self, options: PixelOptions) -> Self {
+        Self { processor: self.processor.with_pixels(options), ..self }
     }
 
     /// The patch grid of a video of `frames` frames of `size`, in pixels.
     ///
     /// # Errors
-    /// [`Error::AspectRatio`]; [`Error::Video`] for a family without videos.
+    /// [`Error::AspectRatio`].
     pub fn video_grid(&self, frames: usize, size: (u32, u32)) -> Result<Grid> {
-        self.video_kind(1.0)?;
         self.processor.video_grid(frames, size)
     }
 
@@ -111,7 +123,7 @@ impl VisionProcessor {
     pub fn layout(&self, frames: &Frames) -> Result<ImageLayout> {
         match frames {
             Frames::Image(image) => self.image_layout(image),
-            Frames::Video { frames, seconds } => self.video_layout(frames, *seconds),
+            Frames::Video(video) => self.video_layout(video),
         }
     }
 
@@ -125,15 +137,21 @@ impl VisionProcessor {
         Ok(ImageLayout { kind: Kind::Image, grid, merge, digest: image_digest(image) })
     }
 
-    /// The layout of a video of one or more frames, `seconds` apart.
+    /// The layout of a video of one or more frames.
     ///
     /// # Errors
-    /// [`Error::AspectRatio`]; [`Error::Video`] without frames, if they differ in size, or if `seconds` is not positive.
-    pub fn video_layout(&self, frames: &[RgbImage], seconds: f64) -> Result<ImageLayout> {
+    /// [`Error::AspectRatio`]; [`Error::Video`] without frames, if they differ in size, or if their times are not a positive
+    /// interval apart or not as many.
+    pub fn video_layout(&self, video: &SampledVideo) -> Result<ImageLayout> {
+        let SampledVideo { frames, times } = video;
         let grid = self.processor.video_grid(frames.len(), frame_size(frames)?)?;
-        let kind = self.video_kind(seconds)?;
-        let merge = self.config.spatial_merge_size;
-        Ok(ImageLayout { kind, grid, merge, digest: digest(frames, kind) })
+        if times.starts.len() != frames.len() {
+            let (times, frames) = (times.starts.len(), frames.len());
+            return Err(Error::Video(format!("a video of {frames} frames has {times} times")));
+        }
+        let kind = self.video_kind(times)?;
+        let digest = digest(frames, &kind);
+        Ok(ImageLayout { kind, grid, merge: self.config.spatial_merge_size, digest })
     }
 
     /// The patches of an image or a video.
@@ -143,26 +161,61 @@ impl VisionProcessor {
     pub fn pixels(&self, frames: &Frames) -> Result<Pixels> {
         match frames {
             Frames::Image(image) => self.processor.image(image),
-            Frames::Video { frames, .. } => self.processor.video(frames),
+            Frames::Video(video) => self.processor.video(&video.frames),
         }
     }
 
-    /// A video with frames `seconds` apart.
+    /// A video whose frames have these times.
     ///
     /// # Errors
-    /// [`Error::Video`] if `seconds` is not positive.
-    pub(crate) fn video_kind(&self, seconds: f64) -> Result<Kind> {
+    /// [`Error::Video`] if they are not a positive interval apart.
+    fn video_kind(&self, times: &FrameTimes) -> Result<Kind> {
+        let seconds = times.interval;
         if !(seconds.is_finite() && seconds > 0.0) {
             let message =
                 format!("the seconds between a video's frames must be positive, not {seconds}");
             return Err(Error::Video(message));
         }
-        let second_per_grid = seconds * self.processor.patch().frames as f64;
-        match self.config.family_fields() {
-            Family::Qwen25Vl(family) => Ok(Kind::video(second_per_grid, family.tokens_per_second)),
-            Family::Qwen3Vl(_) => {
-                Err(Error::Video("videos of Qwen3-VL are not supported yet".into()))
-            }
+        Ok(self.config.family().video(times, self.processor.patch().frames))
+    }
+
+    /// The timestamps of the temporal patches of a video in a prompt, as [`ImageLayout::timestamps`].
+    ///
+    /// # Errors
+    /// [`Error::Video`] if the times are not a positive interval apart.
+    pub fn timestamps(&self, times: &FrameTimes) -> Result<Vec<String>> {
+        Ok(match self.video_kind(times)? {
+            Kind::TimestampedVideo { timestamps } => timestamps,
+            Kind::Image | Kind::Video { .. } => Vec::new(),
+        })
+    }
+
+    /// The conversation with the placeholder of each video split into one for each of its timestamps, which stand before
+    /// them, as `Qwen3VLProcessor` of `transformers` 4.57. `videos` are the timestamps of each video in order; one without
+    /// any keeps its placeholder.
+    ///
+    /// # Errors
+    /// [`Error::VideoCount`] unless there is one video per video placeholder.
+    pub fn with_timestamps<'a>(
+        &self,
+        chat: RenderedChat,
+        videos: impl IntoIterator<Item = &'a [String]>,
+    ) -> Result<RenderedChat> {
+        let videos: Vec<&[String]> = videos.into_iter().collect();
+        if videos.iter().all(|timestamps| timestamps.is_empty()) {
+            return Ok(chat);
+        }
+        let mut left = videos.iter();
+        let (chat, placeholders) = chat.replace_special(VIDEO, || {
+            let timestamps = left.next()?;
+            let is_plain = timestamps.is_empty();
+            let split =
+                || timestamps.iter().map(|timestamp| format!("{timestamp}{VIDEO}")).collect();
+            Some(if is_plain { VIDEO.to_owned() } else { split() })
+        });
+        match placeholders == videos.len() {
+            true => Ok(chat),
+            false => Err(Error::VideoCount { placeholders, videos: videos.len() }),
         }
     }
 
@@ -188,33 +241,40 @@ impl VisionProcessor {
 
     fn place(&self, ids: &[u32], visuals: Vec<(&ImageLayout, Option<&Tensor>)>) -> Result<Prompt> {
         let ImageTokens { image_token_id, video_token_id } = self.tokens;
-        let (videos, images): (Vec<_>, Vec<_>) =
-            visuals.into_iter().partition(|(layout, _)| layout.is_video());
+        let of_kind = |is_video: bool| {
+            let visuals = visuals.iter().enumerate();
+            let of_kind = visuals.filter(move |(_, (layout, _))| layout.is_video() == is_video);
+            of_kind.flat_map(|(index, (layout, _))| {
+                std::iter::repeat_n((index, layout.tokens_per_placeholder()), layout.placeholders())
+            })
+        };
         let placeholders = |of: u32| ids.iter().filter(|id| **id == of).count();
-        let (for_images, for_videos) = (placeholders(image_token_id), placeholders(video_token_id));
-        if for_images != images.len() {
-            return Err(Error::ImageCount { placeholders: for_images, images: images.len() });
+        let (for_images, images) = (placeholders(image_token_id), of_kind(false).count());
+        if for_images != images {
+            return Err(Error::ImageCount { placeholders: for_images, images });
         }
-        if for_videos != videos.len() {
-            return Err(Error::VideoCount { placeholders: for_videos, videos: videos.len() });
+        let (for_videos, videos) = (placeholders(video_token_id), of_kind(true).count());
+        if for_videos != videos {
+            return Err(Error::VideoCount { placeholders: for_videos, videos });
         }
-        let (mut images, mut videos) = (images.into_iter(), videos.into_iter());
-        let (mut expanded, mut in_prompt) = (Vec::new(), Vec::new());
+        let (mut images, mut videos) = (of_kind(false), of_kind(true));
+        let mut expanded = Vec::new();
+        let mut offsets = vec![Vec::new(); visuals.len()];
         for id in ids {
-            let visual = match *id {
+            let tokens = match *id {
                 id if id == image_token_id => images.next(),
                 id if id == video_token_id => videos.next(),
                 _ => None,
             };
-            match visual {
-                None => expanded.push(*id),
-                Some((layout, embeddings)) => {
-                    in_prompt.push(layout.in_prompt(expanded.len(), embeddings.cloned()));
-                    expanded.extend(std::iter::repeat_n(*id, layout.tokens()));
-                }
+            if let Some((index, _)) = tokens {
+                offsets[index].push(expanded.len());
             }
+            expanded.extend(std::iter::repeat_n(*id, tokens.map_or(1, |(_, tokens)| tokens)));
         }
-        Ok(Prompt::with_images(expanded, in_prompt)?)
+        let in_prompt = visuals.iter().zip(offsets);
+        let in_prompt = in_prompt
+            .map(|((layout, embeddings), offsets)| layout.in_prompt(&offsets, embeddings.cloned()));
+        self.with_images(expanded, in_prompt.collect())
     }
 
     /// The prompt of `ids` that have a placeholder for each token of an image or a video, as the model sees them, without
@@ -232,10 +292,10 @@ impl VisionProcessor {
             for (index, visual) in visuals.iter().enumerate() {
                 let rows: Vec<usize> =
                     found.by_ref().take(visual.tokens()).map(|(row, _)| row).collect();
-                let offset = rows.first().copied().unwrap_or_default();
-                let is_whole = rows.len() == visual.tokens()
-                    && rows.iter().zip(offset..).all(|(row, expected)| *row == expected);
-                if !is_whole {
+                let parts = rows.chunks(visual.tokens_per_placeholder().max(1));
+                let is_consecutive =
+                    |part: &[usize]| part.windows(2).all(|pair| pair[1] == pair[0] + 1);
+                if rows.len() < visual.tokens() || !parts.clone().all(is_consecutive) {
                     let (tokens, placeholders) = (visual.tokens(), rows.len());
                     return Err(Error::PlaceholderTokens {
                         index,
@@ -244,7 +304,8 @@ impl VisionProcessor {
                         placeholders,
                     });
                 }
-                in_prompt.push(visual.in_prompt(offset, None));
+                let offsets: Vec<usize> = parts.filter_map(|part| part.first().copied()).collect();
+                in_prompt.push(visual.in_prompt(&offsets, None));
             }
             let left = found.count();
             if left > 0 {
@@ -257,7 +318,11 @@ impl VisionProcessor {
                 });
             }
         }
-        in_prompt.sort_by_key(PromptImage::offset);
-        Ok(Prompt::with_images(ids.to_vec(), in_prompt)?)
+        self.with_images(ids.to_vec(), in_prompt)
+    }
+
+    fn with_images(&self, ids: Vec<u32>, mut images: Vec<PromptImage>) -> Result<Prompt> {
+        images.sort_by_key(PromptImage::offset);
+        Ok(Prompt::with_images(ids, images)?)
     }
 }

@@ -8,6 +8,8 @@ mod mmproj;
 mod multimodal;
 #[path = "parity/test_image.rs"]
 mod test_image;
+#[path = "parity/videos.rs"]
+mod videos;
 #[path = "parity/written_model.rs"]
 mod written_model;
 
@@ -20,8 +22,8 @@ use embodied_r_policy::{
     WeightFormat,
 };
 use embodied_r_vision::{
-    ImageEmbeddings, MultimodalMessage, MultimodalPart, VisionEncoder, VisionLanguageModel,
-    is_vision_language_model,
+    FrameTimes, ImageEmbeddings, MultimodalMessage, MultimodalPart, SampledVideo, VisionEncoder,
+    VisionLanguageModel, is_vision_language_model,
 };
 use image::RgbImage;
 use serde::Deserialize;
@@ -78,6 +80,12 @@ fn cases(layout: &str) -> Vec<Case> {
     cases
 }
 
+/// The video of frames at a rate.
+fn video(frames: Vec<RgbImage>, fps: f64) -> SampledVideo {
+    let times = FrameTimes::at_rate(frames.len(), fps);
+    SampledVideo { frames, times }
+}
+
 impl Case {
     fn images(&self) -> Vec<RgbImage> {
         self.sizes.iter().zip(self.seed..).map(|(size, seed)| test_image(*size, seed)).collect()
@@ -86,7 +94,9 @@ impl Case {
     fn encode(&self, vision_encoder: &VisionEncoder) -> Vec<ImageEmbeddings> {
         let images = self.images();
         match self.kind.as_str() {
-            "video" => vec![vision_encoder.encode_video(&images, self.seconds).unwrap()],
+            "video" => {
+                vec![vision_encoder.encode_video(&video(images, 1.0 / self.seconds)).unwrap()]
+            }
             _ => vision_encoder.encode_images(&images.iter().collect::<Vec<_>>()).unwrap(),
         }
     }
@@ -110,6 +120,17 @@ struct Sampled {
     /// Log-probabilities of the whole vocabulary at the first position.
     first: Vec<f32>,
     ids: Vec<u32>,
+}
+
+impl Sampled {
+    /// Compares some log-probabilities at the first position, and the greedy tokens.
+    fn assert_matches(&self, name: &str, logp: &[(usize, f32)], greedy: &[u32], most: f32) {
+        for (id, expected) in logp {
+            let found = self.first[*id];
+            assert!((found - expected).abs() < most, "{name}, {id}: {found} {expected}");
+        }
+        assert_eq!(self.ids, greedy, "{name}");
+    }
 }
 
 /// Greedy completions of all prompts in one batch.

@@ -54,7 +54,7 @@ fn tower(layout: &str) -> TrainableTower {
 }
 
 fn tower_with(layout: &str, options: &TowerOptions) -> TrainableTower {
-    let processor = VisionProcessor::of_model(&folder(layout), None).unwrap();
+    let processor = VisionProcessor::of_model(&folder(layout)).unwrap();
     TrainableTower::load(&folder(layout), processor, options).unwrap()
 }
 

@@ -22,8 +22,12 @@ use crate::images::test_image::test_image;
 const URL: &str = "messages[0].content[0].video_url.url";
 
 fn workspace() -> tempfile::TempDir {
+    workspace_of(VisionModel::Nested)
+}
+
+fn workspace_of(model: VisionModel) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
-    VisionModel::Nested.write(&dir.path().join("model"));
+    model.write(&dir.path().join("model"));
     dir
 }
 
@@ -108,6 +112,26 @@ fn frames_in_a_request_are_described_as_the_reference_does() {
     }
     let usage = &answer.json()["usage"]["prompt_tokens"];
     assert_eq!(*usage, numbers(&case["ids"]).len());
+}
+
+#[test]
+fn frames_of_qwen3_vl_have_the_timestamps_of_the_reference() {
+    let file = fs::read(VisionModel::Qwen3Vl.folder().join("videos.json")).unwrap();
+    let cases: Vec<Value> = serde_json::from_slice(&file).unwrap();
+    let case = cases.iter().find(|case| case["name"] == "a video at 2 fps").unwrap();
+    let numbers = |value: &Value| -> Vec<u32> { serde_json::from_value(value.clone()).unwrap() };
+    let sizes = serde_json::from_value(case["visuals"][0]["sizes"].clone()).unwrap();
+    let sizes: Vec<(u32, u32)> = sizes;
+    let tokenizer = Tokenizer::from_dir(&VisionModel::Qwen3Vl.folder()).unwrap();
+    let expected = tokenizer.decode(&numbers(&case["greedy"]), SpecialTokens::Skip).unwrap();
+    let server = Server::launch(workspace_of(VisionModel::Qwen3Vl), &[], None);
+    let url = frames_url(&sizes, case["seed"].as_u64().unwrap() as u32);
+    let body = request(&[url]);
+    let answer = server.post(CHAT, &body);
+    assert_eq!(text(&answer), expected);
+    let counted = server.post("/tokenize", &body).json()["tokens"].clone();
+    assert_eq!(numbers(&counted), numbers(&case["ids"]));
+    assert_eq!(answer.json()["usage"]["prompt_tokens"], numbers(&case["ids"]).len());
 }
 
 #[test]

@@ -72,8 +72,8 @@ impl VisionWork {
         plan: &MemoryPlan,
     ) -> Result<Self> {
         let (work, vision) = (&options.work, &images.vision);
-        let processor = VisionProcessor::of_model(folder, None)?;
-        let processor = processor.with_pixels(vision.min_pixels, vision.max_pixels);
+        let processor = VisionProcessor::of_model(folder)?;
+        let processor = processor.with_pixels(vision.pixels());
         let mut table = ImageTable::new(processor.clone());
         let source = |index: u64| -> Arc<dyn ImageSource> {
             Arc::new(Synthetic { side: images.side, seed: stream(&[index]) })
@@ -130,7 +130,7 @@ impl VisionWork {
         let requests = work.requests(placeholder as usize, run).into_iter();
         let with_image = |(request, layout): (GenerationRequest, &ImageLayout)| {
             let ids = [&[placeholder], request.prompt.ids()].concat();
-            let prompt = self.processor.prompt(&ids, &[*layout])?;
+            let prompt = self.processor.prompt(&ids, std::slice::from_ref(layout))?;
             Ok(GenerationRequest { prompt, ..request })
         };
         requests.zip(&self.layouts[first..]).map(with_image).collect()
@@ -143,8 +143,8 @@ pub(super) fn load_of_prompts(
     work: &Work,
     images: &ImageOptions,
 ) -> Result<(usize, VisionLoad)> {
-    let processor = VisionProcessor::of_model(folder, None)?;
-    let processor = processor.with_pixels(images.vision.min_pixels, images.vision.max_pixels);
+    let processor = VisionProcessor::of_model(folder)?;
+    let processor = processor.with_pixels(images.vision.pixels());
     let grid = processor.processor().image_grid((images.side, images.side))?;
     let config = processor.config();
     let tokens = grid.tokens(config.spatial_merge_size);

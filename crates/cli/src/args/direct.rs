@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{ArgMatches, Command};
 use embodied_r_grpo::settings::FrameUse;
+use embodied_r_vision::{PixelOptions, VideoPixels};
 
 use super::reasoner::refuse_local;
 use super::value::at_least_one;
@@ -48,6 +49,37 @@ pub(crate) struct ViewArgs {
     /// Enlarge smaller images, and frames of videos, to this many pixels [default: the model's image processor decides].
     #[arg(long, value_name = "PIXELS", requires = "direct", value_parser = at_least_one)]
     pub(crate) min_pixels: Option<usize>,
+    /// What the limits of the model's video processor apply to: the whole `clip`, or each `frame`, as in `qwen-vl-utils`;
+    /// Qwen2.5-VL limits frames in either case [default: clip].
+    #[arg(long, value_enum, value_name = "WHAT", requires = "direct")]
+    pub(crate) video_pixels: Option<VideoPixelsName>,
+}
+
+impl ViewArgs {
+    /// Limits on the pixels of images and videos, with the largest from another option.
+    pub(crate) fn pixels(&self, max_pixels: Option<usize>) -> PixelOptions {
+        let video_pixels = Some(self.video_pixels.unwrap_or_default().into());
+        PixelOptions { min_pixels: self.min_pixels, max_pixels, video_pixels }
+    }
+}
+
+/// What the limits of a video processor apply to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub(crate) enum VideoPixelsName {
+    /// All frames of a clip together.
+    #[default]
+    Clip,
+    /// Each frame.
+    Frame,
+}
+
+impl From<VideoPixelsName> for VideoPixels {
+    fn from(name: VideoPixelsName) -> Self {
+        match name {
+            VideoPixelsName::Clip => Self::Clip,
+            VideoPixelsName::Frame => Self::Frame,
+        }
+    }
 }
 
 /// What a model sees in the frames of a video.
@@ -80,7 +112,7 @@ pub(super) fn check_server(matches: &ArgMatches, command: &mut Command) -> Resul
         let message = "`--frame-use video` belongs to a local model: a server gets the frames of a video as separate images";
         return Err(command.error(ErrorKind::ArgumentConflict, message));
     }
-    refuse_local(matches, command, &["min_pixels"])
+    refuse_local(matches, command, &["min_pixels", "video_pixels"])
 }
 
 /// Options of videos and images that a command also has for other uses.

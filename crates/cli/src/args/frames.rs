@@ -10,7 +10,8 @@ pub(crate) struct FrameArgs {
     /// Frames of a video: `key` (the key frames of `keyframes`) or `uniform=N` (N evenly spaced ones).
     #[arg(long, value_name = "FRAMES", help_heading = "Videos", conflicts_with_all = ["fps", "max_frames"])]
     pub(crate) frames: Option<String>,
-    /// Sample videos at this many frames per second instead, as `qwen-vl-utils` does: an even number of frames, at least 4.
+    /// Sample videos at this many frames per second instead, as the model's video processor does: at least 4 frames, for
+    /// Qwen2.5-VL an even number.
     #[arg(long, value_name = "FPS", help_heading = "Videos", allow_negative_numbers = true)]
     pub(crate) fps: Option<f64>,
     /// Maximum number of frames with `--fps` [default: 768].

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use super::device::DeviceName;
+use super::direct::VideoPixelsName;
+use super::frames::FrameArgs;
 use super::model::WeightArgs;
 use super::parallel::ParallelArgs;
 use super::precision::PrecisionName;
@@ -57,19 +59,27 @@ pub(crate) struct GreedyArgs {
     pub(crate) max_tokens: usize,
 }
 
-/// Print a vision-language model's input tokens for images, and its greedy completion.
+/// Print a vision-language model's input tokens for images and videos, and its greedy completion.
 ///
-/// The images and then the prompt form one user message in the model's chat template. Decoding is greedy and ends at a
-/// stop token.
+/// The images, the videos and then the prompt form one user message in the model's chat template. Decoding is greedy and
+/// ends at a stop token.
 #[derive(Debug, Args)]
 pub(crate) struct CaptionArgs {
     /// Vision-language model: a directory in Hugging Face layout, a GGUF file with its `mmproj`, or a Hub ID.
     #[arg(long, value_name = "MODEL")]
     pub(crate) model: String,
     /// Images: PNG, JPEG, WebP or GIF.
-    #[arg(long, num_args = 1.., value_name = "FILE", required = true)]
+    #[arg(long, num_args = 1.., value_name = "FILE", required_unless_present = "video")]
     pub(crate) image: Vec<PathBuf>,
-    /// Text of the message, after the images.
+    /// Videos, whose frames the model sees as a video.
+    #[arg(long, num_args = 1.., value_name = "FILE")]
+    pub(crate) video: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) frames: FrameArgs,
+    /// What the limits of the model's video processor apply to; Qwen2.5-VL limits frames in either case.
+    #[arg(long, value_enum, value_name = "WHAT", help_heading = "Videos", default_value_t)]
+    pub(crate) video_pixels: VideoPixelsName,
+    /// Text of the message, after the images and videos.
     #[arg(long, value_name = "TEXT")]
     pub(crate) prompt: String,
     /// Maximum number of tokens to generate.
@@ -80,7 +90,7 @@ pub(crate) struct CaptionArgs {
     pub(crate) max_pixels: Option<usize>,
     #[command(flatten)]
     pub(crate) weights: WeightArgs,
-    /// Print JSON instead of one line per image and the completion.
+    /// Print JSON instead of one line per image or video and the completion.
     #[arg(long)]
     pub(crate) json: bool,
     #[command(flatten)]

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::value_parser;
 
+use super::direct::VideoPixelsName;
 use super::frames::FrameArgs;
 use super::model::StoredModel;
 
@@ -40,6 +41,9 @@ pub(crate) struct ServeArgs {
     pub(crate) allowed_media_domains: Vec<String>,
     #[command(flatten)]
     pub(crate) frames: FrameArgs,
+    /// What the limits of the model's video processor apply to; Qwen2.5-VL limits frames in either case.
+    #[arg(long, value_enum, value_name = "WHAT", help_heading = "Videos", default_value_t)]
+    pub(crate) video_pixels: VideoPixelsName,
     /// Do not load the vision encoder of a vision-language model; requests are text-only.
     #[arg(long)]
     pub(crate) language_model_only: bool,

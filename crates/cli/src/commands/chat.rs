@@ -41,8 +41,7 @@ pub(crate) fn run(args: ChatArgs) -> anyhow::Result<Status> {
         true => Some(direct(&args)?),
         false => None,
     };
-    let (min_pixels, max_pixels) = (args.view.min_pixels, args.captioner.max_pixels);
-    let vision = VisionMode::Enabled { min_pixels, max_pixels };
+    let vision = VisionMode::Enabled(args.view.pixels(args.captioner.max_pixels));
     let mut session = ChatSession::load(&args.stored, &args.decoding, Echo::Text, vision)?;
     let mut attachments = Attachments::new(&args, direct, &session);
     let mut conversation = Conversation::new(args.decoding.system_prompt());

@@ -10,7 +10,7 @@ use embodied_r_inference::Model;
 use embodied_r_policy::PAGE_SIZE;
 use embodied_r_policy::tokenizer::{ChatMessage, GenerationPrompt};
 use embodied_r_serve::{Error, Server, ServerOptions};
-use embodied_r_vision::{VisionOptions, is_vision_language_model};
+use embodied_r_vision::{PixelOptions, VisionOptions, is_vision_language_model};
 use tokio::sync::mpsc;
 
 use crate::args::serve::ServeArgs;
@@ -51,7 +51,9 @@ fn load(args: &ServeArgs, dir: &Path, mut options: ServerOptions) -> anyhow::Res
     let placement = args.stored.weights.placement()?;
     let model = match !args.language_model_only && is_vision_language_model(dir) {
         true => {
-            let options = VisionOptions { placement, max_pixels: None };
+            let video_pixels = Some(args.video_pixels.into());
+            let pixels = PixelOptions { video_pixels, ..PixelOptions::default() };
+            let options = VisionOptions { placement, pixels };
             Model::load_with_vision(dir, &options)?
         }
         false => {

@@ -122,6 +122,8 @@ fn prompt(
 ) -> Result<Prompt> {
     let (messages, layouts) = rendered(sample, messages, system);
     let chat = text.apply_multimodal_template(&messages, GenerationPrompt::Append)?;
+    let videos = layouts.iter().filter(|layout| layout.is_video()).map(ImageLayout::timestamps);
+    let chat = processor.with_timestamps(chat, videos)?;
     Ok(processor.prompt(&text.encode(&chat)?, &layouts)?)
 }
 
@@ -159,12 +161,12 @@ fn rendered(
             match part {
                 Part::Text(text) => content.push(MultimodalPart::Text { text: text.clone() }),
                 Part::Image => {
-                    layouts.extend(images.next());
+                    layouts.extend(images.next().cloned());
                     content.push(MultimodalPart::Image);
                 }
                 Part::Video => {
                     for layout in videos.next().into_iter().flatten() {
-                        layouts.push(*layout);
+                        layouts.push(layout.clone());
                         content.push(match layout.is_video() {
                             true => MultimodalPart::Video,
                             false => MultimodalPart::Image,

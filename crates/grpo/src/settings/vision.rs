@@ -1,6 +1,6 @@
 //! Settings of vision-language models.
 
-use embodied_r_vision::FrozenParts;
+use embodied_r_vision::{FrozenParts, PixelOptions, VideoPixels};
 use serde::{Deserialize, Serialize};
 
 use super::faults::{Fault, Faults};
@@ -27,6 +27,9 @@ pub struct VisionSettings {
     /// Enlarge smaller images, and frames of videos, to this many pixels. Default: the model's image processor decides.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_pixels: Option<usize>,
+    /// What the limits of the model's video processor apply to: the whole `clip`, so that a short one has larger frames, or
+    /// each `frame`, as in `qwen-vl-utils`. Qwen2.5-VL limits frames in either case. Default: `clip`.
+    pub video_pixels: VideoPixels,
 }
 
 impl Default for VisionSettings {
@@ -38,11 +41,19 @@ impl Default for VisionSettings {
             image_cache_gb: 1.0,
             max_pixels: None,
             min_pixels: None,
+            video_pixels: VideoPixels::Clip,
         }
     }
 }
 
 impl VisionSettings {
+    /// The limits on the pixels of images and videos.
+    #[must_use]
+    pub fn pixels(&self) -> PixelOptions {
+        let Self { min_pixels, max_pixels, video_pixels, .. } = *self;
+        PixelOptions { min_pixels, max_pixels, video_pixels: Some(video_pixels) }
+    }
+
     /// All invalid settings at once.
     #[must_use]
     pub fn faults(&self) -> Vec<Fault> {

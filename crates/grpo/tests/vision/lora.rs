@@ -183,7 +183,7 @@ fn an_adapter_of_other_layers_or_another_rank_is_refused() {
 #[test]
 fn the_memory_of_an_adapter_is_that_of_its_tensors() {
     let batch = batch();
-    let mut table = ImageTable::new(VisionProcessor::of_model(&folder(), None).unwrap());
+    let mut table = ImageTable::new(VisionProcessor::of_model(&folder()).unwrap());
     batch.file.prompts(Some(&mut table), batch.dir.path()).unwrap();
     let policy = adapted(&batch, &folder());
     let visual = policy.parameters().into_iter().filter(|(name, _)| name.contains("visual."));

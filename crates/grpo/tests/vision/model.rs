@@ -94,7 +94,7 @@ pub(crate) fn policy_of(
         Trainable::Lora(_) => (folder(), folder()),
         _ => (dir.to_owned(), dir.to_owned()),
     };
-    let mut table = ImageTable::new(VisionProcessor::of_model(&folder(), None).unwrap());
+    let mut table = ImageTable::new(VisionProcessor::of_model(&folder()).unwrap());
     let prompts = batch.file.prompts(Some(&mut table), batch.dir.path()).unwrap();
     let options = StoreOptions {
         model,

@@ -13,7 +13,7 @@ use crate::model::{TRAINED, batch, folder};
 #[test]
 fn the_passes_of_a_step_share_the_memory_for_activations() {
     let batch = batch();
-    let processor = VisionProcessor::of_model(&folder(), None).unwrap();
+    let processor = VisionProcessor::of_model(&folder()).unwrap();
     let mut table = ImageTable::new(processor.clone());
     let prompts = batch.file.prompts(Some(&mut table), batch.dir.path()).unwrap();
     let table = Arc::new(table);

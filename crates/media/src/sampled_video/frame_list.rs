@@ -1,34 +1,32 @@
 //! A video that is given as a list of frames.
 
+use embodied_r_vision::FrameTimes;
 use image::RgbImage;
 
 use super::{MAX_FRAMES, SampledVideo};
 use crate::error::{Error, Result};
 
-impl SampledVideo {
-    /// The video of `frames` at `fps` frames per second. They are sampled already: all are used, as in `qwen-vl-utils`.
-    ///
-    /// # Errors
-    /// [`Error::FrameCount`] without frames or above [`MAX_FRAMES`]; [`Error::FrameSizes`];
-    /// [`Error::FrameOption`] for an `fps` that is not positive.
-    pub fn from_frames(frames: Vec<RgbImage>, fps: f64) -> Result<Self> {
-        let seconds = seconds(frames.len(), fps)?;
-        if let Some(first) = frames.first().map(RgbImage::dimensions) {
-            for (index, frame) in frames.iter().enumerate() {
-                check_size(&index.to_string(), frame.dimensions(), first)?;
-            }
+/// The video of `frames` at `fps` frames per second. They are sampled already: all are used, as in `qwen-vl-utils`.
+///
+/// # Errors
+/// [`Error::FrameCount`] without frames or above [`MAX_FRAMES`]; [`Error::FrameSizes`];
+/// [`Error::FrameOption`] for an `fps` that is not positive.
+pub fn from_frames(frames: Vec<RgbImage>, fps: f64) -> Result<SampledVideo> {
+    let times = times(frames.len(), fps)?;
+    if let Some(first) = frames.first().map(RgbImage::dimensions) {
+        for (index, frame) in frames.iter().enumerate() {
+            check_size(&index.to_string(), frame.dimensions(), first)?;
         }
-        Ok(Self { frames, seconds })
     }
+    Ok(SampledVideo { frames, times })
 }
 
-/// The seconds between frames.
-fn seconds(frames: usize, fps: f64) -> Result<f64> {
+fn times(frames: usize, fps: f64) -> Result<FrameTimes> {
     if !(1..=MAX_FRAMES).contains(&frames) {
         return Err(Error::FrameCount { frames, most: MAX_FRAMES });
     }
     match fps.is_finite() && fps > 0.0 {
-        true => Ok(1.0 / fps),
+        true => Ok(FrameTimes::at_rate(frames, fps)),
         false => {
             let expected = "a positive number".to_owned();
             Err(Error::FrameOption { option: "fps", given: fps.to_string(), expected })
@@ -55,13 +53,14 @@ mod tests {
     #[test]
     fn all_frames_of_a_list_are_used_at_its_rate() {
         let frames: Vec<RgbImage> = (0..5).map(|level| frame((200, 120), level * 40)).collect();
-        let given = SampledVideo::from_frames(frames.clone(), 4.0).unwrap();
-        assert_eq!(given, SampledVideo { frames, seconds: 0.25 });
+        let given = from_frames(frames.clone(), 4.0).unwrap();
+        let times = FrameTimes { interval: 0.25, starts: vec![0.0, 0.25, 0.5, 0.75, 1.0] };
+        assert_eq!(given, SampledVideo { frames, times });
     }
 
     #[test]
     fn frames_that_differ_in_size_or_number_are_errors() {
-        let message = |frames| SampledVideo::from_frames(frames, 2.0).unwrap_err().to_string();
+        let message = |frames| from_frames(frames, 2.0).unwrap_err().to_string();
         let sizes = message(vec![frame((4, 4), 0), frame((4, 5), 0)]);
         assert!(sizes.contains("the frame 1 has 4 × 5 pixels"), "{sizes}");
         assert!(sizes.contains("the video's first frame 4 × 4"), "{sizes}");
@@ -72,7 +71,7 @@ mod tests {
     #[test]
     fn the_rate_of_a_list_must_be_positive() {
         for fps in [0.0, -2.0, f64::NAN, f64::INFINITY] {
-            let error = SampledVideo::from_frames(vec![frame((4, 4), 0)], fps).unwrap_err();
+            let error = from_frames(vec![frame((4, 4), 0)], fps).unwrap_err();
             assert!(error.to_string().starts_with("`fps` must be a positive number"), "{error}");
         }
     }

@@ -1,4 +1,6 @@
-//! The indices of sampled frames, as `qwen-vl-utils` 0.0.14 computes them.
+//! The indices of sampled frames, as `qwen-vl-utils` 0.0.14 and `Qwen3VLVideoProcessor` compute them.
+
+use embodied_r_vision::FrameSampling;
 
 /// Frames per temporal patch, of which their number is a multiple.
 const FRAME_FACTOR: usize = 2;
@@ -6,24 +8,43 @@ const FRAME_FACTOR: usize = 2;
 /// The least frames of a rate, if the video has as many.
 const MIN_FRAMES: f64 = 4.0;
 
-/// The indices of `count` frames of a video of `frames`, evenly spaced from the first to the last:
-/// `torch.linspace(0, frames - 1, count).round()`.
-pub(super) fn uniform(frames: usize, count: usize) -> Vec<usize> {
-    let (count, last) = (count.min(frames), frames.saturating_sub(1) as f32);
+/// The indices of `count` frames of a video of `frames`, evenly spaced from the first to the last: `round` of
+/// `torch.linspace(0, frames - 1, count)` in f32, or of `np.linspace` in f64.
+pub(super) fn uniform(frames: usize, count: usize, sampling: FrameSampling) -> Vec<usize> {
+    let (count, last) = (count.min(frames), frames.saturating_sub(1));
     if count < 2 {
         return (0..count).collect();
     }
-    // In f32 and from both ends, as torch does.
-    let step = last / (count - 1) as f32;
-    let at = |index: usize| match index < count / 2 {
-        true => step * index as f32,
-        false => last - step * (count - index - 1) as f32,
+    let at = |index: usize| match sampling {
+        FrameSampling::Even => {
+            // From both ends.
+            let (last, step) = (last as f32, last as f32 / (count - 1) as f32);
+            let at = match index < count / 2 {
+                true => step * index as f32,
+                false => last - step * (count - index - 1) as f32,
+            };
+            at.round_ties_even() as usize
+        }
+        FrameSampling::Any => {
+            let step = last as f64 / (count - 1) as f64;
+            ((index as f64 * step).round_ties_even() as usize).min(last)
+        }
     };
-    (0..count).map(|index| at(index).round_ties_even() as usize).collect()
+    (0..count).map(at).collect()
 }
 
-/// The number of frames of a video of `frames` at `video_fps` that are sampled at `fps`: `smart_nframes`.
-pub(super) fn count_at(frames: usize, video_fps: f64, fps: f64, max_frames: usize) -> usize {
+/// The number of frames of a video of so many `frames` at `video_fps` that are sampled at `fps`: `smart_nframes`, or
+/// `sample_frames` of `Qwen3VLVideoProcessor`.
+pub(super) fn count_at(
+    (frames, video_fps): (usize, f64),
+    fps: f64,
+    max_frames: usize,
+    sampling: FrameSampling,
+) -> usize {
+    if sampling == FrameSampling::Any {
+        let count = (frames as f64 / video_fps * fps).max(MIN_FRAMES) as usize;
+        return count.min(max_frames).min(frames);
+    }
     let even = |count: f64| (count / FRAME_FACTOR as f64).floor() * FRAME_FACTOR as f64;
     let most = even(max_frames as f64).min(frames as f64);
     let count = (frames as f64 / video_fps * fps).max(MIN_FRAMES).min(most);
@@ -52,9 +73,9 @@ mod tests {
         let cases = expected().fps;
         assert_eq!(cases.len(), 22);
         for (frames, video_fps, fps, max_frames, indices) in cases {
-            let count = count_at(frames, video_fps, fps, max_frames);
+            let count = count_at((frames, video_fps), fps, max_frames, FrameSampling::Even);
             let case = format!("{frames} frames at {video_fps}, sampled at {fps}");
-            assert_eq!(uniform(frames, count), indices, "{case}");
+            assert_eq!(uniform(frames, count, FrameSampling::Even), indices, "{case}");
         }
     }
 
@@ -63,14 +84,34 @@ mod tests {
         let cases = expected().uniform;
         assert_eq!(cases.len(), 16);
         for (frames, count, indices) in cases {
-            assert_eq!(uniform(frames, count), indices, "{count} of {frames}");
+            assert_eq!(uniform(frames, count, FrameSampling::Even), indices, "{count} of {frames}");
+        }
+    }
+
+    /// Results of `Qwen3VLVideoProcessor` (`scripts/parity/make_video_fixtures.py`).
+    #[test]
+    fn any_number_of_frames_matches_the_reference() {
+        let text = include_str!("../../tests/fixtures/timestamped_frames.json");
+        let Expected { fps, uniform: evenly } = serde_json::from_str(text).unwrap();
+        assert_eq!((fps.len(), evenly.len()), (16, 16));
+        for (frames, video_fps, fps, max_frames, indices) in fps {
+            let count = count_at((frames, video_fps), fps, max_frames, FrameSampling::Any);
+            let case = format!("{frames} frames at {video_fps}, sampled at {fps}");
+            assert_eq!(uniform(frames, count, FrameSampling::Any), indices, "{case}");
+        }
+        for (frames, count, indices) in evenly {
+            let found = uniform(frames, count, FrameSampling::Any);
+            assert_eq!(found, indices, "{count} of {frames}");
         }
     }
 
     #[test]
     fn short_videos_have_all_their_frames() {
-        assert_eq!(uniform(3, 16), [0, 1, 2]);
-        assert_eq!((uniform(1, 16), uniform(9, 1)), (vec![0], vec![0]));
-        assert_eq!((count_at(1, 30.0, 2.0, 64), count_at(0, 30.0, 2.0, 64)), (1, 0));
+        for sampling in [FrameSampling::Even, FrameSampling::Any] {
+            assert_eq!(uniform(3, 16, sampling), [0, 1, 2]);
+            assert_eq!((uniform(1, 16, sampling), uniform(9, 1, sampling)), (vec![0], vec![0]));
+            let count = |frames| count_at((frames, 30.0), 2.0, 64, sampling);
+            assert_eq!((count(1), count(0)), (1, 0));
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use embodied_r_keyframes::{self as keyframes, KeyFrameOptions};
 use embodied_r_video::{self as video, Limits, Timestamps, Video};
-use embodied_r_vision::Processor;
+use embodied_r_vision::{FrameTimes, Processor};
 
 use super::{FrameSelection, FrameUse, SampledVideo, indices};
 use crate::error::{Error, Result};
@@ -17,17 +17,22 @@ pub const MAX_VIDEO_PIXELS: u64 = 1 << 29;
 pub struct FramePlan {
     video: Video,
     indices: Vec<usize>,
-    seconds: f64,
+    times: FrameTimes,
 }
 
 impl FramePlan {
-    /// Selects frames of the video at `path`, of which as little is decoded as the selection needs: nothing, if the file
-    /// has an index of its frames and no key frames are selected.
+    /// Selects frames of the video at `path`, as `processor` samples them, of which as little is decoded as the selection
+    /// needs: nothing, if the file has an index of its frames and no key frames are selected.
     ///
     /// # Errors
     /// Those of [`video::probe`], [`video::count_frames`] and [`keyframes::select`]; [`video::Error::Decode`] for a video
     /// without frames; [`Error::FrameOption`].
-    pub fn of_file(path: &Path, selection: &FrameSelection, limits: &Limits) -> Result<Self> {
+    pub fn of_file(
+        path: &Path,
+        selection: &FrameSelection,
+        processor: &Processor,
+        limits: &Limits,
+    ) -> Result<Self> {
         let selection = selection.checked()?;
         let limits = &limits.started();
         let video = video::probe_within(path, limits)?;
@@ -45,15 +50,19 @@ impl FramePlan {
         let video_fps = Timestamps::of(&video, frames, limits)?.average_fps(frames);
         let indices = match selection {
             FrameSelection::Key => key_frames,
-            FrameSelection::Uniform(count) => indices::uniform(frames, count),
+            FrameSelection::Uniform(count) => {
+                indices::uniform(frames, count, processor.frame_sampling())
+            }
             FrameSelection::Fps { fps, max_frames } => {
-                let count = indices::count_at(frames, video_fps, fps, max_frames);
-                indices::uniform(frames, count)
+                let sampling = processor.frame_sampling();
+                let count = indices::count_at((frames, video_fps), fps, max_frames, sampling);
+                indices::uniform(frames, count, sampling)
             }
         };
         // `sampled_fps` of `transformers`, `sample_fps` of `qwen-vl-utils`.
         let sampled_fps = indices.len() as f64 / frames as f64 * video_fps;
-        Ok(Self { video, indices, seconds: 1.0 / sampled_fps })
+        let starts = indices.iter().map(|index| *index as f64 / video_fps).collect();
+        Ok(Self { video, indices, times: FrameTimes { interval: 1.0 / sampled_fps, starts } })
     }
 
     /// The indices of the frames in the video, ascending; at least one.
@@ -68,10 +77,10 @@ impl FramePlan {
         (self.video.width, self.video.height)
     }
 
-    /// [`SampledVideo::seconds`].
+    /// When the frames are shown.
     #[must_use]
-    pub fn seconds(&self) -> f64 {
-        self.seconds
+    pub fn times(&self) -> &FrameTimes {
+        &self.times
     }
 
     /// Width and height at which [`Self::decode`] keeps the frames.
@@ -97,7 +106,7 @@ impl FramePlan {
         let kept = self.kept_size(frame_use, processor)?;
         let keep = |frame| Ok::<_, Error>(Processor::resized(frame, kept));
         let frames = video::map_frames(&self.video, &self.indices, None, &limits.started(), keep)?;
-        Ok(SampledVideo { frames, seconds: self.seconds })
+        Ok(SampledVideo { frames, times: self.times.clone() })
     }
 }
 
@@ -130,7 +139,7 @@ mod tests {
     }
 
     fn plan(path: &Path, selection: &str) -> Result<FramePlan> {
-        FramePlan::of_file(path, &selection.parse().unwrap(), &Limits::default())
+        FramePlan::of_file(path, &selection.parse().unwrap(), &processor(), &Limits::default())
     }
 
     #[test]
@@ -140,7 +149,7 @@ mod tests {
         let plan = plan(&path, "uniform=4").unwrap();
         assert_eq!(plan.indices(), [0, 7, 15, 22]);
         // 2.3 s.
-        assert!((plan.seconds() - 2.3 / 4.0).abs() < 1e-12, "{}", plan.seconds());
+        assert!((plan.times().interval - 2.3 / 4.0).abs() < 1e-12, "{}", plan.times().interval);
         let (processor, limits) = (processor(), Limits::default());
         let whole = video::frames(&path, plan.indices(), None, &limits).unwrap();
         let decoded = plan.decode(FrameUse::Video, &processor, &limits).unwrap();
@@ -167,7 +176,7 @@ mod tests {
         let path = clips::brightening(folder.path(), "a.mp4", 75);
         let plan_of = |selection: &str| {
             let plan = plan(&path, selection).unwrap();
-            (plan.indices().to_vec(), plan.seconds())
+            (plan.indices().to_vec(), plan.times().interval)
         };
         let (indices, seconds) = plan_of("fps=2");
         assert_eq!(indices, [0, 6, 11, 17, 23, 28, 34, 40, 46, 51, 57, 63, 68, 74]);
@@ -183,7 +192,7 @@ mod tests {
         let path = clips::panning(folder.path(), "pan.mp4", 100);
         let plan = plan(&path, "key").unwrap();
         assert_eq!(plan.indices(), [0, 30, 60, 90, 99]);
-        assert!((plan.seconds() - 2.0).abs() < 1e-12, "{}", plan.seconds());
+        assert!((plan.times().interval - 2.0).abs() < 1e-12, "{}", plan.times().interval);
     }
 
     #[test]
@@ -192,7 +201,11 @@ mod tests {
         let plan = plan(&clips::slowing(folder.path(), "slow.mp4"), "uniform=5").unwrap();
         assert_eq!(plan.indices(), [0, 10, 20, 29, 39]);
         // The last of 40 frames is at 11.5 s.
-        assert!(plan.seconds() > 11.5 / 5.0 && plan.seconds() < 12.5 / 5.0, "{}", plan.seconds());
+        assert!(
+            plan.times().interval > 11.5 / 5.0 && plan.times().interval < 12.5 / 5.0,
+            "{}",
+            plan.times().interval
+        );
     }
 
     #[test]
@@ -213,7 +226,7 @@ mod tests {
         for selection in ["key", "uniform=16", "fps=2"] {
             let plan = plan(&path, selection).unwrap();
             assert_eq!(plan.indices(), [0], "{selection}");
-            assert!((plan.seconds() - 0.1).abs() < 1e-9, "{}", plan.seconds());
+            assert!((plan.times().interval - 0.1).abs() < 1e-9, "{}", plan.times().interval);
             let decoded = plan.decode(FrameUse::Video, &processor(), &Limits::default()).unwrap();
             assert_eq!(decoded.frames.len(), 1);
         }

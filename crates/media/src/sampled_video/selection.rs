@@ -15,12 +15,12 @@ pub enum FrameSelection {
     Key,
     /// This many frames from the first to the last, evenly spaced; all frames of a video that has fewer.
     Uniform(usize),
-    /// Qwen2.5-VL's sampling (`smart_nframes` of `qwen-vl-utils`): a rate, from 4 to `max_frames` frames, an even number
-    /// of them, evenly spaced from the first to the last. A video of one frame has that one.
+    /// The processors' sampling: a rate, from 4 to `max_frames` frames, evenly spaced from the first to the last. For
+    /// Qwen2.5-VL an even number (`smart_nframes` of `qwen-vl-utils`). A video of one frame has that one.
     Fps {
         /// Frames per second.
         fps: f64,
-        /// At most this many frames; an odd number counts as the even one below it.
+        /// At most this many frames. For Qwen2.5-VL, an odd number counts as the even one below it.
         max_frames: usize,
     },
 }

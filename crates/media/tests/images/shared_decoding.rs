@@ -7,7 +7,7 @@ use embodied_r_dist::ProcessGroup;
 use embodied_r_dist::{Communicator, CommunicatorOptions};
 use embodied_r_media::source::{ImageSource, ReadError};
 use embodied_r_media::table::ImageTable;
-use embodied_r_vision::{Frames, ImageLayout, VisionProcessor};
+use embodied_r_vision::{FrameTimes, Frames, ImageLayout, SampledVideo, VisionProcessor};
 use image::{Rgb, RgbImage};
 
 use crate::folder;
@@ -27,7 +27,10 @@ impl ImageSource for File {
         let image = RgbImage::from_pixel(56, 56, Rgb([self.level; 3]));
         Ok(match self.level % 2 {
             0 => Frames::Image(image),
-            _ => Frames::Video { frames: vec![image.clone(), image], seconds: 0.3 },
+            _ => Frames::Video(SampledVideo {
+                frames: vec![image.clone(), image],
+                times: FrameTimes::at_rate(2, 4.0),
+            }),
         })
     }
 
@@ -65,7 +68,7 @@ fn shared(
             Arc::new(File { level: index as u8, reads: reads.clone(), is_missing })
         };
         let sources: Vec<_> = (0..count(rank)).map(source).collect();
-        let mut table = ImageTable::new(VisionProcessor::of_model(&folder(), None).unwrap());
+        let mut table = ImageTable::new(VisionProcessor::of_model(&folder()).unwrap());
         let calls = AtomicUsize::new(0);
         let on_read = || {
             calls.fetch_add(1, Ordering::SeqCst);

@@ -54,7 +54,7 @@ impl Files {
 /// A store for the images of `files`, and its prompts: of one image, of two with the first again, of an image and a
 /// video, and of text.
 fn store(files: &Files, memory_bytes: usize, disk: Option<DiskCache>) -> (ImageStore, Vec<Prompt>) {
-    let processor = VisionProcessor::of_model(&folder(), None).unwrap();
+    let processor = VisionProcessor::of_model(&folder()).unwrap();
     let mut table = ImageTable::new(processor.clone());
     let mut sources: Vec<Arc<dyn ImageSource>> = Vec::new();
     for image in &files.images {
@@ -64,15 +64,14 @@ fn store(files: &Files, memory_bytes: usize, disk: Option<DiskCache>) -> (ImageS
     let layouts = table.add_all(&sources, &|| ());
     let layouts: Vec<_> = layouts.into_iter().map(Result::unwrap).collect();
     assert_eq!(table.len(), 4);
-    let [first, second, third, video] = layouts[..] else { unreachable!() };
     let image = processor.image_token_id();
     let prompts = [
-        (vec![1, image, 2], vec![first]),
-        (vec![image, 1, image], vec![first, second]),
-        (vec![image, 1, VIDEO], vec![third, video]),
-        (vec![1, 2, 3], vec![]),
+        (vec![1, image, 2], &layouts[..1]),
+        (vec![image, 1, image], &layouts[..2]),
+        (vec![image, 1, VIDEO], &layouts[2..]),
+        (vec![1, 2, 3], &[]),
     ];
-    let prompts = prompts.map(|(ids, layouts)| processor.prompt(&ids, &layouts).unwrap());
+    let prompts = prompts.map(|(ids, layouts)| processor.prompt(&ids, layouts).unwrap());
     let options = StoreOptions {
         model: folder(),
         format: WeightFormat::F32,
@@ -207,7 +206,7 @@ impl ImageSource for Counted {
 
 /// A store with two images, of which it keeps `bytes` of decoded frames, and a prompt about each.
 fn counted(bytes: usize) -> (ImageStore, Vec<Prompt>, [Arc<Counted>; 2]) {
-    let processor = VisionProcessor::of_model(&folder(), None).unwrap();
+    let processor = VisionProcessor::of_model(&folder()).unwrap();
     let placeholder = processor.image_token_id();
     let mut table = ImageTable::new(processor).keep_frames(bytes);
     let images = [10, 200].map(|level| Arc::new(Counted { level, ..Counted::default() }));

@@ -22,7 +22,7 @@ fn model() -> PathBuf {
 }
 
 fn processor() -> VisionProcessor {
-    VisionProcessor::of_model(&model(), None).unwrap()
+    VisionProcessor::of_model(&model()).unwrap()
 }
 
 fn tower() -> TrainableTower {

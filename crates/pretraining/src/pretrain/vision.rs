@@ -129,7 +129,7 @@ fn start(args: &ModelArgs, model: &Path) -> anyhow::Result<Vec<serde_json::Value
 }
 
 fn tower_parameters(model: &Path) -> anyhow::Result<usize> {
-    Ok(VisionProcessor::of_model(model, None)?.config().parameter_count())
+    Ok(VisionProcessor::of_model(model)?.config().parameter_count())
 }
 
 fn optimizer(optim: Optim) -> OptimizerSettings {
@@ -157,7 +157,7 @@ fn detect<W: World>(args: &ModelArgs, model: &Path, lines: &Lines) -> anyhow::Re
     let VisionArgs {
         detection_steps, images_per_step, detection_learning_rate: learning_rate, ..
     } = args.vision;
-    let processor = VisionProcessor::of_model(model, None)?;
+    let processor = VisionProcessor::of_model(model)?;
     let options = TowerOptions { frozen: TRAINED, precision: Precision::F32, device: Device::Cpu };
     let tower = TrainableTower::load(model, processor.clone(), &options)?;
     let settings = detection::DetectionSettings {

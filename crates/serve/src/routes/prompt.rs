@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use embodied_r_policy::tokenizer::{BoundedIds, SpecialTokens, Tokenizer};
+use embodied_r_vision::Error as VisionError;
 
 use crate::app::{App, Shared};
 use crate::body::RequestBytes;
@@ -26,7 +27,7 @@ pub(super) async fn chat_prompt(
     let prompt = match conversation.media.is_empty() {
         true => {
             let (most, memory) = (app.model.max_model_len, Arc::new(memory.memory));
-            let ids = chat_ids(app, param, conversation, most, memory).await?;
+            let ids = chat_ids(app, param, conversation, Vec::new(), most, memory).await?;
             embodied_r_policy::Prompt::from(ids)
         }
         false => media_prompt(app, param, conversation, settings, memory).await?,
@@ -34,22 +35,42 @@ pub(super) async fn chat_prompt(
     Ok(prompt.with_cache_salt(cache_salt.as_deref()))
 }
 
-/// The ids of a rendered conversation, whose request has this `memory`, if there are at most `most`.
+/// The ids of a rendered conversation, whose videos have these `timestamps` and whose request has this `memory`, if there are
+/// at most `most`.
 pub(super) async fn chat_ids(
     app: &Shared,
     param: &str,
     conversation: Conversation,
+    timestamps: Vec<Vec<String>>,
     most: usize,
     memory: Arc<Reserved>,
 ) -> Result<Vec<u32>, Refusal> {
-    let ids = app.run_blocking(move |tokenizer| {
+    let cache = app.model.media.as_ref().map(|media| media.embedding_cache.clone());
+    let ids = app.run_blocking(move |tokenizer| -> Result<_, VisionError> {
         let _memory = memory;
         let Conversation { messages, generation, variables, .. } = conversation;
-        let chat = tokenizer.apply_chat_template_with(&messages, generation, &variables)?;
+        let mut chat = tokenizer.apply_chat_template_with(&messages, generation, &variables)?;
         drop(messages);
-        tokenizer.encode_chat_at_most(&chat, most)
+        if let Some(cache) = cache {
+            let processor = cache.vision_encoder().vision_processor();
+            chat = processor.with_timestamps(chat, timestamps.iter().map(Vec::as_slice))?;
+        }
+        Ok(tokenizer.encode_chat_at_most(&chat, most)?)
     });
-    within_context(app, param, ids.await?)
+    let ids = ids.await?.map_err(|error| vision_refusal(param, &error))?;
+    within_context(app, param, Ok(ids))
+}
+
+/// The refusal of the field `param` for an error of placing images.
+fn vision_refusal(param: &str, error: &VisionError) -> Refusal {
+    match error {
+        VisionError::Policy(error) => Refusal::from_policy(param, error),
+        // The template may have no place for the images of a role.
+        VisionError::ImageCount { .. } | VisionError::VideoCount { .. } => {
+            Refusal::about(param, error.to_string())
+        }
+        _ => Refusal::failed(error),
+    }
 }
 
 /// The ids of the field `param`, or why there are none.
@@ -84,22 +105,16 @@ async fn media_prompt(
     let reserved = RequestMemory { budget, reserved: &mut memory, bytes };
     let files = MediaFiles::load(media, param, urls, limits, reserved).await?;
     let memory = Arc::new(memory);
-    // A placeholder stands for all tokens of its image or video.
-    let others = files.tokens.saturating_sub(files.len());
-    let most = most.saturating_sub(others);
-    let ids = chat_ids(app, param, conversation, most, memory.clone()).await?;
+    // A placeholder stands for all of its tokens.
+    let others = files.tokens.saturating_sub(files.placeholders());
+    let (most, timestamps) = (most.saturating_sub(others), files.timestamps.clone());
+    let ids = chat_ids(app, param, conversation, timestamps, most, memory.clone()).await?;
     if let Some(settings) = settings {
         settings.sampling_after(param, ids.len() + others, &app.model)?;
     }
     let embeddings = files.encode(media, &memory).await?;
     let prompt = media.embedding_cache.vision_encoder().expand_placeholders(&ids, &embeddings);
-    prompt.map_err(|error| match &error {
-        embodied_r_vision::Error::Policy(error) => Refusal::from_policy(param, error),
-        // The template may have no place for the images of a role.
-        embodied_r_vision::Error::ImageCount { .. }
-        | embodied_r_vision::Error::VideoCount { .. } => Refusal::about(param, error.to_string()),
-        _ => Refusal::failed(error),
-    })
+    prompt.map_err(|error| vision_refusal(param, &error))
 }
 
 /// The texts of prompts.

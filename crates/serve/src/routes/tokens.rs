@@ -77,7 +77,8 @@ async fn tokenized(app: &Shared, body: Body) -> Result<Response, Refusal> {
         }
         TokenizeInput::Chat(conversation) if conversation.media.is_empty() => {
             check_size(&memory)?;
-            chat_ids(app, "messages", conversation, usize::MAX, Arc::new(memory.memory)).await?
+            chat_ids(app, "messages", conversation, Vec::new(), usize::MAX, Arc::new(memory.memory))
+                .await?
         }
         TokenizeInput::Chat(conversation) => {
             let prompt = chat_prompt(app, "messages", conversation, None, memory).await?;

@@ -6,9 +6,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{GgufFormat, LARGEST, TowerRows, VisionFamily, fault, span};
-use crate::grid::Grid;
+use crate::frames::FrameTimes;
+use crate::grid::{Grid, PixelLimits};
+use crate::image_layout::Kind;
 use crate::layout::{FeedForwardKind, MergerLayout, NormKind, TowerLayout};
-use crate::processor::IMAGE_FILE;
+use crate::processor::{FrameSampling, IMAGE_FILE, VideoPixels, VideoRules};
 use crate::sizes::TowerSizes;
 
 /// Its fields of `vision_config`, with the defaults of `Qwen2_5_VLVisionConfig`.
@@ -20,7 +22,7 @@ pub(crate) struct Qwen25Vl {
     /// The blocks with full attention over a frame.
     fullatt_block_indexes: Vec<usize>,
     /// Temporal positions per second of video.
-    pub(crate) tokens_per_second: f64,
+    tokens_per_second: f64,
     hidden_act: String,
 }
 
@@ -120,6 +122,21 @@ impl VisionFamily for Qwen25Vl {
 
     fn is_full(&self, block: usize) -> bool {
         self.fullatt_block_indexes.contains(&block)
+    }
+
+    fn video_rules(&self) -> VideoRules {
+        VideoRules {
+            pixels: VideoPixels::Frame,
+            default_limits: PixelLimits { min_pixels: 128 * 28 * 28, max_pixels: 768 * 28 * 28 },
+            own_file: false,
+            sampling: FrameSampling::Even,
+        }
+    }
+
+    /// Temporal positions follow the time from one patch to the next (`second_per_grid_ts`).
+    fn video(&self, times: &FrameTimes, frames_per_patch: usize) -> Kind {
+        let second_per_grid = times.interval * frames_per_patch as f64;
+        Kind::Video { interval: self.tokens_per_second as f32 * second_per_grid as f32 }
     }
 
     fn attended(&self, sizes: &TowerSizes, grid: Grid) -> f64 {

@@ -9,10 +9,12 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{GgufFormat, LARGEST, Taps, TowerRows, VisionFamily, fault, span};
+use crate::frames::FrameTimes;
 use crate::gguf_names;
-use crate::grid::Grid;
+use crate::grid::{Grid, PixelLimits};
+use crate::image_layout::Kind;
 use crate::layout::{FeedForwardKind, MergerLayout, NormKind, TowerLayout};
-use crate::processor::{IMAGE_FILE, VIDEO_FILE};
+use crate::processor::{FrameSampling, IMAGE_FILE, VIDEO_FILE, VideoPixels, VideoRules};
 use crate::sizes::TowerSizes;
 
 /// Its fields of `vision_config`, with the defaults of `Qwen3VLVisionConfig`.
@@ -131,6 +133,27 @@ impl VisionFamily for Qwen3Vl {
 
     fn is_full(&self, _block: usize) -> bool {
         true
+    }
+
+    fn video_rules(&self) -> VideoRules {
+        VideoRules {
+            pixels: VideoPixels::Clip,
+            default_limits: PixelLimits { min_pixels: 128 * 32 * 32, max_pixels: 768 * 32 * 32 },
+            own_file: true,
+            sampling: FrameSampling::Any,
+        }
+    }
+
+    /// A temporal patch follows the mean time of its first and its last frame (`_calculate_timestamps`).
+    fn video(&self, times: &FrameTimes, frames_per_patch: usize) -> Kind {
+        let timestamp = |starts: &[f64]| {
+            // The last frame fills the last patch.
+            let ends = starts.first().zip(starts.last());
+            let mean = ends.map_or(0.0, |(first, last)| (first + last) / 2.0);
+            format!("<{mean:.1} seconds>")
+        };
+        let patches = times.starts.chunks(frames_per_patch);
+        Kind::TimestampedVideo { timestamps: patches.map(timestamp).collect() }
     }
 
     fn attended(&self, sizes: &TowerSizes, grid: Grid) -> f64 {

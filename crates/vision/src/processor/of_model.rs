@@ -21,18 +21,20 @@ impl Processor {
 
     /// The processor of the published models of a tower's family.
     pub(crate) fn published(config: &VisionConfig) -> Result<Self> {
-        let files = config.family().processor_files();
-        let settings = files.into_iter().map(|(name, fields)| of_json(fields, Path::new(name)));
+        let (files, rules) = (config.family().processor_files(), config.family().video_rules());
+        let settings =
+            files.into_iter().map(|(name, fields)| of_json(fields, Path::new(name), &rules));
         let settings: Vec<(Settings, Settings)> = settings.collect::<Result<_>>()?;
         let of_first = settings.first().map(|(images, _)| images.clone());
         let of_last = settings.last().map(|(_, videos)| videos.clone());
         let both = of_first.zip(of_last);
         let (images, videos) = both.ok_or_else(|| Error::NoProcessor { dir: PathBuf::new() })?;
-        Ok(Self { images, videos })
+        Ok(Self { images, videos, sampling: rules.sampling })
     }
 
     pub(crate) fn of_source(source: &Source) -> Result<Self> {
-        let (images, videos) = source.settings()?;
-        Ok(Self { images, videos })
+        let rules = source.video_rules()?;
+        let (images, videos) = source.settings(&rules)?;
+        Ok(Self { images, videos, sampling: rules.sampling })
     }
 }

@@ -5,22 +5,13 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::patch::Patch;
+use super::video_rules::{ResizeRule, VideoRules};
 use crate::error::{Error, Result};
 use crate::grid::PixelLimits;
 
 /// Color channels.
 pub(crate) const CHANNELS: usize = 3;
-
-/// The size of a patch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Patch {
-    /// Side in pixels.
-    pub side: usize,
-    /// Frames.
-    pub frames: usize,
-    /// Patches per token, along each side.
-    pub merge: usize,
-}
 
 /// The image processor's own file.
 pub(crate) const IMAGE_FILE: &str = "preprocessor_config.json";
@@ -42,8 +33,8 @@ pub(crate) struct Settings {
     pub(super) mean: [f64; CHANNELS],
     /// The standard deviation of each channel, which divides next.
     pub(super) deviation: [f64; CHANNELS],
-    /// A video's frames share this many tokens (`cap_pixels_per_frame`); `None` limits each frame alone.
-    pub(super) max_video_tokens: Option<usize>,
+    /// What the limits apply to.
+    pub(super) rule: ResizeRule,
 }
 
 /// A processor's file, with the defaults of `Qwen2VLImageProcessor`.
@@ -63,7 +54,7 @@ struct Fields {
     do_rescale: bool,
     do_normalize: bool,
     cap_pixels_per_frame: bool,
-    max_video_tokens: usize,
+    max_video_tokens: Option<usize>,
 }
 
 #[derive(Deserialize, Default)]
@@ -91,22 +82,23 @@ impl Default for Fields {
             do_rescale: true,
             do_normalize: true,
             cap_pixels_per_frame: false,
-            max_video_tokens: 128_000,
+            max_video_tokens: None,
         }
     }
 }
 
-/// Default limits for images and for the frames of videos.
+/// Default limits for images.
 const IMAGE_LIMITS: PixelLimits = PixelLimits { min_pixels: 56 * 56, max_pixels: 28 * 28 * 1280 };
-const VIDEO_LIMITS: PixelLimits =
-    PixelLimits { min_pixels: 128 * 28 * 28, max_pixels: 28 * 28 * 768 };
 
 /// The limits of the published Qwen2.5-VL models.
 const PUBLISHED_LIMITS: PixelLimits =
     PixelLimits { min_pixels: 56 * 56, max_pixels: 28 * 28 * 16_384 };
 
 /// The settings for images and for videos in a model's folder; `None` without processor files.
-pub(crate) fn of_folder(dir: &Path) -> Result<Option<(Settings, Settings)>> {
+///
+/// # Errors
+/// A file cannot be read or has unsupported settings; videos have a file of their own by `rules`, which is missing.
+pub(crate) fn of_folder(dir: &Path, rules: &VideoRules) -> Result<Option<(Settings, Settings)>> {
     let both = json(&dir.join(BOTH_FILE))?;
     let part = |name: &str| {
         let value = both.as_ref().and_then(|both| both.get(name)).filter(|part| part.is_object());
@@ -118,20 +110,33 @@ pub(crate) fn of_folder(dir: &Path) -> Result<Option<(Settings, Settings)>> {
     };
     let Some(images) = own(IMAGE_FILE)?.or(part("image_processor")) else { return Ok(None) };
     let videos = own(VIDEO_FILE)?.or(part("video_processor"));
-    let mut images_settings = settings(&images, IMAGE_LIMITS)?;
-    images_settings.max_video_tokens = None;
-    let videos_settings = settings(videos.as_ref().unwrap_or(&images), VIDEO_LIMITS)?;
-    if videos_settings.patch != images_settings.patch {
-        let fault = "images and videos are cut into patches of different sizes".to_owned();
-        return Err(Error::Processor { path: videos.unwrap_or(images).0, fault });
+    if videos.is_none() && rules.own_file {
+        return Err(Error::NoVideoProcessor { dir: dir.to_owned() });
+    }
+    let images_settings = settings(&images, IMAGE_LIMITS, None)?;
+    let videos = videos.as_ref().unwrap_or(&images);
+    let videos_settings = settings(videos, rules.default_limits, Some(rules))?;
+    let (of_images, of_videos) = (images_settings.patch.fields(), videos_settings.patch.fields());
+    let differs =
+        of_images.iter().zip(of_videos).find(|(of_images, of_videos)| *of_images != of_videos);
+    if let Some(((_, wanted), (name, found))) = differs {
+        let file = images.0.file_name().unwrap_or_default().display();
+        let fault =
+            format!("`{name}` is {found}, but {wanted} in `{file}`: is the file another model's?");
+        return Err(Error::Processor { path: videos.0.clone(), fault });
     }
     Ok(Some((images_settings, videos_settings)))
 }
 
-/// The settings in the fields of one such file; `path` is for errors. Limits default to the published models'.
-pub(crate) fn of_json(fields: Value, path: &Path) -> Result<(Settings, Settings)> {
-    let settings = settings(&(path.to_owned(), fields), PUBLISHED_LIMITS)?;
-    Ok((settings.clone(), settings))
+/// The settings in the fields of one such file, for images, and for videos by `rules`; `path` is for errors. Limits default
+/// to the published models'.
+pub(crate) fn of_json(
+    fields: Value,
+    path: &Path,
+    rules: &VideoRules,
+) -> Result<(Settings, Settings)> {
+    let file = (path.to_owned(), fields);
+    Ok((settings(&file, PUBLISHED_LIMITS, None)?, settings(&file, PUBLISHED_LIMITS, Some(rules))?))
 }
 
 fn json(path: &Path) -> Result<Option<Value>> {
@@ -143,7 +148,12 @@ fn json(path: &Path) -> Result<Option<Value>> {
     serde_json::from_slice(&bytes).map(Some).map_err(failed)
 }
 
-fn settings((path, value): &(PathBuf, Value), limits: PixelLimits) -> Result<Settings> {
+/// The settings in a file: for images, or for videos by `rules`.
+fn settings(
+    (path, value): &(PathBuf, Value),
+    limits: PixelLimits,
+    rules: Option<&VideoRules>,
+) -> Result<Settings> {
     // Null fields count as missing.
     let mut value = value.clone();
     if let Some(fields) = value.as_object_mut() {
@@ -151,11 +161,11 @@ fn settings((path, value): &(PathBuf, Value), limits: PixelLimits) -> Result<Set
     }
     let failed = |source| Error::Json { path: path.clone(), source };
     let fields: Fields = serde_json::from_value(value).map_err(failed)?;
-    fields.settings(limits).map_err(|fault| Error::Processor { path: path.clone(), fault })
+    fields.settings(limits, rules).map_err(|fault| Error::Processor { path: path.clone(), fault })
 }
 
 impl Fields {
-    fn settings(self, limits: PixelLimits) -> Result<Settings, String> {
+    fn settings(self, limits: PixelLimits, rules: Option<&VideoRules>) -> Result<Settings, String> {
         if !(self.do_resize && self.do_rescale && self.do_normalize) {
             let which = "`do_resize`, `do_rescale` and `do_normalize`";
             return Err(format!("one of {which} is false, which is not supported"));
@@ -184,18 +194,15 @@ impl Fields {
             frames: self.temporal_patch_size,
             merge: self.merge_size,
         };
-        let sizes = [
-            ("patch_size", patch.side),
-            ("temporal_patch_size", patch.frames),
-            ("merge_size", patch.merge),
-        ];
+        let sizes = patch.fields();
         if let Some((name, size)) = sizes.iter().find(|(_, size)| !(1..=1024).contains(size)) {
             return Err(format!("`{name}` must be from 1 to 1024, not {size}"));
         }
-        if !(1..=MAX_PIXELS).contains(&self.max_video_tokens) {
-            let found = self.max_video_tokens;
+        if let Some(found) = self.max_video_tokens.filter(|most| !(1..=MAX_PIXELS).contains(most)) {
             return Err(format!("`max_video_tokens` must be from 1 to {MAX_PIXELS}, not {found}"));
         }
+        let cap = self.cap_pixels_per_frame;
+        let of_videos = |rules: &VideoRules| rules.resize(self.max_video_tokens, cap);
         if self.image_std.iter().any(|deviation| !(deviation.is_finite() && *deviation > 0.0)) {
             return Err("`image_std` must have positive numbers only".to_owned());
         }
@@ -205,7 +212,7 @@ impl Fields {
             rescale: self.rescale_factor,
             mean: self.image_mean,
             deviation: self.image_std,
-            max_video_tokens: self.cap_pixels_per_frame.then_some(self.max_video_tokens),
+            rule: rules.map_or(ResizeRule::default(), of_videos),
         })
     }
 }
@@ -216,13 +223,18 @@ const MAX_PIXELS: usize = 1 << 28;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::family::Family;
+
+    fn rules() -> VideoRules {
+        Family::default().get().video_rules()
+    }
 
     fn read_files(files: &[(&str, &str)]) -> Result<(Settings, Settings)> {
         let folder = tempfile::tempdir().unwrap();
         for (name, text) in files {
             std::fs::write(folder.path().join(name), text).unwrap();
         }
-        of_folder(folder.path()).map(Option::unwrap)
+        of_folder(folder.path(), &rules()).map(Option::unwrap)
     }
 
     #[test]
@@ -232,10 +244,10 @@ mod tests {
         let both = r#"{"image_processor": {"size": {"shortest_edge": 3136, "longest_edge": 12845056},
             "rescale_factor": 0.00392156862745098, "do_pad": null}, "video_processor": {}}"#;
         let (images, videos) = read_files(&[(IMAGE_FILE, hub)]).unwrap();
-        assert_eq!(videos, images);
+        assert_eq!((videos.limits, videos.patch), (images.limits, images.patch));
         let (again, videos) = read_files(&[(BOTH_FILE, both)]).unwrap();
         assert_eq!(again, images);
-        assert_eq!(videos.limits, VIDEO_LIMITS);
+        assert_eq!(videos.limits, rules().default_limits);
     }
 
     #[test]

@@ -11,9 +11,10 @@ use embodied_r_policy::weights::VisionTensors;
 
 use crate::config::{self, ImageTokens, VisionConfig};
 use crate::error::{Error, Result};
+use crate::family::Family;
 use crate::layout::{PATCHES, POSITIONS, TowerPart, patches_shape};
 use crate::linear::Linear;
-use crate::processor::{self, Settings};
+use crate::processor::{self, Settings, VideoRules};
 use crate::tower_weights::TowerWeights;
 
 /// A model's folder.
@@ -30,7 +31,17 @@ impl Folder {
 
     /// Whether the model has a vision tower and an image processor.
     pub(super) fn is_whole(&self) -> bool {
-        self.config().is_ok() && self.settings().is_ok()
+        let settings =
+            self.config().map(|(config, _)| self.settings(&config.family().video_rules()));
+        matches!(settings, Ok(Ok(_) | Err(Error::NoVideoProcessor { .. })))
+    }
+
+    /// The family, by the configuration; that of a configuration without a type if there is none.
+    pub(super) fn family(&self) -> Result<Family> {
+        match self.dir.join(CONFIG_FILE).exists() {
+            true => Ok(self.config()?.0.family_fields().clone()),
+            false => Ok(Family::default()),
+        }
     }
 
     pub(super) fn config(&self) -> Result<(VisionConfig, ImageTokens)> {
@@ -40,8 +51,9 @@ impl Folder {
         config::of_json(&serde_json::from_slice(&bytes).map_err(json)?, &path)
     }
 
-    pub(super) fn settings(&self) -> Result<(Settings, Settings)> {
-        processor::of_folder(&self.dir)?.ok_or_else(|| Error::NoProcessor { dir: self.dir.clone() })
+    pub(super) fn settings(&self, rules: &VideoRules) -> Result<(Settings, Settings)> {
+        let none = || Error::NoProcessor { dir: self.dir.clone() };
+        processor::of_folder(&self.dir, rules)?.ok_or_else(none)
     }
 
     pub(super) fn weights(&self, placement: &WeightPlacement) -> Result<FolderWeights> {

@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 use crate::config::{self, ImageTokens, VisionConfig};
 use crate::error::{Error, Result};
 use crate::family::GgufFormat;
-use crate::processor::{self, IMAGE_FILE, Settings};
+use crate::processor::{self, IMAGE_FILE, Settings, VideoRules};
 use weights::MmprojWeights;
 
 const ARCHITECTURE: &str = "general.architecture";
@@ -111,7 +111,8 @@ impl Mmproj {
         Ok(vision)
     }
 
-    fn vision_config(&self) -> Result<VisionConfig> {
+    /// The tower's configuration alone, without reading the tokenizer.
+    pub(super) fn vision_config(&self) -> Result<VisionConfig> {
         let whole = json!({ "vision_config": self.vision_fields()? });
         Ok(config::of_json(&whole, self.file.path())?.0)
     }
@@ -132,9 +133,9 @@ impl Mmproj {
     /// Processor files next to the model take precedence. Without them, the settings are those of the family's published
     /// models ([`processor_files`](crate::family::VisionFamily::processor_files)) with the values of the file, whose limits
     /// are those of images.
-    pub(super) fn settings(&self) -> Result<(Settings, Settings)> {
+    pub(super) fn settings(&self, rules: &VideoRules) -> Result<(Settings, Settings)> {
         let folder = gguf::folder(self.decoder.path())?;
-        if let Some(settings) = processor::of_folder(&folder)? {
+        if let Some(settings) = processor::of_folder(&folder, rules)? {
             return Ok(settings);
         }
         let limits =
@@ -150,7 +151,7 @@ impl Mmproj {
             for (field, value) in of_both.iter().chain(limits) {
                 fields[field] = value.clone();
             }
-            processor::of_json(fields, self.file.path())
+            processor::of_json(fields, self.file.path(), rules)
         };
         let files = self.vision_config()?.family().processor_files();
         let settings = files.into_iter().map(|(name, fields)| with(name, fields));

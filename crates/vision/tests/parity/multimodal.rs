@@ -1,12 +1,15 @@
 //! Prompts of images, videos and text (`scripts/parity/make_multimodal_fixtures.py`).
 
 use embodied_r_policy::{EngineOptions, Prompt, WeightFormat};
-use embodied_r_vision::{Error, ImageEmbeddings, Processor, VisionEncoder, VisionLanguageModel};
+use embodied_r_vision::{
+    Error, FrameTimes, ImageEmbeddings, PixelOptions, Processor, SampledVideo, VisionEncoder,
+    VisionLanguageModel,
+};
 use image::RgbImage;
 use serde::Deserialize;
 
 use super::test_image::test_image;
-use super::{drawn, folder};
+use super::{drawn, folder, video};
 
 #[derive(Deserialize)]
 struct Case {
@@ -41,7 +44,7 @@ impl Case {
             let frames = sizes.iter().zip(&mut seeds).map(|(size, seed)| test_image(*size, seed));
             let frames: Vec<RgbImage> = frames.collect();
             match fps {
-                Some(fps) => vision_encoder.encode_video(&frames, 1.0 / fps).unwrap(),
+                Some(fps) => vision_encoder.encode_video(&video(frames, *fps)).unwrap(),
                 None => vision_encoder.encode_image(&frames[0]).unwrap(),
             }
         };
@@ -74,12 +77,8 @@ fn log_probabilities_after_images_and_videos_match_the_reference() {
     let cases = cases();
     let prompts = cases.iter().map(|case| case.prompt(model.vision_encoder())).collect();
     for (case, drawn) in cases.iter().zip(drawn(&model, prompts, EngineOptions::default())) {
-        for (id, expected) in &case.logp {
-            let found = drawn.first[*id];
-            // f32 accumulated in another order.
-            assert!((found - expected).abs() < 2e-5, "{}, {id}: {found} {expected}", case.name);
-        }
-        assert_eq!(drawn.ids, case.greedy, "{}", case.name);
+        // f32 accumulated in another order.
+        drawn.assert_matches(&case.name, &case.logp, &case.greedy, 2e-5);
     }
 }
 
@@ -107,7 +106,7 @@ fn an_image_for_a_video_placeholder_is_an_error_that_names_the_kind() {
     let raw = |name: &str| &all.iter().find(|case| case.name == name).unwrap().raw;
     let image = vision_encoder.encode_image(&test_image((84, 56), 1)).unwrap();
     let frames = [test_image((84, 56), 1), test_image((84, 56), 2)];
-    let video = vision_encoder.encode_video(&frames, 0.5).unwrap();
+    let video = vision_encoder.encode_video(&video(frames.to_vec(), 2.0)).unwrap();
     let error = |name: &str, visuals: &[ImageEmbeddings]| {
         vision_encoder.expand_placeholders(raw(name), visuals).unwrap_err()
     };
@@ -126,7 +125,8 @@ fn invalid_frames_and_times_of_a_video_are_named() {
     let vision_encoder = encoder();
     let frames = [test_image((84, 56), 1), test_image((56, 84), 2)];
     let message = |frames: &[RgbImage], seconds: f64| {
-        vision_encoder.encode_video(frames, seconds).unwrap_err().to_string()
+        let video = video(frames.to_vec(), 1.0 / seconds);
+        vision_encoder.encode_video(&video).unwrap_err().to_string()
     };
     assert_eq!(message(&[], 0.5), "a video needs one or more frames");
     let sizes = message(&frames, 0.5);
@@ -135,11 +135,16 @@ fn invalid_frames_and_times_of_a_video_are_named() {
         let message = message(&frames[..1], seconds);
         assert!(message.contains("must be positive"), "{message}");
     }
+    let video =
+        SampledVideo { times: FrameTimes::at_rate(3, 2.0), ..video(frames[..1].to_vec(), 2.0) };
+    let message = vision_encoder.encode_video(&video).unwrap_err().to_string();
+    assert_eq!(message, "a video of 1 frames has 3 times");
 }
 
 #[test]
 fn frames_that_are_resized_early_have_the_same_patches() {
-    let processor = encoder().processor().clone().with_pixels(None, Some(40 * 784));
+    let processor =
+        encoder().processor().clone().with_pixels(PixelOptions::at_most(Some(40 * 784)));
     for (size, is_early) in
         [((400, 300), true), ((300, 401), true), ((84, 56), false), ((2400, 24), false)]
     {

@@ -54,7 +54,7 @@ fn weights(folder: &Path) -> HashMap<String, Tensor> {
         Some(rest) => (format!("model.language_model.{rest}"), shape),
         None => (name, shape),
     });
-    let tower = VisionProcessor::of_model(folder, None).unwrap().config().tensor_shapes();
+    let tower = VisionProcessor::of_model(folder).unwrap().config().tensor_shapes();
     let tower = tower.into_iter().map(|(name, shape)| (format!("model.visual.{name}"), shape));
     let shapes: BTreeMap<String, Vec<usize>> = decoder.chain(tower).collect();
     let tensor = |(seed, (name, shape)): (u64, (String, Vec<usize>))| {

@@ -48,7 +48,7 @@ fn tensors_that_no_tower_has_are_named_and_stored_frequencies_are_left_out() {
     tensors.insert("model.visual.rotary_pos_emb.inv_freq".to_owned(), one.clone());
     let load = |tensors: &HashMap<String, Tensor>| {
         let copy = folder_of(tensors);
-        let processor = VisionProcessor::of_model(copy.path(), None).unwrap();
+        let processor = VisionProcessor::of_model(copy.path()).unwrap();
         let trainable = TrainableTower::load(copy.path(), processor, &options());
         let encoder = VisionEncoder::load(copy.path(), &WeightFormat::F32.into());
         [trainable.err().map(|it| it.to_string()), encoder.err().map(|it| it.to_string())]
@@ -69,7 +69,7 @@ fn names_are_those_of_the_file() {
         .map(|(name, tensor)| (format!("model.{}", name.trim_start_matches("model.")), tensor))
         .collect();
     let copy = folder_of(&renamed);
-    let processor = VisionProcessor::of_model(copy.path(), None).unwrap();
+    let processor = VisionProcessor::of_model(copy.path()).unwrap();
     let found = TrainableTower::load(copy.path(), processor, &options()).unwrap();
     let plain = tower("nested");
     assert_eq!(found.tensors().count(), renamed.len());
@@ -119,7 +119,7 @@ fn tensors_that_do_not_match_the_configuration_are_named() {
 
 #[test]
 fn a_gguf_tower_cannot_be_trained() {
-    let processor = VisionProcessor::of_model(&folder("gguf"), None).unwrap();
+    let processor = VisionProcessor::of_model(&folder("gguf")).unwrap();
     let error = TrainableTower::load(&folder("gguf"), processor, &options());
     let error = error.err().unwrap().to_string();
     assert!(error.contains("whose vision tower cannot be trained"), "{error}");

@@ -3,7 +3,7 @@
 use embodied_r_data::progress::Silent;
 use embodied_r_kernels::{WeightPlacement, weight::WeightFormat};
 use embodied_r_policy::TensorParallel;
-use embodied_r_vision::VisionOptions;
+use embodied_r_vision::{PixelOptions, VisionOptions};
 
 use super::facts::Facts;
 use super::{Options, model};
@@ -25,7 +25,7 @@ pub(super) fn run(options: &Options<'_>, facts: &mut Facts<'_>) -> Result<()> {
     let (width, height) = frames.size;
     facts.text("work", format!("{} frames of {width} × {height}", frames.count))?;
     let placement = WeightPlacement { format: WeightFormat::Bf16, device: options.device.clone() };
-    let vision = VisionOptions { placement, max_pixels: None };
+    let vision = VisionOptions { placement, pixels: PixelOptions::default() };
     let ranks = TensorParallel::single_rank();
     model::metrics(&caption::run(folder.path(), &frames, &vision, &ranks)?, facts)
 }

@@ -4,7 +4,7 @@ use embodied_r_bench::Metrics;
 use embodied_r_bench::caption::{self, Frames};
 use embodied_r_dist::ProcessGroup;
 use embodied_r_policy::TensorParallel;
-use embodied_r_vision::VisionOptions;
+use embodied_r_vision::{PixelOptions, VisionOptions};
 use serde::Serialize;
 
 use super::report::lines;
@@ -41,7 +41,7 @@ fn run_as(args: &CaptionArgs, process_group: &ProcessGroup) -> anyhow::Result<St
     let ranks = TensorParallel::new(process_group.communicator().clone());
     let folder = hub::with_vision_encoder(&args.model, None)?;
     let placement = args.weights.placement_of(args.parallel.ranks.gpus)?;
-    let options = VisionOptions { placement, max_pixels: None };
+    let options = VisionOptions { placement, pixels: PixelOptions::default() };
     let &CaptionArgs { frames: count, new, runs, .. } = args;
     let size = (args.size[0], args.size[1]);
     let frames = Frames { count, size, new, runs };

@@ -164,7 +164,7 @@ mod tests {
     use std::path::Path;
 
     use embodied_r_policy::WeightFormat;
-    use embodied_r_vision::VisionEncoder;
+    use embodied_r_vision::{PixelOptions, VisionEncoder};
     use image::RgbImage;
 
     use super::*;
@@ -215,7 +215,8 @@ mod tests {
     fn images(count: u32) -> Vec<ImageEmbeddings> {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../vision/tests/fixtures/nested");
         let encoder = VisionEncoder::load(&dir, &WeightFormat::F32.into()).unwrap();
-        let encoder = encoder.with_pixels(Some(1), None);
+        let encoder =
+            encoder.with_pixels(PixelOptions { min_pixels: Some(1), ..PixelOptions::default() });
         let image = |tokens| encoder.encode_image(&RgbImage::new(28 * tokens, 28)).unwrap();
         (1..=count).map(image).collect()
     }

@@ -1,14 +1,18 @@
 //! `embodied-r inspect caption`: image preprocessing and greedy output of a vision-language model.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use embodied_r_dist::ProcessGroup;
+use embodied_r_media::sampled_video::{FramePlan, FrameSelection, FrameUse};
 use embodied_r_policy::tokenizer::{SpecialTokens, Tokenizer};
 use embodied_r_policy::{
     Engine, EngineOptions, EngineOutput, GenerationRequest, Prompt, SamplingParams, TensorParallel,
 };
+use embodied_r_video::Limits;
 use embodied_r_vision::{
-    MultimodalMessage, Pixels, VisionLanguageModel, VisionOptions, image_file,
+    MultimodalMessage, MultimodalPart, PixelOptions, Pixels, Processor, SampledVideo,
+    VisionLanguageModel, VisionOptions, VisionProcessor, image_file,
 };
 use image::RgbImage;
 use serde_json::json;
@@ -34,20 +38,29 @@ fn caption(args: &CaptionArgs, process_group: &ProcessGroup) -> anyhow::Result<S
     args.parallel.check_one(process_group.world_size())?;
     let ranks = TensorParallel::new(process_group.communicator().clone());
     let folder = hub::with_vision_encoder(&args.model, None)?;
-    // Checks the images before the slow loading of the weights.
+    // Checks images and videos before the slow loading of the weights.
     let images: Vec<RgbImage> =
         args.image.iter().map(|path| image_file::read(path)).collect::<Result<_, _>>()?;
+    let video_pixels = Some(args.video_pixels.into());
+    let pixels = PixelOptions { video_pixels, ..PixelOptions::at_most(args.max_pixels) };
+    let processor = VisionProcessor::of_model(&folder)?.with_pixels(pixels);
+    let videos = videos(args, processor.processor())?;
     let tokenizer = Tokenizer::from_dir(&folder)?;
     let placement = args.weights.placement_of(args.parallel.ranks.gpus)?;
-    let options = VisionOptions { placement, max_pixels: args.max_pixels };
+    let options = VisionOptions { placement, pixels };
     let model = VisionLanguageModel::load_part(&folder, &options, &ranks)?;
-    let processor = model.vision_encoder().processor();
-    let pixels = images.iter().map(|image| processor.image(image));
-    let pixels: Vec<Pixels> = pixels.collect::<Result<_, _>>()?;
+    let of_images = images.iter().map(|image| processor.processor().image(image));
+    let of_videos = videos.iter().map(|(_, video)| processor.processor().video(&video.frames));
+    let pixels: Vec<Pixels> = of_images.chain(of_videos).collect::<Result<_, _>>()?;
     let (mean, deviation) = moments(&pixels)?;
-    let embeddings =
+    let mut embeddings =
         model.vision_encoder().encode_images_over(&images.iter().collect::<Vec<_>>(), &ranks)?;
-    let message = MultimodalMessage::user(images.len(), &args.prompt);
+    for (_, video) in &videos {
+        embeddings.push(model.vision_encoder().encode_video(video)?);
+    }
+    let mut message = MultimodalMessage::user(images.len(), &args.prompt);
+    let after_images = images.len()..images.len();
+    message.content.splice(after_images, videos.iter().map(|_| MultimodalPart::Video));
     let prompt = model.vision_encoder().prompt(&tokenizer, &[message], &embeddings)?;
     let n_input = prompt.len();
     let GreedyOutput { top, tokens } =
@@ -56,16 +69,17 @@ fn caption(args: &CaptionArgs, process_group: &ProcessGroup) -> anyhow::Result<S
         return Ok(Status::Done);
     }
     if !args.json {
-        for (path, image) in args.image.iter().zip(&embeddings) {
-            let [_, height, width] = image.grid().thw();
-            let (path, tokens) = (path.display(), image.tokens());
-            outln!("{path}: {width} × {height} patches, {tokens} tokens")?;
+        for (path, visual) in args.image.iter().chain(&args.video).zip(&embeddings) {
+            let [time, height, width] = visual.grid().thw();
+            let of_time = if visual.is_video() { format!("{time} × ") } else { String::new() };
+            let (path, tokens) = (path.display(), visual.tokens());
+            outln!("{path}: {of_time}{width} × {height} patches, {tokens} tokens")?;
         }
         outln!("{}", tokenizer.decode(&tokens, SpecialTokens::Skip)?)?;
         return Ok(Status::Done);
     }
     let grids: Vec<[usize; 3]> = pixels.iter().map(|pixels| pixels.grid.thw()).collect();
-    let facts = json!({
+    let mut facts = json!({
         "grid_thw": grids,
         "n_input": n_input,
         "pixel_mean": mean,
@@ -73,8 +87,30 @@ fn caption(args: &CaptionArgs, process_group: &ProcessGroup) -> anyhow::Result<S
         "last_top5": top,
         "tokens": tokens,
     });
+    if !videos.is_empty() {
+        facts["video_pixels"] = json!(processor.processor().video_pixels());
+        let timestamps =
+            embeddings.iter().skip(images.len()).map(|video| video.layout().timestamps());
+        let facts_of = |((plan, video), timestamps): (&(FramePlan, SampledVideo), &[String])| json!({"frames": plan.indices(), "times": video.times.starts, "timestamps": timestamps});
+        facts["videos"] = videos.iter().zip(timestamps).map(facts_of).collect();
+    }
     outln!("{facts}")?;
     Ok(Status::Done)
+}
+
+/// The selected frames of the videos.
+fn videos(
+    args: &CaptionArgs,
+    processor: &Processor,
+) -> anyhow::Result<Vec<(FramePlan, SampledVideo)>> {
+    let (selection, limits) =
+        (args.frames.selection(FrameSelection::default())?, Limits::default());
+    let decoded = |path: &PathBuf| {
+        let plan = FramePlan::of_file(path, &selection, processor, &limits)?;
+        let video = plan.decode(FrameUse::Video, processor, &limits)?;
+        Ok((plan, video))
+    };
+    args.video.iter().map(decoded).collect()
 }
 
 /// Mean and (unbiased, as in torch) standard deviation of all images' normalized pixels.

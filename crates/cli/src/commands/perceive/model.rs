@@ -14,7 +14,7 @@ use embodied_r_perception::captioner::{
 use embodied_r_perception::perceive::{PerceiveOptions, PerceiveWorkload};
 
 use embodied_r_policy::{EngineOptions, TensorParallel, WeightPlacement};
-use embodied_r_vision::VisionOptions;
+use embodied_r_vision::{PixelOptions, VisionOptions};
 use serde::{Deserialize, Serialize};
 
 use super::estimate;
@@ -99,7 +99,10 @@ impl LocalCaptioner<'_> {
         let name = self.model.captioner.clone().ok_or_else(missing)?;
         let folder = hub::with_vision_encoder(&name, None)?;
         let local = VisionEngineOptions {
-            vision: VisionOptions { placement: placement.clone(), max_pixels: args.max_pixels },
+            vision: VisionOptions {
+                placement: placement.clone(),
+                pixels: PixelOptions::at_most(args.max_pixels),
+            },
             kv_cache_bytes: (args.kv_cache_gb * 1e9) as usize,
             engine: EngineOptions { max_num_seqs: args.max_num_seqs, ..EngineOptions::default() },
             ..VisionEngineOptions::default()

@@ -49,8 +49,7 @@ impl QuestionImages {
         }
         let config = tower(&settings.run.model)?;
         let processor = processor(&settings.run.model)?;
-        let processor =
-            processor.with_pixels(settings.vision.min_pixels, settings.vision.max_pixels);
+        let processor = processor.with_pixels(settings.vision.pixels());
         let side = |tokens| {
             let pixels = tokens * (config.patch_size * config.spatial_merge_size).pow(2);
             let pixels = args.image_pixels.unwrap_or(pixels);
@@ -105,8 +104,7 @@ fn most_frames(selection: FrameSelection) -> usize {
 fn processor(model: &str) -> anyhow::Result<VisionProcessor> {
     let path = Path::new(model);
     if path.exists() {
-        return VisionProcessor::of_model(path, None)
-            .map_err(|error| Usage(error.to_string()).into());
+        return VisionProcessor::of_model(path).map_err(|error| Usage(error.to_string()).into());
     }
     let none = || Usage(format!("the image processor of `{model}` is not known"));
     VisionProcessor::published(model).ok_or_else(|| none().into())

@@ -101,8 +101,7 @@ impl<'a, T: TrainingSettings> Job<'a, T> {
         memory: &MemoryPlan,
     ) -> Result<RunImages, Error> {
         let run = self.settings().run();
-        let pixels = (vision.min_pixels, vision.max_pixels);
-        let key = format!("{} {pixels:?} {:?}", self.fingerprint, run.precision);
+        let key = format!("{} {:?} {:?}", self.fingerprint, vision.pixels(), run.precision);
         let encoding = ImageEncoding {
             precision: run.precision,
             device: self.device.clone(),

@@ -67,7 +67,7 @@ impl LocalModel {
             ("backend".to_owned(), json!("local")),
             ("fingerprint".to_owned(), json!(fingerprint(dir, FingerprintExtent::Sampled)?)),
             ("weights".to_owned(), json!(options.vision.placement.format.name())),
-            ("max_pixels".to_owned(), json!(options.vision.max_pixels)),
+            ("max_pixels".to_owned(), json!(options.vision.pixels.max_pixels)),
         ]);
         Ok(Self { engine, prefixes: Mutex::default(), settings })
     }

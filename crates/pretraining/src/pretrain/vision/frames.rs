@@ -54,7 +54,7 @@ pub(super) fn frame_table<W: World>(
     count: u64,
     progress: &dyn Progress,
 ) -> anyhow::Result<(ImageTable, Vec<Shown<W>>)> {
-    let mut table = ImageTable::new(VisionProcessor::of_model(model, None)?);
+    let mut table = ImageTable::new(VisionProcessor::of_model(model)?);
     let places: Vec<Arc<W::Place>> =
         (0..count).into_par_iter().map(|index| Arc::new(W::place(seed, index))).collect();
     let sources: Vec<Arc<dyn ImageSource>> = places
