@@ -21,8 +21,12 @@ pub(crate) fn embodied_r(dir: &Path, words: &[&str]) -> Command {
 
 /// A folder with the model in `model`, whose chat template leaves out the system message, as in the reference.
 fn workspace() -> tempfile::TempDir {
+    workspace_of(VisionModel::Nested)
+}
+
+fn workspace_of(model: VisionModel) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
-    VisionModel::Nested.write(&dir.path().join("model"));
+    model.write(&dir.path().join("model"));
     let path = dir.path().join("model/chat_template.json");
     let mut template: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
     let text = template["chat_template"].as_str().unwrap();
@@ -114,6 +118,24 @@ fn answers_from_images_and_videos_are_those_of_the_reference() {
     eval.current_dir(dir.path()).args(["eval", "--predictions", "out.json", "--json"]);
     let scores: Value = serde_json::from_str(&stdout_of(&mut eval)).unwrap();
     assert_eq!(scores["n"], 9, "{scores}");
+}
+
+#[test]
+fn answers_from_a_video_of_qwen3_vl_are_those_of_the_reference() {
+    let dir = workspace_of(VisionModel::Qwen3Vl);
+    let tokenizer = Tokenizer::from_dir(&dir.path().join("model")).unwrap();
+    let file = fs::read(dir.path().join("model/videos.json")).unwrap();
+    let cases: Vec<Value> = serde_json::from_slice(&file).unwrap();
+    let case = cases.iter().find(|case| case["name"] == "a video at 2 fps").unwrap();
+    let frames = json!({"seed": case["seed"], "sizes": case["visuals"][0]["sizes"]});
+    let files = write_images(dir.path(), &frames);
+    let record = json!({"problem": "<video>What is there?", "answer": "A",
+        "videos": [{"frames": files, "fps": 2.0}]});
+    write_lines(&dir.path().join("data.jsonl"), &[record]);
+    embodied_r(dir.path(), &INFER).assert().code(0);
+    let greedy: Vec<u32> = serde_json::from_value(case["greedy"].clone()).unwrap();
+    let expected = tokenizer.decode(&greedy, SpecialTokens::Skip).unwrap();
+    assert_eq!(read(&dir.path().join("out.json"))[0]["content"], expected);
 }
 
 #[test]

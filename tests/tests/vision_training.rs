@@ -180,15 +180,19 @@ fn videos_are_seen_as_videos_or_as_images() {
     }
 }
 
+/// Writes the frames of a video, which is returned.
+fn video(dir: &Path) -> Value {
+    let frame = |i: u32| {
+        let name = format!("images/frame-{i}.png");
+        test_image((84, 56), 20 + i).save(dir.join(&name)).unwrap();
+        name
+    };
+    let frames: Vec<String> = (0..4).map(frame).collect();
+    json!({"frames": frames, "fps": 2.0})
+}
+
 fn videos_are_seen(dir: tempfile::TempDir) {
-    let frames: Vec<String> = (0..4)
-        .map(|i| {
-            let name = format!("images/frame-{i}.png");
-            test_image((84, 56), 20 + i).save(dir.path().join(&name)).unwrap();
-            name
-        })
-        .collect();
-    let video = json!({"frames": frames, "fps": 2.0});
+    let video = video(dir.path());
     let record = json!({"problem": "<video>What moves?", "answer": "A", "videos": [&video]});
     let lines = format!("{record}\n").repeat(4);
     // The same in this project's own format.
@@ -303,6 +307,13 @@ fn a_text_model_does_not_see() {
 fn two_ranks_give_the_update_of_one() {
     for model in [VisionModel::Nested, VisionModel::Qwen3Vl] {
         let dir = workspace_of(model);
+        // The questions are about images, one about a video.
+        let record = json!({"problem": "<video>What moves?", "answer": "A",
+            "videos": [video(dir.path())]});
+        let file = dir.path().join("train.jsonl");
+        let images = fs::read_to_string(&file).unwrap();
+        let images: Vec<&str> = images.lines().take(3).collect();
+        fs::write(&file, format!("{}\n{record}\n", images.join("\n"))).unwrap();
         for (output, ranks) in [("one", "1"), ("two", "2")] {
             let mut run = train(dir.path(), output, &TRAINED);
             run.args(["--ranks", ranks, "--set", "max_steps=2"]).assert().code(0);

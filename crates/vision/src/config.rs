@@ -203,11 +203,6 @@ impl VisionConfig {
         self.family.get()
     }
 
-    /// The family, with its fields.
-    pub(crate) fn family_fields(&self) -> &Family {
-        &self.family
-    }
-
     /// What the tower is made of.
     pub(crate) fn layout(&self) -> TowerLayout {
         self.family().layout(self)

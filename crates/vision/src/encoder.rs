@@ -224,9 +224,8 @@ impl VisionEncoder {
         chat: &RenderedChat,
         images: &[ImageEmbeddings],
     ) -> Result<Prompt> {
-        let videos = images.iter().map(ImageEmbeddings::layout).filter(|layout| layout.is_video());
-        let videos = videos.map(ImageLayout::timestamps);
-        let chat = self.processor.with_timestamps(chat.clone(), videos)?;
+        let layouts = images.iter().map(ImageEmbeddings::layout);
+        let chat = self.processor.with_timestamps_of(chat.clone(), layouts)?;
         self.expand_placeholders(&tokenizer.encode_chat(&chat)?, images)
     }
 

@@ -12,15 +12,15 @@ use crate::frames::FrameTimes;
 use crate::grid::Grid;
 use crate::image_layout::Kind;
 use crate::layout::TowerLayout;
-use crate::processor::VideoRules;
+use crate::processor::{ProcessorFiles, VideoRules};
 use crate::sizes::TowerSizes;
 use qwen2_5_vl::Qwen25Vl;
 use qwen3_vl::Qwen3Vl;
 
 /// What a family has of its own.
 pub(crate) trait VisionFamily {
-    /// The files of the image processor, and of the video processor if that differs, of its published models.
-    fn processor_files(&self) -> Vec<(&'static str, Value)>;
+    /// The files of the processors of its published models.
+    fn processor_files(&self) -> ProcessorFiles;
 
     /// The `config.json` of a model with the configuration files of this decoder and this tower, without token ids.
     fn model_config(&self, decoder: Value, vision: Value) -> Value;

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::config::VisionConfig;
+use crate::processor::{IMAGE_FILE, ProcessorFiles, VIDEO_FILE};
 
 impl VisionConfig {
     /// The files of a model of this tower's family, besides its tokenizer and weights: `config.json`, made of that of its
@@ -20,7 +21,9 @@ impl VisionConfig {
             config[format!("{name}_token_id")] = json!(first_token + offset);
         }
         let mut files = vec![("config.json", config)];
-        files.extend(self.family().processor_files());
+        let ProcessorFiles { images, videos } = self.family().processor_files();
+        files.push((IMAGE_FILE, images));
+        files.extend(videos.map(|videos| (VIDEO_FILE, videos)));
         files
     }
 

@@ -15,7 +15,9 @@ use crate::error::{Error, Result};
 use crate::grid::Grid;
 use crate::resize::bicubic;
 pub use patch::Patch;
-pub(crate) use settings::{CHANNELS, IMAGE_FILE, Settings, VIDEO_FILE, of_folder, of_json};
+pub(crate) use settings::{
+    CHANNELS, IMAGE_FILE, ProcessorFiles, Settings, VIDEO_FILE, of_files, of_folder,
+};
 pub(crate) use video_rules::VideoRules;
 pub use video_rules::{FrameSampling, PixelOptions, VideoPixels};
 

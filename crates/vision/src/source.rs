@@ -77,7 +77,7 @@ impl Source {
     /// What the family's video processor does.
     pub(crate) fn video_rules(&self) -> Result<VideoRules> {
         Ok(match self {
-            Self::Folder(folder) => folder.family()?.get().video_rules(),
+            Self::Folder(folder) => folder.video_rules()?,
             Self::Mmproj(file) => file.vision_config()?.family().video_rules(),
         })
     }

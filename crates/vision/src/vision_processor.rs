@@ -74,6 +74,19 @@ impl VisionProcessor {
         }
     }
 
+    /// As [`Self::with_timestamps`], for the videos among the images of a conversation.
+    ///
+    /// # Errors
+    /// As [`Self::with_timestamps`].
+    pub fn with_timestamps_of<'a>(
+        &self,
+        chat: RenderedChat,
+        images: impl IntoIterator<Item = &'a ImageLayout>,
+    ) -> Result<RenderedChat> {
+        let videos = images.into_iter().filter(|layout| layout.is_video());
+        self.with_timestamps(chat, videos.map(ImageLayout::timestamps))
+    }
+
     /// The placeholder of an image.
     #[must_use]
     pub fn image_token_id(&self) -> u32 {

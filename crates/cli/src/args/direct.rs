@@ -49,7 +49,7 @@ pub(crate) struct ViewArgs {
     /// Enlarge smaller images, and frames of videos, to this many pixels [default: the model's image processor decides].
     #[arg(long, value_name = "PIXELS", requires = "direct", value_parser = at_least_one)]
     pub(crate) min_pixels: Option<usize>,
-    /// What the limits of the model's video processor apply to: the whole `clip`, or each `frame`, as in `qwen-vl-utils`;
+    /// What the limits of the model's video processor apply to: the whole `clip`, or each `frame`, of at most 768 tokens;
     /// Qwen2.5-VL limits frames in either case [default: clip].
     #[arg(long, value_enum, value_name = "WHAT", requires = "direct")]
     pub(crate) video_pixels: Option<VideoPixelsName>,

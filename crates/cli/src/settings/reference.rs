@@ -136,7 +136,7 @@ const PEERS: &[(&str, &str)] = &[
     ("image_cache_gb", "own: neither keeps embeddings"),
     ("max_pixels", "ms-swift's environment variable `MAX_PIXELS`"),
     ("min_pixels", "ms-swift's environment variable `MIN_PIXELS`"),
-    ("video_pixels", "own: `qwen-vl-utils` limits frames, `transformers` clips"),
+    ("video_pixels", "`transformers`' `cap_pixels_per_frame`, which is `frame`"),
     ("num_train_epochs", "TRL 3; stages have their own lengths"),
     ("max_steps", "TRL -1, which means unset; TRL counts optimizer steps"),
     ("reward_weights", "TRL takes a list in the order of `reward_funcs`; ours are by name"),

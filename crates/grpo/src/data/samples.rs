@@ -122,8 +122,7 @@ fn prompt(
 ) -> Result<Prompt> {
     let (messages, layouts) = rendered(sample, messages, system);
     let chat = text.apply_multimodal_template(&messages, GenerationPrompt::Append)?;
-    let videos = layouts.iter().filter(|layout| layout.is_video()).map(ImageLayout::timestamps);
-    let chat = processor.with_timestamps(chat, videos)?;
+    let chat = processor.with_timestamps_of(chat, &layouts)?;
     Ok(processor.prompt(&text.encode(&chat)?, &layouts)?)
 }
 

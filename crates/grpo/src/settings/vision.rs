@@ -28,7 +28,7 @@ pub struct VisionSettings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_pixels: Option<usize>,
     /// What the limits of the model's video processor apply to: the whole `clip`, so that a short one has larger frames, or
-    /// each `frame`, as in `qwen-vl-utils`. Qwen2.5-VL limits frames in either case. Default: `clip`.
+    /// each `frame`, of at most 768 tokens. Qwen2.5-VL limits frames in either case. Default: `clip`.
     pub video_pixels: VideoPixels,
 }
 

@@ -96,8 +96,8 @@ fn truncation(&SamplingParams { top_k, top_p, min_p, .. }: &SamplingParams) -> T
 /// over the remaining ids in ascending order.
 ///
 /// Placeholders of images are never drawn (`suppress_tokens` of TRL). Parameters apply in the order of vLLM's sampler, so
-/// that a request has the same distribution there and here: allowed ids, `min_new_tokens`, bias, repetition penalty, frequency and presence penalties, temperature, min-p,
-/// top-k, top-p. Greedy decoding takes the most likely token after penalties, with the lowest id among ties.
+/// that a request has the same distribution there and here: allowed ids, `min_new_tokens`, bias, repetition penalty,
+/// frequency and presence penalties, temperature, min-p, top-k, top-p. Greedy decoding takes the most likely token after penalties, with the lowest id among ties.
 ///
 /// `transformers` applies min-p after top-p: if both are set, its top-p counts tokens that min-p then drops, ours
 /// does not. Its top-k, like ours, keeps ties with the k-th token.

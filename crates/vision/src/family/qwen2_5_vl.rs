@@ -10,7 +10,7 @@ use crate::frames::FrameTimes;
 use crate::grid::{Grid, PixelLimits};
 use crate::image_layout::Kind;
 use crate::layout::{FeedForwardKind, MergerLayout, NormKind, TowerLayout};
-use crate::processor::{FrameSampling, IMAGE_FILE, VideoPixels, VideoRules};
+use crate::processor::{FrameSampling, ProcessorFiles, VideoPixels, VideoRules};
 use crate::sizes::TowerSizes;
 
 /// Its fields of `vision_config`, with the defaults of `Qwen2_5_VLVisionConfig`.
@@ -45,14 +45,14 @@ impl Qwen25Vl {
 }
 
 impl VisionFamily for Qwen25Vl {
-    fn processor_files(&self) -> Vec<(&'static str, Value)> {
+    fn processor_files(&self) -> ProcessorFiles {
         let images = json!({
             "min_pixels": 3_136, "max_pixels": 12_845_056, "patch_size": 14, "temporal_patch_size": 2, "merge_size": 2,
             "image_mean": [0.481_454_66, 0.457_827_5, 0.408_210_73],
             "image_std": [0.268_629_54, 0.261_302_58, 0.275_777_11],
             "image_processor_type": "Qwen2VLImageProcessor", "processor_class": "Qwen2_5_VLProcessor",
         });
-        vec![(IMAGE_FILE, images)]
+        ProcessorFiles { images, videos: None }
     }
 
     /// The decoder's fields are those of the model.

@@ -14,7 +14,7 @@ use crate::gguf_names;
 use crate::grid::{Grid, PixelLimits};
 use crate::image_layout::Kind;
 use crate::layout::{FeedForwardKind, MergerLayout, NormKind, TowerLayout};
-use crate::processor::{FrameSampling, IMAGE_FILE, VIDEO_FILE, VideoPixels, VideoRules};
+use crate::processor::{FrameSampling, ProcessorFiles, VideoPixels, VideoRules};
 use crate::sizes::TowerSizes;
 
 /// Its fields of `vision_config`, with the defaults of `Qwen3VLVisionConfig`.
@@ -46,7 +46,7 @@ impl Qwen3Vl {
 }
 
 impl VisionFamily for Qwen3Vl {
-    fn processor_files(&self) -> Vec<(&'static str, Value)> {
+    fn processor_files(&self) -> ProcessorFiles {
         let file = |size: [u32; 2], more: [&str; 2]| {
             json!({
                 "size": {"shortest_edge": size[0], "longest_edge": size[1]}, "patch_size": 16,
@@ -56,10 +56,10 @@ impl VisionFamily for Qwen3Vl {
         };
         let images = ["image_processor_type", "Qwen2VLImageProcessorFast"];
         let videos = ["video_processor_type", "Qwen3VLVideoProcessor"];
-        vec![
-            (IMAGE_FILE, file([65_536, 16_777_216], images)),
-            (VIDEO_FILE, file([4_096, 25_165_824], videos)),
-        ]
+        ProcessorFiles {
+            images: file([65_536, 16_777_216], images),
+            videos: Some(file([4_096, 25_165_824], videos)),
+        }
     }
 
     fn model_config(&self, mut decoder: Value, mut vision: Value) -> Value {

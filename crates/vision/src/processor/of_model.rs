@@ -1,10 +1,10 @@
 //! The processor of a model.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use super::{Processor, Settings, of_json};
+use super::{IMAGE_FILE, Processor, of_files};
 use crate::config::VisionConfig;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::source::Source;
 
 impl Processor {
@@ -22,13 +22,7 @@ impl Processor {
     /// The processor of the published models of a tower's family.
     pub(crate) fn published(config: &VisionConfig) -> Result<Self> {
         let (files, rules) = (config.family().processor_files(), config.family().video_rules());
-        let settings =
-            files.into_iter().map(|(name, fields)| of_json(fields, Path::new(name), &rules));
-        let settings: Vec<(Settings, Settings)> = settings.collect::<Result<_>>()?;
-        let of_first = settings.first().map(|(images, _)| images.clone());
-        let of_last = settings.last().map(|(_, videos)| videos.clone());
-        let both = of_first.zip(of_last);
-        let (images, videos) = both.ok_or_else(|| Error::NoProcessor { dir: PathBuf::new() })?;
+        let (images, videos) = of_files(files, Path::new(IMAGE_FILE), &rules)?;
         Ok(Self { images, videos, sampling: rules.sampling })
     }
 

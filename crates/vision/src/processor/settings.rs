@@ -128,15 +128,27 @@ pub(crate) fn of_folder(dir: &Path, rules: &VideoRules) -> Result<Option<(Settin
     Ok(Some((images_settings, videos_settings)))
 }
 
-/// The settings in the fields of one such file, for images, and for videos by `rules`; `path` is for errors. Limits default
-/// to the published models'.
-pub(crate) fn of_json(
-    fields: Value,
+/// The processor files of a model.
+#[derive(Debug, Clone)]
+pub(crate) struct ProcessorFiles {
+    /// Of the image processor.
+    pub(crate) images: Value,
+    /// Of the video processor, if it has one of its own.
+    pub(crate) videos: Option<Value>,
+}
+
+/// The settings in such files for images, and for videos by `rules`; `path` is for errors. Missing limits default to those of
+/// the published models.
+pub(crate) fn of_files(
+    files: ProcessorFiles,
     path: &Path,
     rules: &VideoRules,
 ) -> Result<(Settings, Settings)> {
-    let file = (path.to_owned(), fields);
-    Ok((settings(&file, PUBLISHED_LIMITS, None)?, settings(&file, PUBLISHED_LIMITS, Some(rules))?))
+    let ProcessorFiles { images, videos } = files;
+    let file = |fields| (path.to_owned(), fields);
+    let videos = file(videos.unwrap_or_else(|| images.clone()));
+    let images = settings(&file(images), PUBLISHED_LIMITS, None)?;
+    Ok((images, settings(&videos, PUBLISHED_LIMITS, Some(rules))?))
 }
 
 fn json(path: &Path) -> Result<Option<Value>> {

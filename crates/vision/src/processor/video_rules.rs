@@ -14,8 +14,7 @@ pub enum VideoPixels {
     /// The whole clip: a short clip has larger frames than a long one. As `Qwen3VLVideoProcessor`.
     #[default]
     Clip,
-    /// Each frame, of at most 768 tokens and its share of the clip. As `qwen-vl-utils`, and as `Qwen3VLVideoProcessor` with
-    /// `cap_pixels_per_frame`.
+    /// Each frame, of at most 768 tokens and its share of the clip, as `Qwen3VLVideoProcessor` with `cap_pixels_per_frame`.
     Frame,
 }
 
@@ -191,5 +190,40 @@ impl ClipRule {
             min_pixels: self.least.map_or(min_pixels, of_all).min(max_pixels),
             max_pixels,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATCH: Patch = Patch { side: 16, frames: 2, merge: 2 };
+
+    /// The tokens of each patch of a clip of frames of 640 × 640 pixels.
+    fn tokens(frames: usize, least: Option<usize>, most: Option<usize>) -> u32 {
+        let pixels = VideoPixels::Clip;
+        let mut limits = PixelLimits { min_pixels: 4_096, max_pixels: 25_165_824 };
+        let mut rule =
+            ResizeRule::Clip(ClipRule { pixels, frame_tokens: 768, least: None, most: None });
+        rule.limit(&mut limits, least, most);
+        let (width, height) = rule.resized((640, 640), frames, limits, PATCH).unwrap();
+        width / 32 * (height / 32)
+    }
+
+    #[test]
+    fn max_pixels_and_min_pixels_count_for_each_frame_of_a_clip() {
+        for frames in [2, 6, 32] {
+            assert_eq!(tokens(frames, None, None), 400);
+            assert_eq!(tokens(frames, None, Some(128 * 32 * 32)), 121);
+            assert_eq!(tokens(frames, Some(600 * 32 * 32), None), 625);
+        }
+        // The clip's own limit stays, and the least is at most as large.
+        assert_eq!(tokens(768, None, Some(1 << 28)), 25);
+        assert_eq!(tokens(768, Some(1 << 28), None), 25);
+    }
+
+    #[test]
+    fn a_single_frame_has_the_size_of_two() {
+        assert_eq!(tokens(1, Some(600 * 32 * 32), None), tokens(2, Some(600 * 32 * 32), None));
     }
 }

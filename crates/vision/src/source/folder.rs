@@ -36,11 +36,11 @@ impl Folder {
         matches!(settings, Ok(Ok(_) | Err(Error::NoVideoProcessor { .. })))
     }
 
-    /// The family, by the configuration; that of a configuration without a type if there is none.
-    pub(super) fn family(&self) -> Result<Family> {
+    /// What the family's video processor does. A folder without a configuration has the default family.
+    pub(super) fn video_rules(&self) -> Result<VideoRules> {
         match self.dir.join(CONFIG_FILE).exists() {
-            true => Ok(self.config()?.0.family_fields().clone()),
-            false => Ok(Family::default()),
+            true => Ok(self.config()?.0.family().video_rules()),
+            false => Ok(Family::default().get().video_rules()),
         }
     }
 

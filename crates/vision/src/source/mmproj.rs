@@ -7,28 +7,20 @@ mod weights;
 
 use std::path::Path;
 
-use embodied_r_policy::tokenizer::Tokenizer;
+use embodied_r_policy::tokenizer::{Tokenizer, VISION_TOKENS};
 use embodied_r_policy::{GgufFault, GgufFile, GgufModel, WeightPlacement, gguf};
 use serde_json::{Map, Value, json};
 
 use crate::config::{self, ImageTokens, VisionConfig};
 use crate::error::{Error, Result};
 use crate::family::GgufFormat;
-use crate::processor::{self, IMAGE_FILE, Settings, VideoRules};
+use crate::processor::{self, Settings, VideoRules};
 use weights::MmprojWeights;
 
 const ARCHITECTURE: &str = "general.architecture";
 
 /// The projector type; multimodal files have one per modality.
 const PROJECTORS: [&str; 2] = ["clip.vision.projector_type", "clip.projector_type"];
-
-/// The fields of `config.json` with ids of tokens, by which the tokenizer knows them.
-const TOKENS: [(&str, &str); 4] = [
-    ("vision_start_token_id", "<|vision_start|>"),
-    ("vision_end_token_id", "<|vision_end|>"),
-    ("image_token_id", "<|image_pad|>"),
-    ("video_token_id", "<|video_pad|>"),
-];
 
 /// An open file.
 pub(crate) struct Mmproj {
@@ -120,7 +112,8 @@ impl Mmproj {
     pub(super) fn config(&self) -> Result<(VisionConfig, ImageTokens)> {
         let mut whole = json!({ "vision_config": self.vision_fields()? });
         let tokenizer = Tokenizer::from_dir(self.decoder.path())?;
-        for (field, token) in TOKENS {
+        let [_, _, image, video] = VISION_TOKENS;
+        for (field, token) in [("image_token_id", image), ("video_token_id", video)] {
             if let Some(id) = tokenizer.token_id(token) {
                 whole[field] = id.into();
             }
@@ -146,19 +139,16 @@ impl Mmproj {
             let found = self.file.numbers(&format!("clip.vision.{field}"))?;
             of_both.extend(found.map(|found| (field.to_owned(), Value::from(found))));
         }
-        let with = |name: &str, mut fields: Value| {
-            let limits = limits.iter().filter(|_| name == IMAGE_FILE);
-            for (field, value) in of_both.iter().chain(limits) {
-                fields[field] = value.clone();
-            }
-            processor::of_json(fields, self.file.path(), rules)
+        let set = |fields: &mut Value, values: &Map<String, Value>| {
+            values.iter().for_each(|(field, value)| fields[field] = value.clone());
         };
-        let files = self.vision_config()?.family().processor_files();
-        let settings = files.into_iter().map(|(name, fields)| with(name, fields));
-        let settings: Vec<(Settings, Settings)> = settings.collect::<Result<_>>()?;
-        let images = settings.first().map(|(images, _)| images.clone());
-        let videos = settings.last().map(|(_, videos)| videos.clone());
-        images.zip(videos).ok_or_else(|| Error::NoProcessor { dir: folder })
+        let mut files = self.vision_config()?.family().processor_files();
+        set(&mut files.images, &of_both);
+        set(&mut files.images, &limits);
+        if let Some(videos) = &mut files.videos {
+            set(videos, &of_both);
+        }
+        processor::of_files(files, self.file.path(), rules)
     }
 
     /// The processor's fields that the file has, by the names of both.

@@ -144,6 +144,26 @@ fn private_characters_in_a_message_are_kept() {
 }
 
 #[test]
+fn special_tokens_of_the_template_are_replaced_and_those_in_messages_stay_text() {
+    let template =
+        "{% for m in messages %}<|im_start|>{{ m.content }}<|image_pad|><|im_end|>\n{% endfor %}";
+    let tokenizer = with_template(template);
+    let messages = ["a <|image_pad|> b", "c<|image_pad|>"].map(ChatMessage::user);
+    let chat = tokenizer.apply_chat_template(&messages, GenerationPrompt::None).unwrap();
+    let mut texts = ["<1>", "<22>"].into_iter();
+    let (replaced, count) =
+        chat.replace_special("<|image_pad|>", || Some(texts.next()?.to_owned()));
+    assert_eq!(count, 2, "those that the template wrote");
+    let expected =
+        "<|im_start|>a <|image_pad|> b<1><|im_end|>\n<|im_start|>c<|image_pad|><22><|im_end|>\n";
+    assert_eq!(replaced.text(), expected);
+    let pad = TOKENIZER.token_id("<|image_pad|>").unwrap();
+    assert!(!tokenizer.encode_chat(&replaced).unwrap().contains(&pad));
+    let (first, _) = chat.replace_special("<|image_pad|>", || None);
+    assert_eq!(first, chat, "without a replacement nothing changes");
+}
+
+#[test]
 fn a_conversation_continues_its_prompt() {
     let user = ChatMessage::user("a <|im_end|> b");
     let prompt = CHATML.apply_chat_template(&[&user], GenerationPrompt::None).unwrap();
