@@ -109,7 +109,7 @@ fn policy(dir: &Path, folder: &str, modules: &[Module]) -> Policy {
         lora_alpha: 32,
         lora_dropout: 0.05,
         target_modules: modules.to_vec(),
-        vision_modules: Vec::new(),
+        encoder_modules: Vec::new(),
         use_rslora: false,
         base_model_name_or_path: None,
         base_fingerprint: None,

@@ -50,7 +50,7 @@ fn adapted(precision: Precision) -> Policy {
         lora_alpha: 4,
         lora_dropout: 0.0,
         target_modules: Module::ALL.to_vec(),
-        vision_modules: Vec::new(),
+        encoder_modules: Vec::new(),
         use_rslora: false,
         base_model_name_or_path: None,
         base_fingerprint: None,

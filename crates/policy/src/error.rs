@@ -113,7 +113,7 @@ pub enum Error {
         "`{}` adapts the vision tower, which a GGUF model has in a file of its own: use the base model in \
          safetensors", dir.display()
     )]
-    VisionAdapter {
+    EncoderAdapter {
         /// The adapter's folder.
         dir: PathBuf,
     },

@@ -7,6 +7,8 @@ mod base;
 mod base_check;
 mod base_dir;
 mod config;
+mod encoder;
+mod encoder_module;
 mod fault;
 mod files;
 mod modules;
@@ -15,8 +17,6 @@ mod settings;
 #[cfg(test)]
 mod tests;
 mod train;
-mod vision;
-mod vision_module;
 mod write;
 
 use std::collections::BTreeMap;
@@ -33,14 +33,15 @@ pub(crate) use base::{base_model_with, holds_adapter, holds_model};
 pub use base_check::check_base;
 pub use base_dir::base_model_dir;
 use config::AdapterConfig;
+pub use encoder_module::EncoderModule;
 pub use fault::AdapterFault;
 pub(crate) use files::BASE_FINGERPRINT;
 pub use files::{CONFIG_FILE, WEIGHTS_FILE};
+pub use modules::names_module;
 use read::LowRankUpdate;
 pub use settings::LoraConfig;
 pub(crate) use settings::{A, B};
 pub(crate) use train::Lora;
-pub use vision_module::VisionModule;
 pub(crate) use write::BaseModel;
 
 /// An adapter that matches a model.
@@ -52,8 +53,8 @@ pub struct Adapter {
     updates: BTreeMap<String, LowRankUpdate>,
     /// Whole tensors that replace the model's (`modules_to_save`), by canonical name.
     replaced: BTreeMap<String, Tensor>,
-    /// Of the vision tower, by the name of the layer within it, such as `blocks.0.attn.qkv`.
-    vision: BTreeMap<String, LowRankUpdate>,
+    /// Of an encoder, by the canonical name of the layer, such as `visual.blocks.0.attn.qkv`.
+    encoder: BTreeMap<String, LowRankUpdate>,
 }
 
 impl Adapter {
@@ -64,8 +65,8 @@ impl Adapter {
     /// [`Error::CorruptWeights`] for a corrupt file, and [`Error::Io`].
     pub fn open(dir: &Path, config: &ModelConfig) -> Result<Self> {
         let settings = AdapterConfig::from_dir(dir)?;
-        let read::Tensors { updates, replaced, vision } = read::tensors(dir, &settings, config)?;
-        Ok(Self { dir: dir.to_owned(), settings, updates, replaced, vision })
+        let read::Tensors { updates, replaced, encoder } = read::tensors(dir, &settings, config)?;
+        Ok(Self { dir: dir.to_owned(), settings, updates, replaced, encoder })
     }
 
     /// Its folder.
@@ -80,7 +81,7 @@ impl Adapter {
 
     /// Number of updated weights.
     pub fn len(&self) -> usize {
-        self.updates.len() + self.replaced.len() + self.vision.len()
+        self.updates.len() + self.replaced.len() + self.encoder.len()
     }
 
     /// Whether no weight is updated.
@@ -108,8 +109,8 @@ impl Adapter {
         self.updates.keys().chain(self.replaced.keys()).map(String::as_str)
     }
 
-    /// Merges the adapter into the decoder's `parameters`, in place and in f32. The vision tower's part is merged when the
-    /// tower is read, or saved ([`crate::Policy::merged`]).
+    /// Merges the adapter into the decoder's `parameters`, in place and in f32. An encoder's part is merged when the
+    /// encoder is read, or saved ([`crate::Policy::merged`]).
     ///
     /// # Errors
     /// [`Error::MissingTensor`] if the parameters belong to another model.

@@ -1,9 +1,9 @@
 //! The policy: a decoder with its weights, for scoring and training.
 
+mod encoder;
 mod pass;
 mod scores;
 mod trained;
-mod vision;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -44,7 +44,7 @@ pub struct Policy {
     frequencies: Frequencies,
     activation_bytes: usize,
     precision: Precision,
-    /// The rest of a vision-language checkpoint that the decoder comes from.
+    /// The rest of a multimodal checkpoint that the decoder comes from.
     multimodal: Option<Multimodal>,
     layer_hook: Option<LayerHook>,
     images: PolicyImages,
@@ -228,8 +228,8 @@ impl Policy {
     /// Writes configuration and weights to `dir` in Hugging Face's layout, without the tokenizer. With an adapter, only
     /// the adapter is written, in `peft`'s layout.
     ///
-    /// The decoder of a vision-language checkpoint is saved as a vision-language checkpoint: vision tower,
-    /// configuration and image processor are written unchanged, and tensors keep their names.
+    /// The decoder of a multimodal checkpoint is saved as a multimodal checkpoint: encoder, configuration and processor
+    /// are written unchanged, and tensors keep their names.
     ///
     /// # Errors
     /// A file cannot be written.
@@ -253,7 +253,7 @@ impl Policy {
                 return Ok(());
             }
             let base_model = match self.multimodal {
-                Some(_) => lora::BaseModel::VisionLanguage,
+                Some(_) => lora::BaseModel::Multimodal,
                 None => lora::BaseModel::Text,
             };
             return lora.save(dir, base_model, options.dtype);

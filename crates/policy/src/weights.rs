@@ -3,6 +3,7 @@
 //! Canonical tensor names are those of the class in `transformers`, such as `Qwen2ForCausalLM`; names of other layouts with the same
 //! decoder (Qwen2.5-VL) are mapped on load.
 
+mod encoder;
 mod fault;
 mod file;
 mod head;
@@ -14,16 +15,16 @@ mod read;
 mod tensor_file;
 #[cfg(test)]
 mod tests;
-mod vision;
 mod write;
 
 pub use crate::tensors::tensor_shapes;
+pub use encoder::EncoderTensors;
 pub use fault::{SafetensorsFault, WeightFault};
 pub(crate) use file::WeightFile;
 pub(crate) use head::has_own_head;
 pub(crate) use map::map;
 pub(crate) use multimodal::Multimodal;
-pub(crate) use names::{canonical, of_vision};
+pub(crate) use names::{ENCODER, canonical, of_encoder};
 pub(crate) use random::random_on;
 pub use random::{write_random, write_random_with};
 #[cfg(test)]
@@ -31,7 +32,6 @@ pub(crate) use read::LazyTensor;
 pub use read::{StoredDecoder, check_headers, load};
 pub(crate) use read::{decoder, files, find, is_float, open, tensor};
 pub use tensor_file::TensorFile;
-pub use vision::VisionTensors;
 pub(crate) use write::save_file_with_metadata;
 pub use write::{SaveOptions, WriterRank, save, save_file, save_sharded};
 

@@ -259,7 +259,7 @@ fn adapters_use_the_cache_unless_they_have_dropout() {
             lora_alpha: 4,
             lora_dropout,
             target_modules: vec![Module::Q, Module::V, Module::Down],
-            vision_modules: Vec::new(),
+            encoder_modules: Vec::new(),
             use_rslora: false,
             base_model_name_or_path: None,
             base_fingerprint: None,

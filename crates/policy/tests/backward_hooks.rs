@@ -55,7 +55,7 @@ fn gradients_reported_as_final_do_not_change() {
         lora_alpha: 4,
         lora_dropout: 0.0,
         target_modules: vec![Module::Q, Module::Down],
-        vision_modules: Vec::new(),
+        encoder_modules: Vec::new(),
         use_rslora: false,
         base_model_name_or_path: None,
         base_fingerprint: None,

@@ -120,7 +120,7 @@ fn adapted(layers: usize, precision: Precision) -> Policy {
         lora_dropout: 0.0,
         use_rslora: false,
         target_modules: Module::ALL.to_vec(),
-        vision_modules: Vec::new(),
+        encoder_modules: Vec::new(),
         base_model_name_or_path: None,
         base_fingerprint: None,
     };

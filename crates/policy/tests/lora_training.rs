@@ -51,7 +51,7 @@ fn lora(modules: &[Module], dropout: f64) -> LoraConfig {
         lora_alpha: 4,
         lora_dropout: dropout,
         target_modules: modules.to_vec(),
-        vision_modules: Vec::new(),
+        encoder_modules: Vec::new(),
         use_rslora: false,
         base_model_name_or_path: None,
         base_fingerprint: None,

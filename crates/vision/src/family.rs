@@ -80,6 +80,11 @@ impl Family {
         })
     }
 
+    /// All families, with the defaults of their fields.
+    pub(crate) fn all() -> [Self; 2] {
+        [Self::Qwen25Vl(Qwen25Vl::default()), Self::Qwen3Vl(Qwen3Vl::default())]
+    }
+
     pub(crate) fn get(&self) -> &dyn VisionFamily {
         match self {
             Self::Qwen25Vl(family) => family,

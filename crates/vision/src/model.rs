@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use candle_core::Device;
 use embodied_r_policy::tokenizer::Tokenizer;
+use embodied_r_policy::weights::EncoderTensors;
 use embodied_r_policy::{InferenceModel, TensorParallel, WeightFormat, WeightPlacement};
 
 use crate::encoder::VisionEncoder;
 use crate::error::Result;
+use crate::layout::PREFIX;
 use crate::options::VisionOptions;
 use crate::source::Source;
 use crate::vision_processor::VisionProcessor;
@@ -42,6 +44,15 @@ pub fn check_headers(model: &Path) -> Result<()> {
     let placement = WeightPlacement { format: WeightFormat::F32, device: Device::Cpu };
     let weights = source.weights(&placement)?;
     config.parts().iter().try_for_each(|(_, part)| weights.check(part, config))
+}
+
+/// Checks, from the headers of the files, that the adapter in the folder `dir` fits the vision tower of its base model.
+///
+/// # Errors
+/// A file cannot be read, or the adapter does not fit.
+pub fn check_adapter(dir: &Path) -> Result<()> {
+    // Opening the tensors compares the adapter with them.
+    Ok(EncoderTensors::open(dir, PREFIX).map(|_| ())?)
 }
 
 impl VisionLanguageModel {

@@ -45,9 +45,10 @@ impl Source {
         let Some(decoder) = gguf::find(files)? else {
             return Ok(Self::Folder(Folder::new(files, model)));
         };
-        if base.is_some() && Adapter::open(model, &ModelConfig::of_model(files)?)?.adapts_vision() {
+        if base.is_some() && Adapter::open(model, &ModelConfig::of_model(files)?)?.adapts_encoder()
+        {
             let dir = model.to_owned();
-            return Err(embodied_r_policy::Error::VisionAdapter { dir }.into());
+            return Err(embodied_r_policy::Error::EncoderAdapter { dir }.into());
         }
         match gguf::find_mmproj(files)? {
             Some(file) => Ok(Self::Mmproj(Box::new(Mmproj::open(&file, &decoder)?))),

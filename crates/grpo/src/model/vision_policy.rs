@@ -1,14 +1,12 @@
 //! A vision-language model as the trainer's model: the decoder, and the embeddings of its images.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::Tensor;
 use embodied_r_media::store::ImageStore;
-use embodied_r_policy::lora::VisionModule;
 use embodied_r_policy::{ActivationCache, Gradients, ImageEmbedder, LoraConfig, Policy};
-use embodied_r_vision::{TowerGradients, TowerOptions, TrainableTower};
+use embodied_r_vision::{TowerGradients, TowerOptions, TrainableTower, VisionModule};
 use indexmap::IndexMap;
 
 use super::{
@@ -67,7 +65,7 @@ impl VisionPolicy {
 
     /// A frozen copy with a vision tower of its own, saved with it.
     fn with_own_tower(&self, decoder: Policy, tower: TrainableTower) -> Self {
-        let decoder = with_tower(decoder.with_vision_files_of(&self.decoder), &tower);
+        let decoder = with_tower(decoder.with_encoder_of(&self.decoder), &tower);
         let store = Arc::new(self.images.frozen.with_tower(tower));
         Self::frozen(decoder, store, self.images.clone())
     }
@@ -138,8 +136,8 @@ impl VisionPolicy {
 fn with_tower(decoder: Policy, tower: &TrainableTower) -> Policy {
     let owned = |(name, tensor): (&str, &Tensor)| (name.to_owned(), tensor.clone());
     match tower.has_adapters() {
-        true => decoder.with_vision_adapter(tower.adapters().map(owned).collect()),
-        false => decoder.with_vision_tensors(tower.tensors().map(owned).collect()),
+        true => decoder.with_encoder_adapter(tower.adapters().map(owned).collect()),
+        false => decoder.with_encoder_tensors(tower.tensors().map(owned).collect()),
     }
 }
 
@@ -164,20 +162,21 @@ fn adapters(
     (dir, base): (&Path, &Path),
     seed: u64,
 ) -> Result<IndexMap<String, [Tensor; 2]>> {
-    let shapes = lora.vision_shapes(tower.tensors().map(|(name, tensor)| (name, tensor.dims())));
+    let shapes = lora.encoder_shapes(tower.tensors().map(|(name, tensor)| (name, tensor.dims())));
     check_targets(tower, lora)?;
-    Ok(lora.vision_adapters(dir, base, &shapes, seed)?)
+    Ok(lora.encoder_adapters(dir, base, &shapes, seed)?)
 }
 
 /// Checks that each part of `tower` has layers among those that `lora` names: other families have other names.
 fn check_targets(tower: &TrainableTower, lora: &LoraConfig) -> Result<()> {
-    let layers = tower.tensors().filter_map(|(name, _)| name.strip_suffix(".weight"));
-    let within = |layer: &str| VisionModule::of_layer(layer.split("visual.").last()?);
-    let there: BTreeSet<VisionModule> = layers.filter_map(within).collect();
+    let there = VisionModule::of_tower(tower.config());
     for (is_merger, part) in [(false, "vision tower"), (true, "aligner")] {
         let of_part = |module: &&VisionModule| module.is_of_merger() == is_merger;
-        let mut wanted = lora.vision_modules.iter().filter(of_part).peekable();
-        if wanted.peek().is_some() && !wanted.any(|module| there.contains(module)) {
+        let names_any = |modules: &[VisionModule]| {
+            let mut modules = modules.iter().filter(of_part);
+            modules.any(|module| lora.encoder_modules.contains(module.layer()))
+        };
+        if names_any(VisionModule::all()) && !names_any(&there) {
             let example = there.iter().find(of_part).map_or("", |module| module.name());
             let what =
                 format!("names no layer of this model's {part}; add one, such as `{example}`");

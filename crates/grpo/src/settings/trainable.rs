@@ -97,7 +97,7 @@ impl TrainableSettings {
                 lora_alpha: self.lora_alpha,
                 lora_dropout: self.lora_dropout,
                 target_modules: decoder,
-                vision_modules: vision,
+                encoder_modules: vision.iter().map(|module| module.layer().clone()).collect(),
                 use_rslora: self.use_rslora,
                 base_model_name_or_path: Some(model.to_owned()),
                 base_fingerprint: None,
@@ -112,7 +112,8 @@ impl TrainableSettings {
 
 #[cfg(test)]
 mod tests {
-    use embodied_r_policy::lora::{Module, VisionModule};
+    use embodied_r_policy::lora::{EncoderModule, Module};
+    use embodied_r_vision::VisionModule;
 
     use super::super::{GrpoSettings, SftSettings};
     use super::*;
@@ -183,6 +184,10 @@ mod tests {
         assert_eq!(errors, ["`lora_r`: has no effect without `use_peft = true`"]);
     }
 
+    fn layer(name: &str) -> EncoderModule {
+        EncoderModule::of_layer(&format!("visual.{name}"))
+    }
+
     fn lora(text: &str) -> LoraConfig {
         let settings = train(&format!("use_peft = true\n{text}"));
         assert_eq!(settings.faults(), [], "{text}");
@@ -192,14 +197,17 @@ mod tests {
 
     #[test]
     fn an_adapter_covers_the_parts_of_the_vision_encoder_that_are_not_frozen() {
-        let vision = |text: &str| lora(text).vision_modules;
+        let vision = |text: &str| lora(text).encoder_modules;
+        let of = |of_merger: &[bool]| -> Vec<EncoderModule> {
+            let modules = VisionModule::all().iter();
+            let modules = modules.filter(|module| of_merger.contains(&module.is_of_merger()));
+            modules.map(|module| module.layer().clone()).collect()
+        };
         assert_eq!(vision(""), []);
-        assert_eq!(vision("freeze_vision_tower = false"), VisionModule::ALL[..7]);
-        assert_eq!(vision("freeze_aligner = false"), VisionModule::ALL[7..]);
-        assert_eq!(
-            vision("freeze_vision_tower = false\nfreeze_aligner = false"),
-            VisionModule::ALL
-        );
+        assert_eq!(vision("freeze_vision_tower = false"), of(&[false]));
+        assert_eq!(vision("freeze_aligner = false"), of(&[true]));
+        let both = "freeze_vision_tower = false\nfreeze_aligner = false";
+        assert_eq!(vision(both), of(&[false, true]));
     }
 
     #[test]
@@ -207,13 +215,16 @@ mod tests {
         let tower = "freeze_vision_tower = false\nlora_target_modules = ";
         let found = lora(&format!("{tower}['q_proj', 'gate_proj', 'attn.qkv']"));
         assert_eq!(found.target_modules, [Module::Q, Module::Gate]);
-        assert_eq!(found.vision_modules, [VisionModule::Qkv, VisionModule::Gate]);
+        assert_eq!(
+            found.encoder_modules,
+            ["blocks.0.attn.qkv", "blocks.0.mlp.gate_proj"].map(layer)
+        );
         let found = lora("lora_target_modules = ['self_attn.o_proj', 'mlp.up_proj']");
         assert_eq!(found.target_modules, [Module::O, Module::Up]);
-        assert_eq!(found.vision_modules, []);
+        assert_eq!(found.encoder_modules, []);
         let found =
             lora("freeze_aligner = false\nlora_target_modules = ['v_proj', 'merger.mlp.2']");
-        assert_eq!(found.vision_modules, [VisionModule::MergerMlp2]);
+        assert_eq!(found.encoder_modules, [layer("merger.mlp.2")]);
     }
 
     #[test]

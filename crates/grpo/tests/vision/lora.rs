@@ -8,8 +8,8 @@ use embodied_r_grpo::inspect::loss;
 use embodied_r_grpo::model::{Model as _, Trainable, VisionPolicy, WriterRank};
 use embodied_r_grpo::settings::{LossSettings, VisionSettings};
 use embodied_r_media::table::ImageTable;
-use embodied_r_policy::lora::{CONFIG_FILE, LoraConfig, Module, VisionModule, WEIGHTS_FILE};
-use embodied_r_vision::{FrozenParts, Grid, VisionProcessor};
+use embodied_r_policy::lora::{CONFIG_FILE, LoraConfig, Module, WEIGHTS_FILE};
+use embodied_r_vision::{FrozenParts, Grid, VisionModule, VisionProcessor};
 use serde_json::Value;
 
 use crate::model::{Batch, TRAINED, batch, folder, policy, policy_of};
@@ -22,14 +22,15 @@ fn expected() -> Value {
     serde_json::from_slice(&std::fs::read(adapter().join("expected.json")).unwrap()).unwrap()
 }
 
-/// The settings of the adapter, for these layers of the vision encoder.
-fn settings(vision_modules: &[VisionModule]) -> LoraConfig {
+/// The settings of the adapter, for those layers of the vision encoder that `is_adapted`.
+pub(crate) fn settings(is_adapted: impl Fn(&VisionModule) -> bool) -> LoraConfig {
+    let modules = VisionModule::all().iter().filter(|module| is_adapted(module));
     LoraConfig {
         r: 3,
         lora_alpha: 6,
         lora_dropout: 0.0,
         target_modules: Module::ALL.to_vec(),
-        vision_modules: vision_modules.to_vec(),
+        encoder_modules: modules.map(|module| module.layer().clone()).collect(),
         use_rslora: false,
         base_model_name_or_path: Some("base".into()),
         base_fingerprint: None,
@@ -38,7 +39,7 @@ fn settings(vision_modules: &[VisionModule]) -> LoraConfig {
 
 /// The model with the adapter in `dir`, a new one if that is the base model.
 fn adapted(batch: &Batch, dir: &Path) -> VisionPolicy {
-    policy_of(batch, dir, Trainable::Lora(settings(&VisionModule::ALL)), TRAINED, 1 << 30).0
+    policy_of(batch, dir, Trainable::Lora(settings(|_| true)), TRAINED, 1 << 30).0
 }
 
 /// The name in an adapter's file of a parameter.
@@ -57,7 +58,7 @@ fn values(policy: &VisionPolicy) -> Vec<(String, Vec<f32>)> {
 
 #[test]
 fn loss_and_the_gradient_norm_of_every_adapter_tensor_match_peft() {
-    let (batch, lora) = (batch(), Trainable::Lora(settings(&VisionModule::ALL)));
+    let (batch, lora) = (batch(), Trainable::Lora(settings(|_| true)));
     for activation_bytes in [0, 1 << 30] {
         let (policy, prompts) =
             policy_of(&batch, &adapter(), lora.clone(), TRAINED, activation_bytes);
@@ -152,12 +153,8 @@ fn an_adapter_goes_on_with_the_bits_that_were_saved() {
 fn frozen_parts_have_no_adapters() {
     let batch = batch();
     for (vision_tower, aligner) in [(false, true), (true, false)] {
-        let modules = match aligner {
-            true => &VisionModule::ALL[..7],
-            false => &VisionModule::ALL[7..],
-        };
-        let (lora, frozen) =
-            (Trainable::Lora(settings(modules)), FrozenParts { vision_tower, aligner });
+        let lora = Trainable::Lora(settings(|module| module.is_of_merger() != aligner));
+        let frozen = FrozenParts { vision_tower, aligner };
         let (policy, _) = policy_of(&batch, &folder(), lora, Some(frozen), 1 << 30);
         let names = policy.parameters().into_iter().map(|(name, _)| name);
         let names: Vec<String> = names.filter(|name| name.contains("visual.")).collect();
@@ -174,9 +171,9 @@ fn an_adapter_of_other_layers_or_another_rank_is_refused() {
         let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(load)).err().unwrap();
         panic.downcast_ref::<String>().unwrap().clone()
     };
-    let fewer = refused(settings(&VisionModule::ALL[..4]));
+    let fewer = refused(settings(|module| module.name() != "mlp.down_proj"));
     assert!(fewer.contains("down_proj.lora_A.weight") && fewer.contains("not in the run's"));
-    let rank = refused(LoraConfig { r: 4, ..settings(&VisionModule::ALL) });
+    let rank = refused(LoraConfig { r: 4, ..settings(|_| true) });
     assert!(rank.contains("ShapeMismatch"), "{rank}");
 }
 
@@ -197,7 +194,7 @@ fn the_memory_of_an_adapter_is_that_of_its_tensors() {
         ..VisionSettings::default()
     };
     let whole = VisionLoad::new(config, images, &trained);
-    let lora = Trainable::Lora(settings(&VisionModule::ALL));
+    let lora = Trainable::Lora(settings(|_| true));
     let load = whole.trained_as(config, &lora, ReferenceTower::Base);
     let mut expected = whole;
     expected.trainable = elements;
@@ -216,7 +213,7 @@ fn the_memory_of_an_adapter_is_that_of_its_tensors() {
 fn dropout_is_that_of_the_update_alone() {
     let batch = batch();
     let with = |lora_dropout: f64| {
-        let lora = LoraConfig { lora_dropout, ..settings(&VisionModule::ALL) };
+        let lora = LoraConfig { lora_dropout, ..settings(|_| true) };
         policy_of(&batch, &adapter(), Trainable::Lora(lora), TRAINED, 1 << 30)
     };
     let ((plain, prompts), (policy, _)) = (with(0.0), with(0.3));

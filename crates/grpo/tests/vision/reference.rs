@@ -2,8 +2,9 @@
 
 use embodied_r_grpo::model::{Group, Model as _, Prompt, Trainable, VisionPolicy, WriterRank};
 use embodied_r_kernels::memory;
-use embodied_r_policy::lora::{LoraConfig, Module, VisionModule};
+use embodied_r_policy::lora::LoraConfig;
 
+use crate::lora::settings;
 use crate::model::{TRAINED, batch, folder, policy, policy_of};
 
 /// Log-probabilities of a completion after each prompt.
@@ -70,16 +71,7 @@ fn a_saved_reference_is_read_with_its_tower() {
 #[test]
 fn a_reference_has_the_adapters_of_its_copy() {
     let batch = batch();
-    let lora = LoraConfig {
-        r: 2,
-        lora_alpha: 4,
-        lora_dropout: 0.0,
-        target_modules: Module::ALL.to_vec(),
-        vision_modules: VisionModule::ALL.to_vec(),
-        use_rslora: false,
-        base_model_name_or_path: None,
-        base_fingerprint: None,
-    };
+    let lora = LoraConfig { r: 2, lora_alpha: 4, ..settings(|_| true) };
     let lora = Trainable::Lora(lora);
     let (policy, prompts) = policy_of(&batch, &folder(), lora, TRAINED, 1 << 30);
     let base = scores(&policy, &prompts);

@@ -8,10 +8,10 @@ use super::config::{AdapterConfig, Targets};
 use crate::layer::Module;
 
 impl Module {
-    /// Whether `target`, an entry of `target_modules`, names it: as in `peft`, the end of its name, at a dot.
+    /// Whether `target`, an entry of `target_modules`, names it, as [`names_module`] says.
     #[must_use]
     pub fn is_named_by(self, target: &str) -> bool {
-        ends_with(self.name_in_layer(), target)
+        names_module(target, self.name_in_layer())
     }
 }
 
@@ -42,8 +42,10 @@ impl AdapterConfig {
 impl Targets {
     fn matches(&self, name: &str) -> bool {
         match self {
-            Self::AllLinear => !ends_with(name, "lm_head") && !ends_with(name, "embed_tokens"),
-            Self::Names(names) => names.iter().any(|wanted| ends_with(name, wanted)),
+            Self::AllLinear => {
+                !names_module("lm_head", name) && !names_module("embed_tokens", name)
+            }
+            Self::Names(names) => names.iter().any(|wanted| names_module(wanted, name)),
             Self::Pattern(pattern) => pattern.is_match(name).unwrap_or(false),
         }
     }
@@ -58,9 +60,10 @@ impl Targets {
     }
 }
 
-/// Whether `name` ends with the components of `end`.
-pub(super) fn ends_with(name: &str, end: &str) -> bool {
-    let before = name.strip_suffix(end);
+/// Whether `target`, an entry of `target_modules`, names the module `name`: as in `peft`, the end of its name, at a dot.
+#[must_use]
+pub fn names_module(target: &str, name: &str) -> bool {
+    let before = name.strip_suffix(target);
     before.is_some_and(|before| before.is_empty() || before.ends_with('.'))
 }
 

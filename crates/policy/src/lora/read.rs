@@ -6,7 +6,8 @@ use std::path::Path;
 use candle_core::Tensor;
 
 use super::config::AdapterConfig;
-use super::{AdapterFault, VisionModule, WEIGHTS_FILE};
+use super::encoder::is_linear;
+use super::{AdapterFault, WEIGHTS_FILE};
 use crate::config::ModelConfig;
 use crate::error::{Error, Result, TensorContext};
 use crate::tensors::{EMBEDDING, Place, tensor_shapes};
@@ -73,8 +74,8 @@ pub(super) struct Tensors {
     pub(super) updates: BTreeMap<String, LowRankUpdate>,
     /// Its whole tensors by canonical name.
     pub(super) replaced: BTreeMap<String, Tensor>,
-    /// The vision tower's low-rank updates by the name of the layer within it. Their outer dimensions are not checked.
-    pub(super) vision: BTreeMap<String, LowRankUpdate>,
+    /// An encoder's low-rank updates by canonical name of the layer. Their outer dimensions are not checked.
+    pub(super) encoder: BTreeMap<String, LowRankUpdate>,
 }
 
 /// The adapter's tensors, for a decoder of `config`.
@@ -89,10 +90,10 @@ pub(super) fn tensors(
         settings,
         shapes: tensor_shapes(config),
         tied: config.tie_word_embeddings,
-        has_vision: config.rope.mrope_section.is_some(),
+        has_encoder: config.rope.mrope_section.is_some(),
         updates: BTreeMap::new(),
         replaced: BTreeMap::new(),
-        vision: BTreeMap::new(),
+        encoder: BTreeMap::new(),
         faults: Vec::new(),
     };
     for (name, _) in file.iter() {
@@ -105,11 +106,11 @@ struct AdapterReader<'a> {
     settings: &'a AdapterConfig,
     shapes: indexmap::IndexMap<String, Vec<usize>>,
     tied: bool,
-    /// Whether the model may have a vision tower.
-    has_vision: bool,
+    /// Whether the model may have an encoder.
+    has_encoder: bool,
     updates: BTreeMap<String, PartialUpdate>,
     replaced: BTreeMap<String, Tensor>,
-    vision: BTreeMap<String, PartialUpdate>,
+    encoder: BTreeMap<String, PartialUpdate>,
     faults: Vec<AdapterFault>,
 }
 
@@ -125,7 +126,7 @@ impl AdapterReader<'_> {
             return Ok(());
         };
         let Some(canonical) = weights::canonical(&format!("{module}.weight")) else {
-            return self.take_vision(file, name, module, role);
+            return self.take_encoder(file, name, module, role);
         };
         let Some(shape) = self.shapes.get(&canonical).filter(|shape| shape.len() == 2).cloned()
         else {
@@ -161,18 +162,18 @@ impl AdapterReader<'_> {
         self.insert(name, module, &canonical, role, tensor)
     }
 
-    /// Reads one tensor of the vision tower, or records why it is rejected.
-    fn take_vision(
+    /// Reads one tensor of an encoder, or records why it is rejected.
+    fn take_encoder(
         &mut self,
         file: &WeightFile,
         name: &str,
         module: &str,
         role: TensorRole,
     ) -> Result<()> {
-        let layer = weights::of_vision(module).unwrap_or(module);
-        let why = match (role, VisionModule::of_layer(layer)) {
-            _ if !self.has_vision => Some("the model has no vision tower"),
-            (TensorRole::A | TensorRole::B, Some(_)) => {
+        let layer = weights::of_encoder(module).unwrap_or(module);
+        let why = match role {
+            _ if !self.has_encoder => Some("the model has no vision tower"),
+            TensorRole::A | TensorRole::B if is_linear(layer) => {
                 let targeted = self.settings.targets(module);
                 (!targeted).then_some("its module is not in the adapter's settings")
             }
@@ -189,7 +190,7 @@ impl AdapterReader<'_> {
             _ => vec![rank, rank],
         };
         let Some(tensor) = self.tensor(file, name, want)? else { return Ok(()) };
-        let update = self.vision.entry(layer.to_owned()).or_default();
+        let update = self.encoder.entry(layer.to_owned()).or_default();
         update.module = module.to_owned();
         let part = if role == TensorRole::A { &mut update.a } else { &mut update.b };
         if part.replace(tensor).is_some() {
@@ -270,24 +271,24 @@ impl AdapterReader<'_> {
                 (_, None) => self.missing(&module, parts[1]),
             }
         }
-        let mut vision = BTreeMap::new();
-        for (layer, PartialUpdate { module, a, b }) in std::mem::take(&mut self.vision) {
+        let mut encoder = BTreeMap::new();
+        for (layer, PartialUpdate { module, a, b }) in std::mem::take(&mut self.encoder) {
             let scale = self.settings.scale_of(&module);
             match (a, b) {
                 (Some(a), Some(b)) => {
-                    vision.insert(layer, LowRankUpdate { a, b, scale });
+                    encoder.insert(layer, LowRankUpdate { a, b, scale });
                 }
                 (None, _) => self.missing(&module, TensorRole::A),
                 (_, None) => self.missing(&module, TensorRole::B),
             }
         }
-        let is_empty = updates.is_empty() && self.replaced.is_empty() && vision.is_empty();
+        let is_empty = updates.is_empty() && self.replaced.is_empty() && encoder.is_empty();
         if is_empty && self.faults.is_empty() {
             let found = self.settings.targets.display();
             self.faults.push(AdapterFault::NoTarget { found });
         }
         match self.faults.is_empty() {
-            true => Ok(Tensors { updates, replaced: self.replaced, vision }),
+            true => Ok(Tensors { updates, replaced: self.replaced, encoder }),
             false => Err(self.faults),
         }
     }

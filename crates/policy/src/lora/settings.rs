@@ -4,7 +4,7 @@ use std::path::Path;
 
 use indexmap::IndexMap;
 
-use super::{Module, VisionModule};
+use super::{EncoderModule, Module};
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
 use crate::fingerprint::weights_fingerprint;
@@ -21,8 +21,8 @@ pub struct LoraConfig {
     pub lora_dropout: f64,
     /// The modules of the decoder to adapt, in every layer.
     pub target_modules: Vec<Module>,
-    /// The layers of the vision tower to adapt, if the run trains on images.
-    pub vision_modules: Vec<VisionModule>,
+    /// The layers of an encoder to adapt, if the run trains one.
+    pub encoder_modules: Vec<EncoderModule>,
     /// Rank-stabilized LoRA: scales by `1 / √r` instead of `1 / r` (Kalajdzievski, 2023).
     pub use_rslora: bool,
     /// The base model: a folder or a name on the hub. Training makes a folder's path absolute, so that the adapter finds it

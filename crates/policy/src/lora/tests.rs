@@ -224,7 +224,7 @@ fn an_adapter_of_a_vision_tower_needs_a_vision_language_model() {
     let whole = of_vision("r", json!(3));
     let config = ModelConfig::of_model(&vision_model()).unwrap();
     let adapter = Adapter::open(whole.path(), &config).unwrap();
-    assert!(adapter.adapts_vision());
+    assert!(adapter.adapts_encoder());
     assert_eq!(adapter.len(), 2 * 7 + 3 * 5 + 2);
     let mut text = config.clone();
     text.rope.mrope_section = None;
@@ -253,34 +253,35 @@ fn an_adapter_of_another_vision_tower_is_rejected() {
     let dir = of_vision("r", json!(3));
     let config = ModelConfig::of_model(&vision_model()).unwrap();
     let adapter = Adapter::open(dir.path(), &config).unwrap();
-    let tower = weights::VisionTensors::open(&vision_model()).unwrap();
+    let files = weights::open(&vision_model()).unwrap();
+    let stored = files.iter().flat_map(weights::WeightFile::iter);
+    let tower: Vec<(&str, Vec<usize>)> = stored
+        .filter_map(|(name, stored)| Some((weights::of_encoder(name)?, stored.shape.clone())))
+        .collect();
     /// The shapes of the tensors that replace one.
     type Change<'a> = &'a dyn Fn(&str, Vec<usize>) -> Vec<Vec<usize>>;
     let checked = |change: Change<'_>| {
-        let shapes: Vec<(String, Vec<usize>)> = tower
-            .shapes()
-            .flat_map(|(name, shape)| {
-                let shapes = change(name, shape.to_vec()).into_iter();
-                shapes.map(|shape| (name.to_owned(), shape)).collect::<Vec<_>>()
-            })
+        let shapes: Vec<(&str, Vec<usize>)> = tower
+            .iter()
+            .flat_map(|(name, shape)| change(name, shape.clone()).into_iter().map(|it| (*name, it)))
             .collect();
-        let shapes = shapes.iter().map(|(name, shape)| (name.as_str(), shape.as_slice()));
-        adapter.check_vision(shapes).err().map(|error| error.to_string()).unwrap_or_default()
+        let shapes = shapes.iter().map(|(name, shape)| (*name, shape.as_slice()));
+        adapter.check_encoder(shapes).err().map(|error| error.to_string()).unwrap_or_default()
     };
     assert_eq!(checked(&|_, shape| vec![shape]), "");
     let name = "base_model.model.model.visual.merger.mlp.2.lora_B.weight";
     let other = checked(&|name, shape| match name {
-        "merger.mlp.2.weight" => vec![vec![64, shape[1]]],
+        "visual.merger.mlp.2.weight" => vec![vec![64, shape[1]]],
         _ => vec![shape],
     });
     assert!(other.contains(&format!("`{name}` must have the shape [64, 3], not [32, 3]")));
-    let fewer = checked(&|name, shape| match name.starts_with("blocks.2.") {
+    let fewer = checked(&|name, shape| match name.starts_with("visual.blocks.2.") {
         true => Vec::new(),
         false => vec![shape],
     });
     let unexpected = "blocks.2.attn.qkv.lora_A.weight` is unexpected: the model has no such";
     assert!(fewer.contains(unexpected), "{fewer}");
-    let more = |name: &str, shape: Vec<usize>| match name.starts_with("blocks.2.") {
+    let more = |name: &str, shape: Vec<usize>| match name.starts_with("visual.blocks.2.") {
         true => vec![shape.clone(), shape],
         false => vec![shape],
     };

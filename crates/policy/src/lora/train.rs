@@ -20,8 +20,8 @@ pub(crate) struct Lora {
     pub(crate) config: LoraConfig,
     /// By canonical name.
     pub(crate) tensors: Parameters,
-    /// Those of the vision tower, which are saved with the decoder's, by their names in the checkpoint.
-    pub(crate) vision: IndexMap<String, Tensor>,
+    /// Those of an encoder, which are saved with the decoder's, by their names in the checkpoint.
+    pub(crate) encoder: IndexMap<String, Tensor>,
 }
 
 /// Tensors of a new adapter without effect, by name: as in `peft`, `A` is uniform within ±1/√inputs and `B` is 0. Random
@@ -52,7 +52,7 @@ impl Lora {
     pub(crate) fn random(config: &LoraConfig, model: &ModelConfig, seed: u64) -> Result<Self> {
         config.check_rank(model)?;
         let tensors = Parameters::new(random(&config.shapes(model), seed, 0)?);
-        Ok(Self { config: config.clone(), tensors, vision: IndexMap::new() })
+        Ok(Self { config: config.clone(), tensors, encoder: IndexMap::new() })
     }
 
     /// Loads an adapter with the target modules and the rank of `config`, such as one written by [`Self::save`].
@@ -89,14 +89,14 @@ impl Lora {
             return Err(Error::Adapter { path: dir.join(WEIGHTS_FILE), faults });
         }
         let tensors = Parameters::new(tensors);
-        Ok(Self { config: config.clone(), tensors, vision: IndexMap::new() })
+        Ok(Self { config: config.clone(), tensors, encoder: IndexMap::new() })
     }
 
     /// The adapter on `device`, in the dtype of the model's matrices there: products with bf16 activations need no
     /// conversion, and the optimizer keeps f32 master weights, as for other matrices.
     pub(crate) fn to_device(&self, device: &Device, matrices: DType) -> Result<Self> {
-        let (config, vision) = (self.config.clone(), self.vision.clone());
-        Ok(Self { config, tensors: self.tensors.to_device(device, matrices)?, vision })
+        let (config, encoder) = (self.config.clone(), self.encoder.clone());
+        Ok(Self { config, tensors: self.tensors.to_device(device, matrices)?, encoder })
     }
 
     /// A deep copy of the decoder's part, or `None` if that has no effect.
@@ -109,8 +109,8 @@ impl Lora {
         if !has_effect {
             return Ok(None);
         }
-        let (config, vision) = (self.config.clone(), IndexMap::new());
-        Ok(Some(Self { config, tensors: self.tensors.copied()?, vision }))
+        let (config, encoder) = (self.config.clone(), IndexMap::new());
+        Ok(Some(Self { config, tensors: self.tensors.copied()?, encoder }))
     }
 
     /// Attaches the tensors to their modules.

@@ -3,23 +3,23 @@
 use std::path::Path;
 
 use embodied_r_files::write_json_in_existing_folder;
+use indexmap::{IndexMap, IndexSet};
 use serde_json::{Value, json};
 
 use super::read::PREFIX;
 use super::settings::A;
-use super::vision_module::VisionPart;
-use super::{BASE_FINGERPRINT, CONFIG_FILE, Lora, VisionModule, WEIGHTS_FILE};
+use super::{BASE_FINGERPRINT, CONFIG_FILE, EncoderModule, Lora, WEIGHTS_FILE};
 use crate::config::WeightDtype;
 use crate::error::Result;
-use crate::weights;
+use crate::weights::{self, ENCODER};
 
 /// The class of the base model in `transformers`, which decides the tensor names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BaseModel {
     /// A text model.
     Text,
-    /// A vision-language model, whose decoder's names have another prefix.
-    VisionLanguage,
+    /// A multimodal model, whose decoder's names have another prefix.
+    Multimodal,
 }
 
 impl Lora {
@@ -30,18 +30,17 @@ impl Lora {
     pub(crate) fn save(&self, dir: &Path, base_model: BaseModel, dtype: WeightDtype) -> Result<()> {
         let root = match base_model {
             BaseModel::Text => "model.",
-            BaseModel::VisionLanguage => "model.language_model.",
+            BaseModel::Multimodal => "model.language_model.",
         };
         let named = |name: &str| {
             let rest = name.strip_prefix("model.").unwrap_or(name);
             format!("{PREFIX}{root}{rest}")
         };
-        let of_vision = |name: &str| {
-            format!("{PREFIX}model.visual.{}", weights::of_vision(name).unwrap_or(name))
-        };
-        let vision = self.vision.iter().map(|(name, tensor)| (of_vision(name), tensor));
+        let of_encoder =
+            |name: &str| format!("{PREFIX}model.{}", weights::of_encoder(name).unwrap_or(name));
+        let encoder = self.encoder.iter().map(|(name, tensor)| (of_encoder(name), tensor));
         let decoder = self.tensors.iter().map(|(name, tensor)| (named(name), tensor));
-        let tensors: Vec<_> = decoder.chain(vision).collect();
+        let tensors: Vec<_> = decoder.chain(encoder).collect();
         let tensors = tensors.iter().map(|(name, tensor)| (name.as_str(), *tensor));
         let base = self.config.base_fingerprint.as_deref();
         let metadata: Vec<_> = base.map(|base| (BASE_FINGERPRINT, base)).into_iter().collect();
@@ -56,11 +55,11 @@ impl Lora {
             config.target_modules.iter().map(|module| module.short_name()).collect();
         let targets = match base_model {
             BaseModel::Text => json!(names),
-            // The vision tower has modules of the same names, which must not match unless they are adapted.
-            BaseModel::VisionLanguage => {
+            // The encoder has modules of the same names, which must not match unless they are adapted.
+            BaseModel::Multimodal => {
                 let decoder = format!(r"model\.language_model(?=\.).*\.({})", names.join("|"));
-                match self.vision_targets() {
-                    Some(vision) => json!(format!("^({decoder}|{vision})$")),
+                match self.encoder_targets() {
+                    Some(encoder) => json!(format!("^({decoder}|{encoder})$")),
                     None => json!(format!("^{decoder}$")),
                 }
             }
@@ -89,21 +88,21 @@ impl Lora {
         })
     }
 
-    /// A regular expression of the adapted layers of the vision tower; `None` if there are none.
-    fn vision_targets(&self) -> Option<String> {
-        let adapted = |module: &&VisionModule| {
-            let layers = self.vision.keys().filter_map(|name| name.strip_suffix(&format!(".{A}")));
-            let mut layers = layers.map(|layer| weights::of_vision(layer).unwrap_or(layer));
-            layers.any(|layer| VisionModule::of_layer(layer) == Some(**module))
+    /// A regular expression of the adapted layers of the encoder; `None` if there are none.
+    fn encoder_targets(&self) -> Option<String> {
+        let escaped = |name: &str| name.replace('.', r"\.");
+        let layers = self.encoder.keys().filter_map(|name| name.strip_suffix(A)?.strip_suffix('.'));
+        let mut names: IndexMap<String, IndexSet<String>> = IndexMap::new();
+        for layer in layers {
+            let module = EncoderModule::of_layer(weights::of_encoder(layer).unwrap_or(layer));
+            let within = |name: &str| escaped(name.strip_prefix(ENCODER).unwrap_or(name));
+            let list = module.list().map(|list| format!(r"{}\.\d+\.", within(list)));
+            names.entry(list.unwrap_or_default()).or_default().insert(within(module.name()));
+        }
+        let part = |(list, names): (&String, &IndexSet<String>)| {
+            format!("{list}({})", names.iter().map(String::as_str).collect::<Vec<_>>().join("|"))
         };
-        let adapted: Vec<&VisionModule> = VisionModule::ALL.iter().filter(adapted).collect();
-        let parts = VisionPart::ALL.into_iter().filter_map(|part| {
-            let of_part = adapted.iter().filter(|module| module.part() == part);
-            let names: Vec<_> = of_part.map(|it| it.name().replace('.', r"\.")).collect();
-            let prefix = part.list().map(|list| format!(r"{list}\.\d+\.")).unwrap_or_default();
-            (!names.is_empty()).then(|| format!("{prefix}({})", names.join("|")))
-        });
-        let parts: Vec<String> = parts.collect();
-        (!parts.is_empty()).then(|| format!(r"model\.visual\.({})", parts.join("|")))
+        let parts: Vec<String> = names.iter().map(part).collect();
+        (!parts.is_empty()).then(|| format!(r"model\.{}({})", escaped(ENCODER), parts.join("|")))
     }
 }

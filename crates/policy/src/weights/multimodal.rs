@@ -1,4 +1,4 @@
-//! Saves a trained decoder back into its vision-language checkpoint.
+//! Saves a trained decoder back into its multimodal checkpoint.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -8,39 +8,39 @@ use candle_core::Tensor;
 use embodied_r_files::write_in_existing_folder;
 
 use super::file::WeightFile;
-use super::names::{canonical, is_vision, of_vision};
+use super::names::{canonical, is_encoder, of_encoder};
 use super::write::{SaveOptions, TensorSource, WriterRank, save_items};
 use crate::config::CONFIG_FILE;
 use crate::error::{Error, Result, TensorContext};
 use crate::lora::Adapter;
 
-/// Image processor files of the different versions of `transformers`.
+/// Processor files of the different versions of `transformers`.
 const PROCESSOR_FILES: [&str; 3] =
     ["preprocessor_config.json", "video_preprocessor_config.json", "processor_config.json"];
 
-/// A vision-language checkpoint without its decoder's weights and its tokenizer.
+/// A multimodal checkpoint without its decoder's weights and its tokenizer.
 ///
-/// A frozen vision tower stays in the mapped files, whose pages are released: it takes no memory and is copied unchanged
+/// A frozen encoder stays in the mapped files, whose pages are released: it takes no memory and is copied unchanged
 /// into new checkpoints.
 #[derive(Clone)]
 pub(crate) struct Multimodal {
     files: Vec<WeightFile>,
     /// The stored names of the decoder's tensors by canonical name.
     names: HashMap<String, String>,
-    /// `config.json` and the image processor files.
+    /// `config.json` and the processor files.
     texts: Vec<(&'static str, Vec<u8>)>,
-    /// Tensors of the vision tower in place of those in the files, by their stored names.
+    /// Tensors of the encoder in place of those in the files, by their stored names.
     trained: HashMap<String, Tensor>,
-    /// An adapter of the vision tower in the files.
+    /// An adapter of the encoder in the files.
     adapter: Option<Arc<Adapter>>,
 }
 
 impl Multimodal {
-    /// Opens the checkpoint with the weight files `files` in `dir`, whose decoder has been read; `None` without a vision
-    /// tower.
+    /// Opens the checkpoint with the weight files `files` in `dir`, whose decoder has been read; `None` without an
+    /// encoder.
     pub(crate) fn find(dir: &Path, files: &[WeightFile]) -> Result<Option<Self>> {
         let all = || files.iter().flat_map(WeightFile::iter).map(|(name, _)| name);
-        if !all().any(is_vision) {
+        if !all().any(is_encoder) {
             return Ok(None);
         }
         // The pages of the decoder would count as memory as long as the files are mapped: its weights a second time.
@@ -57,34 +57,33 @@ impl Multimodal {
         Ok(Some(Self { files: files.to_vec(), names, texts, trained, adapter: None }))
     }
 
-    /// With these tensors of the vision tower, by their stored names, in place of those in the files.
-    pub(crate) fn with_vision_tensors(self, trained: HashMap<String, Tensor>) -> Self {
+    /// With these tensors of the encoder, by their stored names, in place of those in the files.
+    pub(crate) fn with_encoder_tensors(self, trained: HashMap<String, Tensor>) -> Self {
         Self { trained, ..self }
     }
 
-    /// With `adapter` merged into the vision tower.
+    /// With `adapter` merged into the encoder.
     ///
     /// # Errors
-    /// [`Error::Adapter`] if it does not fit the tower.
+    /// [`Error::Adapter`] if it does not fit the encoder.
     pub(crate) fn with_adapter(self, adapter: Arc<Adapter>) -> Result<Self> {
         let tensors = self.files.iter().flat_map(WeightFile::iter);
-        adapter.check_vision(
-            tensors.filter_map(|(name, stored)| Some((of_vision(name)?, stored.shape.as_slice()))),
+        adapter.check_encoder(
+            tensors.filter_map(|(name, stored)| Some((of_encoder(name)?, stored.shape.as_slice()))),
         )?;
         Ok(Self { adapter: Some(adapter), ..self })
     }
 
-    /// The tensors of the vision tower that the adapter changes, by their stored names.
+    /// The tensors of the encoder that the adapter changes, by their stored names.
     fn adapted(&self) -> Result<HashMap<&str, Tensor>> {
         let mut adapted = HashMap::new();
         let Some(adapter) = &self.adapter else { return Ok(adapted) };
         for file in &self.files {
             for (name, stored) in file.iter() {
-                let Some(within) = of_vision(name).filter(|it| adapter.changes_vision(it)) else {
-                    continue;
-                };
+                let changed = of_encoder(name).filter(|it| adapter.changes_encoder(it));
+                let Some(canonical) = changed else { continue };
                 let tensor = super::tensor(file, stored).context(format!("read `{name}`"))?;
-                adapter.apply_to_vision(within, &tensor)?;
+                adapter.apply_to_encoder(canonical, &tensor)?;
                 adapted.insert(name, tensor);
             }
         }
@@ -107,15 +106,15 @@ impl Multimodal {
             let stored = self.names.get(name).map_or(name, String::as_str);
             (stored, TensorSource::Tensor(tensor))
         });
-        let vision = self.files.iter().flat_map(|file| {
-            let vision = file.iter().filter(|(name, _)| is_vision(name));
+        let encoder = self.files.iter().flat_map(|file| {
+            let encoder = file.iter().filter(|(name, _)| is_encoder(name));
             let changed = |name| self.trained.get(name).or_else(|| adapted.get(name));
-            vision.map(move |(name, stored)| match changed(name) {
+            encoder.map(move |(name, stored)| match changed(name) {
                 Some(tensor) => (name, TensorSource::Tensor(tensor)),
                 None => (name, TensorSource::Bytes(file, stored)),
             })
         });
-        save_items(dir, decoder.chain(vision), options, writer)
+        save_items(dir, decoder.chain(encoder), options, writer)
     }
 }
 

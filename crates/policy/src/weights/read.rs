@@ -22,8 +22,8 @@ use crate::tensors::{EMBEDDING, HEAD, tensor_shapes};
 /// Loads the decoder's weights from the folder `dir` as f32 on the CPU.
 ///
 /// The result has the names, the order and the shapes of [`tensor_shapes`]. Weights are read from `model.safetensors`,
-/// or from the shards of `model.safetensors.index.json`, which decides the shard of each tensor. Tensors of a vision
-/// tower are skipped, and so is a stored copy of a tied LM head. A tied model may have the LM head alone.
+/// or from the shards of `model.safetensors.index.json`, which decides the shard of each tensor. Tensors of an
+/// encoder are skipped, and so is a stored copy of a tied LM head. A tied model may have the LM head alone.
 ///
 /// # Errors
 /// [`Error::NoWeights`], [`Error::CorruptWeights`] for a truncated or corrupt file, and [`Error::Weights`] with every
@@ -39,7 +39,7 @@ pub struct StoredDecoder {
     pub files: usize,
     /// Their size.
     pub bytes: u64,
-    /// Number of parameters in them, also those of a vision tower.
+    /// Number of parameters in them, also those of an encoder.
     pub parameters: u64,
 }
 

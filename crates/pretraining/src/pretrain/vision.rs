@@ -172,7 +172,7 @@ fn detect<W: World>(args: &ModelArgs, model: &Path, lines: &Lines) -> anyhow::Re
     let report = detection::train(&tower, examples, &settings, &progress)?;
     lines.finish();
     let tensors = tower.tensors().map(|(name, tensor)| (name.to_owned(), tensor.clone()));
-    let trained = Policy::load(model)?.with_vision_tensors(tensors.collect());
+    let trained = Policy::load(model)?.with_encoder_tensors(tensors.collect());
     trained.save(model, &SaveOptions::default())?;
     Ok(report.found)
 }

@@ -7,12 +7,12 @@ use embodied_r_kernels::memory;
 use embodied_r_kernels::weight::Weight;
 use embodied_r_policy::WeightPlacement;
 use embodied_r_policy::config::CONFIG_FILE;
-use embodied_r_policy::weights::VisionTensors;
+use embodied_r_policy::weights::EncoderTensors;
 
 use crate::config::{self, ImageTokens, VisionConfig};
 use crate::error::{Error, Result};
 use crate::family::Family;
-use crate::layout::{PATCHES, POSITIONS, TowerPart, patches_shape};
+use crate::layout::{PATCHES, POSITIONS, PREFIX, TowerPart, patches_shape};
 use crate::linear::Linear;
 use crate::processor::{self, Settings, VideoRules};
 use crate::tower_weights::TowerWeights;
@@ -67,15 +67,15 @@ impl Folder {
 ///
 /// # Errors
 /// A file cannot be read, or has other tensors of a tower, too.
-pub(crate) fn tower_tensors(dir: &Path, config: &VisionConfig) -> Result<VisionTensors> {
-    let (tensors, known) = (VisionTensors::open(dir)?, config.tensor_shapes());
+pub(crate) fn tower_tensors(dir: &Path, config: &VisionConfig) -> Result<EncoderTensors> {
+    let (tensors, known) = (EncoderTensors::open(dir, PREFIX)?, config.tensor_shapes());
     tensors.check_names(|name| known.contains_key(name))?;
     Ok(tensors)
 }
 
 /// A folder's tensors. A matrix whose rows are not a multiple of the quantization block is held in bf16.
 pub(super) struct FolderWeights {
-    tensors: VisionTensors,
+    tensors: EncoderTensors,
     placement: WeightPlacement,
 }
 

@@ -11,7 +11,7 @@ use indexmap::IndexMap;
 use super::FrozenParts;
 use crate::config::VisionConfig;
 use crate::error::{Error, Result};
-use crate::layout::{POSITIONS, Stage};
+use crate::layout::{POSITIONS, PREFIX, Stage};
 use crate::tower::Dropout;
 
 /// An adapter's tensors, after the name of its layer.
@@ -276,5 +276,5 @@ pub(super) fn moved(tensor: &Tensor, device: &Device, precision: Precision) -> R
 
 /// The name within the tower of a checkpoint's tensor, if it belongs to it.
 pub(super) fn within(stored: &str) -> Option<&str> {
-    stored.strip_prefix("model.").unwrap_or(stored).strip_prefix("visual.")
+    stored.strip_prefix("model.").unwrap_or(stored).strip_prefix(PREFIX)
 }

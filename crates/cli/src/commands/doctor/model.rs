@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use embodied_r_policy::tokenizer::{ChatMessage, GenerationPrompt, Tokenizer};
-use embodied_r_policy::weights::{self, StoredDecoder, VisionTensors};
+use embodied_r_policy::weights::{self, StoredDecoder};
 use embodied_r_policy::{Adapter, Error, GgufModel, ModelConfig, gguf, lora};
 
 use embodied_r_vision::Error as VisionError;
@@ -49,16 +49,7 @@ pub(super) fn checks(folder: &Path, memory: Option<u64>) -> Vec<Check> {
 
 /// Checks an adapter against its base model, then the base model.
 fn adapter_checks(folder: &Path, base: &Path, memory: Option<u64>) -> Vec<Check> {
-    // Opening the tensors of the tower compares the adapter with them.
-    let checked_vision = |adapter: Adapter| match adapter.adapts_vision() {
-        true => VisionTensors::open(folder).map(|_| adapter),
-        false => Ok(adapter),
-    };
-    let opened = ModelConfig::of_model(base)
-        .and_then(|config| Adapter::open(folder, &config))
-        .and_then(checked_vision)
-        .and_then(|adapter| lora::check_base(folder, base).map(|()| adapter));
-    let adapter = match opened {
+    let adapter = match checked_adapter(folder, base) {
         Ok(adapter) => {
             let found = format!("adapts {} weights of `{}`", adapter.len(), base.display());
             Check::ok(AREA, ADAPTER, found)
@@ -66,6 +57,16 @@ fn adapter_checks(folder: &Path, base: &Path, memory: Option<u64>) -> Vec<Check>
         Err(error) => Check::missing(AREA, ADAPTER, error.to_string(), BASE),
     };
     std::iter::once(adapter).chain(checks(base, memory)).collect()
+}
+
+/// The adapter in `folder`, which fits its base model.
+fn checked_adapter(folder: &Path, base: &Path) -> Result<Adapter, VisionError> {
+    let adapter = Adapter::open(folder, &ModelConfig::of_model(base)?)?;
+    if adapter.adapts_encoder() {
+        embodied_r_vision::check_adapter(folder)?;
+    }
+    lora::check_base(folder, base)?;
+    Ok(adapter)
 }
 
 /// Checks a GGUF file, which holds configuration, tokenizer and weights; opening it verifies that they match.

@@ -155,8 +155,7 @@ impl VisionLoad {
 
     /// The load if an adapter with these settings is trained in place of the encoder.
     fn with_lora(self, config: &VisionConfig, lora: &LoraConfig) -> Self {
-        let tower = config.tensor_shapes();
-        let shapes = lora.vision_shapes(tower.iter().map(|(name, it)| (name.as_str(), &it[..])));
+        let shapes = config.adapter_shapes(lora);
         let adapter = shapes.values().map(|shape| shape.iter().product::<usize>()).sum();
         Self { parameters: self.parameters + adapter, trainable: adapter, ..self }
     }

@@ -1,6 +1,7 @@
 //! The target modules of an adapter.
 
-use embodied_r_policy::lora::{Module, VisionModule};
+use embodied_r_policy::lora::Module;
+use embodied_r_vision::VisionModule;
 
 use super::ALL_LINEAR;
 use crate::settings::VisionSettings;
@@ -12,16 +13,16 @@ pub(super) struct Targets<'a> {
     /// Modules of the decoder, in its order.
     pub(super) decoder: Vec<Module>,
     /// Layers of the vision encoder, in its order.
-    pub(super) vision: Vec<VisionModule>,
+    pub(super) vision: Vec<&'static VisionModule>,
     /// Entries that name nothing.
     unknown: Vec<&'a str>,
     /// Entries that name only frozen layers, with one of these.
-    frozen: Vec<(&'a str, VisionModule)>,
+    frozen: Vec<(&'a str, &'static VisionModule)>,
 }
 
 impl<'a> Targets<'a> {
     pub(super) fn new(names: &'a [String], vision: &VisionSettings) -> Self {
-        let is_trained = |module: &VisionModule| match module.is_of_merger() {
+        let is_trained = |module: &&VisionModule| match module.is_of_merger() {
             true => !vision.freeze_aligner,
             false => !vision.freeze_vision_tower,
         };
@@ -29,16 +30,16 @@ impl<'a> Targets<'a> {
         for name in names {
             if name == ALL_LINEAR {
                 found.decoder.extend(Module::ALL);
-                found.vision.extend(VisionModule::ALL.iter().filter(|it| is_trained(it)));
+                found.vision.extend(VisionModule::all().iter().filter(is_trained));
                 continue;
             }
             let decoder = Module::ALL.into_iter().filter(|module| module.is_named_by(name));
             let decoder: Vec<Module> = decoder.collect();
-            let vision = VisionModule::ALL.into_iter().filter(|module| module.is_named_by(name));
+            let vision = VisionModule::all().iter().filter(|module| module.is_named_by(name));
             let (trained, frozen): (Vec<_>, Vec<_>) = vision.partition(is_trained);
             if decoder.is_empty() && trained.is_empty() {
                 match frozen.first() {
-                    Some(module) => found.frozen.push((name, *module)),
+                    Some(module) => found.frozen.push((name, module)),
                     None => found.unknown.push(name),
                 }
             }
@@ -47,8 +48,8 @@ impl<'a> Targets<'a> {
         }
         found.decoder.sort_unstable();
         found.decoder.dedup();
-        found.vision.sort_unstable();
-        found.vision.dedup();
+        let named = std::mem::take(&mut found.vision);
+        found.vision.extend(VisionModule::all().iter().filter(|module| named.contains(module)));
         found
     }
 
@@ -60,8 +61,8 @@ impl<'a> Targets<'a> {
                 add("contains `proj`, which also names the patch embedding, a convolution; use `attn.proj`".into());
                 continue;
             }
-            let (decoder, encoder) =
-                (Module::ALL.map(Module::short_name), VisionModule::ALL.map(VisionModule::name));
+            let decoder = Module::ALL.map(Module::short_name);
+            let encoder: Vec<&str> = VisionModule::all().iter().map(VisionModule::name).collect();
             add(format!(
                 "contains `{name}`, expected `{ALL_LINEAR}` or any of `{}`, of the vision encoder `{}`",
                 decoder.join("`, `"),
@@ -89,7 +90,7 @@ impl<'a> Targets<'a> {
             let is_named = self.vision.iter().any(|module| module.is_of_merger() == is_merger);
             if is_trained && !is_named {
                 let (part, setting) = part(is_merger);
-                let example = VisionModule::ALL.iter().find(|it| it.is_of_merger() == is_merger);
+                let example = VisionModule::all().iter().find(|it| it.is_of_merger() == is_merger);
                 let example = example.map_or("", |module| module.name());
                 add(format!(
                     "names no layer of the {part}, which `{setting} = false` trains; add one, such as `{example}`"

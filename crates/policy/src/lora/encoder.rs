@@ -1,4 +1,4 @@
-//! Adapters of a vision tower.
+//! Adapters of an encoder that a checkpoint stores beside its decoder.
 
 use std::path::Path;
 
@@ -7,28 +7,26 @@ use indexmap::IndexMap;
 
 use super::read::{LowRankUpdate, PREFIX};
 use super::settings::{A, B};
-use super::{Adapter, AdapterFault, LoraConfig, VisionModule, WEIGHTS_FILE, train};
+use super::{Adapter, AdapterFault, EncoderModule, LoraConfig, WEIGHTS_FILE, train};
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
 use crate::weights;
 
 impl LoraConfig {
-    /// Shapes of the adapter's tensors for a tower with the tensors `tower`, by name: `LAYER.lora_A.weight` (r, inputs),
-    /// then `LAYER.lora_B.weight` (outputs, r), for each of [`Self::vision_modules`]. Names begin as those of the tower's
-    /// tensors: within the tower, or in a checkpoint.
+    /// Shapes of the adapter's tensors for an encoder with tensors of these names in a checkpoint:
+    /// `LAYER.lora_A.weight` (r, inputs), then `LAYER.lora_B.weight` (outputs, r), for each of [`Self::encoder_modules`].
     #[must_use]
-    pub fn vision_shapes<'a>(
+    pub fn encoder_shapes<'a>(
         &self,
-        tower: impl IntoIterator<Item = (&'a str, &'a [usize])>,
+        encoder: impl IntoIterator<Item = (&'a str, &'a [usize])>,
     ) -> IndexMap<String, Vec<usize>> {
         let mut shapes = IndexMap::new();
-        for (name, shape) in tower {
+        for (name, shape) in encoder {
             let (Some(layer), [outputs, inputs]) = (name.strip_suffix(".weight"), shape) else {
                 continue;
             };
-            let within = weights::of_vision(layer).unwrap_or(layer);
-            let module = VisionModule::of_layer(within);
-            if module.is_some_and(|module| self.vision_modules.contains(&module)) {
+            let canonical = weights::of_encoder(layer).unwrap_or(layer);
+            if self.encoder_modules.contains(&EncoderModule::of_layer(canonical)) {
                 shapes.insert(format!("{layer}.{A}"), vec![self.r, *inputs]);
                 shapes.insert(format!("{layer}.{B}"), vec![*outputs, self.r]);
             }
@@ -36,13 +34,15 @@ impl LoraConfig {
         shapes
     }
 
-    /// The adapter of a tower, `A` and `B` by layer, for training on the base model in `base`: that in the folder `dir`, or,
-    /// if that is the base model itself, a new one without effect, whose `A` is drawn with `seed` after the decoder's.
-    /// `shapes` are those of [`Self::vision_shapes`].
+    /// The adapter of an encoder, `A` and `B` by layer, for training on the base model in `base`: that in the folder `dir`,
+    /// or, if that is the base model itself, a new one without effect, whose `A` is drawn with `seed` after the decoder's.
+    ///
+    /// # Shapes
+    /// `shapes` are those of [`Self::encoder_shapes`].
     ///
     /// # Errors
     /// As [`Adapter::open`], and for an adapter with other layers or another rank.
-    pub fn vision_adapters(
+    pub fn encoder_adapters(
         &self,
         dir: &Path,
         base: &Path,
@@ -60,14 +60,14 @@ impl LoraConfig {
         let mut adapter = Adapter::open(dir, &config)?;
         let (mut adapters, mut faults) = (IndexMap::new(), Vec::new());
         for layer in layers {
-            let within = weights::of_vision(layer).unwrap_or(layer);
-            let Some(LowRankUpdate { a, b, .. }) = adapter.vision.remove(within) else {
-                faults.push(AdapterFault::Missing { name: in_file(within, A) });
+            let canonical = weights::of_encoder(layer).unwrap_or(layer);
+            let Some(LowRankUpdate { a, b, .. }) = adapter.encoder.remove(canonical) else {
+                faults.push(AdapterFault::Missing { name: in_file(canonical, A) });
                 continue;
             };
             for (part, tensor) in [(A, &a), (B, &b)] {
                 let want = shapes.get(&format!("{layer}.{part}")).cloned().unwrap_or_default();
-                let (name, found) = (in_file(within, part), tensor.dims().to_vec());
+                let (name, found) = (in_file(canonical, part), tensor.dims().to_vec());
                 if found != want {
                     faults.push(AdapterFault::ShapeMismatch { name, found, want });
                 }
@@ -76,7 +76,7 @@ impl LoraConfig {
         }
         let why = "its module is not in the run's settings";
         let unexpected = |layer: String| AdapterFault::Unexpected { name: in_file(&layer, A), why };
-        faults.extend(adapter.vision.into_keys().map(unexpected));
+        faults.extend(adapter.encoder.into_keys().map(unexpected));
         match faults.is_empty() {
             true => Ok(adapters),
             false => Err(Error::Adapter { path: dir.join(WEIGHTS_FILE), faults }),
@@ -85,43 +85,41 @@ impl LoraConfig {
 }
 
 impl Adapter {
-    /// Whether layers of the vision tower are adapted.
+    /// Whether layers of an encoder are adapted.
     #[must_use]
-    pub fn adapts_vision(&self) -> bool {
-        !self.vision.is_empty()
+    pub fn adapts_encoder(&self) -> bool {
+        !self.encoder.is_empty()
     }
 
-    /// Whether the adapter changes the tensor `name` of the vision tower, named within it.
-    pub(crate) fn changes_vision(&self, name: &str) -> bool {
-        name.strip_suffix(".weight").is_some_and(|layer| self.vision.contains_key(layer))
+    /// Whether the adapter changes the tensor of an encoder with this canonical name.
+    pub(crate) fn changes_encoder(&self, name: &str) -> bool {
+        name.strip_suffix(".weight").is_some_and(|layer| self.encoder.contains_key(layer))
     }
 
-    /// Merges the adapter into the tensor `name` of the vision tower, named within it, in place and in f32. Other tensors
-    /// stay.
-    pub(crate) fn apply_to_vision(&self, name: &str, weight: &Tensor) -> Result<()> {
-        let layer = name.strip_suffix(".weight").and_then(|layer| self.vision.get(layer));
+    /// Merges the adapter into the tensor of an encoder with this canonical name, in place and in f32. Other tensors stay.
+    pub(crate) fn apply_to_encoder(&self, name: &str, weight: &Tensor) -> Result<()> {
+        let layer = name.strip_suffix(".weight").and_then(|layer| self.encoder.get(layer));
         layer.map_or(Ok(()), |update| self.add(name, update, weight))
     }
 
-    /// Checks that the adapter fits a vision tower with tensors of these names within it and these shapes.
+    /// Checks that the adapter fits an encoder with tensors of these canonical names and shapes.
     ///
     /// # Errors
     /// [`Error::Adapter`] with every missing, misshapen or unexpected tensor.
-    pub(crate) fn check_vision<'a>(
+    pub(crate) fn check_encoder<'a>(
         &self,
-        tower: impl Iterator<Item = (&'a str, &'a [usize])>,
+        encoder: impl Iterator<Item = (&'a str, &'a [usize])>,
     ) -> Result<()> {
-        if self.vision.is_empty() {
+        if self.encoder.is_empty() {
             return Ok(());
         }
-        let (mut faults, mut left) = (Vec::new(), self.vision.clone());
-        for (name, shape) in tower {
-            let Some(layer) = name.strip_suffix(".weight") else { continue };
-            if VisionModule::of_layer(layer).is_none() {
+        let (mut faults, mut left) = (Vec::new(), self.encoder.clone());
+        for (name, shape) in encoder {
+            let (Some(layer), [outputs, inputs]) = (name.strip_suffix(".weight"), shape) else {
                 continue;
-            }
-            match (left.remove(layer), shape) {
-                (Some(update), [outputs, inputs]) => {
+            };
+            match left.remove(layer) {
+                Some(update) => {
                     let rank = update.a.dims().first().copied().unwrap_or(0);
                     let parts =
                         [(A, &update.a, vec![rank, *inputs]), (B, &update.b, vec![*outputs, rank])];
@@ -132,11 +130,11 @@ impl Adapter {
                         }
                     }
                 }
-                // An adapter without any layer of the tower leaves it as it is.
-                (None, _) if self.settings.targets(&format!("model.visual.{layer}")) => {
+                // An adapter without any layer of the encoder leaves it as it is.
+                None if is_linear(layer) && self.settings.targets(&format!("model.{layer}")) => {
                     faults.push(AdapterFault::Missing { name: in_file(layer, A) });
                 }
-                _ => {}
+                None => {}
             }
         }
         let why = "the model has no such linear module";
@@ -149,7 +147,12 @@ impl Adapter {
     }
 }
 
-/// The name in an adapter's file of a tensor of a layer, named within the tower.
+/// Whether a layer with a matrix is linear: embeddings, whose weights are matrices, too, are so called.
+pub(super) fn is_linear(layer: &str) -> bool {
+    !layer.rsplit('.').next().is_some_and(|name| name.contains("embed"))
+}
+
+/// The name in an adapter's file of a tensor of a layer with this canonical name.
 fn in_file(layer: &str, part: &str) -> String {
-    format!("{PREFIX}model.visual.{layer}.{part}")
+    format!("{PREFIX}model.{layer}.{part}")
 }
