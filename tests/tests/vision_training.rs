@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 
 use assert_cmd::assert::OutputAssertExt as _;
-use embodied_r_tests::{VisionModel, binary, events, stderr_of, stdout_of, tiny_model};
+use embodied_r_tests::{VisionModel, binary, events, stderr_of, stdout_of, tiny_model, write_clip};
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
 
@@ -219,6 +219,45 @@ fn videos_are_seen(dir: tempfile::TempDir) {
     train(dir.path(), "trained", &trained).assert().code(0);
     let found = changed(&dir.path().join("model"), &dir.path().join("trained/final"));
     assert!(found.iter().any(|name| name.contains("visual.patch_embed")), "{found:?}");
+}
+
+#[test]
+fn the_batch_of_a_skipped_step_names_the_videos_that_its_frames_are_of() {
+    let dir = workspace_of(VisionModel::Qwen3Vl);
+    let clip = "-f lavfi -i testsrc=size=84x56:rate=4:duration=2 -pix_fmt yuv420p";
+    write_clip(clip, &dir.path().join("walk.mp4"));
+    let records = [
+        json!({"problem": "<video>What moves?", "answer": "A", "videos": ["walk.mp4"]}),
+        json!({"problem": "<image>What is it?", "answer": "A", "images": ["images/0.png"]}),
+    ];
+    let lines: String = records.iter().map(|record| format!("{record}\n")).collect();
+    fs::write(dir.path().join("train.jsonl"), lines).unwrap();
+    // Rewards whose standard deviation is not finite.
+    let scores = r#"{"rewards": [1e308, -1e308, 0, 1, 0, 1, 0, 1]}"#;
+    fs::write(dir.path().join("score.sh"), format!("echo '{scores}'\n")).unwrap();
+    let settings = SETTINGS.replace("repetition = 1.0", "extreme = 1.0");
+    let settings = settings.replace("repetition_n_grams = 1\n", "frames = \"uniform=4\"\n");
+    let reward = "[[reward]]\nname = 'extreme'\ncommand = ['sh', 'score.sh']\n";
+    fs::write(dir.path().join("run.toml"), settings + reward).unwrap();
+    for (frame_use, frames) in [("video", 1), ("images", 4)] {
+        let setting = format!("frame_use={frame_use}");
+        let stderr = stderr_of(&mut train(dir.path(), frame_use, &["--set", &setting]), 1);
+        assert!(stderr.contains("batch dumped to"), "{stderr}");
+        let dump = format!("{frame_use}/skipped/step-000001.json");
+        let batch: Value =
+            serde_json::from_slice(&fs::read(dir.path().join(&dump)).unwrap()).unwrap();
+        let groups = batch["groups"].as_array().unwrap();
+        let list = if frame_use == "video" { "videos" } else { "images" };
+        let of_video = |item: &&Value| item["frames"] == "uniform=4";
+        let items = || groups.iter().flat_map(|group| group[list].as_array().into_iter().flatten());
+        let of_video: Vec<&Value> = items().filter(of_video).collect();
+        assert_eq!(of_video.len(), frames, "{batch}");
+        assert!(of_video[0]["video"].as_str().unwrap().ends_with("walk.mp4"), "{batch}");
+        // Its loss is that of the images and frames that were seen.
+        let mut inspect = Command::new(binary());
+        inspect.current_dir(dir.path()).args(["inspect", "loss", "--model", "model", "--data"]);
+        inspect.arg(&dump).assert().code(0);
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use embodied_r_vision::{Frames, image_file};
 use image::RgbImage;
 
 use crate::sampled_video::from_frames;
-use crate::source::{ImageSource, ReadError};
+use crate::source::{FileContent, ImageSource, ReadError};
 
 /// Checks that a file exists.
 fn find(path: &Path) -> Result<(), ReadError> {
@@ -69,8 +69,8 @@ impl ImageSource for FrameFiles {
         self.frames.iter().map(MediaFile::name).collect()
     }
 
-    fn fps(&self) -> Option<f64> {
-        Some(self.fps)
+    fn content(&self) -> FileContent {
+        FileContent::Frames { fps: self.fps }
     }
 
     fn find(&self) -> Result<(), ReadError> {

@@ -8,7 +8,7 @@ use image::RgbImage;
 
 use crate::lock::locked;
 use crate::sampled_video::FrameUse;
-use crate::source::{ImageSource, ReadError};
+use crate::source::{FileContent, ImageSource, ReadError};
 use crate::video_file::VideoFile;
 
 /// A video file whose selected frames are images of their own.
@@ -116,6 +116,10 @@ impl ImageSource for SeparateFrame {
 
     fn paths(&self) -> Vec<String> {
         self.video.video.paths()
+    }
+
+    fn content(&self) -> FileContent {
+        FileContent::VideoFrame(self.video.video.selection, self.index)
     }
 
     fn find(&self) -> Result<(), ReadError> {

@@ -5,8 +5,26 @@ use std::sync::Arc;
 
 use embodied_r_vision::Frames;
 
+use crate::sampled_video::FrameSelection;
+
 /// What an image source returns if it cannot be read.
 pub type ReadError = Box<dyn std::error::Error + Send + Sync>;
+
+/// What is in the files of a source.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum FileContent {
+    /// An image.
+    Image,
+    /// The frames of a video, an image each.
+    Frames {
+        /// Frames per second.
+        fps: f64,
+    },
+    /// A video, of which these frames are seen as one.
+    Video(FrameSelection),
+    /// A video, of whose selected frames the one with this index is seen.
+    VideoFrame(FrameSelection, usize),
+}
 
 /// A file with an image, or with the frames of a video.
 pub trait ImageSource: Send + Sync + fmt::Debug {
@@ -16,12 +34,12 @@ pub trait ImageSource: Send + Sync + fmt::Debug {
     /// The file is missing or broken.
     fn read(&self) -> Result<Frames, ReadError>;
 
-    /// The paths of the image or of the frames, for batch files and reward commands.
+    /// The paths of the image, of the video or of its frames, for batch files and reward commands.
     fn paths(&self) -> Vec<String>;
 
-    /// Frames per second of a video; `None` for an image.
-    fn fps(&self) -> Option<f64> {
-        None
+    /// What is in the files.
+    fn content(&self) -> FileContent {
+        FileContent::Image
     }
 
     /// Checks that the file exists, without decoding it.

@@ -8,7 +8,7 @@ use embodied_r_vision::{Frames, Processor, SampledVideo};
 
 use crate::files::find_file;
 use crate::sampled_video::{FramePlan, FrameSelection, FrameUse};
-use crate::source::{ImageSource, ReadError};
+use crate::source::{FileContent, ImageSource, ReadError};
 
 /// The selected frames of a video file.
 #[derive(Debug)]
@@ -66,6 +66,10 @@ impl ImageSource for VideoFile {
 
     fn paths(&self) -> Vec<String> {
         vec![self.file.name()]
+    }
+
+    fn content(&self) -> FileContent {
+        FileContent::Video(self.selection)
     }
 
     fn find(&self) -> Result<(), ReadError> {

@@ -2,7 +2,8 @@
 //!
 //! A run writes one for every skipped step, and [`crate::inspect`] reads it. The schema is `{"groups": [{"prompt_ids":
 //! [ids], "completions": [{"ids": [ids], "advantage": x}]}]}`, where a completion may have `old_logps`, `ref_logps` and
-//! `sampling_logps`, one value per token, and a group `"images": [path]` and `"videos": [{"frames": [path], "fps": x}]`.
+//! `sampling_logps`, one value per token, and a group `"images": [path]` and `"videos": [{"frames": [path], "fps": x}]`. A
+//! [`FileImage`] may be a frame of a video file, and a [`FileVideo`] a file.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,6 +16,7 @@ use crate::rollout::{Completion, Rollout};
 use crate::settings::LossSettings;
 use crate::update::micro_batch::MicroBatch;
 use embodied_r_dist::ProcessGroup;
+use embodied_r_media::sampled_video::FrameSelection;
 use embodied_r_media::table::ImageTable;
 
 /// A batch of groups.
@@ -36,7 +38,7 @@ pub struct FileGroup {
     pub prompt_ids: Vec<u32>,
     /// The images, in the order of their placeholders; paths are relative to the file.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub images: Vec<PathBuf>,
+    pub images: Vec<FileImage>,
     /// The videos, in the order of their placeholders.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub videos: Vec<FileVideo>,
@@ -44,14 +46,62 @@ pub struct FileGroup {
     pub completions: Vec<FileCompletion>,
 }
 
-/// A video of a batch file.
+/// An image of a batch file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(
+    untagged,
+    expecting = "expected the path of an image, or `{\"video\": path, \"frames\": \"uniform=16\", \"frame\": 0}`"
+)]
+pub enum FileImage {
+    /// The file of an image.
+    File(PathBuf),
+    /// A frame of a video.
+    Frame(VideoFrame),
+}
+
+/// A frame of a video file that is an image.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct FileVideo {
+pub struct VideoFrame {
+    /// The file.
+    pub video: PathBuf,
+    /// Which of its frames are selected.
+    pub frames: FrameSelection,
+    /// The index of the frame among them.
+    pub frame: usize,
+}
+
+/// A video of a batch file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(
+    untagged,
+    expecting = "expected `{\"frames\": [path], \"fps\": 2}` or `{\"video\": path, \"frames\": \"uniform=16\"}`"
+)]
+pub enum FileVideo {
+    /// The files of its frames.
+    Frames(FrameList),
+    /// A video file.
+    File(VideoFrames),
+}
+
+/// A video given by its frames.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FrameList {
     /// The files of its frames.
     pub frames: Vec<PathBuf>,
     /// Frames per second.
     pub fps: f64,
+}
+
+/// A video file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VideoFrames {
+    /// The file.
+    pub video: PathBuf,
+    /// Which of its frames are seen.
+    pub frames: FrameSelection,
 }
 
 /// A completion. Each list of log-probabilities must be given for all completions of the file or for none.

@@ -1,16 +1,19 @@
 //! The images and videos of a batch file.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use embodied_r_data::multimodal::MediaFile;
+use embodied_r_data::multimodal::{MediaFile, Video};
 use embodied_r_media::files::{FrameFiles, ImageFile};
-use embodied_r_media::source::ImageSource;
+use embodied_r_media::reader::{FrameOptions, MediaReader};
+use embodied_r_media::sampled_video::{FrameSelection, FrameUse};
+use embodied_r_media::source::{FileContent, ImageSource, ReadError, Sources};
 use embodied_r_media::table::ImageTable;
-use embodied_r_vision::ImageLayout;
+use embodied_r_vision::{ImageLayout, Processor};
 
-pub use super::batch_file::FileVideo;
 use super::batch_file::{BatchFile, FileGroup};
+pub use super::batch_file::{FileImage, FileVideo, FrameList, VideoFrame, VideoFrames};
 use crate::error::{Error, Result};
 use crate::model::Prompt;
 
@@ -30,16 +33,14 @@ impl BatchFile {
         let Some(table) = table else {
             return self.groups.iter().enumerate().map(text_prompt).collect();
         };
-        let sources = |group: &FileGroup| -> Vec<Arc<dyn ImageSource>> {
-            let file = |path: &PathBuf| MediaFile::Path(folder.join(path));
-            let image = |path| -> Arc<dyn ImageSource> { Arc::new(ImageFile(file(path))) };
-            let video = |video: &FileVideo| -> Arc<dyn ImageSource> {
-                let frames = video.frames.iter().map(file).collect();
-                Arc::new(FrameFiles { frames, fps: video.fps })
-            };
-            group.images.iter().map(image).chain(group.videos.iter().map(video)).collect()
+        let mut files = GroupFiles::new(folder, table);
+        let sources = |(index, group): (usize, &FileGroup)| {
+            let fault =
+                |error: ReadError| Error::BatchImages { group: index, what: error.to_string() };
+            files.sources(group).map_err(fault)
         };
-        let all: Vec<Vec<Arc<dyn ImageSource>>> = self.groups.iter().map(sources).collect();
+        let all: Vec<Sources> =
+            self.groups.iter().enumerate().map(sources).collect::<Result<_>>()?;
         let mut layouts = table.add_all(&all.concat(), &|| ()).into_iter();
         let prompt = |(index, (group, sources)): (usize, (&FileGroup, Vec<_>))| {
             let fault = |what: String| Error::BatchImages { group: index, what };
@@ -50,6 +51,73 @@ impl BatchFile {
             prompt.map_err(|error| fault(error.to_string()))
         };
         self.groups.iter().zip(all).enumerate().map(prompt).collect()
+    }
+}
+
+/// The sources of the groups' images and videos.
+struct GroupFiles<'a> {
+    folder: &'a Path,
+    processor: Processor,
+    /// The frames that are images of their own, by video and selection.
+    separate: HashMap<(PathBuf, String), Sources>,
+}
+
+impl<'a> GroupFiles<'a> {
+    fn new(folder: &'a Path, table: &ImageTable) -> Self {
+        let processor = table.processor().processor().clone();
+        Self { folder, processor, separate: HashMap::new() }
+    }
+
+    /// Images, then videos.
+    fn sources(&mut self, group: &FileGroup) -> Result<Sources, ReadError> {
+        let images = group.images.iter().map(|image| self.image(image));
+        let mut sources = images.collect::<Result<Sources, _>>()?;
+        for video in &group.videos {
+            sources.extend(self.video(video)?);
+        }
+        Ok(sources)
+    }
+
+    fn file(&self, path: &Path) -> MediaFile {
+        MediaFile::Path(self.folder.join(path))
+    }
+
+    fn image(&mut self, image: &FileImage) -> Result<Arc<dyn ImageSource>, ReadError> {
+        match image {
+            FileImage::File(path) => Ok(Arc::new(ImageFile(self.file(path)))),
+            FileImage::Frame(VideoFrame { video, frames, frame }) => {
+                let key = (video.clone(), frames.to_string());
+                if !self.separate.contains_key(&key) {
+                    let sources = self.video_file(video, *frames, FrameUse::Images)?;
+                    self.separate.insert(key.clone(), sources);
+                }
+                let found = self.separate.get(&key).and_then(|sources| sources.get(*frame));
+                let none = || format!("`{}` has no frame {frame} of `{frames}`", video.display());
+                Ok(found.cloned().ok_or_else(none)?)
+            }
+        }
+    }
+
+    fn video(&self, video: &FileVideo) -> Result<Sources, ReadError> {
+        match video {
+            FileVideo::Frames(FrameList { frames, fps }) => {
+                let frames = frames.iter().map(|path| self.file(path)).collect();
+                Ok(vec![Arc::new(FrameFiles { frames, fps: *fps })])
+            }
+            FileVideo::File(VideoFrames { video, frames }) => {
+                self.video_file(video, *frames, FrameUse::Video)
+            }
+        }
+    }
+
+    fn video_file(
+        &self,
+        path: &Path,
+        selection: FrameSelection,
+        frame_use: FrameUse,
+    ) -> Result<Sources, ReadError> {
+        let reader = MediaReader::new(FrameOptions { selection, frame_use }, &self.processor);
+        reader.video(&Video::File(self.file(path)))
     }
 }
 
@@ -70,9 +138,20 @@ impl FileGroup {
         let mut group = Self { prompt_ids: prompt.ids().to_vec(), ..Self::default() };
         for source in prompt.images().iter().filter_map(|image| table?.source(image.digest)) {
             let paths = source.paths().into_iter().map(PathBuf::from);
-            match source.fps() {
-                Some(fps) => group.videos.push(FileVideo { frames: paths.collect(), fps }),
-                None => group.images.extend(paths),
+            match source.content() {
+                FileContent::Image => group.images.extend(paths.map(FileImage::File)),
+                FileContent::Frames { fps } => {
+                    let frames = paths.collect();
+                    group.videos.push(FileVideo::Frames(FrameList { frames, fps }));
+                }
+                FileContent::Video(frames) => {
+                    let file = |video| FileVideo::File(VideoFrames { video, frames });
+                    group.videos.extend(paths.map(file));
+                }
+                FileContent::VideoFrame(frames, frame) => {
+                    let image = |video| FileImage::Frame(VideoFrame { video, frames, frame });
+                    group.images.extend(paths.map(image));
+                }
             }
         }
         group

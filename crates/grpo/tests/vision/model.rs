@@ -6,7 +6,7 @@ use std::sync::Arc;
 use candle_core::Device;
 use embodied_r_grpo::images::{ReferenceTower, RunImages, TowerTraining};
 use embodied_r_grpo::inspect::batch_file::BatchFile;
-use embodied_r_grpo::inspect::batch_images::FileVideo;
+use embodied_r_grpo::inspect::batch_images::{FileImage, FileVideo, FrameList};
 use embodied_r_grpo::model::{LoadOptions, Model as _, Prompt, VisionPolicy};
 use embodied_r_media::store::{ImageStore, StoreOptions};
 use embodied_r_media::table::ImageTable;
@@ -60,12 +60,15 @@ pub(crate) fn batch() -> Batch {
     let mut batch = fixture.batch.clone();
     for (group, visuals) in batch.groups.iter_mut().zip(&fixture.visuals) {
         let images = visuals.images.iter();
-        group.images = images.map(|(width, height, seed)| file((*width, *height), *seed)).collect();
+        let image = |(width, height, seed): &(u32, u32, u32)| {
+            FileImage::File(file((*width, *height), *seed))
+        };
+        group.images = images.map(image).collect();
         let videos = visuals.videos.iter();
         group.videos = videos
-            .map(|(width, height, seed, frames, fps)| FileVideo {
-                frames: (0..*frames).map(|i| file((*width, *height), seed + i)).collect(),
-                fps: *fps,
+            .map(|(width, height, seed, frames, fps)| {
+                let frames = (0..*frames).map(|i| file((*width, *height), seed + i)).collect();
+                FileVideo::Frames(FrameList { frames, fps: *fps })
             })
             .collect();
     }

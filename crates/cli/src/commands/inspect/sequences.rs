@@ -1,10 +1,10 @@
 //! Files of token sequences.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Context as _;
 use embodied_r_grpo::inspect::batch_file::{BatchFile, FileGroup};
-use embodied_r_grpo::inspect::batch_images::FileVideo;
+use embodied_r_grpo::inspect::batch_images::{FileImage, FileVideo};
 use serde::Deserialize;
 
 use crate::exit::Usage;
@@ -20,7 +20,7 @@ struct File {
     sequences: Vec<Sequence>,
     /// Of each sequence, or of the only one.
     #[serde(default)]
-    images: Option<Each<PathBuf>>,
+    images: Option<Each<FileImage>>,
     #[serde(default)]
     videos: Option<Each<FileVideo>>,
 }
@@ -37,7 +37,7 @@ enum Sequence {
 struct WithImages {
     ids: Vec<u32>,
     #[serde(default)]
-    images: Vec<PathBuf>,
+    images: Vec<FileImage>,
     #[serde(default)]
     videos: Vec<FileVideo>,
 }
@@ -120,6 +120,8 @@ impl Sequences {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
 
     fn parsed(text: &str) -> anyhow::Result<Sequences> {
@@ -140,8 +142,17 @@ mod tests {
         }
         assert!(inside.has_images());
         assert!(inside.into_ids().is_err());
-        let video = r#"{"sequences": [[1], [2]], "videos": [[], [{"frames": ["f"], "fps": 2.0}]]}"#;
-        assert_eq!(parsed(video).unwrap().0[1].videos[0].fps, 2.0);
+        let of = |video: Value| {
+            let file = json!({"sequences": [[1], [2]], "videos": [[], [&video]]}).to_string();
+            (json!(parsed(&file).unwrap().0[1].videos), json!([video]))
+        };
+        for video in [
+            json!({"frames": ["f"], "fps": 2.0}),
+            json!({"video": "walk.mp4", "frames": "uniform=16"}),
+        ] {
+            let (found, wanted) = of(video);
+            assert_eq!(found, wanted);
+        }
     }
 
     #[test]
