@@ -110,6 +110,8 @@ fn answers_from_images_and_videos_are_those_of_the_reference() {
     assert_eq!(answers[0]["question"], "<image>What is there?");
     assert_eq!(answers[0]["note"], json!([1]));
     assert_eq!(answers[8]["videos"], records[8]["videos"]);
+    assert_eq!(answers[8]["video_pixels"], "clip");
+    assert!(answers[0].get("video_pixels").is_none());
     // So that they can be answered again.
     fs::copy(dir.path().join("out.json"), dir.path().join("data.jsonl")).unwrap();
     embodied_r(dir.path(), &INFER).assert().code(0);
@@ -135,7 +137,14 @@ fn answers_from_a_video_of_qwen3_vl_are_those_of_the_reference() {
     embodied_r(dir.path(), &INFER).assert().code(0);
     let greedy: Vec<u32> = serde_json::from_value(case["greedy"].clone()).unwrap();
     let expected = tokenizer.decode(&greedy, SpecialTokens::Skip).unwrap();
-    assert_eq!(read(&dir.path().join("out.json"))[0]["content"], expected);
+    let answers = read(&dir.path().join("out.json"));
+    assert_eq!(
+        (&answers[0]["content"], &answers[0]["video_pixels"]),
+        (&json!(expected), &json!("clip"))
+    );
+    fs::remove_file(dir.path().join("out.json")).unwrap();
+    embodied_r(dir.path(), &[&INFER[..], &["--video-pixels", "frame"]].concat()).assert().code(0);
+    assert_eq!(read(&dir.path().join("out.json"))[0]["video_pixels"], "frame");
 }
 
 #[test]

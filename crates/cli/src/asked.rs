@@ -9,6 +9,7 @@ use embodied_r_data::question_set::QuestionSet;
 use embodied_r_data::system_prompt::Given;
 use embodied_r_media::laid_out::LaidOutSample;
 use embodied_r_media::table::ImageTable;
+use embodied_r_vision::{ImageLayout, VideoPixels};
 
 /// Questions to answer.
 pub(crate) struct Asked {
@@ -76,6 +77,16 @@ impl Asked {
             .map(|seen| SeenPrompt { question: &seen.samples[index], images: &seen.images });
         let given = Given::of_question(question);
         BatchPrompt { index, id: question.id(), text: &question.question, given, seen }
+    }
+
+    /// For each question that is seen: what the limits on the pixels of its videos applied to, if it has any. A video whose
+    /// frames are separate images has none.
+    pub(crate) fn video_pixels(&self) -> Vec<Option<VideoPixels>> {
+        let Some(seen) = &self.seen else { return Vec::new() };
+        let pixels = seen.images.processor().processor().video_pixels();
+        let is_video =
+            |laid: &LaidOutSample| laid.videos.iter().flatten().any(ImageLayout::is_video);
+        seen.samples.iter().map(|laid| is_video(laid).then_some(pixels)).collect()
     }
 
     /// The questions as records of a question file, with their images and videos.

@@ -34,6 +34,11 @@ impl Reasoner {
         })
     }
 
+    /// Whether it is in this process.
+    pub(crate) fn is_local(&self) -> bool {
+        matches!(self, Self::Local(_))
+    }
+
     /// The questions of `set` for this model, which sees their images and videos.
     ///
     /// # Errors

@@ -74,9 +74,15 @@ pub(super) fn answer_file(
 ) -> anyhow::Result<(usize, Journal)> {
     let (completions, journal) = sample(&asked, reasoner, 1, output)?;
     let skipped = completions.iter().filter(|of| of.is_empty()).count();
+    let video_pixels = if reasoner.is_local() { asked.video_pixels() } else { Vec::new() };
     let mut questions = asked.into_records();
     for (question, completions) in questions.iter_mut().zip(completions) {
         question.content = completions.into_iter().next();
+    }
+    for (question, of_videos) in questions.iter_mut().zip(video_pixels) {
+        if let Some(of_videos) = of_videos {
+            question.extra.insert("video_pixels".to_owned(), json!(of_videos));
+        }
     }
     let json = serde_json::to_vec_pretty(&questions)?;
     write_atomic(output, &json)?;
