@@ -132,12 +132,13 @@ fn text_prompt((index, group): (usize, &FileGroup)) -> Result<Prompt> {
 }
 
 impl FileGroup {
-    /// A group with this prompt and no completions, with the paths that `table` has of its images.
+    /// A group with this prompt and no completions, with the paths that `table` has of its images, absolute ones: the file
+    /// may be in any folder.
     #[must_use]
     pub fn of_prompt(prompt: &Prompt, table: Option<&ImageTable>) -> Self {
         let mut group = Self { prompt_ids: prompt.ids().to_vec(), ..Self::default() };
         for source in prompt.images().iter().filter_map(|image| table?.source(image.digest)) {
-            let paths = source.paths().into_iter().map(PathBuf::from);
+            let paths = source.paths().into_iter().map(absolute);
             match source.content() {
                 FileContent::Image => group.images.extend(paths.map(FileImage::File)),
                 FileContent::Frames { fps } => {
@@ -155,5 +156,14 @@ impl FileGroup {
             }
         }
         group
+    }
+}
+
+/// The absolute path of a file; the name of what is in none stays.
+fn absolute(path: String) -> PathBuf {
+    let path = PathBuf::from(path);
+    match path.exists() {
+        true => std::path::absolute(&path).unwrap_or(path),
+        false => path,
     }
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use candle_core::Tensor;
 use indexmap::IndexMap;
 
+use super::encoder_module::is_linear;
 use super::read::{LowRankUpdate, PREFIX};
 use super::settings::{A, B};
 use super::{Adapter, AdapterFault, EncoderModule, LoraConfig, WEIGHTS_FILE, train};
@@ -145,11 +146,6 @@ impl Adapter {
             false => Err(Error::Adapter { path: self.dir.join(WEIGHTS_FILE), faults }),
         }
     }
-}
-
-/// Whether a layer with a matrix is linear: embeddings, whose weights are matrices, too, are so called.
-pub(super) fn is_linear(layer: &str) -> bool {
-    !layer.rsplit('.').next().is_some_and(|name| name.contains("embed"))
 }
 
 /// The name in an adapter's file of a tensor of a layer with this canonical name.

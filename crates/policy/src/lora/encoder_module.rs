@@ -35,6 +35,11 @@ impl EncoderModule {
     }
 }
 
+/// Whether a layer with a matrix is linear: embeddings, whose weights are matrices, too, are so called.
+pub(super) fn is_linear(layer: &str) -> bool {
+    !layer.rsplit('.').next().is_some_and(|name| name.contains("embed"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,7 +6,7 @@ use std::path::Path;
 use candle_core::Tensor;
 
 use super::config::AdapterConfig;
-use super::encoder::is_linear;
+use super::encoder_module::is_linear;
 use super::{AdapterFault, WEIGHTS_FILE};
 use crate::config::ModelConfig;
 use crate::error::{Error, Result, TensorContext};
