@@ -24,7 +24,8 @@ pub(crate) use file::WeightFile;
 pub(crate) use head::has_own_head;
 pub(crate) use map::map;
 pub(crate) use multimodal::Multimodal;
-pub(crate) use names::{ENCODER, canonical, of_encoder};
+pub use names::ENCODER;
+pub(crate) use names::{canonical, of_encoder};
 pub(crate) use random::random_on;
 pub use random::{write_random, write_random_with};
 #[cfg(test)]

@@ -44,8 +44,6 @@ pub(crate) struct MergerLayout {
     pub(crate) joins_first: bool,
 }
 
-/// How the names of its tensors begin in checkpoints, after an optional `model.`.
-pub(crate) const PREFIX: &str = "visual.";
 /// The patch embedding.
 pub(crate) const PATCHES: &str = "patch_embed.proj.weight";
 /// Its bias.

@@ -4,11 +4,12 @@ use std::sync::LazyLock;
 
 use embodied_r_policy::LoraConfig;
 use embodied_r_policy::lora::{EncoderModule, names_module};
+use embodied_r_policy::weights::ENCODER;
 use indexmap::IndexMap;
 
 use crate::config::VisionConfig;
 use crate::family::Family;
-use crate::layout::{PREFIX, Stage, TowerPart, qkv_name};
+use crate::layout::{Stage, TowerPart, qkv_name};
 use crate::sizes::TowerSizes;
 
 /// A linear layer of a vision tower: one of each block, or one of a merger. Each family has some of them.
@@ -51,7 +52,7 @@ impl VisionModule {
     /// Its name within a block or a merger of DeepStack, or within the tower if it is one of the merger.
     #[must_use]
     pub fn name(&self) -> &str {
-        self.layer.name().strip_prefix(PREFIX).unwrap_or(self.layer.name())
+        self.layer.name().strip_prefix(ENCODER).unwrap_or(self.layer.name())
     }
 
     /// Whether it belongs to a merger (aligner).
@@ -68,7 +69,7 @@ impl VisionModule {
             || target.ends_with("_proj")
             || target.starts_with("linear_fc")
             || target == "qkv";
-        known && names_module(target, &format!("{PREFIX}{}", self.name()))
+        known && names_module(target, &format!("{ENCODER}{}", self.name()))
     }
 }
 
@@ -92,7 +93,7 @@ fn add_modules(modules: &mut Vec<VisionModule>, parts: &[(Stage, TowerPart)]) {
             TowerPart::Qkv(block, _) => qkv_name(*block),
             TowerPart::Patches | TowerPart::Vector(..) | TowerPart::Positions(_) => continue,
         };
-        let layer = EncoderModule::of_layer(&format!("{PREFIX}{name}"));
+        let layer = EncoderModule::of_layer(&format!("{ENCODER}{name}"));
         let module = VisionModule { layer, is_of_merger: stage.is_merger() };
         if !modules.contains(&module) {
             modules.push(module);
@@ -105,7 +106,7 @@ impl VisionConfig {
     #[must_use]
     pub fn adapter_shapes(&self, lora: &LoraConfig) -> IndexMap<String, Vec<usize>> {
         let shapes = self.tensor_shapes().into_iter();
-        let shapes: Vec<_> = shapes.map(|(name, it)| (format!("{PREFIX}{name}"), it)).collect();
+        let shapes: Vec<_> = shapes.map(|(name, it)| (format!("{ENCODER}{name}"), it)).collect();
         lora.encoder_shapes(shapes.iter().map(|(name, shape)| (name.as_str(), shape.as_slice())))
     }
 }

@@ -10,7 +10,6 @@ use embodied_r_policy::{InferenceModel, TensorParallel, WeightFormat, WeightPlac
 
 use crate::encoder::VisionEncoder;
 use crate::error::Result;
-use crate::layout::PREFIX;
 use crate::options::VisionOptions;
 use crate::source::Source;
 use crate::vision_processor::VisionProcessor;
@@ -52,7 +51,7 @@ pub fn check_headers(model: &Path) -> Result<()> {
 /// A file cannot be read, or the adapter does not fit.
 pub fn check_adapter(dir: &Path) -> Result<()> {
     // Opening the tensors compares the adapter with them.
-    Ok(EncoderTensors::open(dir, PREFIX).map(|_| ())?)
+    Ok(EncoderTensors::open(dir).map(|_| ())?)
 }
 
 impl VisionLanguageModel {

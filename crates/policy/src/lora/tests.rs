@@ -288,3 +288,22 @@ fn an_adapter_of_another_vision_tower_is_rejected() {
     // A tensor of a targeted layer that the adapter has not: here the second of each.
     assert!(checked(&more).contains("blocks.2.attn.qkv.lora_A.weight` is missing"));
 }
+
+#[test]
+fn embeddings_of_an_encoder_are_no_linear_layers() {
+    let dir = of_vision("target_modules", json!("all-linear"));
+    let config = ModelConfig::of_model(&vision_model()).unwrap();
+    let adapter = Adapter::open(dir.path(), &config).unwrap();
+    let files = weights::open(&vision_model()).unwrap();
+    let stored = files.iter().flat_map(weights::WeightFile::iter);
+    let tower = stored
+        .filter_map(|(name, stored)| Some((weights::of_encoder(name)?, stored.shape.as_slice())));
+    let tower: Vec<(&str, &[usize])> = tower.collect();
+    let with = |name| {
+        let more: (&str, &[usize]) = (name, &[16, 32]);
+        adapter.check_encoder(tower.iter().copied().chain([more]))
+    };
+    with("visual.pos_embed.weight").unwrap();
+    let missing = with("visual.merger.linear_fc1.weight").unwrap_err().to_string();
+    assert!(missing.contains("linear_fc1.lora_A.weight` is missing"), "{missing}");
+}

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use candle_core::Tensor;
 
 use super::WeightFault;
-use super::names::{is_without_use, of_encoder};
+use super::names::{ENCODER, is_without_use, of_encoder};
 use super::read::{LazyTensor, is_float, open};
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
@@ -15,8 +15,6 @@ use crate::lora::{self, Adapter};
 /// The tensors of the encoder in a folder, read on demand.
 pub struct EncoderTensors {
     dir: PathBuf,
-    /// How their canonical names begin.
-    prefix: &'static str,
     /// By canonical name: the name in the file, and the tensor.
     tensors: BTreeMap<String, (String, LazyTensor)>,
     /// Merged into the tensors as they are read.
@@ -25,21 +23,21 @@ pub struct EncoderTensors {
 
 impl EncoderTensors {
     /// Opens the weight files of `dir`, or those of an adapter's base model, into which the adapter is merged. Names within
-    /// the encoder are those of checkpoints after `prefix`, such as `visual.`.
+    /// the encoder are canonical ones without [`ENCODER`].
     ///
     /// # Errors
     /// As [`super::load`], except for missing or misshapen tensors; [`Error::Adapter`] if the adapter does not fit the
     /// encoder.
-    pub fn open(dir: &Path, prefix: &'static str) -> Result<Self> {
-        let Some(base) = lora::base_model_dir(dir)? else { return Self::of_files(dir, prefix) };
-        let encoder = Self::of_files(&base, prefix)?;
+    pub fn open(dir: &Path) -> Result<Self> {
+        let Some(base) = lora::base_model_dir(dir)? else { return Self::of_files(dir) };
+        let encoder = Self::of_files(&base)?;
         let adapter = Adapter::open(dir, &ModelConfig::from_dir(&base)?)?;
         let tensors = encoder.tensors.iter();
         adapter.check_encoder(tensors.map(|(name, (_, lazy))| (name.as_str(), lazy.shape())))?;
         Ok(Self { adapter: Some(adapter), ..encoder })
     }
 
-    fn of_files(dir: &Path, prefix: &'static str) -> Result<Self> {
+    fn of_files(dir: &Path) -> Result<Self> {
         let mut tensors = BTreeMap::new();
         for file in open(dir)? {
             for (name, stored) in file.iter() {
@@ -49,7 +47,7 @@ impl EncoderTensors {
                 }
             }
         }
-        Ok(Self { dir: dir.to_owned(), prefix, tensors, adapter: None })
+        Ok(Self { dir: dir.to_owned(), tensors, adapter: None })
     }
 
     /// Checks that the encoder has no tensors but those whose name within it `is_known`.
@@ -57,7 +55,7 @@ impl EncoderTensors {
     /// # Errors
     /// [`Error::Weights`] with the names of all others.
     pub fn check_names(&self, is_known: impl Fn(&str) -> bool) -> Result<()> {
-        let is_known = |name: &String| name.strip_prefix(self.prefix).is_some_and(&is_known);
+        let is_known = |name: &String| name.strip_prefix(ENCODER).is_some_and(&is_known);
         let others = self.tensors.keys().filter(|name| !is_known(name) && !is_without_use(name));
         let unexpected = |name: &String| WeightFault::Unexpected { name: name.clone() };
         let faults: Vec<WeightFault> = others.map(unexpected).collect();
@@ -72,17 +70,17 @@ impl EncoderTensors {
     /// # Errors
     /// As [`Self::check`].
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
-        let canonical = self.canonical(name);
-        let tensor = self.find(&canonical, shape)?.read(&canonical)?;
+        let name = canonical(name);
+        let tensor = self.find(&name, shape)?.read(&name)?;
         if let Some(adapter) = &self.adapter {
-            adapter.apply_to_encoder(&canonical, &tensor)?;
+            adapter.apply_to_encoder(&name, &tensor)?;
         }
         Ok(tensor)
     }
 
     /// The name in the file of the tensor with this name within the encoder.
     pub fn stored_name(&self, name: &str) -> Option<&str> {
-        self.tensors.get(&self.canonical(name)).map(|(stored, _)| stored.as_str())
+        self.tensors.get(&canonical(name)).map(|(stored, _)| stored.as_str())
     }
 
     /// Checks, without reading the tensor, that it can be read.
@@ -90,11 +88,7 @@ impl EncoderTensors {
     /// # Errors
     /// [`Error::Weights`] if it is missing, has another shape, or an unsupported dtype.
     pub fn check(&self, name: &str, shape: &[usize]) -> Result<()> {
-        self.find(&self.canonical(name), shape).map(|_| ())
-    }
-
-    fn canonical(&self, name: &str) -> String {
-        format!("{}{name}", self.prefix)
+        self.find(&canonical(name), shape).map(|_| ())
     }
 
     fn find(&self, canonical: &str, shape: &[usize]) -> Result<&LazyTensor> {
@@ -113,4 +107,9 @@ impl EncoderTensors {
         };
         Err(Error::Weights { dir: self.dir.clone(), faults: vec![fault] })
     }
+}
+
+/// The canonical name of a tensor, by its name within the encoder.
+fn canonical(name: &str) -> String {
+    format!("{ENCODER}{name}")
 }

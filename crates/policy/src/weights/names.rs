@@ -28,7 +28,7 @@ pub(crate) fn canonical(name: &str) -> Option<String> {
 }
 
 /// How the canonical names of an encoder's tensors begin.
-pub(crate) const ENCODER: &str = "visual.";
+pub const ENCODER: &str = "visual.";
 
 /// The canonical name of a checkpoint's tensor, such as `visual.merger.mlp.0.weight`, if it belongs to an encoder.
 pub(crate) fn of_encoder(name: &str) -> Option<&str> {

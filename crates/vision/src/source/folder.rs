@@ -12,7 +12,7 @@ use embodied_r_policy::weights::EncoderTensors;
 use crate::config::{self, ImageTokens, VisionConfig};
 use crate::error::{Error, Result};
 use crate::family::Family;
-use crate::layout::{PATCHES, POSITIONS, PREFIX, TowerPart, patches_shape};
+use crate::layout::{PATCHES, POSITIONS, TowerPart, patches_shape};
 use crate::linear::Linear;
 use crate::processor::{self, Settings, VideoRules};
 use crate::tower_weights::TowerWeights;
@@ -68,7 +68,7 @@ impl Folder {
 /// # Errors
 /// A file cannot be read, or has other tensors of a tower, too.
 pub(crate) fn tower_tensors(dir: &Path, config: &VisionConfig) -> Result<EncoderTensors> {
-    let (tensors, known) = (EncoderTensors::open(dir, PREFIX)?, config.tensor_shapes());
+    let (tensors, known) = (EncoderTensors::open(dir)?, config.tensor_shapes());
     tensors.check_names(|name| known.contains_key(name))?;
     Ok(tensors)
 }

@@ -6,12 +6,13 @@ use candle_core::{DType, Device, Tensor};
 use embodied_r_kernels::device::has_kernels;
 use embodied_r_kernels::memory;
 use embodied_r_policy::Precision;
+use embodied_r_policy::weights::ENCODER;
 use indexmap::IndexMap;
 
 use super::FrozenParts;
 use crate::config::VisionConfig;
 use crate::error::{Error, Result};
-use crate::layout::{POSITIONS, PREFIX, Stage};
+use crate::layout::{POSITIONS, Stage};
 use crate::tower::Dropout;
 
 /// An adapter's tensors, after the name of its layer.
@@ -276,5 +277,5 @@ pub(super) fn moved(tensor: &Tensor, device: &Device, precision: Precision) -> R
 
 /// The name within the tower of a checkpoint's tensor, if it belongs to it.
 pub(super) fn within(stored: &str) -> Option<&str> {
-    stored.strip_prefix("model.").unwrap_or(stored).strip_prefix(PREFIX)
+    stored.strip_prefix("model.").unwrap_or(stored).strip_prefix(ENCODER)
 }
