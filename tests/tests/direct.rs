@@ -146,6 +146,10 @@ fn answers_from_a_video_of_qwen3_vl_are_those_of_the_reference() {
     fs::remove_file(dir.path().join("out.json")).unwrap();
     embodied_r(dir.path(), &[&INFER[..], &["--video-pixels", "frame"]].concat()).assert().code(0);
     assert_eq!(read(&dir.path().join("out.json"))[0]["video_pixels"], "frame");
+    // Frames that are separate images have the limits of images.
+    fs::remove_file(dir.path().join("out.json")).unwrap();
+    embodied_r(dir.path(), &[&INFER[..], &["--frame-use", "images"]].concat()).assert().code(0);
+    assert!(read(&dir.path().join("out.json"))[0].get("video_pixels").is_none());
 }
 
 #[test]
