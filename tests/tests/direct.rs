@@ -20,7 +20,7 @@ pub(crate) fn embodied_r(dir: &Path, words: &[&str]) -> Command {
 }
 
 /// A folder with the model in `model`, whose chat template leaves out the system message, as in the reference.
-fn workspace() -> tempfile::TempDir {
+pub(crate) fn workspace() -> tempfile::TempDir {
     workspace_of(VisionModel::Nested)
 }
 
@@ -216,7 +216,7 @@ fn questions_of_no_benchmark_are_scored_by_the_accuracy_reward() {
     let output = embodied_r(dir.path(), &words).assert().code(0).get_output().clone();
     let scores: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((&scores["protocol"], &scores["n"]), (&json!("accuracy"), &json!(2)));
-    let warning = "warning: no benchmark has the categories of these questions (`Colors`): they are scored as with `--protocol \
+    let warning = "warning: no benchmark has the categories of these questions (`Colors`): they are scored as with `--benchmark \
                    accuracy`";
     assert_eq!(stderr(&output).matches(warning).count(), 1, "{}", stderr(&output));
     let named = [&words[..], &["--protocol", "accuracy"]].concat();

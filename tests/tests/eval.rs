@@ -88,7 +88,7 @@ fn the_json_has_its_fields_and_no_other() {
         ("Counterfactual", json!("A"), json!("(A)")),
     ]);
     let output = eval(&rows, &["--json"]);
-    insta::assert_snapshot!(stdout(&output), @r#"{"protocol":"embodied-r","n":4,"overall":75.0,"micro":75.0,"macro":83.33333333333334,"by_category":{"Counterfactual":{"score":100.0,"n":1},"object_rel_direction":{"score":66.66666666666667,"n":3}}}"#);
+    insta::assert_snapshot!(stdout(&output), @r#"{"benchmark":"embodied-r","protocol":"embodied-r","scorer":"official","prompt":null,"frames":null,"data_sha256":null,"n":4,"answered":4,"missing":0,"unparsed":0,"partial":true,"overall":75.0,"micro":75.0,"macro":83.33333333333334,"by_category":{"Counterfactual":{"score":100.0,"n":1},"object_rel_direction":{"score":66.66666666666667,"n":3}},"questions":[{"id":"0","extracted":"A","score":1.0},{"id":"1","extracted":"A","score":1.0},{"id":"2","extracted":"B","score":0.0},{"id":"3","extracted":"A","score":1.0}]}"#);
 }
 
 #[test]
@@ -104,7 +104,7 @@ fn questions_about_robots_are_scored_by_kind() {
         record(4, "state", "[[B]] [0.1, 0.2, 0.3]"),
     ];
     let output = eval(&json!(rows).to_string(), &["--json"]);
-    insta::assert_snapshot!(stdout(&output), @r#"{"protocol":"robot-r1","n":4,"overall":75.0,"micro":75.0,"macro":83.33333333333333,"by_category":{"waypoint":{"score":100.0,"n":1},"state":{"score":50.0,"n":2},"movement":{"score":100.0,"n":1}}}"#);
+    insta::assert_snapshot!(stdout(&output), @r#"{"benchmark":"robot-r1","protocol":"robot-r1","scorer":"official","prompt":null,"frames":null,"data_sha256":null,"n":4,"answered":4,"missing":0,"unparsed":0,"partial":false,"overall":75.0,"micro":75.0,"macro":83.33333333333333,"by_category":{"waypoint":{"score":100.0,"n":1},"state":{"score":50.0,"n":2},"movement":{"score":100.0,"n":1}},"questions":[{"id":"1","extracted":"B","score":1.0},{"id":"2","extracted":"A","score":0.0},{"id":"3","extracted":"B","score":1.0},{"id":"4","extracted":"B","score":1.0}]}"#);
     assert_eq!(stderr(&output), "");
 }
 

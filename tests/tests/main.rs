@@ -13,6 +13,7 @@ mod direct_benchmarks;
 mod direct_server;
 mod durability;
 mod eval;
+mod eval_benchmarks;
 mod filter;
 mod folds;
 mod gpu_check;

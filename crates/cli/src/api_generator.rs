@@ -197,10 +197,10 @@ impl ApiGenerator {
         let system = self.decoding.system_prompt();
         match (prompt.seen, &self.images) {
             (Some(seen), Some(images)) => images.messages(seen, &system).await,
-            _ => Ok(vec![
-                ChatCompletionMessage::system(system.text(prompt.given)),
-                ChatCompletionMessage::user(prompt.text),
-            ]),
+            _ => {
+                let system = system.text(prompt.given).map(ChatCompletionMessage::system);
+                Ok(system.into_iter().chain([ChatCompletionMessage::user(prompt.text)]).collect())
+            }
         }
     }
 

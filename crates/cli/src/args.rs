@@ -3,6 +3,8 @@
 pub(crate) mod api;
 pub(crate) mod ask;
 pub(crate) mod bench;
+pub(crate) mod benchmark;
+pub(crate) mod benchmarks;
 pub(crate) mod captioner;
 pub(crate) mod chat;
 pub(crate) mod device;
@@ -89,6 +91,7 @@ pub(crate) enum Command {
     Train(train::TrainArgs),
     Plan(plan::PlanArgs),
     Eval(eval::EvalArgs),
+    Benchmarks(benchmarks::BenchmarksArgs),
     Infer(infer::InferArgs),
     Serve(serve::ServeArgs),
     Ask(ask::AskArgs),

@@ -1,15 +1,18 @@
 //! Questions to answer: as text, or with the images and videos that the model sees.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use embodied_r_data::Question;
 use embodied_r_data::question_set::QuestionSet;
 use embodied_r_data::system_prompt::Given;
+use embodied_r_data::{Question, QuestionKey};
 use embodied_r_media::laid_out::LaidOutSample;
 use embodied_r_media::table::ImageTable;
 use embodied_r_vision::{ImageLayout, VideoPixels};
+
+use crate::questions::Annotations;
 
 /// Questions to answer.
 pub(crate) struct Asked {
@@ -17,6 +20,10 @@ pub(crate) struct Asked {
     pub(crate) questions: Vec<Question>,
     /// The same ones, if the model sees their images and videos.
     pub(crate) seen: Option<Seen>,
+    /// The benchmark's prompt that they are asked with, if any.
+    pub(crate) prompt: Option<&'static str>,
+    /// Questions that are not asked, as an image or a video of theirs is missing or broken.
+    pub(crate) left_out: Vec<Question>,
 }
 
 /// Questions with the images and videos that the model sees.
@@ -50,13 +57,14 @@ pub(crate) struct SeenPrompt<'a> {
 impl Asked {
     /// Questions as text.
     pub(crate) fn text(questions: Vec<Question>) -> Self {
-        Self { questions, seen: None }
+        Self { questions, seen: None, prompt: None, left_out: Vec::new() }
     }
 
     /// Questions with images and videos of `table`.
     pub(crate) fn seen(samples: Vec<LaidOutSample>, table: ImageTable) -> Self {
         let questions = samples.iter().map(|laid| laid.sample.question.clone()).collect();
-        Self { questions, seen: Some(Seen { samples, images: Arc::new(table) }) }
+        let seen = Some(Seen { samples, images: Arc::new(table) });
+        Self { questions, seen, prompt: None, left_out: Vec::new() }
     }
 
     /// What identifies the prompt of a question in a journal: its text, with the images and videos that are seen.
@@ -89,12 +97,29 @@ impl Asked {
         seen.samples.iter().map(|laid| is_video(laid).then_some(pixels)).collect()
     }
 
-    /// The questions as records of a question file, with their images and videos.
+    /// The same questions of a benchmark, with its prompt and with those that are not asked.
+    ///
+    /// # Errors
+    /// The benchmark's questions cannot be read.
+    pub(crate) fn of_annotations(self, annotations: &Annotations) -> anyhow::Result<Self> {
+        let asked: HashSet<QuestionKey> = self.questions.iter().map(Question::key).collect();
+        let all = annotations.read_text()?.questions.into_iter();
+        let left_out = all.filter(|question| !asked.contains(&question.key())).collect();
+        Ok(Self { prompt: Some(annotations.prompt), left_out, ..self })
+    }
+
+    /// The questions as records of a question file, with their images and videos, and the benchmark's prompt.
     pub(crate) fn into_records(self) -> Vec<Question> {
-        match self.seen {
+        let mut questions = match self.seen {
             Some(seen) => seen.samples.iter().map(|laid| laid.sample.to_record()).collect(),
             None => self.questions,
+        };
+        if let Some(prompt) = self.prompt {
+            for question in &mut questions {
+                question.extra.insert("prompt".to_owned(), prompt.into());
+            }
         }
+        questions
     }
 }
 

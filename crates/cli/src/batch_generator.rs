@@ -221,9 +221,9 @@ impl BatchGenerator {
                 Ok(question_prompt(question, &system, (tokenizer, images.processor()))?)
             }
             None => {
-                let system = system.text(prompt.given);
-                let messages = [ChatMessage::system(system), ChatMessage::user(prompt.text)];
-                Ok(model.prompt(&messages, &[])?.prompt)
+                let system = system.text(prompt.given).map(ChatMessage::system);
+                let messages = system.into_iter().chain([ChatMessage::user(prompt.text)]);
+                Ok(model.prompt(&messages.collect::<Vec<_>>(), &[])?.prompt)
             }
         }
     }

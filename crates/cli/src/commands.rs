@@ -2,6 +2,7 @@
 
 mod ask;
 mod bench;
+mod benchmarks;
 mod chat;
 mod completions;
 mod doctor;
@@ -57,6 +58,7 @@ fn dispatch(command: Command) -> anyhow::Result<Status> {
         Command::Train(args) => train::run(args),
         Command::Plan(args) => plan::run(args),
         Command::Eval(args) => eval::run(args),
+        Command::Benchmarks(args) => benchmarks::run(args),
         Command::Infer(args) => infer::run(args),
         Command::Serve(args) => serve::run(args),
         Command::Ask(args) => ask::run(args),

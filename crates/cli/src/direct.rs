@@ -26,6 +26,7 @@ use crate::asked::{Asked, report_unanswered};
 use crate::exit::{self, Usage};
 use crate::media;
 use crate::progress::Bar;
+use crate::questions::{Annotations, QuestionSource, Reader};
 use crate::run_images::image_table;
 
 /// Bytes of decoded frames in memory that wait to be encoded; what is beyond is decoded twice.
@@ -43,6 +44,8 @@ pub(crate) const FEWER_TOKENS: &str =
 pub(crate) struct Direct {
     media: MediaSettings,
     vision: VisionSettings,
+    /// Whether the options say which frames of videos are shown.
+    selects_frames: bool,
 }
 
 impl Direct {
@@ -54,14 +57,14 @@ impl Direct {
         if !args.direct {
             return Ok(None);
         }
-        let Self { media, vision } = Self::of_view(&args.view, limits)?;
+        let Self { media, vision, selects_frames } = Self::of_view(&args.view, limits)?;
         let media = MediaSettings {
             columns: args.columns.clone(),
             image_dir: args.image_dir.clone(),
             skip_bad_records: args.skip_bad_records,
             ..media
         };
-        Ok(Some(Self { media, vision }))
+        Ok(Some(Self { media, vision, selects_frames }))
     }
 
     /// For videos and images that no file of questions names.
@@ -76,7 +79,10 @@ impl Direct {
         let media = MediaSettings {
             direct: Some(true),
             video_dir: limits.video_dir,
-            frames: selected.map_or(defaults.frames, |selected| selected.to_string()),
+            frames: match selected {
+                Some(selected) => selected.to_string(),
+                None => defaults.frames,
+            },
             frame_use: args.frame_use.map_or(defaults.frame_use, Into::into),
             ..defaults
         };
@@ -86,7 +92,7 @@ impl Direct {
             video_pixels: args.video_pixels.unwrap_or_default().into(),
             ..VisionSettings::default()
         };
-        Ok(Self { media, vision })
+        Ok(Self { media, vision, selects_frames: selected.is_some() })
     }
 
     /// The settings that completions depend on, by name.
@@ -134,28 +140,55 @@ impl Direct {
         }
     }
 
-    /// The first `limit` questions of `data` with their images and videos: any format of questions with images, or that of
-    /// a benchmark of videos. Files are looked up, but not read.
+    /// The first questions of `source` with their images and videos: any format of questions with images, or that of a
+    /// benchmark. Files are looked up, but not read.
     ///
     /// # Errors
     /// A file cannot be read, or a record is bad and bad ones are not to be left out.
-    pub(crate) fn read(
-        &self,
-        data: &DataFiles,
-        answers: Option<&Path>,
-        limit: Option<usize>,
-    ) -> anyhow::Result<SampleSet> {
-        let mut set = match QuestionSet::read(data, answers) {
-            Ok(set) if set.is_raw() => self.of_benchmark(set)?,
-            Err(error) if answers.is_some() => return Err(error.into()),
-            Err(error) => media::read(data, &self.media, MediaUse::Required)
-                .map_err(|other| of_benchmark_or(error, other))?,
-            Ok(_) => media::read(data, &self.media, MediaUse::Required)?,
+    pub(crate) fn read(&self, source: &QuestionSource) -> anyhow::Result<SampleSet> {
+        let QuestionSource { data, answers, limit, .. } = source;
+        let mut set = match source.annotations(Reader::Vision)? {
+            Some(annotations) => {
+                annotations.read(&media::read_options(&self.media, MediaUse::Required)?)?
+            }
+            None => self.read_files(data, answers.as_deref())?,
         };
         set.reject_duplicates()?;
         set.samples.truncate(limit.unwrap_or(usize::MAX));
         set.places.truncate(set.samples.len());
         Ok(set)
+    }
+
+    fn read_files(&self, data: &DataFiles, answers: Option<&Path>) -> anyhow::Result<SampleSet> {
+        Ok(match QuestionSet::read(data, answers) {
+            Ok(set) if set.is_raw() => self.of_benchmark(set)?,
+            Err(error) if answers.is_some() => return Err(error.into()),
+            Err(error) => media::read(data, &self.media, MediaUse::Required)
+                .map_err(|other| of_benchmark_or(error, other))?,
+            Ok(_) => media::read(data, &self.media, MediaUse::Required)?,
+        })
+    }
+
+    /// The same with the frames that the benchmark's layout selects, unless the options selected some.
+    #[must_use]
+    pub(crate) fn with_frames_of(mut self, annotations: Option<&Annotations>) -> Self {
+        let frames = annotations.and_then(Annotations::frames);
+        if let Some(frames) = frames.filter(|_| !self.selects_frames) {
+            self.media.frames = frames.to_owned();
+        }
+        self
+    }
+
+    /// The same, but records with a missing or broken image or video are left out.
+    #[must_use]
+    pub(crate) fn skipping_bad_records(mut self) -> Self {
+        self.media.skip_bad_records = true;
+        self
+    }
+
+    /// Which frames of videos are shown, as `--frames` takes them.
+    pub(crate) fn frames(&self) -> &str {
+        &self.media.frames
     }
 
     /// The embeddings of the images of `table`, encoded when a prompt needs them by the vision encoder in `folder`, each
@@ -189,7 +222,7 @@ impl Direct {
     #[must_use]
     pub(crate) fn on_server(&self) -> Self {
         let media = MediaSettings { frame_use: FrameUse::Images, ..self.media.clone() };
-        Self { media, vision: self.vision.clone() }
+        Self { media, ..self.clone() }
     }
 
     /// An empty table for the images of a model on a server, with the limits on pixels of [`SERVER_PROCESSOR`].

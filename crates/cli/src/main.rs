@@ -24,6 +24,7 @@ mod media;
 mod output;
 mod pager;
 mod progress;
+mod questions;
 mod ranks;
 mod reasoner;
 mod reference;

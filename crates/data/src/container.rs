@@ -95,6 +95,25 @@ pub(crate) fn binary_columns(path: &Path) -> Result<Vec<String>> {
     }
 }
 
+/// The columns of a parquet table, or of the first record of another file.
+///
+/// # Errors
+/// The file cannot be read, or has no records.
+pub(crate) fn columns(path: &Path) -> Result<Vec<String>> {
+    if is_parquet(path)? {
+        return NestedTable::open(path).map(|table| table.columns());
+    }
+    let mut found = None;
+    for_each(path, |index, raw| {
+        if found.is_none() {
+            found = Some(raw.into_fields(path, index)?.0);
+        }
+        Ok(())
+    })?;
+    let fields = found.ok_or_else(|| Error::EmptyQuestionFile { path: path.into() })?;
+    Ok(fields.into_iter().map(|(name, _)| name).collect())
+}
+
 fn is_parquet(path: &Path) -> Result<bool> {
     if path.is_dir() {
         return Err(Error::QuestionFolder { path: path.into() });

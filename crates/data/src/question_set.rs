@@ -24,6 +24,8 @@ pub enum QuestionFormat {
     EgoSchema,
     /// MVBench: `video`, `question`, `candidates`, `answer`.
     MvBench,
+    /// A benchmark's own layout, read by [`annotations`](crate::multimodal::annotations).
+    Benchmark,
 }
 
 impl QuestionFormat {
@@ -97,7 +99,9 @@ impl QuestionSet {
     pub fn reject_duplicates(&self) -> Result<()> {
         // Other formats have no ids that could repeat, or have been checked.
         match self.format {
-            QuestionFormat::Official => reject_duplicates(&self.places, self.questions.iter()),
+            QuestionFormat::Official | QuestionFormat::Benchmark => {
+                reject_duplicates(&self.places, self.questions.iter())
+            }
             QuestionFormat::EgoSchema | QuestionFormat::MvBench => Ok(()),
         }
     }
@@ -144,7 +148,7 @@ pub fn read_question_set(path: &Path, answers: Option<&Path>) -> Result<Question
     }
     let files = vec![path.to_owned()];
     let read = match format {
-        QuestionFormat::Official => {
+        QuestionFormat::Official | QuestionFormat::Benchmark => {
             return Ok(QuestionSet { files, format, questions, places, unanswered: 0 });
         }
         QuestionFormat::EgoSchema => egoschema::read(path, &records, answers)?,

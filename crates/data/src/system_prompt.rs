@@ -7,8 +7,10 @@
 //! let question = Question { question: "How many chairs?".to_owned(), ..Question::default() };
 //! let given = Given::of_question(&question);
 //! assert_eq!(given, Given::Text);
-//! assert_eq!(SystemPrompt::default().text(given), SystemPromptPreset::Text.text(given));
-//! assert_eq!(SystemPrompt::new(Some("Be brief.".to_owned()), SystemPromptPreset::Auto).text(given), "Be brief.");
+//! assert_eq!(SystemPrompt::default().text(given), Some(SystemPromptPreset::Text.text(given)));
+//! let own = SystemPrompt::new(Some("Be brief.".to_owned()), SystemPromptPreset::Auto);
+//! assert_eq!(own.text(given), Some("Be brief."));
+//! assert_eq!(SystemPrompt::new(None, SystemPromptPreset::None).text(given), None);
 //! ```
 
 use serde::{Deserialize, Serialize};
@@ -80,6 +82,8 @@ pub enum SystemPromptPreset {
     Text,
     /// Embodied-R's, as far as it is published: DeepSeek-R1-Zero's, and that the answer follows from the reasoning.
     Paper,
+    /// No system message; a chat template may have one of its own.
+    None,
 }
 
 /// A system prompt that asks for reasoning and an answer in tags, after what the model is given.
@@ -95,7 +99,7 @@ macro_rules! reasoned {
 
 impl SystemPromptPreset {
     /// All, in the order of the documentation.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Auto,
         Self::Captions,
         Self::Bearings,
@@ -103,9 +107,10 @@ impl SystemPromptPreset {
         Self::Images,
         Self::Text,
         Self::Paper,
+        Self::None,
     ];
 
-    /// The system prompt for a question with which the model is `given` this.
+    /// The system prompt for a question with which the model is `given` this; empty for [`Self::None`].
     pub fn text(self, given: Given) -> &'static str {
         match self {
             Self::Auto => Self::of(given).text(given),
@@ -131,6 +136,7 @@ impl SystemPromptPreset {
                  Ensure that your answer is consistent with and directly derived from your thinking process, maintaining \
                  logical coherence between the two sections. User: . Assistant:"
             }
+            Self::None => "",
         }
     }
 
@@ -167,11 +173,12 @@ impl SystemPrompt {
         own.map_or(Self::Preset(preset), Self::Own)
     }
 
-    /// Its text for a question with which the model is `given` this.
-    pub fn text(&self, given: Given) -> &str {
+    /// Its text for a question with which the model is `given` this; `None` for no system message.
+    pub fn text(&self, given: Given) -> Option<&str> {
         match self {
-            Self::Own(text) => text,
-            Self::Preset(preset) => preset.text(given),
+            Self::Own(text) => Some(text),
+            Self::Preset(SystemPromptPreset::None) => None,
+            Self::Preset(preset) => Some(preset.text(given)),
         }
     }
 }
@@ -218,7 +225,7 @@ mod tests {
     #[test]
     fn only_captions_are_said_to_be_told_in_words() {
         let auto = SystemPrompt::default();
-        let says = |given, text: &str| auto.text(given).contains(text);
+        let says = |given, text: &str| auto.text(given).unwrap().contains(text);
         assert!(says(Given::Bearings, "told in words") && says(Given::Captions, "captions"));
         for given in [Given::Frames, Given::Images, Given::Text] {
             assert!(!says(given, "told in words") && !says(given, "captions"), "{given:?}");
@@ -240,7 +247,7 @@ mod tests {
         let frames = SystemPrompt::new(None, SystemPromptPreset::Bearings);
         assert_eq!(frames.text(Given::Frames), frames.text(Given::Bearings));
         let own = SystemPrompt::new(Some("x".to_owned()), SystemPromptPreset::Paper);
-        assert_eq!(own.text(Given::Frames), "x");
+        assert_eq!(own.text(Given::Frames), Some("x"));
         let written = [own, frames].map(|prompt| serde_json::to_value(prompt).unwrap());
         assert_eq!(written, [json!("x"), json!("bearings")]);
     }

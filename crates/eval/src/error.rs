@@ -1,5 +1,7 @@
 //! The crate's error type.
 
+use std::path::PathBuf;
+
 use crate::category::category_name;
 
 /// Errors of reading and scoring predictions.
@@ -9,6 +11,58 @@ pub enum Error {
     /// The prediction file cannot be read, or a field of a record is invalid.
     #[error(transparent)]
     Records(#[from] embodied_r_rewards::Error),
+    /// The questions of a benchmark cannot be read.
+    #[error(transparent)]
+    Data(#[from] embodied_r_data::Error),
+    /// A file cannot be read.
+    #[error("cannot read `{}`: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The system's error.
+        source: std::io::Error,
+    },
+    /// A folder has none of a benchmark's annotation files.
+    #[error("`{}` has no annotation file of the benchmark: `{}`", folder.display(), needed.join("` or `"))]
+    NoAnnotations {
+        /// The folder.
+        folder: PathBuf,
+        /// The patterns of the files.
+        needed: &'static [&'static str],
+    },
+    /// A table of predictions cannot be read.
+    #[error("cannot read `{}`: {source}", path.display())]
+    Table {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, with its line.
+        source: csv::Error,
+    },
+    /// Predictions in a spreadsheet.
+    #[error(
+        "`{}` is a spreadsheet, which is not read; save it as tab-separated text (`.tsv`), for example with \
+         `pandas.read_excel(…).to_csv(…, sep='\\t', index=False)`",
+        path.display()
+    )]
+    Spreadsheet {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Records that name only their questions, without a question set.
+    #[error(
+        "the records of predictions have no `category` and `solution`: give the benchmark's questions with `--data`"
+    )]
+    UnknownQuestions,
+    /// A record names a row that the question set does not have.
+    #[error(
+        "the predictions are of row {row}, but the question set has {questions} questions, from row 0"
+    )]
+    NoSuchRow {
+        /// The row, from 0.
+        row: usize,
+        /// Number of questions.
+        questions: usize,
+    },
     /// Two records are of one question, so its answer would count twice.
     #[error(
         "question `{id}`{} is in {first} and again in {second}: a question counts once",

@@ -50,7 +50,7 @@ impl FoldedReport {
         let [first, _, ..] = folds.as_slice() else {
             return Err(Error::TooFewFolds { found: folds.len() });
         };
-        check_equal(&folds, "protocol", |fold| fold.protocol.name().to_owned())?;
+        check_equal(&folds, "protocol", |fold| fold.protocol.benchmark.name.to_owned())?;
         check_equal(&folds, "number of samples per question", |fold| {
             fold.pass_at.as_ref().map_or(1, |of| of.samples).to_string()
         })?;
@@ -66,7 +66,7 @@ impl FoldedReport {
         let of_category =
             |name| (name, folds.iter().filter_map(|fold| fold.category(name)).collect());
         let categories: Vec<(&str, Vec<&CategoryScore>)> =
-            first.protocol.ordered(&found).into_iter().map(of_category).collect();
+            first.protocol.benchmark.ordered(&found).into_iter().map(of_category).collect();
         let by_category = categories.iter().map(|(name, folds)| CategoryScore {
             name: (*name).to_owned(),
             score: mean(&scores(folds)),
@@ -98,8 +98,10 @@ impl FoldedReport {
             micro: mean(&micro),
             macro_: mean(&macro_),
             by_category: by_category.collect(),
+            questions: Vec::new(),
             pass_at,
             coverage: coverage(&folds),
+            context: first.context.clone(),
         };
         Ok(Self { mean, std, folds })
     }
@@ -163,13 +165,14 @@ fn coverage(folds: &[Report]) -> Coverage {
     for Report { coverage, .. } in folds {
         all.missing += coverage.missing;
         all.unanswered += coverage.unanswered;
+        all.unparsed += coverage.unparsed;
         all.without_answer_tag += coverage.without_answer_tag;
         all.unscored_answers.extend(coverage.unscored_answers.iter().cloned());
         for (category, count) in &coverage.unscored_categories {
             *all.unscored_categories.entry(category.clone()).or_default() += count;
         }
     }
-    let known = folds.first().map_or(&[][..], |fold| fold.protocol.categories());
+    let known = folds.first().map_or(&[][..], |fold| fold.protocol.benchmark.category_names());
     let is_empty = |name: &&'static str| folds.iter().all(|fold| fold.category(name).is_none());
     all.empty_categories = known.iter().copied().filter(is_empty).collect();
     all

@@ -1,7 +1,9 @@
 //! Evaluation by the benchmarks' official protocols.
 //!
-//! [`predictions::read`] reads a model's predictions, [`score`] scores them by a [`Protocol`] into a
-//! [`Report`], and [`markdown()`] compares it with [`published`] results. [`blind`] supports the
+//! [`predictions::read`] reads a model's predictions, [`score`] scores them by a [`Protocol`], one of
+//! the [`benchmarks`] with its scorer, into a
+//! [`Report`], and [`markdown()`] compares it with [`published`]
+//! results. [`blind`] supports the
 //! blind baseline, which answers without the video. [`samples`] are several completions per question,
 //! which [`score_samples`] scores by [`pass_at()`]. A [`FoldedReport`] averages over the folds of a cross-validation.
 //!
@@ -21,31 +23,38 @@
 //!
 //! ```
 //! use embodied_r_eval::predictions::{Prediction, PredictionOutput};
-//! use embodied_r_eval::{Protocol, score};
+//! use embodied_r_eval::{Protocol, benchmarks, score};
 //!
 //! let prediction = |category: &str, solution: &str, answer: &str| Prediction {
 //!     id: "1".to_owned(),
-//!     video: None,
 //!     category: category.to_owned(),
 //!     solution: solution.to_owned(),
-//!     answer_type: None,
 //!     output: PredictionOutput::Answer(answer.to_owned()),
+//!     ..Prediction::default()
 //! };
+//! let vsi_bench = Protocol::from(benchmarks::find("vsi-bench").ok_or("no such benchmark")?);
 //! let report = score(
-//!     Protocol::VsiBench,
+//!     vsi_bench,
 //!     &[prediction("route_planning", "B", "b."), prediction("object_counting", "4", "5 chairs")],
 //! )?;
 //! assert_eq!((report.n, report.overall), (2, 80.0));
-//! # Ok::<(), embodied_r_eval::Error>(())
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+pub mod benchmark;
+pub mod benchmarks;
 pub mod blind;
 mod category;
 pub mod error;
+mod extract;
 pub mod folds;
+mod fuzzy;
+pub mod layout;
 pub mod markdown;
 pub mod matching;
+mod option_line;
 pub mod pass_at;
+mod pointing;
 pub mod predictions;
 pub mod protocol;
 pub mod published;
@@ -53,9 +62,10 @@ pub mod report;
 pub mod samples;
 pub mod scoring;
 
+pub use benchmark::Benchmark;
 pub use error::{Error, Result};
 pub use folds::FoldedReport;
-pub use markdown::{folded_markdown, markdown};
+pub use markdown::{folded_markdown, markdown, scorers_markdown};
 pub use matching::{Answered, Asked, Matched, match_questions};
 pub use pass_at::{pass_at, score_samples};
 pub use predictions::Prediction;

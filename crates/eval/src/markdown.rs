@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use crate::benchmark::{Benchmark, Mean};
 use crate::folds::FoldedReport;
-use crate::protocol::Mean;
-use crate::published::{self, PublishedTable};
+use crate::published::PublishedTable;
 use crate::report::{PassAt, Report};
 
 /// The report as two tables: its scores by category, followed by warnings about missing and skipped
@@ -15,7 +15,7 @@ use crate::report::{PassAt, Report};
 pub fn markdown(report: &Report, name: &str) -> String {
     let mut text = heading(report);
     category_scores(&mut text, report);
-    warnings(&mut text, &report.warnings());
+    remarks(&mut text, report.provenance().into_iter().chain(report.warnings()));
     comparison(&mut text, report, name);
     text
 }
@@ -25,23 +25,53 @@ pub fn markdown(report: &Report, name: &str) -> String {
 pub fn folded_markdown(report: &FoldedReport, name: &str) -> String {
     let mut text = heading(&report.mean);
     fold_scores(&mut text, report);
-    warnings(&mut text, &report.warnings());
+    remarks(&mut text, report.mean.provenance().into_iter().chain(report.warnings()));
     comparison(&mut text, &report.mean, name);
     text
 }
 
-fn heading(report: &Report) -> String {
-    format!("# {}\n\n", report.protocol.name())
+/// The scores of one question set by several scorers of `benchmark`: a column each, and what each one can be compared with.
+pub fn scorers_markdown(benchmark: &Benchmark, reports: &[&Report]) -> String {
+    let mut text = format!("# {}\n\n", benchmark.name);
+    let Some(first) = reports.first() else { return text };
+    let row = |name: &str, n: usize, of: &dyn Fn(&Report) -> Option<f64>| {
+        let mut cells = vec![name.to_owned(), n.to_string()];
+        cells.extend(reports.iter().map(|report| score(of(report))));
+        cells
+    };
+    let categories = first.by_category.iter();
+    let mut rows: Vec<Vec<String>> = categories
+        .map(|category| {
+            let of = |report: &Report| report.category(&category.name).map(|of| of.score);
+            row(&category.name, category.n, &of)
+        })
+        .collect();
+    rows.push(row("overall", first.n, &|report| Some(report.overall)));
+    let mut header = ["category", "questions"].map(str::to_owned).to_vec();
+    header.extend(reports.iter().map(|report| report.protocol.scorer.name.to_owned()));
+    table(&mut text, &header, &rows);
+    let mut all: Vec<String> = Vec::new();
+    for remark in
+        reports.iter().flat_map(|report| [report.provenance(), report.warnings()]).flatten()
+    {
+        if !all.contains(&remark) {
+            all.push(remark);
+        }
+    }
+    remarks(&mut text, all.into_iter());
+    text
 }
 
-fn warnings(text: &mut String, warnings: &[String]) {
-    for warning in warnings {
+fn heading(report: &Report) -> String {
+    format!("# {}\n\n", report.protocol.benchmark.name)
+}
+
+fn remarks(text: &mut String, remarks: impl Iterator<Item = String>) {
+    for remark in remarks {
         // Writing to a string cannot fail.
-        let _ = writeln!(text, "- {warning}");
+        let _ = writeln!(text, "- {remark}");
     }
-    if !warnings.is_empty() {
-        text.push('\n');
-    }
+    text.push('\n');
 }
 
 /// The label of a mean's row.
@@ -49,8 +79,9 @@ fn mean_label(report: &Report, kind: Mean) -> String {
     let label = match kind {
         Mean::Micro => "mean over questions",
         Mean::Macro => "mean over categories",
+        Mean::Groups => "groups all of whose questions are right",
     };
-    match kind == report.protocol.overall() {
+    match kind == report.protocol.scorer.overall {
         true => format!("{label} (overall)"),
         false => label.to_owned(),
     }
@@ -124,18 +155,21 @@ fn category_scores(text: &mut String, report: &Report) {
     {
         rows.push(row(mean_label(report, kind), report.n, value, pass_at));
     }
+    if report.protocol.scorer.overall == Mean::Groups {
+        rows.push(row(mean_label(report, Mean::Groups), report.n, report.overall, None));
+    }
     let mut header = ["category", "questions", "score"].map(str::to_owned).to_vec();
     header.extend(ks.iter().map(|k| format!("pass@{k}")));
     table(text, &header, &rows);
 }
 
 fn comparison(text: &mut String, report: &Report, name: &str) {
-    let Some(published) = published::table(report.protocol) else { return };
+    let Some(published) = report.protocol.benchmark.published else { return };
     let mut header = vec!["model".to_owned(), "overall".to_owned()];
     header.extend(published.categories.iter().map(|&category| category.to_owned()));
 
     // Published rows are over all questions.
-    let part = match report.protocol.benchmark_size().filter(|_| report.is_partial()) {
+    let part = match report.protocol.benchmark.size.filter(|_| report.is_partial()) {
         Some(size) => format!(" ({} of {size} questions)", report.n),
         None => String::new(),
     };
@@ -155,7 +189,11 @@ fn comparison(text: &mut String, report: &Report, name: &str) {
 
 fn published_rows(table: &PublishedTable) -> impl Iterator<Item = Vec<String>> {
     table.rows.iter().map(|row| {
-        let mut cells = vec![row.model.to_owned(), score(row.overall)];
+        let model = match row.harness {
+            "" => row.model.to_owned(),
+            harness => format!("{}, {harness}", row.model),
+        };
+        let mut cells = vec![model, score(row.overall)];
         cells.extend((0..table.categories.len()).map(|index| score(row.score(index))));
         cells
     })
@@ -205,6 +243,7 @@ fn table(text: &mut String, header: &[String], rows: &[Vec<String>]) {
 mod tests {
     use super::*;
     use crate::predictions::{Prediction, PredictionOutput};
+    use crate::protocol::{all_protocols, named};
     use crate::{Protocol, SampledQuestion, score as score_all, score_samples};
 
     fn report(protocol: Protocol, answers: &[(&str, Option<&str>)]) -> Report {
@@ -216,6 +255,8 @@ mod tests {
                 category: category.to_owned(),
                 solution: "B".to_owned(),
                 answer_type: None,
+                row: None,
+                columns: Default::default(),
                 output: answer.map_or(PredictionOutput::Missing, |text| {
                     PredictionOutput::Answer(text.to_owned())
                 }),
@@ -227,7 +268,7 @@ mod tests {
     #[test]
     fn category_scores_come_first_with_both_means() {
         let report = report(
-            Protocol::EmbodiedR,
+            named("embodied-r"),
             &[
                 ("Counterfactual", Some("B")),
                 ("Counterfactual", Some("A")),
@@ -256,12 +297,14 @@ mod tests {
             category: category.to_owned(),
             solution: "B".to_owned(),
             answer_type: None,
+            columns: Default::default(),
+            prompt: None,
             question: String::new(),
             samples: samples.map(|answer| format!("<answer>{answer}</answer>")).to_vec(),
         };
         let questions =
             [sampled("Counterfactual", ["A", "B"]), sampled("route_planning", ["A", "A"])];
-        let report = score_samples(Protocol::EmbodiedR, &questions, &[1, 2], Some(0.8)).unwrap();
+        let report = score_samples(named("embodied-r"), &questions, &[1, 2], Some(0.8)).unwrap();
         let text = markdown(&report, "ours");
         let paragraphs: Vec<&str> = text.split("\n\n").collect();
         assert!(paragraphs[1].starts_with("2 samples per question at temperature 0.8. "));
@@ -280,7 +323,7 @@ mod tests {
     fn folds_have_a_column_each_beside_their_mean_and_spread() {
         let fold = |answer| {
             report(
-                Protocol::EmbodiedR,
+                named("embodied-r"),
                 &[("Counterfactual", Some(answer)), ("route_planning", Some("B"))],
             )
         };
@@ -302,7 +345,7 @@ mod tests {
 
     #[test]
     fn the_reports_row_is_above_the_published_ones_in_their_columns() {
-        let report = report(Protocol::UrbanVideoBench, &[("Progress Evaluation", Some("B"))]);
+        let report = report(named("urbanvideo-bench"), &[("Progress Evaluation", Some("B"))]);
         let text = markdown(&report, "a|b");
         let rows: Vec<Vec<&str>> = text
             .lines()
@@ -316,16 +359,19 @@ mod tests {
         );
         assert_eq!(rows[2][..5], ["**a\\|b** (1 of 5355 questions)", "100.0", "–", "–", "100.0"]);
         assert_eq!(rows[3][..3], ["Random", "19.7", "19.7"]);
-        let published = published::table(Protocol::UrbanVideoBench).unwrap();
+        let published = named("urbanvideo-bench").benchmark.published.unwrap();
         assert_eq!(rows.len(), 3 + published.rows.len());
     }
 
     #[test]
     fn the_sources_are_cited() {
-        for protocol in Protocol::ALL {
-            let category = protocol.categories().last().copied().unwrap_or("any");
+        // The others need a mask.
+        let has_letters =
+            |it: &Protocol| it.benchmark.name != "where2place" && it.benchmark.name != "refspatial";
+        for protocol in all_protocols().into_iter().filter(has_letters) {
+            let category = protocol.benchmark.category_names().last().copied().unwrap_or("any");
             let text = markdown(&report(protocol, &[(category, Some("B"))]), "ours");
-            match published::table(protocol) {
+            match protocol.benchmark.published {
                 Some(table) => assert!(text.contains(table.source)),
                 None => assert!(!text.contains("Published rows")),
             }
@@ -335,7 +381,7 @@ mod tests {
     #[test]
     fn questions_about_robots_are_reported_by_kind() {
         let answers = [("state", Some("B")), ("waypoint", Some("A")), ("waypoint", Some("[[B]]"))];
-        let report = report(Protocol::RobotR1, &answers);
+        let report = report(named("robot-r1"), &answers);
         assert_eq!(
             markdown(&report, "ours"),
             "# robot-r1\n\n\
@@ -345,6 +391,7 @@ mod tests {
              | state                         |         1 | 100.0 |\n\
              | mean over questions (overall) |         3 |  66.7 |\n\
              | mean over categories          |         3 |  75.0 |\n\n\
+             - scorer: official, comparable with no other harness: the letter is read by this program's rules\n\
              - the macro mean is over 2 of 3 categories; without questions: movement\n\n"
         );
         assert!(!report.is_partial());

@@ -25,12 +25,12 @@ pub trait Answered {
 pub struct Asked<'a> {
     /// The question's identifier.
     pub id: &'a str,
+    /// Its row in the question set, which then identifies it.
+    pub row: Option<usize>,
     /// The file name of its video, if known.
     pub video: Option<&'a str>,
-    /// Its category.
-    pub category: &'a str,
-    /// Its reference answer.
-    pub solution: &'a str,
+    /// Its category and its reference answer, if known.
+    pub content: Option<(&'a str, &'a str)>,
 }
 
 /// The outputs for a question set.
@@ -44,11 +44,11 @@ pub struct Matched<T> {
     pub other_solutions: usize,
 }
 
-/// Finds the record of each question, by identifier and video, or by category where one of them has no video. Questions
-/// without a record are unanswered.
+/// Finds the record of each question, by row, or by identifier and video, or by category where one of them has no video.
+/// Questions without a record are unanswered.
 ///
 /// # Errors
-/// Two records are of one question, a record fits several questions, or no record is of a question.
+/// Two records are of one question, a record fits several questions, the set has no such row, or no record is of a question.
 pub fn match_questions<T: Answered>(questions: &[Question], records: Vec<T>) -> Result<Matched<T>> {
     let mut indices: HashMap<String, Vec<usize>> = HashMap::new();
     for (index, question) in questions.iter().enumerate() {
@@ -58,9 +58,13 @@ pub fn match_questions<T: Answered>(questions: &[Question], records: Vec<T>) -> 
     let (mut found, mut others, mut other_solutions) = (HashMap::new(), 0, 0);
     for record in records {
         let asked = record.asked();
-        let same_id = indices.get(asked.id).map_or(&[][..], Vec::as_slice);
-        let fitting = same_id.iter().filter(|index| asked.fits(&questions[**index]));
-        let index = match fitting.copied().collect::<Vec<_>>()[..] {
+        let same_id = match asked.row {
+            Some(row) if row < questions.len() => vec![row],
+            Some(row) => return Err(Error::NoSuchRow { row, questions: questions.len() }),
+            None => indices.get(asked.id).cloned().unwrap_or_default(),
+        };
+        let fitting = same_id.into_iter().filter(|index| asked.fits(&questions[*index]));
+        let index = match fitting.collect::<Vec<_>>()[..] {
             [] => {
                 others += 1;
                 continue;
@@ -69,7 +73,8 @@ pub fn match_questions<T: Answered>(questions: &[Question], records: Vec<T>) -> 
             _ => return Err(Error::AmbiguousQuestion { id: asked.id.to_owned() }),
         };
         let question = &questions[index];
-        other_solutions += usize::from(asked.solution != question.solution());
+        let is_other = |(_, solution): (_, &str)| solution != question.solution();
+        other_solutions += usize::from(asked.content.is_some_and(is_other));
         if found.insert(index, record.of(question)).is_some() {
             return Err(Error::Duplicate {
                 id: question.id(),
@@ -93,15 +98,16 @@ impl Asked<'_> {
     fn fits(&self, question: &Question) -> bool {
         match (self.video, question.key().video) {
             (Some(video), Some(other)) => video == other,
-            _ => self.category == question.category(),
+            _ => self.content.is_none_or(|(category, _)| category == question.category()),
         }
     }
 }
 
 impl Answered for Prediction {
     fn asked(&self) -> Asked<'_> {
-        let Self { id, video, category, solution, .. } = self;
-        Asked { id, video: video.as_deref(), category, solution }
+        let Self { id, row, video, category, solution, .. } = self;
+        let content = (!self.is_bare()).then_some((category.as_str(), solution.as_str()));
+        Asked { id, row: *row, video: video.as_deref(), content }
     }
 
     fn of(self, question: &Question) -> Self {
@@ -119,7 +125,9 @@ impl Answered for Prediction {
             category: question.category().to_owned(),
             solution: question.solution(),
             answer_type: AnswerType::of_columns(&question.extra),
+            columns: question.extra.clone(),
             output: PredictionOutput::Unanswered,
+            row: None,
         }
     }
 }
@@ -127,11 +135,11 @@ impl Answered for Prediction {
 impl Answered for SampledQuestion {
     fn asked(&self) -> Asked<'_> {
         let Self { id, video, category, solution, .. } = self;
-        Asked { id, video: video.as_deref(), category, solution }
+        Asked { id, row: None, video: video.as_deref(), content: Some((category, solution)) }
     }
 
     fn of(self, question: &Question) -> Self {
-        Self { question: self.question, ..Self::new(question, self.samples) }
+        Self { prompt: self.prompt, question: self.question, ..Self::new(question, self.samples) }
     }
 
     fn unanswered(question: &Question) -> Self {

@@ -61,6 +61,7 @@ pub fn score_samples(
     let mut report = score(protocol, &predictions)?;
     // With equally many samples per question, means over all samples are means over questions.
     report.n /= samples;
+    report.questions.clear();
     report.by_category.iter_mut().for_each(|category| category.n /= samples);
     report.coverage.unscored_categories.values_mut().for_each(|count| *count /= samples);
     report.coverage.unanswered /= samples;
@@ -68,10 +69,12 @@ pub fn score_samples(
     let mut by_category: BTreeMap<&str, Mean> = BTreeMap::new();
     let is_scored = |it: &&SampledQuestion| !report.coverage.unscored_answers.contains(&it.id);
     for question in questions.iter().filter(is_scored) {
-        let Some(category) = protocol.scored_category(&question.category) else { continue };
+        let Some(category) = protocol.benchmark.scored_category(&question.category) else {
+            continue;
+        };
         let mut correct = 0;
         for prediction in question.predictions(samples) {
-            correct += usize::from(protocol.score_prediction(&prediction)? == 1.0);
+            correct += usize::from(protocol.score_prediction(&prediction)?.score == 1.0);
         }
         by_category.entry(category).or_default().add(samples, correct, &ks)?;
     }

@@ -1,34 +1,80 @@
 //! Published results, for comparison with a report.
 
-mod embodied_r;
-mod out_of_domain;
-mod table;
-mod urbanvideo_bench;
-mod vsi_bench;
-
-use crate::protocol::Protocol;
-pub use table::{PublishedRow, PublishedTable};
-
-/// The published results for `protocol`; `None` for Robot-R1, whose multiple-choice accuracies are not published, and for
-/// questions of any category.
-pub fn table(protocol: Protocol) -> Option<&'static PublishedTable> {
-    Some(match protocol {
-        Protocol::EmbodiedR => &embodied_r::TABLE,
-        Protocol::VsiBench => &vsi_bench::TABLE,
-        Protocol::UrbanVideoBench => &urbanvideo_bench::TABLE,
-        Protocol::EgoSchema => &out_of_domain::EGOSCHEMA,
-        Protocol::MvBench => &out_of_domain::MVBENCH,
-        Protocol::RobotR1 | Protocol::Accuracy => return None,
-    })
+/// Published results of one benchmark. All scores are from 0 to 100.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PublishedTable {
+    /// The source of the results.
+    pub source: &'static str,
+    /// Limits of the comparison.
+    pub caveat: &'static str,
+    /// The table's categories in order, named as in a report.
+    pub categories: &'static [&'static str],
+    /// The rows, in the source's order.
+    pub rows: &'static [PublishedRow],
 }
+
+/// One published row.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PublishedRow {
+    /// The model or baseline, with its number of frames if published.
+    pub model: &'static str,
+    /// Who measured it, if not the source itself: a harness, or the model's own report.
+    pub harness: &'static str,
+    /// The overall score as published.
+    pub overall: Option<f64>,
+    /// Scores in the order of [`PublishedTable::categories`]; empty if only the overall score is
+    /// published.
+    pub scores: &'static [Option<f64>],
+}
+
+impl PublishedRow {
+    /// The score in the table's category `index`.
+    pub fn score(&self, index: usize) -> Option<f64> {
+        self.scores.get(index).copied().flatten()
+    }
+}
+
+/// A row with a score in every category.
+pub(crate) const fn row(
+    model: &'static str,
+    overall: f64,
+    scores: &'static [Option<f64>],
+) -> PublishedRow {
+    PublishedRow { model, harness: "", overall: Some(overall), scores }
+}
+
+/// A row with only an overall score.
+pub(crate) const fn overall(model: &'static str, overall: f64) -> PublishedRow {
+    PublishedRow { model, harness: "", overall: Some(overall), scores: &[] }
+}
+
+/// A row with only an overall score, which `harness` measured.
+pub(crate) const fn measured(
+    model: &'static str,
+    harness: &'static str,
+    overall: f64,
+) -> PublishedRow {
+    PublishedRow { model, harness, overall: Some(overall), scores: &[] }
+}
+
+/// The cells of a row.
+macro_rules! cells {
+    ($($score:literal),* $(,)?) => { &[$(Some($score)),*] };
+}
+pub(crate) use cells;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::benchmarks::{BENCHMARKS, find};
+
+    fn table(name: &str) -> &'static PublishedTable {
+        find(name).unwrap().published.unwrap()
+    }
 
     #[test]
     fn every_row_fits_its_table() {
-        for table in Protocol::ALL.into_iter().filter_map(table) {
+        for table in BENCHMARKS.into_iter().filter_map(|benchmark| benchmark.published) {
             assert!(!table.rows.is_empty());
             for row in table.rows {
                 let cells = row.scores.len();
@@ -46,10 +92,10 @@ mod tests {
     }
 
     #[test]
-    fn every_column_is_a_category_of_the_protocol() {
-        for protocol in Protocol::ALL {
-            for name in table(protocol).map_or(&[][..], |table| table.categories) {
-                assert!(protocol.categories().contains(name), "{name}");
+    fn every_column_is_a_category_of_the_benchmark() {
+        for benchmark in BENCHMARKS {
+            for name in benchmark.published.map_or(&[][..], |table| table.categories) {
+                assert_eq!(benchmark.scored_category(name), Some(*name));
             }
         }
     }
@@ -59,7 +105,7 @@ mod tests {
 
     #[test]
     fn the_size_of_the_benchmarks_is_the_sum_of_their_categories() {
-        assert_eq!(Some(COUNTS.iter().sum::<f64>() as usize), Protocol::EmbodiedR.benchmark_size());
+        assert_eq!(Some(COUNTS.iter().sum::<f64>() as usize), find("embodied-r").unwrap().size);
     }
 
     #[test]
@@ -70,7 +116,7 @@ mod tests {
         };
         // These six were scored on another mix of questions; see the caveat.
         let other_mix = ["OpenAI-o1", "Gemini-2.5-Pro", "SFT", "Embodied-R", "without"];
-        for row in table(Protocol::EmbodiedR).unwrap().rows {
+        for row in table("embodied-r").rows {
             if other_mix.iter().any(|part| row.model.contains(part)) {
                 continue;
             }
@@ -81,7 +127,7 @@ mod tests {
 
     #[test]
     fn full_rows_of_vsi_bench_average_to_the_published_overall() {
-        for row in table(Protocol::VsiBench).unwrap().rows {
+        for row in table("vsi-bench").rows {
             let scores: Vec<f64> = row.scores.iter().flatten().copied().collect();
             let (8, Some(overall)) = (scores.len(), row.overall) else {
                 continue;

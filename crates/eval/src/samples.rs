@@ -7,6 +7,7 @@ use embodied_r_files::write_lines;
 use embodied_r_rewards::answer_type::AnswerType;
 use embodied_r_rewards::records::{self, Record};
 use serde::Serialize;
+use serde_json::{Map, Value};
 
 use crate::error::Result;
 use crate::predictions::{Prediction, PredictionOutput, reject_duplicates, video};
@@ -26,6 +27,12 @@ pub struct SampledQuestion {
     /// How answers are compared with it, as in [`Prediction`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub answer_type: Option<AnswerType>,
+    /// Its other columns, as in [`Prediction`]; not written.
+    #[serde(skip)]
+    pub columns: Map<String, Value>,
+    /// The name of the benchmark's prompt that it was asked with, if any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<String>,
     /// The prompt.
     pub question: String,
     /// The completions, in the order of sampling; empty if the question is unanswered, which counts as wrong.
@@ -41,6 +48,8 @@ impl SampledQuestion {
             category: question.category().to_owned(),
             solution: question.solution(),
             answer_type: AnswerType::of_columns(&question.extra),
+            columns: question.extra.clone(),
+            prompt: None,
             question: question.question.clone(),
             samples,
         }
@@ -54,8 +63,10 @@ impl SampledQuestion {
             category: self.category.clone(),
             solution: self.solution.clone(),
             answer_type: self.answer_type,
+            row: None,
+            columns: self.columns.clone(),
             output: match self.samples.get(index) {
-                Some(sample) => PredictionOutput::Completion(sample.clone()),
+                Some(sample) => PredictionOutput::reply(sample.clone(), self.prompt.as_deref()),
                 None => PredictionOutput::Unanswered,
             },
         })
@@ -92,6 +103,8 @@ fn sampled(record: &Record) -> Result<SampledQuestion> {
         category: record.text("category")?.to_owned(),
         solution: record.text_or_number("solution")?,
         answer_type: AnswerType::of_columns(record.fields()),
+        columns: Map::new(),
+        prompt: record.optional_text("prompt")?.map(str::to_owned),
         question: record.optional_text("question")?.unwrap_or_default().to_owned(),
     })
 }
@@ -116,7 +129,8 @@ mod tests {
         let text = std::fs::read_to_string(&path).unwrap();
         let first = r#"{"id":"3","category":"c","solution":"A","question":"Where?\nA","samples":["x\n","é"]}"#;
         assert_eq!(text.lines().next(), Some(first));
-        assert_eq!(read(&path).unwrap(), questions);
+        let written = questions.clone().map(|of| SampledQuestion { columns: Map::new(), ..of });
+        assert_eq!(read(&path).unwrap(), written);
         let types = questions.each_ref().map(|of| of.predictions(1).next().unwrap().answer_type);
         assert_eq!(types, [None, Some(AnswerType::Ocr)]);
     }

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use crate::benchmark::{InvalidSolution, LevelAggregation, Mean, Missing, Scored};
 use crate::error::{Error, Result};
 use crate::predictions::{Prediction, PredictionOutput};
-use crate::protocol::{LevelAggregation, Mean, Protocol};
-use crate::report::{CategoryScore, Coverage, Report};
+use crate::protocol::Protocol;
+use crate::report::{CategoryScore, Context, Coverage, QuestionScore, Report};
 
 /// A sum of scores from 0 to 1 and their count.
 #[derive(Debug, Clone, Copy, Default)]
@@ -21,7 +22,10 @@ impl Tally {
     }
 
     fn percent(self) -> f64 {
-        100.0 * self.sum / self.n as f64
+        match self.n {
+            0 => 0.0,
+            n => 100.0 * self.sum / n as f64,
+        }
     }
 }
 
@@ -29,27 +33,31 @@ impl Tally {
 /// and unparsable predictions and other categories count.
 ///
 /// # Errors
-/// A solution is of the wrong kind for its category, or nothing can be scored. [`Protocol::Accuracy`] leaves such questions
-/// out.
+/// A solution is of the wrong kind for its category, unless the benchmark skips such questions; or nothing can be scored.
 pub fn score(protocol: Protocol, predictions: &[Prediction]) -> Result<Report> {
+    let Protocol { benchmark, scorer } = protocol;
     let mut coverage = Coverage::default();
     // Levels are tallied separately and combined at the end.
     let mut tallies: BTreeMap<&str, BTreeMap<&str, Tally>> = BTreeMap::new();
     // Of the first question that the accuracy reward cannot score.
     let mut unscored = None;
+    let mut questions = Vec::with_capacity(predictions.len());
+    let mut groups: BTreeMap<String, bool> = BTreeMap::new();
     for prediction in predictions {
         let level = prediction.category.as_str();
-        let Some(category) = protocol.scored_category(level) else {
+        let Some(category) = benchmark.scored_category(level) else {
             *coverage.unscored_categories.entry(level.to_owned()).or_default() += 1;
             continue;
         };
-        let score = match protocol.score_prediction(prediction) {
-            Err(error @ Error::Solution { .. }) if protocol == Protocol::Accuracy => {
+        let scored = match protocol.score_prediction(prediction) {
+            Err(error @ Error::Solution { .. })
+                if benchmark.invalid_solution == InvalidSolution::Skipped =>
+            {
                 coverage.unscored_answers.insert(prediction.id.clone());
                 unscored.get_or_insert(error);
                 continue;
             }
-            score => score?,
+            scored => scored?,
         };
         match &prediction.output {
             PredictionOutput::Missing => coverage.missing += 1,
@@ -59,39 +67,65 @@ pub fn score(protocol: Protocol, predictions: &[Prediction]) -> Result<Report> {
             }
             _ => {}
         }
-        if prediction.output == PredictionOutput::Missing && protocol.skips_missing() {
+        if prediction.output == PredictionOutput::Missing && benchmark.missing == Missing::Skipped {
             continue;
         }
+        let Scored { extracted, score } = scored;
+        if extracted.is_none() && prediction.output.is_given() {
+            coverage.unparsed += 1;
+        }
+        if let Some(group) = scorer.group {
+            *groups.entry(group(prediction)).or_insert(true) &= score == 1.0;
+        }
+        questions.push(QuestionScore { id: prediction.id.clone(), extracted, score });
         tallies.entry(category).or_default().entry(level).or_default().add(score);
     }
 
-    let known = protocol.categories().iter();
+    let known = benchmark.category_names().iter();
     coverage.empty_categories =
         known.copied().filter(|&name| !tallies.contains_key(name)).collect();
-    let by_category: Vec<CategoryScore> = protocol
+    let by_category: Vec<CategoryScore> = benchmark
         .ordered(&tallies.keys().copied().collect())
         .into_iter()
-        .filter_map(|name| Some(merged(name, protocol.level_aggregation(), tallies.get(name)?)))
+        .filter_map(|name| Some(merged(name, scorer.level_aggregation, tallies.get(name)?)))
         .collect();
     if by_category.is_empty() && coverage.missing > 0 {
         return Err(Error::NoPredictions { records: predictions.len() });
     }
     if by_category.is_empty() {
         return Err(unscored.unwrap_or_else(|| Error::NothingToScore {
-            protocol: protocol.name(),
+            protocol: benchmark.name,
             found: coverage.unscored_categories.into_keys().collect(),
         }));
     }
 
     let all = pooled(tallies.values().flat_map(BTreeMap::values));
+    let is_counted = |name: &str| !scorer.uncounted.contains(&name);
+    let counted = tallies.iter().filter(|(name, _)| is_counted(name));
+    let micro = pooled(counted.flat_map(|(_, levels)| levels.values())).percent();
+    let counted = by_category.iter().filter(|category| is_counted(&category.name));
     let macro_ =
-        by_category.iter().map(|category| category.score).sum::<f64>() / by_category.len() as f64;
-    let micro = all.percent();
-    let overall = match protocol.overall() {
+        counted.clone().map(|category| category.score).sum::<f64>() / counted.count().max(1) as f64;
+    let overall = match scorer.overall {
         Mean::Micro => micro,
         Mean::Macro => macro_,
+        Mean::Groups => {
+            let right = groups.values().filter(|is_right| **is_right).count();
+            100.0 * right as f64 / groups.len() as f64
+        }
     };
-    Ok(Report { protocol, n: all.n, overall, micro, macro_, by_category, pass_at: None, coverage })
+    Ok(Report {
+        protocol,
+        n: all.n,
+        overall,
+        micro,
+        macro_,
+        by_category,
+        questions,
+        pass_at: None,
+        coverage,
+        context: Context::default(),
+    })
 }
 
 fn merged(

@@ -294,12 +294,13 @@ pub trait ChatTokenizer: Send + Sync {
     fn save(&self, dir: &Path) -> Result<()>;
 }
 
-/// The tokens of a system and a user message, with the generation prompt.
+/// The tokens of a system message, if there is one, and a user message, with the generation prompt.
 ///
 /// # Errors
 /// The template or the tokenizer fails.
-pub fn chat_prompt(text: &dyn ChatTokenizer, system: &str, user: &str) -> Result<Vec<u32>> {
-    let messages = [ChatMessage::system(system), ChatMessage::user(user)];
+pub fn chat_prompt(text: &dyn ChatTokenizer, system: Option<&str>, user: &str) -> Result<Vec<u32>> {
+    let system = system.map(ChatMessage::system);
+    let messages: Vec<ChatMessage> = system.into_iter().chain([ChatMessage::user(user)]).collect();
     text.encode(&text.apply_chat_template(&messages, GenerationPrompt::Append)?)
 }
 

@@ -39,7 +39,7 @@ fn list(path: &Path, text: &str) -> Result<Vec<Record>> {
         .into_iter()
         .enumerate()
         .map(|(index, value)| {
-            Record::new(format!("record {} of `{}`", index + 1, path.display()), value)
+            Record::of_value(format!("record {} of `{}`", index + 1, path.display()), value)
         })
         .collect()
 }
@@ -51,7 +51,7 @@ fn lines(path: &Path, text: &str) -> Result<Vec<Record>> {
         .map(|(index, line)| {
             let location = format!("line {} of `{}`", index + 1, path.display());
             match serde_json::from_str(line) {
-                Ok(value) => Record::new(location, value),
+                Ok(value) => Record::of_value(location, value),
                 Err(error) => Err(Error::Json { location, reason: error.to_string() }),
             }
         })
@@ -59,7 +59,12 @@ fn lines(path: &Path, text: &str) -> Result<Vec<Record>> {
 }
 
 impl Record {
-    fn new(location: String, value: Value) -> Result<Self> {
+    /// A record with these fields at `location`, for messages.
+    pub fn new(location: String, fields: Map<String, Value>) -> Self {
+        Self { location, fields }
+    }
+
+    fn of_value(location: String, value: Value) -> Result<Self> {
         match value {
             Value::Object(fields) => Ok(Self { location, fields }),
             _ => Err(Error::Json { location, reason: "expected an object".to_owned() }),

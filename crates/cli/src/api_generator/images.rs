@@ -77,7 +77,7 @@ impl RequestImages {
         let mut all = Vec::with_capacity(messages.len() + 1);
         if !messages.iter().any(|message| message.role == Role::System) {
             let given = Given::of_sample(&question.sample);
-            all.push(ChatCompletionMessage::system(system.text(given)));
+            all.extend(system.text(given).map(ChatCompletionMessage::system));
         }
         for message in messages {
             let mut content = Vec::with_capacity(message.content.len());

@@ -9,6 +9,7 @@ use embodied_r_vision::{PixelOptions, VideoPixels};
 
 use super::reasoner::refuse_local;
 use super::value::at_least_one;
+use crate::questions::Reader;
 
 /// How a vision-language model sees the images and videos of the questions.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -32,12 +33,19 @@ pub(crate) struct DirectArgs {
     pub(crate) view: ViewArgs,
 }
 
+impl DirectArgs {
+    /// Who reads the questions.
+    pub(crate) fn reader(&self) -> Reader {
+        if self.direct { Reader::Vision } else { Reader::Text }
+    }
+}
+
 /// Which frames of a video a model sees, and how.
 #[derive(Debug, Clone, Default, clap::Args)]
 #[command(next_help_heading = "Images and videos")]
 pub(crate) struct ViewArgs {
-    /// Frames of a video: `key` (the key frames of `keyframes`) or `uniform=N` (N evenly spaced ones) [default:
-    /// uniform=16].
+    /// Frames of a video: `key` (the key frames of `keyframes`), `uniform=N` (N evenly spaced ones) or `linspace=N` (the same
+    /// with numpy's rounding, as benchmarks have them) [default: the benchmark's, else uniform=16].
     #[arg(long, value_name = "FRAMES", requires = "direct", conflicts_with = "fps")]
     pub(crate) frames: Option<String>,
     /// Sample videos at this many frames per second instead, at most `--max-frames` of them [default: 768].

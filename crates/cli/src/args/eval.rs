@@ -2,15 +2,18 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use embodied_r_data::DataFiles;
+use embodied_r_eval::Benchmark;
 
+use super::benchmark::{PromptArgs, benchmark};
 use super::direct::DirectArgs;
 use super::reasoner::ReasonerArgs;
 use super::value::at_least_one;
 use super::video::VideoArgs;
+use crate::questions::{Annotations, QuestionSource};
 
-/// Evaluate a model or saved predictions under a benchmark's protocol.
+/// Evaluate a model or saved predictions by a benchmark's rules.
 ///
 /// With `--model`, the questions in `--data` are answered first, as `infer` does. EgoSchema and MVBench's egocentric
 /// navigation, the out-of-domain benchmarks of Embodied-R, are supported too; EgoSchema's questions without a published
@@ -18,7 +21,7 @@ use super::video::VideoArgs;
 ///
 /// A record of `--predictions` without a prediction counts as wrong, except under `urbanvideo-bench`, whose official script
 /// skips it. A question of `--data` without an answer always counts as wrong, also if its prompt exceeds the model's context
-/// length. A question in two records is an error. Questions in categories that the protocol does not score are skipped. All
+/// length. A question in two records is an error. Questions in categories that the benchmark does not score are skipped. All
 /// of this is reported below the table, or as warnings with `--json`; scores over a part of a benchmark are marked in the
 /// table of published results.
 ///
@@ -32,17 +35,13 @@ use super::video::VideoArgs;
 /// over samples.
 #[derive(Debug, Args)]
 pub(crate) struct EvalArgs {
-    /// Scoring protocol [default: `egoschema` or `mvbench` if all questions are from that benchmark, `robot-r1` if all are
-    /// of its kinds, `accuracy` if no benchmark has their categories, else `embodied-r`].
-    #[arg(long, value_enum, display_order = 100)]
-    pub(crate) protocol: Option<ProtocolName>,
     /// Print the scores as JSON instead of Markdown.
     #[arg(long, display_order = 103)]
     pub(crate) json: bool,
     /// Label of this model's row in the table of published results [default: name of the model or predictions file].
     #[arg(long, value_name = "TEXT", display_order = 102)]
     pub(crate) name: Option<String>,
-    /// Directory for `PROTOCOL.json`, `PROTOCOL.md` and the model's `answers.json`, or its `samples.jsonl` with
+    /// Directory for `BENCHMARK.json`, `BENCHMARK.md` and the model's `answers.json`, or its `samples.jsonl` with
     /// `--pass-at`; with `--folds`, completions are in `fold-0` and so on in it [default: scores are only printed].
     #[arg(long, alias = "save-path", value_name = "DIR", display_order = 101)]
     pub(crate) output: Option<PathBuf>,
@@ -93,6 +92,16 @@ fn at_least_two(text: &str) -> Result<usize, String> {
 /// Where the predictions come from: a file, or a model and questions.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Source {
+    /// Benchmark whose rules score the answers [default: `egoschema` or `mvbench` if all questions are from that benchmark,
+    /// `robot-r1` if all are of its kinds, `accuracy` if no benchmark has their categories, else `embodied-r`].
+    #[arg(long, alias = "protocol", value_name = "NAME", value_parser = benchmark(), display_order = 100)]
+    pub(crate) benchmark: Option<&'static Benchmark>,
+    /// Scorer of the benchmark's answers, as `embodied-r benchmarks` lists them, or `all` for a table of every scorer's score
+    /// [default: the benchmark's first one].
+    #[arg(long, value_name = "NAME", requires = "benchmark", display_order = 100)]
+    pub(crate) scorer: Option<String>,
+    #[command(flatten)]
+    pub(crate) prompt: PromptArgs,
     /// Score these predictions instead of running a model: Embodied-R's JSON with `content`, whose `<answer>` tag is
     /// parsed, or JSONL of `id`, `category`, `solution`, `prediction`, which is taken verbatim, and optionally `video_id`.
     /// With `--data`, they are scored against its questions and reference answers.
@@ -122,8 +131,26 @@ pub(crate) struct Source {
 
 impl Source {
     /// The questions, if they are given.
-    pub(crate) fn data(&self) -> Option<DataFiles> {
-        (!self.data.is_empty()).then(|| DataFiles::new(self.data.clone()))
+    pub(crate) fn questions(&self) -> Option<QuestionSource> {
+        let data = DataFiles::new(self.data.clone());
+        (!self.data.is_empty()).then(|| QuestionSource {
+            answers: self.answers.clone(),
+            limit: self.limit,
+            benchmark: self.benchmark,
+            prompt: self.prompt.prompt.clone(),
+            ..QuestionSource::files(data)
+        })
+    }
+
+    /// The benchmark's questions in its own layout, if `--data` has them.
+    ///
+    /// # Errors
+    /// As [`QuestionSource::annotations`].
+    pub(crate) fn annotations(&self) -> anyhow::Result<Option<Annotations>> {
+        match self.questions() {
+            Some(questions) => questions.annotations(self.direct.reader()),
+            None => Ok(None),
+        }
     }
 
     /// The name of the model or of the predictions file.
@@ -141,28 +168,4 @@ impl Source {
         };
         name.to_string_lossy().into_owned()
     }
-}
-
-/// A scoring protocol.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum ProtocolName {
-    /// Embodied-R: eight multiple-choice tasks, mean over questions.
-    EmbodiedR,
-    /// VSI-Bench: eight tasks including numeric ones, mean over tasks.
-    VsiBench,
-    /// UrbanVideo-Bench: sixteen tasks, mean over questions.
-    #[value(name = "urbanvideo-bench")]
-    UrbanVideoBench,
-    /// EgoSchema: the 500 questions with published answers.
-    #[value(name = "egoschema")]
-    EgoSchema,
-    /// MVBench: 200 questions of egocentric navigation.
-    #[value(name = "mvbench")]
-    MvBench,
-    /// Robot-R1: multiple-choice questions by `kind` (`waypoint`, `state`, `movement`), mean over questions.
-    #[value(name = "robot-r1")]
-    RobotR1,
-    /// Questions of any category, scored as by the `accuracy` reward (option letters, numbers, or by `answer_type`), mean
-    /// over questions.
-    Accuracy,
 }

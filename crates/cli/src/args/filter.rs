@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
+use embodied_r_data::DataFiles;
+
 use super::api::ApiArgs;
+use super::benchmark::BenchmarkArgs;
 use super::device::DeviceName;
 use super::direct::{DirectArgs, MediaLimits};
 use super::precision::PrecisionName;
@@ -10,6 +13,7 @@ use super::system_prompt::SystemPromptPresetName;
 use super::value::at_least_one;
 use crate::direct::Direct;
 use crate::exit::Usage;
+use crate::questions::QuestionSource;
 
 /// Drop questions that a text-only (blind) model answers correctly.
 ///
@@ -32,6 +36,8 @@ pub(crate) struct FilterArgs {
     /// File to write the kept questions to, in the format of `--data`.
     #[arg(long, alias = "out", value_name = "FILE")]
     pub(crate) output: PathBuf,
+    #[command(flatten)]
+    pub(crate) benchmark: BenchmarkArgs,
     /// EgoSchema's answer file [default: `subset_answers.json` beside its questions].
     #[arg(long, value_name = "FILE")]
     pub(crate) answers: Option<PathBuf>,
@@ -60,6 +66,18 @@ pub(crate) struct FilterArgs {
 }
 
 impl FilterArgs {
+    /// The questions.
+    pub(crate) fn questions(&self) -> QuestionSource {
+        let BenchmarkArgs { benchmark, prompt } = self.benchmark.clone();
+        QuestionSource {
+            answers: self.answers.clone(),
+            limit: self.limit,
+            benchmark,
+            prompt: prompt.prompt,
+            ..QuestionSource::files(DataFiles::new(self.data.clone()))
+        }
+    }
+
     /// How the model sees the images and videos; `None` without `--direct`.
     ///
     /// # Errors

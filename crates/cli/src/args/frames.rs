@@ -7,7 +7,7 @@ use crate::exit::Usage;
 /// Which frames of a video a vision-language model sees.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct FrameArgs {
-    /// Frames of a video: `key` (the key frames of `keyframes`) or `uniform=N` (N evenly spaced ones).
+    /// Frames of a video: `key` (the key frames of `keyframes`), `uniform=N` (N evenly spaced ones) or `linspace=N` (numpy's rounding).
     #[arg(long, value_name = "FRAMES", help_heading = "Videos", conflicts_with_all = ["fps", "max_frames"])]
     pub(crate) frames: Option<String>,
     /// Sample videos at this many frames per second instead, as the model's video processor does: at least 4 frames, for

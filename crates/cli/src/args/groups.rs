@@ -11,7 +11,7 @@ pub(crate) const GROUPS: [(&str, &[&str]); 5] = [
         "Training",
         &["quickstart", "plan", "sft", "train", "settings", "rewards", "runs", "show", "report"],
     ),
-    ("Evaluation", &["infer", "eval", "ask"]),
+    ("Evaluation", &["infer", "eval", "benchmarks", "ask"]),
     ("Serving", &["serve", "chat"]),
     ("Tools", &["doctor", "merge", "inspect", "bench", "completions", "man"]),
 ];

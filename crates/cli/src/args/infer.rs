@@ -2,9 +2,13 @@
 
 use std::path::PathBuf;
 
+use embodied_r_data::DataFiles;
+
+use super::benchmark::BenchmarkArgs;
 use super::direct::DirectArgs;
 use super::reasoner::ReasonerArgs;
 use super::video::VideoArgs;
+use crate::questions::QuestionSource;
 
 /// Answer a file of questions.
 ///
@@ -25,6 +29,8 @@ pub(crate) struct InferArgs {
     /// File to write the answers to.
     #[arg(long, value_name = "FILE")]
     pub(crate) output: PathBuf,
+    #[command(flatten)]
+    pub(crate) benchmark: BenchmarkArgs,
     /// EgoSchema's answer file [default: `subset_answers.json` beside its questions].
     #[arg(long, value_name = "FILE")]
     pub(crate) answers: Option<PathBuf>,
@@ -37,4 +43,18 @@ pub(crate) struct InferArgs {
     pub(crate) video: VideoArgs,
     #[command(flatten)]
     pub(crate) direct: DirectArgs,
+}
+
+impl InferArgs {
+    /// The questions.
+    pub(crate) fn questions(&self) -> QuestionSource {
+        let BenchmarkArgs { benchmark, prompt } = self.benchmark.clone();
+        QuestionSource {
+            answers: self.answers.clone(),
+            limit: self.limit,
+            benchmark,
+            prompt: prompt.prompt,
+            ..QuestionSource::files(DataFiles::new(self.data.clone()))
+        }
+    }
 }

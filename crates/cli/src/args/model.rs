@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use embodied_r_data::system_prompt::SystemPrompt;
+use embodied_r_eval::benchmark::EMBODIED_R_PROMPT;
 use embodied_r_policy::tokenizer::{ChatTemplateKwargs, Tokenizer};
 use embodied_r_policy::{
     BlockFormat, Precision, SamplingParams, SamplingSettings, WeightFormat, WeightPlacement,
@@ -155,6 +156,15 @@ pub(crate) struct DecodingArgs {
 }
 
 impl DecodingArgs {
+    /// The same for a benchmark's prompt: one of its own comes without a system message, unless one is given.
+    #[must_use]
+    pub(crate) fn with_prompt(mut self, prompt: Option<&str>) -> Self {
+        if prompt.is_some_and(|prompt| prompt != EMBODIED_R_PROMPT) {
+            self.system.omit_default();
+        }
+        self
+    }
+
     /// The system prompt.
     pub(crate) fn system_prompt(&self) -> SystemPrompt {
         self.system.system_prompt()

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::{Subcommand, ValueEnum};
 use embodied_r_perception::perceive::Shard;
 
+use super::benchmark::BenchmarkArgs;
 use super::model::WeightArgs;
 use super::parallel::ParallelArgs;
 use super::value::{at_least_one, price, seconds};
@@ -34,6 +35,8 @@ pub(crate) struct PerceiveArgs {
     pub(crate) command: Option<PerceiveCommand>,
     #[command(flatten)]
     pub(crate) data: DataArgs,
+    #[command(flatten)]
+    pub(crate) benchmark: BenchmarkArgs,
     /// Directory of the videos [default: as the questions say, else `videos` beside the data file].
     #[arg(long, alias = "folder-path", value_name = "DIR")]
     pub(crate) video_dir: Option<PathBuf>,

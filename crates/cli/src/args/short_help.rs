@@ -11,7 +11,7 @@ const SHOWN: [(&str, &str); 5] = [
     ("sft", "data eval-data config model output set resume dry-run image-dir gpus device"),
     (
         "eval",
-        "predictions data model device protocol output json temperature max-new-tokens base-url direct",
+        "predictions data model device benchmark scorer output json temperature max-new-tokens base-url direct",
     ),
     (
         "infer",

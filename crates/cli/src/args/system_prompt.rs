@@ -20,6 +20,14 @@ pub(crate) struct SystemPromptArgs {
 }
 
 impl SystemPromptArgs {
+    /// No system message by default.
+    pub(super) fn omit_default(&mut self) {
+        if self.system_prompt.is_none() && self.system_prompt_preset == SystemPromptPresetName::Auto
+        {
+            self.system_prompt_preset = SystemPromptPresetName::None;
+        }
+    }
+
     /// The system prompt.
     pub(crate) fn system_prompt(&self) -> SystemPrompt {
         SystemPrompt::new(self.system_prompt.clone(), self.system_prompt_preset.into())
@@ -44,6 +52,8 @@ pub(crate) enum SystemPromptPresetName {
     Text,
     /// Embodied-R's.
     Paper,
+    /// No system message.
+    None,
 }
 
 impl From<SystemPromptPresetName> for SystemPromptPreset {
@@ -56,6 +66,7 @@ impl From<SystemPromptPresetName> for SystemPromptPreset {
             SystemPromptPresetName::Images => Self::Images,
             SystemPromptPresetName::Text => Self::Text,
             SystemPromptPresetName::Paper => Self::Paper,
+            SystemPromptPresetName::None => Self::None,
         }
     }
 }

@@ -387,7 +387,7 @@ fn every_command_and_option_has_a_help() {
 fn a_heading_does_not_leak_to_the_options_after_it() {
     // clap gives an option the heading of a flattened struct before it.
     const PLAIN: [&str; 9] =
-        ["json", "data", "output", "policy", "limit", "name", "protocol", "dry_run", "eval_data"];
+        ["json", "data", "output", "policy", "limit", "name", "benchmark", "dry_run", "eval_data"];
     for_each_command(&mut command(), &mut |command| {
         for argument in command.get_arguments() {
             let (name, id) = (command.get_name(), argument.get_id().as_str());

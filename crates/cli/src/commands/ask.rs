@@ -108,9 +108,9 @@ fn answer(args: &AskArgs, stored: &StoredModel, prompt: &str) -> anyhow::Result<
     let mut session = ChatSession::load(stored, &args.decoding, echo, VisionMode::Disabled)?;
     let began = Instant::now();
     let system = args.decoding.system_prompt();
-    let system = system.text(Given::of_text(prompt));
-    let turns = [ChatMessage::system(system), ChatMessage::user(prompt)];
-    let prompt = session.prompt(&turns.map(ChatTurn::from))?;
+    let system = system.text(Given::of_text(prompt)).map(ChatMessage::system);
+    let turns = system.into_iter().chain([ChatMessage::user(prompt)]).map(ChatTurn::from);
+    let prompt = session.prompt(&turns.collect::<Vec<_>>())?;
     let (tokens, context) = (prompt.prompt.len(), session.model().max_model_len());
     if tokens >= context {
         return Err(exit::hint(

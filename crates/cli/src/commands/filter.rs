@@ -9,8 +9,8 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use embodied_r_data::RecordPlace;
 use embodied_r_data::question_set::{QuestionFormat, QuestionSet, read_records};
-use embodied_r_data::{DataFiles, RecordPlace};
 use embodied_r_eval::blind as rules;
 use embodied_r_files::write_json;
 use serde_json::Value;
@@ -30,12 +30,14 @@ use summary::{AnswerBias, Summary};
 /// Drop questions that a blind model answers correctly.
 pub(crate) fn run(args: FilterArgs) -> anyhow::Result<Status> {
     let drop_at = drop_at(&args)?;
-    let data = DataFiles::new(args.data.clone());
+    let source = args.questions();
+    let annotations = source.annotations(args.direct.reader())?;
     let (set, asked, blind) = match args.direct()? {
         Some(direct) => {
+            let direct = direct.with_frames_of(annotations.as_ref());
             // Fails on a text model before the questions are read.
             let blind = BlindModel::new(&args, Some(&direct))?;
-            let read = direct.read(&data, args.answers.as_deref(), args.limit)?;
+            let read = direct.read(&source)?;
             refuse_overwriting(&read.files, &args.output)?;
             let (files, format) = (read.files.clone(), QuestionFormat::Official);
             let asked = blind.lay_out(read)?;
@@ -44,7 +46,7 @@ pub(crate) fn run(args: FilterArgs) -> anyhow::Result<Status> {
             (set, Some(asked), Some(blind))
         }
         None => {
-            let set = perceived::read(&data, args.answers.as_deref(), args.limit)?;
+            let set = perceived::read(&source)?;
             refuse_overwriting(&set.files, &args.output)?;
             (set, None, None)
         }
@@ -144,6 +146,9 @@ fn write_kept(
         Some(asked) => {
             let records = asked.into_records().into_iter().map(serde_json::to_value);
             records.collect::<Result<_, _>>()?
+        }
+        None if set.format == QuestionFormat::Benchmark => {
+            set.questions.iter().map(serde_json::to_value).collect::<Result<_, _>>()?
         }
         None => {
             let mut records = HashMap::new();

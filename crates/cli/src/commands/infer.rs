@@ -6,7 +6,6 @@ pub(super) mod perceived;
 
 use std::path::Path;
 
-use embodied_r_data::DataFiles;
 use embodied_r_files::write_atomic;
 pub(super) use journal::Journal;
 use serde_json::json;
@@ -22,11 +21,18 @@ use paths::beside;
 use perceived::CaptioningPlan;
 
 /// Answer a file of questions.
-pub(crate) fn run(args: InferArgs) -> anyhow::Result<Status> {
+pub(crate) fn run(mut args: InferArgs) -> anyhow::Result<Status> {
+    let annotations = args.questions().annotations(args.direct.reader())?;
+    let decoding = &mut args.reasoner.model.decoding;
+    *decoding = decoding.clone().with_prompt(annotations.as_ref().map(|of| of.prompt));
     let direct = args.video.direct(&args.direct)?;
-    let (asked, reasoner) = match &direct {
-        Some(direct) => seen(&args, direct)?,
+    let (asked, reasoner) = match direct {
+        Some(direct) => seen(&args, &direct.with_frames_of(annotations.as_ref()))?,
         None => captioned(&args)?,
+    };
+    let asked = match &annotations {
+        Some(annotations) => asked.of_annotations(annotations)?,
+        None => asked,
     };
     let n = asked.questions.len();
     let (skipped, journal) = answer_file(asked, &reasoner, &args.output)?;
@@ -43,11 +49,7 @@ pub(crate) fn run(args: InferArgs) -> anyhow::Result<Status> {
 
 /// The questions as text with captions, and the model.
 fn captioned(args: &InferArgs) -> anyhow::Result<(Asked, Reasoner)> {
-    let set = perceived::read_text(
-        &DataFiles::new(args.data.clone()),
-        args.answers.as_deref(),
-        args.limit,
-    )?;
+    let set = perceived::read_text(&args.questions())?;
     let captioning = CaptioningPlan::new(vec![set], &args.video, &args.reasoner.model.weights)?;
     // Fails on a missing model before the slow captioning.
     let reasoner = Reasoner::new(&args.reasoner, None)?;
@@ -59,8 +61,7 @@ fn captioned(args: &InferArgs) -> anyhow::Result<(Asked, Reasoner)> {
 fn seen(args: &InferArgs, direct: &Direct) -> anyhow::Result<(Asked, Reasoner)> {
     // Fails on a text model before the questions are read.
     let reasoner = Reasoner::new(&args.reasoner, Some(direct))?;
-    let set =
-        direct.read(&DataFiles::new(args.data.clone()), args.answers.as_deref(), args.limit)?;
+    let set = direct.read(&args.questions())?;
     Ok((reasoner.lay_out(set)?, reasoner))
 }
 

@@ -7,17 +7,22 @@ mod model;
 mod replica;
 mod shards;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use embodied_r_data::DataFiles;
+use embodied_r_files::write_atomic;
 use embodied_r_perception::captioner::SceneCaptioner;
 use embodied_r_perception::perceive::{self, ChangedSettings, PerceiveOptions, Scope};
 
+use crate::args::benchmark::BenchmarkArgs;
 use crate::args::perceive::backend::Backend;
 use crate::args::perceive::{PerceiveArgs, PerceiveCommand, ScopeName};
 use crate::exit::{Status, Usage};
 use crate::interrupt::on_interrupt;
 use crate::progress::Bar;
+use crate::questions::{QuestionSource, Reader};
 use crate::ranks::run_on_ranks;
 use crate::video_captioner::key_frames;
 use captioning::{perceive, report, run_model};
@@ -26,9 +31,12 @@ use explain::explain;
 const IMAGE_SIDE: u32 = 1280;
 
 /// Caption videos.
-pub(crate) fn run(args: PerceiveArgs) -> anyhow::Result<Status> {
+pub(crate) fn run(mut args: PerceiveArgs) -> anyhow::Result<Status> {
     if let Some(PerceiveCommand::Merge(args)) = args.command {
         return shards::merge(args);
+    }
+    if let Some(file) = benchmark_questions(&args)? {
+        args.data.data = vec![file];
     }
     let bar = Bar::default();
     let stop = on_interrupt("waiting for requests in flight")?;
@@ -52,6 +60,22 @@ pub(crate) fn run(args: PerceiveArgs) -> anyhow::Result<Status> {
             })
         }
     }
+}
+
+/// Writes the questions of a benchmark in its own layout as a question file in the output directory; `None` without one.
+fn benchmark_questions(args: &PerceiveArgs) -> anyhow::Result<Option<PathBuf>> {
+    let BenchmarkArgs { benchmark, prompt } = &args.benchmark;
+    let source = QuestionSource {
+        benchmark: *benchmark,
+        prompt: prompt.prompt.clone(),
+        ..QuestionSource::files(DataFiles::new(args.data.data.clone()))
+    };
+    let Some(annotations) = source.annotations(Reader::Text)? else { return Ok(None) };
+    let questions = annotations.captioned_questions(args.video_dir.as_deref())?;
+    let name = benchmark.map_or("questions", |benchmark| benchmark.name);
+    let file = args.data.output.join("questions").join(format!("{name}.json"));
+    write_atomic(&file, &serde_json::to_vec_pretty(&questions)?)?;
+    Ok(Some(file))
 }
 
 fn options(args: &PerceiveArgs, stop: Arc<AtomicBool>) -> PerceiveOptions {

@@ -275,12 +275,12 @@ fn system_prompts() -> String {
         "\n## System prompts\n\n\
          The texts of `system_prompt_preset`, here and as `--system-prompt-preset` of `infer`, `eval`, `filter`, `ask` and `chat`. `auto` takes \
          `frames` for videos and `images` for images that the model sees, `bearings` and `captions` for questions with captions, \
-         otherwise `text`. A system message of a question replaces it. \
+         otherwise `text`; `none` is no system message. A system message of a question replaces it. \
          The bundled base models are pretrained with the text of `bearings`, whose wording therefore stays.\n\n\
          | preset | text |\n|---|---|\n",
     );
     for preset in SystemPromptPreset::ALL {
-        if preset != SystemPromptPreset::Auto {
+        if !matches!(preset, SystemPromptPreset::Auto | SystemPromptPreset::None) {
             let name = serde_json::to_value(preset).expect("a preset has a name");
             let name = name.as_str().unwrap_or_default();
             // A cell of a table is one line.

@@ -28,6 +28,11 @@ impl NestedTable {
         Ok(Self { file: ParquetFile::open(path)? })
     }
 
+    /// The columns.
+    pub(crate) fn columns(&self) -> Vec<String> {
+        self.file.columns.clone()
+    }
+
     /// The columns with binary values, also nested.
     ///
     /// # Errors

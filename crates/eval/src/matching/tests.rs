@@ -1,7 +1,8 @@
 use serde_json::json;
 
 use super::*;
-use crate::{Protocol, score, score_samples};
+use crate::protocol::named;
+use crate::{score, score_samples};
 
 fn question(id: u32, video: Option<&str>, category: &str) -> Question {
     serde_json::from_value(json!({"Question_id": id, "video_id": video, "question": "q",
@@ -21,9 +22,9 @@ const ROUTE: &str = "route_planning";
 #[test]
 fn a_question_without_a_record_counts_as_wrong_under_every_protocol() {
     for (protocol, category) in [
-        (Protocol::EmbodiedR, CAUSAL),
-        (Protocol::VsiBench, ROUTE),
-        (Protocol::UrbanVideoBench, CAUSAL),
+        (named("embodied-r"), CAUSAL),
+        (named("vsi-bench"), ROUTE),
+        (named("urbanvideo-bench"), CAUSAL),
     ] {
         let questions = [1, 2, 3, 4].map(|id| question(id, Some("a.mp4"), category));
         let null =
@@ -69,7 +70,7 @@ fn the_reference_answers_are_those_of_the_question_set() {
     };
     let matched = match_questions(&questions, vec![forged, right(2, None, CAUSAL)]).unwrap();
     assert_eq!(matched.other_solutions, 1);
-    assert_eq!(score(Protocol::EmbodiedR, &matched.outputs).unwrap().overall, 50.0);
+    assert_eq!(score(named("embodied-r"), &matched.outputs).unwrap().overall, 50.0);
 }
 
 #[test]
@@ -96,7 +97,7 @@ fn a_question_without_samples_has_none_correct() {
     let samples = vec!["<answer>B</answer>".to_owned(), "<answer>A</answer>".to_owned()];
     let matched =
         match_questions(&questions, vec![SampledQuestion::new(&questions[1], samples)]).unwrap();
-    let report = score_samples(Protocol::EmbodiedR, &matched.outputs, &[1, 2], None).unwrap();
+    let report = score_samples(named("embodied-r"), &matched.outputs, &[1, 2], None).unwrap();
     assert_eq!((report.n, report.overall, report.coverage.unanswered), (2, 25.0, 1));
     assert_eq!(report.pass_at.unwrap().overall[&2], 50.0);
 }

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::protocol::named;
 
 /// The fraction of the `k`-subsets of `n` samples with one of the first `c` among them.
 fn by_definition(n: usize, c: usize, k: usize) -> f64 {
@@ -21,6 +22,8 @@ fn question(category: &str, answers: &[&str]) -> SampledQuestion {
         category: category.to_owned(),
         solution: "B".to_owned(),
         answer_type: None,
+        columns: Default::default(),
+        prompt: None,
         question: "q".to_owned(),
         samples: answers.iter().map(|answer| format!("<answer>{answer}</answer>")).collect(),
     }
@@ -81,7 +84,7 @@ fn pass_at_k_is_the_mean_over_scored_questions() {
         question("route_planning", &["B", "B", "A", "A"]),
         question("Causal", &["B", "B", "B", "B"]),
     ];
-    let report = score_samples(Protocol::EmbodiedR, &questions, &[4, 1, 2, 1], Some(0.7)).unwrap();
+    let report = score_samples(named("embodied-r"), &questions, &[4, 1, 2, 1], Some(0.7)).unwrap();
     let pass_at = report.pass_at.as_ref().unwrap();
     assert_eq!((report.n, pass_at.samples, pass_at.temperature), (3, 4, Some(0.7)));
     // Pairs with a correct sample: 3, 0 and 5 of 6.
@@ -96,7 +99,7 @@ fn pass_at_k_is_the_mean_over_scored_questions() {
 fn the_scores_are_means_over_samples() {
     let questions =
         [question("Counterfactual", &["B", "A"]), question("route_planning", &["B", "B"])];
-    let report = score_samples(Protocol::EmbodiedR, &questions, &[1], None).unwrap();
+    let report = score_samples(named("embodied-r"), &questions, &[1], None).unwrap();
     assert_eq!((report.n, report.overall, report.macro_), (2, 75.0, 75.0));
     assert_eq!(report.by_category.iter().map(|category| category.n).collect::<Vec<_>>(), [1, 1]);
 }
@@ -108,7 +111,7 @@ fn a_numeric_sample_is_correct_within_five_per_cent() {
         answer_type: None,
         ..question("room_size_estimation", &["10.5", "9", "x"])
     };
-    let report = score_samples(Protocol::VsiBench, &[numeric], &[1, 3], None).unwrap();
+    let report = score_samples(named("vsi-bench"), &[numeric], &[1, 3], None).unwrap();
     assert!(close(&report.pass_at.unwrap().overall, &[(1, 100.0 / 3.0), (3, 100.0)]));
     assert!((report.overall - 100.0 * 1.9 / 3.0).abs() < 1e-9, "{}", report.overall);
 }
@@ -116,10 +119,10 @@ fn a_numeric_sample_is_correct_within_five_per_cent() {
 #[test]
 fn the_json_adds_pass_at_k_for_all_and_by_category() {
     let questions = [question("Counterfactual", &["B", "A"])];
-    let report = score_samples(Protocol::EmbodiedR, &questions, &[1, 2], Some(1.0)).unwrap();
+    let report = score_samples(named("embodied-r"), &questions, &[1, 2], Some(1.0)).unwrap();
     assert_eq!(
         serde_json::to_string(&report).unwrap(),
-        r#"{"protocol":"embodied-r","n":1,"overall":50.0,"micro":50.0,"macro":50.0,"by_category":{"Counterfactual":{"score":50.0,"n":1,"pass_at":{"1":50.0,"2":100.0}}},"pass_at":{"1":50.0,"2":100.0},"samples":2,"temperature":1.0}"#
+        r#"{"benchmark":"embodied-r","protocol":"embodied-r","scorer":"official","prompt":null,"frames":null,"data_sha256":null,"n":1,"answered":1,"missing":0,"unparsed":0,"partial":true,"overall":50.0,"micro":50.0,"macro":50.0,"by_category":{"Counterfactual":{"score":50.0,"n":1,"pass_at":{"1":50.0,"2":100.0}}},"pass_at":{"1":50.0,"2":100.0},"samples":2,"temperature":1.0}"#
     );
 }
 
@@ -127,7 +130,7 @@ fn the_json_adds_pass_at_k_for_all_and_by_category() {
 fn samples_without_an_answer_tag_are_counted_as_samples() {
     let mut sampled = question("Counterfactual", &["B", "A", "A"]);
     sampled.samples[1] = "B".to_owned();
-    let report = score_samples(Protocol::EmbodiedR, &[sampled], &[1], None).unwrap();
+    let report = score_samples(named("embodied-r"), &[sampled], &[1], None).unwrap();
     let warning = "1 of 3 samples without a closed `<answer>` tag: counted as wrong";
     assert_eq!(report.warnings()[0], warning);
 }
@@ -135,8 +138,8 @@ fn samples_without_an_answer_tag_are_counted_as_samples() {
 #[test]
 fn a_question_with_another_number_of_samples_is_an_error() {
     let questions = [question("route_planning", &["B", "B"]), question("route_planning", &["B"])];
-    let error = score_samples(Protocol::EmbodiedR, &questions, &[1], None).unwrap_err();
+    let error = score_samples(named("embodied-r"), &questions, &[1], None).unwrap_err();
     assert_eq!(error.to_string(), "question `7` has 1 samples, the first question has 2");
-    let error = score_samples(Protocol::EmbodiedR, &questions[..1], &[1, 4], None).unwrap_err();
+    let error = score_samples(named("embodied-r"), &questions[..1], &[1, 4], None).unwrap_err();
     assert_eq!(error.to_string(), "pass@4 needs at least 4 samples per question, not 2");
 }

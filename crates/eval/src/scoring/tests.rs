@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::protocol::{all_protocols, named};
 
 fn prediction(category: &str, solution: &str, output: PredictionOutput) -> Prediction {
     Prediction {
@@ -9,6 +10,8 @@ fn prediction(category: &str, solution: &str, output: PredictionOutput) -> Predi
         category: category.to_owned(),
         solution: solution.to_owned(),
         answer_type: None,
+        row: None,
+        columns: Default::default(),
         output,
     }
 }
@@ -26,7 +29,7 @@ fn close(left: f64, right: f64) -> bool {
 #[test]
 fn micro_is_over_questions_and_macro_over_categories() {
     let predictions = [answers("Causal", 3, 0), answers("Duration", 0, 1)].concat();
-    let report = score(Protocol::UrbanVideoBench, &predictions).unwrap();
+    let report = score(named("urbanvideo-bench"), &predictions).unwrap();
     assert_eq!((report.n, report.micro, report.macro_, report.overall), (4, 75.0, 50.0, 75.0));
 }
 
@@ -44,11 +47,11 @@ fn answers_that_the_accuracy_reward_cannot_score_are_left_out_and_named() {
         of("6", "yes", "No"),
         of("7", r#"["4", "four"]"#, "4"),
     ];
-    let report = score(Protocol::Accuracy, &[&scored[..], &unscored].concat()).unwrap();
+    let report = score(named("accuracy"), &[&scored[..], &unscored].concat()).unwrap();
     assert_eq!((report.n, report.micro), (5, 80.0));
     let warning = report.warnings().into_iter().find(|it| it.contains("`answer_type`")).unwrap();
     assert!(warning.starts_with("2 questions ") && warning.contains("`2`, `3`"), "{warning}");
-    let error = score(Protocol::Accuracy, &unscored).unwrap_err().to_string();
+    let error = score(named("accuracy"), &unscored).unwrap_err().to_string();
     assert!(error.contains("`the red lamp` of question `2`"), "{error}");
 }
 
@@ -56,8 +59,8 @@ fn answers_that_the_accuracy_reward_cannot_score_are_left_out_and_named() {
 fn overall_is_macro_for_vsi_bench_and_micro_for_the_others() {
     let predictions =
         [answers("route_planning", 3, 0), answers("obj_appearance_order", 0, 1)].concat();
-    assert_eq!(score(Protocol::VsiBench, &predictions).unwrap().overall, 50.0);
-    assert_eq!(score(Protocol::EmbodiedR, &predictions).unwrap().overall, 75.0);
+    assert_eq!(score(named("vsi-bench"), &predictions).unwrap().overall, 50.0);
+    assert_eq!(score(named("embodied-r"), &predictions).unwrap().overall, 75.0);
 }
 
 #[test]
@@ -73,7 +76,7 @@ fn direction_levels_are_averaged_in_vsi_bench_and_pooled_in_embodied_r() {
         assert_eq!(report.by_category.len(), 1);
         report.category("object_rel_direction").unwrap().clone()
     };
-    let (vsi, embodied) = (category(Protocol::VsiBench), category(Protocol::EmbodiedR));
+    let (vsi, embodied) = (category(named("vsi-bench")), category(named("embodied-r")));
     assert!(close(vsi.score, 100.0 / 3.0) && close(embodied.score, 80.0));
     assert_eq!((vsi.n, embodied.n), (10, 10));
 }
@@ -83,19 +86,19 @@ fn a_level_without_questions_is_not_averaged() {
     let predictions =
         [answers("object_rel_direction_easy", 1, 0), answers("object_rel_direction_hard", 0, 3)]
             .concat();
-    assert_eq!(score(Protocol::VsiBench, &predictions).unwrap().overall, 50.0);
+    assert_eq!(score(named("vsi-bench"), &predictions).unwrap().overall, 50.0);
 }
 
 #[test]
 fn a_missing_prediction_is_wrong_except_in_urbanvideo_bench() {
     let missing = |category: &str| vec![prediction(category, "B", PredictionOutput::Missing)];
     let vsi = [answers("route_planning", 1, 0), missing("route_planning")].concat();
-    for protocol in [Protocol::VsiBench, Protocol::EmbodiedR] {
+    for protocol in [named("vsi-bench"), named("embodied-r")] {
         let report = score(protocol, &vsi).unwrap();
         assert_eq!((report.n, report.overall, report.coverage.missing), (2, 50.0, 1));
     }
     let urban = [answers("Causal", 1, 0), missing("Causal")].concat();
-    let report = score(Protocol::UrbanVideoBench, &urban).unwrap();
+    let report = score(named("urbanvideo-bench"), &urban).unwrap();
     assert_eq!((report.n, report.overall, report.coverage.missing), (1, 100.0, 1));
 }
 
@@ -107,7 +110,7 @@ fn other_benchmarks_categories_are_skipped_and_counted() {
         answers("object_counting", 0, 1),
     ]
     .concat();
-    let report = score(Protocol::EmbodiedR, &predictions).unwrap();
+    let report = score(named("embodied-r"), &predictions).unwrap();
     assert_eq!((report.n, report.overall), (1, 100.0));
     let unscored_categories: Vec<_> = report.coverage.unscored_categories.into_iter().collect();
     assert_eq!(unscored_categories, [("Causal".to_owned(), 2), ("object_counting".to_owned(), 1)]);
@@ -120,7 +123,7 @@ fn a_completion_without_the_tag_is_wrong_and_counted() {
         "B",
         PredictionOutput::Completion("<think>B</think> B".to_owned()),
     )];
-    let report = score(Protocol::EmbodiedR, &predictions).unwrap();
+    let report = score(named("embodied-r"), &predictions).unwrap();
     assert_eq!((report.n, report.overall, report.coverage.without_answer_tag), (1, 0.0, 1));
 }
 
@@ -132,7 +135,7 @@ fn categories_come_in_the_protocols_order() {
         answers("Counterfactual", 1, 0),
     ]
     .concat();
-    let report = score(Protocol::EmbodiedR, &predictions).unwrap();
+    let report = score(named("embodied-r"), &predictions).unwrap();
     let names: Vec<_> = report.by_category.iter().map(|category| &*category.name).collect();
     assert_eq!(names, ["Counterfactual", "route_planning", "obj_appearance_order"]);
     assert_eq!(report.coverage.empty_categories.len(), 5);
@@ -140,12 +143,12 @@ fn categories_come_in_the_protocols_order() {
 
 #[test]
 fn nothing_to_score_is_an_error_that_names_the_categories_found() {
-    let error = score(Protocol::EmbodiedR, &answers("Causal", 1, 0)).unwrap_err();
+    let error = score(named("embodied-r"), &answers("Causal", 1, 0)).unwrap_err();
     assert_eq!(error.to_string(), "`embodied-r` scores none of the records' categories: Causal");
-    let error = score(Protocol::EmbodiedR, &answers("", 1, 0)).unwrap_err();
+    let error = score(named("embodied-r"), &answers("", 1, 0)).unwrap_err();
     assert_eq!(error.to_string(), "`embodied-r` scores none of the records' categories: (none)");
     let missing = [prediction("Causal", "B", PredictionOutput::Missing)];
-    let error = score(Protocol::UrbanVideoBench, &missing).unwrap_err();
+    let error = score(named("urbanvideo-bench"), &missing).unwrap_err();
     assert!(matches!(error, Error::NoPredictions { records: 1 }));
 }
 
@@ -153,10 +156,10 @@ fn nothing_to_score_is_an_error_that_names_the_categories_found() {
 fn the_json_has_exactly_the_documented_fields() {
     let predictions =
         [answers("route_planning", 1, 1), answers("object_rel_direction_easy", 1, 0)].concat();
-    let report = score(Protocol::VsiBench, &predictions).unwrap();
+    let report = score(named("vsi-bench"), &predictions).unwrap();
     assert_eq!(
         serde_json::to_string(&report).unwrap(),
-        r#"{"protocol":"vsi-bench","n":3,"overall":75.0,"micro":66.66666666666667,"macro":75.0,"by_category":{"object_rel_direction":{"score":100.0,"n":1},"route_planning":{"score":50.0,"n":2}}}"#
+        r#"{"benchmark":"vsi-bench","protocol":"vsi-bench","scorer":"official","prompt":null,"frames":null,"data_sha256":null,"n":3,"answered":3,"missing":0,"unparsed":0,"partial":true,"overall":75.0,"micro":66.66666666666667,"macro":75.0,"by_category":{"object_rel_direction":{"score":100.0,"n":1},"route_planning":{"score":50.0,"n":2}},"questions":[{"id":"1","extracted":"B","score":1.0},{"id":"1","extracted":"A","score":0.0},{"id":"1","extracted":"B","score":1.0}]}"#
     );
 }
 
@@ -171,7 +174,7 @@ fn warnings_cover_all_missing_and_skipped_questions() {
         ],
     ]
     .concat();
-    let report = score(Protocol::VsiBench, &predictions).unwrap();
+    let report = score(named("vsi-bench"), &predictions).unwrap();
     assert_eq!(
         report.warnings(),
         [
@@ -206,10 +209,11 @@ proptest! {
                 prediction(category, solution, answer.map_or(PredictionOutput::Missing, PredictionOutput::Answer))
             })
             .collect();
-        for protocol in Protocol::ALL {
+        for protocol in all_protocols() {
             let Ok(report) = score(protocol, &predictions) else { continue };
             let unscored_categories: usize = report.coverage.unscored_categories.values().sum();
-            let skipped = if protocol.skips_missing() { report.coverage.missing } else { 0 };
+            let skips_missing = protocol.benchmark.missing == Missing::Skipped;
+            let skipped = if skips_missing { report.coverage.missing } else { 0 };
             prop_assert_eq!(report.n + unscored_categories + skipped, predictions.len());
             prop_assert_eq!(report.by_category.iter().map(|c| c.n).sum::<usize>(), report.n);
             let scores = report.by_category.iter().map(|category| category.score);
@@ -217,7 +221,7 @@ proptest! {
             let highest = scores.fold(0.0, f64::max);
             prop_assert!(lowest >= 0.0 && highest <= 100.0);
             prop_assert!((lowest - 1e-9..=highest + 1e-9).contains(&report.macro_));
-            if protocol.level_aggregation() == LevelAggregation::Pooled {
+            if protocol.scorer.level_aggregation == LevelAggregation::Pooled {
                 prop_assert!((lowest - 1e-9..=highest + 1e-9).contains(&report.micro));
             }
         }
@@ -227,12 +231,12 @@ proptest! {
 #[test]
 fn the_categories_of_any_questions_are_sorted_and_their_mean_is_over_questions() {
     let predictions = [answers("b", 3, 1), answers("a", 1, 1), answers("", 1, 0)].concat();
-    let report = score(Protocol::Accuracy, &predictions).unwrap();
+    let report = score(named("accuracy"), &predictions).unwrap();
     let names: Vec<_> = report.by_category.iter().map(|category| &*category.name).collect();
     assert_eq!(names, ["(none)", "a", "b"]);
     assert_eq!((report.n, report.overall), (predictions.len(), report.micro));
     assert!(!report.is_partial() && report.warnings().is_empty());
-    let other = score(Protocol::Accuracy, &answers("c", 1, 1)).unwrap();
+    let other = score(named("accuracy"), &answers("c", 1, 1)).unwrap();
     let folds = crate::FoldedReport::new(vec![report, other]).unwrap();
     let names: Vec<_> = folds.mean.by_category.iter().map(|category| &*category.name).collect();
     assert_eq!(names, ["(none)", "a", "b", "c"]);

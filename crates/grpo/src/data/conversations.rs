@@ -98,12 +98,12 @@ fn answer_alone(
         let what = "has no `answer`; SFT on questions needs one".into();
         return Err(Error::Question { id: question.id(), what });
     }
-    let messages = [
-        ChatMessage::system(system.text(Given::of_question(question))),
+    let system = system.text(Given::of_question(question)).map(ChatMessage::system);
+    let turns = [
         ChatMessage::user(&question.question),
         ChatMessage::assistant(prompts::answer_alone(answer)),
     ];
-    example(&messages, text)
+    example(&system.into_iter().chain(turns).collect::<Vec<_>>(), text)
 }
 
 /// The examples of one line, or what is wrong with it.

@@ -74,7 +74,7 @@ pub fn examples(
             }
             let content = vec![Part::Text(prompts::answer_alone(answer))];
             sample.sample.messages.push(Message { role: Role::Assistant, content });
-            own = Some(system.text(Given::of_sample(&sample.sample)));
+            own = system.text(Given::of_sample(&sample.sample));
         }
         let turns = sample.sample.messages.iter().enumerate();
         let turns: Vec<usize> =
@@ -110,7 +110,7 @@ pub fn question_prompt(
     model: (&dyn ChatTokenizer, &VisionProcessor),
 ) -> Result<Prompt> {
     let system = system.text(Given::of_sample(&sample.sample));
-    prompt(sample, sample.sample.prompt(), Some(system), model)
+    prompt(sample, sample.sample.prompt(), system, model)
 }
 
 /// The prompt of some of the messages, with a generation prompt.

@@ -58,7 +58,7 @@ impl<M: Model> ReferenceJudge<M> {
         let mut replies = vec![None; prompts.len()];
         let (mut requests, mut indices) = (Vec::new(), Vec::new());
         for (index, JudgePrompt { system, user }) in prompts.iter().enumerate() {
-            let prompt = chat_prompt(tokenizer, system, user)?;
+            let prompt = chat_prompt(tokenizer, Some(system.as_str()), user)?;
             // A question that almost fills the context leaves no room for the reasoning to judge.
             if prompt.len() >= reference.context_length() {
                 tracing::warn!("a judge's prompt exceeds the reference model's context length");

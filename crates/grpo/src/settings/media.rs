@@ -25,7 +25,7 @@ pub struct MediaSettings {
     /// Leave out records that cannot be read, and those with a missing or broken image or video, and count them, instead
     /// of not starting. Default: false.
     pub skip_bad_records: bool,
-    /// Frames of a video: `key` (key frames), `uniform=N`, or `fps=2,max_frames=64`. Default: `uniform=16`.
+    /// Frames of a video: `key` (key frames), `uniform=N`, `linspace=N`, or `fps=2,max_frames=64`. Default: `uniform=16`.
     pub frames: String,
     /// What the model sees in the frames of a video: a `video`, in temporal patches of two frames, or `images`. Default:
     /// `video`.

@@ -8,6 +8,17 @@ const FRAME_FACTOR: usize = 2;
 /// The least frames of a rate, if the video has as many.
 const MIN_FRAMES: f64 = 4.0;
 
+/// `numpy.linspace(0, frames - 1, min(count, frames), dtype=int)`.
+pub(super) fn linspace(frames: usize, count: usize) -> Vec<usize> {
+    let (count, last) = (count.min(frames), frames.saturating_sub(1));
+    let step = last as f64 / count.saturating_sub(1).max(1) as f64;
+    let at = |index: usize| match index + 1 == count && count > 1 {
+        true => last,
+        false => (index as f64 * step).floor() as usize,
+    };
+    (0..count).map(at).collect()
+}
+
 /// The indices of `count` frames of a video of `frames`, evenly spaced from the first to the last: `round` of
 /// `torch.linspace(0, frames - 1, count)` in f32, or of `np.linspace` in f64.
 pub(super) fn uniform(frames: usize, count: usize, sampling: FrameSampling) -> Vec<usize> {
@@ -77,6 +88,15 @@ mod tests {
             let case = format!("{frames} frames at {video_fps}, sampled at {fps}");
             assert_eq!(uniform(frames, count, FrameSampling::Even), indices, "{case}");
         }
+    }
+
+    /// Values of numpy 2.
+    #[test]
+    fn linspace_rounds_down() {
+        assert_eq!(linspace(10, 4), [0, 3, 6, 9]);
+        assert_eq!(linspace(100, 7), [0, 16, 33, 49, 66, 82, 99]);
+        assert_eq!(linspace(3, 32), [0, 1, 2]);
+        assert_eq!((linspace(9, 1), linspace(1, 4), linspace(0, 4)), (vec![0], vec![0], vec![]));
     }
 
     #[test]

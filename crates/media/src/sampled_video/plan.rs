@@ -53,6 +53,7 @@ impl FramePlan {
             FrameSelection::Uniform(count) => {
                 indices::uniform(frames, count, processor.frame_sampling())
             }
+            FrameSelection::Linspace(count) => indices::linspace(frames, count),
             FrameSelection::Fps { fps, max_frames } => {
                 let sampling = processor.frame_sampling();
                 let count = indices::count_at((frames, video_fps), fps, max_frames, sampling);

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
-/// Which frames of a video a model sees. Its text form is `key`, `uniform=16` or `fps=2,max_frames=64`.
+/// Which frames of a video a model sees. Its text form is `key`, `uniform=16`, `linspace=32` or `fps=2,max_frames=64`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum FrameSelection {
@@ -15,6 +15,8 @@ pub enum FrameSelection {
     Key,
     /// This many frames from the first to the last, evenly spaced; all frames of a video that has fewer.
     Uniform(usize),
+    /// The same, rounded as numpy's `linspace(0, n - 1, N, dtype=int)`: the frames of lmms-eval's and VLMEvalKit's benchmarks.
+    Linspace(usize),
     /// The processors' sampling: a rate, from 4 to `max_frames` frames, evenly spaced from the first to the last. For
     /// Qwen2.5-VL an even number (`smart_nframes` of `qwen-vl-utils`). A video of one frame has that one.
     Fps {
@@ -76,6 +78,9 @@ impl FrameSelection {
             Self::Uniform(frames) if !(1..=MAX_FRAMES).contains(&frames) => {
                 invalid("uniform", &frames, format!("from 1 to {MAX_FRAMES} frames"))
             }
+            Self::Linspace(frames) if !(1..=MAX_FRAMES).contains(&frames) => {
+                invalid("linspace", &frames, format!("from 1 to {MAX_FRAMES} frames"))
+            }
             Self::Fps { fps, .. } if !(fps.is_finite() && fps > 0.0) => {
                 invalid("fps", &fps, "a positive number".to_owned())
             }
@@ -92,6 +97,7 @@ impl fmt::Display for FrameSelection {
         match self {
             Self::Key => f.write_str("key"),
             Self::Uniform(frames) => write!(f, "uniform={frames}"),
+            Self::Linspace(frames) => write!(f, "linspace={frames}"),
             Self::Fps { fps, max_frames } => write!(f, "fps={fps},max_frames={max_frames}"),
         }
     }
@@ -104,6 +110,7 @@ impl FromStr for FrameSelection {
         let parsed = match text.split_once('=') {
             None if text == "key" => Some(Self::Key),
             Some(("uniform", frames)) => frames.parse().ok().map(Self::Uniform),
+            Some(("linspace", frames)) => frames.parse().ok().map(Self::Linspace),
             Some(("fps", rest)) => {
                 let (fps, max_frames) = match rest.split_once(",max_frames=") {
                     Some((fps, max_frames)) => (fps, max_frames.parse().ok()),
@@ -117,7 +124,8 @@ impl FromStr for FrameSelection {
         let invalid = || Error::FrameOption {
             option: "frames",
             given: format!("`{text}`"),
-            expected: "`key`, `uniform=N` or `fps=F`, such as `uniform=16`".to_owned(),
+            expected: "`key`, `uniform=N`, `linspace=N` or `fps=F`, such as `uniform=16`"
+                .to_owned(),
         };
         parsed.ok_or_else(invalid)?.checked()
     }
@@ -145,18 +153,19 @@ mod tests {
     proptest! {
         #[test]
         fn a_selection_is_read_from_what_it_writes(
-            kind in 0..3, count in 2..=MAX_FRAMES, fps in 1e-3..1e3_f64,
+            kind in 0..4, count in 2..=MAX_FRAMES, fps in 1e-3..1e3_f64,
         ) {
             let selection = match kind {
                 0 => FrameSelection::Key,
                 1 => FrameSelection::Uniform(count),
+                2 => FrameSelection::Linspace(count),
                 _ => FrameSelection::Fps { fps, max_frames: count },
             };
             prop_assert_eq!(selection.to_string().parse::<FrameSelection>().unwrap(), selection);
         }
 
         #[test]
-        fn no_text_makes_the_parser_panic(text in "(key|uniform|fps|max_frames|=|,|[0-9]|.){0,8}") {
+        fn no_text_makes_the_parser_panic(text in "(key|uniform|linspace|fps|max_frames|=|,|[0-9]|.){0,8}") {
             let _ = text.parse::<FrameSelection>();
         }
     }
@@ -182,6 +191,7 @@ mod tests {
     fn an_invalid_selection_is_named_with_what_is_expected() {
         for (text, message) in [
             ("uniform=0", "`uniform` must be from 1 to 768 frames, not 0"),
+            ("linspace=0", "`linspace` must be from 1 to 768 frames, not 0"),
             ("uniform=769", "`uniform` must be from 1 to 768 frames, not 769"),
             ("fps=0", "`fps` must be a positive number, not 0"),
             ("fps=-1", "`fps` must be a positive number, not -1"),

@@ -116,7 +116,7 @@ impl Conversation {
         {
             turn.images.splice(0..0, frames.iter().cloned());
         }
-        let system = self.system.iter().map(|system| system.text(self.given()));
+        let system = self.system.iter().filter_map(|system| system.text(self.given()));
         let system = system.map(|text| ChatTurn::from(ChatMessage::system(text)));
         system.chain(turns).collect()
     }

@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
+use embodied_r_data::multimodal::ReadOptions;
 use embodied_r_data::question::read_questions;
+use embodied_r_eval::layout::{AnnotationFiles, recognized};
 
 use super::check::{Check, size};
 
@@ -33,10 +35,48 @@ pub(super) fn checks(folder: &Path) -> Vec<Check> {
         checks.push(videos(&complete.join("videos"), "complete/videos"));
     }
     if checks.is_empty() {
-        let found = "neither `VSI-Bench` nor `UrbanVideo-Bench` nor `complete`";
+        checks.extend(own_layout(folder));
+    }
+    if checks.is_empty() {
+        let found = "neither `VSI-Bench` nor `UrbanVideo-Bench` nor `complete`, nor the files of a benchmark \
+                     (`embodied-r benchmarks`)";
         checks.push(Check::missing(AREA, "folder", found, LAYOUT));
     }
     checks
+}
+
+/// Checks a benchmark in its own layout: its questions, and their images and videos; none if it is no known one.
+fn own_layout(folder: &Path) -> Vec<Check> {
+    let Some((name, layout)) = recognized(folder).and_then(|it| Some((it.name, it.layout?))) else {
+        return Vec::new();
+    };
+    let questions = format!("{name} questions");
+    let options = ReadOptions { skip_bad_records: true, ..ReadOptions::default() };
+    let prompt = layout.prompts.first().copied().unwrap_or_default();
+    let read = AnnotationFiles::find(layout, folder)
+        .and_then(|files| files.read(layout, prompt, &options, usize::MAX));
+    let set = match read {
+        Ok(set) => set,
+        Err(error) => {
+            let advice = format!("download `{}` again", layout.source);
+            return vec![Check::missing(AREA, &questions, error.to_string(), &advice)];
+        }
+    };
+    let (found, missing) = (set.samples.len(), set.skipped.len());
+    let media = format!("{name} images and videos");
+    let of_media = match set.skipped.first() {
+        None => Check::ok(AREA, &media, format!("all of {found} questions")),
+        Some((place, reason)) => {
+            let what =
+                format!("missing of {missing} of {} questions; {place}: {reason}", found + missing);
+            let advice = format!(
+                "unpack the files of `{}` there; those questions count as wrong",
+                layout.source
+            );
+            Check::warning(AREA, &media, what, &advice)
+        }
+    };
+    vec![Check::ok(AREA, &questions, (found + missing).to_string()), of_media]
 }
 
 fn questions(benchmark: &Path, name: &str, file: &str) -> Check {

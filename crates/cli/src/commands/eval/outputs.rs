@@ -6,15 +6,15 @@ use std::rc::Rc;
 use anyhow::Context as _;
 use embodied_r_data::multimodal::SampleSet;
 use embodied_r_data::question_set::{QuestionSet, read_question_set};
-use embodied_r_data::{DataFiles, Progress as _, Question};
+use embodied_r_data::{Progress as _, Question};
 use embodied_r_eval::{
-    Answered, Error, Matched, Prediction, Protocol, Report, SampledQuestion, match_questions,
-    predictions, samples, score, score_samples,
+    Answered, Benchmark, Error, Matched, Prediction, Protocol, Report, SampledQuestion,
+    match_questions, predictions, samples, score, score_samples,
 };
 
 use super::folds;
 use super::pass_at::{SamplingPlan, explain_samples};
-use crate::args::eval::{EvalArgs, ProtocolName, Source};
+use crate::args::eval::{EvalArgs, Source};
 use crate::args::reasoner::ReasonerArgs;
 use crate::asked::Asked;
 use crate::commands::infer::perceived::{self, CaptioningPlan};
@@ -22,6 +22,7 @@ use crate::commands::infer::{self, Journal};
 use crate::direct::Direct;
 use crate::exit::{self, Usage};
 use crate::progress::Bar;
+use crate::questions::QuestionSource;
 use crate::reasoner::Reasoner;
 
 /// Name of the file of a model's answers.
@@ -56,6 +57,11 @@ impl Outputs {
 
     /// Their scores, with pass@k for these `ks`.
     pub(super) fn score(&self, protocol: Protocol, ks: &[usize]) -> anyhow::Result<Report> {
+        if let Self::Predictions(all) = self
+            && all.iter().all(Prediction::is_bare)
+        {
+            return Err(explain(Error::UnknownQuestions));
+        }
         match self {
             Self::Predictions(predictions) => score(protocol, predictions),
             Self::Samples(sampled, temperature) => {
@@ -97,12 +103,19 @@ pub(super) fn all(args: &EvalArgs) -> anyhow::Result<Vec<Outputs>> {
         }
         false => None,
     };
-    let sources = folds::sources(source, args.folds.folds)?;
+    let mut sources = folds::sources(source, args.folds.folds)?;
     let is_folded = args.folds.folds.is_some();
+    if let Some(annotations) = source.annotations()? {
+        for source in &mut sources {
+            let decoding = &mut source.reasoner.model.decoding;
+            *decoding = decoding.clone().with_prompt(Some(annotations.prompt));
+        }
+    }
     match source.predictions {
         Some(_) => read(&sources, is_sampled, is_folded),
         None => {
-            let request = Request { plan: plan.as_ref(), protocol: args.protocol, is_folded };
+            let request =
+                Request { plan: plan.as_ref(), benchmark: args.source.benchmark, is_folded };
             generate(&sources, &request, args.output.as_deref())
         }
     }
@@ -139,18 +152,15 @@ fn read(sources: &[Source], is_sampled: bool, is_folded: bool) -> anyhow::Result
         .collect()
 }
 
-/// Reads the first questions of files with the published answers.
-type ReadQuestions = fn(&DataFiles, Option<&Path>, Option<usize>) -> anyhow::Result<QuestionSet>;
+/// Reads questions.
+type ReadQuestions = fn(&QuestionSource) -> anyhow::Result<QuestionSet>;
 
 /// The question set of each source, if `--data` is given.
 fn question_sets(
     sources: &[Source],
     read: ReadQuestions,
 ) -> anyhow::Result<Option<Vec<QuestionSet>>> {
-    let read = |source: &Source| {
-        let data = source.data()?;
-        Some(read(&data, source.answers.as_deref(), source.limit))
-    };
+    let read = |source: &Source| Some(read(&source.questions()?));
     sources.iter().map(read).collect::<Option<anyhow::Result<_>>>().transpose()
 }
 
@@ -158,12 +168,12 @@ fn question_sets(
 struct Request<'a> {
     /// Samples instead of answers.
     plan: Option<&'a SamplingPlan>,
-    protocol: Option<ProtocolName>,
+    benchmark: Option<&'static Benchmark>,
     is_folded: bool,
 }
 
 impl Request<'_> {
-    /// Checks, before a model answers anything, that the protocol can score the questions of each source: it scores them
+    /// Checks, before a model answers anything, that the benchmark can score the questions of each source: it scores them
     /// without answers.
     fn check<'q, Q: Iterator<Item = &'q Question>>(
         &self,
@@ -172,11 +182,11 @@ impl Request<'_> {
         let sources: Vec<Vec<Prediction>> =
             sources.map(|questions| questions.map(Prediction::unanswered).collect()).collect();
         let categories = sources.iter().flatten().map(|question| question.category.as_str());
-        let protocol = super::protocol(self.protocol, categories.clone());
-        super::warn_of_unknown_categories(self.protocol, protocol, categories);
+        let benchmark = super::benchmark(self.benchmark, categories.clone());
+        super::warn_of_unknown_categories(self.benchmark, benchmark, categories);
         for (fold, unanswered) in sources.iter().enumerate() {
             if !unanswered.is_empty() {
-                let scored = score(protocol, unanswered).map_err(explain);
+                let scored = score(benchmark.into(), unanswered).map_err(explain);
                 of_fold(scored, self.is_folded.then_some(fold))?;
             }
         }
@@ -193,7 +203,7 @@ fn generate(
     let folder = Folder::new(save_path)?;
     let Some(Source { video, direct, .. }) = sources.first() else { return Ok(Vec::new()) };
     let (all, reasoners) = match video.direct(direct)? {
-        Some(direct) => seen(sources, request, &direct)?,
+        Some(direct) => seen(sources, request, direct)?,
         None => captioned(sources, request, &folder)?,
     };
     let (mut outputs, mut journals) = (Vec::new(), Vec::<Journal>::new());
@@ -212,9 +222,14 @@ fn generate(
                 let output = folder.join(SAMPLES);
                 let (completions, journal) =
                     infer::sample(&asked, &reasoner, plan.samples, &output)?;
+                let prompt = asked.prompt.map(str::to_owned);
                 let questions = asked.questions.iter().zip(completions);
-                let sampled: Vec<SampledQuestion> =
-                    questions.map(|(question, of)| SampledQuestion::new(question, of)).collect();
+                let sampled = questions.map(|(question, of)| SampledQuestion {
+                    prompt: prompt.clone(),
+                    ..SampledQuestion::new(question, of)
+                });
+                let left_out = asked.left_out.iter().map(SampledQuestion::unanswered);
+                let sampled: Vec<SampledQuestion> = sampled.chain(left_out).collect();
                 samples::write(&output, &sampled)?;
                 (Outputs::Samples(sampled, Some(plan.temperature)), journal)
             }
@@ -256,14 +271,19 @@ fn captioned(
 fn seen(
     sources: &[Source],
     request: &Request<'_>,
-    direct: &Direct,
+    direct: Direct,
 ) -> anyhow::Result<(Vec<Asked>, Vec<Rc<Reasoner>>)> {
+    let annotations =
+        sources.iter().map(Source::annotations).collect::<anyhow::Result<Vec<_>>>()?;
+    let first = annotations.iter().flatten().next();
+    let mut direct = direct.with_frames_of(first);
+    if first.is_some() {
+        // They count as wrong.
+        direct = direct.skipping_bad_records();
+    }
     // Fails on a text model before the questions are read.
-    let reasoners = reasoners(sources, request.plan, Some(direct))?;
-    let read = |source: &Source| {
-        let data = source.data()?;
-        Some(direct.read(&data, source.answers.as_deref(), source.limit))
-    };
+    let reasoners = reasoners(sources, request.plan, Some(&direct))?;
+    let read = |source: &Source| Some(direct.read(&source.questions()?));
     let sets: Vec<SampleSet> = sources.iter().filter_map(read).collect::<anyhow::Result<_>>()?;
     if request.is_folded {
         folds::check_scenes(&sets)?;
@@ -275,7 +295,11 @@ fn seen(
     if request.is_folded {
         folds::check_images(&files, &asked)?;
     }
-    Ok((asked, reasoners))
+    let asked = asked.into_iter().zip(&annotations).map(|(asked, of)| match of {
+        Some(of) => asked.of_annotations(of),
+        None => Ok(asked),
+    });
+    Ok((asked.collect::<anyhow::Result<_>>()?, reasoners))
 }
 
 fn answer(
@@ -283,7 +307,7 @@ fn answer(
     reasoner: &Reasoner,
     output: PathBuf,
 ) -> anyhow::Result<(Outputs, Journal)> {
-    let questions = asked.questions.clone();
+    let questions = [asked.questions.as_slice(), &asked.left_out].concat();
     let (_, journal) = infer::answer_file(asked, reasoner, &output)?;
     let predictions = predictions::read(&output).map_err(explain)?;
     Ok((Outputs::Predictions(predictions).of(&questions)?, journal))
@@ -355,7 +379,7 @@ fn explain(error: Error) -> anyhow::Error {
              `id`)"
         }
         Error::NothingToScore { .. } => {
-            "choose the benchmark's protocol with `--protocol`; `accuracy` scores questions of any category"
+            "choose the benchmark with `--benchmark`; `accuracy` scores questions of any category"
         }
         Error::Records(embodied_r_rewards::Error::Field { .. }) => {
             "records need `question_category`, `answer` and `content`, or `id`, `category`, \

@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use embodied_r_data::DataFiles;
 use embodied_r_data::captions::ORIGINAL_QUESTION;
 use embodied_r_data::data_files::named;
 use embodied_r_data::question::{Question, read_questions};
@@ -22,18 +21,19 @@ use crate::asked::report_unanswered;
 use crate::commands::perceive;
 use crate::exit::{self, Status, Usage};
 use crate::media;
+use crate::questions::{QuestionSource, Reader};
 
 /// Placeholder at the start of a question whose video is not captioned yet.
 const VIDEO: &str = "<video>";
 
-/// Reads the first `limit` questions in any supported format; reports dropped ones. Refuses files without questions, and
-/// those in which a question occurs twice.
-pub(crate) fn read(
-    data: &DataFiles,
-    answers: Option<&Path>,
-    limit: Option<usize>,
-) -> anyhow::Result<QuestionSet> {
-    let mut set = QuestionSet::read(data, answers)?;
+/// Reads the questions in any supported format; reports dropped ones. Refuses files without questions, and those in which a
+/// question occurs twice.
+pub(crate) fn read(source: &QuestionSource) -> anyhow::Result<QuestionSet> {
+    let QuestionSource { data, answers, limit, .. } = source;
+    let mut set = match source.annotations(Reader::Text)? {
+        Some(annotations) => annotations.read_text()?,
+        None => QuestionSet::read(data, answers.as_deref())?,
+    };
     set.reject_duplicates()?;
     if set.questions.is_empty() {
         let path = set.files.into_iter().next().unwrap_or_default();
@@ -46,15 +46,14 @@ pub(crate) fn read(
 }
 
 /// [`read`] for a model that reads text: warns if questions have images or videos, which it does not see.
-pub(crate) fn read_text(
-    data: &DataFiles,
-    answers: Option<&Path>,
-    limit: Option<usize>,
-) -> anyhow::Result<QuestionSet> {
-    let set = read(data, answers, limit).map_err(|error| {
+pub(crate) fn read_text(source: &QuestionSource) -> anyhow::Result<QuestionSet> {
+    if let Some(annotations) = source.annotations(Reader::Text)? {
+        annotations.require_videos()?;
+    }
+    let set = read(source).map_err(|error| {
         use embodied_r_data::Error::{Json, UnknownFormat};
         let is_other = matches!(error.downcast_ref(), Some(Json { .. } | UnknownFormat { .. }));
-        match is_other && media::has_known_format(data) {
+        match is_other && media::has_known_format(&source.data) {
             true => {
                 exit::hint(error.to_string(), "a vision-language model reads it with `--direct`")
             }

@@ -95,7 +95,7 @@ impl QuestionImages {
 fn most_frames(selection: FrameSelection) -> usize {
     match selection {
         FrameSelection::Key => KeyFrameOptions::default().max_frames,
-        FrameSelection::Uniform(frames) => frames,
+        FrameSelection::Uniform(frames) | FrameSelection::Linspace(frames) => frames,
         FrameSelection::Fps { max_frames, .. } => max_frames,
     }
 }

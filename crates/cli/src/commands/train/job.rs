@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use candle_core::Device;
+use embodied_r_data::DataFiles;
 use embodied_r_dist::ProcessGroup;
+use embodied_r_eval::layout;
 use embodied_r_files::write_json;
 use embodied_r_grpo::Error;
 use embodied_r_grpo::checkpoint::Checkpoint;
@@ -62,6 +64,7 @@ impl<'a, T: TrainingSettings> Job<'a, T> {
         process_group: &'a ProcessGroup,
     ) -> anyhow::Result<Self> {
         let (run, trainable) = (session.settings.run(), session.settings.trainable());
+        refuse_test_sets(&run.data)?;
         let folder = crate::hub::decoder(&run.model, None)?;
         // An adapter is nothing without its base model, which is therefore hashed as a whole.
         let extent = match &trainable {
@@ -234,4 +237,22 @@ impl<'a, T: TrainingSettings> Job<'a, T> {
         let precision = self.settings().run().precision;
         RankDevice { device: &self.device, precision, ranks: self.ranks(), host_bytes }
     }
+}
+
+/// Refuses to train on the questions of a benchmark, whose scores would then say nothing.
+fn refuse_test_sets(data: &DataFiles) -> Result<(), Usage> {
+    let is_test_set = |path: &Path| {
+        layout::published_as(&path.to_string_lossy()).or_else(|| layout::recognized(path))
+    };
+    for path in data.paths() {
+        if let Some(benchmark) = is_test_set(path) {
+            return Err(Usage(format!(
+                "`{}` is the benchmark `{}`: a model that was trained on it has no score in it; train on other data, or \
+                 split the questions by scene with `embodied-r preprocess`",
+                path.display(),
+                benchmark.name
+            )));
+        }
+    }
+    Ok(())
 }

@@ -4,7 +4,7 @@
 const MARK: &str = "Option:";
 
 /// The option that `answer` names; `None` for an empty answer.
-pub(super) fn option(answer: &str) -> Option<String> {
+pub(crate) fn option(answer: &str) -> Option<String> {
     let marked = answer.match_indices(MARK).find_map(|(at, _)| {
         let rest = &answer[at + MARK.len()..];
         let rest = rest.trim_start_matches(|char: char| char == '[' || char.is_whitespace());

@@ -1,35 +1,15 @@
 //! VSI-Bench's answer matching, as in its official scorer (the `vsibench` task of lmms-eval): the
 //! first word, without trailing full stops; a number as Python's `float` reads it.
 
-use embodied_r_rewards::answer::decimal_digit;
-
-/// Whether the first word of `answer` is `solution`, ignoring case.
-pub(super) fn matches(answer: &str, solution: &str) -> bool {
-    first_word(answer).to_lowercase() == solution.to_lowercase()
-}
+use crate::extract::python::float;
 
 /// The first word of `answer` as a number.
-pub(super) fn number(answer: &str) -> Option<f64> {
+pub(crate) fn number(answer: &str) -> Option<f64> {
     float(first_word(answer))
 }
 
-/// Python's `float(text)`: digits of any script, `_` between digits, and no minus sign but `-`.
-pub(super) fn float(text: &str) -> Option<f64> {
-    let text: String =
-        text.trim().chars().map(|char| decimal_digit(char).unwrap_or(char)).collect();
-    let bytes = text.as_bytes();
-    let is_digit =
-        |at: Option<usize>| at.and_then(|at| bytes.get(at)).is_some_and(u8::is_ascii_digit);
-    let between_digits =
-        |(at, _): (usize, &str)| is_digit(at.checked_sub(1)) && is_digit(Some(at + 1));
-    if !text.match_indices('_').all(between_digits) {
-        return None;
-    }
-    text.replace('_', "").parse().ok()
-}
-
 /// Split at spaces only, not at all whitespace: an answer with a leading space is empty.
-fn first_word(answer: &str) -> &str {
+pub(crate) fn first_word(answer: &str) -> &str {
     answer.split(' ').next().unwrap_or_default().trim_end_matches('.').trim()
 }
 
@@ -38,14 +18,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_word_is_compared_ignoring_case() {
-        for answer in
-            ["B", "b", "B.", "B...", "B. the chair", "b and more", "\nB.", "B\n", "B\n. x"]
-        {
-            assert!(matches(answer, "B"), "`{answer}`");
-        }
-        for answer in ["", " B", "(B)", "B)", "B, the chair", "B.\n", "AB", "the answer is B"] {
-            assert!(!matches(answer, "B"), "`{answer}`");
+    fn the_first_word_ends_at_a_space_and_has_no_full_stops_behind_it() {
+        for (answer, word) in [
+            ("B", "B"),
+            ("B...", "B"),
+            ("B. the chair", "B"),
+            ("B, the chair", "B,"),
+            ("B\n. x", "B"),
+            ("B.\n", "B."),
+            (" B", ""),
+        ] {
+            assert_eq!(first_word(answer), word, "`{answer}`");
         }
     }
 

@@ -1,14 +1,44 @@
-//! Embodied-R, Table 1 and Table 3.
+//! Embodied-R's eight multiple-choice tasks, of both benchmarks that it trains on.
 
-use super::table::{PublishedRow, PublishedTable, cells, row};
-use crate::protocol::EMBODIED_R;
+use super::letter;
+use super::vsi_bench::{DIRECTION, DIRECTION_LEVELS};
+use crate::benchmark::{Benchmark, Categories, Detection, InvalidSolution, Missing};
+use crate::published::{PublishedRow, PublishedTable, cells, row};
 
-pub(super) const TABLE: PublishedTable = PublishedTable {
+/// Embodied-R's eight multiple-choice tasks; overall is the mean over questions.
+pub static EMBODIED_R: Benchmark = Benchmark {
+    name: "embodied-r",
+    title: "Embodied-R: eight multiple-choice tasks, mean over questions",
+    categories: Categories::Listed { names: &CATEGORIES, levels: &DIRECTION_LEVELS },
+    detection: Detection::Shared,
+    size: Some(5464),
+    missing: Missing::Wrong,
+    invalid_solution: InvalidSolution::Error,
+    scorer: letter::SCORER,
+    other_scorers: &[],
+    layout: None,
+    published: Some(&TABLE),
+};
+
+/// In the order of its published table.
+const CATEGORIES: [&str; 8] = [
+    "Landmark Position",
+    "Counterfactual",
+    "Progress Evaluation",
+    "Action Generation",
+    "object_rel_distance",
+    DIRECTION,
+    "route_planning",
+    "obj_appearance_order",
+];
+
+/// Table 1 and Table 3.
+static TABLE: PublishedTable = PublishedTable {
     source: "Embodied-R (arXiv 2504.12680), Table 1; the row without collaboration is from Table 3",
     caveat: "overall is the mean over questions; the trained models, OpenAI-o1 and Gemini-2.5-Pro \
              were evaluated on a different mix of questions, so their overall scores are up to 1.3 \
              points higher than their columns average to on the full benchmarks",
-    categories: &EMBODIED_R,
+    categories: &CATEGORIES,
     rows: &ROWS,
 };
 

@@ -1,0 +1,238 @@
+//! `eval --benchmark`, and other commands, on published benchmarks in their own layout.
+
+use std::fs;
+use std::path::Path;
+
+use embodied_r_tests::{stderr_of, stdout_of};
+use serde_json::{Value, json};
+
+use crate::direct::{embodied_r, read, workspace, write_lines};
+use crate::images::test_image::test_image;
+
+/// Five questions of MindCube-tiny, the first three with their images.
+fn write_mindcube(folder: &Path) {
+    fs::create_dir_all(folder.join("views")).unwrap();
+    for index in 0..3 {
+        test_image((56, 56), index).save(folder.join(format!("views/{index}.png"))).unwrap();
+    }
+    let record = |index: usize| {
+        let id = ["among_0", "around_1", "rotation_2", "translation_3", "around_4"][index];
+        json!({"id": id, "images": [format!("views/{index}.png")], "gt_answer": "B",
+            "input_prompt": "<image>\nWhere? A. left B. right", "category": ["x"]})
+    };
+    let records: Vec<Value> = (0..5).map(record).collect();
+    write_lines(&folder.join("MindCube_tinybench.jsonl"), &records);
+}
+
+fn scores(dir: &Path, words: &[&str]) -> Value {
+    let all =
+        [&["eval", "--benchmark", "mindcube-tiny", "--data", "data", "--json"], words].concat();
+    let mut command = embodied_r(dir, &all);
+    serde_json::from_str(&stdout_of(&mut command)).unwrap()
+}
+
+fn predict(dir: &Path, records: &[Value]) {
+    write_lines(&dir.join("predictions.jsonl"), records);
+}
+
+const PREDICTIONS: [&str; 2] = ["--predictions", "predictions.jsonl"];
+
+#[test]
+fn predictions_are_matched_by_id_and_questions_without_one_are_wrong() {
+    let dir = tempfile::tempdir().unwrap();
+    write_mindcube(&dir.path().join("data"));
+    predict(
+        dir.path(),
+        &[
+            json!({"id": "rotation_2", "prediction": "B. right"}),
+            json!({"id": "among_0", "prediction": "I do not know"}),
+            json!({"id": "translation_3", "prediction": "B."}),
+            json!({"id": "around_1", "prediction": null}),
+        ],
+    );
+    let found = scores(dir.path(), &PREDICTIONS);
+    for (key, expected) in [
+        ("benchmark", json!("mindcube-tiny")),
+        ("scorer", json!("official")),
+        ("prompt", Value::Null),
+        ("frames", Value::Null),
+        ("n", json!(5)),
+        ("answered", json!(3)),
+        ("missing", json!(2)),
+        ("unparsed", json!(1)),
+        ("partial", json!(false)),
+        // Without `translation`.
+        ("overall", json!(25.0)),
+    ] {
+        assert_eq!(found[key], expected, "{key}");
+    }
+    assert_eq!(found["data_sha256"].as_str().unwrap().len(), 64);
+    assert_eq!(found["by_category"]["translation"], json!({"score": 100.0, "n": 1}));
+    assert_eq!(found["questions"][2], json!({"id": "rotation_2", "extracted": "B", "score": 1.0}));
+    assert_eq!(found["questions"][4], json!({"id": "around_4", "extracted": null, "score": 0.0}));
+}
+
+#[test]
+fn a_limit_marks_the_score_as_partial() {
+    let dir = tempfile::tempdir().unwrap();
+    write_mindcube(&dir.path().join("data"));
+    predict(dir.path(), &[json!({"id": "among_0", "prediction": "B."})]);
+    let found = scores(dir.path(), &[&PREDICTIONS[..], &["--limit", "2"]].concat());
+    assert_eq!((&found["n"], &found["partial"]), (&json!(2), &json!(true)));
+    assert_eq!(found["overall"], json!(50.0));
+}
+
+#[test]
+fn samples_of_lmms_eval_and_tables_of_vlmevalkit_are_read() {
+    let dir = tempfile::tempdir().unwrap();
+    write_mindcube(&dir.path().join("data"));
+    predict(
+        dir.path(),
+        &[
+            json!({"doc_id": 2, "resps": [["<think>A</think>B."]], "filtered_resps": ["A."]}),
+            json!({"doc_id": 0, "filtered_resps": ["B."]}),
+        ],
+    );
+    let of_samples = scores(dir.path(), &PREDICTIONS);
+    assert_eq!((&of_samples["answered"], &of_samples["overall"]), (&json!(2), &json!(50.0)));
+    let table =
+        "index\tid\tprediction\n0\tamong_0\t\"B.\nBecause\"\n1\taround_1\tA.\n2\trotation_2\t\n";
+    fs::write(dir.path().join("table.tsv"), table).unwrap();
+    let of_table = scores(dir.path(), &["--predictions", "table.tsv"]);
+    assert_eq!((&of_table["answered"], &of_table["overall"]), (&json!(2), &json!(25.0)));
+}
+
+#[test]
+fn every_scorers_score_is_in_one_table() {
+    let dir = tempfile::tempdir().unwrap();
+    write_mindcube(&dir.path().join("data"));
+    // Matcher A looks at the last lines, the authors' code at the last letter before a full stop.
+    predict(dir.path(), &[json!({"id": "among_0", "prediction": "B. is wrong.\nC"})]);
+    let found = scores(dir.path(), &[&PREDICTIONS[..], &["--scorer", "all"]].concat());
+    let overall = |scorer: &str| found["scorers"][scorer]["overall"].clone();
+    assert_eq!((overall("official"), overall("easi")), (json!(25.0), json!(0.0)));
+    let words = ["eval", "--benchmark", "mindcube-tiny", "--data", "data", "--scorer", "all"];
+    let mut command = embodied_r(dir.path(), &[&words[..], &PREDICTIONS].concat());
+    let text = stdout_of(&mut command);
+    assert!(text.contains("| category    | questions | official | easi |"), "{text}");
+}
+
+#[test]
+fn bad_input_is_one_line_that_names_it() {
+    let dir = tempfile::tempdir().unwrap();
+    write_mindcube(&dir.path().join("data"));
+    let cases: [(&[Value], &[&str], &str); 5] = [
+        (
+            &[
+                json!({"id": "among_0", "prediction": "B"}),
+                json!({"id": "among_0", "prediction": "A"}),
+            ],
+            &[],
+            "question `among_0` is in line 1 of `predictions.jsonl` and again in line 2",
+        ),
+        (&[json!({"prediction": "B"})], &[], "`id` in line 1 of `predictions.jsonl` is missing"),
+        (&[json!({"doc_id": 7, "resps": [["B"]]})], &[], "the predictions are of row 7"),
+        (
+            &[json!({"id": "among_0", "prediction": "B"})],
+            &["--scorer", "lmms"],
+            "has no scorer `lmms`",
+        ),
+        (
+            &[json!({"id": "among_0", "prediction": "B"})],
+            &["--prompt", "lmms"],
+            "has no prompt `lmms`",
+        ),
+    ];
+    for (records, options, expected) in cases {
+        predict(dir.path(), records);
+        let words = ["eval", "--benchmark", "mindcube-tiny", "--data", "data"];
+        let words = [&words[..], &PREDICTIONS, options].concat();
+        let code = if options.is_empty() { 1 } else { 2 };
+        let message = stderr_of(&mut embodied_r(dir.path(), &words), code);
+        assert!(message.contains(expected), "{message}");
+    }
+    fs::write(
+        dir.path().join("data/MindCube_tinybench.jsonl"),
+        r#"{"id": "a", "images": [], "input_prompt": "q", "gt_answer": "left"}"#,
+    )
+    .unwrap();
+    let words = ["eval", "--benchmark", "mindcube-tiny", "--data", "data"];
+    let words = [&words[..], &PREDICTIONS].concat();
+    let message = stderr_of(&mut embodied_r(dir.path(), &words), 1);
+    let expected =
+        "`gt_answer` in record 1 of `data/MindCube_tinybench.jsonl`: must be an option letter";
+    assert!(message.contains(expected), "{message}");
+}
+
+#[test]
+fn a_model_answers_the_official_prompt_and_a_missing_image_is_a_wrong_answer() {
+    let dir = workspace();
+    write_mindcube(&dir.path().join("data"));
+    let words = ["--direct", "--model", "model", "--max-new-tokens", "4", "--output", "out"];
+    let found = scores(dir.path(), &words);
+    assert_eq!((&found["n"], &found["answered"]), (&json!(5), &json!(3)));
+    assert_eq!((&found["missing"], &found["prompt"]), (&json!(2), &json!("official")));
+    let answers = read(&dir.path().join("out/answers.json"));
+    assert_eq!(answers.len(), 3);
+    assert_eq!(answers[0]["prompt"], "official");
+    assert_eq!(answers[0]["question"], "<image>Where? A. left B. right");
+    // The whole reply is the answer, also when it is read again.
+    let again = scores(dir.path(), &["--predictions", "out/answers.json"]);
+    assert_eq!((&again["questions"], &again["overall"]), (&found["questions"], &found["overall"]));
+}
+
+#[test]
+fn a_benchmark_is_recognized_by_doctor_and_refused_by_sft() {
+    let dir = workspace();
+    write_mindcube(&dir.path().join("data"));
+    let mut command = embodied_r(dir.path(), &["doctor", "--data", "data", "--json"]);
+    let found: Value = serde_json::from_str(&stdout_of(&mut command)).unwrap();
+    let check = |name: &str| {
+        let checks = found["checks"].as_array().unwrap();
+        checks.iter().find(|check| check["name"] == name).unwrap().clone()
+    };
+    assert_eq!(check("mindcube-tiny questions")["found"], "5");
+    let media = check("mindcube-tiny images and videos").to_string();
+    assert!(
+        media.contains("missing of 2 of 5 questions") && media.contains("views/3.png"),
+        "{media}"
+    );
+    for data in ["data", "data/MindCube_tinybench.jsonl", "nyu-visionx/VSI-Bench"] {
+        let words = ["sft", "--model", "model", "--data", data, "--output", "run"];
+        let message = stderr_of(&mut embodied_r(dir.path(), &words), 2);
+        assert!(message.contains("is the benchmark `"), "{message}");
+    }
+}
+
+#[test]
+fn the_list_has_every_benchmark_with_its_files_and_scorers() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = embodied_r(dir.path(), &["benchmarks", "--json"]);
+    let all: Vec<Value> = serde_json::from_str(&stdout_of(&mut command)).unwrap();
+    let find = |name: &str| all.iter().find(|it| it["name"] == name).unwrap();
+    for name in [
+        "vsi-bench",
+        "vsi-bench-debiased",
+        "mindcube-tiny",
+        "mmsi-bench",
+        "viewspatial",
+        "embspatial",
+        "erqa",
+        "sat",
+        "blink",
+        "3dsrbench",
+        "revsi",
+        "sti-bench",
+        "where2place",
+        "refspatial",
+        "robospatial-home",
+    ] {
+        let found = find(name);
+        assert!(!found["files"].as_array().unwrap().is_empty(), "{name}");
+        assert_eq!(found["scorers"][0], "official");
+    }
+    assert_eq!(find("vsi-bench")["scorers"], json!(["official", "lmms-2026", "easi"]));
+    assert_eq!(find("vsi-bench")["frames"][0], "linspace=32");
+    let rows = find("mmsi-bench")["published"]["rows"].as_array().unwrap();
+    assert!(rows.iter().any(|row| row["harness"] == "VLMEvalKit"), "{rows:?}");
+}
