@@ -33,7 +33,10 @@ impl AnnotationFiles {
         for pattern in layout.files {
             let files = matching(path, pattern);
             if !files.is_empty() {
-                return Ok(Self { folder: path.to_owned(), files });
+                // Its archive has images and annotations below this folder.
+                let folder =
+                    if pattern.starts_with("data/") { path.join("data") } else { path.to_owned() };
+                return Ok(Self { folder, files });
             }
         }
         Err(Error::NoAnnotations { folder: path.to_owned(), needed: layout.files })

@@ -7,7 +7,7 @@ use embodied_r_eval::benchmarks::{BENCHMARKS, find};
 /// A benchmark whose questions are read.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct BenchmarkArgs {
-    /// Benchmark that `--data` has in its own layout: its folder, or its annotation file.
+    /// Benchmark that `--data` has in its own layout: its folder, or its annotation file (`embodied-r benchmarks`).
     #[arg(long, value_name = "NAME", value_parser = benchmark(), hide_possible_values = true)]
     pub(crate) benchmark: Option<&'static Benchmark>,
     #[command(flatten)]

@@ -92,9 +92,9 @@ fn at_least_two(text: &str) -> Result<usize, String> {
 /// Where the predictions come from: a file, or a model and questions.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Source {
-    /// Benchmark whose rules score the answers [default: `egoschema` or `mvbench` if all questions are from that benchmark,
+    /// Benchmark whose rules score the answers; `embodied-r benchmarks` lists them [default: `egoschema` or `mvbench` if all questions are from that benchmark,
     /// `robot-r1` if all are of its kinds, `accuracy` if no benchmark has their categories, else `embodied-r`].
-    #[arg(long, alias = "protocol", value_name = "NAME", value_parser = benchmark(), display_order = 100)]
+    #[arg(long, alias = "protocol", value_name = "NAME", value_parser = benchmark(), hide_possible_values = true, display_order = 100)]
     pub(crate) benchmark: Option<&'static Benchmark>,
     /// Scorer of the benchmark's answers, as `embodied-r benchmarks` lists them, or `all` for a table of every scorer's score
     /// [default: the benchmark's first one].

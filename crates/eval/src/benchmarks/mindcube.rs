@@ -37,8 +37,12 @@ pub(super) static MINDCUBE_TINY: Benchmark = Benchmark {
     layout: Some(&Layout {
         source: "MLL-Lab/MindCube",
         files: &[
-            "**/MindCube_tinybench_raw_qa.jsonl",
-            "**/MindCube_tinybench.jsonl",
+            "MindCube_tinybench_raw_qa.jsonl",
+            "prompts/general/MindCube_tinybench_raw_qa.jsonl",
+            "data/prompts/general/MindCube_tinybench_raw_qa.jsonl",
+            "MindCube_tinybench.jsonl",
+            "raw/MindCube_tinybench.jsonl",
+            "data/raw/MindCube_tinybench.jsonl",
             "tiny/combined*.parquet",
         ],
         columns: &["gt_answer", "images"],

@@ -34,7 +34,7 @@ pub(super) static STI_BENCH: Benchmark = Benchmark {
     other_scorers: &[Scorer::micro("easi", easi::COMPARABLE, easi::matched)],
     layout: Some(&Layout {
         source: "MINT-SJTU/STI-Bench",
-        files: &["qa.parquet", "**/qa.parquet"],
+        files: &["qa.parquet"],
         columns: &["Candidates", "time_start", "time_end"],
         prompts: &["official", EMBODIED_R_PROMPT],
         frames: &["linspace=30", "fps=2", "key"],

@@ -33,7 +33,11 @@ pub(super) static VIEWSPATIAL: Benchmark = Benchmark {
     other_scorers: &[Scorer::micro("easi", easi::COMPARABLE, easi::matched)],
     layout: Some(&Layout {
         source: "lidingm/ViewSpatial-Bench",
-        files: &["ViewSpatial-Bench.json", "**/ViewSpatial-Bench.json", "data/test-*.parquet"],
+        files: &[
+            "ViewSpatial-Bench.json",
+            "ViewSpatial-Bench/ViewSpatial-Bench.json",
+            "data/test-*.parquet",
+        ],
         columns: &["choices", "question_type"],
         prompts: &["official", "lmms", "easi", EMBODIED_R_PROMPT],
         frames: &[],

@@ -90,8 +90,10 @@ mod tests {
     use crate::args::try_parse_from;
 
     /// Options that every backend has.
-    const SHARED: [&str; 13] = [
+    const SHARED: [&str; 15] = [
         "data",
+        "benchmark",
+        "prompt",
         "answers",
         "output",
         "video_dir",
