@@ -6,8 +6,9 @@ use embodied_r_data::multimodal::{MediaUse, ReadOptions, SampleSet};
 use embodied_r_data::question_set::{QuestionFormat, QuestionSet};
 use embodied_r_data::{DataFiles, Question, VideoFolders, find_video};
 use embodied_r_eval::Benchmark;
-use embodied_r_eval::benchmark::{EMBODIED_R_PROMPT, Layout};
+use embodied_r_eval::benchmark::Layout;
 use embodied_r_eval::layout::AnnotationFiles;
+use embodied_r_eval::own_prompt::EMBODIED_R_PROMPT;
 
 use crate::exit::Usage;
 

@@ -9,9 +9,6 @@ use crate::error::{Error, Result};
 use crate::predictions::Prediction;
 use crate::published::PublishedTable;
 
-/// The name of this program's own prompt, which asks for `<think>` and `<answer>` tags.
-pub const EMBODIED_R_PROMPT: &str = "embodied-r";
-
 /// A benchmark: one row of [`BENCHMARKS`](crate::benchmarks::BENCHMARKS).
 #[derive(Debug)]
 pub struct Benchmark {
@@ -48,7 +45,7 @@ pub struct Layout {
     pub files: &'static [&'static str],
     /// Columns by which its annotation files are recognized.
     pub columns: &'static [&'static str],
-    /// The names of its prompts: whose they are, or [`EMBODIED_R_PROMPT`]; the first is the default.
+    /// The names of its prompts: whose they are, or [`EMBODIED_R_PROMPT`](crate::own_prompt::EMBODIED_R_PROMPT); the first is the default.
     pub prompts: &'static [&'static str],
     /// Rules that select frames of its videos, as `--frames` takes them; the first is the default. None for images.
     pub frames: &'static [&'static str],

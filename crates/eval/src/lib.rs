@@ -53,6 +53,7 @@ pub mod layout;
 pub mod markdown;
 pub mod matching;
 mod option_line;
+pub mod own_prompt;
 pub mod pass_at;
 mod pointing;
 pub mod predictions;

@@ -11,8 +11,8 @@ use embodied_r_rewards::answer_type::AnswerType;
 use embodied_r_rewards::records::Record;
 use serde_json::{Map, Value};
 
-use crate::benchmark::EMBODIED_R_PROMPT;
 use crate::error::{Error, Result};
+use crate::own_prompt::EMBODIED_R_PROMPT;
 
 /// A model's prediction for one question.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

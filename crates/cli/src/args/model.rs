@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use embodied_r_data::system_prompt::SystemPrompt;
-use embodied_r_eval::benchmark::EMBODIED_R_PROMPT;
+use embodied_r_eval::own_prompt::EMBODIED_R_PROMPT;
 use embodied_r_policy::tokenizer::{ChatTemplateKwargs, Tokenizer};
 use embodied_r_policy::{
     BlockFormat, Precision, SamplingParams, SamplingSettings, WeightFormat, WeightPlacement,

@@ -1,8 +1,9 @@
 //! `embodied-r benchmarks`.
 
 use embodied_r_eval::Benchmark;
-use embodied_r_eval::benchmark::{EMBODIED_R_PROMPT, Layout, Scorer};
+use embodied_r_eval::benchmark::{Layout, Scorer};
 use embodied_r_eval::benchmarks::BENCHMARKS;
+use embodied_r_eval::own_prompt::EMBODIED_R_PROMPT;
 use embodied_r_eval::published::{PublishedRow, PublishedTable};
 use serde_json::{Value, json};
 

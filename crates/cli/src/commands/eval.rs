@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use embodied_r_data::Progress as _;
-use embodied_r_eval::benchmark::EMBODIED_R_PROMPT;
 use embodied_r_eval::benchmarks::{self, ACCURACY, EMBODIED_R};
+use embodied_r_eval::own_prompt::EMBODIED_R_PROMPT;
 use embodied_r_eval::report::Context;
 use embodied_r_eval::{
     Benchmark, FoldedReport, Protocol, Report, folded_markdown, markdown, scorers_markdown,

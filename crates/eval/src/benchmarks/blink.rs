@@ -8,13 +8,13 @@ use serde_json::Value;
 
 use super::{easi, leading_letter, reader};
 use crate::benchmark::{
-    Benchmark, Categories, Detection, EMBODIED_R_PROMPT, InvalidSolution, Layout, Missing, Scored,
-    Scorer,
+    Benchmark, Categories, Detection, InvalidSolution, Layout, Missing, Scored, Scorer,
 };
 use crate::error::Result;
 use crate::extract::pattern::{Pattern, letter, letters, pattern};
 use crate::extract::python::strip;
 use crate::extract::reasoning::without_reasoning;
+use crate::own_prompt::EMBODIED_R_PROMPT;
 use crate::predictions::Prediction;
 use crate::published::{PublishedTable, measured};
 

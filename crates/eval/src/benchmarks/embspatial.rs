@@ -4,8 +4,9 @@ use embodied_r_data::multimodal::annotations::{AnnotatedQuestion, Annotation};
 
 use super::{easi, leading_letter, reader};
 use crate::benchmark::{
-    Benchmark, Categories, Detection, EMBODIED_R_PROMPT, InvalidSolution, Layout, Missing, Scorer,
+    Benchmark, Categories, Detection, InvalidSolution, Layout, Missing, Scorer,
 };
+use crate::own_prompt::EMBODIED_R_PROMPT;
 use crate::published::{PublishedTable, measured};
 
 /// EmbSpatial-Bench by data source; overall is the mean over questions.

@@ -7,12 +7,12 @@ use fancy_regex::Regex;
 
 use super::{easi, reader};
 use crate::benchmark::{
-    Benchmark, Categories, Detection, EMBODIED_R_PROMPT, InvalidSolution, Layout, Missing, Scored,
-    Scorer,
+    Benchmark, Categories, Detection, InvalidSolution, Layout, Missing, Scored, Scorer,
 };
 use crate::error::Result;
 use crate::extract::pattern::{Pattern, letter, letters, pattern};
 use crate::extract::python::strip;
+use crate::own_prompt::EMBODIED_R_PROMPT;
 use crate::predictions::Prediction;
 use crate::published::{PublishedTable, measured};
 

@@ -6,10 +6,10 @@ use embodied_r_data::multimodal::annotations::{AnnotatedQuestion, Annotation};
 
 use super::{pointing, reader, where2place};
 use crate::benchmark::{
-    Benchmark, Categories, Detection, EMBODIED_R_PROMPT, InvalidSolution, Layout, Missing, Scored,
-    Scorer,
+    Benchmark, Categories, Detection, InvalidSolution, Layout, Missing, Scored, Scorer,
 };
 use crate::error::Result;
+use crate::own_prompt::EMBODIED_R_PROMPT;
 use crate::pointing::mask::{Inside, Mask, SummedArea};
 use crate::pointing::points::easi::{self, Size, Target};
 use crate::predictions::Prediction;

@@ -4,13 +4,14 @@ use embodied_r_data::multimodal::annotations::{AnnotatedQuestion, Annotation};
 
 use super::{reader, vsi_bench};
 use crate::benchmark::{
-    Benchmark, Categories, Detection, EMBODIED_R_PROMPT, InvalidSolution, Layout, Missing, Scored,
-    Scorer, wrong_solution,
+    Benchmark, Categories, Detection, InvalidSolution, Layout, Missing, Scored, Scorer,
+    wrong_solution,
 };
 use crate::error::Result;
 use crate::extract::python::float;
 use crate::extract::reasoning::without_reasoning;
 use crate::fuzzy;
+use crate::own_prompt::EMBODIED_R_PROMPT;
 use crate::predictions::Prediction;
 
 /// ReVSI's seven scores, each the mean of its parts; overall is their mean.

@@ -5,12 +5,12 @@ use serde_json::{Value, json};
 
 use super::{pointing, reader};
 use crate::benchmark::{
-    Benchmark, Categories, Detection, EMBODIED_R_PROMPT, InvalidSolution, Layout, Missing, Scored,
-    Scorer,
+    Benchmark, Categories, Detection, InvalidSolution, Layout, Missing, Scored, Scorer,
 };
 use crate::error::Result;
 use crate::extract::python::strip;
 use crate::extract::reasoning;
+use crate::own_prompt::EMBODIED_R_PROMPT;
 use crate::pointing::mask::{Inside, Mask};
 use crate::pointing::points::easi::{self, Size};
 use crate::pointing::points::{fenced, shown};

@@ -4,11 +4,11 @@ use embodied_r_data::multimodal::annotations::{AnnotatedQuestion, Annotation};
 
 use super::reader;
 use crate::benchmark::{
-    Benchmark, Categories, Detection, EMBODIED_R_PROMPT, InvalidSolution, Layout, Missing, Scored,
-    Scorer,
+    Benchmark, Categories, Detection, InvalidSolution, Layout, Missing, Scored, Scorer,
 };
 use crate::error::Result;
 use crate::extract::python::{is_space, strip};
+use crate::own_prompt::EMBODIED_R_PROMPT;
 use crate::predictions::Prediction;
 
 /// SAT's test questions by type; overall is the mean over questions.

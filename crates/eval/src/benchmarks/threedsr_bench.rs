@@ -8,12 +8,12 @@ use serde_json::Value;
 
 use super::{easi, reader};
 use crate::benchmark::{
-    Benchmark, Categories, Detection, EMBODIED_R_PROMPT, InvalidSolution, Layout, Mean, Missing,
-    Scored, Scorer,
+    Benchmark, Categories, Detection, InvalidSolution, Layout, Mean, Missing, Scored, Scorer,
 };
 use crate::error::Result;
 use crate::extract::pattern::{letter, pattern};
 use crate::extract::reasoning::without_reasoning;
+use crate::own_prompt::EMBODIED_R_PROMPT;
 use crate::predictions::Prediction;
 
 /// 3DSRBench's four groups; overall is circular: the share of questions of which all rotations are right.

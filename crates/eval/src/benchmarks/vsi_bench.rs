@@ -6,14 +6,15 @@ use embodied_r_rewards::numeric::mean_relative_accuracy;
 use super::easi;
 use super::reader;
 use crate::benchmark::{
-    Benchmark, Categories, Detection, EMBODIED_R_PROMPT, InvalidSolution, Layout, Missing, Scored,
-    Scorer, wrong_solution,
+    Benchmark, Categories, Detection, InvalidSolution, Layout, Missing, Scored, Scorer,
+    wrong_solution,
 };
 use crate::error::Result;
 use crate::extract::python::{float, strip};
 use crate::extract::reasoning::without_reasoning;
 use crate::extract::vsi_numbers::{easi_number, lmms_number};
 use crate::fuzzy;
+use crate::own_prompt::EMBODIED_R_PROMPT;
 use crate::predictions::Prediction;
 use crate::published::{PublishedRow, PublishedTable, cells, measured, overall, row};
 

@@ -4,8 +4,9 @@ use embodied_r_data::multimodal::annotations::{AnnotatedQuestion, Annotation};
 
 use super::{pointing, reader};
 use crate::benchmark::{
-    Benchmark, Categories, Detection, EMBODIED_R_PROMPT, InvalidSolution, Layout, Missing, Scorer,
+    Benchmark, Categories, Detection, InvalidSolution, Layout, Missing, Scorer,
 };
+use crate::own_prompt::EMBODIED_R_PROMPT;
 
 /// Where2Place; overall is the mean share of points inside the region.
 pub(super) static WHERE2PLACE: Benchmark = Benchmark {
