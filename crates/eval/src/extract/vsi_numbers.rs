@@ -131,6 +131,11 @@ fn first_element(answer: &str) -> Option<String> {
     if !(text.starts_with('[') && text.ends_with(']')) {
         return Some(answer.to_owned());
     }
+    // Python refuses an indented line behind it.
+    let after = answer.rsplit(']').next().unwrap_or_default();
+    if after.contains('\n') && after.ends_with([' ', '\t']) {
+        return None;
+    }
     let Value::List(elements) = literal(answer)? else { return Some(answer.to_owned()) };
     Some(elements.first().map_or_else(|| answer.to_owned(), Value::text))
 }

@@ -241,3 +241,43 @@ fn the_categories_of_any_questions_are_sorted_and_their_mean_is_over_questions()
     let names: Vec<_> = folds.mean.by_category.iter().map(|category| &*category.name).collect();
     assert_eq!(names, ["(none)", "a", "b", "c"]);
 }
+
+#[test]
+fn a_question_counts_only_if_all_of_its_rotations_are_right() {
+    let of = |qid: &str, category: &str, answer: &str| Prediction {
+        id: qid.to_owned(),
+        columns: serde_json::json!({"qid": qid}).as_object().unwrap().clone(),
+        ..prediction(category, "B", PredictionOutput::Answer(answer.to_owned()))
+    };
+    let predictions = [
+        of("VIN6MS3J", "height_higher", "B"),
+        of("VIN6MS3J-1", "height_higher", "B"),
+        of("VIN6MS3J-flip", "height_higher", "B"),
+        of("VIN6MS3J-flip-1", "height_higher", "A"),
+        of("AAAAAAAA", "location_above", "B"),
+    ];
+    let report = score(named("3dsrbench"), &predictions).unwrap();
+    // Two of the three groups; categories are means over questions.
+    assert!(close(report.overall, 200.0 / 3.0), "{}", report.overall);
+    assert!(close(report.category("height").unwrap().score, 75.0));
+    assert_eq!((report.n, report.micro), (5, 80.0));
+}
+
+#[test]
+fn a_category_apart_does_not_count_in_the_overall_score_of_one_scorer() {
+    let full_stop = |category: &str, answer: &str| {
+        prediction(category, "B", PredictionOutput::Answer(answer.to_owned()))
+    };
+    let predictions = [
+        full_stop("around", "B."),
+        full_stop("around", "A."),
+        full_stop("translation", "B."),
+        full_stop("translation", "B."),
+    ];
+    let overall = |scorer: &str| {
+        let mut all = Protocol::all(named("mindcube-tiny").benchmark);
+        let protocol = all.find(|of| of.scorer.name == scorer).unwrap();
+        score(protocol, &predictions).unwrap().overall
+    };
+    assert_eq!((overall("official"), overall("easi")), (50.0, 75.0));
+}
