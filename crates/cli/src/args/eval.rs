@@ -96,21 +96,20 @@ pub(crate) struct Source {
     /// `robot-r1` if all are of its kinds, `accuracy` if no benchmark has their categories, else `embodied-r`].
     #[arg(long, alias = "protocol", value_name = "NAME", value_parser = benchmark(), hide_possible_values = true, display_order = 100)]
     pub(crate) benchmark: Option<&'static Benchmark>,
-    /// Scorer of the benchmark's answers, as `embodied-r benchmarks` lists them, or `all` for a table of every scorer's score
-    /// [default: the benchmark's first one].
+    /// Scorer of the benchmark (`embodied-r benchmarks`), or `all` for a table of all [default: its first one].
     #[arg(long, value_name = "NAME", requires = "benchmark", display_order = 100)]
     pub(crate) scorer: Option<String>,
     #[command(flatten)]
     pub(crate) prompt: PromptArgs,
     /// Score these predictions instead of running a model: Embodied-R's JSON with `content`, whose `<answer>` tag is
-    /// parsed, or JSONL of `id`, `category`, `solution`, `prediction`, which is taken verbatim, and optionally `video_id`.
-    /// With `--data`, they are scored against its questions and reference answers.
+    /// parsed; JSONL of `id` and `prediction`, which is taken verbatim, with `category` and `solution` unless `--data` has
+    /// them; lmms-eval's samples; or VLMEvalKit's `.tsv`. With `--data`, its questions and reference answers count.
     #[arg(long, value_name = "FILE", conflicts_with_all = [
         "model", "video_dir", "scenes", "captioner", "direct",
     ])]
     pub(crate) predictions: Option<PathBuf>,
-    /// Questions to answer with `--model`, or those that `--predictions` should answer: Embodied-R's JSON, with or without
-    /// captions, or the file or directory of EgoSchema (`questions.json`) or MVBench (`egocentric_navigation.json`).
+    /// Questions to answer with `--model`, or that `--predictions` should answer: Embodied-R's JSON, with or without captions,
+    /// the folder of the `--benchmark`, or the file or directory of EgoSchema or MVBench.
     ///
     /// Takes files, folders of shards and globs.
     #[arg(long, num_args = 1.., value_name = "FILE")]
