@@ -2,12 +2,14 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use embodied_r_tests::{stderr_of, stdout_of};
 use serde_json::{Value, json};
 
 use crate::direct::{embodied_r, read, workspace, write_lines};
 use crate::images::test_image::test_image;
+use crate::perceive::workspace::{Workspace, question as video_question};
 
 /// Five questions of MindCube-tiny, the first three with their images.
 fn write_mindcube(folder: &Path) {
@@ -179,6 +181,117 @@ fn a_model_answers_the_official_prompt_and_a_missing_image_is_a_wrong_answer() {
     // The whole reply is the answer, also when it is read again.
     let again = scores(dir.path(), &["--predictions", "out/answers.json"]);
     assert_eq!((&again["questions"], &again["overall"]), (&found["questions"], &found["overall"]));
+}
+
+const DIRECT: [&str; 7] =
+    ["--direct", "--model", "model", "--max-new-tokens", "4", "--output", "out"];
+
+fn eval(dir: &Path, words: &[&str]) -> Command {
+    let all = [&["eval", "--benchmark", "mindcube-tiny", "--data", "data"], words].concat();
+    embodied_r(dir, &all)
+}
+
+#[test]
+fn an_interrupted_run_resumes_with_the_same_scores() {
+    let dir = workspace();
+    write_mindcube(&dir.path().join("data"));
+    let found = scores(dir.path(), &DIRECT);
+    let answers = dir.path().join("out/answers.json");
+    let whole = fs::read(&answers).unwrap();
+    // An output that cannot be written leaves the journal, which is cut in its second answer.
+    fs::remove_file(&answers).unwrap();
+    fs::create_dir(&answers).unwrap();
+    stderr_of(&mut eval(dir.path(), &DIRECT), 1);
+    fs::remove_dir(&answers).unwrap();
+    let journal = dir.path().join("out/answers.json.partial.jsonl");
+    let text = fs::read_to_string(&journal).unwrap();
+    let lines: Vec<&str> = text.split_inclusive('\n').collect();
+    assert_eq!(lines.len(), 4, "settings and three answers: {text}");
+    fs::write(&journal, format!("{}{}", lines[..2].concat(), &lines[2][..9])).unwrap();
+    let message = stderr_of(&mut eval(dir.path(), &DIRECT), 0);
+    assert!(message.contains("resuming: 1 of 3 questions"), "{message}");
+    assert_eq!(fs::read(&answers).unwrap(), whole);
+    assert_eq!(
+        scores(dir.path(), &["--predictions", "out/answers.json"])["questions"],
+        found["questions"]
+    );
+}
+
+#[test]
+fn images_that_cannot_be_shown_are_named_and_the_first_frame_of_an_animation_is_shown() {
+    let dir = workspace();
+    let (data, views) = (dir.path().join("data"), dir.path().join("data/views"));
+    write_mindcube(&data);
+    let frame =
+        |level| image::RgbaImage::from_pixel(56, 56, image::Rgba([level, level, level, 255]));
+    frame(200).save(views.join("0.png")).unwrap();
+    let animation = fs::File::create(views.join("1.png")).unwrap();
+    let frames = [200, 10].map(|level| image::Frame::new(frame(level)));
+    image::codecs::gif::GifEncoder::new(animation).encode_frames(frames).unwrap();
+    let whole = fs::read(views.join("2.png")).unwrap();
+    fs::write(views.join("2.png"), &whole[..whole.len() / 2]).unwrap();
+    // A header of 65,535 x 65,535 pixels.
+    fs::write(views.join("3.png"), b"GIF89a\xff\xff\xff\xff\0\0\0;").unwrap();
+    let message = stderr_of(&mut eval(dir.path(), &DIRECT), 0);
+    for (record, file) in [(3, "2.png"), (4, "3.png"), (5, "4.png")] {
+        let line = message.lines().find(|line| line.contains(&format!("record {record} ")));
+        assert!(line.is_some_and(|line| line.contains(file)), "{record} {file}: {message}");
+    }
+    let found = scores(dir.path(), &["--predictions", "out/answers.json"]);
+    assert_eq!((&found["n"], &found["missing"]), (&json!(5), &json!(3)));
+    let answers = read(&dir.path().join("out/answers.json"));
+    assert_eq!(answers[0]["content"], answers[1]["content"]);
+}
+
+#[test]
+fn infer_and_filter_ask_the_questions_of_a_benchmark() {
+    let dir = workspace();
+    write_mindcube(&dir.path().join("data"));
+    let benchmark = ["--benchmark", "mindcube-tiny", "--data", "data", "--output", "out.json"];
+    for command in ["infer", "filter"] {
+        let words = [&[command][..], &benchmark, &DIRECT[..5]].concat();
+        let message = stderr_of(&mut embodied_r(dir.path(), &words), 1);
+        assert!(message.contains("record 4 of `data/MindCube_tinybench.jsonl`"), "{message}");
+        let message = stderr_of(embodied_r(dir.path(), &words).arg("--skip-bad-records"), 0);
+        assert!(message.contains("left out 2 bad records"), "{message}");
+        let asked = read(&dir.path().join("out.json"));
+        assert_eq!(asked.len(), 3, "the random model names no option");
+        assert_eq!(asked[0]["question"], "<image>Where? A. left B. right");
+    }
+}
+
+#[test]
+fn perceive_captions_the_videos_of_a_benchmark_and_refuses_one_of_images() {
+    let workspace = Workspace::new(&[video_question(1, "one")]);
+    workspace.add_scene();
+    let (dir, data) = (workspace.path(""), workspace.path("data"));
+    write_mindcube(&data);
+    fs::create_dir_all(data.join("scannet")).unwrap();
+    fs::rename(workspace.path("complete/videos/room.mp4"), data.join("scannet/room.mp4")).unwrap();
+    let question = json!({"id": 7, "dataset": "scannet", "scene_name": "room", "options": null,
+        "question_type": "object_counting", "question": "How many lamps?", "ground_truth": "1"});
+    write_lines(&data.join("test.jsonl"), &[question]);
+    let perceive = |benchmark: &str| {
+        let words = [
+            "perceive",
+            "--backend",
+            "scene",
+            "--scenes",
+            "scenes",
+            "--data",
+            "data",
+            "--output",
+            "inter",
+        ];
+        embodied_r(&dir, &[&words[..], &["--benchmark", benchmark]].concat())
+    };
+    stdout_of(&mut perceive("vsi-bench"));
+    let captioned = read(&dir.join("inter/vsi-bench.json"));
+    let prompt = captioned[0]["question"].as_str().unwrap();
+    assert!(prompt.contains("red lamp") && prompt.contains("How many lamps?"), "{prompt}");
+    assert_eq!((&captioned[0]["answer"], captioned.len()), (&json!("1"), 1));
+    let message = stderr_of(&mut perceive("mindcube-tiny"), 2);
+    assert!(message.contains("has images, which are not captioned"), "{message}");
 }
 
 #[test]

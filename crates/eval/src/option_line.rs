@@ -1,6 +1,8 @@
 //! UrbanVideo-Bench's answer matching, as in its official scorer: the character after `Option:`,
 //! whitespace and opening brackets; otherwise the first character in upper case.
 
+use crate::extract::pattern::is_word;
+
 const MARK: &str = "Option:";
 
 /// The option that `answer` names; `None` for an empty answer.
@@ -8,7 +10,7 @@ pub(crate) fn option(answer: &str) -> Option<String> {
     let marked = answer.match_indices(MARK).find_map(|(at, _)| {
         let rest = &answer[at + MARK.len()..];
         let rest = rest.trim_start_matches(|char: char| char == '[' || char.is_whitespace());
-        rest.chars().next().filter(|&char| char.is_alphanumeric() || char == '_')
+        rest.chars().next().filter(|&char| is_word(char))
     });
     match marked {
         Some(char) => Some(char.to_string()),
@@ -30,6 +32,7 @@ mod tests {
             ("Option: b", "b"),
             ("Option: []; Option: E", "E"),
             ("Option: _", "_"),
+            ("Option: Ⓑ. Option: C", "C"),
         ] {
             assert_eq!(option(answer).as_deref(), Some(read), "`{answer}`");
         }

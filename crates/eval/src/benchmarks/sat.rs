@@ -7,6 +7,7 @@ use crate::benchmark::{
     Benchmark, Categories, Detection, InvalidSolution, Layout, Missing, Scored, Scorer,
 };
 use crate::error::Result;
+use crate::extract::pattern::is_word;
 use crate::extract::python::{is_space, strip};
 use crate::own_prompt::EMBODIED_R_PROMPT;
 use crate::predictions::Prediction;
@@ -78,9 +79,4 @@ fn extracted(answer: &str) -> Option<String> {
     let text: String = answer.chars().filter(is_kept).collect();
     let word = strip(&text).split(' ').next().unwrap_or_default();
     (!word.is_empty()).then(|| word.to_owned())
-}
-
-/// Python's `\w`.
-fn is_word(char: char) -> bool {
-    char.is_alphanumeric() || char == '_'
 }

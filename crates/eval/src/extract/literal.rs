@@ -1,4 +1,4 @@
-//! Literals of Python, as `ast.literal_eval` reads them, but for brackets around a number beside its sign.
+//! Literals of Python, as `ast.literal_eval` reads them, but for sums with brackets and characters by name (`\N{BULLET}`).
 
 use std::borrow::Cow;
 
@@ -118,11 +118,11 @@ impl Parser<'_> {
         }
     }
 
-    fn nested(
+    fn nested<T>(
         &mut self,
         end: &'static str,
-        read: fn(&mut Self, &'static str) -> Option<Value>,
-    ) -> Option<Value> {
+        read: impl FnOnce(&mut Self, &'static str) -> Option<T>,
+    ) -> Option<T> {
         if self.depth == MAX_DEPTH {
             return None;
         }
@@ -208,18 +208,29 @@ impl Parser<'_> {
     /// A number with a sign or without, or the sum of a real and an imaginary one.
     fn signed(&mut self) -> Option<Value> {
         let sign = if self.cursor.peek() == Some('-') { -1.0 } else { 1.0 };
-        self.operator();
-        let left = self.numeral(sign)?;
+        let left = if self.operator() { self.operand(sign) } else { self.numeral(sign) }?;
         self.space();
         if !self.operator() {
             return Some(left.value());
         }
-        match (left, self.numeral(1.0)?) {
+        match (left, self.operand(1.0)?) {
             (Numeral::Real(real), Numeral::Imaginary(is_true)) => {
                 Some(Value::Other { is_true: is_true || real.is_true(), is_hashable: true })
             }
             _ => None,
         }
+    }
+
+    /// The number behind a sign, which brackets may surround.
+    fn operand(&mut self, sign: f64) -> Option<Numeral> {
+        if self.cursor.peek() != Some('(') {
+            return self.numeral(sign);
+        }
+        self.nested(")", |parser, end| {
+            parser.space();
+            let number = parser.operand(sign)?;
+            parser.take(end).then_some(number)
+        })
     }
 
     /// Passes a sign with the white space behind it, if it comes next.
@@ -386,7 +397,7 @@ impl Parser<'_> {
             'x' => char::from_u32(self.cursor.hexadecimal(2)?)?,
             'u' if !is_bytes => character(self.cursor.hexadecimal(4)?)?,
             'U' if !is_bytes => character(self.cursor.hexadecimal(8)?)?,
-            'N' if !is_bytes => self.named()?,
+            'N' if !is_bytes => return None,
             other => {
                 text.extend(['\\', other]);
                 return Some(());
@@ -406,15 +417,6 @@ impl Parser<'_> {
             self.cursor.advance();
         }
         char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER)
-    }
-
-    /// A character by its name; any name is taken.
-    fn named(&mut self) -> Option<char> {
-        if !self.cursor.take("{") {
-            return None;
-        }
-        let name = self.cursor.take_while(|char| char != '}' && char != '\n');
-        (!name.is_empty() && self.cursor.take("}")).then_some(char::REPLACEMENT_CHARACTER)
     }
 }
 

@@ -10,14 +10,26 @@ pub(crate) type Pattern = LazyLock<Option<Regex>>;
 /// Steps after which a text matches nothing: about a second, for texts of white space alone.
 const MAX_STEPS: usize = 50_000_000;
 
+/// Python's word characters, `\w`.
+const WORD: &str = r"[\p{L}\p{N}_]";
+
 /// Compiles `text`, in which `~` stands for any white space, `‹` for no word character before and `›` for none after. Python
 /// has other white space and word characters than Unicode's rules for regular expressions.
 pub(crate) fn pattern(text: &str) -> Option<Regex> {
     const SPACE: &str = r"[\s\x1c-\x1f]*";
-    const WORD: &str = r"[\p{L}\p{N}_]";
     let text = text.replace('~', SPACE);
     let text = text.replace('‹', &format!("(?<!{WORD})")).replace('›', &format!("(?!{WORD})"));
     RegexBuilder::new(&text).backtrack_limit(MAX_STEPS).build().ok()
+}
+
+/// Whether Python's `\w` matches: letters, numbers and `_`, without marks and enclosed letters.
+pub(crate) fn is_word(char: char) -> bool {
+    static IS_WORD: Pattern = LazyLock::new(|| pattern(WORD));
+    let matches = |word: &Regex| word.is_match(char.encode_utf8(&mut [0; 4])).unwrap_or(false);
+    match char.is_ascii() {
+        true => char.is_ascii_alphanumeric() || char == '_',
+        false => IS_WORD.as_ref().is_some_and(matches),
+    }
 }
 
 /// The first letter that the pattern captures first, in upper case.
@@ -57,6 +69,12 @@ mod tests {
         }
         // A combining mark is no word character.
         assert_eq!(letter(&of, "e\u{301}A;"), Some('A'));
+    }
+
+    #[test]
+    fn letters_and_numbers_are_words_and_marks_and_symbols_are_not() {
+        assert!("aZ9_éß中²½Ⅷ٣ªʰ".chars().all(is_word));
+        assert!(!"-’ Ⓑ🄑\u{301}\u{345}\u{93e}\u{200d}".chars().any(is_word));
     }
 
     #[test]

@@ -8,10 +8,12 @@ use serde_json::{Value, json};
 
 use crate::pointing::pixel::Pixel;
 
+/// More pixels in a column of a question are no mask: a short text could ask for any amount of memory.
+const MAX_PIXELS: usize = 1 << 28;
+
 /// An image of one byte a pixel: the first channel of a mask's file.
 ///
-/// For a file with a palette that is the index, and for one of one bit 0 or 1: harnesses look at the stored values, not at
-/// colours.
+/// A palette becomes colours first, one bit 0 or 255; Python harnesses take the palette's index there, and 0 or 1.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Mask {
     width: usize,
@@ -74,7 +76,7 @@ impl Mask {
     pub(crate) fn from_json(value: &Value) -> Option<Self> {
         let number = |value: &Value| usize::try_from(value.as_u64()?).ok();
         let (width, height) = (number(value.get("width")?)?, number(value.get("height")?)?);
-        let size = width.checked_mul(height)?;
+        let size = width.checked_mul(height).filter(|size| *size <= MAX_PIXELS)?;
         let mut values = Vec::new();
         for run in value.get("runs")?.as_array()? {
             let (byte, count) = (number(run.get(0)?)?, number(run.get(1)?)?);

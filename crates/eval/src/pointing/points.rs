@@ -2,6 +2,7 @@
 
 use crate::extract::cursor::Cursor;
 use crate::extract::json::json;
+use crate::extract::pattern::is_word;
 use crate::extract::python::{float, is_space, strip};
 use crate::extract::value::Value;
 use crate::pointing::mask::Mask;
@@ -118,7 +119,7 @@ fn fenced_block(text: &str) -> Option<&str> {
     let mut search = Cursor::new(text);
     while let Some(at) = search.rest().find("```") {
         let mut block = Cursor::new(&search.rest()[at + 3..]);
-        block.take_while(|char| char.is_alphanumeric() || char == '_');
+        block.take_while(is_word);
         if block.take("\n") {
             return block.rest().split_once("```").map(|(inner, _)| inner);
         }

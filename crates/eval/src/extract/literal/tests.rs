@@ -32,6 +32,8 @@ fn numbers_have_their_values() {
         ("True", 1.0),
         ("(1)", 1.0),
         ("1\u{c}", 1.0),
+        ("-(400)", -400.0),
+        ("+\t( (\n4 ) )", 4.0),
     ] {
         assert_eq!(literal(source), Some(number(expected)), "{source}");
     }
@@ -112,6 +114,11 @@ fn what_python_refuses_is_none() {
         "0x",
         "0xg",
         "-True",
+        "-(True)",
+        "-(-1)",
+        "-(1",
+        "-()",
+        "-(1,)",
         "-None",
         "+'a'",
         "b'a' 'c'",
@@ -123,6 +130,7 @@ fn what_python_refuses_is_none() {
         "'\\x1'",
         "'\\U00110000'",
         "b'é'",
+        r"'\N{no such name}'",
         "'a'\n'b'",
         "{[1]: 2}",
         "{(1, [2]): 3}",

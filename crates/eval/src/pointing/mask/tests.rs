@@ -88,6 +88,7 @@ fn a_mask_is_read_from_the_json_that_it_writes() {
         r#"{"width": 3, "height": 2, "runs": [[0, 7]]}"#,
         r#"{"width": 3, "height": 2, "runs": [[256, 6]]}"#,
         r#"{"width": 3, "height": 2}"#,
+        r#"{"width": 1000000, "height": 1000000, "runs": [[0, 1000000000000]]}"#,
         "null",
     ] {
         assert_eq!(Mask::from_json(&serde_json::from_str(wrong).unwrap()), None, "{wrong}");

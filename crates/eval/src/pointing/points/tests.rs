@@ -47,6 +47,8 @@ fn only_the_first_fenced_block_counts() {
         (format!("a ```\n{point}``` b"), &[(50, 5)]),
         (format!("```json\n[]\n```\n```json\n{point}\n```"), &[]),
         (format!("```json {point} ```"), &[]),
+        (format!("```é_9\n{point}\n```"), &[(50, 5)]),
+        (format!("```Ⓑ\n{point}\n```"), &[]),
         (format!("```json\n{point}"), &[]),
         (point.to_owned(), &[]),
     ] {
