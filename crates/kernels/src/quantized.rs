@@ -106,6 +106,7 @@ impl QuantizedMatrix {
     pub fn quantize(weight: &Tensor, format: BlockFormat) -> Result<Self> {
         let (outputs, inputs) = weight.dims2()?;
         let known = match format {
+            BlockFormat::Q5_0 => Some(GgmlDType::Q5_0),
             BlockFormat::Q8_0 => Some(GgmlDType::Q8_0),
             BlockFormat::Q4K => Some(GgmlDType::Q4K),
             _ => None,

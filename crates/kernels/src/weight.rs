@@ -90,18 +90,15 @@ impl Weight {
         Ok(Self { shape, storage: Storage::PackedBf16(Arc::new(packed)) })
     }
 
-    /// A copy in `format`; bf16 if the rows are not whole blocks of the format.
+    /// A copy in `format`, or in that of [`WeightFormat::for_rows`].
     ///
     /// # Errors
     /// As [`Self::f32`].
     pub fn in_format(weight: &Tensor, format: WeightFormat) -> Result<Self> {
         let (_, inputs) = weight.dims2()?;
-        match format {
+        match format.for_rows(inputs) {
             WeightFormat::F32 => Self::f32_copy(weight),
             WeightFormat::Bf16 => Self::bf16(weight),
-            WeightFormat::Blocks(format) if format.row_bytes(inputs).is_none() => {
-                Self::bf16(weight)
-            }
             WeightFormat::Blocks(format) => {
                 let blocks = QuantizedMatrix::quantize(&weight.to_device(&Device::Cpu)?, format)?;
                 match weight.device() {

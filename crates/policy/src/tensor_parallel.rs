@@ -19,7 +19,6 @@ use rayon::ThreadPoolBuilder;
 
 use crate::error::{Result, TensorContext};
 pub use bytes::ShardBytes;
-pub(crate) use bytes::block;
 pub(crate) use shard::{Shard, TensorSlice};
 
 const OP: &str = "tensor_parallel";

@@ -5,6 +5,7 @@ mod published;
 use std::ops::Deref;
 use std::path::Path;
 
+use embodied_r_kernels::weight::WeightFormat;
 use embodied_r_policy::config::ConfigFault;
 use indexmap::IndexMap;
 use serde::de::Error as _;
@@ -232,6 +233,18 @@ impl VisionConfig {
         self.parameters(|_| true)
     }
 
+    /// Bytes of the weights with matrices in `format`. Vectors are f32 with f32 matrices, else bf16.
+    #[must_use]
+    pub fn weight_bytes(&self, format: WeightFormat) -> usize {
+        let bytes = |shape: &[usize]| match shape {
+            [rows, columns @ ..] if !columns.is_empty() => {
+                rows * format.row_bytes(columns.iter().product())
+            }
+            _ => format.of_vectors().row_bytes(shape.iter().product()),
+        };
+        self.shapes(|_| true).iter().map(|shape| bytes(shape)).sum()
+    }
+
     /// Number of parameters of the aligner: the mergers.
     #[must_use]
     pub fn aligner_parameter_count(&self) -> usize {
@@ -239,16 +252,21 @@ impl VisionConfig {
     }
 
     fn parameters(&self, counts: impl Fn(Stage) -> bool) -> usize {
+        self.shapes(counts).iter().map(|shape| shape.iter().product::<usize>()).sum()
+    }
+
+    /// The shapes of the tensors of some stages.
+    fn shapes(&self, counts: impl Fn(Stage) -> bool) -> Vec<Vec<usize>> {
         let parts = self.parts();
         let counted = parts.iter().filter(|(stage, _)| counts(*stage));
-        let shapes = counted.flat_map(|(_, part)| part.tensors(self));
-        shapes.map(|(_, shape)| shape.iter().product::<usize>()).sum()
+        counted.flat_map(|(_, part)| part.tensors(self)).map(|(_, shape)| shape).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use embodied_r_policy::BlockFormat;
     use serde_json::json;
 
     fn config(changes: Value) -> Result<(VisionConfig, ImageTokens)> {
@@ -270,6 +288,25 @@ mod tests {
         assert_eq!(config.parameter_count(), 676_550_144);
         assert_eq!((tokens.image_token_id, tokens.video_token_id), (9, 151_656));
         assert_eq!((config.head_dim(), config.patch_elements()), (80, 1176));
+    }
+
+    #[test]
+    fn rows_that_are_no_whole_blocks_are_counted_in_the_format_they_have() {
+        let bytes = |size: u32, format| {
+            let (config, _) = config(json!({"intermediate_size": size})).unwrap();
+            config.weight_bytes(WeightFormat::Blocks(format))
+        };
+        let more = |more: u32, format| bytes(3328 + more, format) - bytes(3328, format);
+        // Per element more of the MLPs' inner size: two rows of 1,280 with a bias each in bf16, and a row of 1,280
+        // columns that become longer.
+        let rows = |format: BlockFormat| 2 * (format.row_bytes(1280).unwrap() + 2);
+        let longer = |format: BlockFormat, size| 1280 * format.row_bytes(size).unwrap();
+        let (q4, q5) = (BlockFormat::Q4K, BlockFormat::Q5_0);
+        assert_eq!(more(256, q4), 32 * (256 * rows(q4) + longer(q4, 256)));
+        // 3,456 is no multiple of 256: its rows have five bits.
+        assert_eq!(more(128, q4), 32 * (128 * rows(q4) + longer(q5, 3456) - longer(q4, 3328)));
+        // 3,420 is no multiple of 32 either: bf16.
+        assert_eq!(more(92, q4), 32 * (92 * rows(q4) + 1280 * 2 * 3420 - longer(q4, 3328)));
     }
 
     #[test]

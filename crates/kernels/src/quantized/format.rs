@@ -86,6 +86,19 @@ impl BlockFormat {
         }
     }
 
+    /// The format that rows of `inputs` elements are quantized to if this one is asked for: itself if they are whole
+    /// blocks, else one with blocks of 32, as in llama.cpp. `None` if they are not whole blocks of 32 either.
+    #[must_use]
+    pub fn for_rows(self, inputs: usize) -> Option<Self> {
+        let smaller = match self {
+            Self::Q4K => Self::Q5_0,
+            Self::Q5K => Self::Q5_1,
+            Self::Q6K => Self::Q8_0,
+            other => other,
+        };
+        [self, smaller].into_iter().find(|format| format.row_bytes(inputs).is_some())
+    }
+
     /// Bytes of a row of `inputs` elements; `None` if that is not a whole number of blocks, or overflows.
     pub fn row_bytes(self, inputs: usize) -> Option<usize> {
         let whole = inputs.is_multiple_of(self.block_len());

@@ -185,8 +185,13 @@ fn quantization_rounds_to_the_nearest() {
     // A view with an offset into its storage.
     let some = all.narrow(0, 2, 3).unwrap();
     let expected = some.to_vec2::<f32>().unwrap();
-    // Half a step: 1/127 of a block's largest, or 1/15 of its range.
-    for (format, most) in [(BlockFormat::Q8_0, 0.5 / 127.0), (BlockFormat::Q4K, 2.0 / 15.0)] {
+    // Half a step: 1/127 of a block's largest, or 1/15 of its range; a step of 1/16 where the other sign ends at 15.
+    let formats = [
+        (BlockFormat::Q8_0, 0.5 / 127.0),
+        (BlockFormat::Q4K, 2.0 / 15.0),
+        (BlockFormat::Q5_0, 1.0 / 16.0),
+    ];
+    for (format, most) in formats {
         let quantized = QuantizedMatrix::quantize(&some, format).unwrap();
         assert_eq!((quantized.outputs(), quantized.inputs()), (3, 256));
         let found = quantized.dequantize().unwrap().to_vec2::<f32>().unwrap();

@@ -67,3 +67,24 @@ fn mismatched_shapes_are_rejected_by_name() {
     let message = weight.rows(&[4, 5]).unwrap_err().to_string();
     assert!(message.contains("row 5 is out of range"), "{message}");
 }
+
+#[test]
+fn rows_that_are_no_whole_blocks_are_quantized_in_smaller_ones() {
+    let blocks = WeightFormat::Blocks;
+    for (asked, inputs, has, bytes) in [
+        (BlockFormat::Q4K, 512, blocks(BlockFormat::Q4K), 288),
+        (BlockFormat::Q4K, 96, blocks(BlockFormat::Q5_0), 66),
+        (BlockFormat::Q8_0, 96, blocks(BlockFormat::Q8_0), 102),
+        (BlockFormat::Q4K, 40, WeightFormat::Bf16, 80),
+        (BlockFormat::Q8_0, 40, WeightFormat::Bf16, 80),
+    ] {
+        let asked = blocks(asked);
+        assert_eq!((asked.for_rows(inputs), asked.row_bytes(inputs)), (has, bytes), "{inputs}");
+        let (weight, x) = (matrix(70, inputs, 1), matrix(3, inputs, 2));
+        let product = |format| {
+            let weight = Weight::in_format(&weight, format).unwrap();
+            weight.forward(&x, None).unwrap().to_vec2::<f32>().unwrap()
+        };
+        assert_eq!(product(asked), product(has), "{inputs}");
+    }
+}

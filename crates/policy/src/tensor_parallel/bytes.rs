@@ -26,7 +26,7 @@ impl ShardBytes {
     /// [`crate::Error::ShardSize`] if it cannot be sharded.
     pub fn new(config: &ModelConfig, format: WeightFormat, ranks: usize) -> Result<Self> {
         let shard =
-            |rank| Shard::new(config, (rank, ranks), block(format, config.intermediate_size));
+            |rank| Shard::new(config, (rank, ranks), format.block_len(config.intermediate_size));
         // If shards differ in size, the last rank has the largest.
         let shard = shard(ranks.saturating_sub(1))?;
         let shapes = tensor_shapes(config);
@@ -56,21 +56,6 @@ fn bytes(shape: &[usize], slice: &TensorSlice, format: WeightFormat) -> usize {
         TensorSlice::Columns(taken) => (rows, taken.len()),
         TensorSlice::Whole => (rows, columns),
     };
-    let row = match format {
-        WeightFormat::Blocks(blocks) if shape.len() == 2 => {
-            blocks.row_bytes(columns).unwrap_or(2 * columns)
-        }
-        WeightFormat::F32 => 4 * columns,
-        _ => 2 * columns,
-    };
-    rows * row
-}
-
-/// Weights per quantization block for rows of `inputs` weights; rows that do not divide into blocks are stored as
-/// bf16.
-pub(crate) fn block(format: WeightFormat, inputs: usize) -> usize {
-    match format {
-        WeightFormat::Blocks(blocks) if blocks.row_bytes(inputs).is_some() => blocks.block_len(),
-        _ => 1,
-    }
+    let format = if shape.len() == 2 { format } else { format.of_vectors() };
+    rows * format.row_bytes(columns)
 }

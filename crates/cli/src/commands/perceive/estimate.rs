@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Context;
 use embodied_r_grpo::estimate::roofline::peak_flops_per_s;
 use embodied_r_perception::perceive::PerceiveWorkload;
-use embodied_r_policy::{Group, ModelConfig, WeightPlacement, gguf};
+use embodied_r_policy::{Group, ModelConfig, ShardBytes, WeightPlacement, gguf};
 use embodied_r_vision::{Processor, VisionConfig};
 
 /// Assumed utilization: FLOP/s as a fraction of the peak.
@@ -37,13 +37,18 @@ pub(super) fn print(
     let grid = Processor::of_model(model)?.image_grid((width, height))?;
     let tokens = grid.tokens(vision.spatial_merge_size);
     let parameters = (decoder.parameter_count() + vision.parameter_count()) as f64;
-    let (weights, format) = match stored(model)? {
-        Some(bytes) => (bytes as f64, "GGUF"),
-        None => (parameters * placement.format.bits() / 8.0, placement.format.name()),
-    };
     // The vision encoder is replicated on each rank.
-    let replicated = vision.parameter_count() as f64 / parameters;
-    let weights = weights * (replicated + (1.0 - replicated) / ranks as f64);
+    let (weights, format) = match stored(model)? {
+        Some(bytes) => {
+            let replicated = vision.parameter_count() as f64 / parameters;
+            (bytes as f64 * (replicated + (1.0 - replicated) / ranks as f64), "GGUF")
+        }
+        None => {
+            let shard = ShardBytes::new(&decoder, placement.format, ranks)?.weights;
+            let weights = shard + vision.weight_bytes(placement.format);
+            (weights as f64, placement.format.name())
+        }
+    };
     let working = grid.patches() * 4 * (vision.hidden_size + vision.intermediate_size);
     let memory = weights + (cache_bytes + working * size_of::<f32>()) as f64;
     let billions = parameters / 1e9;

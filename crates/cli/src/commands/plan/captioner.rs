@@ -103,20 +103,11 @@ impl RankMemory {
         let batched = (max_num_batched_tokens * part.layer_elements_per_token) as f64 * BF16_BYTES;
         // Of every decoding sequence, in f32, replicated on every rank.
         let logits = (max_num_seqs * decoder.vocab_size * size_of::<f32>()) as f64;
-        // The vision encoder is replicated. Rows that are not a multiple of the block size stay bf16; if there are any,
-        // all are counted as bf16.
-        let bits = match format {
-            WeightFormat::Blocks(blocks)
-                if blocks.row_bytes(vision.intermediate_size).is_none() =>
-            {
-                WeightFormat::Bf16.bits()
-            }
-            other => other.bits(),
-        };
         let layers = 4 * vision.hidden_size + 3 * vision.intermediate_size;
         Ok(Self {
             decoder: part.weights as f64,
-            tower: vision.parameter_count() as f64 * bits / 8.0,
+            // Replicated.
+            tower: vision.weight_bytes(format) as f64,
             images: (IMAGE.patches() * layers) as f64 * BF16_BYTES,
             step: batched + 2.0 * logits,
             kv_per_token: part.kv_elements_per_token as f64 * BF16_BYTES,

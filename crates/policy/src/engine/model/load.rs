@@ -15,7 +15,7 @@ use crate::error::{Error, Result, TensorContext as _};
 use crate::gguf::{self, GgufModel, GgufTensor};
 use crate::lora::{self, Adapter, Module};
 use crate::policy::Policy;
-use crate::tensor_parallel::{Shard, TensorParallel, TensorSlice, block};
+use crate::tensor_parallel::{Shard, TensorParallel, TensorSlice};
 use crate::tensors::{EMBEDDING, FINAL_NORM, HEAD, layer_of};
 use crate::weights;
 
@@ -171,7 +171,7 @@ impl InferenceModel {
         let shard = Shard::new(
             &config,
             (ranks.rank(), ranks.world_size()),
-            block(format, config.intermediate_size),
+            format.block_len(config.intermediate_size),
         )?;
         let tensors = weights::find(dir, &weights::open(dir)?, &config)?;
         let stored = |name: &str| tensors.get(name).ok_or_else(|| missing(name));
@@ -179,10 +179,10 @@ impl InferenceModel {
         let weight = |name: &str| {
             let slice = shard.of(name);
             if let (TensorSlice::Columns(taken), [_, inputs]) = (&slice, stored(name)?.shape()) {
-                let block = block(format, *inputs);
+                let block = format.block_len(*inputs);
                 let mut ends = [taken.start, taken.end].into_iter();
                 if let Some(column) = ends.find(|column| !column.is_multiple_of(block)) {
-                    let (name, format) = (name.to_owned(), format.name());
+                    let (name, format) = (name.to_owned(), format.for_rows(*inputs).name());
                     return Err(Error::ShardBlock { name, column, format, block });
                 }
             }
