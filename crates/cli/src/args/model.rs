@@ -63,7 +63,7 @@ pub(crate) struct WeightArgs {
     #[arg(long, value_enum)]
     pub(crate) precision: Option<PrecisionName>,
     /// Quantize the weights on load, to 8.5 (`q8_0`) or 4.5 (`q4_k`) bits per weight. GGUF weights keep their format. Rows
-    /// that are no multiple of 256 get 5.5 bits (`q5_0`) in place of 4.5; of 32 neither, they stay bf16.
+    /// that are no multiple of 256 get 5.5 bits (`q5_0`) in place of 4.5, and bf16 if no multiple of 32.
     #[arg(long, value_enum, value_name = "FORMAT", conflicts_with = "precision")]
     pub(crate) quantize: Option<QuantizeName>,
     /// Device to run on.
