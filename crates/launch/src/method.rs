@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use embodied_r_dist::Rendezvous;
+use tempfile::TempDir;
 
 use crate::error::{Error, Result};
 use crate::gpus::Gpu;
@@ -45,12 +46,16 @@ impl LaunchMethod<'_> {
             Self::Mpi { ranks, hostfile, forwarded } => {
                 let mut command = mpirun(*ranks, *hostfile, forwarded);
                 command.arg(&program).args(args);
-                Ok(vec![ProcessSpec { command, source: Some(Source::Tagged) }])
+                let folder = hostfile.is_none().then(session_folder).transpose()?;
+                if let Some(folder) = &folder {
+                    command.env(SESSION_ENV, folder.path());
+                }
+                Ok(vec![ProcessSpec { command, source: Some(Source::Tagged), folder }])
             }
             Self::Single => {
                 let mut command = own();
                 command.envs(torchrun_env(0, 1));
-                Ok(vec![ProcessSpec { command, source: None }])
+                Ok(vec![ProcessSpec { command, source: None, folder: None }])
             }
             Self::Gpus(gpus) => {
                 let rendezvous: BTreeMap<_, _> = Rendezvous::local_variables()?.into();
@@ -58,12 +63,20 @@ impl LaunchMethod<'_> {
                     let mut command = own();
                     command.envs(torchrun_env(rank, gpus.len()));
                     command.envs(&rendezvous).envs(gpu.env());
-                    ProcessSpec { command, source: Some(Source::Rank(rank)) }
+                    ProcessSpec { command, source: Some(Source::Rank(rank)), folder: None }
                 });
                 Ok(process_specs.collect())
             }
         }
     }
+}
+
+/// Where Open MPI keeps the files of a job. Jobs share one folder by default, which the job that ends first deletes while
+/// another may be creating its own in it.
+const SESSION_ENV: &str = "OMPI_MCA_orte_tmpdir_base";
+
+fn session_folder() -> Result<TempDir> {
+    TempDir::new().map_err(Error::io("create a folder for `mpirun`"))
 }
 
 /// The environment that `torchrun` sets for a rank of a single machine.
@@ -90,4 +103,31 @@ fn mpirun(ranks: usize, hostfile: Option<&Path>, forwarded: &[&str]) -> Command 
     }
     command.env(LAUNCHER_ENV, launcher_id());
     command
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    fn session_folder_of(spec: &ProcessSpec) -> Option<PathBuf> {
+        let mut variables = spec.command.get_envs();
+        variables.find(|(name, _)| *name == SESSION_ENV)?.1.map(PathBuf::from)
+    }
+
+    #[test]
+    fn a_job_of_this_machine_has_a_session_folder_of_its_own() {
+        let job = |hostfile| {
+            let method = LaunchMethod::Mpi { ranks: 2, hostfile, forwarded: &[] };
+            method.process_specs(&[]).unwrap().remove(0)
+        };
+        let (one, other) = (job(None), job(None));
+        let folders = [&one, &other].map(|spec| session_folder_of(spec).unwrap());
+        assert!(folders[0] != folders[1] && folders.iter().all(|folder| folder.is_dir()));
+        drop(one);
+        assert!(!folders[0].exists());
+        // On other machines it would not exist.
+        assert_eq!(session_folder_of(&job(Some(Path::new("hosts")))), None);
+    }
 }

@@ -9,6 +9,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
 
 use crate::error::{Error, Result};
 use crate::launcher::MPIRUN;
@@ -26,6 +27,8 @@ const KILL_TIMEOUT: Duration = Duration::from_secs(3);
 pub(crate) struct ProcessSpec {
     pub(crate) command: Command,
     pub(crate) source: Option<Source>,
+    /// A folder of its own, which is deleted when the job has ended.
+    pub(crate) folder: Option<TempDir>,
 }
 
 /// How a job ended.
@@ -59,6 +62,7 @@ pub(crate) struct Output {
 struct Processes {
     children: Vec<(Child, Option<ExitStatus>)>,
     copying: Vec<JoinHandle<io::Result<()>>>,
+    folders: Vec<TempDir>,
 }
 
 /// Runs processes until all have exited. If one fails, the others are terminated.
@@ -71,7 +75,8 @@ pub(crate) fn run(
     signals: &LaunchSignals,
 ) -> Result<JobOutcome> {
     signals.failed.store(false, Ordering::Relaxed);
-    let mut processes = Processes { children: Vec::new(), copying: Vec::new() };
+    let mut processes =
+        Processes { children: Vec::new(), copying: Vec::new(), folders: Vec::new() };
     for start in process_specs {
         let is_mpirun = start.command.get_program() == MPIRUN;
         if let Err(error) = processes.start(start, output) {
@@ -109,7 +114,8 @@ pub(crate) fn run(
 
 impl Processes {
     fn start(&mut self, spec: ProcessSpec, output: Output) -> io::Result<()> {
-        let ProcessSpec { mut command, source } = spec;
+        let ProcessSpec { mut command, source, folder } = spec;
+        self.folders.extend(folder);
         // Ctrl-C reaches this process alone, which forwards it.
         command.process_group(0);
         if source.is_some() {
@@ -217,7 +223,7 @@ mod tests {
     fn shell(script: &str) -> ProcessSpec {
         let mut command = Command::new("sh");
         command.args(["-c", script]);
-        ProcessSpec { command, source: None }
+        ProcessSpec { command, source: None, folder: None }
     }
 
     fn signals() -> LaunchSignals {
