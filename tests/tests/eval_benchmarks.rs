@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use embodied_r_test_server::{Response, Server};
 use embodied_r_tests::{stderr_of, stdout_of};
 use serde_json::{Value, json};
 
@@ -153,13 +154,16 @@ fn bad_input_is_one_line_that_names_it() {
         let message = stderr_of(&mut embodied_r(dir.path(), &words), code);
         assert!(message.contains(expected), "{message}");
     }
-    fs::write(
-        dir.path().join("data/MindCube_tinybench.jsonl"),
-        r#"{"id": "a", "images": [], "input_prompt": "q", "gt_answer": "left"}"#,
-    )
-    .unwrap();
+    let annotations = dir.path().join("data/MindCube_tinybench.jsonl");
+    let record = fs::read_to_string(&annotations).unwrap().lines().next().unwrap().to_owned();
+    fs::write(&annotations, format!("{record}\n{record}")).unwrap();
     let words = ["eval", "--benchmark", "mindcube-tiny", "--data", "data"];
     let words = [&words[..], &PREDICTIONS].concat();
+    let message = stderr_of(&mut embodied_r(dir.path(), &words), 1);
+    let expected = "record 2 of `data/MindCube_tinybench.jsonl` repeats record 1";
+    assert!(message.contains(expected) && message.contains("`among_0`"), "{message}");
+    let wrong = r#"{"id": "a", "images": [], "input_prompt": "q", "gt_answer": "left"}"#;
+    fs::write(&annotations, wrong).unwrap();
     let message = stderr_of(&mut embodied_r(dir.path(), &words), 1);
     let expected =
         "`gt_answer` in record 1 of `data/MindCube_tinybench.jsonl`: must be an option letter";
@@ -241,6 +245,27 @@ fn images_that_cannot_be_shown_are_named_and_the_first_frame_of_an_animation_is_
     assert_eq!((&found["n"], &found["missing"]), (&json!(5), &json!(3)));
     let answers = read(&dir.path().join("out/answers.json"));
     assert_eq!(answers[0]["content"], answers[1]["content"]);
+}
+
+#[test]
+fn a_server_gets_the_official_prompt_with_its_images() {
+    let dir = tempfile::tempdir().unwrap();
+    write_mindcube(&dir.path().join("data"));
+    let server = Server::chat(|_| Response::completion("B."));
+    let url = server.base_url();
+    let words = ["--direct", "--base-url", &url, "--model", "any", "--output", "out"];
+    let found = scores(dir.path(), &words);
+    // Three of five have their images; `translation` is apart.
+    assert_eq!((&found["answered"], &found["overall"]), (&json!(3), &json!(75.0)));
+    let requests = server.bodies();
+    assert_eq!(requests.len(), 3);
+    for request in requests {
+        let messages = request["messages"].as_array().unwrap();
+        assert_eq!(messages.len(), 1, "no system message: {request}");
+        let parts = messages[0]["content"].as_array().unwrap();
+        assert_eq!((&parts[0]["type"], parts.len()), (&json!("image_url"), 2));
+        assert_eq!(parts[1], json!({"type": "text", "text": "Where? A. left B. right"}));
+    }
 }
 
 #[test]

@@ -50,12 +50,13 @@ fn bytes(shape: &[usize], slice: &TensorSlice, format: WeightFormat) -> usize {
         [rows, columns] => (*rows, *columns),
         _ => (1, shape.iter().product()),
     };
+    // A slice has the format of the whole matrix.
+    let format = if shape.len() == 2 { format.for_rows(columns) } else { format.of_vectors() };
     let (rows, columns) = match slice {
         TensorSlice::Rows(taken) if shape.len() == 2 => (taken.len(), columns),
         TensorSlice::Rows(taken) => (1, taken.len()),
         TensorSlice::Columns(taken) => (rows, taken.len()),
         TensorSlice::Whole => (rows, columns),
     };
-    let format = if shape.len() == 2 { format } else { format.of_vectors() };
     rows * format.row_bytes(columns)
 }

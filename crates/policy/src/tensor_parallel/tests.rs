@@ -97,7 +97,17 @@ fn tensor_parallel_ranks_sample_the_tokens_of_one_rank() {
 fn quantized_shards_match_the_whole_model() {
     // 160 hidden units are five blocks: one rank has three of them.
     let dir = folder(&config(true));
-    assert_same_on(2, dir.path(), WeightFormat::Blocks(BlockFormat::Q8_0));
+    for format in [BlockFormat::Q8_0, BlockFormat::Q4K] {
+        assert_same_on(2, dir.path(), WeightFormat::Blocks(format));
+    }
+}
+
+#[test]
+fn a_slice_has_the_format_of_the_whole_matrix() {
+    // 17 blocks of 32: one rank has 256 inputs, which alone would be a block of Q4_K.
+    let mut config = config(true);
+    config.intermediate_size = 544;
+    assert_same_on(2, folder(&config).path(), WeightFormat::Blocks(BlockFormat::Q4K));
 }
 
 #[test]

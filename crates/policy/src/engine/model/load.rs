@@ -177,16 +177,19 @@ impl InferenceModel {
         let stored = |name: &str| tensors.get(name).ok_or_else(|| missing(name));
         let read = |name: &str| stored(name)?.read_slice(name, &shard.of(name));
         let weight = |name: &str| {
-            let slice = shard.of(name);
-            if let (TensorSlice::Columns(taken), [_, inputs]) = (&slice, stored(name)?.shape()) {
+            let (slice, stored) = (shard.of(name), stored(name)?);
+            // A slice has the format of the whole matrix.
+            let format = format.for_rows(stored.shape().last().copied().unwrap_or_default());
+            if let (TensorSlice::Columns(taken), [_, inputs]) = (&slice, stored.shape()) {
                 let block = format.block_len(*inputs);
                 let mut ends = [taken.start, taken.end].into_iter();
                 if let Some(column) = ends.find(|column| !column.is_multiple_of(block)) {
-                    let (name, format) = (name.to_owned(), format.for_rows(*inputs).name());
+                    let (name, format) = (name.to_owned(), format.name());
                     return Err(Error::ShardBlock { name, column, format, block });
                 }
             }
-            Ok(placement.matrix(&stored(name)?.read_slice(name, &slice)?)?)
+            let placement = WeightPlacement { format, ..placement.clone() };
+            Ok(placement.matrix(&stored.read_slice(name, &slice)?)?)
         };
         let vector = |name: &str| Ok(placement.vector(&read(name)?)?);
         Self::new(config, (&shard, ranks), weight, vector, |_| Ok(None))?.with_fused_projections()
