@@ -4,12 +4,20 @@ use serde_json::Value;
 
 use crate::record::{Fault, json_type, scalar_text};
 
+/// Keys of an object that is an answer or one of several: what it points at.
+const POINTING: [&str; 8] =
+    ["point_2d", "points", "point", "bbox_2d", "boxes", "box_2d", "segmentation", "trace"];
+
 /// The texts of the reference answer `value` in `field`: of several in a list, any counts. A list of numbers alone is one
-/// answer, such as a position or a box; an empty list is none.
+/// answer, such as a position or a box; an empty list is none. What points into an image is one answer, as JSON: objects with
+/// points, boxes or polygons, or lists of lists of numbers.
 ///
 /// # Errors
-/// It is neither text nor a number, nor a list of them.
+/// It is neither text nor a number, nor points, nor a list of them.
 pub(crate) fn answer_texts(field: &str, value: &Value) -> Result<Vec<String>, Fault> {
+    if is_pointing(value) {
+        return Ok(vec![value.to_string()]);
+    }
     let text = |field: String, value: &Value| {
         let reason = || format!("must be a string or a number, not {}", json_type(value));
         scalar_text(value).ok_or_else(|| Fault { field, reason: reason() })
@@ -21,6 +29,20 @@ pub(crate) fn answer_texts(field: &str, value: &Value) -> Result<Vec<String>, Fa
     match texts.len() > 1 && values.iter().all(Value::is_number) {
         true => Ok(vec![format!("[{}]", texts.join(", "))]),
         false => Ok(texts),
+    }
+}
+
+/// Whether a value points into an image: an object, or a list of objects or of lists of numbers.
+fn is_pointing(value: &Value) -> bool {
+    let is_list = |value: &Value| {
+        value.as_array().is_some_and(|it| !it.is_empty() && it.iter().all(Value::is_number))
+    };
+    match value {
+        Value::Object(fields) => POINTING.iter().any(|key| fields.contains_key(*key)),
+        Value::Array(values) if !values.is_empty() => {
+            values.iter().all(|value| is_list(value) || value.is_object() && is_pointing(value))
+        }
+        _ => false,
     }
 }
 
@@ -42,6 +64,9 @@ mod tests {
             (json!([4]), vec!["4"]),
             (json!([]), vec![]),
             (json!([0.5, -1, 2]), vec!["[0.5, -1, 2]"]),
+            (json!([[1, 2], [3, 4.5]]), vec!["[[1,2],[3,4.5]]"]),
+            (json!({"boxes": [1, 2, 3, 4]}), vec![r#"{"boxes":[1,2,3,4]}"#]),
+            (json!([{"point_2d": [1, 2], "count": 1}]), vec![r#"[{"point_2d":[1,2],"count":1}]"#]),
         ] {
             assert_eq!(answer_texts("answer", &value).unwrap(), expected, "{value}");
         }
@@ -53,6 +78,9 @@ mod tests {
             (json!(true), "answer", "a boolean"),
             (json!({"text": "A"}), "answer", "an object"),
             (json!(["A", ["B"]]), "answer[1]", "an array"),
+            (json!([["B"]]), "answer[0]", "an array"),
+            (json!([[]]), "answer[0]", "an array"),
+            (json!([{"point_2d": [1, 2]}, {"text": "A"}]), "answer[0]", "an object"),
             (json!([null]), "answer[0]", "null"),
         ] {
             let fault = answer_texts("answer", &value).unwrap_err();

@@ -35,15 +35,17 @@ pub enum Error {
     },
     /// Questions have answers that the `accuracy` reward cannot score.
     #[error(
-        "`accuracy` cannot score the answers of {count} of {total} questions, such as {examples}: they are neither option \
-         letters nor numbers; give the questions an `answer_type`, such as `text`, or set `allow_unscored = true`"
+        "`{reward}` cannot score the answers of {count} of {total} questions, such as {examples}; give the questions an \
+         `answer_type`, such as `text`, or set `allow_unscored = true`"
     )]
     Unscored {
+        /// The reward.
+        reward: &'static str,
         /// The number of these questions.
         count: usize,
         /// The number of all questions.
         total: usize,
-        /// The first of them, with their answers.
+        /// The first of them, and why.
         examples: String,
     },
     /// What the chat template makes of an assistant's message is not the message.

@@ -1,22 +1,22 @@
 //! The accuracy reward: is the answer in the `<answer>` tag correct?
 
-use crate::answer;
 use crate::answer_type::AnswerType;
+use crate::answer_type::kind::Case;
 use crate::error::Result;
-use crate::numeric::{mean_relative_accuracy, relative_accuracy};
+use crate::pointing::PointingRewards;
 use crate::reward::{Reward, RewardInput, Score, best_score};
-use crate::rouge::Rouge;
 pub use crate::solution::{Solution, alternatives};
-use crate::text_match::{is_same_text, word_error_rate};
-use crate::waypoint_distance;
 
 /// 1 for the correct option letter, else 0; numeric answers score their mean relative accuracy. A question's
 /// [`AnswerType`] can say otherwise.
 ///
-/// Only the `<answer>` tag is parsed, by the rules of [`answer`]; letters in the reasoning never
+/// Only the `<answer>` tag is parsed, by the rules of [`answer`](crate::answer); letters in the reasoning never
 /// count.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Accuracy;
+pub struct Accuracy {
+    /// Parameters of answer types that point into an image.
+    pub pointing: PointingRewards,
+}
 
 impl Reward for Accuracy {
     fn name(&self) -> &str {
@@ -24,88 +24,24 @@ impl Reward for Accuracy {
     }
 
     fn score(&self, batch: &[RewardInput<'_>]) -> Result<Vec<Score>> {
-        Ok(batch.iter().map(|input| best_score(input, accuracy)).collect())
+        Ok(batch.iter().map(|input| best_score(input, |input| self.of(input))).collect())
     }
 }
 
-fn accuracy(input: &RewardInput<'_>) -> Score {
-    match input.answer_type {
-        Some(AnswerType::Number) => number(input, mean_relative_accuracy),
-        Some(AnswerType::Regression) => number(input, relative_accuracy),
-        Some(AnswerType::Ocr) => text(input, |answer, right| 1.0 - word_error_rate(answer, right)),
-        Some(AnswerType::FreeForm) => text(input, |answer, right| Rouge::of(answer, right).mean()),
-        Some(AnswerType::Text) => {
-            text(input, |answer, right| if is_same_text(answer, right) { 1.0 } else { 0.0 })
-        }
-        Some(AnswerType::Position) => waypoint_distance::score(input),
-        Some(AnswerType::Choice) => letter_or_number(input),
-        None => match AnswerType::of_solution(input.solution) {
-            Some(kind @ (AnswerType::Number | AnswerType::Text | AnswerType::Position)) => {
-                accuracy(&RewardInput { answer_type: Some(kind), ..*input })
-            }
-            _ => letter_or_number(input),
-        },
+impl Accuracy {
+    /// Why no completion of a question can be scored, if so: its reference answer is none of its type, or its columns name no
+    /// grid.
+    pub fn unscored(&self, input: &RewardInput<'_>) -> Option<String> {
+        let score = best_score(input, |input| self.of(&RewardInput { completion: "", ..*input }));
+        score.reason.filter(|_| score.value.is_none())
     }
-}
 
-fn letter_or_number(input: &RewardInput<'_>) -> Score {
-    match Solution::parse(input.solution) {
-        Some(Solution::Letter(right)) => match answer::letter(input.completion) {
-            Ok(letter) if letter == right => Score::full(),
-            Ok(letter) => Score::zero(format!("answered {letter}, expected {right}")),
-            Err(error) => Score::zero(error.to_string()),
-        },
-        Some(Solution::Number(right)) => score_number(input, right, mean_relative_accuracy),
-        None => Score::absent(format!(
-            "the solution `{}` is neither an option letter nor a number",
-            input.solution
-        )),
-    }
-}
-
-fn number(input: &RewardInput<'_>, score: fn(f64, f64) -> f64) -> Score {
-    match answer::read_number(input.solution) {
-        Ok(right) => score_number(input, right, score),
-        Err(_) => Score::absent(format!("the solution `{}` is not a number", input.solution)),
-    }
-}
-
-fn score_number(input: &RewardInput<'_>, right: f64, score: fn(f64, f64) -> f64) -> Score {
-    match answer::number(input.completion) {
-        Ok(number) => {
-            with_reason(score(number, right), || format!("answered {number}, expected {right}"))
-        }
-        Err(error) => Score::zero(error.to_string()),
-    }
-}
-
-fn text(input: &RewardInput<'_>, score: impl Fn(&str, &str) -> f64) -> Score {
-    let right = input.solution.trim();
-    if right.is_empty() {
-        return Score::absent("the solution is empty");
-    }
-    match answer::text(input.completion) {
-        Ok(answer) => with_reason(score(answer, right).clamp(0.0, 1.0), || {
-            format!("answered `{}`, expected `{}`", excerpt(answer), excerpt(right))
-        }),
-        Err(error) => Score::zero(error.to_string()),
-    }
-}
-
-/// A score with the reason why it is below the maximum.
-fn with_reason(value: f64, reason: impl FnOnce() -> String) -> Score {
-    match value {
-        1.0 => Score::full(),
-        value => Score { value: Some(value), reason: Some(reason()) },
-    }
-}
-
-/// The start of a long text.
-fn excerpt(text: &str) -> String {
-    const MAX_CHARS: usize = 80;
-    match text.char_indices().nth(MAX_CHARS) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
+    fn of(&self, input: &RewardInput<'_>) -> Score {
+        let &RewardInput { completion, solution, columns, .. } = input;
+        // A sentence is no option, but its score says so.
+        let shown = || AnswerType::of_solution(solution).unwrap_or(AnswerType::Choice);
+        let answer_type = input.answer_type.unwrap_or_else(shown);
+        answer_type.score(&Case { completion, solution, columns, pointing: &self.pointing })
     }
 }
 
@@ -115,7 +51,7 @@ mod tests {
 
     fn score(solution: &str, completion: &str) -> Score {
         let input = RewardInput { solution, completion, ..RewardInput::default() };
-        Accuracy.score(&[input]).unwrap().remove(0)
+        Accuracy::default().score(&[input]).unwrap().remove(0)
     }
 
     #[test]
@@ -235,7 +171,7 @@ mod tests {
         let answer_type = Some(answer_type);
         let completion = completion.as_str();
         let input = RewardInput { solution, completion, answer_type, ..RewardInput::default() };
-        Accuracy.score(&[input]).unwrap().remove(0)
+        Accuracy::default().score(&[input]).unwrap().remove(0)
     }
 
     #[test]
@@ -300,7 +236,7 @@ mod tests {
         let answer_type = Some(AnswerType::Text);
         let input =
             RewardInput { solution: "red", completion, answer_type, ..RewardInput::default() };
-        let score = Accuracy.score(&[input]).unwrap().remove(0);
+        let score = Accuracy::default().score(&[input]).unwrap().remove(0);
         assert_eq!(score, Score::zero("there are several answers"));
     }
 
@@ -308,7 +244,7 @@ mod tests {
     fn scores_keep_the_order_of_the_batch() {
         let completion = "<answer>A</answer>";
         let input = |solution| RewardInput { solution, completion, ..RewardInput::default() };
-        let scores = Accuracy.score(&[input("A"), input("B"), input("A")]).unwrap();
+        let scores = Accuracy::default().score(&[input("A"), input("B"), input("A")]).unwrap();
         let values: Vec<_> = scores.into_iter().map(|score| score.value).collect();
         assert_eq!(values, [Some(1.0), Some(0.0), Some(1.0)]);
     }

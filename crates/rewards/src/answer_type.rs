@@ -1,11 +1,25 @@
 //! How an answer is compared with the reference answer.
+//!
+//! A type is a file here, whose [`Kind`] is a row of [`AnswerType::kind`].
+
+pub(crate) mod bounding_box;
+mod choice;
+pub(crate) mod kind;
+mod number;
+pub(crate) mod point;
+pub(crate) mod position;
+mod text;
+pub(crate) mod trace;
 
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use crate::answer;
+use crate::score::Score;
 use crate::solution::{Solution, alternatives};
 use crate::text_match::is_same_text;
+use kind::{Case, Kind};
+pub use kind::{Drawing, Mark};
 
 /// How an answer is compared with the reference answer, as a question's data says.
 ///
@@ -26,38 +40,64 @@ pub enum AnswerType {
     Text,
     /// A position `[x, y, z]`, by one minus its L1 distance (Robot-R1).
     Position,
+    /// Points in an image, by the share in the true regions or the distance to the true points (Embodied-R1.5).
+    Point,
+    /// A box in an image, by its intersection over union (Embodied-R1.5).
+    Box,
+    /// A path in an image, by the root mean square of the distances (Embodied-R1.5).
+    Trace,
+    /// A path in an image with depths (Embodied-R1.5).
+    Trace3d,
 }
 
 /// Columns of a question that name the type, ours first.
 const COLUMNS: [&str; 2] = ["answer_type", "problem_type"];
 
 impl AnswerType {
-    /// The type of this name: `multiple choice`, `numerical`, `regression`, `OCR` and `free-form`, as Video-R1 names
-    /// them, or `text` or `position`; in any case, with `-` or `_` for spaces.
+    /// All types.
+    pub const ALL: [Self; 11] = [
+        Self::Choice,
+        Self::Number,
+        Self::Regression,
+        Self::Ocr,
+        Self::FreeForm,
+        Self::Text,
+        Self::Position,
+        Self::Point,
+        Self::Box,
+        Self::Trace,
+        Self::Trace3d,
+    ];
+
+    /// What the type is.
+    fn kind(self) -> &'static Kind {
+        match self {
+            Self::Choice => &choice::CHOICE,
+            Self::Number => &number::NUMBER,
+            Self::Regression => &number::REGRESSION,
+            Self::Ocr => &text::OCR,
+            Self::FreeForm => &text::FREE_FORM,
+            Self::Text => &text::TEXT,
+            Self::Position => &position::POSITION,
+            Self::Point => &point::POINT,
+            Self::Box => &bounding_box::BOX,
+            Self::Trace => &trace::TRACE,
+            Self::Trace3d => &trace::TRACE_3D,
+        }
+    }
+
+    /// The type of this name, in any case, with `-` or `_` for spaces: `multiple choice`, `numerical`, `regression`, `OCR` and
+    /// `free-form`, as Video-R1 names them, `spatial grounding`, `point`, `trace` and `trace_3d`, as Embodied-R1.5 does, or
+    /// `text`, `position` or `box`.
     pub fn parse(name: &str) -> Option<Self> {
-        Some(match name.trim().to_lowercase().replace(['-', '_'], " ").as_str() {
-            "multiple choice" | "choice" => Self::Choice,
-            "numerical" | "numeric" | "number" => Self::Number,
-            "regression" => Self::Regression,
-            "ocr" => Self::Ocr,
-            "free form" => Self::FreeForm,
-            "text" | "exact match" => Self::Text,
-            "position" => Self::Position,
-            _ => return None,
-        })
+        let plain = |name: &str| name.trim().to_lowercase().replace(['-', '_'], " ");
+        let name = plain(name);
+        Self::ALL.into_iter().find(|it| it.kind().names.iter().any(|known| plain(known) == name))
     }
 
     /// Its name, which [`Self::parse`] reads.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Choice => "multiple choice",
-            Self::Number => "numerical",
-            Self::Regression => "regression",
-            Self::Ocr => "OCR",
-            Self::FreeForm => "free-form",
-            Self::Text => "text",
-            Self::Position => "position",
-        }
+        self.kind().names.first().copied().unwrap_or_default()
     }
 
     /// The type that a question's columns name, `answer_type` or else `problem_type`; `None` for an unknown one.
@@ -102,14 +142,30 @@ impl AnswerType {
         }
     }
 
+    /// The raw score of a completion for one reference answer.
+    pub(crate) fn score(self, case: &Case<'_>) -> Score {
+        (self.kind().score)(case)
+    }
+
+    /// The answer of a completion, for a reader; `None` if it has none.
+    pub fn answer(self, completion: &str) -> Option<String> {
+        (self.kind().answer)(completion)
+    }
+
+    /// Whether the type is drawn on the image.
+    pub fn is_drawn(self) -> bool {
+        self.kind().drawing.is_some()
+    }
+
+    /// What an answer, as it stands in its tag, or a reference answer shows on the image of a question with these columns; `None`
+    /// if the type is not drawn, or it is none.
+    pub fn drawing(self, answer: &str, columns: Option<&Map<String, Value>>) -> Option<Drawing> {
+        (self.kind().drawing?)(answer, columns)
+    }
+
     /// What the questions are called in messages.
     pub(crate) fn questions(self) -> &'static str {
-        match self {
-            Self::Choice => "multiple-choice questions",
-            Self::Number | Self::Regression => "numeric questions",
-            Self::Ocr | Self::FreeForm | Self::Text => "questions with texts as answers",
-            Self::Position => "questions with positions as answers",
-        }
+        self.kind().questions
     }
 }
 
@@ -120,82 +176,4 @@ impl Serialize for AnswerType {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn a_type_is_read_by_its_name() {
-        for name in
-            ["multiple choice", "numerical", "regression", "OCR", "free-form", "text", "position"]
-        {
-            let answer_type = AnswerType::parse(name).unwrap();
-            assert_eq!(answer_type.name(), name);
-            assert_eq!(serde_json::to_value(answer_type).unwrap(), json!(name));
-        }
-    }
-
-    fn of(columns: Value) -> Option<AnswerType> {
-        AnswerType::of_columns(columns.as_object().unwrap())
-    }
-
-    #[test]
-    fn video_r1s_names_are_known() {
-        for (name, expected) in [
-            ("multiple choice", AnswerType::Choice),
-            ("numerical", AnswerType::Number),
-            ("regression", AnswerType::Regression),
-            ("OCR", AnswerType::Ocr),
-            ("free-form", AnswerType::FreeForm),
-            (" Exact_Match", AnswerType::Text),
-            ("position", AnswerType::Position),
-        ] {
-            assert_eq!(of(json!({"problem_type": name})), Some(expected), "{name}");
-        }
-    }
-
-    #[test]
-    fn an_answer_shows_its_type_where_it_is_sure() {
-        for (answer, expected) in [
-            ("B", Some(AnswerType::Choice)),
-            ("(C) the lamp", Some(AnswerType::Choice)),
-            ("4", Some(AnswerType::Number)),
-            ("12,000", Some(AnswerType::Number)),
-            ("−2.5", Some(AnswerType::Number)),
-            ("5 cm", Some(AnswerType::Number)),
-            ("Yes", Some(AnswerType::Text)),
-            ("false.", Some(AnswerType::Text)),
-            (r#"["yes", "true"]"#, Some(AnswerType::Text)),
-            (r#"["3", "three"]"#, Some(AnswerType::Number)),
-            ("[0.25, 0, -0.75]", Some(AnswerType::Position)),
-            ("[0.25, 0]", None),
-            ("1/2", None),
-            (r"$\frac{1}{2}$", None),
-            ("5 or 6", None),
-            ("10^3", None),
-            ("the red lamp", None),
-            ("", None),
-        ] {
-            assert_eq!(AnswerType::of_solution(answer), expected, "`{answer}`");
-        }
-        assert_eq!(
-            AnswerType::of_question(json!({"problem_type": "OCR"}).as_object().unwrap(), "4"),
-            Some(AnswerType::Ocr)
-        );
-    }
-
-    #[test]
-    fn an_unknown_type_is_none() {
-        for columns in [json!({}), json!({"problem_type": "grounding"}), json!({"problem_type": 3})]
-        {
-            assert_eq!(of(columns), None);
-        }
-    }
-
-    #[test]
-    fn answer_type_goes_before_problem_type() {
-        let columns = json!({"problem_type": "OCR", "answer_type": "text"});
-        assert_eq!(of(columns), Some(AnswerType::Text));
-    }
-}
+mod tests;

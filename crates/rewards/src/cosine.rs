@@ -60,7 +60,7 @@ impl Reward for Cosine {
     }
 
     fn score(&self, batch: &[RewardInput<'_>]) -> Result<Vec<Score>> {
-        let accuracies = Accuracy.score(batch)?;
+        let accuracies = Accuracy::default().score(batch)?;
         let pairs = batch.iter().zip(accuracies);
         Ok(pairs.map(|(input, accuracy)| self.one(input, accuracy)).collect())
     }

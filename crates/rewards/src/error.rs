@@ -1,5 +1,6 @@
 //! The crate's error type.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 
 use crate::external::ExternalError;
@@ -45,7 +46,7 @@ pub enum Error {
         /// The field.
         field: String,
         /// What it should be.
-        expected: &'static str,
+        expected: Cow<'static, str>,
     },
     /// A file of saved outputs is empty.
     #[error("`{}` has no records", path.display())]

@@ -10,6 +10,8 @@
 //! | [`accuracy`], [`mod@format`], [`consistency`] | the paper's three rewards |
 //! | [`soft_overlong`], [`repetition`], [`cosine`] | length and repetition penalties, cosine length reward |
 //! | [`answer_type`], [`text_match`], [`rouge`] | answers that are texts, and numbers by relative error |
+//! | [`embodied_r15`] | Embodied-R1.5's rewards, for its records |
+//! | [`pointing`] | points, boxes and traces in an image |
 //! | [`waypoint_distance`] | distance of a position to the reference position |
 //! | [`external`] | custom rewards: a command or an HTTP service |
 //! | [`judge`], [`http_judge`] | the judge model of `consistency` |
@@ -29,7 +31,7 @@
 //!     completion: "<think>It is to the right.</think><answer>B. Right</answer>",
 //!     ..RewardInput::default()
 //! }];
-//! assert_eq!(Accuracy.score(&batch)?[0].value, Some(1.0));
+//! assert_eq!(Accuracy::default().score(&batch)?[0].value, Some(1.0));
 //! # Ok::<(), embodied_r_rewards::Error>(())
 //! ```
 
@@ -38,6 +40,7 @@ pub mod answer;
 pub mod answer_type;
 pub mod consistency;
 pub mod cosine;
+pub mod embodied_r15;
 pub mod error;
 pub mod external;
 pub mod format;
@@ -46,12 +49,14 @@ pub mod judge;
 mod names;
 pub mod numeric;
 pub mod outputs;
+pub mod pointing;
 pub mod prompt_end;
 pub mod records;
 pub mod registry;
 pub mod repetition;
 pub mod reward;
 pub mod rouge;
+mod score;
 pub mod service;
 pub mod soft_overlong;
 mod solution;
@@ -65,6 +70,7 @@ pub use answer_type::AnswerType;
 pub use consistency::Consistency;
 pub use cosine::Cosine;
 pub use embodied_r_openai::check_base_url;
+pub use embodied_r15::EmbodiedR15;
 pub use error::{Error, Result};
 pub use external::{External, ExternalRewardConfig};
 pub use format::Format;

@@ -1,9 +1,9 @@
 //! The names of rewards.
 
-use crate::WaypointDistance;
+use crate::{EmbodiedR15, WaypointDistance};
 
 /// The rewards that need no `[[reward]]` table.
-pub const BUILT_IN_REWARDS: [&str; 7] = [
+pub const BUILT_IN_REWARDS: [&str; 8] = [
     "accuracy",
     "format",
     "consistency",
@@ -11,6 +11,7 @@ pub const BUILT_IN_REWARDS: [&str; 7] = [
     "repetition",
     "cosine",
     WaypointDistance::NAME,
+    EmbodiedR15::NAME,
 ];
 
 /// The reward names that a run's stages may weight: the built-in ones, then those of its

@@ -28,6 +28,15 @@ pub fn relative_accuracy(predicted: f64, target: f64) -> f64 {
     if error < 1.0 { 1.0 - error } else { 0.0 }
 }
 
+/// 1 if both numbers are equal when rounded to one decimal place, the exact binary value half to even, as Python's `round`
+/// does; else 0: Embodied-R1.5's reward of `numerical`.
+pub fn one_decimal_accuracy(predicted: f64, target: f64) -> f64 {
+    // Formatting rounds the exact value; where it is a tie, half to even.
+    let rounded = |value: f64| format!("{value:.1}");
+    let zero = |text: String| if text == "-0.0" { "0.0".to_owned() } else { text };
+    if zero(rounded(predicted)) == zero(rounded(target)) { 1.0 } else { 0.0 }
+}
+
 fn threshold(index: usize) -> f64 {
     const FIRST: f64 = 0.5;
     const LAST: f64 = 0.95;

@@ -3,15 +3,17 @@
 use std::path::Path;
 
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
+use crate::embodied_r15::{self, ProblemType};
 use crate::error::Result;
+use crate::pointing::{Grid, PointingRewards};
 use crate::prompt_end::whole_reply;
 use crate::records::{self, Record};
-use crate::{Accuracy, AnswerType, Consistency, Format, Judge, Reward, RewardInput, Score, answer};
+use crate::{Accuracy, AnswerType, Consistency, Format, Judge, Reward, RewardInput, Score};
 
 /// One saved output.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Output {
     /// The prompt, or the question alone.
     pub question: String,
@@ -21,14 +23,28 @@ pub struct Output {
     pub answer_type: Option<AnswerType>,
     /// The model's full output, with the `<think>` that its prompt opened.
     pub completion: String,
+    /// All columns of the record.
+    pub columns: Map<String, Value>,
+    /// What it is scored by.
+    pub rules: Rules,
+}
+
+/// What an output is scored by.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Rules {
+    /// The trainer's rewards.
+    Trainer,
+    /// Embodied-R1.5's rewards of a question with this `problem_type`.
+    EmbodiedR15(ProblemType),
 }
 
 /// Reads a file of outputs, a JSON list or JSONL. Records have one of two formats:
 ///
 /// - the official one: `question`, `answer` and `content`;
-/// - `question`, `solution` and `completion`.
+/// - `question`, `solution` and `completion`;
+/// - Embodied-R1.5's: `problem`, `problem_type` and `answer` (or `ground_truth`), with a `completion`.
 ///
-/// Either may have the columns of [`AnswerType::of_columns`].
+/// The first two may have the columns of [`AnswerType::of_columns`] and of [`Grid::of_columns`].
 ///
 /// # Errors
 /// The file cannot be read, or a field is missing or has the wrong type; the error names the line
@@ -38,6 +54,9 @@ pub fn read(path: &Path) -> Result<Vec<Output>> {
 }
 
 fn output(record: &Record) -> Result<Output> {
+    if record.has("problem") && record.has("problem_type") && !record.has("solution") {
+        return embodied_r15_output(record);
+    }
     let official = record.has("content") || record.has("Question_id");
     let (solution, completion) =
         if official { ("answer", "content") } else { ("solution", "completion") };
@@ -49,14 +68,59 @@ fn output(record: &Record) -> Result<Output> {
         solution: record.answer(solution)?,
         answer_type: AnswerType::of_columns(record.fields()),
         completion: whole_reply(prompt, record.text(completion)?).into_owned(),
+        columns: record.fields().clone(),
+        rules: Rules::Trainer,
     };
     let kind = output.answer_type.filter(|kind| *kind != AnswerType::Choice);
-    match kind.or_else(|| AnswerType::of_solution(&output.solution)) {
-        Some(_) => Ok(output),
-        None => Err(record.field_error(
+    if kind.or_else(|| AnswerType::of_solution(&output.solution)).is_none() {
+        return Err(record.field_error(
             solution,
             "must be an option letter or a number, or the record needs an `answer_type`, such as `text`",
-        )),
+        ));
+    }
+    if output.points() {
+        Grid::of_columns(Some(record.fields())).map_err(|reason| {
+            record.field_error("coordinates", format!("cannot be used: {reason}"))
+        })?;
+        let unscored = Accuracy::default().unscored(&input(&output));
+        if let Some(reason) = unscored {
+            return Err(record.field_error(solution, format!("cannot be scored: {reason}")));
+        }
+    }
+    Ok(output)
+}
+
+fn embodied_r15_output(record: &Record) -> Result<Output> {
+    let solution = if record.has("answer") { "answer" } else { "ground_truth" };
+    let problem_type = record.text("problem_type")?;
+    let problem_type = ProblemType::parse(problem_type).ok_or_else(|| {
+        record.field_error("problem_type", format!("must be one of {}", ProblemType::names()))
+    })?;
+    Ok(Output {
+        question: record.text("problem")?.to_owned(),
+        solution: record.answer(solution)?,
+        answer_type: AnswerType::of_columns(record.fields()),
+        completion: record.text("completion")?.to_owned(),
+        columns: record.fields().clone(),
+        rules: Rules::EmbodiedR15(problem_type),
+    })
+}
+
+impl Output {
+    /// Whether the answer points into an image.
+    fn points(&self) -> bool {
+        self.answer_type.is_some_and(AnswerType::is_drawn)
+    }
+}
+
+fn input(output: &Output) -> RewardInput<'_> {
+    RewardInput {
+        question: &output.question,
+        solution: &output.solution,
+        answer_type: output.answer_type,
+        completion: &output.completion,
+        columns: Some(&output.columns),
+        ..RewardInput::default()
     }
 }
 
@@ -74,6 +138,12 @@ pub struct Scorecard {
     /// Why points were lost.
     #[serde(rename = "why")]
     pub deductions: Deductions,
+    /// Why points were lost, in one text, of an answer that points and of Embodied-R1.5's records: of `format`, else of `accuracy`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Option<String>>,
+    /// Embodied-R1.5's reward as a whole, of its records.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub overall: Option<f64>,
 }
 
 /// Why points were lost, per reward; `None` for a full score.
@@ -95,53 +165,69 @@ pub struct Deductions {
 /// # Errors
 /// The judge is unusable.
 pub fn score(outputs: &[Output], judge: Option<Box<dyn Judge>>) -> Result<Vec<Scorecard>> {
-    let batch: Vec<RewardInput<'_>> = outputs
-        .iter()
-        .map(|Output { question, solution, answer_type, completion }| RewardInput {
-            question,
-            solution,
-            answer_type: *answer_type,
-            completion,
-            ..RewardInput::default()
-        })
-        .collect();
-    let accuracy = Accuracy.score(&batch)?;
+    let batch: Vec<RewardInput<'_>> = outputs.iter().map(input).collect();
+    let accuracy = Accuracy::default().score(&batch)?;
     let format = Format::default().score(&batch)?;
     let consistency = match judge {
         Some(judge) => Consistency::new(judge).score(&batch)?,
         None => vec![Score { value: None, reason: None }; batch.len()],
     };
-    Ok(batch
+    let trained = accuracy.into_iter().zip(format).zip(consistency);
+    Ok(outputs
         .iter()
-        .zip(accuracy)
-        .zip(format)
-        .zip(consistency)
-        .map(|(((input, accuracy), format), consistency)| Scorecard {
-            accuracy: accuracy.value,
-            format: format.value,
-            consistency: consistency.value,
-            answer: extracted_answer(input),
-            deductions: Deductions {
-                accuracy: accuracy.reason,
-                format: format.reason,
-                consistency: consistency.reason,
-            },
+        .zip(&batch)
+        .zip(trained)
+        .map(|((output, input), ((accuracy, format), consistency))| match &output.rules {
+            Rules::Trainer => {
+                let answer = extracted_answer(input);
+                let card = scorecard(answer, accuracy, format, consistency);
+                let reason = output.points().then(|| card.deductions.first());
+                Scorecard { reason, ..card }
+            }
+            Rules::EmbodiedR15(problem_type) => {
+                let rewards = PointingRewards::default();
+                let scores = problem_type.scores(&output.completion, &output.solution, &rewards);
+                let answer = embodied_r15::answer(&output.completion).map(str::to_owned);
+                let overall = scores.overall();
+                let card = scorecard(answer, scores.accuracy, scores.format, consistency);
+                Scorecard { reason: Some(card.deductions.first()), overall, ..card }
+            }
         })
         .collect())
+}
+
+fn scorecard(
+    answer: Option<String>,
+    accuracy: Score,
+    format: Score,
+    consistency: Score,
+) -> Scorecard {
+    Scorecard {
+        accuracy: accuracy.value,
+        format: format.value,
+        consistency: consistency.value,
+        answer,
+        deductions: Deductions {
+            accuracy: accuracy.reason,
+            format: format.reason,
+            consistency: consistency.reason,
+        },
+        reason: None,
+        overall: None,
+    }
+}
+
+impl Deductions {
+    /// What was wrong with the format, or else with the answer.
+    fn first(&self) -> Option<String> {
+        self.format.clone().or_else(|| self.accuracy.clone())
+    }
 }
 
 /// The completion's answer, read as the solution is.
 fn extracted_answer(input: &RewardInput<'_>) -> Option<String> {
     let known = input.answer_type.filter(|kind| *kind != AnswerType::Choice);
-    match known.or_else(|| AnswerType::of_solution(input.solution))? {
-        AnswerType::Choice => answer::letter(input.completion).ok().map(String::from),
-        AnswerType::Number | AnswerType::Regression => {
-            answer::number(input.completion).ok().map(|number| number.to_string())
-        }
-        AnswerType::Ocr | AnswerType::FreeForm | AnswerType::Text | AnswerType::Position => {
-            answer::text(input.completion).ok().map(str::to_owned)
-        }
-    }
+    known.or_else(|| AnswerType::of_solution(input.solution))?.answer(input.completion)
 }
 
 #[cfg(test)]
@@ -162,6 +248,8 @@ mod tests {
             solution: solution.to_owned(),
             answer_type: None,
             completion: completion.to_owned(),
+            columns: Map::new(),
+            rules: Rules::Trainer,
         }
     }
 
@@ -182,8 +270,10 @@ mod tests {
         let lines = r#"{"question": "Question: where?", "solution": "B", "completion": "x"}"#;
         let official = r#"[{"Question_id": 1, "question": "Question: where?", "answer": "B",
                             "content": "x", "response": null}]"#;
-        assert_eq!(read_text(lines).unwrap(), [output("B", "x")]);
-        assert_eq!(read_text(official).unwrap(), [output("B", "x")]);
+        for text in [lines, official] {
+            let found = read_text(text).unwrap().remove(0);
+            assert_eq!(Output { columns: Map::new(), ..found }, output("B", "x"));
+        }
     }
 
     #[test]
@@ -226,6 +316,55 @@ mod tests {
         });
         let outputs = read_text(&record.to_string()).unwrap();
         assert_eq!(outputs[0].completion, "<think>\nso</think><answer>B</answer>");
+    }
+
+    /// The first output's scores.
+    fn scored(record: serde_json::Value) -> serde_json::Value {
+        let outputs = read_text(&record.to_string()).unwrap();
+        serde_json::to_value(&score(&outputs, None).unwrap()[0]).unwrap()
+    }
+
+    #[test]
+    fn an_answer_that_points_has_one_reason() {
+        let record = |answer: &str| {
+            serde_json::json!({
+                "question": "Where is the mug?", "solution": [{"point_2d": [320, 240]}], "answer_type": "point",
+                "coordinates": "pixels", "width": 640, "height": 480,
+                "completion": format!("<think>so</think><answer>{answer}</answer>"),
+            })
+        };
+        let right = scored(record("(320, 240)"));
+        assert_eq!((&right["accuracy"], &right["format"]), (&1.0.into(), &1.0.into()));
+        assert_eq!(right["reason"], Value::Null);
+        assert!(right.as_object().unwrap().contains_key("reason"));
+        let outside = scored(record("(320, 500)"));
+        assert_eq!(outside["accuracy"], 0.0);
+        assert_eq!(outside["reason"], "a coordinate is outside of the image: (320, 500)");
+        let mut pixels = record("(320, 240)");
+        pixels.as_object_mut().unwrap().remove("height");
+        let message = read_text(&pixels.to_string()).unwrap_err().to_string();
+        assert!(message.starts_with("`coordinates` in line 1 of"), "{message}");
+        assert!(message.contains("`height` must be"), "{message}");
+        let mut letter = record("(320, 240)");
+        letter["solution"] = "B".into();
+        let message = read_text(&letter.to_string()).unwrap_err().to_string();
+        assert!(message.contains("cannot be scored: the solution `B` is neither"), "{message}");
+    }
+
+    #[test]
+    fn embodied_r15s_records_are_scored_by_its_rules() {
+        let record = |kind: &str| {
+            serde_json::json!({
+                "problem": "Where is the mug?", "problem_type": kind, "answer": {"boxes": [0, 0, 10, 10]},
+                "completion": "so <answer>{\"boxes\": [0, 0, 10, 20]}</answer>",
+            })
+        };
+        let found = scored(record("spatial grounding"));
+        assert_eq!((&found["accuracy"], &found["format"]), (&0.5.into(), &1.0.into()));
+        assert!((found["overall"].as_f64().unwrap() - 0.55).abs() < 1e-12);
+        assert_eq!(found["reason"], "an intersection over union of 0.500");
+        let message = read_text(&record("segmentation").to_string()).unwrap_err().to_string();
+        assert!(message.contains("must be one of `multiple choice`"), "{message}");
     }
 
     #[test]

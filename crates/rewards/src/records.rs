@@ -2,6 +2,7 @@
 //!
 //! The container and the record format are detected from the content, not from the file name.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use embodied_r_files::read_text;
@@ -127,13 +128,13 @@ impl Record {
         }
     }
 
-    /// A reference answer: a string, a number, or several in a list, as its JSON.
+    /// A reference answer: a string, a number, or the JSON of a list or an object.
     ///
     /// # Errors
     /// [`Error::Field`] if it is missing, null or of any other type.
     pub fn answer(&self, field: &str) -> Result<String> {
         match self.fields.get(field) {
-            Some(list @ Value::Array(_)) => Ok(list.to_string()),
+            Some(json @ (Value::Array(_) | Value::Object(_))) => Ok(json.to_string()),
             _ => self.text_or_number(field),
         }
     }
@@ -154,8 +155,9 @@ impl Record {
     }
 
     /// An [`Error::Field`] about this record.
-    pub fn field_error(&self, field: &str, expected: &'static str) -> Error {
-        Error::Field { location: self.location.clone(), field: field.to_owned(), expected }
+    pub fn field_error(&self, field: &str, expected: impl Into<Cow<'static, str>>) -> Error {
+        let (location, expected) = (self.location.clone(), expected.into());
+        Error::Field { location, field: field.to_owned(), expected }
     }
 }
 

@@ -3,14 +3,16 @@
 use crate::error::{Error, Result};
 use crate::names::RewardNames;
 use crate::{
-    Accuracy, Consistency, Cosine, External, Format, Judge, Repetition, Reward, SoftOverlong,
-    WaypointDistance,
+    Accuracy, Consistency, Cosine, EmbodiedR15, External, Format, Judge, Repetition, Reward,
+    SoftOverlong, WaypointDistance,
 };
 
 /// What [`build`] needs to construct rewards.
 pub struct RewardDependencies {
     /// The judge of `consistency`.
     pub judge: Option<Box<dyn Judge>>,
+    /// Parameters of `accuracy`.
+    pub accuracy: Accuracy,
     /// The reading of `format`.
     pub format: Format,
     /// Parameters of `soft_overlong`.
@@ -35,7 +37,7 @@ pub fn build<'a>(
         .into_iter()
         .map(|name| -> Result<Box<dyn Reward>> {
             Ok(match name {
-                "accuracy" => Box::new(Accuracy),
+                "accuracy" => Box::new(dependencies.accuracy),
                 "format" => Box::new(dependencies.format),
                 "consistency" => {
                     Box::new(Consistency::new(dependencies.judge.take().ok_or(Error::NoJudge)?))
@@ -44,6 +46,9 @@ pub fn build<'a>(
                 "repetition" => Box::new(dependencies.repetition),
                 "cosine" => Box::new(dependencies.cosine),
                 WaypointDistance::NAME => Box::new(WaypointDistance),
+                EmbodiedR15::NAME => {
+                    Box::new(EmbodiedR15 { pointing: dependencies.accuracy.pointing })
+                }
                 _ => Box::new(external(name, &mut dependencies.external)?),
             })
         })
@@ -80,6 +85,7 @@ mod tests {
         let style = ExternalRewardConfig::new("style", RewardBackend::Command(vec!["true".into()]));
         RewardDependencies {
             judge,
+            accuracy: Accuracy::default(),
             format: Format::default(),
             soft_overlong: SoftOverlong { max_length: 4, cache_length: 2 },
             repetition: Repetition::default(),
@@ -115,7 +121,7 @@ mod tests {
         assert_eq!(
             error,
             "unknown reward `look`; available: `accuracy`, `format`, `consistency`, \
-             `soft_overlong`, `repetition`, `cosine`, `waypoint_distance`, `style`"
+             `soft_overlong`, `repetition`, `cosine`, `waypoint_distance`, `embodied_r15`, `style`"
         );
     }
 

@@ -1,7 +1,9 @@
 //! The reward of an open answer that is a position: the closer to the reference answer, the higher.
 
-use crate::answer;
+use crate::answer_type::AnswerType;
+use crate::answer_type::kind::Case;
 use crate::error::Result;
+use crate::pointing::PointingRewards;
 use crate::reward::{Reward, RewardInput, Score, best_score};
 
 /// `clip(1 - L1, 0, 1)`, where L1 is the sum over the axes of the distances between the position in the `<answer>` tag
@@ -21,26 +23,11 @@ impl Reward for WaypointDistance {
     }
 
     fn score(&self, batch: &[RewardInput<'_>]) -> Result<Vec<Score>> {
+        let pointing = PointingRewards::default();
+        let score = |&RewardInput { completion, solution, columns, .. }: &RewardInput<'_>| {
+            AnswerType::Position.score(&Case { completion, solution, columns, pointing: &pointing })
+        };
         Ok(batch.iter().map(|input| best_score(input, score)).collect())
-    }
-}
-
-/// The score of one completion.
-pub(crate) fn score(input: &RewardInput<'_>) -> Score {
-    let Ok(target) = answer::read_position(input.solution) else {
-        return Score::absent(format!("the solution `{}` is no position", input.solution));
-    };
-    let position = match answer::position(input.completion) {
-        Ok(position) => position,
-        Err(error) => return Score::zero(error.to_string()),
-    };
-    let distance: f64 = position.iter().zip(target).map(|(a, b)| (a - b).abs()).sum();
-    match distance {
-        0.0 => Score::full(),
-        _ => Score {
-            value: Some((1.0 - distance).clamp(0.0, 1.0)),
-            reason: Some(format!("at an L1 distance of {distance:.3} from {target:?}")),
-        },
     }
 }
 
@@ -49,6 +36,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::answer;
 
     const TARGET: &str = "[0.254, -0.197, 0.894]";
 

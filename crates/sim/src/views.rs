@@ -1,6 +1,7 @@
 //! Rooms seen in a few frames, and questions about them for a vision-language model.
 
 mod dataset;
+mod pointing;
 mod questions;
 
 use embodied_r_data::prompts::FrameText;
@@ -14,7 +15,8 @@ use crate::render::Renderer;
 pub use crate::world::path::FRAMES;
 use crate::world::path::Path;
 pub(crate) use dataset::write_png_of_size;
-pub use dataset::{PERCEIVED, ViewCounts, perceived, write_png, write_views};
+pub use dataset::{PERCEIVED, RATIONALE, ViewCounts, ViewKinds, perceived, write_png, write_views};
+pub use pointing::{PointingQuestion, ViewAnswer, pointing_question};
 pub use questions::{VIEW_CATEGORIES, ViewQuestion, view_question};
 
 /// Width and height of a frame in pixels.
@@ -72,6 +74,12 @@ fn texture_seed(seed: u64, index: u64) -> u64 {
     Rng::new(&[seed, index, 34]).next_u64()
 }
 
+/// The focal length of a frame in pixels.
+fn focal_px(scene: &Scene) -> f64 {
+    let half_view = (scene.horizontal_fov_deg / 2.0).to_radians();
+    VIEW_SIZE.0 as f64 / 2.0 / half_view.tan()
+}
+
 impl Views {
     /// Number of frames.
     #[must_use]
@@ -97,8 +105,7 @@ impl Views {
     pub fn sighted(&self, frame: usize) -> Vec<Sighted> {
         let Some(pose) = self.scene.camera.get(frame) else { return Vec::new() };
         let (width, height) = VIEW_SIZE;
-        let half_view = (self.scene.horizontal_fov_deg / 2.0).to_radians();
-        let focal_px = width as f64 / 2.0 / half_view.tan();
+        let focal_px = focal_px(&self.scene);
         let sighted = |seen: VisibleObject| {
             let class = KINDS.iter().position(|kind| kind.name == seen.name)?;
             let object = self.scene.objects.iter().find(|object| object.name == seen.name)?;

@@ -311,13 +311,14 @@ fn the_training_command_of_the_robot_page_fits_four_gpus_of_80_gb() {
 }
 
 /// The GPUs that each recipe is for.
-const RECIPES: [(&str, &str); 6] = [
+const RECIPES: [(&str, &str); 7] = [
     ("embodied-r.toml", "40"),
     ("5-gpus.toml", "40"),
     ("one-80gb.toml", "80"),
     ("lora-24gb.toml", "24"),
     ("qwen3-vl-8b.toml", "80"),
     ("qwen3-vl-2b.toml", "80"),
+    ("embodied-r1.5.toml", "80"),
 ];
 
 #[test]

@@ -7,6 +7,7 @@ use clap::{Subcommand, ValueEnum};
 use embodied_r_lerobot::{Version, VideoCodec};
 use embodied_r_sim::Category;
 use embodied_r_sim::arm::Task;
+use embodied_r_sim::views::ViewAnswer;
 
 /// Generate simulated rooms, videos, questions and conversations.
 #[derive(Debug, clap::Args)]
@@ -75,6 +76,10 @@ pub(crate) struct ViewsArgs {
     /// Comma-separated question categories, by their official names [default: all that four frames answer].
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub(crate) categories: Vec<Category>,
+    /// Comma-separated answer types of questions about where an object is in one frame, `point` and `box`, in place of multiple
+    /// choice. Their field `rationale` has the reasoning of a worked example.
+    #[arg(long, value_name = "TYPE", value_delimiter = ',', conflicts_with = "categories")]
+    pub(crate) answers: Vec<ViewAnswer>,
 }
 
 /// A command of another binary, `embodied-r-pretrain`.

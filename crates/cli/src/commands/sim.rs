@@ -3,7 +3,7 @@
 mod arm;
 mod conversations;
 
-use embodied_r_sim::views::{VIEW_CATEGORIES, ViewCounts, write_views};
+use embodied_r_sim::views::{VIEW_CATEGORIES, ViewCounts, ViewKinds, write_views};
 use embodied_r_sim::{Category, Error, RoomsOptions, rooms};
 
 use crate::args::sim::{RoomsArgs, SimArgs, SimCommand, ViewsArgs};
@@ -42,13 +42,14 @@ fn run_rooms(args: RoomsArgs) -> anyhow::Result<Status> {
 }
 
 fn run_views(args: ViewsArgs) -> anyhow::Result<Status> {
-    let ViewsArgs { output, train, val, test, seed, categories } = args;
-    let categories = match categories.is_empty() {
-        true => VIEW_CATEGORIES.to_vec(),
-        false => categories,
+    let ViewsArgs { output, train, val, test, seed, categories, answers } = args;
+    let kinds = match (answers.is_empty(), categories.is_empty()) {
+        (false, _) => ViewKinds::Pointing(answers),
+        (true, false) => ViewKinds::Choices(categories),
+        (true, true) => ViewKinds::Choices(VIEW_CATEGORIES.to_vec()),
     };
     let counts = ViewCounts { train, val, test };
-    write_views(&output, counts, seed, &categories, &Bar::default()).map_err(advise)?;
+    write_views(&output, counts, seed, &kinds, &Bar::default()).map_err(advise)?;
     outln!("{train} questions for training, {val} for validation, {test} for testing")?;
     outln!("wrote {}", output.display())?;
     Ok(Status::Done)

@@ -18,7 +18,7 @@ pub(super) fn read(row: &Row<'_>, context: Context<'_>) -> Result<Sample> {
     let text = problem(row)?;
     let draft = Draft {
         conversation: Conversation::user(&with_options(row, text)?, context.options.media),
-        answer: row.answer(&["answer", "solution"])?,
+        answer: row.answer(&["answer", "solution", "ground_truth"])?,
         images: media::sources(row, &IMAGES)?,
         videos: media::sources(row, &VIDEOS)?,
         used: &PROBLEMS,

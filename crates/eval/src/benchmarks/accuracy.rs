@@ -32,19 +32,21 @@ pub static ACCURACY: Benchmark = Benchmark {
 };
 
 fn accuracy(prediction: &Prediction) -> Result<Scored> {
-    let Prediction { solution, answer_type, output, .. } = prediction;
+    let Prediction { solution, answer_type, columns, output, .. } = prediction;
     let completion = match output {
         PredictionOutput::Completion(text) => Cow::Borrowed(text.as_str()),
         PredictionOutput::Answer(text) => Cow::Owned(format!("<answer>{text}</answer>")),
         PredictionOutput::Missing | PredictionOutput::Unanswered => Cow::Borrowed(""),
     };
     let (completion, answer_type) = (completion.as_ref(), *answer_type);
-    let input = RewardInput { solution, completion, answer_type, ..RewardInput::default() };
+    let columns = Some(columns);
+    let input =
+        RewardInput { solution, completion, answer_type, columns, ..RewardInput::default() };
     let expected = match answer_type {
         Some(_) => "a reference answer of its `answer_type`",
         None => "an option letter or a number, as for questions without `answer_type`",
     };
-    let scores = Accuracy.score(&[input])?;
+    let scores = Accuracy::default().score(&[input])?;
     match scores.first().and_then(|score| score.value) {
         Some(score) => Ok(Scored { extracted: output.answer().map(str::to_owned), score }),
         None => Err(wrong_solution(prediction, expected)),

@@ -1,6 +1,8 @@
-//! Checks that the `accuracy` reward can score the questions of a run.
+//! Checks that the rewards can score the questions of a run.
 
-use embodied_r_rewards::{AnswerType, RewardSchedule as Stages};
+use embodied_r_rewards::{
+    Accuracy, AnswerType, EmbodiedR15, RewardInput, RewardSchedule as Stages,
+};
 
 use crate::data::questions::TokenizedQuestion;
 use crate::error::{Error, Result};
@@ -9,8 +11,8 @@ use crate::settings::GrpoSettings;
 /// How many questions an error names.
 const NAMED: usize = 3;
 
-/// Checks that all `questions` have an answer that `accuracy` can score, if a run of `settings` over `stages` has a weight
-/// for it and `allow_unscored` is not set.
+/// Checks that all `questions` have an answer that `accuracy` and `embodied_r15` can score, if a run of `settings` over `stages` has
+/// a weight for the reward and `allow_unscored` is not set.
 ///
 /// # Errors
 /// [`Error::Unscored`] with the number of the others and the first of them.
@@ -19,26 +21,44 @@ pub(crate) fn check_scored(
     stages: &Stages,
     questions: &[TokenizedQuestion],
 ) -> Result<()> {
-    let is_used = stages.stages().iter().any(|stage| settings.computes("accuracy", stage));
-    if settings.rewards.allow_unscored || !is_used {
+    if settings.rewards.allow_unscored {
         return Ok(());
     }
-    let unscored: Vec<&TokenizedQuestion> = questions
-        .iter()
-        .filter(|it| AnswerType::of_question(&it.question.extra, &it.question.solution()).is_none())
-        .collect();
+    let pointing = settings.rewards.pointing();
+    let is_used = |name| stages.stages().iter().any(|stage| settings.computes(name, stage));
+    if is_used("accuracy") {
+        let accuracy = Accuracy { pointing };
+        check("accuracy", questions, |input| accuracy.unscored(input))?;
+    }
+    if is_used(EmbodiedR15::NAME) {
+        let embodied_r15 = EmbodiedR15 { pointing };
+        check(EmbodiedR15::NAME, questions, |input| embodied_r15.unscored(input))?;
+    }
+    Ok(())
+}
+
+fn check(
+    reward: &'static str,
+    questions: &[TokenizedQuestion],
+    unscored: impl Fn(&RewardInput<'_>) -> Option<String>,
+) -> Result<()> {
+    let reason = |it: &TokenizedQuestion| {
+        let (columns, solution) = (&it.question.extra, it.question.solution());
+        unscored(&RewardInput {
+            solution: &solution,
+            answer_type: AnswerType::of_columns(columns),
+            columns: Some(columns),
+            ..RewardInput::default()
+        })
+    };
+    let unscored: Vec<_> = questions.iter().filter_map(|it| Some((it, reason(it)?))).collect();
     if unscored.is_empty() {
         return Ok(());
     }
-    let named = unscored.iter().take(NAMED).map(|it| {
-        let answer: String = it.question.answer.chars().take(40).collect();
-        format!("`{}` (`{answer}`)", it.question.id())
-    });
-    Err(Error::Unscored {
-        count: unscored.len(),
-        total: questions.len(),
-        examples: named.collect::<Vec<_>>().join(", "),
-    })
+    let named =
+        unscored.iter().take(NAMED).map(|(it, why)| format!("`{}` ({why})", it.question.id()));
+    let examples = named.collect::<Vec<_>>().join(", ");
+    Err(Error::Unscored { reward, count: unscored.len(), total: questions.len(), examples })
 }
 
 #[cfg(test)]
@@ -62,9 +82,11 @@ mod tests {
         let error = check(|_| ()).unwrap();
         assert_eq!(
             error,
-            "`accuracy` cannot score the answers of 4 of 7 questions, such as `3` (`\\frac{a}{b}`), `4` (`to the left of it`), \
-             `5` (`b c`): they are neither option letters nor numbers; give the questions an `answer_type`, such as `text`, or \
-             set `allow_unscored = true`"
+            "`accuracy` cannot score the answers of 4 of 7 questions, such as \
+             `3` (the solution `\\frac{a}{b}` is neither an option letter nor a number), \
+             `4` (the solution `to the left of it` is neither an option letter nor a number), \
+             `5` (the solution `b c` is neither an option letter nor a number); \
+             give the questions an `answer_type`, such as `text`, or set `allow_unscored = true`"
         );
         assert_eq!(check(|s| s.rewards.allow_unscored = true), None);
         let other = [("format".to_owned(), 1.0)];

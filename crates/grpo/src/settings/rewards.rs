@@ -1,5 +1,6 @@
 //! Settings of the rewards.
 
+use embodied_r_rewards::pointing::{PointReward, PointingRewards, Trace3dReward, TraceReward};
 use embodied_r_rewards::{ExternalRewardConfig, Format};
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +17,15 @@ pub struct RewardSettings {
     /// regular expression of ms-swift and the paper's code, which accepts repeated tags; `r1v` is another name of it.
     /// Default: `strict`.
     pub format: Format,
+    /// `accuracy` and `embodied_r15` of points: the mean distance to the nearest true point, in thousandths of the image's width and
+    /// height, below which the reward is 1 (`full`) and from which it is 0 (`zero`); with `recall`, true points or regions that no
+    /// answered point reaches cost, too. Default: `{ full = 40, zero = 150, recall = false }`, the thresholds of Embodied-R1.5.
+    pub point_reward: PointReward,
+    /// As `point_reward`, of traces, by the root mean square of the distances. Default: `{ full = 50, zero = 120 }`.
+    pub trace_reward: TraceReward,
+    /// As `trace_reward`, of traces with depths, whose other half is by the mean error of the depth in metres. Default:
+    /// `{ full = 50, zero = 130, depth_full = 0.1, depth_zero = 0.4 }`.
+    pub trace_3d_reward: Trace3dReward,
     /// Train on questions whose answer `accuracy` cannot score: neither an option letter nor a number, and without an
     /// `answer_type`. Default: false, which is an error that names them.
     pub allow_unscored: bool,
@@ -51,6 +61,9 @@ impl Default for RewardSettings {
         Self {
             reward: Vec::new(),
             format: Format::Strict,
+            point_reward: PointReward::default(),
+            trace_reward: TraceReward::default(),
+            trace_3d_reward: Trace3dReward::default(),
             allow_unscored: false,
             soft_max_length: None,
             soft_cache_length: None,
@@ -67,6 +80,15 @@ impl Default for RewardSettings {
 }
 
 impl RewardSettings {
+    /// Parameters of answers that point.
+    pub fn pointing(&self) -> PointingRewards {
+        PointingRewards {
+            point: self.point_reward,
+            trace: self.trace_reward,
+            trace_3d: self.trace_3d_reward,
+        }
+    }
+
     /// Checks the parameters of built-in rewards.
     pub(super) fn add_faults(&self, faults: &mut Faults) {
         let given =
@@ -86,6 +108,9 @@ impl RewardSettings {
             ("cosine_max_len_value_correct", self.cosine_max_len_value_correct),
         ] {
             faults.unless(value.is_finite(), key, || format!("must be finite, not {value}"));
+        }
+        for (key, fault) in self.pointing().faults() {
+            faults.unless(false, key, || fault);
         }
     }
 }

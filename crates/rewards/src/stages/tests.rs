@@ -106,7 +106,7 @@ fn all_errors_are_reported_at_once() {
             "`stage[0].weights.acuracy`: unknown reward; did you mean `accuracy`?",
             "`stage[0].weights.format`: must be 0 or more, not -1",
             "`stage[0].weights.look`: unknown reward; available: accuracy, format, consistency, \
-             soft_overlong, repetition, cosine, waypoint_distance, style",
+             soft_overlong, repetition, cosine, waypoint_distance, embodied_r15, style",
             "`stage[1]`: needs a length; set `epochs` or `steps`",
             "`stage[1].weights.format`: must be a number, not string",
             "`stage[1].weights`: at least one weight must be positive",

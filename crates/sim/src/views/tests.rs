@@ -139,7 +139,7 @@ fn the_text_does_not_give_a_route_away() {
 
 fn write(out: &FilePath, categories: &[Category]) -> crate::Result<()> {
     let counts = ViewCounts { train: 4, val: 1, test: 2 };
-    write_views(out, counts, 9, categories, &Silent)
+    write_views(out, counts, 9, &ViewKinds::Choices(categories.to_vec()), &Silent)
 }
 
 #[test]
@@ -173,6 +173,27 @@ fn a_dataset_has_its_frames_and_no_room_in_two_splits() {
 }
 
 #[test]
+fn a_question_that_points_has_one_frame_and_its_answer_type() {
+    let folder = tempfile::tempdir().unwrap();
+    let counts = ViewCounts { train: 2, val: 0, test: 0 };
+    let kinds = ViewKinds::Pointing(ViewAnswer::ALL.to_vec());
+    write_views(folder.path(), counts, 9, &kinds, &Silent).unwrap();
+    let questions = read_questions(&folder.path().join("train_data.json")).unwrap();
+    let types: Vec<_> = questions.iter().map(|question| &question.extra["answer_type"]).collect();
+    assert_eq!(types, ["point", "box"]);
+    for question in &questions {
+        let [image] = question.extra["images"].as_array().unwrap().as_slice() else { panic!() };
+        assert!(folder.path().join(image.as_str().unwrap()).is_file());
+        let rationale = question.extra[RATIONALE].as_str().unwrap();
+        assert!(perceived(question).contains(rationale.trim_end_matches('.')), "{rationale}");
+        assert_eq!(question.question.matches(IMAGE).count(), 1);
+    }
+    let none = ViewKinds::Pointing(Vec::new());
+    let error = write_views(folder.path(), counts, 9, &none, &Silent).unwrap_err();
+    assert!(error.to_string().contains("`answers`"), "{error}");
+}
+
+#[test]
 fn a_category_that_needs_a_video_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let error = write(folder.path(), &[Category::Counterfactual]).unwrap_err();
@@ -180,6 +201,7 @@ fn a_category_that_needs_a_video_is_an_error() {
     let error = write(folder.path(), &[]).unwrap_err();
     assert!(error.to_string().contains("`categories`"), "{error}");
     let none = ViewCounts { train: 0, val: 0, test: 0 };
-    let error = write_views(folder.path(), none, 9, &VIEW_CATEGORIES, &Silent).unwrap_err();
+    let kinds = ViewKinds::Choices(VIEW_CATEGORIES.to_vec());
+    let error = write_views(folder.path(), none, 9, &kinds, &Silent).unwrap_err();
     assert!(error.to_string().contains("`questions`"), "{error}");
 }

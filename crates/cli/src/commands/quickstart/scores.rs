@@ -56,7 +56,7 @@ impl Marks {
         let of = |reward: &dyn Reward| -> anyhow::Result<f64> {
             Ok(reward.score(&input)?.first().and_then(|score| score.value).unwrap_or(0.0))
         };
-        Ok(Self { correct: of(&Accuracy)?, parsable: of(&Format::default())? == 1.0 })
+        Ok(Self { correct: of(&Accuracy::default())?, parsable: of(&Format::default())? == 1.0 })
     }
 
     /// Marks the greedy reply of an answered question.

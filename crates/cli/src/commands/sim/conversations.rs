@@ -10,7 +10,7 @@ use embodied_r_data::system_prompt::{Given, SystemPromptPreset};
 use embodied_r_files::write_lines;
 use embodied_r_random::{permutation, stream};
 use embodied_r_sim::arm::WrittenArm;
-use embodied_r_sim::views::perceived;
+use embodied_r_sim::views::{RATIONALE, perceived};
 use embodied_r_sim::{Category, judge_example, rationale_in_prompt};
 use indexmap::IndexMap;
 use serde_json::{Value, json};
@@ -79,8 +79,11 @@ impl<'a> Example<'a> {
     }
 }
 
-/// The completion with reasoning, if it leads to the correct answer.
+/// The completion with reasoning, if it leads to the correct answer. Of a question that points, the scene has both.
 fn worked(question: &Question) -> Option<String> {
+    if let Some(rationale) = question.extra.get(RATIONALE).and_then(Value::as_str) {
+        return Some(format!("<think>{rationale}</think><answer>{}</answer>", question.answer));
+    }
     let rationale = rationale_in_prompt(perceived(question))?;
     (question.answer.trim() == rationale.answer.to_string()).then(|| rationale.completion())
 }

@@ -170,6 +170,30 @@ fn options_are_added_to_a_problem_that_lacks_them() {
 }
 
 #[test]
+fn an_embodied_r15_record_may_point() {
+    let files = Files::new();
+    let boxes = json!({"boxes": [10, 20, 300, 400]});
+    let record = |key: &str, answer: Value| {
+        json!({
+            "problem_id": 7, "problem": "<image>Where is the mug?", "problem_type": "spatial grounding",
+            "data_type": "image", "data_source": "refspatial", "options": [], "images": ["a.png"], key: answer,
+        })
+    };
+    for key in ["answer", "ground_truth"] {
+        for answer in [boxes.clone(), json!(boxes.to_string())] {
+            let Sample { question, media, .. } = files.sample(record(key, answer));
+            assert_eq!((question.id().as_str(), question.category()), ("7", "refspatial"));
+            assert_eq!(question.solution(), r#"{"boxes":[10,20,300,400]}"#);
+            assert_eq!(question.extra["problem_type"], "spatial grounding");
+            assert_eq!(media.images, [files.image("a.png")]);
+        }
+    }
+    let points = json!([{"point_2d": [1, 2]}, {"point_2d": [3, 4]}]);
+    let question = files.sample(record("answer", points.clone())).question;
+    assert_eq!(question.accepted_answers(), [points.to_string()]);
+}
+
+#[test]
 fn a_video_r1_record_has_its_file_in_path() {
     let files = Files::new();
     let record = |kind: &str, path: &str| {
