@@ -1,9 +1,9 @@
 //! Rewards of answers that point, beside those of a second program (`scripts/parity/make_pointing_rewards.py`).
 
-use embodied_r_rewards::embodied_r15::ProblemType;
-use embodied_r_rewards::pointing::{PointReward, PointingRewards};
 #![allow(clippy::panic, clippy::unwrap_used)]
 
+use embodied_r_rewards::embodied_r15::ProblemType;
+use embodied_r_rewards::pointing::{PointReward, PointingRewards};
 use embodied_r_rewards::{Accuracy, AnswerType, Reward as _, RewardInput};
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
