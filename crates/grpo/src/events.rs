@@ -17,7 +17,7 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use completions::{COLUMNS, WHY, step_of_completions};
-pub use completions::{COMPLETIONS_FOLDER, Parquet};
+pub use completions::{COMPLETIONS_FOLDER, DRAWN, Parquet, drawn};
 pub use environment::{ENVIRONMENT_FILE, Environment};
 pub use jsonl::{EVENTS_FILE, Jsonl};
 pub use line::{ProgressLine, describe};

@@ -91,6 +91,9 @@ fn card(sample: &Sample, html: &mut String) {
     html.push_str("</div>\n");
     let question = question_part(&sample.prompt);
     let _ = writeln!(html, "<div class=\"question\">{}</div>", escape(&truncated(question)));
+    if let Some(drawn) = &sample.drawn {
+        html.push_str(&drawn.figure(&sample.solution, &sample.completion, Path::new("")));
+    }
     let _ =
         writeln!(html, "<div class=\"output\">{}</div>", marked(&truncated(&sample.completion)));
     for (reward, reason) in &sample.reasons {

@@ -15,12 +15,14 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod answers;
 mod chart;
 mod compare;
 mod completions;
 mod consistency;
 mod curves;
 mod document;
+mod drawing;
 mod environment;
 mod error;
 mod events;
@@ -34,8 +36,10 @@ mod scores;
 mod settings;
 mod summary;
 
+pub use answers::{DrawnAnswer, answers_page};
 pub use compare::compare;
 pub use document::Page;
+pub use drawing::Drawn;
 pub use error::{Error, Result};
 pub use figure::figure;
 pub use html::escape;

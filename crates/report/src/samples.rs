@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use embodied_r_data::parquet::Table;
-use embodied_r_grpo::events::COMPLETIONS_FOLDER;
+use embodied_r_grpo::events::{COMPLETIONS_FOLDER, DRAWN};
 
+use crate::drawing::Drawn;
 use crate::error::Result;
 
 /// Numeric columns that are not scores.
@@ -33,6 +34,8 @@ pub struct Sample {
     pub rewards: Vec<String>,
     /// The reason for each reward below its maximum.
     pub reasons: Vec<(String, String)>,
+    /// What is needed to draw the answers on the question's image, if they point.
+    pub drawn: Option<Drawn>,
 }
 
 impl Sample {
@@ -77,6 +80,7 @@ pub fn read(path: &Path) -> Result<Vec<Sample>> {
     };
     let (prompts, solutions) = (texts("prompt"), texts("solution"));
     let (ids, endings) = (texts("question_id"), texts("finish_reason"));
+    let drawn = texts(DRAWN);
     let steps = table.optional_floats("step").unwrap_or_else(|_| vec![None; table.len()]);
     let (mut scores, mut reasons) = (Vec::new(), Vec::new());
     for name in table.column_names() {
@@ -101,6 +105,7 @@ pub fn read(path: &Path) -> Result<Vec<Sample>> {
         scores: of_row(&scores, row),
         rewards: rewards.clone(),
         reasons: of_row(&reasons, row),
+        drawn: drawn[row].as_deref().and_then(Drawn::parse),
     };
     Ok(completions.into_iter().enumerate().map(sample).collect())
 }
@@ -153,6 +158,7 @@ mod tests {
                 scores: vec![("accuracy".to_owned(), 1.0), ("advantage".to_owned(), 0.5)],
                 rewards: vec!["accuracy".to_owned(), "consistency".to_owned()],
                 reasons: vec![("accuracy".to_owned(), "right".to_owned())],
+                drawn: None,
             }]
         );
     }

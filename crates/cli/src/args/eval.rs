@@ -42,7 +42,7 @@ pub(crate) struct EvalArgs {
     #[arg(long, value_name = "TEXT", display_order = 102)]
     pub(crate) name: Option<String>,
     /// Directory for `BENCHMARK.json`, `BENCHMARK.md` and the model's `answers.json`, or its `samples.jsonl` with
-    /// `--pass-at`; with `--folds`, completions are in `fold-0` and so on in it [default: scores are only printed].
+    /// `--pass-at`; `BENCHMARK.html` has the answers that point drawn on their images; with `--folds`, completions are in `fold-0` and so on in it [default: scores are only printed].
     #[arg(long, alias = "save-path", value_name = "DIR", display_order = 101)]
     pub(crate) output: Option<PathBuf>,
     #[command(flatten)]
@@ -150,6 +150,12 @@ impl Source {
             Some(questions) => questions.annotations(self.direct.reader()),
             None => Ok(None),
         }
+    }
+
+    /// The folder of the images that the data names by relative paths: by default that of its first file.
+    pub(crate) fn image_folder(&self) -> PathBuf {
+        let beside = || Some(self.data.first()?.parent()?.to_owned());
+        self.direct.image_dir.clone().or_else(beside).unwrap_or_default()
     }
 
     /// The name of the model or of the predictions file.

@@ -2,6 +2,7 @@
 
 mod folds;
 mod outputs;
+mod page;
 mod pass_at;
 
 use std::collections::BTreeSet;
@@ -52,6 +53,12 @@ pub(crate) fn run(args: EvalArgs) -> anyhow::Result<Status> {
             Scored::new(reports.collect::<anyhow::Result<_>>()?, &args, &name)
         })
         .collect::<anyhow::Result<Vec<Scored>>>()?;
+    if let (Some(folder), [outputs::Outputs::Predictions(predictions)], [scored, ..]) =
+        (&args.output, outputs.as_slice(), scored.as_slice())
+    {
+        let path = folder.join(format!("{}.html", benchmark.name));
+        page::write(&path, &name, predictions, &scored.report, &args.source.image_folder())?;
+    }
     let printed = Scored::joined(scored, benchmark)?;
     if let Some(folder) = &args.output {
         save(folder, benchmark, &printed)?;

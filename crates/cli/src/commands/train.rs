@@ -20,7 +20,7 @@ use embodied_r_grpo::data::length_limit::LengthLimit;
 use embodied_r_grpo::data::questions::{Prompts, prompts};
 use embodied_r_grpo::data::samples;
 use embodied_r_grpo::estimate::memory_plan::Workload;
-use embodied_r_grpo::events::{Parquet, Sink};
+use embodied_r_grpo::events::{Parquet, Sink, drawn};
 use embodied_r_grpo::model::{Model, VisionPolicy};
 use embodied_r_grpo::rewards::scoring::reward_names;
 use embodied_r_grpo::settings::{GrpoSettings, JudgeKind};
@@ -111,7 +111,8 @@ fn run_as(args: &TrainArgs, process_group: &ProcessGroup) -> anyhow::Result<Stat
         let settings = job.settings();
         if settings.rollout.log_completions && job.process_group.is_rank_zero() {
             let names = reward_names(settings, data.stages());
-            sinks.push(Box::new(Parquet::new(&settings.run.output, names)));
+            let drawn = drawn(&data.questions().questions);
+            sinks.push(Box::new(Parquet::new(&settings.run.output, names, drawn)));
         }
         let verify_packing = args.verify_packing;
         let encoding = (settings.lr.learning_rate, reference);

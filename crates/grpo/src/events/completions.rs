@@ -3,8 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use embodied_r_data::parquet::{Column, write_table_in_existing_folder};
+use embodied_r_rewards::AnswerType;
+use serde_json::json;
 
 use super::{Event, Sink};
+use crate::data::questions::TokenizedQuestion;
 use crate::error::{Error, Result};
 use crate::model::FinishReason;
 use crate::rollout::{Completion, Rollout};
@@ -30,17 +33,39 @@ pub(crate) const COLUMNS: [&str; 11] = [
 /// Suffix of a reward's column of reasons.
 pub(crate) const WHY: &str = "_why";
 
+/// The column with what is needed to draw a question's answers on its images, of runs with such questions: a JSON object of
+/// `answer_type`, `coordinates`, `width`, `height` and `images`, the paths.
+pub const DRAWN: &str = "drawn";
+
+/// What [`DRAWN`] has for each question; nothing if no question has an answer that is drawn.
+pub fn drawn(questions: &[TokenizedQuestion]) -> Vec<Option<String>> {
+    let of = |TokenizedQuestion { question, images, .. }: &TokenizedQuestion| {
+        let answer_type = AnswerType::of_columns(&question.extra).filter(|it| it.is_drawn())?;
+        let mut drawn = json!({"answer_type": answer_type.name(), "images": images});
+        for name in ["coordinates", "width", "height"] {
+            if let Some(value) = question.extra.get(name) {
+                drawn[name] = value.clone();
+            }
+        }
+        Some(drawn.to_string())
+    };
+    let all: Vec<_> = questions.iter().map(of).collect();
+    if all.iter().any(Option::is_some) { all } else { Vec::new() }
+}
+
 /// Writes the completions of every step to `completions_NNNNN.parquet`, one row each.
 #[derive(Debug)]
 pub struct Parquet {
     folder: PathBuf,
     rewards: Vec<String>,
+    drawn: Vec<Option<String>>,
 }
 
 impl Parquet {
-    /// A writer into the run's folder `run`; `rewards` are the reward names in the order of the scores.
-    pub fn new(run: &Path, rewards: Vec<String>) -> Self {
-        Self { folder: run.join(COMPLETIONS_FOLDER), rewards }
+    /// A writer into the run's folder `run`; `rewards` are the reward names in the order of the scores, `drawn` is
+    /// [that](drawn()) of the run's questions.
+    pub fn new(run: &Path, rewards: Vec<String>, drawn: Vec<Option<String>>) -> Self {
+        Self { folder: run.join(COMPLETIONS_FOLDER), rewards, drawn }
     }
 }
 
@@ -85,6 +110,11 @@ impl Sink for Parquet {
             columns.push((name, Column::OptionalFloats(values)));
             columns.push((why, Column::OptionalStrings(reasons)));
         }
+        if !self.drawn.is_empty() {
+            let of =
+                |(rollout, _): &(&Rollout, &Completion)| self.drawn.get(rollout.index)?.clone();
+            columns.push((DRAWN, Column::OptionalStrings(rows.iter().map(of).collect())));
+        }
         // Not with its parents: the run's folder exists unless it was moved.
         match std::fs::create_dir(&self.folder) {
             Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
@@ -106,6 +136,7 @@ mod tests {
     use polars::prelude::{ParquetReader, SerReader as _};
 
     use super::*;
+    use crate::data::questions::tests::with_answers;
 
     fn rollout() -> Rollout {
         Rollout {
@@ -128,10 +159,31 @@ mod tests {
     }
 
     #[test]
+    fn a_question_that_points_has_what_its_drawing_needs() {
+        let mut questions = with_answers(&["A", "[1, 2]"]);
+        assert_eq!(drawn(&questions), []);
+        let columns =
+            json!({"answer_type": "point", "coordinates": "pixels", "width": 64, "height": 48});
+        questions[1].question.extra = columns.as_object().unwrap().clone();
+        questions[1].images = vec!["a.png".to_owned()];
+        let found = drawn(&questions);
+        assert_eq!(found[0], None);
+        let mut expected = columns.clone();
+        expected["images"] = json!(["a.png"]);
+        let text = found[1].as_deref().unwrap();
+        assert_eq!(serde_json::from_str::<serde_json::Value>(text).unwrap(), expected);
+        let dir = tempfile::tempdir().unwrap();
+        let rollout = Rollout { index: 1, ..rollout() };
+        Parquet::new(dir.path(), Vec::new(), found.clone()).completions(1, &[rollout]).unwrap();
+        let table = Table::read(&dir.path().join("completions/completions_00001.parquet")).unwrap();
+        assert_eq!(table.optional_strings(DRAWN).unwrap(), found[1..]);
+    }
+
+    #[test]
     fn a_row_holds_ids_text_raw_scores_and_advantage() {
         let dir = tempfile::tempdir().unwrap();
         let rewards = ["accuracy", "consistency"].map(str::to_owned).to_vec();
-        Parquet::new(dir.path(), rewards).completions(12, &[rollout()]).unwrap();
+        Parquet::new(dir.path(), rewards, Vec::new()).completions(12, &[rollout()]).unwrap();
         let path = dir.path().join("completions/completions_00012.parquet");
         let frame = ParquetReader::new(File::open(&path).unwrap()).finish().unwrap();
         let ids = frame.column("completion_ids").unwrap().list().unwrap().get_as_series(0).unwrap();

@@ -42,6 +42,10 @@ pub(super) fn card(sample: &Sample, prompts: Option<Prompts>, paint: Paint) -> S
     }
     text.push_str(&painted(sample, paint));
     text.push('\n');
+    if let Some(drawn) = &sample.drawn {
+        text.push_str("o reference answer, x answer\n");
+        text.push_str(&drawn.characters(&sample.solution, &sample.completion));
+    }
     text
 }
 
@@ -153,6 +157,7 @@ mod tests {
     fn sample() -> Sample {
         let score = |name: &str, value| (name.to_owned(), value);
         Sample {
+            drawn: None,
             step: 3,
             question_id: "q7".to_owned(),
             prompt: "Frame 0: a lamp\nQuestion: where?\nA. left".to_owned(),

@@ -7,7 +7,7 @@ use embodied_r_rewards::{
 };
 
 use super::GrpoSettings;
-use crate::events::{COLUMNS, WHY};
+use crate::events::{COLUMNS, DRAWN, WHY};
 use crate::settings::faults::{Fault, Faults};
 
 impl GrpoSettings {
@@ -33,7 +33,7 @@ impl GrpoSettings {
     fn column_faults(&self, faults: &mut Faults) {
         for (index, reward) in self.rewards.reward.iter().enumerate() {
             let name = reward.name.as_str();
-            let free = !COLUMNS.contains(&name) && !name.ends_with(WHY);
+            let free = !COLUMNS.contains(&name) && name != DRAWN && !name.ends_with(WHY);
             faults.unless(free, &format!("reward[{index}].name"), || {
                 format!("`{name}` is a reserved column of the saved completions; choose another")
             });

@@ -137,7 +137,7 @@ fn run_until<'a>(
         model.save(&base, WriterRank::SINGLE).unwrap();
     }
     let names = reward_names(settings, &settings.stages().unwrap());
-    sinks.insert(0, Box::new(Parquet::new(&settings.run.output, names)));
+    sinks.insert(0, Box::new(Parquet::new(&settings.run.output, names, Vec::new())));
     data(settings)?;
     let inputs = inputs(settings, &base, stop);
     match last {
