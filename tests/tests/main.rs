@@ -34,6 +34,7 @@ mod perceive_kills;
 mod perceive_local;
 mod perceive_ranks;
 mod plan;
+mod pointing;
 mod preprocess;
 mod quickstart;
 mod quickstart_robot;

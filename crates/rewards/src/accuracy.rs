@@ -12,7 +12,7 @@ pub use crate::solution::{Solution, alternatives};
 ///
 /// Only the `<answer>` tag is parsed, by the rules of [`answer`](crate::answer); letters in the reasoning never
 /// count.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Accuracy {
     /// Parameters of answer types that point into an image.
     pub pointing: PointingRewards,

@@ -25,6 +25,8 @@ pub struct Cosine {
     pub max_len_value_correct: f64,
     /// Length in tokens, including the stop token, at which the curve ends.
     pub max_len: usize,
+    /// What an answer is correct by.
+    pub accuracy: Accuracy,
 }
 
 impl Cosine {
@@ -36,6 +38,7 @@ impl Cosine {
             min_len_value_correct: 1.0,
             max_len_value_correct: 0.5,
             max_len,
+            accuracy: Accuracy::default(),
         }
     }
 
@@ -60,7 +63,7 @@ impl Reward for Cosine {
     }
 
     fn score(&self, batch: &[RewardInput<'_>]) -> Result<Vec<Score>> {
-        let accuracies = Accuracy::default().score(batch)?;
+        let accuracies = self.accuracy.score(batch)?;
         let pairs = batch.iter().zip(accuracies);
         Ok(pairs.map(|(input, accuracy)| self.one(input, accuracy)).collect())
     }

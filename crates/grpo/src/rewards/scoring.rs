@@ -7,7 +7,7 @@ use embodied_r_rewards::prompt_end::whole_reply;
 use embodied_r_rewards::registry::{RewardDependencies, build};
 use embodied_r_rewards::stages::{Weights, weight};
 use embodied_r_rewards::{
-    Accuracy, AnswerType, Error as RewardError, External, Judge, Reward, RewardInput,
+    AnswerType, Error as RewardError, External, Judge, Reward, RewardInput,
     RewardSchedule as Stages, Score,
 };
 
@@ -80,7 +80,7 @@ impl RewardFunction {
             external.iter().map(|reward| reward.name().to_owned()).collect();
         let parts = RewardDependencies {
             judge,
-            accuracy: Accuracy { pointing: settings.rewards.pointing() },
+            accuracy: settings.accuracy(),
             format: settings.rewards.format,
             soft_overlong: settings.soft_overlong(),
             repetition: settings.repetition(),

@@ -1,8 +1,6 @@
 //! Checks that the rewards can score the questions of a run.
 
-use embodied_r_rewards::{
-    Accuracy, AnswerType, EmbodiedR15, RewardInput, RewardSchedule as Stages,
-};
+use embodied_r_rewards::{AnswerType, EmbodiedR15, RewardInput, RewardSchedule as Stages};
 
 use crate::data::questions::TokenizedQuestion;
 use crate::error::{Error, Result};
@@ -24,14 +22,13 @@ pub(crate) fn check_scored(
     if settings.rewards.allow_unscored {
         return Ok(());
     }
-    let pointing = settings.rewards.pointing();
     let is_used = |name| stages.stages().iter().any(|stage| settings.computes(name, stage));
     if is_used("accuracy") {
-        let accuracy = Accuracy { pointing };
+        let accuracy = settings.accuracy();
         check("accuracy", questions, |input| accuracy.unscored(input))?;
     }
     if is_used(EmbodiedR15::NAME) {
-        let embodied_r15 = EmbodiedR15 { pointing };
+        let embodied_r15 = EmbodiedR15 { pointing: settings.rewards.pointing() };
         check(EmbodiedR15::NAME, questions, |input| embodied_r15.unscored(input))?;
     }
     Ok(())

@@ -2,8 +2,8 @@
 
 use embodied_r_rewards::stages::{Stage, StageLength};
 use embodied_r_rewards::{
-    Cosine, ExternalRewardConfig, Repetition, RewardNames, RewardSchedule as Stages, SoftOverlong,
-    external,
+    Accuracy, Cosine, ExternalRewardConfig, Repetition, RewardNames, RewardSchedule as Stages,
+    SoftOverlong, external,
 };
 
 use super::GrpoSettings;
@@ -95,6 +95,11 @@ impl GrpoSettings {
         }
     }
 
+    /// The reward `accuracy`.
+    pub fn accuracy(&self) -> Accuracy {
+        Accuracy { pointing: self.rewards.pointing() }
+    }
+
     /// The reward `cosine`.
     pub fn cosine(&self) -> Cosine {
         Cosine {
@@ -103,6 +108,7 @@ impl GrpoSettings {
             min_len_value_correct: self.rewards.cosine_min_len_value_correct,
             max_len_value_correct: self.rewards.cosine_max_len_value_correct,
             max_len: self.rewards.cosine_max_len.unwrap_or(self.loss.max_completion_length),
+            accuracy: self.accuracy(),
         }
     }
 
