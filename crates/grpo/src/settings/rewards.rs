@@ -18,8 +18,8 @@ pub struct RewardSettings {
     /// Default: `strict`.
     pub format: Format,
     /// `accuracy` and `embodied_r15` of points: the mean distance to the nearest true point, in thousandths of the image's width and
-    /// height, below which the reward is 1 (`full`) and from which it is 0 (`zero`); with `recall`, true points or regions that no
-    /// answered point reaches cost, too. Default: `{ full = 40, zero = 150, recall = false }`, the thresholds of Embodied-R1.5.
+    /// height, below which the reward is 1 (`full`) and from which it is 0 (`zero`), as Embodied-R1.5 was trained with. With `recall`,
+    /// true points or regions that no answered point reaches cost, too. Default: `{ full = 40, zero = 150, recall = false }`.
     pub point_reward: PointReward,
     /// As `point_reward`, of traces, by the root mean square of the distances. Default: `{ full = 50, zero = 120 }`.
     pub trace_reward: TraceReward,
