@@ -7,7 +7,8 @@
 
 `run` makes rooms, cold starts and GRPO runs in DIR, and appends one line per arm and seed to DIR/results.jsonl; a finished
 one is not run again. BASE is another base model than the bundled one. `table` has the mean of every arm over its seeds with
-its standard error, and the difference from the default over the seeds of both. `curve` has training over the steps.
+its standard error, and the difference from the default over the seeds of both: `ablations.md` is that of `ablations.jsonl`. `curve`
+has training over the steps.
 """
 
 import argparse
