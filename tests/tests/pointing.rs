@@ -175,3 +175,26 @@ fn what_cannot_be_scored_is_named_before_the_first_step() {
     let stderr = stderr_of(command(dir, &train).args(setting), 2);
     assert!(stderr.contains("`point_reward`: needs 0 ≤ full < zero"), "{stderr}");
 }
+
+/// A file of answers has the grid of each question, so that it is scored alike without `--data`.
+#[test]
+fn saved_answers_keep_their_grid() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    let record = |coordinates: &str| {
+        json!([{
+            "Question_id": 1, "question_category": "point", "question": "Question: where?", "answer": "[64, 48]",
+            "answer_type": "point", "coordinates": coordinates, "width": 64, "height": 48,
+            "content": "<answer>[32, 24]</answer>",
+        }])
+    };
+    let score = |coordinates: &str| -> Value {
+        fs::write(dir.join("answers.json"), record(coordinates).to_string()).unwrap();
+        let words = ["eval", "--predictions", "answers.json", "--json", "--output", "scores"];
+        serde_json::from_str(&stdout_of(&mut command(dir, &words))).unwrap()
+    };
+    assert_eq!(score("pixels")["overall"], 0.0);
+    assert_eq!(score("norm1000")["overall"], 100.0);
+    let page = fs::read_to_string(dir.join("scores/accuracy.html")).unwrap();
+    assert!(page.contains("<div class=\"question\">Question: where?</div>"), "{page}");
+}

@@ -251,15 +251,12 @@ mod tests {
             .iter()
             .map(|&(category, answer)| Prediction {
                 id: "1".to_owned(),
-                video: None,
                 category: category.to_owned(),
                 solution: "B".to_owned(),
-                answer_type: None,
-                row: None,
-                columns: Default::default(),
                 output: answer.map_or(PredictionOutput::Missing, |text| {
                     PredictionOutput::Answer(text.to_owned())
                 }),
+                ..Prediction::default()
             })
             .collect();
         score_all(protocol, &predictions).unwrap()

@@ -122,6 +122,7 @@ impl Answered for Prediction {
         Self {
             id: question.id(),
             video: question.key().video,
+            question: question.question.clone(),
             category: question.category().to_owned(),
             solution: question.solution(),
             answer_type: AnswerType::of_columns(&question.extra),

@@ -23,6 +23,8 @@ pub struct Prediction {
     pub row: Option<usize>,
     /// The file name of its video, if known. Identifiers repeat across benchmarks; together they are unique.
     pub video: Option<String>,
+    /// The question or the whole prompt; empty if it is not known.
+    pub question: String,
     /// The benchmark's category; empty in records that have only an identifier.
     pub category: String,
     /// The reference answer, empty in such records: a letter, or a number for numeric categories; under [`ACCURACY`](crate::benchmarks::ACCURACY)

@@ -60,6 +60,7 @@ impl SampledQuestion {
         (0..n).map(|index| Prediction {
             id: self.id.clone(),
             video: self.video.clone(),
+            question: self.question.clone(),
             category: self.category.clone(),
             solution: self.solution.clone(),
             answer_type: self.answer_type,

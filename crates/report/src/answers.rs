@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
+use embodied_r_data::prompts::question_part;
+
 use crate::chart::number;
 use crate::document::document;
 use crate::drawing::Drawn;
@@ -18,6 +20,8 @@ const MAX_CHARS: usize = 2000;
 pub struct DrawnAnswer<'a> {
     /// The question's identifier.
     pub id: &'a str,
+    /// The question or the whole prompt.
+    pub question: &'a str,
     /// The reference answer.
     pub solution: &'a str,
     /// The model's completion; a bare answer in an `<answer>` tag.
@@ -40,7 +44,7 @@ pub fn answers_page(title: &str, mut answers: Vec<DrawnAnswer<'_>>, folder: &Pat
         format!("{count} answers that point{shown}, the worst first; mean score {}", number(mean));
     let mut body = String::from("<section>\n<div class=\"grid\">\n");
     for answer in answers.iter().take(MAX_ANSWERS) {
-        let DrawnAnswer { id, solution, completion, score, drawn } = answer;
+        let DrawnAnswer { id, question, solution, completion, score, drawn } = answer;
         let text: String = completion.chars().take(MAX_CHARS).collect();
         let class = if *score == 1.0 {
             " good"
@@ -52,9 +56,10 @@ pub fn answers_page(title: &str, mut answers: Vec<DrawnAnswer<'_>>, folder: &Pat
         let _ = write!(
             body,
             "<article class=\"card completion\">\n<div class=\"chips\"><span class=\"chip\">{}</span>\
-             <span class=\"chip{class}\">score {}</span></div>\n{}<div class=\"output\">{}</div>\n</article>\n",
+             <span class=\"chip{class}\">score {}</span></div>\n<div class=\"question\">{}</div>\n{}<div class=\"output\">{}</div>\n</article>\n",
             escape(id),
             number(*score),
+            escape(question_part(question)),
             drawn.figure(solution, completion, folder),
             escape(&text),
         );
@@ -77,6 +82,7 @@ mod tests {
     fn the_worst_answers_come_first_and_nothing_in_them_runs() {
         let answer = |id: &'static str, score: f64| DrawnAnswer {
             id,
+            question: "…\nQuestion: <where>?",
             solution: "[500, 500]",
             completion: "<script>alert(1)</script><answer>[10, 10]</answer>".to_owned(),
             score,
@@ -88,7 +94,8 @@ mod tests {
         assert!(page.find("&lt;wrong&gt;").unwrap() < page.find(">right<").unwrap(), "{page}");
         assert!(page.contains("2 answers that point, the worst first; mean score 0.5"), "{page}");
         assert_eq!(page.matches("<svg").count(), 2);
-        for tag in ["<script", "<x>", "http"] {
+        assert!(page.contains("<div class=\"question\">Question: &lt;where&gt;?</div>"), "{page}");
+        for tag in ["<script", "<x>", "<where>", "http"] {
             assert!(!page.contains(tag), "{tag}");
         }
     }

@@ -11,13 +11,10 @@ fn report(protocol: Protocol, answers: &[(&str, &str)]) -> Report {
         .iter()
         .map(|(category, answer)| Prediction {
             id: "1".to_owned(),
-            video: None,
             category: (*category).to_owned(),
             solution: "B".to_owned(),
-            answer_type: None,
-            row: None,
-            columns: Default::default(),
             output: PredictionOutput::Answer((*answer).to_owned()),
+            ..Prediction::default()
         })
         .collect();
     score(protocol, &predictions).unwrap()

@@ -55,7 +55,9 @@ fn official(record: &Record) -> Result<Prediction> {
         video: video(record)?,
         category: official_category(record)?.to_owned(),
         solution: record.answer("answer")?,
+        question: record.optional_text("question")?.unwrap_or_default().to_owned(),
         answer_type: AnswerType::of_columns(record.fields()),
+        columns: record.fields().clone(),
         output: match record.optional_text("content")? {
             Some(text) => PredictionOutput::reply(text.to_owned(), prompt),
             None => PredictionOutput::Missing,
@@ -80,6 +82,7 @@ fn plain(record: &Record) -> Result<Prediction> {
         category: record.text("category")?.to_owned(),
         solution: record.answer("solution")?,
         answer_type: AnswerType::of_columns(record.fields()),
+        columns: record.fields().clone(),
         ..bare(record)?
     })
 }

@@ -24,9 +24,10 @@ fn official_records_have_full_completions() {
             video: Some("a.mp4".to_owned()),
             category: "Causal".to_owned(),
             solution: "B".to_owned(),
+            question: "q".to_owned(),
             answer_type: None,
             row: None,
-            columns: Default::default(),
+            columns: serde_json::from_str::<Vec<_>>(text).unwrap().remove(0),
             output: PredictionOutput::Completion("<answer> b </answer>".to_owned()),
         }]
     );

@@ -20,13 +20,10 @@ fn score(
 ) -> Result<f64> {
     let prediction = Prediction {
         id: "7".to_owned(),
-        video: None,
         category: category.to_owned(),
         solution: solution.to_owned(),
-        answer_type: None,
-        row: None,
-        columns: Default::default(),
         output,
+        ..Prediction::default()
     };
     protocol.score_prediction(&prediction).map(|scored| scored.score)
 }

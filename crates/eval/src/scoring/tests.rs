@@ -6,13 +6,10 @@ use crate::protocol::{all_protocols, named};
 fn prediction(category: &str, solution: &str, output: PredictionOutput) -> Prediction {
     Prediction {
         id: "1".to_owned(),
-        video: None,
         category: category.to_owned(),
         solution: solution.to_owned(),
-        answer_type: None,
-        row: None,
-        columns: Default::default(),
         output,
+        ..Prediction::default()
     }
 }
 

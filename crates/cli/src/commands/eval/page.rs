@@ -33,8 +33,8 @@ pub(super) fn write(
         .filter_map(|prediction| {
             let (completion, drawn) = answer(prediction)?;
             let score = *scores.get(prediction.id.as_str())?;
-            let (id, solution) = (prediction.id.as_str(), prediction.solution.as_str());
-            Some(DrawnAnswer { id, solution, completion, score, drawn })
+            let Prediction { id, question, solution, .. } = prediction;
+            Some(DrawnAnswer { id, question, solution, completion, score, drawn })
         })
         .collect();
     if !answers.is_empty() {
