@@ -41,8 +41,9 @@ pub(crate) struct EvalArgs {
     /// Label of this model's row in the table of published results [default: name of the model or predictions file].
     #[arg(long, value_name = "TEXT", display_order = 102)]
     pub(crate) name: Option<String>,
-    /// Directory for `BENCHMARK.json`, `BENCHMARK.md` and the model's `answers.json`, or its `samples.jsonl` with
-    /// `--pass-at`; `BENCHMARK.html` has the answers that point drawn on their images; with `--folds`, completions are in `fold-0` and so on in it [default: scores are only printed].
+    /// Directory for `BENCHMARK.json`, `.md`, `.html` (answers that point, drawn), and the model's `answers.json`, or its
+    /// `samples.jsonl` with `--pass-at`; with `--folds`, completions are in `fold-0` and so on in it [default: scores are only
+    /// printed].
     #[arg(long, alias = "save-path", value_name = "DIR", display_order = 101)]
     pub(crate) output: Option<PathBuf>,
     #[command(flatten)]

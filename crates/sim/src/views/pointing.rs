@@ -200,7 +200,9 @@ mod tests {
                 question.text.split(['?']).next().unwrap().trim_start_matches("Where is the ");
             let with = question.views.render(question.frame);
             let mut without = question.views.clone();
-            without.scene.objects.retain(|object| object.name != name);
+            // Below the floor it cannot be seen.
+            let objects = without.scene.objects.iter_mut();
+            objects.filter(|it| it.name == name).for_each(|object| object.center_m[2] = -9.0);
             let without = without.render(question.frame);
             for pixel in 0..width * height {
                 let changed =
