@@ -1,6 +1,6 @@
 //! How an answer is compared with the reference answer.
 //!
-//! A type is a file here, whose [`Kind`] is a row of [`AnswerType::kind`].
+//! A type is a file of this module, whose `Kind` is a row of `AnswerType::kind`.
 
 pub(crate) mod bounding_box;
 mod choice;

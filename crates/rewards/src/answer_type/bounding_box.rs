@@ -2,9 +2,8 @@
 
 use serde_json::{Map, Value};
 
-use super::kind::{Case, Drawing, Kind, Mark, excerpt, with_reason};
+use super::kind::{Case, Drawing, Kind, Mark, with_reason};
 use super::text;
-use crate::answer;
 use crate::pointing::{Grid, Rectangle, notation};
 use crate::score::Score;
 
@@ -12,29 +11,19 @@ use crate::score::Score;
 pub(super) static BOX: Kind = Kind {
     names: &["box", "spatial grounding", "bbox"],
     questions: "questions with boxes as answers",
-    score,
+    score: |case| score(case).unwrap_or_else(|score| score),
     answer: text::answer,
     drawing: Some(drawing),
 };
 
 /// The intersection over union of the first box of the answer and the only one of the reference answer.
-fn score(case: &Case<'_>) -> Score {
-    let grid = match case.grid() {
-        Ok(grid) => grid,
-        Err(absent) => return absent,
-    };
-    let Some(target) = notation::boxes(case.solution, grid).ok().and_then(only) else {
-        return Score::absent(format!("the solution `{}` is not one box", excerpt(case.solution)));
-    };
-    let boxes = match answer::text(case.completion) {
-        Ok(text) => notation::boxes(text, grid).map_err(|error| error.to_string()),
-        Err(error) => Err(error.to_string()),
-    };
-    match boxes.map(|boxes| boxes.first().copied()) {
-        Ok(Some(found)) => compared(&found, &target),
-        Ok(None) => Score::zero("the answer has no box"),
-        Err(reason) => Score::zero(reason),
-    }
+fn score(case: &Case<'_>) -> Result<Score, Score> {
+    let grid = case.grid()?;
+    let target = notation::boxes(case.solution, grid).ok().and_then(only);
+    let target = target.ok_or_else(|| case.invalid("not one box"))?;
+    let boxes = case.answer(|text| notation::boxes(text, grid))?;
+    let found = boxes.first().ok_or_else(|| Score::zero("the answer has no box"))?;
+    Ok(compared(found, &target))
 }
 
 /// The score of a box.

@@ -2,6 +2,8 @@
 
 use serde_json::{Map, Value};
 
+use crate::answer;
+use crate::pointing::notation::NotationError;
 use crate::pointing::{Grid, Place, PointingRewards, Rectangle};
 use crate::score::Score;
 
@@ -40,8 +42,25 @@ impl Case<'_> {
     ///
     /// # Errors
     /// The score of a question whose columns name none: it is absent.
-    pub(crate) fn grid(&self) -> Result<Grid, Score> {
+    pub(super) fn grid(&self) -> Result<Grid, Score> {
         Grid::of_columns(self.columns).map_err(Score::absent)
+    }
+
+    /// What `read` makes of the text in the completion's tag.
+    ///
+    /// # Errors
+    /// The score of a completion that has no such answer: 0.
+    pub(super) fn answer<T>(
+        &self,
+        read: impl FnOnce(&str) -> Result<T, NotationError>,
+    ) -> Result<T, Score> {
+        let text = answer::text(self.completion).map_err(|error| Score::zero(error.to_string()))?;
+        read(text).map_err(|error| Score::zero(error.to_string()))
+    }
+
+    /// The score of a question whose reference answer is not `expected`: it is absent.
+    pub(super) fn invalid(&self, expected: &str) -> Score {
+        Score::absent(format!("the solution `{}` is {expected}", excerpt(self.solution)))
     }
 }
 

@@ -2,9 +2,8 @@
 
 use serde_json::{Map, Value};
 
-use super::kind::{Case, Drawing, Kind, Mark, excerpt, with_reason};
+use super::kind::{Case, Drawing, Kind, Mark, with_reason};
 use super::text;
-use crate::answer;
 use crate::pointing::geometry::{Place, mean_nearest_distance};
 use crate::pointing::notation;
 use crate::pointing::target::{Region, Shape, Target};
@@ -15,7 +14,7 @@ use crate::score::Score;
 pub(super) static POINT: Kind = Kind {
     names: &["point", "points"],
     questions: "questions with points as answers",
-    score,
+    score: |case| score(case).unwrap_or_else(|score| score),
     answer: text::answer,
     drawing: Some(drawing),
 };
@@ -26,26 +25,13 @@ const COUNT_PENALTY: f64 = 0.3;
 /// The share of the points in any of the true regions, or else by their mean distance to the nearest true point. Another number
 /// of points than the reference answer's `count` costs 0.3. With `recall`, the harmonic mean with the share of the regions that
 /// have a point, or with the same of the true points' mean distance to the nearest answered one.
-fn score(case: &Case<'_>) -> Score {
-    let grid = match case.grid() {
-        Ok(grid) => grid,
-        Err(absent) => return absent,
-    };
-    let Some(target) = Target::parse(case.solution, grid) else {
-        let solution = excerpt(case.solution);
-        return Score::absent(format!("the solution `{solution}` is neither points nor regions"));
-    };
-    let points = match answer::text(case.completion) {
-        Ok(text) => notation::points(text, grid).map_err(|error| error.to_string()),
-        Err(error) => Err(error.to_string()),
-    };
-    match points {
-        Ok(points) => {
-            let places: Vec<Place> = points.iter().map(|point| point.place).collect();
-            compared(&places, &target, case.pointing.point)
-        }
-        Err(reason) => Score::zero(reason),
-    }
+fn score(case: &Case<'_>) -> Result<Score, Score> {
+    let grid = case.grid()?;
+    let target = Target::parse(case.solution, grid);
+    let target = target.ok_or_else(|| case.invalid("neither points nor regions"))?;
+    let points = case.answer(|text| notation::points(text, grid))?;
+    let places: Vec<Place> = points.iter().map(|point| point.place).collect();
+    Ok(compared(&places, &target, case.pointing.point))
 }
 
 /// The score of points, at least one.

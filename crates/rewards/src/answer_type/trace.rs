@@ -2,9 +2,8 @@
 
 use serde_json::{Map, Value};
 
-use super::kind::{Case, Drawing, Kind, Mark, excerpt, with_reason};
+use super::kind::{Case, Drawing, Kind, Mark, with_reason};
 use super::text;
-use crate::answer;
 use crate::pointing::geometry::resampled;
 use crate::pointing::notation::{self, NotationError, Point};
 use crate::pointing::{Grid, PointingRewards};
@@ -14,7 +13,7 @@ use crate::score::Score;
 pub(super) static TRACE: Kind = Kind {
     names: &["trace"],
     questions: "questions with traces as answers",
-    score: |case| score(case, notation::points, compared),
+    score: |case| score(case, notation::points, compared).unwrap_or_else(|score| score),
     answer: text::answer,
     drawing: Some(drawing),
 };
@@ -23,7 +22,9 @@ pub(super) static TRACE: Kind = Kind {
 pub(super) static TRACE_3D: Kind = Kind {
     names: &["trace_3d"],
     questions: "questions with traces as answers",
-    score: |case| score(case, notation::points_with_depth, compared_3d),
+    score: |case| {
+        score(case, notation::points_with_depth, compared_3d).unwrap_or_else(|score| score)
+    },
     answer: text::answer,
     drawing: Some(drawing),
 };
@@ -35,23 +36,14 @@ fn score(
     case: &Case<'_>,
     read: fn(&str, Grid) -> Result<Vec<Point>, NotationError>,
     compared: fn(&[Point], &[Point], &PointingRewards) -> Score,
-) -> Score {
-    let grid = match case.grid() {
-        Ok(grid) => grid,
-        Err(absent) => return absent,
-    };
-    let Ok(target) = read(case.solution, grid) else {
-        return Score::absent(format!("the solution `{}` is no trace", excerpt(case.solution)));
-    };
-    let path = match answer::text(case.completion) {
-        Ok(text) => read(text, grid).map_err(|error| error.to_string()),
-        Err(error) => Err(error.to_string()),
-    };
-    match path {
-        Ok(path) if path.len() < 2 => Score::zero("a trace has at least two points"),
-        Ok(path) => compared(&path, &target, case.pointing),
-        Err(reason) => Score::zero(reason),
-    }
+) -> Result<Score, Score> {
+    let grid = case.grid()?;
+    let target = read(case.solution, grid).map_err(|_| case.invalid("no trace"))?;
+    let path = case.answer(|text| read(text, grid))?;
+    Ok(match path.len() {
+        0 | 1 => Score::zero("a trace has at least two points"),
+        _ => compared(&path, &target, case.pointing),
+    })
 }
 
 /// The score of a path of at least two points: by the root mean square of the distances of points in pairs. Of paths of unequal
