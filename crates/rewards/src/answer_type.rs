@@ -100,6 +100,11 @@ impl AnswerType {
         self.kind().names.first().copied().unwrap_or_default()
     }
 
+    /// The names of all types, for messages.
+    pub(crate) fn names() -> String {
+        Self::ALL.map(|answer_type| format!("`{}`", answer_type.name())).join(", ")
+    }
+
     /// The type that a question's columns name, `answer_type` or else `problem_type`; `None` for an unknown one.
     pub fn of_columns(columns: &Map<String, Value>) -> Option<Self> {
         let name = COLUMNS.iter().find_map(|name| columns.get(*name).and_then(Value::as_str));

@@ -72,6 +72,11 @@ fn output(record: &Record) -> Result<Output> {
         rules: Rules::Trainer,
     };
     let kind = output.answer_type.filter(|kind| *kind != AnswerType::Choice);
+    let named = record.optional_text("answer_type")?;
+    if let (Some(_), None) = (named, output.answer_type) {
+        let known = format!("must be one of {}", AnswerType::names());
+        return Err(record.field_error("answer_type", known));
+    }
     if kind.or_else(|| AnswerType::of_solution(&output.solution)).is_none() {
         return Err(record.field_error(
             solution,
@@ -283,6 +288,10 @@ mod tests {
             (r#"{"question": "q", "solution": "left", "completion": ""}"#, "`solution` in line 1"),
             (r#"[{"Question_id": 1, "question": "q", "answer": "B"}]"#, "`content` in record 1"),
             (r#"{"solution": "B", "completion": ""}"#, "`question` in line 1"),
+            (
+                r#"{"question": "q", "solution": "B", "completion": "", "answer_type": "polygon"}"#,
+                "`answer_type` in line 1",
+            ),
         ] {
             let message = read_text(text).unwrap_err().to_string();
             assert!(message.starts_with(field), "{message}");
