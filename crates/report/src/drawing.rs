@@ -1,7 +1,7 @@
 //! Answers that point, drawn on the question's image: as SVG, and as characters.
 
 mod canvas;
-mod picture;
+mod thumbnail;
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 
 use crate::html::escape;
 use canvas::Canvas;
-use picture::Picture;
+use thumbnail::Thumbnail;
 
 /// The sides of the grid that marks are on.
 const SIDE: f64 = 1000.0;
@@ -63,22 +63,22 @@ impl Drawn {
     /// in `folder`. Without the image, the marks are on an empty one.
     pub fn figure(&self, solution: &str, completion: &str, folder: &Path) -> String {
         let path = self.image(folder);
-        let picture = path.as_deref().and_then(Picture::read);
+        let thumbnail = path.as_deref().and_then(Thumbnail::read);
         let size = |name| self.columns.get(name).and_then(Value::as_f64).filter(|it| *it >= 1.0);
-        let (width, height) = match (&picture, size("width"), size("height")) {
-            (Some(picture), _, _) => picture.size(),
+        let (width, height) = match (&thumbnail, size("width"), size("height")) {
+            (Some(thumbnail), _, _) => thumbnail.size(),
             (None, Some(width), Some(height)) => (width, height),
             _ => (SIDE, SIDE * 0.75),
         };
         let mut svg = format!(
             "<figure class=\"pointing\"><svg viewBox=\"0 0 {width} {height}\" role=\"img\" aria-label=\"the answer on the image\">\n"
         );
-        match &picture {
-            Some(picture) => {
+        match &thumbnail {
+            Some(thumbnail) => {
                 let _ = writeln!(
                     svg,
                     "<image href=\"{}\" width=\"{width}\" height=\"{height}\"/>",
-                    picture.data_uri()
+                    thumbnail.data_uri()
                 );
             }
             None => svg.push_str("<rect class=\"empty\" width=\"100%\" height=\"100%\"/>\n"),
@@ -96,7 +96,7 @@ impl Drawn {
             "<span class=\"truth\">reference answer</span> <span class=\"answered\">answer{}</span>",
             none(&marks[1], ": none that can be drawn")
         );
-        if let (Some(path), None) = (&path, &picture) {
+        if let (Some(path), None) = (&path, &thumbnail) {
             let path = escape(&path.to_string_lossy());
             let _ = write!(svg, " <span>the image <code>{path}</code> cannot be shown</span>");
         }

@@ -13,13 +13,13 @@ const QUALITY: u8 = 80;
 
 /// An image as JPEG, shrunk.
 #[derive(Debug)]
-pub(super) struct Picture {
+pub(super) struct Thumbnail {
     width: u32,
     height: u32,
     jpeg: Vec<u8>,
 }
 
-impl Picture {
+impl Thumbnail {
     /// The image in a file; `None` if it cannot be read.
     pub(super) fn read(path: &Path) -> Option<Self> {
         let mut reader = ImageReader::open(path).ok()?.with_guessed_format().ok()?;
