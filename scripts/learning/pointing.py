@@ -3,8 +3,8 @@
 
     EMBODIED_R=target/release/embodied-r python scripts/learning/pointing.py DIR [--seeds 1,2,3]
 
-Prints the mean scores of greedy answers on test questions in per cent, as of `accuracy` with `point_reward.recall`: the share of a
-distance below 40 to 150 thousandths for points, the intersection over union for boxes. Runs in DIR are not repeated.
+Prints the mean scores of greedy answers on test questions in per cent, as `eval` has them: points by their distance, 1 below 40 and 0
+from 150 thousandths, boxes by intersection over union. Runs in DIR are not repeated. GRPO has `point_reward.recall`.
 
 - cold start: SFT on worked examples. Best SFT: of the lengths in SFT_EPOCHS, the best on validation questions.
 - trained: GRPO after the cold start; also on grey frames in place of the test questions' own.

@@ -198,3 +198,25 @@ fn saved_answers_keep_their_grid() {
     let page = fs::read_to_string(dir.join("scores/accuracy.html")).unwrap();
     assert!(page.contains("<div class=\"question\">Question: where?</div>"), "{page}");
 }
+
+/// Identifiers repeat across benchmarks; each answer keeps its own score.
+#[test]
+fn questions_of_one_name_have_scores_of_their_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    let record = |video: &str, answer: &str| {
+        json!({
+            "Question_id": 1, "question_category": "point", "question": "Question: where?", "answer": "[0, 0]",
+            "answer_type": "point", "video_id": video, "content": format!("<answer>{answer}</answer>"),
+        })
+    };
+    let records = json!([record("a.mp4", "[0, 0]"), record("b.mp4", "[900, 900]")]);
+    fs::write(dir.join("answers.json"), records.to_string()).unwrap();
+    let words = ["eval", "--predictions", "answers.json", "--json", "--output", "scores"];
+    stdout_of(&mut command(dir, &words));
+    let page = fs::read_to_string(dir.join("scores/accuracy.html")).unwrap();
+    assert!(page.contains("mean score 0.5"), "{page}");
+    for score in ["chip poor\">score 0<", "chip good\">score 1<"] {
+        assert_eq!(page.matches(score).count(), 1, "{score}: {page}");
+    }
+}

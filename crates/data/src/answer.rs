@@ -4,9 +4,13 @@ use serde_json::Value;
 
 use crate::record::{Fault, json_type, scalar_text};
 
-/// Keys of an object that is an answer or one of several: what it points at.
-const POINTING: [&str; 8] =
-    ["point_2d", "points", "point", "bbox_2d", "boxes", "box_2d", "segmentation", "trace"];
+/// The keys of a point in an answer that points into an image, or of a list of them.
+pub const POINT_KEYS: [&str; 7] =
+    ["point_2d", "point", "points_2d", "points", "trace", "trajectory", "trace_2d"];
+/// The keys of a box, or of a list of them.
+pub const BOX_KEYS: [&str; 5] = ["bbox_2d", "boxes", "box_2d", "bbox", "box"];
+/// The key of polygons in a reference answer.
+const POLYGONS: &str = "segmentation";
 
 /// The texts of the reference answer `value` in `field`: of several in a list, any counts. A list of numbers alone is one
 /// answer, such as a position or a box; an empty list is none. What points into an image is one answer, as JSON: objects with
@@ -38,7 +42,10 @@ fn is_pointing(value: &Value) -> bool {
         value.as_array().is_some_and(|it| !it.is_empty() && it.iter().all(Value::is_number))
     };
     match value {
-        Value::Object(fields) => POINTING.iter().any(|key| fields.contains_key(*key)),
+        Value::Object(fields) => {
+            let mut keys = POINT_KEYS.iter().chain(&BOX_KEYS).chain([&POLYGONS]);
+            keys.any(|key| fields.contains_key(*key))
+        }
         Value::Array(values) if !values.is_empty() => {
             values.iter().all(|value| is_list(value) || value.is_object() && is_pointing(value))
         }
@@ -65,6 +72,7 @@ mod tests {
             (json!([]), vec![]),
             (json!([0.5, -1, 2]), vec!["[0.5, -1, 2]"]),
             (json!([[1, 2], [3, 4.5]]), vec!["[[1,2],[3,4.5]]"]),
+            (json!({"bbox": [1, 2, 3, 4]}), vec![r#"{"bbox":[1,2,3,4]}"#]),
             (json!({"boxes": [1, 2, 3, 4]}), vec![r#"{"boxes":[1,2,3,4]}"#]),
             (json!([{"point_2d": [1, 2], "count": 1}]), vec![r#"[{"point_2d":[1,2],"count":1}]"#]),
         ] {

@@ -23,7 +23,7 @@
 //! assert_eq!(question_part(&prompt), "Question: Where is the lamp?");
 //! ```
 
-mod answer;
+pub mod answer;
 pub mod benchmark;
 pub mod captions;
 mod container;

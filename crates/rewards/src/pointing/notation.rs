@@ -4,6 +4,7 @@
 //! `(x, y), (x, y)`, `<point>x, y</point>`, `<point x="…" y="…"/>`, `{"bbox_2d": [x1, y1, x2, y2]}`, `{"boxes": […]}`. A text with
 //! anything else is none.
 
+use embodied_r_data::answer::{BOX_KEYS, POINT_KEYS};
 use serde_json::{Map, Value};
 
 use super::geometry::{Place, Rectangle};
@@ -12,11 +13,6 @@ use super::grid::Grid;
 /// An answer with more points is malformed.
 pub(crate) const MAX_POINTS: usize = 1000;
 
-/// The keys of a point, or of a list of them.
-const POINTS: [&str; 7] =
-    ["point_2d", "point", "points_2d", "points", "trace", "trajectory", "trace_2d"];
-/// The keys of a box, or of a list of them.
-const BOXES: [&str; 5] = ["bbox_2d", "boxes", "box_2d", "bbox", "box"];
 /// The key of a point's depth.
 const DEPTH: &str = "depth";
 
@@ -117,7 +113,7 @@ fn add_points(value: &Value, grid: Grid, found: &mut Vec<Point>) -> Result<()> {
         }
         Value::Object(fields) => {
             let first = found.len();
-            add_points(one_of(fields, &POINTS).ok_or(NO_POINT)?, grid, found)?;
+            add_points(one_of(fields, &POINT_KEYS).ok_or(NO_POINT)?, grid, found)?;
             let Some(depth) = fields.get(DEPTH) else { return Ok(()) };
             let depth = depth.as_f64().ok_or(NotationError::NoDepth)?;
             match &mut found[first..] {
@@ -139,7 +135,7 @@ fn add_boxes(value: &Value, grid: Grid, found: &mut Vec<Rectangle>) -> Result<()
         Value::Array(items) if !items.is_empty() => {
             items.iter().try_for_each(|item| add_boxes(item, grid, found))
         }
-        Value::Object(fields) => add_boxes(one_of(fields, &BOXES).ok_or(NO_BOX)?, grid, found),
+        Value::Object(fields) => add_boxes(one_of(fields, &BOX_KEYS).ok_or(NO_BOX)?, grid, found),
         _ => Err(NO_BOX),
     }
 }

@@ -1,6 +1,5 @@
 //! The page of answers that point.
 
-use std::collections::HashMap;
 use std::path::Path;
 
 use embodied_r_eval::predictions::PredictionOutput;
@@ -17,23 +16,19 @@ pub(super) fn write(
     report: &Report,
     images: &Path,
 ) -> anyhow::Result<()> {
-    let scores: HashMap<&str, f64> =
-        report.questions.iter().map(|scored| (scored.id.as_str(), scored.score)).collect();
-    let answer = |prediction: &'_ Prediction| {
-        let completion = match &prediction.output {
-            PredictionOutput::Completion(text) => text.clone(),
-            PredictionOutput::Answer(text) => format!("<answer>{text}</answer>"),
-            PredictionOutput::Missing | PredictionOutput::Unanswered => String::new(),
-        };
-        let drawn = Drawn::of_columns(prediction.columns.clone())?;
-        Some((completion, drawn))
-    };
+    // In the order of the predictions, without those that are not scored; identifiers may repeat.
+    let mut scores = report.questions.iter().peekable();
     let answers: Vec<DrawnAnswer<'_>> = predictions
         .iter()
         .filter_map(|prediction| {
-            let (completion, drawn) = answer(prediction)?;
-            let score = *scores.get(prediction.id.as_str())?;
             let Prediction { id, question, solution, .. } = prediction;
+            let score = scores.next_if(|scored| scored.id == *id)?.score;
+            let drawn = Drawn::of_columns(prediction.columns.clone())?;
+            let completion = match &prediction.output {
+                PredictionOutput::Completion(text) => text.clone(),
+                PredictionOutput::Answer(text) => format!("<answer>{text}</answer>"),
+                PredictionOutput::Missing | PredictionOutput::Unanswered => String::new(),
+            };
             Some(DrawnAnswer { id, question, solution, completion, score, drawn })
         })
         .collect();
