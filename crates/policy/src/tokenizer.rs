@@ -85,7 +85,8 @@ impl Tokenizer {
             };
         }
         let files = read_files(dir)?;
-        let mut inner = tokenizers::Tokenizer::from_file(&path).map_err(Error::tokenizer(&path))?;
+        let content = files.iter().find(|(name, _)| *name == TOKENIZER_FILE);
+        let mut inner = parse(content.map_or(&[], |(_, content)| content), &path)?;
         // Saved truncation or padding would silently change prompts.
         inner.with_padding(None).with_truncation(None).map_err(Error::tokenizer(&path))?;
         let declared = Declared::read(dir, &files)?;
@@ -199,6 +200,13 @@ impl Tokenizer {
         let mut files = self.files.iter();
         Ok(files.try_for_each(|(name, bytes)| write_in_existing_folder(&dir.join(name), bytes))?)
     }
+}
+
+/// The tokenizer of the `content` of a `tokenizer.json`. `FromStr` is compiled in its own crate; `from_file` and `from_bytes`
+/// would be compiled here once more, with all that they deserialize.
+fn parse(content: &[u8], path: &Path) -> Result<tokenizers::Tokenizer> {
+    let parsed = std::str::from_utf8(content).map_err(Into::into).and_then(str::parse);
+    parsed.map_err(Error::tokenizer(path))
 }
 
 /// Finds the special tokens of this tokenizer.

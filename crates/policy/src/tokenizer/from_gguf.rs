@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use super::files::GENERATION_CONFIG_FILE;
-use super::{TOKENIZER_CONFIG_FILE, TOKENIZER_FILE, Tokenizer, contents};
+use super::{TOKENIZER_CONFIG_FILE, TOKENIZER_FILE, Tokenizer, contents, parse};
 use crate::chat_template::{ChatTemplate, ChatTemplateKwargs};
 use crate::error::{Error, Result};
 use crate::gguf::{GgufFault, GgufModel, TokenizerFiles};
@@ -17,8 +17,7 @@ impl Tokenizer {
             GgufModel::open(path)?.tokenizer()?.ok_or_else(none)?;
         let bytes = |value| serde_json::to_vec_pretty(value).map_err(Error::json(path));
         let tokenizer = bytes(&tokenizer)?;
-        let inner =
-            tokenizers::Tokenizer::from_bytes(&tokenizer).map_err(Error::tokenizer(path))?;
+        let inner = parse(&tokenizer, path)?;
         let template = ChatTemplate::in_config(path, &config);
         let files = vec![
             (TOKENIZER_FILE, tokenizer),
