@@ -144,7 +144,7 @@ pub fn run(
 ) -> Result<Report> {
     let Options { work, device, precision, images, .. } = options;
     let Some(images) = images else {
-        let policy = Policy::load(folder)?.with_precision(*precision).to_device(device)?;
+        let policy = Policy::load_on(device, folder, *precision)?;
         return Ok(run_policy(policy, options, process_group, on_phase)?.1);
     };
     let config = ModelConfig::of_model(folder)?;

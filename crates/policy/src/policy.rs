@@ -86,21 +86,41 @@ impl Policy {
     /// # Errors
     /// A file is missing, configuration and weights do not match, or the adapter does not match its base model.
     pub fn load(dir: &Path) -> Result<Self> {
+        Self::load_on(&Device::Cpu, dir, Precision::F32)
+    }
+
+    /// As [`Self::load`], on `device` in `precision`, as [`Self::to_device`] says. A GPU gets the tensors one by one in the
+    /// dtype that it keeps them in, so that the host never holds the model; a GGUF file, or an adapter's base model, is in
+    /// host memory as a whole.
+    ///
+    /// # Errors
+    /// As [`Self::load`], or the device is out of memory.
+    pub fn load_on(device: &Device, dir: &Path, precision: Precision) -> Result<Self> {
         if let Some(base) = lora::base_model_dir(dir)? {
             lora::check_base(dir, &base)?;
             let policy = Self::load(&base)?;
             let adapter = Adapter::open(dir, &policy.config)?;
-            return policy.merged(Arc::new(adapter));
+            return policy.merged(Arc::new(adapter))?.with_precision(precision).to_device(device);
         }
         if let Some(file) = gguf::find(dir)? {
             let model = GgufModel::open(&file)?;
-            return Self::new(model.config().clone(), Parameters::new(model.dequantize()?));
+            let weights = Parameters::new(model.dequantize()?);
+            return Self::new(model.config().clone(), weights)?
+                .with_precision(precision)
+                .to_device(device);
         }
         let config = ModelConfig::from_dir(dir)?;
         let files = weights::open(dir)?;
-        let tensors = weights::decoder(dir, &files, &config)?;
+        let tensors = match has_kernels(device) {
+            true => {
+                let matrices = matrix_dtype(device, precision);
+                weights::decoder_on(device, dir, &files, &config, matrices)?
+            }
+            false => weights::decoder(dir, &files, &config)?,
+        };
         let multimodal = Multimodal::find(dir, &files)?;
-        Ok(Self { multimodal, ..Self::new(config, Parameters::new(tensors))? })
+        let policy = Self::of_tensors_on(device, config, tensors, precision)?;
+        Ok(Self { multimodal, ..policy })
     }
 
     /// A model with random weights, determined by the seed.
@@ -123,11 +143,22 @@ impl Policy {
         precision: Precision,
     ) -> Result<Self> {
         let matrices = matrix_dtype(device, precision);
-        let mut weights = Parameters::new(weights::random_on(device, config, seed, matrices)?);
+        let tensors = weights::random_on(device, config, seed, matrices)?;
+        Self::of_tensors_on(device, config.clone(), tensors, precision)
+    }
+
+    /// A model of `tensors` that are on `device`, matrices in the dtype of `precision` there.
+    fn of_tensors_on(
+        device: &Device,
+        config: ModelConfig,
+        tensors: IndexMap<String, Tensor>,
+        precision: Precision,
+    ) -> Result<Self> {
+        let mut weights = Parameters::new(tensors);
         if has_kernels(device) {
             weights = weights.with_contiguous_projections(config.num_hidden_layers)?;
         }
-        Ok(Self::new(config.clone(), weights)?.with_precision(precision))
+        Ok(Self::new(config, weights)?.with_precision(precision))
     }
 
     /// Moves the model to `device`. On a GPU, [`Precision::Bf16`] stores activations and matrices in bf16, an
@@ -146,13 +177,12 @@ impl Policy {
         }
         let trained: Vec<&str> = self.parameters.iter().map(|(name, _)| name).collect();
         let parameters = weights.only(&trained);
-        let lora = self.lora.as_ref().map(|lora| lora.to_device(device, matrices)).transpose()?;
         let decoder = Decoder::new(weights.tensors(), &self.config)?;
         let moved = Self { weights, parameters, decoder, lora: None, ..self };
-        Ok(match lora {
-            Some(lora) => moved.with_lora(lora),
-            None => moved,
-        })
+        match self.lora {
+            Some(lora) => moved.with_lora(&lora),
+            None => Ok(moved),
+        }
     }
 
     /// The device of its tensors.

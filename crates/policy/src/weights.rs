@@ -31,7 +31,7 @@ pub use random::{write_random, write_random_with};
 #[cfg(test)]
 pub(crate) use read::LazyTensor;
 pub use read::{StoredDecoder, check_headers, load};
-pub(crate) use read::{decoder, files, find, is_float, open, tensor};
+pub(crate) use read::{decoder, decoder_on, files, find, is_float, open, tensor};
 pub use tensor_file::TensorFile;
 pub(crate) use write::save_file_with_metadata;
 pub use write::{SaveOptions, WriterRank, save, save_file, save_sharded};

@@ -44,7 +44,7 @@ pub(crate) fn run(args: InspectArgs) -> anyhow::Result<Status> {
 /// The model on its device.
 fn loaded(args: &SequencesArgs, folder: &Path) -> anyhow::Result<Policy> {
     let device = device::open(args.device)?;
-    Ok(Policy::load(folder)?.with_precision(args.precision.into()).to_device(&device)?)
+    Ok(Policy::load_on(&device, folder, args.precision.into())?)
 }
 
 /// The vision-language model in `folder` with the images of `table`.

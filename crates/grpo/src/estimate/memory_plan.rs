@@ -6,6 +6,7 @@ mod vision;
 mod vision_memory;
 mod workload;
 
+use embodied_r_policy::weights::tensor_shapes;
 use embodied_r_policy::{ActivationCacheOptions, ModelConfig};
 
 use crate::settings::Recompute;
@@ -64,6 +65,8 @@ pub struct MemoryPlan {
     pub tower_activations: usize,
     /// The vision encoder and the images.
     pub vision: VisionMemory,
+    /// In host memory, besides a device's: the weights on their way to the device.
+    pub staging: usize,
 }
 
 impl MemoryPlan {
@@ -96,6 +99,7 @@ impl MemoryPlan {
             saved_layers: 0,
             tower_activations: 0,
             vision: vision(workload, 0),
+            staging: staging(config, layout),
         };
         let layers = config.num_hidden_layers;
         let spare = free.unwrap_or(0).saturating_sub(plan.total()) as f64 * SHARE;
@@ -144,6 +148,17 @@ impl MemoryPlan {
     pub fn total(&self) -> usize {
         let update = self.vision.beside(self.update.max(self.sampler_weights)) + self.gradients;
         self.resident() + self.cached_activations + self.rollout.max(update)
+    }
+}
+
+/// The largest tensor, which is in host memory in f32 and in the device's dtype while it is converted. Others are on the
+/// device by then, or still in their files.
+fn staging(config: &ModelConfig, layout: &MemoryLayout) -> usize {
+    let elements = |shape: &Vec<usize>| shape.iter().product::<usize>();
+    let largest = tensor_shapes(config).values().map(elements).max().unwrap_or_default();
+    match layout.memory {
+        MemoryKind::Host => 0,
+        MemoryKind::Device => largest * F32 + layout.weight_bytes(largest),
     }
 }
 

@@ -133,8 +133,7 @@ impl Model for Policy {
     fn load(dir: &Path, load_options: &LoadOptions<'_>) -> Result<Self> {
         let LoadOptions { base, precision, activation_bytes, trainable, seed, device, .. } =
             load_options;
-        let policy = Policy::load_trainable(dir, base, trainable, *seed)?;
-        let policy = policy.with_precision(*precision).to_device(device)?;
+        let policy = Policy::load_trainable_on(device, (dir, base), trainable, *seed, *precision)?;
         Ok(policy.with_activation_bytes(*activation_bytes))
     }
 }

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use candle_core::Device;
+use embodied_r_kernels::Precision;
 use embodied_r_kernels::device::has_kernels;
 
 use super::Policy;
@@ -22,13 +24,27 @@ impl Policy {
         trainable: &Trainable,
         seed: u64,
     ) -> Result<Self> {
+        Self::load_trainable_on(&Device::Cpu, (dir, base), trainable, seed, Precision::F32)
+    }
+
+    /// As [`Self::load_trainable`] of `dir` and `base`, on `device`, as [`Self::load_on`].
+    ///
+    /// # Errors
+    /// As [`Self::load_trainable`] and [`Self::load_on`].
+    pub fn load_trainable_on(
+        device: &Device,
+        (dir, base): (&Path, &Path),
+        trainable: &Trainable,
+        seed: u64,
+        precision: Precision,
+    ) -> Result<Self> {
         let Trainable::Lora(config) = trainable else {
-            return Self::load(dir)?.with_trainable(trainable, seed);
+            return Self::load_on(device, dir, precision)?.with_trainable(trainable, seed);
         };
         if lora::holds_adapter(base) {
             return Err(Error::AdapterOnAdapter { dir: base.to_owned() });
         }
-        let policy = Self::load(base)?;
+        let policy = Self::load_on(device, base, precision)?;
         config.check_rank(&policy.config)?;
         let config = config.on_base(base)?;
         let lora = match dir == base {
@@ -38,7 +54,7 @@ impl Policy {
                 Lora::open(dir, &config, &policy.config)?
             }
         };
-        Ok(policy.with_lora(lora))
+        policy.with_lora(&lora)
     }
 
     /// Sets the trainable parameters. A new adapter is initialized with `seed`.
@@ -58,14 +74,16 @@ impl Policy {
             }
             Trainable::Lora(config) => {
                 let lora = Lora::random(config, &self.config, seed)?;
-                Ok(self.with_lora(lora))
+                self.with_lora(&lora)
             }
         }
     }
 
-    pub(super) fn with_lora(mut self, lora: Lora) -> Self {
+    /// Trains `lora`, on the device of the weights and in the dtype of the matrices there.
+    pub(super) fn with_lora(mut self, lora: &Lora) -> Result<Self> {
+        let lora = lora.to_device(self.device(), self.decoder.embedding.dtype())?;
         lora.attach(&mut self.decoder);
-        Self { parameters: lora.tensors.clone(), lora: Some(lora), ..self }
+        Ok(Self { parameters: lora.tensors.clone(), lora: Some(lora), ..self })
     }
 
     /// A frozen copy of the decoder, such as a reference model: trained tensors are copied, frozen ones shared. An
@@ -99,15 +117,12 @@ impl Policy {
         if let Some(lora) = &self.lora {
             let saved = match lora::holds_model(dir) {
                 true => None,
-                false => {
-                    let read = Lora::open(dir, &lora.config, &self.config)?;
-                    Some(read.to_device(self.device(), self.decoder.embedding.dtype())?)
-                }
+                false => Some(Lora::open(dir, &lora.config, &self.config)?),
             };
             return self
                 .configured_like(Self::new(self.config.clone(), self.weights.clone())?, saved);
         }
-        let read = Self::load(dir)?.with_precision(self.precision).to_device(self.device())?;
+        let read = Self::load_on(self.device(), dir, self.precision)?;
         let frozen: Vec<&str> = self
             .weights
             .iter()
@@ -127,9 +142,9 @@ impl Policy {
             model.with_activation_bytes(self.activation_bytes).with_precision(self.precision);
         let (layer_hook, images) = (self.layer_hook.clone(), self.images.clone());
         let model = Self { layer_hook, images, ..model };
-        Ok(match lora {
-            Some(lora) => model.with_lora(lora),
-            None => model,
-        })
+        match lora {
+            Some(lora) => model.with_lora(&lora),
+            None => Ok(model),
+        }
     }
 }

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::path::{Component, Path, PathBuf};
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
+use embodied_r_kernels::memory;
+use half::bf16;
 use indexmap::IndexMap;
 use rayon::prelude::*;
 use safetensors::tensor::Dtype;
@@ -98,6 +100,24 @@ pub(crate) fn decoder(
     Ok(tensors?.into_iter().collect())
 }
 
+/// As [`decoder`], on `device`: matrices in the dtype `matrices`, others in f32. The host holds one tensor at a time.
+pub(crate) fn decoder_on(
+    device: &Device,
+    dir: &Path,
+    files: &[WeightFile],
+    config: &ModelConfig,
+    matrices: DType,
+) -> Result<IndexMap<String, Tensor>> {
+    let mut tensors = IndexMap::new();
+    for (name, lazy) in find(dir, files, config)? {
+        let dtype = if lazy.shape().len() == 2 { matrices } else { DType::F32 };
+        let tensor = memory::to_device(&lazy.read_as(&name, dtype)?, device)?;
+        lazy.file.release();
+        tensors.insert(name, tensor);
+    }
+    Ok(tensors)
+}
+
 /// A tensor in its file, read on demand.
 #[derive(Clone)]
 pub(crate) struct LazyTensor {
@@ -109,6 +129,17 @@ impl LazyTensor {
     /// Reads the tensor as f32; `name` is for errors.
     pub(crate) fn read(&self, name: &str) -> Result<Tensor> {
         tensor(&self.file, &self.stored).context(format!("read the weights `{name}`"))
+    }
+
+    /// Reads the tensor in `dtype`, without another copy if it is stored in bf16 and wanted so.
+    pub(super) fn read_as(&self, name: &str, dtype: DType) -> Result<Tensor> {
+        let doing = || format!("read the weights `{name}`");
+        if self.stored.dtype != Dtype::BF16 || dtype != DType::BF16 {
+            return self.read(name)?.to_dtype(dtype).context(doing());
+        }
+        let bytes = self.file.bytes(&self.stored).as_chunks().0.iter();
+        let values: Vec<bf16> = bytes.map(|bytes| bf16::from_le_bytes(*bytes)).collect();
+        Tensor::from_vec(values, self.shape(), &Device::Cpu).context(doing())
     }
 
     /// Reads a slice as f32; nothing else is read from the file.

@@ -95,6 +95,33 @@ fn every_dtype_and_any_number_of_shards_survive_a_round_trip() {
 }
 
 #[test]
+fn a_device_gets_each_tensor_in_the_dtype_that_it_keeps() {
+    let config = config(false);
+    // Numbers that bf16 rounds.
+    let scaled = |(name, tensor): (String, Tensor)| (name, (tensor * 0.3).unwrap());
+    let stored: Tensors = tensors(&config).into_iter().map(scaled).collect();
+    for dtype in [WeightDtype::F32, WeightDtype::Bf16, WeightDtype::F16] {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), &stored, &SaveOptions { dtype, max_shard_bytes: 900 });
+        let want = load(dir.path(), &config).unwrap();
+        for matrices in [DType::F32, DType::BF16] {
+            let files = open(dir.path()).unwrap();
+            let found = decoder_on(&Device::Cpu, dir.path(), &files, &config, matrices).unwrap();
+            let kept = |tensor: &Tensor| if tensor.rank() == 2 { matrices } else { DType::F32 };
+            assert!(found.values().all(|tensor| tensor.dtype() == kept(tensor)));
+            let in_f32 =
+                |(name, tensor): (String, Tensor)| (name, tensor.to_dtype(DType::F32).unwrap());
+            let rounded = |(name, tensor): (&String, &Tensor)| {
+                let kept = tensor.to_dtype(kept(tensor)).unwrap();
+                (name.clone(), kept.to_dtype(DType::F32).unwrap())
+            };
+            let want: Tensors = want.iter().map(rounded).collect();
+            assert_same(&found.into_iter().map(in_f32).collect(), &want);
+        }
+    }
+}
+
+#[test]
 fn shards_respect_the_size_limit_and_the_index_has_the_total() {
     let dir = tempfile::tempdir().unwrap();
     let config = config(false);

@@ -36,7 +36,7 @@ const LEARNING_RATE: f64 = 1e-3;
 /// See [`crate::gpu::Step::Compare`].
 pub(super) fn run(options: &Options<'_>, facts: &mut Facts<'_>) -> Result<()> {
     let base = |device: &Device, precision: Precision| {
-        Ok(Policy::load(options.base)?.with_precision(precision).to_device(device)?)
+        Ok(Policy::load_on(device, options.base, precision)?)
     };
     model("base", &base, options.device, facts)?;
     for (name, preset) in

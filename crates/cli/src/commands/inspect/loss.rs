@@ -43,8 +43,8 @@ pub(super) fn run(args: &LossArgs) -> anyhow::Result<Status> {
     } else {
         let prompts = batch.prompts(None, Path::new("")).map_err(explain)?;
         let base = base_of(&folder, &trainable)?;
-        let policy = Policy::load_trainable(&folder, &base, &trainable, 0)?;
-        let policy = policy.with_precision(precision).to_device(&device)?;
+        let folders = (folder.as_path(), base.as_path());
+        let policy = Policy::load_trainable_on(&device, folders, &trainable, 0, precision)?;
         loss(&policy, (&batch, &prompts), &settings, &stop_ids)
     };
     let report = report.map_err(explain)?;

@@ -97,6 +97,8 @@ pub(super) struct Memory {
     pub(super) rollout_gb: f64,
     pub(super) gradients_gb: f64,
     pub(super) update_gb: f64,
+    /// Host memory of a rank of GPUs: weights on their way to the device, image embeddings and patches.
+    pub(super) host_gb: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) vision: Option<VisionReport>,
 }
@@ -272,6 +274,7 @@ impl Memory {
             rollout_gb: gb(plan.rollout),
             gradients_gb: gb(plan.gradients),
             update_gb: gb(plan.update.max(plan.sampler_weights)),
+            host_gb: gb(plan.staging + plan.vision.host),
             vision: (plan.vision != VisionMemory::NONE).then(|| VisionReport {
                 weights_gb: gb(plan.vision.weights),
                 training_gb: gb(plan.vision.training),

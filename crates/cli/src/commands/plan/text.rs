@@ -18,8 +18,8 @@ pub(super) fn of(report: &Report) -> String {
     line("rank", rank(report));
     line("memory", memory(&report.memory));
     parts(&report.memory).for_each(|(name, gb)| line("", format!("{name:<16} {gb:>8.2} GB")));
-    if let Some(vision) = report.memory.vision.as_ref().filter(|vision| vision.host_gb > 0.0) {
-        line("host memory", format!("{:.2} GB of image embeddings and patches", vision.host_gb));
+    if report.memory.host_gb > 0.0 {
+        line("host memory", host_memory(&report.memory));
     }
     line("capacity", capacity(report));
     line("time", time(report));
@@ -49,6 +49,15 @@ pub(super) fn of(report: &Report) -> String {
         }
     }
     out
+}
+
+fn host_memory(memory: &Memory) -> String {
+    let images = memory.vision.as_ref().map_or(0.0, |vision| vision.host_gb);
+    let images = match images > 0.0 {
+        true => format!(", {images:.2} GB of them for image embeddings and patches"),
+        false => String::new(),
+    };
+    format!("{:.2} GB per rank besides the program{images}", memory.host_gb)
 }
 
 fn model(report: &Report) -> String {

@@ -161,6 +161,7 @@ mod tests {
         vision: VisionMemory::NONE,
         saved_layers: 1,
         tower_activations: 0,
+        staging: 0,
     };
 
     fn text(settings: &GrpoSettings, given: usize, left: usize) -> Result<String> {

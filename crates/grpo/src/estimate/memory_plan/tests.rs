@@ -215,6 +215,17 @@ fn ranks_have_the_images_of_their_prompts_and_gpus_keep_embeddings_on_the_host()
 }
 
 #[test]
+fn a_gpus_rank_stages_its_largest_tensor_in_host_memory() {
+    let on = |placement, precision| {
+        plan(&workload().on(placement, precision), Recompute::All, None).staging
+    };
+    let embedding = 151_936 * 896;
+    assert_eq!(on(Placement::Cpu(2), Precision::F32), 0);
+    assert_eq!(on(Placement::Gpus(8), Precision::Bf16), 6 * embedding);
+    assert_eq!(on(Placement::Gpus(1), Precision::F32), 8 * embedding);
+}
+
+#[test]
 fn a_trained_encoder_saves_whole_blocks_in_half_of_what_the_decoder_leaves() {
     let load = Workload { vision: Some(vision(&trained(), 0)), ..workload() };
     let with = |recompute, free| plan(&load, recompute, free);
