@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds a wheel of the binary for the portable CPU into dist/, then tests it in a fresh virtual environment, outside
-# the source tree: `embodied-r --version`, `doctor`, `quickstart`.
+# Builds a wheel of the binary for the portable CPU and of the Python package into dist/, then tests it in a fresh virtual
+# environment, outside the source tree: `embodied-r --version`, `doctor`, `quickstart`, `python -m embodied_r`, `events`.
 #
 #     scripts/package.sh [--no-try]
 set -euo pipefail
@@ -46,3 +46,6 @@ cd "$work"
 "$work/try/bin/embodied-r" --version
 "$work/try/bin/embodied-r" doctor
 "$work/try/bin/embodied-r" quickstart --output "$work/quickstart"
+"$work/try/bin/python" -m embodied_r runs "$work/quickstart"
+"$work/try/bin/python" -c 'import sys, embodied_r; print(sum(1 for _ in embodied_r.events(sys.argv[1])), "events")' \
+    "$work/quickstart/train"
