@@ -62,7 +62,7 @@ EMBODIED_R_CUDA_HOST=1 cargo test --workspace --features "$features" --no-fail-f
     --exclude embodied-r-launch --exclude embodied-r-lerobot --exclude embodied-r-openai --exclude embodied-r-random \
     --exclude embodied-r-rewards --exclude embodied-r-robot --exclude embodied-r-sim --exclude embodied-r-test-server \
     --exclude embodied-r-video \
-    --lib --bin embodied-r-pretrain --test launches --test masters --test parity --test shared_prompt --test lora_training -- \
+    --lib --bin embodied-r-pretrain --test launches --test loading_on_device --test masters --test parity --test shared_prompt --test lora_training -- \
     --skip outputs_are_bit_identical_for_any_batch --skip a_sample_is_bit_identical \
     --skip an_image_has_bit_identical_log_probabilities --skip recomputed_layers_are_bit_identical \
     --skip incremental_decoding --skip check:: --skip simd_level:: --skip text_stream:: --skip video:: --skip corpus

@@ -2,13 +2,13 @@
 """What each setting of the quickstart is worth: the arms of `ablations.toml`, on rooms that no quickstart uses.
 
     EMBODIED_R=target/release/embodied-r python scripts/learning/ablations.py run DIR [ARM …] [--seeds 101,102] [--jobs 2]
-    python scripts/learning/ablations.py table RESULTS
+    python scripts/learning/ablations.py page RESULTS
     python scripts/learning/ablations.py curve RESULTS ARM
 
 `run` makes rooms, cold starts and GRPO runs in DIR, and appends one line per arm and seed to DIR/results.jsonl; a finished
-one is not run again. BASE is another base model than the bundled one. `table` has the mean of every arm over its seeds with
-its standard error, and the difference from the default over the seeds of both: `ablations.md` is that of `ablations.jsonl`. `curve`
-has training over the steps.
+one is not run again. BASE is another base model than the bundled one. `curve` has training over the steps; `page` the mean of
+every arm over its seeds with its standard error, the difference from the default over the seeds of both, and the curve of the
+longest arm: `ablations.md` is the page of `ablations.jsonl`.
 """
 
 import argparse
@@ -39,6 +39,8 @@ PROMPT = ["--system-prompt-preset", "bearings"]
 # Metrics of training in `curve`, and their heads.
 CURVE = {"rewards/accuracy/mean": "sampled accuracy", "entropy": "entropy", "frac_reward_zero_std": "zero-variance groups",
          "kl": "KL"}
+# The arm whose curve the page has.
+LONGEST = "three times the quickstart's steps"
 
 
 class Lab:
@@ -201,6 +203,24 @@ def with_error(values):
     return f"{statistics.fmean(values):.1f}{error}"
 
 
+def page(lines, arms):
+    order = [arm["name"] for arm in arms["arm"]]
+    lines = sorted(lines, key=lambda line: order.index(line["arm"]))
+    print(f'''# Arms of `ablations.toml`
+
+By `ablations.py page scripts/learning/ablations.jsonl`: accuracy in per cent on test rooms, means over seeds 101 to 103 and standard \
+errors; the last four columns are categories of the trained model.
+''')
+    table(lines)
+    print(f'''
+## Over the steps
+
+{LONGEST[0].upper()}{LONGEST[1:]}: training, means since the row before, and greedy replies to validation questions, means over the \
+seeds.
+''')
+    curve_table(lines, LONGEST)
+
+
 def table(lines):
     by_arm = collections.defaultdict(dict)
     for line in lines:
@@ -239,15 +259,16 @@ def main():
     runs.add_argument("arms", nargs="*")
     runs.add_argument("--seeds")
     runs.add_argument("--jobs", type=int, default=2)
-    parsers.add_parser("table").add_argument("results", type=pathlib.Path)
+    parsers.add_parser("page").add_argument("results", type=pathlib.Path)
     of_arm = parsers.add_parser("curve")
     of_arm.add_argument("results", type=pathlib.Path)
     of_arm.add_argument("arm")
     args = parser.parse_args()
+    arms = tomllib.loads((pathlib.Path(__file__).parent / "ablations.toml").read_text())
     if args.command == "run":
-        run(args, tomllib.loads((pathlib.Path(__file__).parent / "ablations.toml").read_text()))
-    elif args.command == "table":
-        table(finished(args.results))
+        run(args, arms)
+    elif args.command == "page":
+        page(finished(args.results), arms)
     else:
         curve_table(finished(args.results), args.arm)
 
