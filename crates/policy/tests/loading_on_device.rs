@@ -38,7 +38,8 @@ fn on_device(test: &str, act: impl FnOnce()) {
         return device::with_cuda_emulation(act);
     }
     // Unlike `eprintln!`, this is not captured by the test harness.
-    writeln!(std::io::stderr(), "skipped: `{test}` needs EMBODIED_R_CUDA_HOST=1").unwrap();
+    let mut stderr = std::io::stderr();
+    writeln!(stderr, "skipped: `{test}` needs EMBODIED_R_CUDA_HOST=1").unwrap();
 }
 
 #[test]

@@ -104,7 +104,8 @@ fn the_text_has_the_parts_of_the_memory() {
         "vision encoder of 0.67 B parameters, trained in part; 1 image with 1296 tokens",
         "vision encoder       2.67 GB",
         "saved by encoder",
-        "GB of image embeddings and patches",
+        "GB per rank besides the program",
+        "GB of them for image embeddings and patches",
     ] {
         assert!(text.contains(part), "{part} in {text}");
     }

@@ -27,8 +27,8 @@ impl ReportTo {
         if let Some(name) = names.iter().find(|name| ![TENSORBOARD, NONE].contains(&name.as_str()))
         {
             return Err(E::custom(format!(
-                "`{name}` is not supported; there are `tensorboard`, whose files other trackers read, and `none`; all metrics \
-                 are in `events.jsonl`"
+                "`{name}` is not supported; there are `tensorboard` and `none`; all metrics are in `events.jsonl`, which \
+                 `python -m embodied_r.track RUN --to wandb|trackio --follow` sends to a tracker"
             )));
         }
         let tensorboard = names.iter().any(|name| name == TENSORBOARD);
@@ -106,6 +106,7 @@ mod tests {
     fn unknown_and_contradictory_values_are_refused() {
         let unknown = read(serde_json::json!("wandb")).unwrap_err();
         assert!(unknown.contains("`wandb` is not supported; there are `tensorboard`"), "{unknown}");
+        assert!(unknown.contains("python -m embodied_r.track RUN --to wandb"), "{unknown}");
         let both = read(serde_json::json!(["none", "tensorboard"])).unwrap_err();
         assert!(both.contains("keep one of them"), "{both}");
         assert!(read(serde_json::json!(3)).is_err());
