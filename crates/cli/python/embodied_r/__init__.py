@@ -17,16 +17,15 @@ def program():
 
     Raises FileNotFoundError if it is in no scripts directory of this Python.
     """
-    name = "embodied-r" + (sysconfig.get_config_var("EXE") or "")
-    schemes = [None, *(scheme for scheme in sysconfig.get_scheme_names() if scheme.endswith("_user"))]
-    folders = [sysconfig.get_path("scripts", scheme) if scheme else sysconfig.get_path("scripts") for scheme in schemes]
+    user = [scheme for scheme in sysconfig.get_scheme_names() if scheme.endswith("_user")]
+    folders = [sysconfig.get_path("scripts"), *(sysconfig.get_path("scripts", scheme) for scheme in user)]
     # `pip install --target DIR` puts it into DIR/bin.
     folders.append(os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "bin"))
     for folder in folders:
-        path = os.path.join(folder, name)
+        path = os.path.join(folder, "embodied-r")
         if os.path.isfile(path):
             return path
-    raise FileNotFoundError(f"`{name}` is in none of {', '.join(folders)}: install the wheel again")
+    raise FileNotFoundError(f"`embodied-r` is in none of {', '.join(folders)}: install the wheel again")
 
 
 def events(run, follow=False, poll_s=1.0):
@@ -42,7 +41,9 @@ def events(run, follow=False, poll_s=1.0):
     Raises FileNotFoundError without such a file, unless it follows one that is still to come, and ValueError with the line
     that is no JSON object.
     """
-    path = os.path.join(run, EVENTS) if os.path.isdir(run) or not os.fspath(run).endswith(".jsonl") else os.fspath(run)
+    path = os.fspath(run)
+    if not path.endswith(".jsonl"):
+        path = os.path.join(path, EVENTS)
     while follow and not os.path.exists(path):
         time.sleep(poll_s)
     # Where the last line that was read begins, and the line: if it is another one now, the file was truncated.
@@ -77,9 +78,8 @@ def _parsed(line, path, number):
 
 
 def _main():
-    path = program()
-    if sys.platform == "win32":
-        import subprocess
-
-        sys.exit(subprocess.call([path, *sys.argv[1:]]))
+    try:
+        path = program()
+    except FileNotFoundError as error:
+        sys.exit(f"error: {error}")
     os.execv(path, [path, *sys.argv[1:]])

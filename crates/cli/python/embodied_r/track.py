@@ -64,7 +64,10 @@ class Sent:
         self.all = {}
         if os.path.exists(self.path):
             with open(self.path, encoding="utf-8") as file:
-                self.all = json.load(file)
+                try:
+                    self.all = json.load(file)
+                except ValueError as error:
+                    sys.exit(f"error: {self.path}: {error}; remove it to send the run again")
 
     def get(self):
         return self.all.get(self.tracker)
@@ -148,10 +151,12 @@ def track(run, tracker, follow=False, project=None, name=None):
                 if waiting and waiting["train/global_step"] != event["step"]:
                     send()
                 waiting.update(values)
-            if event["event"] == "end":
+            if event.get("event") == "end":
                 send()
     except KeyboardInterrupt:
         print("stopped; the same command goes on", file=sys.stderr)
+    except ValueError as error:
+        sys.exit(f"error: {error}")
     finally:
         if to is not None:
             to.finish()
